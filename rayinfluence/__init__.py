@@ -1,0 +1,57 @@
+"""rayinfluence: which training sequences made the model say this? EK-FAC influence functions on Ray.
+
+>>> import rayinfluence
+>>> config = rayinfluence.RunConfig.load("run.yaml")
+>>> results = rayinfluence.run(config)
+>>> for hit in results.proponents("my-query")[:10]:
+...     print(hit.score, hit.source, hit.text)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rayinfluence.config import RunConfig
+from rayinfluence.errors import RayInfluenceError
+
+__all__ = ["RayInfluenceError", "Results", "RunConfig", "Survivor", "load_results", "run"]
+__version__ = "0.1.0"
+
+
+def run(config: RunConfig) -> Results:
+    """Do everything a configuration says (tokenize, fit, scan), skipping what is done already.
+
+    Returns:
+        The results of the first of ``scan.methods``; :func:`load_results` reads the others.
+
+    Raises:
+        RayInfluenceError: what is wrong, where, and what to do.
+    """
+    from rayinfluence.dataflow.run import run as run_config
+
+    return run_config(config)
+
+
+def load_results(run: str, method: str | None = None, **options: Any) -> Results:
+    """Read the results in a run directory.
+
+    Args:
+        run: the run directory, local or s3://.
+        method: such as ``ekfac``; the run's first method by default.
+        options: fsspec options of the address, such as ``endpoint_url``.
+
+    Raises:
+        StorageError: there are no results, or none of this method.
+    """
+    from rayinfluence.storage.store import Store
+
+    return Results.load(Store(run, options), method)
+
+
+def __getattr__(name: str) -> Any:
+    # Importing pyarrow takes a while; `rayinfluence --help` should not.
+    if name in ("Results", "Survivor"):
+        from rayinfluence.storage import results
+
+        return getattr(results, name)
+    raise AttributeError(f"module 'rayinfluence' has no attribute {name!r}")

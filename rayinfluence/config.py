@@ -1,0 +1,194 @@
+"""RunConfig: the whole configuration of a run as one typed tree, from YAML or from Python.
+
+Only what a user has to decide is here; what follows from shapes and data is decided by the program. Unknown
+keys are refused with a suggestion. Relative paths are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rayinfluence.errors import ConfigError
+
+Method = Literal["ekfac", "kfac", "gradient_product"]
+
+
+class Section(BaseModel):
+    """A part of the configuration; keys it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class CorpusConfig(Section):
+    """Documents and the shards they are tokenised into."""
+
+    documents: list[str] = Field(default_factory=list)
+    """JSONL (.jsonl, also .gz, .zst or .bz2) or Parquet files, folders or globs, local or s3://. Empty: the
+    shards at ``path`` are used as they are."""
+    path: str | None = None
+    """Where the shards are (written); ``<run>/corpus`` when not given. Runs may share a corpus."""
+    text_column: str = "text"
+    """The column or key that holds a document's text."""
+    id_column: str = "id"
+    """The column or key that names a document; where it is absent, file and line name it."""
+    context: int | None = Field(default=None, ge=2)
+    """Most tokens in a sequence; longer documents are cut into chunks. The model's context by default."""
+    row_group_tokens: int = Field(default=2**16, ge=1)
+    """A row group of a shard is closed when it holds this many tokens."""
+    shard_tokens: int = Field(default=2**26, ge=1)
+    """A shard is closed when it holds this many tokens."""
+
+
+class FitConfig(Section):
+    """Curvature: the EK-FAC factors."""
+
+    sequences: int = Field(default=100_000, ge=1)
+    """How many sequences the factors are fitted on, at most; splits are spread evenly over the corpus."""
+    labels: Literal["sampled", "data"] = "sampled"
+    """``sampled``: labels from the model's own distribution (true Fisher); ``data``: empirical Fisher."""
+    lanes: int = Field(default=8, ge=1)
+    """Accumulators that splits are dealt to; part of the result's definition, not of the cluster's size."""
+
+
+class ScanConfig(Section):
+    """Queries against the corpus."""
+
+    methods: list[Method] = Field(default_factory=lambda: ["ekfac"], min_length=1)
+    """Attribution methods scored in the same pass over the corpus."""
+    rank: int | Literal["dense"] = 32
+    """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
+    damping_scale: float = Field(default=0.1, gt=0)
+    """lambda = damping_scale * mean(Lambda), for each module by itself."""
+    damping: float | None = Field(default=None, gt=0)
+    """An absolute lambda for every module, instead of ``damping_scale``."""
+    top: int = Field(default=100, ge=1)
+    """How many proponents, and how many opponents, are kept for each query."""
+    split_tokens: int | None = Field(default=None, ge=1)
+    """A split, the unit of work and of retry, is a run of row groups of about this many tokens; 2^21 on a
+    CUDA device and 2^17 on a CPU when not given."""
+    group_by: list[str] = Field(default_factory=lambda: ["source"])
+    """Metadata keys; scores of all sequences are summed for each of their values."""
+
+
+class RunnerConfig(Section):
+    """Where the work runs."""
+
+    name: Literal["ray", "inline"] = "ray"
+    """``ray``: actors on a Ray cluster; ``inline``: one process, without Ray, the same bytes."""
+    actors: int = Field(default=1, ge=1)
+    """Model replicas."""
+    address: str | None = None
+    """Address of a Ray cluster; inside a submitted job Ray finds its own. None starts a local one."""
+
+
+class StorageConfig(Section):
+    """Object storage; credentials come from the environment, never from here."""
+
+    endpoint_url: str | None = None
+    """Of an S3-compatible server; None is AWS."""
+    region: str | None = None
+    path_style: bool = False
+    """Buckets in the path instead of in the host name."""
+
+    def options(self, url: str) -> dict[str, Any]:
+        """The fsspec options of an address."""
+        if not url.startswith("s3://"):
+            return {}
+        client: dict[str, Any] = {"region_name": self.region} if self.region else {}
+        settings: dict[str, Any] = {"s3": {"addressing_style": "path"}} if self.path_style else {}
+        return {
+            **({"endpoint_url": self.endpoint_url} if self.endpoint_url else {}),
+            **({"client_kwargs": client} if client else {}),
+            **({"config_kwargs": settings} if settings else {}),
+        }
+
+
+class RunConfig(Section):
+    """A whole run: which model, which corpus, which questions, where."""
+
+    run: str
+    """The run directory, local or s3://: everything the run writes is in it."""
+    model: str
+    """A local folder as ``save_pretrained`` writes it: config.json, safetensors, tokenizer."""
+    queries: str | None = None
+    """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
+    tokenizer: str | None = None
+    """A folder with the tokenizer, when it is not in the model's."""
+    modules: list[str] | None = None
+    """Glob patterns of module names to track; None takes the MLP modules of every block."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
+    """Of weights and activations; auto is bfloat16 on a CUDA device and float32 on a CPU."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a batch, padding included; less needs less memory. Decided by the device when not given."""
+    seed: int = Field(default=0, ge=0)
+    trust_remote_code: bool = False
+    """Let the model's folder bring Python code and run it. Off unless you know its author."""
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
+    fit: FitConfig = Field(default_factory=FitConfig)
+    scan: ScanConfig = Field(default_factory=ScanConfig)
+    runner: RunnerConfig = Field(default_factory=RunnerConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            _refuse_unknown(cls, values, "")
+        return values
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> RunConfig:
+        """Read a YAML file; ``overrides`` replace top-level keys.
+
+        Raises:
+            ConfigError: the file is missing, is not YAML, or holds a wrong key or value.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{path}: there is no such config file.") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} is not a config: it must hold keys such as run and model.")
+        return cls.parse({**values, **overrides}, str(path))
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], place: str = "config") -> RunConfig:
+        """Build a config from plain values, with errors as sentences.
+
+        Raises:
+            ConfigError: a key or a value is wrong.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: "
+                f"{problem['msg'].removeprefix('Value error, ')}"
+                for problem in error.errors()
+            ]
+            raise ConfigError(f"{place}: " + "; ".join(lines)) from error
+
+
+def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) -> None:
+    known = section.model_fields
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"unknown key {path + str(key)!r}; {_suggestion(str(key), list(known))}")
+        inner = known[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            _refuse_unknown(inner, value, f"{path}{key}.")
+
+
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(known)}."

@@ -1,0 +1,1 @@
+"""The corpus: readers of documents, tokenising, the shard format, splits, queries."""

@@ -1,0 +1,134 @@
+"""The shard format: one Parquet file of sequences, in row groups that splits are made of.
+
+A sequence is a whole document or a chunk of one. Its id is shard ordinal * 2^32 + row; ordinals are given in the
+corpus manifest and only ever appended. A row group has a digest over what it says, not over its encoding, so it
+can be checked each time it is read.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rayinfluence.storage.digest import digest_bytes
+
+ROWS_PER_SHARD = 2**32
+
+SCHEMA = pa.schema(
+    [
+        pa.field("sequence_id", pa.int64()),
+        pa.field("tokens", pa.list_(pa.int32())),
+        pa.field("n_tokens", pa.int32()),
+        pa.field("document_id", pa.string()),
+        pa.field("token_start", pa.int64()),  # the document's tokens before this sequence
+        pa.field("char_start", pa.int64()),  # characters [char_start, char_end) of the document
+        pa.field("char_end", pa.int64()),
+        pa.field("metadata", pa.string()),  # a JSON object
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """What the corpus manifest knows of a row group."""
+
+    n_rows: int
+    n_tokens: int
+    digest: str
+
+
+def row_group_digest(table: pa.Table) -> str:
+    """The digest of a row group's content (sequence ids left out: they follow from its place)."""
+    tokens = _flat_tokens(table)
+    texts = "\x00".join(
+        f"{document}\x01{metadata}"
+        for document, metadata in zip(
+            table["document_id"].to_pylist(), table["metadata"].to_pylist(), strict=True
+        )
+    )
+    places = [
+        np.ascontiguousarray(table[name].to_numpy(), dtype="<i8").tobytes()
+        for name in ("n_tokens", "token_start", "char_start", "char_end")
+    ]
+    return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode())
+
+
+def sequences_of(table: pa.Table) -> list[np.ndarray]:
+    """The token ids of each row, without a copy."""
+    column = table["tokens"].combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    values = column.values.to_numpy(zero_copy_only=True)
+    offsets = column.offsets.to_numpy()
+    return [values[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def bad_rows(table: pa.Table, vocabulary: int | None, context: int | None) -> dict[int, str]:
+    """Rows that a model cannot be scored on, with the reason, by their place in the table."""
+    bad: dict[int, str] = {}
+    if table["tokens"].null_count:
+        nulls = pc.indices_nonzero(table["tokens"].is_null())
+        bad |= {int(row): "it has no tokens" for row in nulls.to_pylist()}
+    for row, tokens in enumerate(sequences_of(table)):
+        if row in bad:
+            continue
+        if len(tokens) < 2:
+            bad[row] = f"{len(tokens)} tokens; at least 2 are needed to predict one"
+        elif context is not None and len(tokens) > context:
+            bad[row] = f"{len(tokens)} tokens, and the model's context is {context}"
+        elif tokens.min() < 0 or (vocabulary is not None and tokens.max() >= vocabulary):
+            wrong = int(tokens.min() if tokens.min() < 0 else tokens.max())
+            bad[row] = f"token id {wrong} is outside the model's vocabulary of {vocabulary}"
+    return bad
+
+
+class ShardWriter:
+    """Collects rows into row groups of one shard, in memory; ``finish`` gives its bytes."""
+
+    def __init__(self, ordinal: int, row_group_tokens: int) -> None:
+        self.row_groups: list[RowGroup] = []
+        self.n_rows = 0
+        self.n_tokens = 0
+        self._first_id = ordinal * ROWS_PER_SHARD
+        self._row_group_tokens = row_group_tokens
+        self._rows: list[dict[str, Any]] = []
+        self._pending_tokens = 0
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, SCHEMA, compression="zstd")
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row (all columns but sequence_id and n_tokens)."""
+        n_tokens = len(row["tokens"])
+        self._rows.append(
+            {**row, "sequence_id": self._first_id + self.n_rows, "n_tokens": n_tokens}
+        )
+        self.n_rows += 1
+        self.n_tokens += n_tokens
+        self._pending_tokens += n_tokens
+        if self._pending_tokens >= self._row_group_tokens:
+            self._flush()
+
+    def finish(self) -> bytes:
+        """Close the file and return it."""
+        self._flush()
+        self._writer.close()
+        return self._sink.getvalue()
+
+    def _flush(self) -> None:
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+            self._writer.write_table(table, row_group_size=len(table))
+            self.row_groups.append(
+                RowGroup(len(table), self._pending_tokens, row_group_digest(table))
+            )
+        self._rows, self._pending_tokens = [], 0
+
+
+def _flat_tokens(table: pa.Table) -> np.ndarray:
+    sequences = sequences_of(table)
+    return np.concatenate(sequences) if sequences else np.zeros(0, np.int32)

@@ -1,0 +1,47 @@
+"""Eigendecompositions of covariances, in float64 on the CPU."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from rayinfluence.errors import NumericsError
+
+logger = logging.getLogger(__name__)
+
+
+def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [D], clamped at zero, and eigenvectors [D, D] in columns, of a covariance [D, D].
+
+    A singular covariance is fine: EK-FAC damps in its eigenbasis. Where LAPACK does not converge, a jitter
+    of 1e-10 of the mean eigenvalue is added to the diagonal, and a warning says so.
+
+    Args:
+        matrix: symmetric up to rounding; symmetrised here.
+        name: what it belongs to, for messages.
+
+    Raises:
+        NumericsError: it is not finite, or cannot be decomposed even with jitter.
+    """
+    symmetric = matrix.double()
+    symmetric = (symmetric + symmetric.T) / 2
+    if not bool(torch.isfinite(symmetric).all()):
+        raise NumericsError(
+            f"the covariance of {name} holds NaN or infinity; fit in a wider dtype (float32)."
+        )
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:
+        jitter = 1e-10 * float(symmetric.diagonal().mean())
+        logger.warning("eigh of %s did not converge; retrying with jitter %.3g", name, jitter)
+        try:
+            values, vectors = torch.linalg.eigh(
+                symmetric + jitter * torch.eye(len(symmetric), dtype=torch.float64)
+            )
+        except torch.linalg.LinAlgError as error:
+            raise NumericsError(
+                f"the covariance of {name} cannot be decomposed: {error}. Fit on more sequences."
+            ) from error
+    return values.clamp_min_(0.0), vectors

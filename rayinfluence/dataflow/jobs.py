@@ -1,0 +1,283 @@
+"""Jobs: a stage's pure function with its operands, where it reads and where it commits. Picklable; no Ray.
+
+Running a job on an item twice writes the same bytes under the same key, so any runner may retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.tokenizer import token_texts
+from rayinfluence.dataflow.replica import Quarantine, Replica
+from rayinfluence.dataflow.stages import (
+    Advance,
+    Explanation,
+    Fold,
+    content_digest,
+    explain,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+    query_gradient,
+    rows_by_id,
+    score_split,
+)
+from rayinfluence.influence.bank import QueryBank, stack_queries
+from rayinfluence.influence.lowrank import low_rank
+from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tensors import read_tensors, write_tensors
+
+Item = TypeVar("Item", contravariant=True)
+Outcome = TypeVar("Outcome", covariant=True)
+
+
+class Job(Protocol[Item, Outcome]):
+    """Work on items that needs a model replica."""
+
+    def prepare(self, replica: Replica) -> None:
+        """Make what all items need, once per process."""
+
+    def run(self, replica: Replica, item: Item, advance: Advance) -> Outcome:
+        """Do one item."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Splits that are folded, in this order, into one accumulator; ``digest`` names their content."""
+
+    index: int
+    splits: tuple[Split, ...]
+    digest: str
+
+
+@dataclass
+class FoldJob:
+    """Fold a lane into sums and commit them with their counts as one object: covariances, or moments when bases
+    are given."""
+
+    corpus: Store
+    factors: Store
+    labels: str
+    bases: SharedTensors | None = None
+    _bases: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The folder its lanes are in."""
+        return "covariance" if self.bases is None else "moments"
+
+    def prepare(self, replica: Replica) -> None:
+        """Move the bases to the device."""
+        if self.bases is not None:
+            self._bases = {name: t.to(replica.device) for name, t in self.bases.items()}
+
+    def run(self, replica: Replica, item: Lane, advance: Advance) -> Quarantine:
+        """Fold one lane; returns the sequences it left out."""
+
+        def read() -> Any:
+            return (read_split(self.corpus, split) for split in item.splits)
+
+        labels = fitting_labels(self.labels, replica.numerics.seed)
+        if self.bases is None:
+            fold = fold_covariance(replica, read, labels, advance)
+        else:
+            fold = fold_moments(replica, read, labels, self._bases, advance)
+        write_tensors(
+            self.factors, lane_key(self.kind, item.index), fold.tensors, _lane_header(item, fold)
+        )
+        return fold.quarantine
+
+
+def lane_key(kind: str, index: int) -> str:
+    """Where a lane's sums are."""
+    return f"{kind}/lane-{index:03d}.safetensors"
+
+
+def _lane_header(lane: Lane, fold: Fold) -> dict[str, Any]:
+    return {
+        "lane": lane.digest,
+        "n_sequences": fold.n_sequences,
+        "n_tokens": fold.n_tokens,
+        "quarantine": [list(pair) for pair in sorted(fold.quarantine.items())],
+    }
+
+
+@dataclass(frozen=True)
+class MethodOperands:
+    """What a method needs to precondition query gradients, and where its queries are kept."""
+
+    method: str
+    store: Store
+    factors: SharedTensors
+    damping_scale: float
+    damping: float | None
+    n_tokens: int
+    n_sequences: int
+
+
+@dataclass
+class QueryJob:
+    """Gradient of one query, preconditioned by each method that lacks it, cut to low rank and committed."""
+
+    methods: Sequence[MethodOperands]
+    rank: int | None
+    _operators: list[Preconditioner] = field(default_factory=list)
+
+    def prepare(self, replica: Replica) -> None:
+        """Build the operators on the device."""
+        self._operators = [
+            preconditioner(
+                operands.method,
+                {name: tensor.to(replica.device) for name, tensor in operands.factors.items()},
+                damping_scale=operands.damping_scale,
+                damping=operands.damping,
+                n_tokens=operands.n_tokens,
+                n_sequences=operands.n_sequences,
+            )
+            for operands in self.methods
+        ]
+
+    def run(
+        self, replica: Replica, item: tuple[EncodedQuery, tuple[int, ...]], advance: Advance
+    ) -> str:
+        """Do one query for the methods at these places; returns its digest."""
+        query, methods = item
+        found = query_gradient(replica, query)
+        header = {
+            "query": query.digest,
+            "log_probabilities": found.log_probabilities,
+            "ranks": found.ranks,
+        }
+        seed = int(query.digest[:8], 16) ^ replica.numerics.seed
+        for index in methods:
+            tensors: dict[str, Tensor] = {}
+            for name, gradient in found.gradients.items():
+                solved = self._operators[index].solve(name, gradient)
+                if self.rank is None:
+                    tensors[f"{name}/dense"] = solved
+                else:
+                    left, right = low_rank(solved, self.rank, seed)
+                    tensors |= {f"{name}/left": left, f"{name}/right": right}
+            write_tensors(self.methods[index].store, query_key(query.digest), tensors, header)
+        advance(len(query.tokens))
+        return query.digest
+
+
+def query_key(query_digest: str) -> str:
+    """Where a preconditioned query is."""
+    return f"{query_digest}.safetensors"
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """Some queries of one method, scanned together; where they are kept and where partials are committed."""
+
+    method: str
+    fingerprint: str
+    query_digests: tuple[str, ...]
+    queries: Store
+    store: Store
+
+    def about(self, split_digest: str) -> dict[str, Any]:
+        """What a partial must say of itself."""
+        return {"split": split_digest, "bank": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class BankOperands:
+    """A query bank as it travels."""
+
+    plan: BankPlan
+    tensors: SharedTensors
+
+    @classmethod
+    def load(cls, plan: BankPlan) -> BankOperands:
+        """Read the bank's queries and stack them."""
+        queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
+        return cls(plan, SharedTensors(stack_queries(queries)))
+
+    def bank(self, device: torch.device) -> QueryBank:
+        """The bank on a device; on a CPU its tensors are the shared ones."""
+        return QueryBank.from_tensors(
+            self.plan.query_digests, {name: t.to(device) for name, t in self.tensors.items()}
+        )
+
+
+def partial_key(split_digest: str) -> str:
+    """Where a split's partial is: its name is what it was made of."""
+    return f"partials/{split_digest}.safetensors"
+
+
+@dataclass
+class ScanJob:
+    """Score a split with the banks that lack it, and commit one partial per bank."""
+
+    corpus: Store
+    operands: Sequence[BankOperands]
+    top: int
+    group_by: tuple[str, ...]
+    _banks: list[QueryBank] = field(default_factory=list)
+
+    def prepare(self, replica: Replica) -> None:
+        """Put the banks on the device."""
+        self._banks = [operands.bank(replica.device) for operands in self.operands]
+
+    def score(
+        self, replica: Replica, split_digest: str, table: pa.Table, banks: Sequence[int]
+    ) -> None:
+        """Score the rows of one split with the banks at these places."""
+        chosen = [self._banks[index] for index in banks]
+        partials = score_split(replica, chosen, table, self.top, self.group_by)
+        for index, partial in zip(banks, partials, strict=True):
+            plan = self.operands[index].plan
+            partial.write(plan.store, partial_key(split_digest), plan.about(split_digest))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Survivors of one split: their rows (with token texts and content digest) and their attributions."""
+
+    rows: dict[int, dict[str, Any]]
+    explanations: list[Explanation]
+
+
+@dataclass
+class ExplainJob:
+    """Attribute the survivors of a split to tokens and layers. Commits nothing: it is cheap to repeat."""
+
+    corpus: Store
+    operands: BankOperands
+    tokenizer: PreTrainedTokenizerFast
+    _bank: QueryBank | None = None
+
+    def prepare(self, replica: Replica) -> None:
+        """Put the bank on the device."""
+        self._bank = self.operands.bank(replica.device)
+
+    def run(
+        self, replica: Replica, item: tuple[Split, tuple[tuple[int, int], ...]], advance: Advance
+    ) -> Explained:
+        """Explain the (query, sequence id) pairs of one split."""
+        split, pairs = item
+        assert self._bank is not None
+        table = read_split(self.corpus, split)
+        wanted = {sequence_id for _, sequence_id in pairs}
+        rows = rows_by_id(table, wanted)
+        for row in rows.values():
+            row["token_texts"] = token_texts(self.tokenizer, row["tokens"])
+            row["content_digest"] = content_digest(row["tokens"])
+            row["shard"] = split.shard
+        explained = Explained(rows, explain(replica, self._bank, table, pairs))
+        advance(sum(len(row["tokens"]) for row in rows.values()))
+        return explained

@@ -1,0 +1,111 @@
+"""A partial: what one split yields for one bank; small, immutable, mergeable, checked when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayinfluence.errors import DamagedError
+from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.topk import TopK
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tensors import read_tensors, write_tensors
+
+#: Partials merged into one at a time; part of the result's definition, since float sums are.
+FAN_IN = 64
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Survivors, group sums, counts and quarantined sequences of some splits for the queries of one bank.
+
+    Opponents are a top-k of negated scores.
+    """
+
+    proponents: TopK
+    opponents: TopK
+    groups: GroupSums
+    n_sequences: int = 0
+    n_tokens: int = 0
+    quarantine: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, n_queries: int, top: int) -> Partial:
+        """The identity of merging."""
+        return cls(TopK.empty(n_queries, top), TopK.empty(n_queries, top), GroupSums())
+
+    def merge(self, other: Partial) -> Partial:
+        """This partial and one of later splits."""
+        return Partial(
+            self.proponents.merge(other.proponents),
+            self.opponents.merge(other.opponents),
+            self.groups.merge(other.groups),
+            self.n_sequences + other.n_sequences,
+            self.n_tokens + other.n_tokens,
+            self.quarantine | other.quarantine,
+        )
+
+    def write(self, store: Store, key: str, about: dict[str, Any]) -> None:
+        """Store it as one object; ``about`` names the split and the bank."""
+        groups = list(self.groups.counts)
+        n_queries = len(self.proponents.scores_QK)
+        sums = np.stack([self.groups.sums_2Q[group] for group in groups]) if groups else None
+        tensors = {
+            "proponent_scores": self.proponents.scores_QK,
+            "proponent_ids": self.proponents.ids_QK,
+            "opponent_scores": self.opponents.scores_QK,
+            "opponent_ids": self.opponents.ids_QK,
+            "group_counts": np.array([self.groups.counts[g] for g in groups], dtype=np.int64),
+            "group_sums": np.zeros((0, 2, n_queries)) if sums is None else sums,
+        }
+        header = {
+            **about,
+            "groups": [list(group) for group in groups],
+            "n_sequences": self.n_sequences,
+            "n_tokens": self.n_tokens,
+            "quarantine": [[sequence_id, reason] for sequence_id, reason in self.quarantine.items()],
+        }
+        write_tensors(store, key, {n: torch.from_numpy(t) for n, t in tensors.items()}, header)
+
+    @classmethod
+    def read(cls, store: Store, key: str, about: dict[str, Any]) -> Partial:
+        """Read a partial and check that it is whole and is about what it should be.
+
+        Raises:
+            DamagedError: it is damaged, or about another split or bank.
+            StorageError: it is missing.
+        """
+        tensors, header = read_tensors(store, key)
+        wrong = {name for name, value in about.items() if header.get(name) != value}
+        if wrong:
+            raise DamagedError(f"{store.url}/{key} is about another {sorted(wrong)[0]}; delete it.")
+        groups = [(str(key), str(value)) for key, value in header["groups"]]
+        sums = _numpy(tensors["group_sums"])
+        counts = tensors["group_counts"].tolist()
+        return cls(
+            TopK(_numpy(tensors["proponent_scores"]), _numpy(tensors["proponent_ids"])),
+            TopK(_numpy(tensors["opponent_scores"]), _numpy(tensors["opponent_ids"])),
+            GroupSums(
+                dict(zip(groups, counts, strict=True)), dict(zip(groups, sums, strict=True))
+            ),
+            header["n_sequences"],
+            header["n_tokens"],
+            {int(sequence_id): reason for sequence_id, reason in header["quarantine"]},
+        )
+
+
+def merge_all(partials: Sequence[Partial]) -> Partial:
+    """Merge neighbours from left to right."""
+    merged = partials[0]
+    for partial in partials[1:]:
+        merged = merged.merge(partial)
+    return merged
+
+
+def _numpy(tensor: Tensor) -> Any:
+    return tensor.numpy()

@@ -1,0 +1,171 @@
+"""A replica: the model on a device with its tracked modules, and everything that decides its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.shards import bad_rows, sequences_of
+from rayinfluence.errors import ConfigError
+from rayinfluence.model.batches import Batch, make_batch, plan_batches
+from rayinfluence.model.capture import backward
+from rayinfluence.model.load import assemble, context_length, vocabulary_size
+from rayinfluence.model.losses import (
+    forward_logits,
+    log_probabilities,
+    sum_by_sequence,
+    target_logits,
+)
+from rayinfluence.model.modules import ModuleShape, shape_of
+from rayinfluence.storage.shared import SharedTensors
+
+#: Raised whenever the same inputs would give other bits; part of every fingerprint.
+NUMERICS_VERSION = 1
+
+#: Given a batch and the logits [N, V] of its targets, the labels [N] whose log-probability is the objective.
+Labels = Callable[[Batch, Tensor], Tensor]
+#: Receives a batch's (batch, module name, inputs [B, T, I], output gradients [B, T, O]), module by module.
+Step = Callable[[Batch, str, Tensor, Tensor], None]
+#: Bad sequences by id, with the reason.
+Quarantine = dict[int, str]
+
+_DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_DEFAULT_SPLIT_TOKENS = {"cpu": 2**17, "cuda": 2**21}
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What decides bits besides model, corpus and queries; fixed when the run is planned."""
+
+    dtype: str
+    device: str
+    batch_tokens: int
+    split_tokens: int
+    attention: str
+    seed: int
+    version: int = NUMERICS_VERSION
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Numerics:
+        """Resolve what the configuration leaves to the program.
+
+        Raises:
+            ConfigError: a CUDA device is asked for and there is none.
+        """
+        available = torch.cuda.is_available()
+        device = ("cuda" if available else "cpu") if config.device == "auto" else config.device
+        if device == "cuda" and not available and config.runner.name == "inline":
+            raise ConfigError("device: cuda is not available here; set `device: cpu` or `auto`.")
+        automatic = "bfloat16" if device == "cuda" else "float32"
+        return cls(
+            dtype=automatic if config.dtype == "auto" else config.dtype,
+            device=device,
+            batch_tokens=config.batch_tokens or _DEFAULT_BATCH_TOKENS[device],
+            split_tokens=config.scan.split_tokens or _DEFAULT_SPLIT_TOKENS[device],
+            attention=config.attention,
+            seed=config.seed,
+        )
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return _DTYPES[self.dtype]
+
+
+class Replica:
+    """A model with tracked modules; runs batches and hands captured tensors to a step."""
+
+    def __init__(
+        self, model: nn.Module, modules: Mapping[str, nn.Module], numerics: Numerics
+    ) -> None:
+        self.model = model
+        self.modules = dict(modules)
+        self.shapes: dict[str, ModuleShape] = {n: shape_of(n, m) for n, m in modules.items()}
+        self.numerics = numerics
+        self.device = torch.device(numerics.device)
+        self.vocabulary = vocabulary_size(model)
+        self.context = context_length(model)
+
+    @classmethod
+    def build(
+        cls,
+        skeleton: nn.Module,
+        weights: SharedTensors,
+        module_names: list[str],
+        numerics: Numerics,
+    ) -> Replica:
+        """Put a replica together from what :func:`disassemble` made."""
+        model = assemble(skeleton, weights, torch.device(numerics.device))
+        return cls(model, {name: model.get_submodule(name) for name in module_names}, numerics)
+
+    def batches(
+        self, table: pa.Table, quarantine: Quarantine, only: set[int] | None = None
+    ) -> Iterator[Batch]:
+        """The batches of a split, formed from its good rows alone and in a fixed order.
+
+        Args:
+            table: the split's rows.
+            quarantine: sequences to leave out; rows that cannot be scored are added, with the reason.
+            only: sequence ids to keep; None keeps all.
+        """
+        ids = table["sequence_id"].to_pylist()
+        for row, reason in bad_rows(table, self.vocabulary, self.context).items():
+            quarantine[ids[row]] = reason
+        sequences = sequences_of(table)
+        rows = [
+            row
+            for row, sequence_id in enumerate(ids)
+            if sequence_id not in quarantine and (only is None or sequence_id in only)
+        ]
+        lengths = [len(sequences[row]) for row in rows]
+        for members in plan_batches(lengths, self.numerics.batch_tokens):
+            chosen = [rows[member] for member in members]
+            yield make_batch(
+                [sequences[row] for row in chosen], [ids[row] for row in chosen], self.device
+            )
+
+    def run(
+        self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine
+    ) -> Batch | None:
+        """Run a batch forward and backward on the sum of log p(label) over its targets.
+
+        Sequences whose log-probability is not finite are quarantined and the rest is run without them.
+
+        Returns:
+            The batch that ``step`` saw, or None when nothing was left of it.
+        """
+        try:
+            backward(self.modules, lambda: self._objective(batch, labels), partial(step, batch))
+        except _NotFinite as error:
+            for sequence_id in batch.sequence_ids[error.rows_B.cpu().numpy()]:
+                quarantine[int(sequence_id)] = "its log-probability is not finite"
+            rest = batch.without(error.rows_B)
+            return None if rest is None else self.run(rest, labels, step, quarantine)
+        return batch
+
+    def _objective(self, batch: Batch, labels: Labels) -> Tensor:
+        targets = batch.targets_BT
+        logits = target_logits(forward_logits(self.model, batch.tokens_BT), targets)
+        values = sum_by_sequence(log_probabilities(logits, labels(batch, logits)), targets)
+        bad = ~torch.isfinite(values.detach())
+        if bool(bad.any()):
+            raise _NotFinite(bad)
+        return values.sum()
+
+
+def own_labels(batch: Batch, logits: Tensor) -> Tensor:
+    """The sequences' own tokens."""
+    return batch.tokens_BT[:, 1:][batch.targets_BT[:, 1:]]
+
+
+class _NotFinite(Exception):
+    def __init__(self, rows_B: Tensor) -> None:  # noqa: N803
+        super().__init__("log-probabilities are not finite")
+        self.rows_B = rows_B

@@ -1,0 +1,80 @@
+"""What a stage needs of the place it runs in, and the simplest such place: this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.dataflow.jobs import Job, ScanJob
+from rayinfluence.dataflow.replica import Replica
+from rayinfluence.dataflow.stages import Advance
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+#: A split and the places of the banks that it has yet to be scored with.
+Pending = tuple[Split, tuple[int, ...]]
+
+
+class Runner(Protocol):
+    """Runs work on items, in any order and anywhere; outcomes do not depend on which."""
+
+    def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
+        """Run a job on each item with a model replica; yields outcomes as they come."""
+
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[int]:
+        """Score splits; yields a split's index when its partials are committed."""
+
+    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """Apply a function to each item, without a model; yields outcomes in the order of the items."""
+
+    def close(self) -> None:
+        """Give back what the runner holds."""
+
+
+class InlineRunner:
+    """All work in this process, one item after another, on one thread as everywhere.
+
+    Args:
+        replica: makes the model replica when the first item needs it.
+    """
+
+    def __init__(self, replica: Callable[[], Replica]) -> None:
+        self._make = replica
+        self._replica: Replica | None = None
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
+        """Run a job on each item."""
+        if items:
+            replica = self._ready()
+            job.prepare(replica)
+            for item in items:
+                yield job.run(replica, item, advance)
+
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[int]:
+        """Score splits one after another."""
+        if pending:
+            replica = self._ready()
+            job.prepare(replica)
+            for split, banks in pending:
+                job.score(replica, split.digest, read_split(job.corpus, split), banks)
+                advance(split.n_tokens)
+                yield split.index
+
+    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """Apply a function to each item."""
+        return map(function, items)
+
+    def close(self) -> None:
+        """Drop the replica and restore the number of threads."""
+        self._replica = None
+        torch.set_num_threads(self._threads)
+
+    def _ready(self) -> Replica:
+        if self._replica is None:
+            self._replica = self._make()
+        return self._replica

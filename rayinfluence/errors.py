@@ -1,0 +1,72 @@
+"""The exception tree. Every message says what is wrong, where, and what to do.
+
+    RayInfluenceError            exit code 1
+    ├── ConfigError              2   a key, value or file named in the configuration
+    ├── InputError               4   what the user gave us to read
+    │   ├── CorpusError              documents and shards
+    │   ├── QueryError               queries
+    │   └── ModelError               weights, tokenizer, tracked modules
+    ├── StorageError             5   an object that cannot be read or written
+    │   └── DamagedError             an object of ours that is cut short, altered or about something else
+    ├── NumericsError            6   a value that is not finite, a matrix that cannot be decomposed
+    └── StageError               7   a worker failed in a way nobody foresaw
+
+Exit code 0 is success and 130 an interrupt from the keyboard. Code 3 is kept for a scan that is complete
+but for some splits. Errors cross process borders, so each is rebuilt from its one argument, the message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RayInfluenceError(Exception):
+    """The root: catch this to catch everything that rayinfluence raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(RayInfluenceError):
+    """The configuration is wrong: an unknown key, a value out of range, a missing file."""
+
+    exit_code = 2
+
+
+class InputError(RayInfluenceError):
+    """Something the user gave us to read cannot be used."""
+
+    exit_code = 4
+
+
+class CorpusError(InputError):
+    """Documents or shards cannot be read, or do not belong to this corpus."""
+
+
+class QueryError(InputError):
+    """A query is malformed, empty, repeated or too long."""
+
+
+class ModelError(InputError):
+    """Model, tokenizer and tracked modules do not fit together."""
+
+
+class StorageError(RayInfluenceError):
+    """An object is missing or cannot be read or written."""
+
+    exit_code = 5
+
+
+class DamagedError(StorageError):
+    """An object that a stage committed is cut short, altered or about something else; it can be made again."""
+
+
+class NumericsError(RayInfluenceError):
+    """A number that has to be finite is not, or a matrix cannot be decomposed."""
+
+    exit_code = 6
+
+
+class StageError(RayInfluenceError):
+    """A worker failed unexpectedly; the message carries its traceback."""
+
+    exit_code = 7

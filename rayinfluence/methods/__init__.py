@@ -1,0 +1,1 @@
+"""Attribution methods behind one interface, and BM25 beside them."""

@@ -1,0 +1,1 @@
+"""Models: loading, tracked modules, capture of inputs and output gradients, losses, batches."""

@@ -1,0 +1,104 @@
+"""Capture: for each tracked module, its inputs and the gradients of an objective with respect to its outputs.
+
+B sequence in batch, T token, I input width, O output width. No weight gradient is computed, and the backward
+pass ends at the first tracked module, because nothing before it requires a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.errors import ModelError
+
+#: Receives (module name, inputs [B, T, I], output gradients [B, T, O]) as soon as a module's are complete.
+Consumer = Callable[[str, Tensor, Tensor], None]
+
+
+@dataclass
+class _Call:
+    """One call of a module in the forward pass."""
+
+    inputs_BTI: Tensor
+    version: int
+    grads_BTO: Tensor | None = None
+
+
+def backward(
+    modules: Mapping[str, nn.Module], objective: Callable[[], Tensor], consume: Consumer
+) -> None:
+    """Run an objective forward and backward, and hand over each module's inputs and output gradients.
+
+    A module called n times in one forward pass is handed over once, its calls joined along the token axis
+    [B, n T, .]: sums over tokens then sum over calls, as a shared weight's gradient does. Hooks are gone
+    afterwards, whatever happens, and the forward pass computes what it computes without them.
+
+    Args:
+        modules: the tracked modules by name; no parameter of the model may require a gradient.
+        objective: runs the model and returns a scalar that is a sum over sequences.
+        consume: called once per module that took part, in the order of the backward pass.
+
+    Raises:
+        ModelError: a module's input is not [B, T, I], was changed in place, or nothing tracked is reached.
+    """
+    calls: dict[str, list[_Call]] = {}
+    leaves: list[Tensor] = []
+
+    def on_gradient(name: str, call: _Call, gradient: Tensor) -> None:
+        call.grads_BTO = gradient
+        if all(other.grads_BTO is not None for other in calls[name]):
+            _hand_over(name, calls.pop(name), consume)
+
+    def on_forward(name: str, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        inputs = args[0].detach()
+        if inputs.ndim != 3:
+            raise ModelError(
+                f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, token, "
+                "width] can be attributed to sequences. Leave it out of `modules`."
+            )
+        tapped = output
+        if not output.requires_grad:
+            # The graph starts here. The clone keeps an in-place operation that follows legal.
+            output = output.detach().requires_grad_(True)
+            leaves.append(output)
+            tapped = output.clone()
+        call = _Call(inputs, inputs._version)
+        calls.setdefault(name, []).append(call)
+        output.register_hook(partial(on_gradient, name, call))
+        return tapped
+
+    handles = [m.register_forward_hook(partial(on_forward, name)) for name, m in modules.items()]
+    try:
+        with torch.enable_grad():
+            value = objective()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not leaves or not value.requires_grad:
+        raise ModelError("no tracked module takes part in the model's output; check `modules`.")
+    torch.autograd.grad(value, leaves, allow_unused=True)
+    for name, pending in calls.items():
+        # Calls whose output the objective does not depend on have no gradient and contribute nothing.
+        reached = [call for call in pending if call.grads_BTO is not None]
+        if reached:
+            _hand_over(name, reached, consume)
+
+
+def _hand_over(name: str, calls: list[_Call], consume: Consumer) -> None:
+    for call in calls:
+        if call.inputs_BTI._version != call.version:
+            raise ModelError(
+                f"the input of module {name} was changed in place after the module used it; "
+                "its gradient cannot be recovered. Leave it out of `modules`."
+            )
+    inputs = [call.inputs_BTI for call in calls]
+    grads = [call.grads_BTO for call in calls if call.grads_BTO is not None]
+    if len(calls) == 1:
+        consume(name, inputs[0], grads[0])
+    else:
+        consume(name, torch.cat(inputs, dim=1), torch.cat(grads, dim=1))

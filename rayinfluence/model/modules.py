@@ -1,0 +1,123 @@
+"""Which modules are tracked: linear layers found by glob patterns, MLPs by default."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from rayinfluence.errors import ModelError
+
+#: Layers whose output is W a + b for each token. GPT-2's Conv1D is one, with its weight stored transposed.
+SUPPORTED = (nn.Linear, Conv1D)
+
+#: How transformers names the linear layers of MLP blocks.
+MLP_PATTERNS = (
+    "*.mlp.*",
+    "*.feed_forward.*",
+    "*.ffn.*",
+    "*.ff.*",
+    "*.fc1",
+    "*.fc2",
+    "*.intermediate.dense",
+    "*.output.dense",
+)
+
+
+@dataclass(frozen=True)
+class ModuleShape:
+    """A tracked module as the algebra sees it: weight [d_out, d_in], and a bias column LAST if it has one."""
+
+    name: str
+    d_in: int
+    d_out: int
+    bias: bool
+
+    @property
+    def columns(self) -> int:
+        """Width of the homogeneous input: d_in, and one more for the bias."""
+        return self.d_in + int(self.bias)
+
+    @property
+    def n_parameters(self) -> int:
+        """Entries of the weight and the bias."""
+        return self.d_out * self.columns
+
+
+def shape_of(name: str, module: nn.Module) -> ModuleShape:
+    """The shape of a supported module."""
+    if isinstance(module, nn.Linear):
+        return ModuleShape(name, module.in_features, module.out_features, module.bias is not None)
+    assert isinstance(module, Conv1D)
+    return ModuleShape(name, module.nx, module.nf, module.bias is not None)
+
+
+def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
+    """The modules to track, by name, in the model's own order.
+
+    The output embedding and any module whose weight is tied to another are left out unless a pattern names
+    them in full: their S is vocabulary x vocabulary.
+
+    Args:
+        model: any module; its ``nn.Linear`` and ``Conv1D`` layers can be tracked.
+        patterns: glob patterns of module names (``*.mlp.*``); None takes the MLPs of every block.
+
+    Raises:
+        ModelError: a pattern matches no linear layer, or a named module is tied.
+    """
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, SUPPORTED)}
+    if not linear:
+        raise ModelError("the model has no Linear or Conv1D layer, so there is nothing to track.")
+    excluded = _excluded(model, linear)
+    chosen: set[str] = set()
+    for pattern in MLP_PATTERNS if patterns is None else patterns:
+        matched = {n for n in linear if fnmatch.fnmatchcase(n, pattern)}
+        if pattern in linear and excluded.get(pattern) == "tied":
+            raise ModelError(
+                f"modules: {pattern} shares its weight with another module; its gradient would be "
+                "counted in part. Leave it out."
+            )
+        allowed = {n for n in matched if n not in excluded or n == pattern}
+        if patterns is not None and not allowed:
+            raise ModelError(
+                f"modules: the pattern {pattern!r} matches no linear layer that can be tracked. "
+                f"The model has {_examples(linear)}."
+            )
+        chosen |= allowed
+    if not chosen:
+        raise ModelError(
+            "modules: no MLP layer was recognised by its name in this model; give patterns under "
+            f"`modules`. Its linear layers are {_examples(linear)}."
+        )
+    return {name: module for name, module in linear.items() if name in chosen}
+
+
+def coverage(model: nn.Module, modules: Mapping[str, nn.Module]) -> float:
+    """The share of the model's parameters that the tracked modules hold (tied weights count once)."""
+    tracked = sum(shape_of(name, module).n_parameters for name, module in modules.items())
+    return tracked / sum(weight.numel() for weight in model.parameters())
+
+
+def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, str]:
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for weight in module._parameters.values():
+            if weight is not None:
+                owners[id(weight)] = owners.get(id(weight), 0) + 1
+    get_output = getattr(model, "get_output_embeddings", lambda: None)
+    output = get_output()
+    reasons: dict[str, str] = {}
+    for name, module in linear.items():
+        if owners[id(module.weight)] > 1:
+            reasons[name] = "tied"
+        elif module is output:
+            reasons[name] = "output"
+    return reasons
+
+
+def _examples(linear: Mapping[str, nn.Module]) -> str:
+    names = list(linear)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

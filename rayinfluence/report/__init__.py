@@ -1,0 +1,14 @@
+"""Reports for people: tables for the terminal and one self-contained HTML page.
+
+Both read `Results` and nothing else. Positive scores are proponents (training on the sequence
+makes the completion more likely), negative scores opponents; `delta_nats` is the score divided by
+the number of training sequences. Everything that comes from a corpus, a query or a manifest is
+shown as data: it cannot become markup in the page, nor a style or escape sequence in the terminal.
+"""
+
+from __future__ import annotations
+
+from rayinfluence.report.page import render_page
+from rayinfluence.report.terminal import render
+
+__all__ = ["render", "render_page"]

@@ -1,0 +1,145 @@
+"""One training sequence as a card: score, origin, text with token heat, layers, details."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rayinfluence.report.charts import layer_bars, score_bar, sign_class
+from rayinfluence.report.heat import HeatedToken, heated_tokens, hot_window, hottest
+from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.text import count, one_line, signed
+from rayinfluence.storage.results import Survivor
+
+_WINDOW = 700
+_LINE_COST = 40
+_N_HOTTEST = 6
+
+
+def card(survivor: Survivor, largest: float, fold: int, shown: Mapping[int, str]) -> Html:
+    """A survivor as a list item.
+
+    Args:
+        survivor: the training sequence.
+        largest: the largest absolute score on the query's page, the length of a full bar.
+        fold: how many characters of text to keep, folded away, on each side of the hottest part.
+        shown: what to call the sequences shown beside it, by sequence id.
+    """
+    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [])
+    return tag(
+        "li",
+        tag(
+            "p",
+            tag("span", str(survivor.rank), class_="rank"),
+            tag("b", signed(survivor.score), class_=f"score {sign_class(survivor.score)}"),
+            tag("span", f"{signed(survivor.delta_nats)} nats", class_="nats"),
+            class_="head",
+        ),
+        score_bar(survivor.score, largest),
+        tag("p", *_origin(survivor), *_flags(survivor, shown), class_="origin"),
+        _text(tokens, fold),
+        tag("div", layer_bars(survivor.layer_scores), _details(survivor, tokens), class_="foot"),
+        class_="card",
+    )
+
+
+def _origin(survivor: Survivor) -> list[Html]:
+    parts = []
+    if survivor.source:
+        parts.append(tag("bdi", one_line(survivor.source), class_="source"))
+    if survivor.document_id:
+        parts.append(tag("bdi", one_line(survivor.document_id), class_="document"))
+    return parts
+
+
+def _flags(survivor: Survivor, shown: Mapping[int, str]) -> list[Html]:
+    flags = []
+    if survivor.spurious:
+        title = "One token carries nearly all of the score: often an artefact of the numerics."
+        flags.append(tag("span", "spurious?", class_="flag", title=title))
+    if survivor.near_duplicate_of is not None:
+        other = shown.get(survivor.near_duplicate_of, f"sequence {survivor.near_duplicate_of}")
+        flags.append(tag("span", f"near-duplicate of {other}", class_="flag"))
+    return flags
+
+
+def _text(tokens: Sequence[HeatedToken], fold: int) -> Html:
+    """The hottest part in full, what is around it folded away, and what is further off counted."""
+    if not tokens:
+        return tag("p", "This method gives no scores per token.", class_="quiet")
+    start, stop = hot_window(tokens, _WINDOW, _LINE_COST)
+    # A short rest is not worth a fold.
+    if _size(tokens[:start]) + _size(tokens[stop:]) < _WINDOW // 3:
+        start, stop = 0, len(tokens)
+    return join(
+        (
+            _folded(tokens[:start], fold, "before") if start else "",
+            tag("div", heat_markup(tokens[start:stop]), class_="text", dir="auto"),
+            _folded(tokens[stop:], fold, "after") if stop < len(tokens) else "",
+        )
+    )
+
+
+def _folded(tokens: Sequence[HeatedToken], budget: int, side: str) -> Html:
+    kept = list(tokens if side == "after" else reversed(tokens))
+    size = taken = 0
+    while taken < len(kept) and size + len(kept[taken].text) <= budget:
+        size += len(kept[taken].text)
+        taken += 1
+    kept = kept[:taken] if side == "after" else kept[:taken][::-1]
+    rest = len(tokens) - taken
+    label = f"{_n_tokens(len(tokens))} {side}"
+    if rest:
+        label += f", {count(rest)} of them only in the results table"
+    if not kept:
+        return tag("p", label, class_="quiet")
+    text = tag("div", heat_markup(kept), class_="text", dir="auto")
+    return tag("details", tag("summary", label), text, class_="fold")
+
+
+def heat_markup(tokens: Sequence[HeatedToken]) -> Html:
+    """Tokens as text, with an element only where there is heat to see."""
+    parts: list[str] = []
+    plain = ""
+    for token in tokens:
+        if token.level == 0 or token.score is None:
+            plain += token.text
+            continue
+        level = f"p{token.level}" if token.level > 0 else f"n{-token.level}"
+        shown = token.text.replace("\n", "↵\n")
+        parts += [plain, tag("b", shown, class_=level, title=signed(token.score))]
+        plain = ""
+    return join([*parts, plain])
+
+
+def _details(survivor: Survivor, tokens: Sequence[HeatedToken]) -> Html:
+    metadata = [(key, value) for key, value in survivor.metadata.items() if key != "source"]
+    place = f"{survivor.shard}, row {survivor.row}"
+    if survivor.char_end is not None:
+        place += f", characters {survivor.char_start} to {survivor.char_end}"
+    hot = [
+        join((tag("q", one_line(token.text) or "␣"), f" {signed(token.score or 0.0)}"))
+        for token in hottest(tokens, _N_HOTTEST)
+    ]
+    rows: list[tuple[str, str]] = [
+        *metadata,
+        ("hottest tokens", join(hot, ", ") or "none"),
+        ("sequence", f"{survivor.sequence_id}, {_n_tokens(survivor.n_tokens)}"),
+        ("place", place),
+    ]
+    return tag("details", tag("summary", "Details"), definitions(rows), class_="more")
+
+
+def definitions(rows: Sequence[tuple[str, str]]) -> Html:
+    """Names and values as a definition list; values may be markup."""
+    return tag(
+        "dl",
+        *(join((tag("dt", key), tag("dd", value))) for key, value in rows),
+    )
+
+
+def _size(tokens: Sequence[HeatedToken]) -> int:
+    return sum(len(token.text) + _LINE_COST * token.text.count("\n") for token in tokens)
+
+
+def _n_tokens(n: int) -> str:
+    return f"{count(n)} token{'s' * (n != 1)}"

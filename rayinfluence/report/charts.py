@@ -1,0 +1,93 @@
+"""Small bars without inline styles: SVG where a length matters, classes where coarse steps do."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.text import signed
+
+_MAX_BARS = 24
+_STEPS = 8
+
+
+def sign_class(value: float) -> str:
+    """The class that colours a value: raises or lowers."""
+    return "raises" if value >= 0 else "lowers"
+
+
+def score_bar(score: float, largest: float) -> Html:
+    """A horizontal bar for a score's share of the largest one."""
+    return tag("svg", _rect(score, 0, 100 * _share(abs(score), largest)), class_="bar")
+
+
+def pair_bar(positive: float, negative: float, largest: float) -> Html:
+    """A bar to the left for the negative sum and one to the right for the positive sum."""
+    left, right = (50 * _share(abs(value), largest) for value in (negative, positive))
+    return tag("svg", _rect(-1, 50 - left, left), _rect(1, 50, right), class_="bar pair")
+
+
+def layer_bars(layer_scores: Mapping[str, float]) -> Html:
+    """One upright bar per block of the model, in coarse steps.
+
+    A bar's tooltip has its value and, unless it is among the lowest, those of its modules. Deep
+    models show bands of neighbouring blocks, at most 24, with one value per band.
+    """
+    blocks = by_block(layer_scores)
+    if not blocks:
+        return Html()
+    names = list(blocks)
+    size = math.ceil(len(names) / _MAX_BARS)
+    bands = [names[start : start + size] for start in range(0, len(names), size)]
+    sums = [sum(sum(blocks[name].values()) for name in members) for members in bands]
+    largest = max(abs(value) for value in sums)
+    bars = []
+    for members, value in zip(bands, sums, strict=True):
+        label = members[0] if size == 1 else f"{members[0]} to {members[-1]}"
+        tooltip = [f"{label}: {signed(value)}"]
+        step = math.ceil(_STEPS * _share(abs(value), largest))
+        if size == 1 and step > 1:
+            modules = blocks[label].items()
+            tooltip += [f"{module} {signed(score)}" for module, score in modules]
+        bar = f"{'u' if value >= 0 else 'd'}{step}"
+        bars.append(tag("i", class_=bar, title="\n".join(tooltip)))
+    strongest = max(range(len(sums)), key=lambda index: abs(sums[index]))
+    summary = f"Score per block, strongest {bands[strongest][0]}: {signed(sums[strongest])}"
+    caption = f"{names[0]} to {names[-1].removeprefix('block ')}" if len(names) > 1 else names[0]
+    return tag(
+        "div",
+        tag("div", *bars, class_="layers", role="img", aria_label=summary),
+        tag("span", caption),
+        class_="by-layer",
+    )
+
+
+def by_block(layer_scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Module scores by block, the first number in a module's name; blocks in order, others last.
+
+    Within a block a module is called by what follows the number.
+    """
+    numbered: dict[int, dict[str, float]] = {}
+    others: dict[str, float] = {}
+    for name, score in layer_scores.items():
+        if not math.isfinite(score):
+            continue
+        found = re.search(r"(?<![^.])[0-9]+(?![^.])", name) or re.search(r"[0-9]+", name)
+        if found:
+            rest = name[found.end() :].lstrip(".") or name
+            numbered.setdefault(int(found.group()[:9]), {})[rest] = score
+        else:
+            others[name] = score
+    blocks = {f"block {number}": numbered[number] for number in sorted(numbered)}
+    return blocks | ({"other modules": others} if others else {})
+
+
+def _share(value: float, largest: float) -> float:
+    return min(value / largest, 1.0) if largest > 0 and math.isfinite(value) else 0.0
+
+
+def _rect(sign: float, start: float, width: float) -> Html:
+    x = f"{start:.3g}%" if start else None
+    return tag("rect", class_=sign_class(sign), x=x, width=f"{width:.3g}%", height="100%")

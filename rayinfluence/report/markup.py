@@ -1,0 +1,53 @@
+"""HTML that is safe by construction: text is escaped unless it already is `Html`.
+
+Only this module turns strings into markup. Formatting or joining `Html` by other means yields a
+plain string, which is escaped when it is used: a slip shows up as visible tags, never as live ones.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from rayinfluence.report.text import visible
+
+
+class Html(str):
+    """Markup made by this module; every other string is data."""
+
+    __slots__ = ()
+
+
+_VOID = frozenset({"input", "meta"})
+
+
+def escape(text: str) -> Html:
+    """Data as markup that shows it, with control characters made visible."""
+    return text if isinstance(text, Html) else Html(html.escape(visible(text)))
+
+
+def join(children: Iterable[str], separator: str = "") -> Html:
+    """Children one after the other, each escaped unless it is `Html`."""
+    return Html(escape(separator).join(map(escape, children)))
+
+
+def tag(name: str, /, *children: str, **attributes: str | float | bool | None) -> Html:
+    """An element.
+
+    Args:
+        name: the element's name, a constant of the caller.
+        *children: text (escaped) or `Html` (kept).
+        **attributes: ``class_`` becomes ``class`` and ``aria_label`` ``aria-label``; ``None`` and
+            ``False`` leave an attribute out, ``True`` gives it no value.
+    """
+    parts = [f"<{name}"]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        parts.append(f" {key.removesuffix('_').replace('_', '-')}")
+        if value is not True:
+            parts.append(f'="{escape(value if isinstance(value, str) else f"{value:g}")}"')
+    parts.append(">")
+    if name not in _VOID:
+        parts.append(f"{join(children)}</{name}>")
+    return Html("".join(parts))

@@ -1,0 +1,212 @@
+"""One query of the page: the question, and what raised and what lowered its completion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rayinfluence.report.card import card
+from rayinfluence.report.charts import pair_bar
+from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.text import count, per_token_probability, percent, shorten, signed
+from rayinfluence.storage.results import Results, Survivor
+
+_TEASER = 90
+_PROMPT = 600
+_RUBY_TOKENS = 40
+_MAX_GROUPS = 12
+
+Groups = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def query_section(
+    number: int,
+    query: Mapping[str, Any],
+    methods: Sequence[tuple[Results, Groups]],
+    *,
+    per_side: int,
+    fold: int,
+    unfolded: bool,
+) -> Html:
+    """One query as a section that can be folded.
+
+    Args:
+        number: its place in the page, from 1; names its anchor.
+        query: its entry in the manifest.
+        methods: the results of each method, with the group sums of every query.
+        per_side: how many proponents and opponents to show.
+        fold: how many characters of text to keep on each side of a sequence's hottest part.
+        unfolded: whether the section starts open.
+    """
+    summary = tag(
+        "summary",
+        tag("span", str(number), class_="rank"),
+        tag("h2", tag("bdi", shorten(query["query_id"], _TEASER))),
+        tag("span", *teaser(query), class_="teaser"),
+    )
+    return tag(
+        "details",
+        summary,
+        tag("div", _prompt(query), _facts(query), _warning(query), class_="question"),
+        _methods(number, query["query_id"], methods, per_side, fold),
+        class_="query",
+        id=f"q{number}",
+        open=unfolded,
+    )
+
+
+def teaser(query: Mapping[str, Any]) -> list[Html]:
+    """The end of the prompt and the completion, on one line."""
+    completion = shorten(query.get("completion", ""), _TEASER)
+    prompt = shorten(query.get("prompt", ""), max(20, _TEASER - len(completion)), keep="end")
+    return [tag("bdi", prompt), Html(" "), tag("b", tag("bdi", completion))]
+
+
+def _prompt(query: Mapping[str, Any]) -> Html:
+    prompt = str(query.get("prompt", ""))
+    early, late = prompt[:-_PROMPT], prompt[-_PROMPT:]
+    folded = tag(
+        "details",
+        tag("summary", f"{count(len(early))} characters before"),
+        tag("div", early, class_="text", dir="auto"),
+        class_="fold",
+    )
+    completion = tag("span", _completion(query), class_="completion")
+    shown = tag("div", tag("span", late, class_="prompt"), completion, class_="text", dir="auto")
+    return join((folded if early else "", shown))
+
+
+def _completion(query: Mapping[str, Any]) -> Html:
+    """The completion with each token's probability: beneath while they are few, else on hover."""
+    texts = query.get("token_texts") or []
+    scores = query.get("token_log_probabilities") or []
+    if not texts or len(texts) != len(scores):
+        return join([str(query.get("completion", ""))])
+    parts = []
+    for text, score in zip(texts, scores, strict=True):
+        probability = math.exp(min(score, 0.0)) if math.isfinite(score) else 0.0
+        label = percent(probability)
+        token = tag(
+            "b", text, class_=f"c{int(8 * probability + 0.5)}", title=f"{label}, {score:.2f} nats"
+        )
+        if len(texts) <= _RUBY_TOKENS:
+            token = tag("ruby", token, tag("rt", label))
+        parts.append(token)
+    return join(parts)
+
+
+def _facts(query: Mapping[str, Any]) -> Html:
+    facts: list[tuple[str, str]] = []
+    if query.get("log_probability") is not None:
+        facts.append(("log-probability", f"{query['log_probability']:.2f} nats"))
+    per_token = per_token_probability(dict(query))
+    if per_token is not None:
+        tokens = query["n_completion_tokens"]
+        plural = "s" * (tokens != 1)
+        facts.append(("per token", f"{percent(per_token)} over {tokens} token{plural}"))
+    if "greedy" in query:
+        facts.append(("greedy choice", "yes" if query["greedy"] else "no"))
+    metadata = query.get("metadata") or {}
+    facts += [(str(key), str(value)) for key, value in metadata.items()]
+    pairs = (tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)
+    return tag("dl", *pairs, class_="facts") if facts else Html()
+
+
+def _warning(query: Mapping[str, Any]) -> Html:
+    return tag("p", str(query["warning"]), class_="warning") if query.get("warning") else Html()
+
+
+def _methods(
+    number: int,
+    query_id: str,
+    methods: Sequence[tuple[Results, Groups]],
+    per_side: int,
+    fold: int,
+) -> Html:
+    """A panel per method; with more than one, radio buttons choose which panel is seen."""
+    panels = []
+    for index, (results, groups) in enumerate(methods):
+        panel = tag("div", _panel(results, query_id, groups, per_side, fold), class_="panel")
+        if len(methods) > 1:
+            name = f"q{number}-m{index}"
+            pick = tag(
+                "input",
+                type="radio",
+                class_="pick",
+                id=name,
+                name=f"q{number}-method",
+                value=str(index),
+                checked=index == 0,
+            )
+            label = tag("label", tag("bdi", results.method), for_=name)
+            panels += [pick, label]
+        panels.append(panel)
+    return tag("div", *panels, class_="methods" if len(methods) > 1 else "method")
+
+
+def _panel(results: Results, query_id: str, groups: Groups, per_side: int, fold: int) -> Html:
+    if query_id not in results.queries:
+        return tag("p", "This method was not run on this query.", class_="quiet")
+    sides = {
+        "Proponents": results.proponents(query_id),
+        "Opponents": results.opponents(query_id),
+    }
+    shown = [(side, s) for side, found in sides.items() for s in found[:per_side]]
+    largest = max((abs(s.score) for _, s in shown if math.isfinite(s.score)), default=0.0)
+    names = {s.sequence_id: f"{side.lower()[:-1]} {s.rank}" for side, s in shown}
+    columns = [
+        _side(side, found, per_side, [card(s, largest, fold, names) for s in found[:per_side]])
+        for side, found in sides.items()
+    ]
+    return join((tag("div", *columns, class_="sides"), _groups(groups.get(query_id, []))))
+
+
+def _side(side: str, found: Sequence[Survivor], per_side: int, cards: Sequence[Html]) -> Html:
+    verb = "raised" if side == "Proponents" else "lowered"
+    heading = tag("h3", side, tag("small", f" {verb} the completion's probability"))
+    rest = len(found) - len(cards)
+    body = tag("ol", *cards) if found else tag("p", "None were found.", class_="quiet")
+    more = f"{count(rest)} more in the results table (Parquet); {per_side} are shown here."
+    note = tag("p", more, class_="quiet") if rest > 0 else Html()
+    return tag("section", heading, body, note, class_=f"side {side.lower()}")
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """The sums per value of each grouping column, largest first."""
+    tables = []
+    for column in dict.fromkeys(row["column"] for row in rows):
+        members = [row for row in rows if row["column"] == column]
+        members.sort(key=lambda row: (-_magnitude(row), str(row["value"])))
+        largest = max(max(row["positive_sum"], -row["negative_sum"]) for row in members)
+        body = [_group_row(row, largest) for row in members[:_MAX_GROUPS]]
+        rest = len(members) - len(body)
+        more = f"{count(rest)} smaller ones are in the results table." if rest else ""
+        head = ("value", "sequences", "lowering", "", "raising")
+        table = tag(
+            "table",
+            tag("caption", "Sums by ", tag("bdi", str(column))),
+            tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head))),
+            tag("tbody", *body),
+        )
+        tables += [tag("div", table, class_="scroll"), tag("p", more, class_="quiet")]
+    if not tables:
+        return Html()
+    title = tag("h3", "Where the influence comes from")
+    note = tag("p", "Sums over all scanned sequences, not only the ones above.", class_="quiet")
+    return tag("section", title, note, *tables, class_="groups")
+
+
+def _group_row(row: Mapping[str, Any], largest: float) -> Html:
+    return tag(
+        "tr",
+        tag("th", tag("bdi", str(row["value"])), scope="row"),
+        tag("td", count(row["n_sequences"])),
+        tag("td", signed(row["negative_sum"])),
+        tag("td", pair_bar(row["positive_sum"], row["negative_sum"], largest)),
+        tag("td", signed(row["positive_sum"])),
+    )
+
+
+def _magnitude(row: Mapping[str, Any]) -> float:
+    return float(row["positive_sum"] - row["negative_sum"])

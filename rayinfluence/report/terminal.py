@@ -1,0 +1,120 @@
+"""The results as tables for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
+from rayinfluence.report.text import (
+    one_line,
+    per_token_probability,
+    percent,
+    shorten,
+    signed,
+    visible,
+)
+from rayinfluence.storage.results import Results, Survivor
+
+_NUMBERS_WIDTH = 32
+_SNIPPET_LINES = 2
+_HOT = LEVELS // 2
+
+
+def render(results: Results, console: Console, n: int = 5) -> None:
+    """Print the strongest proponents and opponents of every query.
+
+    Args:
+        results: what one method found.
+        console: where to print; its width decides how much text is shown.
+        n: how many sequences to show per query and side.
+    """
+    for query_id, query in results.queries.items():
+        console.print(_header(query, results.method, console.width))
+        console.print(_table("Proponents", results.proponents(query_id)[:n], console.width))
+        console.print(_table("Opponents", results.opponents(query_id)[:n], console.width))
+        console.print()
+
+
+def _header(query: dict[str, Any], method: str, width: int) -> Text:
+    prompt = shorten(query.get("prompt", ""), 2 * width, keep="end")
+    completion = shorten(query.get("completion", ""), 2 * width)
+    text = Text.assemble((one_line(query["query_id"]), "bold"), (f"  by {one_line(method)}", "dim"))
+    text.append_text(Text.assemble("\n", prompt, (" → ", "dim"), (completion, "bold"), "\n"))
+    text.append(_probability(query), "dim")
+    if query.get("warning"):
+        text.append(f"\nWarning: {one_line(query['warning'])}", "yellow")
+    return text
+
+
+def _probability(query: dict[str, Any]) -> str:
+    total = query.get("log_probability")
+    if total is None:
+        return "log-probability unknown"
+    parts = [f"log-probability {total:.2f} nats"]
+    per_token = per_token_probability(query)
+    if per_token is not None:
+        tokens = query["n_completion_tokens"]
+        parts.append(f"{percent(per_token)} per token ({tokens} token{'s' * (tokens != 1)})")
+    if "greedy" in query:
+        parts.append("greedy choice" if query["greedy"] else "not the greedy choice")
+    return ", ".join(parts)
+
+
+def _table(title: str, survivors: Sequence[Survivor], width: int) -> Table | Text:
+    if not survivors:
+        return Text(f"{title}: none", "dim")
+    table = Table(box=None, pad_edge=False, expand=True, padding=(0, 1))
+    table.add_column("#", justify="right", style="dim", no_wrap=True, min_width=2)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("delta nats", justify="right", no_wrap=True)
+    table.add_column(f"{title}: source, document, text", ratio=1, overflow="fold")
+    for survivor in survivors:
+        table.add_row(
+            str(survivor.rank),
+            Text(signed(survivor.score), _style(survivor.score)),
+            Text(signed(survivor.delta_nats)),
+            _sequence(survivor, max(20, width - _NUMBERS_WIDTH)),
+        )
+    return table
+
+
+def _sequence(survivor: Survivor, width: int) -> Text:
+    flags = []
+    if survivor.spurious:
+        flags.append("spurious")
+    if survivor.near_duplicate_of is not None:
+        flags.append(f"near-duplicate of {survivor.near_duplicate_of}")
+    names = [name for name in (survivor.source, survivor.document_id) if name]
+    text = Text.assemble((shorten(" · ".join(names), width), "bold"))
+    if flags:
+        text.append(f"\n{', '.join(flags)}", "yellow")
+    text.append("\n")
+    return text.append_text(_snippet(survivor, _SNIPPET_LINES * width))
+
+
+def _snippet(survivor: Survivor, budget: int) -> Text:
+    """The text around the hottest tokens, in one paragraph, with the hot ones coloured."""
+    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [])
+    start, stop = hot_window(tokens, budget - 2)
+    text = Text("…" if start else "")
+    for token in tokens[start:stop]:
+        shown = visible(token.text)
+        words = " ".join(shown.split())
+        if shown[:1].isspace() and text.plain and not text.plain.endswith(" "):
+            text.append(" ")
+        text.append(words[:budget], _style(token.level) if abs(token.level) >= _HOT else "")
+        if words and shown[-1:].isspace():
+            text.append(" ")
+    text.append("…" if stop < len(tokens) else "")
+    return text
+
+
+def _style(value: float) -> str:
+    if value > 0:
+        return "cyan"
+    return "red" if value < 0 else ""

@@ -1,0 +1,72 @@
+"""Text and numbers as people read them; shared by the terminal and the page."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+# Characters that act instead of showing: control characters (all but tab and newline),
+# bidirectional overrides, which can make text read as something else, and lone surrogates, which
+# cannot be encoded.
+_C0 = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}
+_C1 = {code: f"[U+{code:04X}]" for code in range(0x80, 0xA0)}
+_BIDI = {code: f"[U+{code:04X}]" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+_VISIBLE: dict[int, int | str] = {**_C0, 0x7F: 0x2421, **_C1, **_BIDI, **_SURROGATES}
+
+
+def visible(text: str) -> str:
+    """Replace characters that act on a screen by ones that show; tabs and newlines stay."""
+    return text if text.isascii() and text.isprintable() else text.translate(_VISIBLE)
+
+
+def one_line(text: str) -> str:
+    """The visible text with every run of white space collapsed to one space."""
+    return " ".join(visible(text).split())
+
+
+def shorten(text: str, width: int, *, keep: str = "start") -> str:
+    """One line of at most ``width`` characters; ``keep`` says which end survives."""
+    line = one_line(text)
+    if len(line) <= width:
+        return line
+    return f"…{line[1 - width :]}" if keep == "end" else f"{line[: width - 1]}…"
+
+
+def signed(value: float) -> str:
+    """A number with its sign, such as ``+12,345``, ``-0.0123`` or ``+1.2e-7``."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if 1e-3 <= size < 1e6:
+        decimals = max(0, 2 - math.floor(math.log10(size)))
+        return f"{value:+,.{decimals}f}"
+    mantissa, exponent = f"{value:+.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(probability: float) -> str:
+    """A probability as a percentage that is honest about values near 0 and 1."""
+    if not 0 <= probability <= 1:
+        return "n/a"
+    if 0 < probability < 0.001:
+        mantissa, exponent = f"{probability:.0e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    if probability < 0.01 or 0.99 < probability < 1:
+        return f"{probability:.1%}"
+    return f"{probability:.0%}"
+
+
+def count(value: Any) -> str:
+    """An integer with separators; anything else as it is."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def per_token_probability(query: dict[str, Any]) -> float | None:
+    """The geometric mean of the completion's token probabilities, where the manifest allows it."""
+    total, tokens = query.get("log_probability"), query.get("n_completion_tokens")
+    if total is None or not tokens or not math.isfinite(total):
+        return None
+    return math.exp(min(total / tokens, 0.0))

@@ -1,0 +1,181 @@
+"""Results as users read them: one Parquet table per method, a table of sums per group, one manifest.
+
+Positive scores are proponents: training on the sequence makes the completion MORE likely. The tables hold
+no time, host, path or version, so equal inputs give equal bytes; all of that is in the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from rayinfluence.errors import StorageError
+from rayinfluence.storage.store import Store, read_table
+
+Direction = Literal["proponent", "opponent"]
+METADATA_PREFIX = "metadata."
+
+#: Columns before and after the flattened ``metadata.<key>`` columns. Scores are in the raw scale of MATH
+#: (no 1/N); ``delta_nats`` is score / N, the predicted change of the completion's log-probability, in nats,
+#: when the sequence is seen once more. ``token_scores[t]`` belongs to input position t, so it is about the
+#: prediction of token t + 1.
+LEADING_FIELDS = (
+    pa.field("query_id", pa.string()),
+    pa.field("rank", pa.int32()),
+    pa.field("direction", pa.string()),
+    pa.field("score", pa.float64()),
+    pa.field("delta_nats", pa.float64()),
+    pa.field("sequence_id", pa.int64()),
+    pa.field("content_digest", pa.string()),
+    pa.field("document_id", pa.string()),
+    pa.field("shard", pa.string()),
+    pa.field("row", pa.int64()),
+    pa.field("n_tokens", pa.int32()),
+    pa.field("char_start", pa.int64()),
+    pa.field("char_end", pa.int64()),
+)
+TRAILING_FIELDS = (
+    pa.field("token_texts", pa.list_(pa.string())),
+    pa.field("token_scores", pa.list_(pa.float32())),
+    pa.field("layer_scores", pa.map_(pa.string(), pa.float32())),
+    pa.field("spurious", pa.bool_()),
+    pa.field("near_duplicate_of", pa.int64()),
+)
+GROUP_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string()),
+        pa.field("column", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("n_sequences", pa.int64()),
+        pa.field("positive_sum", pa.float64()),
+        pa.field("negative_sum", pa.float64()),
+    ]
+)
+
+
+def survivor_schema(metadata_keys: Sequence[str]) -> pa.Schema:
+    """The schema of a results table whose survivors carry these metadata keys (sorted, all strings)."""
+    metadata = [pa.field(METADATA_PREFIX + key, pa.string()) for key in metadata_keys]
+    return pa.schema([*LEADING_FIELDS, *metadata, *TRAILING_FIELDS])
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """One training sequence among a query's most influential.
+
+    ``score`` is the raw influence (positive raises the completion's log-probability), ``delta_nats`` the
+    same divided by the number of training sequences; ``token_scores`` has one number per token of
+    ``token_texts``, ``layer_scores`` one per tracked module; both sum to the score up to rounding.
+    """
+
+    query_id: str
+    rank: int
+    direction: Direction
+    score: float
+    delta_nats: float
+    sequence_id: int
+    content_digest: str
+    document_id: str
+    shard: str
+    row: int
+    n_tokens: int
+    char_start: int
+    char_end: int
+    metadata: dict[str, str]
+    token_texts: list[str]
+    token_scores: list[float]
+    layer_scores: dict[str, float]
+    spurious: bool
+    near_duplicate_of: int | None
+
+    @property
+    def text(self) -> str:
+        """The sequence as text."""
+        return "".join(self.token_texts)
+
+    @property
+    def source(self) -> str:
+        """The ``source`` of its metadata, or an empty string."""
+        return self.metadata.get("source", "")
+
+
+class Results:
+    """What one method found for every query of a run.
+
+    Args:
+        method: the attribution method, such as ``ekfac``.
+        table: one row per query and survivor, in the schema above.
+        groups: sums of scores per query and value of each grouping column, over ALL scanned sequences.
+        manifest: model, corpus, queries, numerics, versions and timings of the run.
+    """
+
+    def __init__(
+        self, method: str, table: pa.Table, groups: pa.Table, manifest: dict[str, Any]
+    ) -> None:
+        self.method = method
+        self.table = table
+        self.groups = groups
+        self.manifest = manifest
+        self.queries: dict[str, dict[str, Any]] = {q["query_id"]: q for q in manifest["queries"]}
+        self._places: dict[tuple[str, str], list[int]] = {}
+        keys = (table["query_id"].to_pylist(), table["direction"].to_pylist())
+        for place, key in enumerate(zip(*keys, strict=True)):
+            self._places.setdefault(key, []).append(place)
+
+    @classmethod
+    def load(cls, store: Store, method: str | None = None) -> Results:
+        """Read the results of one method (the run's first by default) from a run directory.
+
+        Raises:
+            StorageError: the run has no results yet, or none of this method.
+        """
+        if not store.exists("results/manifest.json"):
+            raise StorageError(
+                f"{store.url} has no results: run `rayinfluence run` on its config, or look at "
+                f"`rayinfluence status {store.url}`."
+            )
+        manifest = json.loads(store.read("results/manifest.json"))
+        methods = list(manifest["methods"])
+        method = method or methods[0]
+        if method not in methods:
+            raise StorageError(
+                f"{store.url} has no results of method {method!r}; it has {', '.join(methods)}."
+            )
+        return cls(
+            method,
+            read_table(store, f"results/{method}.parquet"),
+            read_table(store, f"results/{method}-groups.parquet"),
+            manifest,
+        )
+
+    def proponents(self, query_id: str) -> list[Survivor]:
+        """The sequences that raised the completion's log-probability most, strongest first."""
+        return self._survivors(query_id, "proponent")
+
+    def opponents(self, query_id: str) -> list[Survivor]:
+        """The sequences that lowered the completion's log-probability most, strongest first."""
+        return self._survivors(query_id, "opponent")
+
+    def _survivors(self, query_id: str, direction: Direction) -> list[Survivor]:
+        if query_id not in self.queries:
+            raise StorageError(
+                f"the results have no query {query_id!r}; they have {len(self.queries)}, "
+                f"such as {next(iter(self.queries), 'none')!r}."
+            )
+        rows = self._places.get((query_id, direction), [])
+        return [_survivor(row) for row in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
+
+
+def _survivor(row: dict[str, Any]) -> Survivor:
+    metadata = {
+        key.removeprefix(METADATA_PREFIX): value
+        for key, value in row.items()
+        if key.startswith(METADATA_PREFIX) and value is not None
+    }
+    known = {key: value for key, value in row.items() if not key.startswith(METADATA_PREFIX)}
+    known["layer_scores"] = dict(known["layer_scores"])
+    return Survivor(**known, metadata=metadata)

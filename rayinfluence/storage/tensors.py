@@ -1,0 +1,123 @@
+"""Named tensors in one object: the safetensors format, with a checksum per tensor and a JSON header.
+
+Everything that a stage commits (accumulators, eigenbases, query factors, partials) is such an object. The
+``__metadata__`` of the file has one key, ``rayinfluence``: a JSON string {"body": ..., "digest": digest of body}
+whose body is {"header": the writer's JSON, "tensors": {name: digest of its bytes}}. A single tensor can be
+read, and checked, without reading the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from rayinfluence.errors import DamagedError
+from rayinfluence.storage.digest import canonical_json, digest_bytes
+from rayinfluence.storage.store import Store
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_KEY = "rayinfluence"
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The bytes of a tensor in row-major order."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def write_tensors(
+    store: Store, key: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write named tensors and a JSON header as one atomic object; equal content gives equal bytes."""
+    local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    body = canonical_json(
+        {
+            "header": header,
+            "tensors": {name: digest_bytes(tensor_bytes(t)) for name, t in local.items()},
+        }
+    )
+    metadata = canonical_json({"body": body, "digest": digest_bytes(body.encode())})
+    store.write(key, save(local, metadata={_KEY: metadata}))
+
+
+def read_header(store: Store, key: str) -> dict[str, Any]:
+    """The JSON header alone, checked."""
+    return _Layout(store, key).header
+
+
+def read_tensors(
+    store: Store, key: str, names: Iterable[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors (all, or those named) and the header, each checked against its checksum.
+
+    Raises:
+        DamagedError: the object is cut short or altered.
+        StorageError: it is missing or cannot be read.
+    """
+    layout = _Layout(store, key)
+    wanted = list(layout.entries) if names is None else list(names)
+    if names is None:
+        whole = store.read(key)
+        parts = {name: whole[slice(*layout.range(name))] for name in wanted}
+    else:
+        parts = {}
+        for name in wanted:
+            start, end = layout.range(name)
+            parts[name] = store.read_range(key, start, end - start)
+    return {name: layout.tensor(name, part) for name, part in parts.items()}, layout.header
+
+
+class _Layout:
+    """Where each tensor lies in one object, from its head."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.place = f"{store.url}/{key}"
+        try:
+            length = int.from_bytes(store.read_range(key, 0, 8), "little")
+            if length > 1 << 28:
+                raise ValueError("header length is implausible")
+            self.entries = json.loads(store.read_range(key, 8, length))
+            metadata = json.loads(self.entries.pop("__metadata__")[_KEY])
+            if digest_bytes(metadata["body"].encode()) != metadata["digest"]:
+                raise ValueError("the header's checksum does not match")
+            body = json.loads(metadata["body"])
+            self.header: dict[str, Any] = body["header"]
+            self.digests: dict[str, str] = body["tensors"]
+            if set(self.digests) != set(self.entries):
+                raise ValueError("the tensors are not those that were written")
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(str(error)) from error
+        self.offset = 8 + length
+
+    def range(self, name: str) -> tuple[int, int]:
+        if name not in self.entries:
+            raise self._damaged(f"it has no tensor {name!r}")
+        start, end = self.entries[name]["data_offsets"]
+        return self.offset + start, self.offset + end
+
+    def tensor(self, name: str, part: bytes) -> Tensor:
+        if digest_bytes(part) != self.digests[name]:
+            raise self._damaged(f"the checksum of tensor {name!r} does not match")
+        entry = self.entries[name]
+        dtype = _DTYPES[entry["dtype"]]
+        if not part:
+            return torch.empty(entry["shape"], dtype=dtype)
+        return torch.frombuffer(bytearray(part), dtype=dtype).reshape(entry["shape"]).clone()
+
+    def _damaged(self, why: str) -> DamagedError:
+        return DamagedError(
+            f"{self.place} is damaged or not ours: {why}. Delete it and run the stage again."
+        )

@@ -1,0 +1,100 @@
+"""Causal language models of a few thousand weights, and a tokenizer of whole words."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from rayinfluence.model.load import freeze
+
+VOCABULARY = 48
+CONTEXT = 16
+
+
+def tiny_gpt2(
+    seed: int = 0, dtype: torch.dtype = torch.float64, attention: str = "eager"
+) -> nn.Module:
+    """GPT-2's shape: Conv1D with bias, learned positions, tied embeddings."""
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=CONTEXT,
+        n_embd=12,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    config._attn_implementation = attention
+    return _random(GPT2LMHeadModel(config), seed, dtype)
+
+
+def tiny_llama(
+    seed: int = 0, dtype: torch.dtype = torch.float64, attention: str = "eager"
+) -> nn.Module:
+    """Llama's shape: grouped-query attention, SwiGLU, RMSNorm, rotary positions, no biases."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=CONTEXT,
+        hidden_size=16,
+        intermediate_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    config._attn_implementation = attention
+    return _random(LlamaForCausalLM(config), seed, dtype)
+
+
+class TokenMLP(nn.Module):
+    """A language model without attention: each token's embedding through an MLP, one layer of it used twice."""
+
+    def __init__(self, vocabulary: int = VOCABULARY, width: int = 10) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width)
+        self.inner = nn.Linear(width, width)
+        self.plain = nn.Linear(width, width, bias=False)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803
+        """Logits [B, T, V]."""
+        hidden = torch.tanh(self.inner(self.embed(tokens_BT)))
+        hidden = torch.tanh(self.plain(torch.tanh(self.inner(hidden))))
+        return self.head(hidden)  # type: ignore[no-any-return]
+
+
+def tiny_mlp(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A bare MLP over tokens, whose layer ``inner`` is called twice."""
+    return _random(TokenMLP(), seed, dtype)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word ``w0`` ... ``w46`` (with its leading space), and one for anything else."""
+    vocabulary = {"<unk>": 0} | {f"\u2581w{index}": index + 1 for index in range(VOCABULARY - 1)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", model_max_length=CONTEXT
+    )
+
+
+def _random(model: nn.Module, seed: int, dtype: torch.dtype) -> nn.Module:
+    """Weights large enough that softmax is far from uniform and every term of a test counts."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        scale = 0.5 if weight.ndim > 1 else 0.2
+        centre = 1.0 if weight.ndim == 1 and bool((weight == 1).all()) else 0.0
+        weight.data = centre + scale * torch.randn(
+            weight.shape, generator=generator, dtype=torch.float64
+        )
+    return freeze(model.to(dtype))
