@@ -1,4 +1,4 @@
-"""rayinfluence: which training sequences made the model say this? EK-FAC influence functions on Ray.
+"""Which training sequences made the model say this? EK-FAC influence functions on Ray.
 
 >>> import rayinfluence
 >>> config = rayinfluence.RunConfig.load("run.yaml")
@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import RayInfluenceError
+
+if TYPE_CHECKING:
+    from rayinfluence.storage.results import Results, Survivor
 
 __all__ = ["RayInfluenceError", "Results", "RunConfig", "Survivor", "load_results", "run"]
 __version__ = "0.1.0"
@@ -43,6 +46,7 @@ def load_results(run: str, method: str | None = None, **options: Any) -> Results
     Raises:
         StorageError: there are no results, or none of this method.
     """
+    from rayinfluence.storage.results import Results
     from rayinfluence.storage.store import Store
 
     return Results.load(Store(run, options), method)

@@ -1,7 +1,7 @@
 """RunConfig: the whole configuration of a run as one typed tree, from YAML or from Python.
 
-Only what a user has to decide is here; what follows from shapes and data is decided by the program. Unknown
-keys are refused with a suggestion. Relative paths are relative to the working directory.
+Only what a user has to decide is here; what follows from shapes and data is decided by the program.
+Unknown keys are refused with a suggestion. Relative paths are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class CorpusConfig(Section):
     """Documents and the shards they are tokenised into."""
 
     documents: list[str] = Field(default_factory=list)
-    """JSONL (.jsonl, also .gz, .zst or .bz2) or Parquet files, folders or globs, local or s3://. Empty: the
-    shards at ``path`` are used as they are."""
+    """JSONL (.jsonl, also .gz, .zst or .bz2) or Parquet files, folders or globs, local or s3://.
+
+    Empty: the shards at ``path`` are used as they are."""
     path: str | None = None
     """Where the shards are (written); ``<run>/corpus`` when not given. Runs may share a corpus."""
     text_column: str = "text"
@@ -38,7 +39,10 @@ class CorpusConfig(Section):
     id_column: str = "id"
     """The column or key that names a document; where it is absent, file and line name it."""
     context: int | None = Field(default=None, ge=2)
-    """Most tokens in a sequence; longer documents are cut into chunks. The model's context by default."""
+    """Most tokens in a sequence; longer documents are cut into chunks.
+
+    The model's context by default.
+    """
     row_group_tokens: int = Field(default=2**16, ge=1)
     """A row group of a shard is closed when it holds this many tokens."""
     shard_tokens: int = Field(default=2**26, ge=1)
@@ -49,17 +53,26 @@ class FitConfig(Section):
     """Curvature: the EK-FAC factors."""
 
     sequences: int = Field(default=100_000, ge=1)
-    """How many sequences the factors are fitted on, at most; splits are spread evenly over the corpus."""
+    """How many sequences the factors are fitted on, at most.
+
+    Splits are spread evenly over the corpus.
+    """
     labels: Literal["sampled", "data"] = "sampled"
-    """``sampled``: labels from the model's own distribution (true Fisher); ``data``: empirical Fisher."""
+    """``sampled``: labels from the model's own distribution (true Fisher).
+
+    ``data``: empirical Fisher.
+    """
     lanes: int = Field(default=8, ge=1)
-    """Accumulators that splits are dealt to; part of the result's definition, not of the cluster's size."""
+    """Accumulators that splits are dealt to.
+
+    Part of the result's definition, not of the cluster's size.
+    """
 
 
 class ScanConfig(Section):
     """Queries against the corpus."""
 
-    methods: list[Method] = Field(default_factory=lambda: ["ekfac"], min_length=1)
+    methods: list[Method] = Field(default=["ekfac"], min_length=1)
     """Attribution methods scored in the same pass over the corpus."""
     rank: int | Literal["dense"] = 32
     """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
@@ -70,9 +83,10 @@ class ScanConfig(Section):
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
     split_tokens: int | None = Field(default=None, ge=1)
-    """A split, the unit of work and of retry, is a run of row groups of about this many tokens; 2^21 on a
-    CUDA device and 2^17 on a CPU when not given."""
-    group_by: list[str] = Field(default_factory=lambda: ["source"])
+    """A split, the unit of work and of retry, is a run of row groups of about this many tokens.
+
+    2^21 on a CUDA device and 2^17 on a CPU when not given."""
+    group_by: list[str] = ["source"]
     """Metadata keys; scores of all sequences are summed for each of their values."""
 
 
@@ -84,7 +98,10 @@ class RunnerConfig(Section):
     actors: int = Field(default=1, ge=1)
     """Model replicas."""
     address: str | None = None
-    """Address of a Ray cluster; inside a submitted job Ray finds its own. None starts a local one."""
+    """Address of a Ray cluster; inside a submitted job Ray finds its own.
+
+    None starts a local one.
+    """
 
 
 class StorageConfig(Section):
@@ -127,7 +144,10 @@ class RunConfig(Section):
     """Of weights and activations; auto is bfloat16 on a CUDA device and float32 on a CPU."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a batch, padding included; less needs less memory. Decided by the device when not given."""
+    """Tokens of a batch, padding included; less needs less memory.
+
+    Decided by the device when not given.
+    """
     seed: int = Field(default=0, ge=0)
     trust_remote_code: bool = False
     """Let the model's folder bring Python code and run it. Off unless you know its author."""
@@ -183,7 +203,9 @@ def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str)
     known = section.model_fields
     for key, value in values.items():
         if key not in known:
-            raise ValueError(f"unknown key {path + str(key)!r}; {_suggestion(str(key), list(known))}")
+            raise ValueError(
+                f"unknown key {path + str(key)!r}; {_suggestion(str(key), list(known))}"
+            )
         inner = known[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
             _refuse_unknown(inner, value, f"{path}{key}.")

@@ -1,18 +1,17 @@
 """The exception tree. Every message says what is wrong, where, and what to do.
 
-    RayInfluenceError            exit code 1
-    ├── ConfigError              2   a key, value or file named in the configuration
-    ├── InputError               4   what the user gave us to read
-    │   ├── CorpusError              documents and shards
-    │   ├── QueryError               queries
-    │   └── ModelError               weights, tokenizer, tracked modules
-    ├── StorageError             5   an object that cannot be read or written
-    │   └── DamagedError             an object of ours that is cut short, altered or about something else
-    ├── NumericsError            6   a value that is not finite, a matrix that cannot be decomposed
-    └── StageError               7   a worker failed in a way nobody foresaw
+    RayInfluenceError            exit code 1 ├── ConfigError              2   a key, value or file
+    named in the configuration ├── InputError               4   what the user gave us to read │
+    ├── CorpusError              documents and shards │   ├── QueryError               queries │
+    └── ModelError               weights, tokenizer, tracked modules ├── StorageError             5
+    an object that cannot be read or written │   └── DamagedError             an object of ours that
+    is cut short, altered or about something else ├── NumericsError            6   a value that is
+    not finite, a matrix that cannot be decomposed └── StageError               7   a worker failed
+    in a way nobody foresaw
 
-Exit code 0 is success and 130 an interrupt from the keyboard. Code 3 is kept for a scan that is complete
-but for some splits. Errors cross process borders, so each is rebuilt from its one argument, the message.
+Exit code 0 is success and 130 an interrupt from the keyboard. Code 3 is kept for a scan that is
+complete but for some splits. Errors cross process borders, so each is rebuilt from its one
+argument, the message.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class StorageError(RayInfluenceError):
 
 
 class DamagedError(StorageError):
-    """An object that a stage committed is cut short, altered or about something else; it can be made again."""
+    """An object that a stage committed is damaged or about something else; it is made again."""
 
 
 class NumericsError(RayInfluenceError):

@@ -25,8 +25,8 @@ FORMAT = 1
 class Split:
     """A run of row groups of one shard: the unit of work, of retry and of the ledger.
 
-    ``digest`` covers the content of its row groups and the ids of its sequences, so it names what a partial
-    was made of.
+    ``digest`` covers the content of its row groups and the ids of its sequences, so it names what a
+    partial was made of.
     """
 
     index: int
@@ -49,7 +49,10 @@ class Split:
 
 @dataclass(frozen=True)
 class CorpusManifest:
-    """What a corpus consists of. ``shards`` is only ever appended to: an ordinal is a place in it."""
+    """What a corpus consists of.
+
+    ``shards`` is only ever appended to: an ordinal is a place in it.
+    """
 
     tokenizer: str
     settings: TokenizeSettings
@@ -133,22 +136,24 @@ class Corpus:
         corpus = cls(store, manifest)
         if corpus.n_sequences == 0:
             raise CorpusError(
-                f"the corpus at {store.url} is empty: no document gave a sequence of at least 2 tokens. "
+                f"the corpus at {store.url} is empty: no document gave a sequence of at least 2 "
+                "tokens. "
                 "Check corpus.documents and corpus.text_column."
             )
         return corpus
 
     def plan(self, split_tokens: int) -> list[Split]:
-        """Cut every shard into splits of about this many tokens; a shard's splits never change by
-        appending other shards."""
+        """Cut every shard into splits of about this many tokens.
+
+        Appending shards changes no split of those before.
+        """
         splits: list[Split] = []
         for ordinal, shard in enumerate(self.manifest.shards):
             first_group, first_row = 0, 0
             while first_group < len(shard.row_groups):
                 end, tokens = first_group, 0
                 while end < len(shard.row_groups) and (
-                    end == first_group
-                    or tokens + shard.row_groups[end].n_tokens <= split_tokens
+                    end == first_group or tokens + shard.row_groups[end].n_tokens <= split_tokens
                 ):
                     tokens += shard.row_groups[end].n_tokens
                     end += 1
@@ -175,13 +180,17 @@ class Corpus:
     def prefix_fingerprint(self, n_shards: int) -> str:
         """The fingerprint that this corpus had when it consisted of its first shards only."""
         return digest(
-            [[group.digest for group in shard.row_groups] for shard in self.manifest.shards[:n_shards]]
+            [
+                [group.digest for group in shard.row_groups]
+                for shard in self.manifest.shards[:n_shards]
+            ]
         )
 
     def check(self, vocabulary: int | None, context: int | None) -> dict[int, str]:
-        """Look for rows that the model cannot be scored on, reading only row groups that may hold some.
+        """Look for rows that the model cannot be scored on.
 
-        Footers alone are read where the statistics of a row group show its token ids and lengths in range.
+        Footers alone are read where the statistics of a row group show its token ids and lengths in
+        range.
 
         Returns:
             Bad rows by sequence id, with the reason.
@@ -194,8 +203,10 @@ class Corpus:
             with _open_shard(self.store, shard.key) as parquet:
                 if parquet.metadata.num_row_groups != len(shard.row_groups):
                     raise _damaged(
-                        self.store, shard.key,
-                        f"it has {parquet.metadata.num_row_groups} row groups, and the manifest records "
+                        self.store,
+                        shard.key,
+                        f"it has {parquet.metadata.num_row_groups} row groups, and the manifest "
+                        "records "
                         f"{len(shard.row_groups)}",
                     )
                 first_row = 0
@@ -243,7 +254,8 @@ def _open_shard(store: Store, key: str) -> Iterator[pq.ParquetFile]:
 
 def _damaged(store: Store, key: str, why: str) -> CorpusError:
     return CorpusError(
-        f"the shard {store.url}/{key} cannot be used: {why}. Restore it, or delete the corpus folder and "
+        f"the shard {store.url}/{key} cannot be used: {why}. Restore it, or delete the corpus "
+        "folder and "
         "tokenise again."
     )
 

@@ -1,4 +1,4 @@
-"""Reading documents: JSONL (plain or compressed) and Parquet, local or in object storage, one at a time."""
+"""Reading documents: JSONL (plain or compressed) and Parquet, local or s3://, one at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 
 @dataclass(frozen=True)
 class Document:
-    """One document: its text, an id that is unique in its file, and all other columns as metadata."""
+    """One document: its text, an id that is unique in its file, other columns as metadata."""
 
     document_id: str
     text: str
@@ -42,7 +42,7 @@ class BadDocument:
 
 
 def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]]) -> list[Store]:
-    """The files that paths, folders and globs name, sorted within each, as stores whose URL is the file.
+    """The files that paths, folders and globs name, as stores whose URL is the file.
 
     Raises:
         CorpusError: one of them names no file.
@@ -63,7 +63,8 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
             files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
         if not files:
             raise CorpusError(
-                f"corpus.documents: {pattern} names no file; give a .jsonl or .parquet file, a folder "
+                f"corpus.documents: {pattern} names no file; give a .jsonl or .parquet file, a "
+                "folder "
                 "of them, or a glob."
             )
         found += [Store(file, options(file)) for file in files]
@@ -94,7 +95,8 @@ def read_documents(
         rows = _jsonl_rows(file)
     else:
         raise CorpusError(
-            f"{file.url}: documents are read from {', '.join(JSONL_ENDINGS + PARQUET_ENDINGS)} files."
+            f"{file.url}: documents are read from {', '.join(JSONL_ENDINGS + PARQUET_ENDINGS)} "
+            "files."
         )
     for number, row in rows:
         place = f"{file.url}:{number}"
@@ -107,7 +109,9 @@ def read_documents(
             yield BadDocument(place, f"{text_column!r} is not a string")
             continue
         metadata = {key: value for key, value in row.items() if value is not None}
-        yield Document(f"{file.name}:{number}" if identity is None else str(identity), text, metadata)
+        yield Document(
+            f"{file.name}:{number}" if identity is None else str(identity), text, metadata
+        )
 
 
 def _jsonl_rows(file: Store) -> Iterator[tuple[int, dict[str, Any] | str]]:

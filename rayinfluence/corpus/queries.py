@@ -1,4 +1,7 @@
-"""Queries: what the model said (or would say) to what, read from JSONL and checked before anything runs."""
+"""Queries: what the model said (or would say) to what.
+
+Read from JSONL and checked before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ def read_queries(file: Store) -> list[Query]:
     """Read queries.jsonl.
 
     Raises:
-        QueryError: a line is not a query, an id comes twice, a completion is empty, or there is none.
+        QueryError: a line is not a query, an id comes twice, a completion is empty, or there is
+            none.
     """
     queries: list[Query] = []
     lines_of: dict[str, int] = {}
@@ -81,7 +85,8 @@ def _query(row: Any, place: str) -> Query:
         raise QueryError(f"{place}: query_id is empty.")
     if not row["completion"]:
         raise QueryError(
-            f"{place}: the completion of query {row['query_id']!r} is empty; there is nothing to explain."
+            f"{place}: the completion of query {row['query_id']!r} is empty; there is nothing to "
+            "explain."
         )
     metadata = row.get("metadata") or {}
     if not isinstance(metadata, dict):
@@ -94,8 +99,8 @@ def encode_queries(
 ) -> list[EncodedQuery]:
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
-    A token that holds both the end of the prompt and the start of the completion counts as completion. With an
-    empty prompt the first token is only conditioned on, as in any sequence.
+    A token that holds both the end of the prompt and the start of the completion counts as
+    completion. With an empty prompt the first token is only conditioned on, as in any sequence.
 
     Raises:
         QueryError: a query is longer than the context, or leaves no token to predict.
@@ -105,18 +110,24 @@ def encode_queries(
     for query, encoding in zip(queries, encode(tokenizer, texts), strict=True):
         boundary = len(query.prompt)
         first = next(
-            (i for i, (start, end) in enumerate(encoding.offsets) if end > boundary and end > start),
+            (
+                i
+                for i, (start, end) in enumerate(encoding.offsets)
+                if end > boundary and end > start
+            ),
             len(encoding.tokens),
         )
         first = max(first, 1)
         if context is not None and len(encoding.tokens) > context:
             raise QueryError(
-                f"query {query.query_id!r} has {len(encoding.tokens)} tokens, and the model's context is "
+                f"query {query.query_id!r} has {len(encoding.tokens)} tokens, and the model's "
+                "context is "
                 f"{context}; shorten its prompt."
             )
         if first >= len(encoding.tokens):
             raise QueryError(
-                f"query {query.query_id!r} leaves no token to predict: give it a longer completion, or a prompt."
+                f"query {query.query_id!r} leaves no token to predict: give it a longer "
+                "completion, or a prompt."
             )
         encoded.append(EncodedQuery(query, tuple(encoding.tokens), first))
     return encoded

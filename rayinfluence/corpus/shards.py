@@ -1,14 +1,15 @@
 """The shard format: one Parquet file of sequences, in row groups that splits are made of.
 
-A sequence is a whole document or a chunk of one. Its id is shard ordinal * 2^32 + row; ordinals are given in the
-corpus manifest and only ever appended. A row group has a digest over what it says, not over its encoding, so it
-can be checked each time it is read.
+A sequence is a whole document or a chunk of one. Its id is shard ordinal * 2^32 + row; ordinals are
+given in the corpus manifest and only ever appended. A row group has a digest over what it says, not
+over its encoding, so it can be checked each time it is read.
 """
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def sequences_of(table: pa.Table) -> list[np.ndarray]:
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     values = column.values.to_numpy(zero_copy_only=True)
     offsets = column.offsets.to_numpy()
-    return [values[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[start:end] for start, end in pairwise(offsets)]
 
 
 def bad_rows(table: pa.Table, vocabulary: int | None, context: int | None) -> dict[int, str]:

@@ -1,4 +1,7 @@
-"""documents -> sequences in shards. One input file becomes one or more shards; nothing is lost in silence."""
+"""documents -> sequences in shards.
+
+One input file becomes one or more shards; nothing is lost in silence.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,9 @@ def tokenize_file(
 ) -> tuple[list[ShardRecord], FileReport]:
     """Tokenise one file into shards ``shards/<ordinal>.parquet``.
 
-    Documents longer than the context are cut into chunks of the context's length; a document without text is
-    counted and skipped, and so is a last chunk of a single token, which predicts nothing.
+    Documents longer than the context are cut into chunks of the context's length; a document
+    without text is counted and skipped, and so is a last chunk of a single token, which predicts
+    nothing.
 
     Args:
         file: the documents.

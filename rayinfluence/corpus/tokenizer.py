@@ -23,12 +23,14 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds, all of them about this folder
         raise ModelError(
-            f"tokenizer: none can be loaded from {path}: {error}. Save it beside the model, or name its "
+            f"tokenizer: none can be loaded from {path}: {error}. Save it beside the model, or "
+            "name its "
             "folder under `tokenizer`."
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(
-            f"tokenizer: the one of {path} has no fast version (tokenizer.json), so it gives no character "
+            f"tokenizer: the one of {path} has no fast version (tokenizer.json), so it gives no "
+            "character "
             "offsets; save it with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`."
         )
     return tokenizer
@@ -41,7 +43,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Token ids of a text, and the characters [start, end) that each came from (equal for added tokens)."""
+    """Token ids of a text, and the characters that each came from (none for added tokens)."""
 
     tokens: list[int]
     offsets: list[tuple[int, int]]
@@ -50,8 +52,8 @@ class Encoding:
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Encoding]:
     """Encode texts as the model expects them, with the tokenizer's own leading token if it has one.
 
-    Tokens that the tokenizer adds AFTER the text (an end marker) are left out: a document that is cut, or a
-    completion that is asked for, does not end there.
+    Tokens that the tokenizer adds AFTER the text (an end marker) are left out: a document that is
+    cut, or a completion that is asked for, does not end there.
     """
     batch = tokenizer(
         list(texts), return_offsets_mapping=True, return_attention_mask=False, verbose=False
@@ -68,8 +70,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
 def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> list[str]:
     """The text that each token adds to those before it; joined, the text of the sequence.
 
-    A token is decoded beside its neighbour on the left, which keeps leading spaces. Where a character is
-    spread over several tokens it is given to the last of them.
+    A token is decoded beside its neighbour on the left, which keeps leading spaces. Where a
+    character is spread over several tokens it is given to the last of them.
     """
     backend = tokenizer.backend_tokenizer
     ids = [int(token) for token in tokens]

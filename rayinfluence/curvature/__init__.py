@@ -1,1 +1,1 @@
-"""Curvature, pure algebra: covariances, eigenbases, second moments, and the EK-FAC operator made of them."""
+"""Curvature, pure algebra: covariances, eigenbases, second moments, the EK-FAC operator."""

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Eigenvalues [D], clamped at zero, and eigenvectors [D, D] in columns, of a covariance [D, D].
 
-    A singular covariance is fine: EK-FAC damps in its eigenbasis. Where LAPACK does not converge, a jitter
-    of 1e-10 of the mean eigenvalue is added to the diagonal, and a warning says so.
+    A singular covariance is fine: EK-FAC damps in its eigenbasis. Where LAPACK does not converge, a
+    jitter of 1e-10 of the mean eigenvalue is added to the diagonal, and a warning says so.
 
     Args:
         matrix: symmetric up to rounding; symmetrised here.
@@ -33,14 +33,14 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
         )
     try:
         values, vectors = torch.linalg.eigh(symmetric)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:
         jitter = 1e-10 * float(symmetric.diagonal().mean())
         logger.warning("eigh of %s did not converge; retrying with jitter %.3g", name, jitter)
         try:
             values, vectors = torch.linalg.eigh(
                 symmetric + jitter * torch.eye(len(symmetric), dtype=torch.float64)
             )
-        except torch.linalg.LinAlgError as error:
+        except RuntimeError as error:
             raise NumericsError(
                 f"the covariance of {name} cannot be decomposed: {error}. Fit on more sequences."
             ) from error

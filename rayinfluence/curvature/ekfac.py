@@ -1,7 +1,7 @@
-"""The EK-FAC operator: G + lambda I in the Kronecker-factored eigenbasis, for each module by itself.
+"""The EK-FAC operator: G + lambda I in the Kronecker-factored eigenbasis of each module.
 
-O output width, J input width (with the bias column). Source: George et al. 2018; Grosse et al. 2023, equations
-18-21 (with Q_S^T V Q_A, the form consistent with A = Q_A diag(.) Q_A^T).
+O output width, J input width (with the bias column). Source: George et al. 2018; Grosse et al.
+2023, equations 18-21 (with Q_S^T V Q_A, the form consistent with A = Q_A diag(.) Q_A^T).
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class EKFAC:
         for name, value in self.damping.items():
             if not 0.0 < value < float("inf"):
                 raise NumericsError(
-                    f"the damping of module {name} is {value}: its Lambda is zero or not finite. Fit on "
+                    f"the damping of module {name} is {value}: its Lambda is zero or not finite. "
+                    "Fit on "
                     "more sequences, leave the module out, or set an absolute `damping`."
                 )
 

@@ -1,13 +1,14 @@
 """Sums over tokens and sequences from which the factors are made.
 
-B sequence in batch, T token, N real token in batch, I input width, J = I + 1 where there is a bias (a one, LAST),
-O output width. For a module with inputs a and output gradients g (Grosse et al. 2023, section 2.2; George et al.
-2018):
+B sequence in batch, T token, N real token in batch, I input width, J = I + 1 where there is a bias
+(a one, LAST), O output width. For a module with inputs a and output gradients g (Grosse et al.
+2023, section 2.2; George et al. 2018):
 
-    A = sum a a^T / n_tokens [J, J]     S = sum g g^T / n_tokens [O, O]
-    D = sum_t g_t a_t^T of ONE sequence [O, J]     Lambda = mean over sequences of (Q_S^T D Q_A)^2 [O, J]
+    A = sum a a^T / n_tokens [J, J]     S = sum g g^T / n_tokens [O, O] D = sum_t g_t a_t^T of ONE
+    sequence [O, J]     Lambda = mean over sequences of (Q_S^T D Q_A)^2 [O, J]
 
-Sums are kept in float32, or float64 where the model is; never in bfloat16, whose running sums stop growing.
+Sums are kept in float32, or float64 where the model is; never in bfloat16, whose running sums stop
+growing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass
 class CovarianceSums:
-    """Sums for A and S of one module: of a a^T [I, I], of a [I], of g g^T [O, O], and the number of rows.
+    """Sums for A and S of one module: of a a^T [I, I], of a [I], of g g^T [O, O], of rows.
 
     A module that is called n times per forward pass has n rows per token.
     """
@@ -72,9 +73,9 @@ def rotated_gradients(
 ) -> list[Tensor]:
     """Q_S^T D Q_A [O, J] of each sequence of a batch.
 
-    Each side is rotated where it is cheaper: token by token when the sequence is shorter than the other
-    width, or the summed gradient otherwise. The bias column is never built: it contributes the last row of
-    Q_A to every rotated token.
+    Each side is rotated where it is cheaper: token by token when the sequence is shorter than the
+    other width, or the summed gradient otherwise. The bias column is never built: it contributes
+    the last row of Q_A to every rotated token.
     """
     n_tokens = inputs_BTI.shape[1]
     d_in, d_out = inputs_BTI.shape[2], grads_BTO.shape[2]
@@ -102,7 +103,8 @@ def rotated_gradients(
 def tree_sum(parts: list[Mapping[str, Tensor] | None]) -> dict[str, Tensor]:
     """Sum named tensors pairwise in one fixed tree, in float64; None is the identity.
 
-    The tree depends on the number of parts alone, so the sum has the same bits whoever made the parts.
+    The tree depends on the number of parts alone, so the sum has the same bits whoever made the
+    parts.
     """
     level: list[Mapping[str, Tensor] | None] = [
         None if part is None else {name: tensor.double() for name, tensor in part.items()}

@@ -1,18 +1,20 @@
-"""The Ray runner: replicas as actors, splits streamed by Ray Data to an actor pool, everything else as tasks.
+"""The Ray runner: replicas as actors, splits streamed by Ray Data to an actor pool.
 
-Placement, retries and the movement of tensors are Ray's. Model weights and jobs are put into the object store
-once; the processes of a node read the same copy. What a worker commits is named by what it was made of, so a retry
-writes the same bytes under the same key.
+Placement, retries and the movement of tensors are Ray's. Model weights and jobs are put into the
+object store once; the processes of a node read the same copy. What a worker commits is named by
+what it was made of, so a retry writes the same bytes under the same key.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 import torch
@@ -27,12 +29,13 @@ from rayinfluence.dataflow.jobs import Job, ScanJob
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import Pending
 from rayinfluence.dataflow.stages import Advance
-from rayinfluence.errors import RayInfluenceError, StageError
+from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
 from rayinfluence.model.load import disassemble
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 
-#: A read has another request than a scorer, or Ray Data would fuse the two and reading would wait for scoring.
+#: A read has another request than a scorer, or Ray Data would fuse the two and reading would wait
+#: for scoring.
 _READ_CPUS = 0.5
 _POLL_SECONDS = 1.0
 
@@ -79,14 +82,15 @@ class RayRunner:
         """Run a job on each item; an actor takes its next item when it has done the last."""
         if not items:
             return
+        model, operands = self._put_model(), [ray.put(job)]
         idle = self._start_actors(min(self._config.actors, len(items)))
-        operands = [ray.put(job)]
         waiting = list(reversed(items))
         busy: dict[Any, Any] = {}
         while waiting or busy:
             while waiting and idle:
                 actor = idle.pop()
-                busy[actor.run.remote(operands, waiting.pop(), self._tally)] = actor
+                reference = actor.run.remote([model], operands, waiting.pop(), self._tally)
+                busy[reference] = actor
             done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL_SECONDS)
             advance(_get(self._tally.take.remote()))
             for reference in done:
@@ -149,14 +153,13 @@ class RayRunner:
         return self._model
 
     def _start_actors(self, count: int) -> list[Any]:
-        model = self._put_model()
         if self._tally is None:
             self._tally = Tally.options(num_cpus=0).remote()  # type: ignore[attr-defined]
         while len(self._actors) < count:
             self._actors.append(
                 ReplicaActor.options(  # type: ignore[attr-defined]
                     num_cpus=1, num_gpus=self._gpus, max_restarts=-1, max_task_retries=-1
-                ).remote([model])
+                ).remote()
             )
         return list(self._actors)
 
@@ -170,13 +173,18 @@ class RayRunner:
 class ReplicaActor:
     """Holds a model replica and runs jobs on it."""
 
-    def __init__(self, model: list[Any]) -> None:
-        self._replica = ray.get(model[0]).build()
+    def __init__(self) -> None:
+        self._replica: Replica | None = None
         self._key: Any = None
         self._job: Any = None
 
-    def run(self, operands: list[Any], item: Any, tally: Any) -> Any:
-        """Run a job, prepared when it is first seen, on one item."""
+    def run(self, model: list[Any], operands: list[Any], item: Any, tally: Any) -> Any:
+        """Run a job, prepared when it is first seen, on one item.
+
+        The references come with each call, so an actor that Ray restarts finds them again.
+        """
+        if self._replica is None:
+            self._replica = ray.get(model[0]).build()
         if self._key != operands[0]:
             self._job = None  # the last job's operands go before the next one's come
             self._job = ray.get(operands[0])
@@ -214,9 +222,7 @@ class Scorer:
         """Score one row: a split's index, its digest, the banks it lacks, and its sequences."""
         stream = rows["rows"].combine_chunks()
         table = pa.ipc.open_stream(stream[0].as_buffer()).read_all()
-        self._job.score(
-            self._replica, rows["digest"][0].as_py(), table, rows["banks"][0].as_py()
-        )
+        self._job.score(self._replica, rows["digest"][0].as_py(), table, rows["banks"][0].as_py())
         return rows.select(["split"])
 
 
@@ -260,7 +266,7 @@ def _reader(corpus: Store, split: Split, banks: tuple[int, ...]) -> Callable[[],
                     "split": pa.array([split.index], pa.int64()),
                     "digest": pa.array([split.digest], pa.string()),
                     "banks": pa.array([list(banks)], pa.list_(pa.int32())),
-                    "rows": pa.array([sink.getvalue()], pa.large_binary()),
+                    "rows": _one_binary(sink.getvalue()),
                 }
             )
         ]
@@ -268,21 +274,38 @@ def _reader(corpus: Store, split: Split, banks: tuple[int, ...]) -> Callable[[],
     return read
 
 
+def _one_binary(buffer: pa.Buffer) -> pa.Array:
+    offsets = pa.py_buffer(np.array([0, buffer.size], dtype=np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
+
+
 def _bytes(split: Split) -> int:
     return 4 * split.n_tokens + 128 * split.n_rows
 
 
 def _connect(config: RunnerConfig) -> bool:
-    """Join the cluster that is named, or that this job runs in; else start a local Ray. True if it was started."""
+    """Join the cluster that is named, or that this job runs in; else start a local Ray.
+
+    True if it was started.
+    """
     if ray.is_initialized():
         return False
     address = config.address or os.environ.get("RAY_ADDRESS")
-    quiet = {"configure_logging": True, "logging_level": "warning", "log_to_driver": False}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
-        # One CPU more than replicas, or reads would wait for a free one forever.
-        ray.init(num_cpus=config.actors + 1, include_dashboard=False, **quiet)
+    for name in ("ray.data", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet = {"logging_level": "error", "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # One CPU more than replicas, or reads would wait for a free one forever.
+            ray.init(num_cpus=config.actors + 1, include_dashboard=False, **quiet)
+    except Exception as error:  # connection, authentication and start-up errors share no base
+        raise ConfigError(
+            f"runner: Ray cannot be reached at {address or 'a local start'}: {error}. Check the "
+            "address and the "
+            "token (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or set `runner: {name: inline}`."
+        ) from error
     return True
 
 
@@ -306,7 +329,10 @@ def _next(batches: Iterator[pa.Table]) -> pa.Table | None:
 
 
 def _ours(error: BaseException) -> RayInfluenceError:
-    """The error that a worker raised, out of Ray's wrappings; one of ours keeps its kind and message."""
+    """The error that a worker raised, out of Ray's wrappings.
+
+    One of ours keeps its kind and message.
+    """
     seen: BaseException | None = error
     while seen is not None:
         cause = getattr(seen, "cause", None)
@@ -314,6 +340,4 @@ def _ours(error: BaseException) -> RayInfluenceError:
             if type(candidate).__module__ == RayInfluenceError.__module__:
                 return candidate  # type: ignore[return-value]
         seen = cause if isinstance(cause, BaseException) else seen.__cause__
-    return StageError(
-        "a worker failed: " + "".join(traceback.format_exception_only(error)).strip()
-    )
+    return StageError("a worker failed: " + "".join(traceback.format_exception_only(error)).strip())

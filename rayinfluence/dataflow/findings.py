@@ -1,4 +1,7 @@
-"""From merged partials to results: explain the survivors, put them in order, write tables and the manifest."""
+"""From merged partials to results.
+
+Explain the survivors, put them in order, write tables and the manifest.
+"""
 
 from __future__ import annotations
 
@@ -50,26 +53,42 @@ def explain_survivors(
     progress: ProgressLog,
 ) -> list[Scanned]:
     """A small second pass, over the survivors of the wanted queries (by digest) alone."""
-    found = []
+    jobs = []
     for bank, partial in zip(operands, partials, strict=True):
         queries = [i for i, d in enumerate(bank.plan.query_digests) if d in wanted]
-        items = survivors_by_split(splits, partial, queries)
-        job = ExplainJob(corpus, bank, tokenizer)
-        rows: dict[int, dict[str, Any]] = {}
-        explanations: dict[tuple[int, int], Explanation] = {}
-        with progress.stage("explain") as stage:
+        jobs.append(
+            (ExplainJob(corpus, bank, tokenizer), survivors_by_split(splits, partial, queries))
+        )
+    found = []
+    with progress.stage("explain", sum(_expected_tokens(items) for _, items in jobs)) as stage:
+        for (job, items), partial in zip(jobs, partials, strict=True):
+            rows: dict[int, dict[str, Any]] = {}
+            explanations: dict[tuple[int, int], Explanation] = {}
             for explained in runner.replicas(job, items, stage.advance):
                 rows |= explained.rows
                 explanations |= {(e.query, e.sequence_id): e for e in explained.explanations}
-        found.append(Scanned(bank.plan, partial, rows, explanations))
+            found.append(Scanned(job.operands.plan, partial, rows, explanations))
     return found
+
+
+def _expected_tokens(items: Sequence[tuple[Split, tuple[tuple[int, int], ...]]]) -> int:
+    """Tokens of the survivors, had they the mean length of their splits."""
+    return sum(
+        len({sequence_id for _, sequence_id in pairs}) * split.n_tokens // split.n_rows
+        for split, pairs in items
+    )
 
 
 def survivor_table(
     queries: Sequence[EncodedQuery], scanned: Sequence[Scanned], n_sequences: int
 ) -> pa.Table:
-    """The result table of one method: a row per query and survivor, in the order of queries and ranks."""
-    keys = sorted({k for bank in scanned for r in bank.rows.values() for k in json.loads(r["metadata"])})
+    """The result table of one method.
+
+    A row per query and survivor, in the order of queries and ranks.
+    """
+    keys = sorted(
+        {k for bank in scanned for r in bank.rows.values() for k in json.loads(r["metadata"])}
+    )
     rows: list[dict[str, Any]] = []
     for query in queries:
         bank, place = _bank_of(query, scanned)
@@ -79,7 +98,9 @@ def survivor_table(
         ):
             scores, ids = side.of_query(place)
             duplicates = near_duplicates([bank.rows[i]["tokens"].tolist() for i in ids.tolist()])
-            for rank, (score, sequence_id) in enumerate(zip(scores.tolist(), ids.tolist(), strict=True)):
+            for rank, (score, sequence_id) in enumerate(
+                zip(scores.tolist(), ids.tolist(), strict=True)
+            ):
                 row = bank.rows[sequence_id]
                 explanation = bank.explanations[place, sequence_id]
                 earlier = duplicates[rank]
@@ -150,7 +171,10 @@ def write_method(
 def query_manifest(
     query: EncodedQuery, header: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, Any]:
-    """What the manifest says of a query: the model's own log-probability of it, and whether it would say it."""
+    """What the manifest says of a query.
+
+    The model's own log-probability of it, and whether it would say it.
+    """
     log_ps: list[float] = header["log_probabilities"]
     texts = token_texts(tokenizer, query.tokens)[query.first_target :]
     unlikely = [
@@ -162,7 +186,8 @@ def query_manifest(
     if unlikely:
         text, log_p = min(unlikely, key=lambda pair: pair[1])
         warning = (
-            f"the model would hardly say this: it gives {text!r} a probability of {np.exp(log_p):.2g}. "
+            f"the model would hardly say this: it gives {text!r} a probability of "
+            f"{np.exp(log_p):.2g}. "
             "The influences below are on a probability that is low already."
         )
     return {

@@ -1,10 +1,10 @@
-"""The fit stage: covariances in lanes, eigenbases as tasks, second moments in lanes, committed as factors.
+"""The fit stage: covariances in lanes, eigenbases as tasks, moments in lanes, factors.
 
-    <run>/factors/<fingerprint>/covariance/lane-000.safetensors ...   sums, one object per lane
-                                eigen/<module>.inputs.safetensors ... eigenbasis of one side of one module
-                                moments/lane-000.safetensors ...      sums, one object per lane
-                                modules/<module>.safetensors          the factors
-                                manifest.json                         written last: the factors are whole
+<run>/factors/<fingerprint>/covariance/lane-000.safetensors ...   sums, one object per lane
+                            eigen/<module>.inputs.safetensors ... eigenbasis of one side of one
+                            module moments/lane-000.safetensors ...      sums, one object per lane
+                            modules/<module>.safetensors          the factors manifest.json
+                            written last: the factors are whole
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Factors:
         return int(self.manifest["n_tokens"])
 
     def damping(self, config: ScanConfig) -> dict[str, float]:
-        """lambda of every module under these settings."""
+        """Lambda of every module under these settings."""
         operator = EKFAC.from_tensors(
             self.tensors(), damping_scale=config.damping_scale, damping=config.damping
         )
@@ -93,7 +93,8 @@ class Factors:
             tensors, header = read_tensors(self.store, f"modules/{module[0]}.safetensors")
             if header["fingerprint"] != self.fingerprint:
                 raise DamagedError(
-                    f"{self.store.url}/modules/{module[0]}.safetensors belongs to other factors; delete "
+                    f"{self.store.url}/modules/{module[0]}.safetensors belongs to other factors; "
+                    "delete "
                     f"{self.store.url} and fit again."
                 )
             loaded |= {f"{module[0]}/{name}": tensor for name, tensor in tensors.items()}
@@ -110,15 +111,13 @@ def plan_fit(
 ) -> FitPlan:
     """Deal a sample of the corpus's first shards into lanes.
 
-    Whole splits are taken, spread evenly over the shards, until they hold ``config.sequences``; split i of the
-    sample goes to lane i mod L.
+    Whole splits are taken, spread evenly over the shards, until they hold ``config.sequences``;
+    split i of the sample goes to lane i mod L.
     """
     shards = {record.key for record in corpus.manifest.shards[:n_shards]}
     tokens = sum(g.n_tokens for s in corpus.manifest.shards[:n_shards] for g in s.row_groups)
     wanted = max(1, tokens // (_SPLITS_PER_LANE * config.lanes))
-    splits = [
-        s for s in corpus.plan(min(wanted, numerics.split_tokens)) if s.shard in shards
-    ]
+    splits = [s for s in corpus.plan(min(wanted, numerics.split_tokens)) if s.shard in shards]
     sample = _spread(splits, config.sequences)
     lanes = tuple(
         Lane(index, chosen, digest([split.digest for split in chosen]))
@@ -147,7 +146,7 @@ def find_factors(root: Store, plan: FitPlan) -> Factors | None:
 
 
 def why_not_reused(root: Store, plan: FitPlan) -> list[str]:
-    """How the factors that are there differ from those that the plan wants, for the nearest of them."""
+    """How the nearest of the factors that are there differ from those that the plan wants."""
     others = []
     for key in root.list():
         if key.count("/") == 1 and key.endswith(MANIFEST):
@@ -191,7 +190,11 @@ def fit(
             tensors, _ = read_tensors(store, _eigen_key(name, side), ["basis"])
             bases[f"{name}/{side}_basis"] = tensors["basis"]
         _fold_lanes(runner, FoldJob(corpus, store, labels, bases), plan.lanes, stage)
-        list(runner.tasks(assemble_factors, [(store, n, len(plan.lanes), plan.fingerprint) for n in shapes]))
+        list(
+            runner.tasks(
+                assemble_factors, [(store, n, len(plan.lanes), plan.fingerprint) for n in shapes]
+            )
+        )
     counts, quarantine = _lane_totals(store, "moments", len(plan.lanes))
     manifest = {
         "parts": plan.parts,
@@ -212,7 +215,8 @@ def refuse_many_bad(n_bad: int, n_all: int, quarantine: Quarantine) -> None:
     if n_bad > QUARANTINE_LIMIT * n_all:
         sequence_id, reason = next(iter(sorted(quarantine.items())))
         raise CorpusError(
-            f"{n_bad} of {n_all} sequences cannot be used, more than {QUARANTINE_LIMIT:.0%}; the first is "
+            f"{n_bad} of {n_all} sequences cannot be used, more than {QUARANTINE_LIMIT:.0%}; the "
+            "first is "
             f"sequence {sequence_id}: {reason}. Check that the corpus was tokenised for this model."
         )
 
@@ -230,7 +234,9 @@ def decompose(item: tuple[Store, str, str, bool, int, str]) -> None:
         sums = _lane_sum(store, "covariance", n_lanes, keys)
         total = homogeneous(*(sums[key] for key in keys)) if bias else sums[keys[0]]
     values, vectors = eigenbasis(total / counts["n_tokens"], f"module {name}, {side}")
-    dtype = read_tensors(store, lane_key("covariance", 0), [f"{name}/outputs"])[0][f"{name}/outputs"].dtype
+    dtype = read_tensors(store, lane_key("covariance", 0), [f"{name}/outputs"])[0][
+        f"{name}/outputs"
+    ].dtype
     tensors = {"basis": vectors.to(dtype), "eigenvalues": values}
     write_tensors(store, _eigen_key(name, side), tensors, {"fingerprint": fingerprint})
 
@@ -312,4 +318,3 @@ def _spread(splits: Sequence[Split], n_sequences: int) -> list[Split]:
     count = min(len(splits), -(-len(splits) * n_sequences // max(1, total)))
     chosen = sorted({int((index + 0.5) * len(splits) / count) for index in range(count)})
     return [splits[index] for index in chosen]
-

@@ -1,4 +1,6 @@
-"""Jobs: a stage's pure function with its operands, where it reads and where it commits. Picklable; no Ray.
+"""Jobs: a stage's pure function with its operands, where it reads and where it commits.
+
+Picklable; no Ray.
 
 Running a job on an item twice writes the same bytes under the same key, so any runner may retry.
 """
@@ -54,7 +56,10 @@ class Job(Protocol[Item, Outcome]):
 
 @dataclass(frozen=True)
 class Lane:
-    """Splits that are folded, in this order, into one accumulator; ``digest`` names their content."""
+    """Splits that are folded, in this order, into one accumulator.
+
+    ``digest`` names their content.
+    """
 
     index: int
     splits: tuple[Split, ...]
@@ -63,8 +68,10 @@ class Lane:
 
 @dataclass
 class FoldJob:
-    """Fold a lane into sums and commit them with their counts as one object: covariances, or moments when bases
-    are given."""
+    """Fold a lane into sums and commit them with their counts as one object.
+
+    Covariances, or moments when bases are given.
+    """
 
     corpus: Store
     factors: Store
@@ -128,7 +135,7 @@ class MethodOperands:
 
 @dataclass
 class QueryJob:
-    """Gradient of one query, preconditioned by each method that lacks it, cut to low rank and committed."""
+    """A query's gradient, preconditioned by each method that lacks it, cut and committed."""
 
     methods: Sequence[MethodOperands]
     rank: int | None
@@ -181,7 +188,7 @@ def query_key(query_digest: str) -> str:
 
 @dataclass(frozen=True)
 class BankPlan:
-    """Some queries of one method, scanned together; where they are kept and where partials are committed."""
+    """Some queries of one method, scanned together: where they are, and their partials."""
 
     method: str
     fingerprint: str
@@ -246,7 +253,7 @@ class ScanJob:
 
 @dataclass(frozen=True)
 class Explained:
-    """Survivors of one split: their rows (with token texts and content digest) and their attributions."""
+    """Survivors of one split: their rows, with token texts and content digest, and attributions."""
 
     rows: dict[int, dict[str, Any]]
     explanations: list[Explanation]
@@ -254,7 +261,10 @@ class Explained:
 
 @dataclass
 class ExplainJob:
-    """Attribute the survivors of a split to tokens and layers. Commits nothing: it is cheap to repeat."""
+    """Attribute the survivors of a split to tokens and layers.
+
+    Commits nothing: it is cheap to repeat.
+    """
 
     corpus: Store
     operands: BankOperands

@@ -1,4 +1,7 @@
-"""A partial: what one split yields for one bank; small, immutable, mergeable, checked when it is read."""
+"""A partial: what one split yields for one bank.
+
+Small, immutable, mergeable, checked when it is read.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ FAN_IN = 64
 
 @dataclass(frozen=True)
 class Partial:
-    """Survivors, group sums, counts and quarantined sequences of some splits for the queries of one bank.
+    """Survivors, group sums, counts and quarantined sequences of some splits for one bank.
 
     Opponents are a top-k of negated scores.
     """
@@ -68,7 +71,9 @@ class Partial:
             "groups": [list(group) for group in groups],
             "n_sequences": self.n_sequences,
             "n_tokens": self.n_tokens,
-            "quarantine": [[sequence_id, reason] for sequence_id, reason in self.quarantine.items()],
+            "quarantine": [
+                [sequence_id, reason] for sequence_id, reason in self.quarantine.items()
+            ],
         }
         write_tensors(store, key, {n: torch.from_numpy(t) for n, t in tensors.items()}, header)
 
@@ -90,9 +95,7 @@ class Partial:
         return cls(
             TopK(_numpy(tensors["proponent_scores"]), _numpy(tensors["proponent_ids"])),
             TopK(_numpy(tensors["opponent_scores"]), _numpy(tensors["opponent_ids"])),
-            GroupSums(
-                dict(zip(groups, counts, strict=True)), dict(zip(groups, sums, strict=True))
-            ),
+            GroupSums(dict(zip(groups, counts, strict=True)), dict(zip(groups, sums, strict=True))),
             header["n_sequences"],
             header["n_tokens"],
             {int(sequence_id): reason for sequence_id, reason in header["quarantine"]},

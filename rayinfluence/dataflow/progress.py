@@ -1,4 +1,7 @@
-"""Progress of stages: tokens/s and time left, live on a terminal, in plain lines elsewhere; timings are kept."""
+"""Progress of stages: tokens/s and time left, live on a terminal, in plain lines elsewhere.
+
+Timings are kept.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _LINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of wall time that a stage took in this process, and the tokens that it went through."""
+    """Wall time that a stage took in this process, in seconds, and tokens it went through."""
 
     seconds: float
     tokens: int
@@ -58,7 +61,10 @@ class StageProgress:
         elif now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             left = max(0.0, (self._total - self.tokens) / rate) if rate > 0 else 0.0
-            self._say(f"{100 * self.tokens / max(1, self._total):3.0f} %, {rate:,.0f} tokens/s, {left:.0f} s left")
+            self._say(
+                f"{min(100, 100 * self.tokens // max(1, self._total)):3d} %, {rate:,.0f} "
+                f"tokens/s, {left:.0f} s left"
+            )
 
     def skip(self, tokens: int) -> None:
         """Leave out tokens that an earlier run did; they do not count in the rate."""

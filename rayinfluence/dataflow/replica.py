@@ -1,4 +1,4 @@
-"""A replica: the model on a device with its tracked modules, and everything that decides its numbers."""
+"""A replica: the model on a device with its tracked modules, and what decides its numbers."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ from rayinfluence.storage.shared import SharedTensors
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
 NUMERICS_VERSION = 1
 
-#: Given a batch and the logits [N, V] of its targets, the labels [N] whose log-probability is the objective.
+#: Given a batch and the logits [N, V] of its targets, the labels [N] whose log-probability is the
+#: objective.
 Labels = Callable[[Batch, Tensor], Tensor]
-#: Receives a batch's (batch, module name, inputs [B, T, I], output gradients [B, T, O]), module by module.
+#: Receives a batch's (batch, module name, inputs [B, T, I], output gradients [B, T, O]), module by
+#: module.
 Step = Callable[[Batch, str, Tensor, Tensor], None]
 #: Bad sequences by id, with the reason.
 Quarantine = dict[int, str]
@@ -112,7 +114,8 @@ class Replica:
 
         Args:
             table: the split's rows.
-            quarantine: sequences to leave out; rows that cannot be scored are added, with the reason.
+            quarantine: sequences to leave out; rows that cannot be scored are added, with the
+                reason.
             only: sequence ids to keep; None keeps all.
         """
         ids = table["sequence_id"].to_pylist()
@@ -131,12 +134,11 @@ class Replica:
                 [sequences[row] for row in chosen], [ids[row] for row in chosen], self.device
             )
 
-    def run(
-        self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine
-    ) -> Batch | None:
+    def run(self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine) -> Batch | None:
         """Run a batch forward and backward on the sum of log p(label) over its targets.
 
-        Sequences whose log-probability is not finite are quarantined and the rest is run without them.
+        Sequences whose log-probability is not finite are quarantined and the rest is run without
+        them.
 
         Returns:
             The batch that ``step`` saw, or None when nothing was left of it.
@@ -166,6 +168,6 @@ def own_labels(batch: Batch, logits: Tensor) -> Tensor:
 
 
 class _NotFinite(Exception):
-    def __init__(self, rows_B: Tensor) -> None:  # noqa: N803
+    def __init__(self, rows_B: Tensor) -> None:
         super().__init__("log-probabilities are not finite")
         self.rows_B = rows_B

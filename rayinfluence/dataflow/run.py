@@ -1,4 +1,4 @@
-"""A run: configuration, corpus, model and queries brought together; everything refused that can be refused early."""
+"""A run: configuration, corpus, model and queries together, refused early what can be."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from rayinfluence.dataflow.findings import (
     query_manifest,
     write_method,
 )
-from rayinfluence.dataflow.fit import Factors, find_factors, fit, plan_fit, refuse_many_bad, why_not_reused
+from rayinfluence.dataflow.fit import (
+    Factors,
+    find_factors,
+    fit,
+    plan_fit,
+    refuse_many_bad,
+    why_not_reused,
+)
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
@@ -38,7 +45,9 @@ _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
 class Run:
-    """One run directory under one configuration. Use as a context manager; stages may be called in any order.
+    """One run directory under one configuration.
+
+    Use as a context manager; stages may be called in any order.
 
     Args:
         config: the configuration.
@@ -86,7 +95,8 @@ class Run:
         rows = vocabulary_size(model)
         if rows is not None and len(self.tokenizer) > rows:
             raise ModelError(
-                f"the tokenizer knows {len(self.tokenizer)} tokens and the model embeds {rows}: they do not "
+                f"the tokenizer knows {len(self.tokenizer)} tokens and the model embeds {rows}: "
+                "they do not "
                 "belong together. Name the right one under `tokenizer`."
             )
         return Replica(model, track(model, self.config.modules), self.numerics)
@@ -101,19 +111,24 @@ class Run:
         """The tokenised corpus, checked against tokenizer and model.
 
         Raises:
-            CorpusError: there is none, it is empty, was tokenised otherwise, or has too many bad rows.
+            CorpusError: there is none, it is empty, was tokenised otherwise, or has too many bad
+                rows.
         """
         corpus = Corpus.open(self.corpus_store)
         if corpus.manifest.tokenizer != tokenizer_digest(self.tokenizer):
             raise CorpusError(
-                f"the corpus at {self.corpus_store.url} was tokenised with another tokenizer than the model's. "
+                f"the corpus at {self.corpus_store.url} was tokenised with another tokenizer than "
+                "the model's. "
                 "Tokenise it again into another folder, or name its tokenizer under `tokenizer`."
             )
         return corpus
 
     @cached_property
     def bad_sequences(self) -> dict[int, str]:
-        """Sequences that the model cannot be scored on, by id, from footers (and rows where those leave doubt)."""
+        """Sequences that the model cannot be scored on, by id.
+
+        From footers (and rows where those leave doubt).
+        """
         bad = self.corpus.check(self.replica.vocabulary, self.replica.context)
         refuse_many_bad(len(bad), self.corpus.n_sequences, bad)
         return bad
@@ -150,7 +165,9 @@ class Run:
             if self.config.runner.name == "inline":
                 self._runner = InlineRunner(
                     lambda: Replica(
-                        self.replica.model.to(self.numerics.device), self.replica.modules, self.numerics
+                        self.replica.model.to(self.numerics.device),
+                        self.replica.modules,
+                        self.numerics,
                     )
                 )
             else:
@@ -162,10 +179,11 @@ class Run:
     # Stages.
 
     def tokenize(self) -> Corpus:
-        """documents -> shards; files that are in the corpus already are skipped.
+        """Documents -> shards; files that are in the corpus already are skipped.
 
         Raises:
-            CorpusError: a file cannot be read, or the corpus holds files that the configuration does not list.
+            CorpusError: a file cannot be read, or the corpus holds files that the configuration
+                does not list.
         """
         settings = self.config.corpus
         if not settings.documents:
@@ -186,13 +204,15 @@ class Run:
         if (manifest.tokenizer, manifest.settings) != (tokenizer, wanted):
             raise CorpusError(
                 f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
-                f"({manifest.settings}). Give this one another `corpus.path`, or run `rayinfluence clean`."
+                f"({manifest.settings}). Give this one another `corpus.path`, or run "
+                "`rayinfluence clean`."
             )
         left = list(digests)
         for report in manifest.files:
             if report["digest"] not in left:
                 raise CorpusError(
-                    f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` does not list "
+                    f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` "
+                    "does not list "
                     "(or it has changed). Shards are only ever appended: use another `corpus.path`."
                 )
             left.remove(report["digest"])
@@ -227,8 +247,8 @@ class Run:
     def fit(self) -> Factors:
         """Fit the EK-FAC factors, or find those that were fitted before.
 
-        Factors of an earlier state of the corpus, to which shards were only added since, are used as they are,
-        and a warning says so.
+        Factors of an earlier state of the corpus, to which shards were only added since, are used
+        as they are, and a warning says so.
         """
         self.check()
         root = self.store / "factors"
@@ -252,7 +272,8 @@ class Run:
                 if n_shards < len(self.corpus.manifest.shards):
                     self._warn(
                         f"the factors were fitted when the corpus had {n_shards} shards; it has "
-                        f"{len(self.corpus.manifest.shards)} now. `rayinfluence clean --stage factors` "
+                        f"{len(self.corpus.manifest.shards)} now. `rayinfluence clean --stage "
+                        "factors` "
                         "makes the next run fit them again."
                     )
                 self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
@@ -267,7 +288,10 @@ class Run:
         return self._factors
 
     def scan(self) -> dict[str, Results]:
-        """Find the most influential sequences of every query; writes and returns the results by method."""
+        """Find the most influential sequences of every query.
+
+        Writes and returns the results by method.
+        """
         self.check()
         methods = self.config.scan.methods
         needs_factors = any(method not in WITHOUT_CURVATURE for method in methods)
@@ -329,7 +353,8 @@ class Run:
     def all(self) -> dict[str, Results]:
         """tokenize, fit and scan; whatever is done already is skipped."""
         self.store.write(
-            "config.json", json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False).encode()
+            "config.json",
+            json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False).encode(),
         )
         if self.config.queries is not None and not self._open(self.config.queries).exists(""):
             raise ConfigError(f"queries: there is no file {self.config.queries}.")
@@ -402,7 +427,7 @@ class Run:
             for name, timing in self.progress.timings.items()
         }
         self.store.write(key, json.dumps(known, indent=1).encode())
-        return known  # type: ignore[no-any-return]
+        return known
 
     def _model_context(self) -> int:
         length = context_length(self.replica.model)
@@ -442,7 +467,8 @@ def _refuse_bad_documents(report: FileReport) -> None:
     if report.n_bad > 0.01 * total:
         first = report.bad[0]
         raise CorpusError(
-            f"{report.n_bad} of {total} rows of {report.url} are not documents, more than 1 %; the first is "
-            f"{first.place}: {first.reason}. Mend the file, or name its text column under corpus.text_column."
+            f"{report.n_bad} of {total} rows of {report.url} are not documents, more than 1 %; "
+            "the first is "
+            f"{first.place}: {first.reason}. Mend the file, or name its text column under "
+            "corpus.text_column."
         )
-

@@ -28,7 +28,10 @@ class Runner(Protocol):
         """Score splits; yields a split's index when its partials are committed."""
 
     def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """Apply a function to each item, without a model; yields outcomes in the order of the items."""
+        """Apply a function to each item, without a model.
+
+        Yields outcomes in the order of the items.
+        """
 
     def close(self) -> None:
         """Give back what the runner holds."""

@@ -1,11 +1,12 @@
-"""The scan stage: queries into banks, every split against every bank that lacks it, partials merged into one.
+"""The scan stage: queries into banks, every split against every bank that lacks it, merging.
 
     <run>/queries/<fingerprint>/<query digest>.safetensors   a query preconditioned by one method
-    <run>/scan/<bank fingerprint>/manifest.json              which queries, in which order, under which settings
+    <run>/scan/<bank fingerprint>/manifest.json              which queries, in which order, under
+    which settings
                                   partials/<split digest>.safetensors
 
-Queries that are added to a run get a bank of their own, and shards that are added get partials of their own, so
-all that was computed before stays valid.
+Queries that are added to a run get a bank of their own, and shards that are added get partials of
+their own, so all that was computed before stays valid.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def precondition(
 ) -> list[MethodQueries]:
     """Precondition every query by every method that has not done so, and commit each."""
     rank = None if config.rank == "dense" else config.rank
-    prepared, operands = [], []
+    prepared = []
     factor_tensors = SharedTensors()
     for method in config.methods:
         curved = method not in WITHOUT_CURVATURE
@@ -79,28 +80,32 @@ def precondition(
             "rank": rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        prepared.append(MethodQueries(method, digest(parts), parts, root / "queries" / digest(parts)))
+        prepared.append(
+            MethodQueries(method, digest(parts), parts, root / "queries" / digest(parts))
+        )
     by_digest = {query.digest: query for query in queries}
     missing = [
         [d for d in by_digest if query_key(d) not in keys]
         for keys in (prepared_one.store.list() for prepared_one in prepared)
     ]
     if factors and any(
-        lacking for lacking, p in zip(missing, prepared, strict=True) if p.method not in WITHOUT_CURVATURE
+        lacking
+        for lacking, p in zip(missing, prepared, strict=True)
+        if p.method not in WITHOUT_CURVATURE
     ):
         factor_tensors = factors.tensors()
-    for one in prepared:
-        operands.append(
-            MethodOperands(
-                one.method,
-                one.store,
-                SharedTensors() if one.method in WITHOUT_CURVATURE else factor_tensors,
-                config.damping_scale,
-                config.damping,
-                factors.n_tokens if factors else 0,
-                factors.n_sequences if factors else 0,
-            )
+    operands = [
+        MethodOperands(
+            one.method,
+            one.store,
+            SharedTensors() if one.method in WITHOUT_CURVATURE else factor_tensors,
+            config.damping_scale,
+            config.damping,
+            factors.n_tokens if factors else 0,
+            factors.n_sequences if factors else 0,
         )
+        for one in prepared
+    ]
     # Methods that lack nothing need no operator.
     active = [index for index, lacking in enumerate(missing) if lacking]
     items = [
@@ -123,7 +128,7 @@ def plan_banks(
     config: ScanConfig,
     numerics: Numerics,
 ) -> list[BankPlan]:
-    """Group the queries of each method into banks: those that earlier runs made, and one for what is new."""
+    """Group each method's queries into banks: those of earlier runs, and one for what is new."""
     needed = list(dict.fromkeys(query_digests))
     manifests = {
         key.split("/")[0]: json.loads((root / "scan").read(key))
@@ -151,9 +156,7 @@ def plan_banks(
             manifest = {"base": base, "query_digests": left, "ordinal": len(manifests)}
             store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
             manifests[fingerprint] = manifest
-            banks.append(
-                BankPlan(method.method, fingerprint, tuple(left), method.store, store)
-            )
+            banks.append(BankPlan(method.method, fingerprint, tuple(left), method.store, store))
     return banks
 
 
@@ -165,9 +168,10 @@ def scan(
     config: ScanConfig,
     progress: ProgressLog,
 ) -> tuple[list[Partial], list[BankOperands]]:
-    """Score all splits that lack a partial of a bank, and merge each bank's partials in the order of splits.
+    """Score all splits that lack a partial of a bank, and merge the partials of each bank.
 
-    A partial that turns out to be damaged when it is merged is discarded and its split scored again.
+    A partial that turns out to be damaged when it is merged is discarded and its split scored
+    again.
 
     Returns:
         Per bank, the merged partial and the operands that the explain pass needs.
@@ -181,7 +185,9 @@ def scan(
         pending: list[Pending] = []
         for split in splits:
             lacking = tuple(
-                index for index, ledger in enumerate(ledgers) if partial_key(split.digest) not in ledger
+                index
+                for index, ledger in enumerate(ledgers)
+                if partial_key(split.digest) not in ledger
             )
             if lacking:
                 pending.append((split, lacking))
@@ -233,7 +239,9 @@ def merge_leaf(item: tuple[BankPlan, tuple[Split, ...], int]) -> tuple[Partial, 
     damaged = []
     for split in splits:
         try:
-            merged = merged.merge(Partial.read(bank.store, partial_key(split.digest), bank.about(split.digest)))
+            merged = merged.merge(
+                Partial.read(bank.store, partial_key(split.digest), bank.about(split.digest))
+            )
         except DamagedError:
             damaged.append(partial_key(split.digest))
     return merged, damaged
@@ -256,4 +264,3 @@ def survivors_by_split(
                 place = bisect_right(starts, sequence_id) - 1
                 pairs.setdefault(place, set()).add((query, sequence_id))
     return [(splits[place], tuple(sorted(pairs[place]))) for place in sorted(pairs)]
-

@@ -1,4 +1,6 @@
-"""The stages as pure functions of (replica, rows, operands): no Ray, no files. Same inputs, same bits.
+"""The stages as pure functions of (replica, rows, operands): no Ray, no files.
+
+Same inputs, same bits.
 
 B sequence in batch, T token, O and J widths of a module, Q query.
 """
@@ -50,7 +52,7 @@ class Fold:
 
 
 def fitting_labels(kind: str, seed: int) -> Labels:
-    """Labels for curvature: ``sampled`` from the model (true Fisher) or the ``data``'s (empirical)."""
+    """Labels for curvature: ``sampled`` by the model (true Fisher) or the ``data``'s (empirical)."""
 
     def sampled(batch: Batch, logits: Tensor) -> Tensor:
         draws = uniforms(seed, batch.sequence_ids.tolist(), batch.lengths_B.tolist())
@@ -139,8 +141,8 @@ def _fold(
 ) -> tuple[_Sums, Fold]:
     """Fold all batches of a lane; begin again without the sequences whose gradients are not finite.
 
-    Such a sequence is found only after it was added, and cannot be taken out of a sum that it made NaN. One
-    pass finds all that a lane has, so a lane is read twice at the most.
+    Such a sequence is found only after it was added, and cannot be taken out of a sum that it made
+    NaN. One pass finds all that a lane has, so a lane is read twice at the most.
     """
     quarantine: Quarantine = {}
     while True:
@@ -150,14 +152,7 @@ def _fold(
         for table in read():
             for batch in replica.batches(table, quarantine):
                 finite: list[Tensor] = []
-
-                def checked(
-                    batch: Batch, name: str, inputs: Tensor, grads: Tensor, finite: list[Tensor] = finite
-                ) -> None:
-                    finite.append(torch.isfinite(inputs.sum((1, 2)) + grads.sum((1, 2))))
-                    step(batch, name, inputs, grads)
-
-                done = replica.run(batch, labels, checked, quarantine)
+                done = replica.run(batch, labels, _checked(step, finite), quarantine)
                 advance(int(batch.lengths_B.sum()))
                 if done is None:
                     continue
@@ -171,6 +166,16 @@ def _fold(
         quarantine |= not_finite
 
 
+def _checked(step: Step, finite: list[Tensor]) -> Step:
+    """A step that also notes, module by module, which sequences [B] have finite tensors."""
+
+    def checked(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+        finite.append(torch.isfinite(inputs.sum((1, 2)) + grads.sum((1, 2))))
+        step(batch, name, inputs, grads)
+
+    return checked
+
+
 @dataclass(frozen=True)
 class QueryGradient:
     """grad f_q by module [O, J], and what the model itself thinks of the completion."""
@@ -181,12 +186,12 @@ class QueryGradient:
 
     @property
     def log_probability(self) -> float:
-        """log p(completion | prompt), in nats."""
+        """Log p(completion | prompt), in nats."""
         return float(np.sum(self.log_probabilities))
 
 
 def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
-    """The gradient of log p(completion | prompt) with respect to every tracked weight (and bias, LAST column).
+    """The gradient of log p(completion | prompt) in every tracked weight (bias: LAST column).
 
     Raises:
         NumericsError: the query's log-probability or gradient is not finite.
@@ -218,7 +223,8 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
         bool(torch.isfinite(gradient).all()) for gradient in gradients.values()
     ):
         raise NumericsError(
-            f"query {query.query.query_id!r}: its log-probability or gradient is not finite; try `dtype: float32`, "
+            f"query {query.query.query_id!r}: its log-probability or gradient is not finite; try "
+            "`dtype: float32`, "
             "or another query."
         )
     return QueryGradient(gradients, log_ps, [int(rank) for rank in ranks[0]])
@@ -227,7 +233,7 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
 def score_split(
     replica: Replica, banks: Sequence[QueryBank], table: pa.Table, top: int, group_by: Sequence[str]
 ) -> list[Partial]:
-    """Score every sequence of a split against every query of every bank, in one forward and backward pass.
+    """Score a split against every query of every bank, in one forward and backward pass.
 
     Returns:
         One partial per bank: its survivors per query, group sums, counts and quarantined sequences.
@@ -240,7 +246,11 @@ def score_split(
         totals: list[Tensor | None] = [None] * len(banks)
 
         def step(
-            _batch: Batch, name: str, inputs: Tensor, grads: Tensor, totals: list[Tensor | None] = totals
+            _batch: Batch,
+            name: str,
+            inputs: Tensor,
+            grads: Tensor,
+            totals: list[Tensor | None] = totals,
         ) -> None:
             for index, bank in enumerate(banks):
                 part = bank.modules[name].scores(inputs, grads).double()
@@ -278,7 +288,10 @@ def score_split(
 
 @dataclass(frozen=True)
 class Explanation:
-    """Token and layer scores of one (query, sequence) pair; both sum to the score up to rounding."""
+    """Token and layer scores of one (query, sequence) pair.
+
+    Both sum to the score up to rounding.
+    """
 
     query: int
     sequence_id: int
@@ -289,13 +302,18 @@ class Explanation:
 def explain(
     replica: Replica, bank: QueryBank, table: pa.Table, pairs: Sequence[tuple[int, int]]
 ) -> list[Explanation]:
-    """Attribute scores to tokens and layers for (query, sequence id) pairs whose sequences are in the table."""
+    """Attribute the scores of (query, sequence id) pairs to tokens and layers.
+
+    The sequences are rows of the table.
+    """
     queries_of: dict[int, list[int]] = {}
     for query, sequence_id in pairs:
         queries_of.setdefault(sequence_id, []).append(query)
     explanations: list[Explanation] = []
     for batch in replica.batches(table, {}, only=set(queries_of)):
-        wanted = sorted({q for sequence_id in batch.sequence_ids for q in queries_of[int(sequence_id)]})
+        wanted = sorted(
+            {q for sequence_id in batch.sequence_ids for q in queries_of[int(sequence_id)]}
+        )
         selected = bank.select(wanted)
         width = batch.tokens_BT.shape[1]
         tokens_BTQ = torch.zeros(
@@ -339,7 +357,9 @@ def _group_values(
     """For each metadata key the value of every scored sequence, empty where it has none."""
     rows = {sequence_id: row for row, sequence_id in enumerate(table["sequence_id"].to_pylist())}
     metadata = table["metadata"].to_pylist()
-    parsed = [json.loads(metadata[rows[int(sequence_id)]]) for sequence_id in ids] if group_by else []
+    parsed = (
+        [json.loads(metadata[rows[int(sequence_id)]]) for sequence_id in ids] if group_by else []
+    )
     return {key: [str(of_row.get(key, "")) for of_row in parsed] for key in group_by}
 
 

@@ -1,4 +1,4 @@
-"""The demo's language model: a byte-level BPE tokenizer and a GPT-2, trained in a minute or so.
+"""The demo's language model: a byte-level BPE tokenizer and a GPT-2, trained in about 90 seconds.
 
 ``ensure_model`` trains once: the folder carries the digest of everything the weights depend on.
 """
@@ -101,7 +101,7 @@ def train_tokenizer(documents: Sequence[str], settings: ModelSettings) -> PreTra
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,

@@ -23,7 +23,7 @@ PLAIN_LINES = 10
 class TrainingSettings:
     """How the model is trained; ``threads`` is here because it changes the weights' last bits."""
 
-    epochs: int = 14
+    epochs: int = 28
     batch: int = 32
     learning_rate: float = 4e-3
     weight_decay: float = 0.01

@@ -1,1 +1,1 @@
-"""Influence, pure: low-rank query gradients, scoring, global top-k, group sums, attribution to tokens and layers."""
+"""Influence, pure: low-rank query gradients, scores, top-k, group sums, attribution."""

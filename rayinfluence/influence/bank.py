@@ -1,8 +1,9 @@
-"""The query bank: preconditioned gradients of all queries, and their inner products with sequence gradients.
+"""The query bank: preconditioned gradients of all queries, and scores with them.
 
-B sequence in batch, T token, Q query, R rank, I input width, J = I + 1 where there is a bias, O output width,
-K = Q R. A score is the sum over modules of <P_q, D_z> = sum_t g_t^T P_q a_t, where P_q = (G + lambda I)^-1 grad f_q
-and D_z = sum_t g_t a_t^T. Positive: training on z makes the completion more likely.
+B sequence in batch, T token, Q query, R rank, I input width, J = I + 1 where there is a bias, O
+output width, K = Q R. A score is the sum over modules of <P_q, D_z> = sum_t g_t^T P_q a_t, where
+P_q = (G + lambda I)^-1 grad f_q and D_z = sum_t g_t a_t^T. Positive: training on z makes the
+completion more likely.
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ class DenseQueries:
 
     def scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """<P_q, D_z> [B, Q]."""
-        return materialised_scores(
-            inputs_BTI, grads_BTO, self.dense_tile, self.matrix_QOJ.shape[0]
-        )
+        return materialised_scores(inputs_BTI, grads_BTO, self.dense_tile, self.matrix_QOJ.shape[0])
 
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q], one query at a time."""
@@ -120,9 +119,7 @@ class QueryBank:
         modules: preconditioned gradients by module name.
     """
 
-    def __init__(
-        self, query_digests: Sequence[str], modules: Mapping[str, ModuleQueries]
-    ) -> None:
+    def __init__(self, query_digests: Sequence[str], modules: Mapping[str, ModuleQueries]) -> None:
         self.query_digests = list(query_digests)
         self.modules = dict(modules)
 
@@ -130,9 +127,7 @@ class QueryBank:
         return len(self.query_digests)
 
     @classmethod
-    def from_tensors(
-        cls, query_digests: Sequence[str], tensors: Mapping[str, Tensor]
-    ) -> QueryBank:
+    def from_tensors(cls, query_digests: Sequence[str], tensors: Mapping[str, Tensor]) -> QueryBank:
         """A bank from what :func:`stack_queries` made."""
         modules: dict[str, ModuleQueries] = {}
         for key, tensor in tensors.items():
@@ -159,7 +154,8 @@ def stack_queries(queries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             ``<module>/dense`` [O, J].
 
     Returns:
-        ``<module>/left`` [O, Q, R] and ``<module>/right`` [J, Q, R], or ``<module>/dense`` [Q, O, J].
+        ``<module>/left`` [O, Q, R] and ``<module>/right`` [J, Q, R], or ``<module>/dense`` [Q, O,
+        J].
     """
     return {
         key: torch.stack(

@@ -1,7 +1,7 @@
-"""Sums of scores per query and per group of sequences (a source, a licence), over everything that was scanned.
+"""Sums of scores per query and per group of sequences (a source, a licence).
 
-Q query, N sequence, G group. Sums of floats depend on their order, so they are merged in one fixed tree over
-splits and never twice; counts travel with them.
+Q query, N sequence, G group. Sums of floats depend on their order, so they are merged in one fixed
+tree over splits and never twice; counts travel with them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Group = tuple[str, str]
 
 @dataclass(frozen=True)
 class GroupSums:
-    """Per group: the number of its sequences, and sums of positive and of negative scores [2, Q]."""
+    """Per group: how many sequences it has; sums of positive and of negative scores [2, Q]."""
 
     counts: dict[Group, int] = field(default_factory=dict)
     sums_2Q: dict[Group, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, scores_NQ: NDArray[np.float64], values: Mapping[str, Sequence[str]]
-    ) -> GroupSums:
-        """Sum a split's scores, for each key, by the value each sequence has; in order of sequences."""
+    def of(cls, scores_NQ: NDArray[np.float64], values: Mapping[str, Sequence[str]]) -> GroupSums:
+        """Sum a split's scores, for each key, by the value that each sequence has."""
         signed = np.stack([np.maximum(scores_NQ, 0.0), np.minimum(scores_NQ, 0.0)])
         counts: dict[Group, int] = {}
         sums: dict[Group, NDArray[np.float64]] = {}
         for key, of_sequence in values.items():
-            named, index = np.unique(np.asarray(of_sequence, dtype=object).astype(str), return_inverse=True)
+            named, index = np.unique(
+                np.asarray(of_sequence, dtype=object).astype(str), return_inverse=True
+            )
             for position, value in enumerate(named):
                 chosen = index == position
                 counts[key, str(value)] = int(chosen.sum())

@@ -1,4 +1,4 @@
-"""Truncated singular value decomposition of preconditioned query gradients (Grosse et al. 2023, section 3.2.2)."""
+"""Truncated SVD of preconditioned query gradients (Grosse et al. 2023, section 3.2.2)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _POWER_ITERATIONS = 2
 def low_rank(matrix_OJ: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
     """U [O, R] and V [J, R] with matrix close to U V^T, R = min(rank, O, J).
 
-    Exact truncation where the smaller width is at most 256; else a randomised range finder with 16 extra
-    columns and two power iterations (Halko et al. 2011), whose random numbers come from ``seed`` alone. The
-    singular values are shared evenly by both sides.
+    Exact truncation where the smaller width is at most 256; else a randomised range finder with 16
+    extra columns and two power iterations (Halko et al. 2011), whose random numbers come from
+    ``seed`` alone. The singular values are shared evenly by both sides.
     """
     rank = min(rank, *matrix_OJ.shape)
     if min(matrix_OJ.shape) <= max(FULL_SVD_WIDTH, rank + _OVERSAMPLING):

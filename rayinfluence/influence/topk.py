@@ -1,7 +1,9 @@
-"""The global top-k of each query: a monoid under one total order, score descending, then sequence id ascending.
+"""The global top-k of each query.
 
-Q query, K kept. Merging in any order, any grouping and any number of times gives the same bytes; a sequence that
-comes twice is kept once.
+A monoid under one total order, score descending, then sequence id ascending.
+
+Q query, K kept. Merging in any order, any grouping and any number of times gives the same bytes; a
+sequence that comes twice is kept once.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _NO_ID = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class TopK:
-    """The k best of each query: scores [Q, K] (float64, -inf where empty) and sequence ids [Q, K]."""
+    """The k best of each query: scores (float64, -inf where empty) and sequence ids [Q, K]."""
 
     scores_QK: NDArray[np.float64]
     ids_QK: NDArray[np.int64]
@@ -58,13 +60,12 @@ class TopK:
 
 def _best(scores: NDArray[np.float64], ids: NDArray[np.int64], k: int) -> TopK:
     scores, ids = _sorted(scores, ids)
-    # Equal ids have equal scores, since a score is a pure function of its sequence: they are neighbours.
+    # Equal ids have equal scores, since a score is a pure function of its sequence: they are
+    # neighbours.
     repeated = np.zeros_like(ids, dtype=bool)
     repeated[:, 1:] = (ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] != _NO_ID)
     if repeated.any():
-        scores, ids = _sorted(
-            np.where(repeated, -np.inf, scores), np.where(repeated, _NO_ID, ids)
-        )
+        scores, ids = _sorted(np.where(repeated, -np.inf, scores), np.where(repeated, _NO_ID, ids))
     missing = k - scores.shape[1]
     if missing > 0:
         scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)

@@ -1,4 +1,4 @@
-"""Methods that differ only in what they multiply a query's gradient by before its inner product with others'.
+"""Methods that differ only in the linear map between a query's gradient and inner products.
 
 | method | (G + lambda I)^-1 | source |
 | --- | --- | --- |
@@ -24,14 +24,14 @@ WITHOUT_CURVATURE = ("gradient_product",)
 class Preconditioner(Protocol):
     """A linear map of gradients, module by module."""
 
-    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:  # noqa: N803
+    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:
         """The preconditioned gradient [O, J] of one module."""
 
 
 class Identity:
     """Leaves gradients as they are."""
 
-    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:  # noqa: N803
+    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:
         """The gradient itself."""
         return gradient_OJ
 

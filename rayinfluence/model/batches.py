@@ -1,7 +1,7 @@
 """Batches: sequences of like length side by side, padded on the right.
 
-Padding on the right needs no attention mask in a causal model: no real position attends to it, it is never a
-target, and so its output gradients are exactly zero.
+Padding on the right needs no attention mask in a causal model: no real position attends to it, it
+is never a target, and so its output gradients are exactly zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences of one forward pass: tokens [B, T] (int64, zero where padded), lengths [B], their ids [B]."""
+    """Sequences of one forward pass.
+
+    Tokens [B, T] (int64, zero where padded), lengths [B], their ids [B].
+    """
 
     tokens_BT: Tensor
     lengths_B: Tensor
@@ -30,13 +33,16 @@ class Batch:
 
     @property
     def targets_BT(self) -> Tensor:
-        """True at tokens that the model is asked to predict: every real one but each sequence's first."""
+        """True at tokens that the model is asked to predict.
+
+        Every real one but each sequence's first.
+        """
         targets = self.mask_BT.clone()
         targets[:, 0] = False
         return targets
 
     def without(self, drop_B: Tensor) -> Batch | None:
-        """The batch without some sequences, or None when nothing is left; its width stays the same."""
+        """The batch without some sequences, as wide as before, or None when none is left."""
         keep = ~drop_B
         if not bool(keep.any()):
             return None
@@ -63,8 +69,9 @@ def make_batch(
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Deal sequences into batches, longest first, so that little of a batch is padding.
 
-    A pure function of the lengths (ties keep their order), so a split always has the same batches. Each
-    batch holds at most ``batch_tokens`` tokens with its padding, or one sequence that is longer.
+    A pure function of the lengths (ties keep their order), so a split always has the same batches.
+    Each batch holds at most ``batch_tokens`` tokens with its padding, or one sequence that is
+    longer.
 
     Returns:
         Lists of indices into ``lengths``.

@@ -1,7 +1,7 @@
-"""Capture: for each tracked module, its inputs and the gradients of an objective with respect to its outputs.
+"""Capture: tracked modules' inputs, and an objective's gradients in their outputs.
 
-B sequence in batch, T token, I input width, O output width. No weight gradient is computed, and the backward
-pass ends at the first tracked module, because nothing before it requires a gradient.
+B sequence in batch, T token, I input width, O output width. No weight gradient is computed, and the
+backward pass ends at the first tracked module, because nothing before it requires a gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 
-#: Receives (module name, inputs [B, T, I], output gradients [B, T, O]) as soon as a module's are complete.
+#: Receives (module name, inputs [B, T, I], output gradients [B, T, O]) as soon as a module's are
+#: complete.
 Consumer = Callable[[str, Tensor, Tensor], None]
 
 
@@ -32,11 +33,12 @@ class _Call:
 def backward(
     modules: Mapping[str, nn.Module], objective: Callable[[], Tensor], consume: Consumer
 ) -> None:
-    """Run an objective forward and backward, and hand over each module's inputs and output gradients.
+    """Run an objective forward and backward; hand over inputs and output gradients.
 
-    A module called n times in one forward pass is handed over once, its calls joined along the token axis
-    [B, n T, .]: sums over tokens then sum over calls, as a shared weight's gradient does. Hooks are gone
-    afterwards, whatever happens, and the forward pass computes what it computes without them.
+    A module called n times in one forward pass is handed over once, its calls joined along the
+    token axis [B, n T, .]: sums over tokens then sum over calls, as a shared weight's gradient
+    does. Hooks are gone afterwards, whatever happens, and the forward pass computes what it
+    computes without them.
 
     Args:
         modules: the tracked modules by name; no parameter of the model may require a gradient.
@@ -44,7 +46,8 @@ def backward(
         consume: called once per module that took part, in the order of the backward pass.
 
     Raises:
-        ModelError: a module's input is not [B, T, I], was changed in place, or nothing tracked is reached.
+        ModelError: a module's input is not [B, T, I], was changed in place, or nothing tracked is
+            reached.
     """
     calls: dict[str, list[_Call]] = {}
     leaves: list[Tensor] = []
@@ -58,7 +61,8 @@ def backward(
         inputs = args[0].detach()
         if inputs.ndim != 3:
             raise ModelError(
-                f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, token, "
+                f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, "
+                "token, "
                 "width] can be attributed to sequences. Leave it out of `modules`."
             )
         tapped = output
@@ -83,7 +87,8 @@ def backward(
         raise ModelError("no tracked module takes part in the model's output; check `modules`.")
     torch.autograd.grad(value, leaves, allow_unused=True)
     for name, pending in calls.items():
-        # Calls whose output the objective does not depend on have no gradient and contribute nothing.
+        # Calls whose output the objective does not depend on have no gradient and contribute
+        # nothing.
         reached = [call for call in pending if call.grads_BTO is not None]
         if reached:
             _hand_over(name, reached, consume)

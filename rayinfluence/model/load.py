@@ -1,4 +1,4 @@
-"""Loading a causal language model, and taking it apart so that a node's replicas share one copy of its weights."""
+"""Loading a causal LM, and taking it apart so that replicas share one copy of its weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -34,11 +35,14 @@ def load_model(
         ModelError: there is no model, it has no safetensors, or weights are missing from them.
         NumericsError: a weight is NaN or infinite.
     """
-    if "://" in path or (path.startswith(("/", ".")) and not (Path(path) / "config.json").is_file()):
+    if "://" in path or (
+        path.startswith(("/", ".")) and not (Path(path) / "config.json").is_file()
+    ):
         raise ModelError(
             f"model: {path} is not a folder with a config.json; name a folder that "
             "`save_pretrained` wrote, with its weights as safetensors."
         )
+    transformers.utils.logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
@@ -88,7 +92,10 @@ def check_finite(model: nn.Module) -> None:
 
 
 def model_digest(model: nn.Module) -> str:
-    """The digest of what a model computes: architecture and weights, whatever folder they came from."""
+    """The digest of what a model computes.
+
+    Architecture and weights, whatever folder they came from.
+    """
     config: dict[str, Any] = {"class": type(model).__name__}
     if isinstance(model, PreTrainedModel):
         whole = model.config.to_dict()
@@ -116,7 +123,7 @@ def context_length(model: nn.Module) -> int | None:
 
 
 def disassemble(model: nn.Module) -> tuple[nn.Module, SharedTensors]:
-    """Split a model into a light skeleton (parameters on the meta device) and its weights by name."""
+    """Split a model into a light skeleton (on the meta device) and its weights by name."""
     memo: dict[int, Any] = {
         id(weight): nn.Parameter(weight.to("meta"), requires_grad=False)
         for weight in model.parameters()

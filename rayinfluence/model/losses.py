@@ -1,7 +1,8 @@
 """Log-probabilities of sequences, and labels sampled from the model's own distribution.
 
-B sequence in batch, T token, V vocabulary, N target (a real position that is predicted), over the whole batch.
-The log-probability of a sequence is the SUM over its targets. Source: Grosse et al. 2023, sections 2.2.2 and 2.3.
+B sequence in batch, T token, V vocabulary, N target (a real position that is predicted), over the
+whole batch. The log-probability of a sequence is the SUM over its targets. Source: Grosse et al.
+2023, sections 2.2.2 and 2.3.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ def forward_logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
 
 
 def target_logits(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """The logits [N, V] that predict the targets: those of the position before each. At least float32."""
+    """The logits [N, V] that predict the targets: those of the position before each.
+
+    At least float32.
+    """
     rows = logits_BTV[:, :-1][targets_BT[:, 1:]]
     return rows if rows.dtype == torch.float64 else rows.float()
 
@@ -38,15 +42,16 @@ def sum_by_sequence(values_N: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def log_probabilities(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """log p(label) [N], differentiable in the logits."""
+    """Log p(label) [N], differentiable in the logits."""
     return -nn.functional.cross_entropy(logits_NV, labels_N, reduction="none")
 
 
 def uniforms(seed: int, sequence_ids: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """One uniform in [0, 1) per target of each sequence [N], float64.
 
-    The number at target t of a sequence depends on (seed, sequence id, t) alone: a Philox stream keyed by
-    the first two, counted by the third; so neither batch, device nor placement changes a sampled label.
+    The number at target t of a sequence depends on (seed, sequence id, t) alone: a Philox stream
+    keyed by the first two, counted by the third; so neither batch, device nor placement changes a
+    sampled label.
     """
     streams = [
         np.random.Generator(np.random.Philox(key=[seed, int(sequence_id)])).random(int(length) - 1)

@@ -11,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.errors import ModelError
 
-#: Layers whose output is W a + b for each token. GPT-2's Conv1D is one, with its weight stored transposed.
+#: Layers whose output is W a + b for each token. GPT-2's Conv1D is one, with its weight stored
+#: transposed.
 SUPPORTED = (nn.Linear, Conv1D)
 
 #: How transformers names the linear layers of MLP blocks.
@@ -29,7 +30,10 @@ MLP_PATTERNS = (
 
 @dataclass(frozen=True)
 class ModuleShape:
-    """A tracked module as the algebra sees it: weight [d_out, d_in], and a bias column LAST if it has one."""
+    """A tracked module as the algebra sees it.
+
+    Weight [d_out, d_in], and a bias column LAST if it has one.
+    """
 
     name: str
     d_in: int
@@ -58,8 +62,8 @@ def shape_of(name: str, module: nn.Module) -> ModuleShape:
 def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The modules to track, by name, in the model's own order.
 
-    The output embedding and any module whose weight is tied to another are left out unless a pattern names
-    them in full: their S is vocabulary x vocabulary.
+    The output embedding and any module whose weight is tied to another are left out unless a
+    pattern names them in full: their S is vocabulary x vocabulary.
 
     Args:
         model: any module; its ``nn.Linear`` and ``Conv1D`` layers can be tracked.
@@ -96,7 +100,7 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
 
 
 def coverage(model: nn.Module, modules: Mapping[str, nn.Module]) -> float:
-    """The share of the model's parameters that the tracked modules hold (tied weights count once)."""
+    """The share of the model's parameters that is tracked (tied weights count once)."""
     tracked = sum(shape_of(name, module).n_parameters for name, module in modules.items())
     return tracked / sum(weight.numel() for weight in model.parameters())
 

@@ -1,7 +1,10 @@
-"""Results as users read them: one Parquet table per method, a table of sums per group, one manifest.
+"""Results as users read them.
 
-Positive scores are proponents: training on the sequence makes the completion MORE likely. The tables hold
-no time, host, path or version, so equal inputs give equal bytes; all of that is in the manifest.
+One Parquet table per method, a table of sums per group, one manifest.
+
+Positive scores are proponents: training on the sequence makes the completion MORE likely. The
+tables hold no time, host, path or version, so equal inputs give equal bytes; all of that is in the
+manifest.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from rayinfluence.storage.store import Store, read_table
 Direction = Literal["proponent", "opponent"]
 METADATA_PREFIX = "metadata."
 
-#: Columns before and after the flattened ``metadata.<key>`` columns. Scores are in the raw scale of MATH
-#: (no 1/N); ``delta_nats`` is score / N, the predicted change of the completion's log-probability, in nats,
-#: when the sequence is seen once more. ``token_scores[t]`` belongs to input position t, so it is about the
-#: prediction of token t + 1.
+#: Columns before and after the flattened ``metadata.<key>`` columns. Scores are in the raw scale of
+#: MATH (no 1/N); ``delta_nats`` is score / N, the predicted change of the completion's
+#: log-probability, in nats, when the sequence is seen once more. ``token_scores[t]`` belongs to
+#: input position t, so it is about the prediction of token t + 1.
 LEADING_FIELDS = (
     pa.field("query_id", pa.string()),
     pa.field("rank", pa.int32()),
@@ -58,7 +61,7 @@ GROUP_SCHEMA = pa.schema(
 
 
 def survivor_schema(metadata_keys: Sequence[str]) -> pa.Schema:
-    """The schema of a results table whose survivors carry these metadata keys (sorted, all strings)."""
+    """The schema of a results table whose survivors carry these metadata keys (sorted)."""
     metadata = [pa.field(METADATA_PREFIX + key, pa.string()) for key in metadata_keys]
     return pa.schema([*LEADING_FIELDS, *metadata, *TRAILING_FIELDS])
 
@@ -67,9 +70,10 @@ def survivor_schema(metadata_keys: Sequence[str]) -> pa.Schema:
 class Survivor:
     """One training sequence among a query's most influential.
 
-    ``score`` is the raw influence (positive raises the completion's log-probability), ``delta_nats`` the
-    same divided by the number of training sequences; ``token_scores`` has one number per token of
-    ``token_texts``, ``layer_scores`` one per tracked module; both sum to the score up to rounding.
+    ``score`` is the raw influence (positive raises the completion's log-probability),
+    ``delta_nats`` the same divided by the number of training sequences; ``token_scores`` has one
+    number per token of ``token_texts``, ``layer_scores`` one per tracked module; both sum to the
+    score up to rounding.
     """
 
     query_id: str
@@ -109,7 +113,8 @@ class Results:
     Args:
         method: the attribution method, such as ``ekfac``.
         table: one row per query and survivor, in the schema above.
-        groups: sums of scores per query and value of each grouping column, over ALL scanned sequences.
+        groups: sums of scores per query and value of each grouping column, over ALL scanned
+            sequences.
         manifest: model, corpus, queries, numerics, versions and timings of the run.
     """
 

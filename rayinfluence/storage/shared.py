@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Kernels of the BLAS may sum in another order where an operand is not aligned; every process aligns alike.
+#: Kernels of the BLAS may sum in another order where an operand is not aligned; every process
+#: aligns alike.
 ALIGNMENT = 64
 
 
 class SharedTensors(dict[str, Tensor]):
     """Named CPU tensors that pickle as plain arrays.
 
-    Pickle protocol 5 hands the arrays over out of band, so Ray keeps one copy per node and every process
-    reads that copy. They are read-only: writing to a tensor that came out of here is undefined.
+    Pickle protocol 5 hands the arrays over out of band, so Ray keeps one copy per node and every
+    process reads that copy. They are read-only: writing to a tensor that came out of here is
+    undefined.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """A store: objects under one root, on a local disk or in object storage, written atomically.
 
-Keys are relative, with forward slashes. A write is one PUT (object storage) or a temporary file renamed into
-place (disk): a reader sees the whole object or none of it.
+Keys are relative, with forward slashes. A write is one PUT (object storage) or a temporary file
+renamed into place (disk): a reader sees the whole object or none of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,7 +25,7 @@ from rayinfluence.errors import StorageError
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a listing: the object's size in bytes and when it was written (seconds, or None)."""
+    """One line of a listing: size in bytes, and when it was written (epoch seconds or None)."""
 
     size: int
     modified: float | None
@@ -36,7 +37,8 @@ class Store:
 
     Args:
         url: a folder (``runs/demo``) or an fsspec URL (``s3://bucket/prefix``).
-        options: keyword arguments of the fsspec file system (credentials, endpoint); see StorageConfig.
+        options: keyword arguments of the fsspec file system (credentials, endpoint); see
+            StorageConfig.
     """
 
     url: str
@@ -122,7 +124,8 @@ class Store:
 
     @property
     def _filesystem(self) -> Any:
-        # fsspec caches instances by their arguments; listings must not be cached, other processes write.
+        # fsspec caches instances by their arguments; listings must not be cached, other processes
+        # write.
         protocol = self.url.split("://", 1)[0] if "://" in self.url else "file"
         try:
             return fsspec.filesystem(protocol, use_listings_cache=False, **self.options)
@@ -193,4 +196,4 @@ def _write_local(path: Path, body: bytes) -> None:
 
 def _modified(info: Mapping[str, Any]) -> float | None:
     value = info.get("mtime", info.get("LastModified"))
-    return value.timestamp() if hasattr(value, "timestamp") else value
+    return value.timestamp() if isinstance(value, datetime) else value

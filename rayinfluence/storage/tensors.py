@@ -1,9 +1,11 @@
-"""Named tensors in one object: the safetensors format, with a checksum per tensor and a JSON header.
+"""Named tensors in one object.
 
-Everything that a stage commits (accumulators, eigenbases, query factors, partials) is such an object. The
-``__metadata__`` of the file has one key, ``rayinfluence``: a JSON string {"body": ..., "digest": digest of body}
-whose body is {"header": the writer's JSON, "tensors": {name: digest of its bytes}}. A single tensor can be
-read, and checked, without reading the rest.
+The safetensors format, with a checksum per tensor and a JSON header.
+
+Everything that a stage commits (accumulators, eigenbases, query factors, partials) is such an
+object. The ``__metadata__`` of the file has one key, ``rayinfluence``: a JSON string {"body": ...,
+"digest": digest of body} whose body is {"header": the writer's JSON, "tensors": {name: digest of
+its bytes}}. A single tensor can be read, and checked, without reading the rest.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 def write_tensors(
     store: Store, key: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Write named tensors and a JSON header as one atomic object; equal content gives equal bytes."""
+    """Write named tensors and a JSON header as one atomic object.
+
+    Equal content gives equal bytes.
+    """
     local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     body = canonical_json(
         {

@@ -56,7 +56,10 @@ def tiny_llama(
 
 
 class TokenMLP(nn.Module):
-    """A language model without attention: each token's embedding through an MLP, one layer of it used twice."""
+    """A language model without attention.
+
+    Each token's embedding through an MLP, one layer of it used twice.
+    """
 
     def __init__(self, vocabulary: int = VOCABULARY, width: int = 10) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class TokenMLP(nn.Module):
         self.plain = nn.Linear(width, width, bias=False)
         self.head = nn.Linear(width, vocabulary)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits [B, T, V]."""
         hidden = torch.tanh(self.inner(self.embed(tokens_BT)))
         hidden = torch.tanh(self.plain(torch.tanh(self.inner(hidden))))

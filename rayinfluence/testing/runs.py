@@ -1,4 +1,7 @@
-"""A whole run on disk, small enough for a test: model, tokenizer, documents, queries and their configuration."""
+"""A whole run on disk, small enough for a test.
+
+Model, tokenizer, documents, queries and their configuration.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from rayinfluence.testing.models import VOCABULARY, tiny_gpt2, tiny_tokenizer
 
 
 def tiny_run(folder: Path, n_documents: int = 60, seed: int = 0, **overrides: Any) -> RunConfig:
-    """Write a tiny model, documents and queries into a folder, and the configuration of a run on them.
+    """Write a tiny model, documents and queries into a folder, and configure a run on them.
 
     Args:
         folder: where everything goes; the run directory is ``folder/run``.
@@ -29,7 +32,11 @@ def tiny_run(folder: Path, n_documents: int = 60, seed: int = 0, **overrides: An
     generator = np.random.default_rng(seed)
     write_documents(folder / "documents.jsonl", generator, n_documents)
     queries = [
-        {"query_id": f"q{i}", "prompt": _words(generator, 4), "completion": " " + _words(generator, 2)}
+        {
+            "query_id": f"q{i}",
+            "prompt": _words(generator, 4),
+            "completion": " " + _words(generator, 2),
+        }
         for i in range(3)
     ]
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n")

@@ -1,0 +1,214 @@
+"""The command line: parse, call, print.
+
+Exit codes are in rayinfluence/errors.py and in the README.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rayinfluence import __version__
+from rayinfluence.config import RunConfig
+from rayinfluence.errors import ConfigError, RayInfluenceError
+
+if TYPE_CHECKING:
+    from rayinfluence.dataflow.run import Run
+    from rayinfluence.storage.results import Results
+    from rayinfluence.storage.store import Store
+
+app = typer.Typer(
+    name="rayinfluence",
+    help="Which training sequences made the model say this? EK-FAC influence functions on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")]
+RunnerName = Annotated[
+    str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
+]
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one sentence and their own exit code."""
+    try:
+        app(standalone_mode=True)
+    except RayInfluenceError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; run the same command again to go on.")
+        sys.exit(130)
+
+
+@app.command()
+def tokenize(config: ConfigPath) -> None:
+    """Documents -> sequences in Parquet shards."""
+    with _opened(config, "inline") as run:
+        corpus = run.tokenize()
+        run.progress.note(
+            f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens in {corpus.store.url}"
+        )
+
+
+@app.command()
+def fit(config: ConfigPath, runner: RunnerName = None) -> None:
+    """Fit the EK-FAC factors on the corpus (after tokenising what is not tokenised yet)."""
+    with _opened(config, runner) as run:
+        run.tokenize()
+        factors = run.fit()
+        run.progress.note(f"factors in {factors.store.url}")
+
+
+@app.command()
+def scan(config: ConfigPath, runner: RunnerName = None) -> None:
+    """Score the tokenised corpus for every query and write the results."""
+    with _opened(config, runner) as run:
+        run.scan()
+        run.progress.note(f"results in {run.store.url}/results")
+
+
+@app.command()
+def run(config: ConfigPath, runner: RunnerName = None) -> None:
+    """Do all stages and the report, and skip what is done."""
+    with _opened(config, runner) as opened:
+        results = opened.all()
+        _write_report(opened.store, results)
+    _show(next(iter(results.values())), 3)
+    _say_report(opened.store)
+
+
+@app.command()
+def report(
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    top: Annotated[int, typer.Option(help="Survivors shown per query and side.")] = 5,
+    endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
+) -> None:
+    """Print the results of a run and write its HTML page."""
+    store = _store(run_directory, endpoint_url)
+    results = _all_results(store)
+    _write_report(store, results)
+    _show(next(iter(results.values())), top)
+    _say_report(store)
+
+
+@app.command()
+def status(
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
+) -> None:
+    """Say how far a run is, from its directory alone."""
+    from rayinfluence.dataflow.status import status as stages
+
+    store = _store(run_directory, endpoint_url)
+    table = Table("stage", "done", "", box=None, pad_edge=False)
+    for stage in stages(store, _corpus_of(store, endpoint_url)):
+        total = "" if stage.total is None else f"/{stage.total}"
+        table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
+    Console().print(table)
+
+
+@app.command()
+def clean(
+    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    stage: Annotated[list[str], typer.Option(help="corpus, factors, scan or results; repeatable.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
+) -> None:
+    """Delete what some stages wrote into a run directory."""
+    from rayinfluence.dataflow.status import STAGES
+    from rayinfluence.dataflow.status import clean as delete
+
+    for name in stage:
+        if name not in STAGES:
+            raise ConfigError(f"--stage {name}: the stages are {', '.join(STAGES)}.")
+    store = _store(run_directory, endpoint_url)
+    if not yes:
+        typer.confirm(f"Delete {', '.join(stage)} from {store.url}?", abort=True)
+    typer.echo(f"{delete(store, stage)} objects deleted")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path(".demo"),
+    runner: Annotated[str, typer.Option(help="ray or inline.")] = "ray",
+) -> None:
+    """Train a small model on Python's documentation with planted facts, and find the plants."""
+    from rayinfluence.demo.run import run_demo
+
+    outcome = run_demo(folder, runner)
+    _write_report(outcome.store, outcome.results)
+    _show(outcome.results["ekfac"], 3, limit=2)
+    outcome.print(Console())
+    _say_report(outcome.store)
+
+
+@app.command(name="version", hidden=True)
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@contextmanager
+def _opened(path: Path, runner: str | None) -> Iterator[Run]:
+    from rayinfluence.dataflow.run import Run
+
+    config = RunConfig.load(path)
+    if runner is not None:
+        values: dict[str, Any] = config.model_dump()
+        values["runner"]["name"] = runner
+        config = RunConfig.parse(values, "--runner")
+    with Run(config) as opened:
+        yield opened
+
+
+def _store(url: str, endpoint_url: str | None) -> Store:
+    from rayinfluence.config import StorageConfig
+    from rayinfluence.storage.store import Store
+
+    endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
+    return Store(url, StorageConfig(endpoint_url=endpoint_url).options(url))
+
+
+def _corpus_of(store: Store, endpoint_url: str | None) -> Store:
+    """The corpus that the run's recorded configuration names."""
+    import json
+
+    if store.exists("config.json"):
+        path = json.loads(store.read("config.json"))["corpus"]["path"]
+        if path:
+            return _store(path, endpoint_url)
+    return store / "corpus"
+
+
+def _all_results(store: Store) -> dict[str, Results]:
+    from rayinfluence.storage.results import Results
+
+    first = Results.load(store)
+    return {method: Results.load(store, method) for method in first.manifest["methods"]}
+
+
+def _write_report(store: Store, results: dict[str, Results]) -> None:
+    from rayinfluence.report import render_page
+
+    store.write("report.html", render_page(results).encode())
+
+
+def _show(results: Results, top: int, limit: int | None = None) -> None:
+    from rayinfluence.report import render
+
+    render(results, Console(), n=top)
+
+
+def _say_report(store: Store) -> None:
+    Console(soft_wrap=True).print(f"report: {store.url}/report.html", highlight=False)

@@ -1,0 +1,117 @@
+"""What a run directory holds, from the directory alone: no cluster, no model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.storage.store import Listed, Store
+
+#: What ``clean`` can remove, and the prefixes of each.
+STAGES = {
+    "corpus": ("corpus/",),
+    "factors": ("factors/",),
+    "scan": ("queries/", "scan/"),
+    "results": ("results/", "report.html", "stages.json"),
+}
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far a stage is: units done of units planned (None: nothing says how many)."""
+
+    stage: str
+    done: int
+    total: int | None
+    remark: str
+
+
+def status(store: Store, corpus_store: Store) -> list[StageStatus]:
+    """How far each stage of a run is.
+
+    Args:
+        store: the run directory.
+        corpus_store: where its shards are.
+    """
+    found: list[StageStatus] = []
+    manifest = CorpusManifest.read(corpus_store)
+    corpus = Corpus(corpus_store, manifest) if manifest else None
+    if corpus is None:
+        found.append(StageStatus("tokenize", 0, None, "no corpus yet"))
+    else:
+        remark = f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens"
+        n_shards = len(corpus.manifest.shards)
+        found.append(StageStatus("tokenize", n_shards, n_shards, remark))
+    objects = store.list()
+    found += _factors(store, objects)
+    found += _banks(store, objects, corpus)
+    if "results/manifest.json" in objects:
+        results = json.loads(store.read("results/manifest.json"))
+        remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
+        found.append(StageStatus("results", 1, 1, remark))
+    else:
+        found.append(StageStatus("results", 0, 1, "not written yet"))
+    return found
+
+
+def clean(store: Store, stages: list[str]) -> int:
+    """Delete what some stages wrote; returns the number of objects."""
+    return sum(store.delete(prefix.rstrip("/")) for stage in stages for prefix in STAGES[stage])
+
+
+def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
+    fingerprints = sorted({key.split("/")[1] for key in objects if key.startswith("factors/")})
+    found = []
+    for fingerprint in fingerprints:
+        prefix = f"factors/{fingerprint}/"
+        if f"{prefix}manifest.json" in objects:
+            manifest = json.loads(store.read(f"{prefix}manifest.json"))
+            remark = f"{fingerprint[:12]}: fitted on {manifest['n_sequences']:,} sequences"
+            found.append(StageStatus("fit", 1, 1, remark))
+        else:
+            lanes = [
+                sum(key.startswith(f"{prefix}{kind}/") for key in objects)
+                for kind in ("covariance", "moments")
+            ]
+            remark = (
+                f"{fingerprint[:12]}: {lanes[0]} covariance and {lanes[1]} moment lanes committed"
+            )
+            found.append(StageStatus("fit", 0, 1, remark))
+    return found or [StageStatus("fit", 0, 1, "not begun")]
+
+
+def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> list[StageStatus]:
+    found = []
+    for key in sorted(objects):
+        if not (key.startswith("scan/") and key.count("/") == 2 and key.endswith("/manifest.json")):
+            continue
+        manifest: dict[str, Any] = json.loads(store.read(key))
+        fingerprint = key.split("/")[1]
+        splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
+        tokens = {split.digest: split.n_tokens for split in splits}
+        partials = {
+            name.rsplit("/", 1)[1].split(".")[0]: listed
+            for name, listed in objects.items()
+            if name.startswith(f"scan/{fingerprint}/partials/")
+        }
+        done = [digest for digest in partials if digest in tokens]
+        rate = _rate(done, partials, tokens)
+        remark = f"{fingerprint[:12]}: {len(manifest['query_digests'])} queries{rate}"
+        found.append(StageStatus("scan", len(done), len(splits) or None, remark))
+    return found or [StageStatus("scan", 0, None, "not begun")]
+
+
+def _rate(done: list[str], partials: dict[str, Listed], tokens: dict[str, int]) -> str:
+    """Tokens per second between the first partial and the last, where their times are known."""
+    times = sorted(
+        (modified, tokens[digest])
+        for digest in done
+        if (modified := partials[digest].modified) is not None
+    )
+    if len(times) < 2 or times[-1][0] <= times[0][0]:
+        return ""
+    rate = sum(n_tokens for _, n_tokens in times[1:]) / (times[-1][0] - times[0][0])
+    left = sum(tokens.values()) - sum(n_tokens for _, n_tokens in times)
+    return f", {rate:,.0f} tokens/s" + (f", about {left / rate:,.0f} s left" if left > 0 else "")
