@@ -52,7 +52,7 @@ class Fold:
 
 
 def fitting_labels(kind: str, seed: int) -> Labels:
-    """Labels for curvature: ``sampled`` by the model (true Fisher) or the ``data``'s (empirical)."""
+    """Labels for curvature: ``sampled`` (true Fisher) or the ``data``'s own (empirical)."""
 
     def sampled(batch: Batch, logits: Tensor) -> Tensor:
         draws = uniforms(seed, batch.sequence_ids.tolist(), batch.lengths_B.tolist())
@@ -311,43 +311,39 @@ def explain(
         queries_of.setdefault(sequence_id, []).append(query)
     explanations: list[Explanation] = []
     for batch in replica.batches(table, {}, only=set(queries_of)):
-        wanted = sorted(
-            {q for sequence_id in batch.sequence_ids for q in queries_of[int(sequence_id)]}
-        )
-        selected = bank.select(wanted)
         width = batch.tokens_BT.shape[1]
-        tokens_BTQ = torch.zeros(
-            len(batch.sequence_ids), width, len(wanted), dtype=torch.float64, device=replica.device
-        )
-        layers: dict[str, Tensor] = {}
+        wanted = [queries_of[sequence_id] for sequence_id in batch.sequence_ids.tolist()]
+        tokens: list[Tensor | float] = [0.0] * len(wanted)
+        layers: list[dict[str, Tensor]] = [{} for _ in wanted]
 
         def step(
             _batch: Batch,
             name: str,
             inputs: Tensor,
             grads: Tensor,
-            selected: QueryBank = selected,
-            tokens_BTQ: Tensor = tokens_BTQ,
-            layers: dict[str, Tensor] = layers,
+            wanted: list[list[int]] = wanted,
+            tokens: list[Tensor | float] = tokens,
+            layers: list[dict[str, Tensor]] = layers,
+            width: int = width,
         ) -> None:
-            scores = selected.modules[name].token_scores(inputs, grads).double()
-            # A module that is called several times has its calls side by side along the token axis.
-            tokens_BTQ.add_(scores.unflatten(1, (-1, tokens_BTQ.shape[1])).sum(dim=1))
-            layers[name] = scores.sum(dim=1)
+            for row, queries in enumerate(wanted):
+                module = bank.modules[name].select(queries)
+                scores_TQ = module.token_scores(inputs[row : row + 1], grads[row : row + 1])[0]
+                # The calls of a module that is called several times stand side by side.
+                scores_TQ = scores_TQ.double().unflatten(0, (-1, width)).sum(dim=0)
+                tokens[row] = tokens[row] + scores_TQ
+                layers[row][name] = scores_TQ.sum(dim=0)
 
         replica.run(batch, own_labels, step, {})
-        lengths = batch.lengths_B.tolist()
-        for row, sequence_id in enumerate(batch.sequence_ids.tolist()):
-            for query in queries_of[sequence_id]:
-                column = wanted.index(query)
-                explanations.append(
-                    Explanation(
-                        query,
-                        sequence_id,
-                        tokens_BTQ[row, : lengths[row], column].cpu().numpy(),
-                        {n: float(layers[n][row, column]) for n in replica.modules if n in layers},
-                    )
-                )
+        for row, (sequence_id, length) in enumerate(
+            zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
+        ):
+            scores_TQ = torch.as_tensor(tokens[row])[:length].cpu().numpy()
+            for column, query in enumerate(wanted[row]):
+                by_layer = {
+                    n: float(layers[row][n][column]) for n in replica.modules if n in layers[row]
+                }
+                explanations.append(Explanation(query, sequence_id, scores_TQ[:, column], by_layer))
     return explanations
 
 

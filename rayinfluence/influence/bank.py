@@ -44,7 +44,8 @@ class LowRankQueries:
         right_BTK = inputs_BTI.to(dtype) @ self.right_JQR[:d_in].flatten(1)
         if self.right_JQR.shape[0] > d_in:
             right_BTK += self.right_JQR[d_in].flatten()
-        return left_BTK.mul_(right_BTK).unflatten(-1, (n_queries, rank)).sum(dim=-1)
+        products_BTQR: Tensor = left_BTK.mul_(right_BTK).unflatten(-1, (n_queries, rank))
+        return products_BTQR.sum(dim=-1)
 
     def dense_tile(self, start: int, end: int) -> Tensor:
         """Rows ``start:end`` of every P_q [Q, end - start, J]."""
@@ -137,13 +138,6 @@ class QueryBank:
             elif part == "left":
                 modules[name] = LowRankQueries(tensor, tensors[f"{name}/right"])
         return cls(query_digests, modules)
-
-    def select(self, queries: Sequence[int]) -> QueryBank:
-        """A bank of some of the queries, by their places."""
-        return QueryBank(
-            [self.query_digests[query] for query in queries],
-            {name: module.select(queries) for name, module in self.modules.items()},
-        )
 
 
 def stack_queries(queries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,0 +1,34 @@
+# Each verb makes .venv by itself. `make demo` and `make test` are all that a newcomer needs.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread per process: two busy processes with several threads each thrash on two cores.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test check fmt clean
+
+demo: .venv/ready
+	$(BIN)/rayinfluence demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+fmt: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+
+# torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'rayinfluence needs Python 3.11 or newer; set PYTHON=...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,check]'
+	touch $@

@@ -1,0 +1,173 @@
+"""The demo: the whole of rayinfluence at its smallest, checking itself on facts that it planted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.dataflow.run import Run
+from rayinfluence.demo.corpus import DemoCorpus, DemoQuery, write_corpus
+from rayinfluence.demo.tiny_lm import ensure_model
+from rayinfluence.evaluation.tracing import completion_log_probability, mean_recall
+from rayinfluence.methods.lexical import BM25
+from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
+
+K = 10
+#: Survivors kept per query and side; the report needs no more.
+_TOP = 20
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall@10 of one method, for queries in trained and held-out words (None: none known)."""
+
+    method: str
+    trained: float | None
+    held_out: float | None
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo found.
+
+    ``known_*`` count the queries whose fact the model knows: it gives the right object a higher
+    probability than another fact's object. Recall is over those alone.
+    """
+
+    store: Store
+    results: dict[str, Results]
+    recalls: tuple[Recall, ...]
+    known_trained: int
+    known_held_out: int
+    n_facts: int
+
+    def print(self, console: Console) -> None:
+        """Print the table of recalls."""
+        table = Table(
+            "method",
+            f"asked in trained words ({self.known_trained} of {self.n_facts} facts known)",
+            f"in held-out words ({self.known_held_out} known)",
+            title=f"recall@{K} of the planted documents",
+        )
+        for recall in self.recalls:
+            table.add_row(recall.method, _share(recall.trained), _share(recall.held_out))
+        console.print(table)
+
+
+def run_demo(folder: Path, runner: str = "ray", seed: int = 0) -> DemoOutcome:
+    """Write the corpus, train the model (or find it trained), trace the facts, check the answers.
+
+    Args:
+        folder: holds everything; a second run reuses what it finds there.
+        runner: ``ray`` or ``inline``.
+        seed: of facts, model and fit.
+    """
+    corpus = write_corpus(folder / "data", seed)
+    texts = [document.text for document in corpus.documents]
+    ensure_model(folder / "model", texts, seed)
+    with Run(demo_config(folder, corpus, runner, seed)) as run:
+        results = run.all()
+        known = _known(run, corpus)
+        bm25 = _bm25(run, corpus)
+    ranked = {
+        method: {query.query_id: _documents(found, query) for query in corpus.queries}
+        for method, found in results.items()
+    } | {"bm25": bm25}
+    planted = corpus.planted()
+    recalls = tuple(
+        Recall(method, *(_recall(found, known[side], planted) for side in (False, True)))
+        for method, found in ranked.items()
+    )
+    return DemoOutcome(
+        run.store,
+        results,
+        recalls,
+        len(known[False]),
+        len(known[True]),
+        len(corpus.queries) // 2,
+    )
+
+
+def demo_config(folder: Path, corpus: DemoCorpus, runner: str, seed: int) -> RunConfig:
+    """The run's configuration."""
+    return RunConfig.parse(
+        {
+            "run": str(folder / "run"),
+            "model": str(folder / "model"),
+            "queries": str(corpus.queries_path),
+            "seed": seed,
+            "device": "cpu",
+            "corpus": {"documents": [str(corpus.documents_path)], "row_group_tokens": 2**13},
+            "scan": {
+                "methods": ["ekfac", "gradient_product"],
+                "top": _TOP,
+                "split_tokens": 2**15,
+            },
+            "runner": {"name": runner},
+        },
+        "demo",
+    )
+
+
+def _known(run: Run, corpus: DemoCorpus) -> dict[bool, list[DemoQuery]]:
+    """The queries, by whether their words were held out, whose fact the model knows."""
+    known: dict[bool, list[DemoQuery]] = {False: [], True: []}
+    objects = {fact.fact_id: fact for fact in corpus.facts}
+    for query in corpus.queries:
+        fact = objects[query.fact_id]
+        others = [f for f in corpus.facts if f.relation == fact.relation]
+        other = others[(others.index(fact) + 1) % len(others)]
+        right, wrong = (
+            completion_log_probability(run.replica, encoded)
+            for encoded in encode_queries(
+                [
+                    Query(query.query_id, query.prompt, query.completion),
+                    Query(query.query_id, query.prompt, other.completion),
+                ],
+                run.tokenizer,
+                run.replica.context,
+            )
+        )
+        if right > wrong:
+            known[query.held_out].append(query)
+    return known
+
+
+def _bm25(run: Run, corpus: DemoCorpus) -> dict[str, list[str]]:
+    documents = corpus.documents
+    index = BM25(range(len(documents)), [document.text for document in documents])
+    return {
+        query.query_id: [
+            documents[place].document_id for place in index.top(query.prompt + query.completion, K)
+        ]
+        for query in corpus.queries
+    }
+
+
+def _documents(results: Results, query: DemoQuery) -> list[str]:
+    return [survivor.document_id for survivor in results.proponents(query.query_id)[:K]]
+
+
+def _recall(
+    ranked: Mapping[str, Sequence[str]],
+    queries: Sequence[DemoQuery],
+    planted: Mapping[str, frozenset[str]],
+) -> float | None:
+    if not queries:
+        return None
+    return mean_recall(
+        {query.query_id: ranked[query.query_id] for query in queries},
+        {query.query_id: planted[query.fact_id] for query in queries},
+        K,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "no fact known" if value is None else f"{value:.2f}"

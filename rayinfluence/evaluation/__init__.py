@@ -1,0 +1,1 @@
+"""How good is an attribution? Fact tracing against known answers."""
