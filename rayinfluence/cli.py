@@ -5,6 +5,7 @@ Exit codes are in rayinfluence/errors.py and in the README.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -39,16 +40,23 @@ RunnerName = Annotated[
 ]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
     try:
-        app(standalone_mode=True)
+        app(arguments)
     except RayInfluenceError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; run the same command again to go on.")
         sys.exit(130)
+
+
+def job(stage: str) -> None:
+    """What the scripts in jobs/ do: one stage, with the configuration given as ``--config``."""
+    parser = argparse.ArgumentParser(description=f"rayinfluence {stage}, as a Ray job")
+    parser.add_argument("--config", required=True, help="the run's YAML file")
+    main([stage, parser.parse_args().config])
 
 
 @app.command()

@@ -7,12 +7,13 @@ Unknown keys are refused with a suggestion. Relative paths are relative to the w
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rayinfluence.errors import ConfigError
 
@@ -22,7 +23,9 @@ Method = Literal["ekfac", "kfac", "gradient_product"]
 class Section(BaseModel):
     """A part of the configuration; keys it does not know are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class CorpusConfig(Section):
@@ -74,7 +77,7 @@ class ScanConfig(Section):
 
     methods: list[Method] = Field(default=["ekfac"], min_length=1)
     """Attribution methods scored in the same pass over the corpus."""
-    rank: int | Literal["dense"] = 32
+    rank: Annotated[int, Field(ge=1)] | Literal["dense"] = 32
     """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
     damping_scale: float = Field(default=0.1, gt=0)
     """lambda = damping_scale * mean(Lambda), for each module by itself."""
@@ -88,6 +91,13 @@ class ScanConfig(Section):
     2^21 on a CUDA device and 2^17 on a CPU when not given."""
     group_by: list[str] = ["source"]
     """Metadata keys; scores of all sequences are summed for each of their values."""
+
+    @field_validator("methods", "group_by")
+    @classmethod
+    def _once(cls, values: list[str]) -> list[str]:
+        if repeated := [value for value, count in Counter(values).items() if count > 1]:
+            raise ValueError(f"{repeated[0]!r} is listed twice.")
+        return values
 
 
 class RunnerConfig(Section):
@@ -110,6 +120,7 @@ class StorageConfig(Section):
     endpoint_url: str | None = None
     """Of an S3-compatible server; None is AWS."""
     region: str | None = None
+    """Of the buckets; None is the environment's."""
     path_style: bool = False
     """Buckets in the path instead of in the host name."""
 
@@ -129,9 +140,9 @@ class StorageConfig(Section):
 class RunConfig(Section):
     """A whole run: which model, which corpus, which questions, where."""
 
-    run: str
+    run: str = Field(min_length=1)
     """The run directory, local or s3://: everything the run writes is in it."""
-    model: str
+    model: str = Field(min_length=1)
     """A local folder as ``save_pretrained`` writes it: config.json, safetensors, tokenizer."""
     queries: str | None = None
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
@@ -143,26 +154,38 @@ class RunConfig(Section):
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
     """Of weights and activations; auto is bfloat16 on a CUDA device and float32 on a CPU."""
     attention: Literal["sdpa", "eager"] = "sdpa"
+    """How transformers computes attention; eager works with every model."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a batch, padding included; less needs less memory.
 
     Decided by the device when not given.
     """
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of sampled labels and of the sketches that find low ranks."""
     trust_remote_code: bool = False
     """Let the model's folder bring Python code and run it. Off unless you know its author."""
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
+    """Documents and shards."""
     fit: FitConfig = Field(default_factory=FitConfig)
+    """Curvature."""
     scan: ScanConfig = Field(default_factory=ScanConfig)
+    """Methods, ranks, damping, how many survivors."""
     runner: RunnerConfig = Field(default_factory=RunnerConfig)
+    """Where the work runs."""
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    """How object storage is reached."""
 
     @model_validator(mode="before")
     @classmethod
     def _suggest(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            _refuse_unknown(cls, values, "")
-        return values
+        if not isinstance(values, dict):
+            return values
+        _refuse_unknown(cls, values, "")
+        # In YAML, a section all of whose keys are commented out is null.
+        sections = ("corpus", "fit", "scan", "runner", "storage")
+        return {
+            key: {} if value is None and key in sections else value for key, value in values.items()
+        }
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import io
@@ -15,7 +16,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayinfluence.errors import CorpusError
+from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.digest import DIGEST_CHARACTERS
 from rayinfluence.storage.store import Store
 
@@ -49,18 +50,16 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     """
     found: list[Store] = []
     for pattern in patterns:
-        if "://" in pattern:
-            filesystem, path = fsspec.core.url_to_fs(pattern, **options(pattern))
-            protocol = pattern.split("://", 1)[0]
-            if filesystem.isdir(path):
-                names = [n for n in sorted(filesystem.find(path)) if _readable(n)]
-            else:
-                names = sorted(filesystem.glob(path))
-            files = [f"{protocol}://{name}" for name in names]
-        elif Path(pattern).is_dir():
-            files = [str(p) for p in sorted(Path(pattern).rglob("*")) if _readable(p.name)]
+        path = Path(pattern.removeprefix("file://")).expanduser()
+        if "://" in pattern.removeprefix("file://"):
+            files = _remote_files(pattern, options(pattern))
+        elif path.is_dir():
+            files = [str(p) for p in sorted(path.rglob("*")) if _readable(p.name) and p.is_file()]
+        elif path.is_file():
+            files = [str(path)]  # even where its name would be a glob
         else:
-            files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
+            files = [match for match in matches if Path(match).is_file()]
         if not files:
             raise CorpusError(
                 f"corpus.documents: {pattern} names no file; give a .jsonl or .parquet file, a "
@@ -68,7 +67,8 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
                 "of them, or a glob."
             )
         found += [Store(file, options(file)) for file in files]
-    return found
+    # Patterns may overlap: a file is read once.
+    return list({file.url: file for file in found}.values())
 
 
 def file_digest(file: Store) -> str:
@@ -115,7 +115,7 @@ def read_documents(
 
 
 def _jsonl_rows(file: Store) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with file.open("") as raw:
+    with file.open("") as raw, _to_the_end(file):
         codec = _CODECS.get(file.url.rsplit(".", 1)[-1])
         stream = io.BufferedReader(pa.CompressedInputStream(raw, codec)) if codec else raw
         for number, line in enumerate(stream, start=1):
@@ -123,18 +123,17 @@ def _jsonl_rows(file: Store) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+                if b"\\u" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            except (ValueError, RecursionError) as error:
                 yield number, f"not JSON: {error}"
                 continue
             yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 def _parquet_rows(file: Store, text_column: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with file.open("") as stream:
-        try:
-            parquet = pq.ParquetFile(stream)
-        except pa.ArrowInvalid as error:
-            raise CorpusError(f"{file.url} is not a Parquet file: {error}") from error
+    with file.open("") as stream, _to_the_end(file):
+        parquet = pq.ParquetFile(stream)
         if text_column not in parquet.schema_arrow.names:
             raise CorpusError(
                 f"{file.url} has no column {text_column!r}; it has "
@@ -145,6 +144,34 @@ def _parquet_rows(file: Store, text_column: str) -> Iterator[tuple[int, dict[str
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+
+
+@contextlib.contextmanager
+def _to_the_end(file: Store) -> Iterator[None]:
+    """A file that is cut short or garbled is an error of ours."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
+            "its name says. Copy it again."
+        ) from error
+
+
+def _remote_files(pattern: str, options: Mapping[str, Any]) -> list[str]:
+    protocol = pattern.split("://", 1)[0]
+    try:
+        filesystem, path = fsspec.core.url_to_fs(pattern, **options)
+        if filesystem.isdir(path):
+            names = [name for name in sorted(filesystem.find(path)) if _readable(name)]
+        else:
+            names = sorted(filesystem.glob(path))
+    except Exception as error:  # botocore's, aiohttp's and fsspec's share no base
+        raise StorageError(
+            f"corpus.documents: {pattern} cannot be listed: {type(error).__name__}: {error}. "
+            "Check the address and the credentials."
+        ) from error
+    return [f"{protocol}://{name}" for name in names]
 
 
 def _readable(name: str) -> bool:

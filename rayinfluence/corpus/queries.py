@@ -6,6 +6,7 @@ Read from JSONL and checked before anything runs.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,13 +52,15 @@ def read_queries(file: Store) -> list[Query]:
     """
     queries: list[Query] = []
     lines_of: dict[str, int] = {}
-    for number, line in enumerate(file.read("").decode("utf-8").splitlines(), start=1):
+    # Not splitlines(): a JSON string may hold a line separator of Unicode.
+    for number, line in enumerate(file.read("").removeprefix(BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         place = f"{file.url}:{number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = json.loads(line.decode(), parse_constant=_refuse_constant)
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (ValueError, RecursionError) as error:
             raise QueryError(f"{place} is not JSON: {error}") from error
         query = _query(row, place)
         if query.query_id in lines_of:
@@ -70,6 +73,10 @@ def read_queries(file: Store) -> list[Query]:
     if not queries:
         raise QueryError(f"{file.url} holds no query; write one JSON object a line.")
     return queries
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _query(row: Any, place: str) -> Query:

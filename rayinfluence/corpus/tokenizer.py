@@ -27,6 +27,13 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             "name its "
             "folder under `tokenizer`."
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Where there is a config.json and no tokenizer, transformers makes an empty one.
+        raise ModelError(
+            f"tokenizer: the one of {path} knows no token but special ones, so its files "
+            "(tokenizer.json) are missing. Save it beside the model, or name its folder under "
+            "`tokenizer`."
+        )
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(
             f"tokenizer: the one of {path} has no fast version (tokenizer.json), so it gives no "

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest
-from rayinfluence.storage.store import Listed, Store
+from rayinfluence.storage.store import Listed, Store, read_json
 
 #: What ``clean`` can remove, and the prefixes of each.
 STAGES = {
@@ -48,7 +46,7 @@ def status(store: Store, corpus_store: Store) -> list[StageStatus]:
     found += _factors(store, objects)
     found += _banks(store, objects, corpus)
     if "results/manifest.json" in objects:
-        results = json.loads(store.read("results/manifest.json"))
+        results = read_json(store, "results/manifest.json")
         remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
         found.append(StageStatus("results", 1, 1, remark))
     else:
@@ -67,7 +65,7 @@ def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
     for fingerprint in fingerprints:
         prefix = f"factors/{fingerprint}/"
         if f"{prefix}manifest.json" in objects:
-            manifest = json.loads(store.read(f"{prefix}manifest.json"))
+            manifest = read_json(store, f"{prefix}manifest.json")
             remark = f"{fingerprint[:12]}: fitted on {manifest['n_sequences']:,} sequences"
             found.append(StageStatus("fit", 1, 1, remark))
         else:
@@ -87,7 +85,7 @@ def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> l
     for key in sorted(objects):
         if not (key.startswith("scan/") and key.count("/") == 2 and key.endswith("/manifest.json")):
             continue
-        manifest: dict[str, Any] = json.loads(store.read(key))
+        manifest = read_json(store, key)
         fingerprint = key.split("/")[1]
         splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
         tokens = {split.digest: split.n_tokens for split in splits}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +73,9 @@ def run_demo(folder: Path, runner: str = "ray", seed: int = 0) -> DemoOutcome:
     corpus = write_corpus(folder / "data", seed)
     texts = [document.text for document in corpus.documents]
     ensure_model(folder / "model", texts, seed)
-    with Run(demo_config(folder, corpus, runner, seed)) as run:
+    config = demo_config(folder, corpus, runner, seed)
+    _write_job_config(folder, config)
+    with Run(config) as run:
         results = run.all()
         known = _known(run, corpus)
         bm25 = _bm25(run, corpus)
@@ -99,12 +102,15 @@ def demo_config(folder: Path, corpus: DemoCorpus, runner: str, seed: int) -> Run
     """The run's configuration."""
     return RunConfig.parse(
         {
-            "run": str(folder / "run"),
-            "model": str(folder / "model"),
-            "queries": str(corpus.queries_path),
+            "run": str(folder.absolute() / "run"),
+            "model": str(folder.absolute() / "model"),
+            "queries": str(corpus.queries_path.absolute()),
             "seed": seed,
             "device": "cpu",
-            "corpus": {"documents": [str(corpus.documents_path)], "row_group_tokens": 2**13},
+            "corpus": {
+                "documents": [str(corpus.documents_path.absolute())],
+                "row_group_tokens": 2**13,
+            },
             "scan": {
                 "methods": ["ekfac", "gradient_product"],
                 "top": _TOP,
@@ -114,6 +120,15 @@ def demo_config(folder: Path, corpus: DemoCorpus, runner: str, seed: int) -> Run
         },
         "demo",
     )
+
+
+def _write_job_config(folder: Path, config: RunConfig) -> None:
+    """The same questions to the same corpus in another run directory, to submit as a job."""
+    values = config.model_dump(exclude_unset=True)
+    values["run"] = str(folder.absolute() / "job")
+    values["runner"] = {"name": "ray"}
+    text = yaml.safe_dump(values, sort_keys=False)
+    (folder / "job.yaml").write_text(text, encoding="utf-8")
 
 
 def _known(run: Run, corpus: DemoCorpus) -> dict[bool, list[DemoQuery]]:

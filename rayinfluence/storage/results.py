@@ -9,7 +9,6 @@ manifest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from rayinfluence.errors import StorageError
-from rayinfluence.storage.store import Store, read_table
+from rayinfluence.storage.store import Store, read_json, read_table
 
 Direction = Literal["proponent", "opponent"]
 METADATA_PREFIX = "metadata."
@@ -143,7 +142,7 @@ class Results:
                 f"{store.url} has no results: run `rayinfluence run` on its config, or look at "
                 f"`rayinfluence status {store.url}`."
             )
-        manifest = json.loads(store.read("results/manifest.json"))
+        manifest = read_json(store, "results/manifest.json")
         methods = list(manifest["methods"])
         method = method or methods[0]
         if method not in methods:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +21,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayinfluence.errors import StorageError
+from rayinfluence.errors import DamagedError, StorageError
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Store:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if "://" not in self.url:
-            object.__setattr__(self, "url", str(Path(self.url).expanduser().absolute()))
+        url = self.url.removeprefix("file://")
+        if "://" not in url:
+            object.__setattr__(self, "url", str(Path(url).expanduser().absolute()))
         else:
             object.__setattr__(self, "url", self.url.rstrip("/"))
 
@@ -75,11 +77,17 @@ class Store:
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        """An object as a seekable binary file."""
+        """An object as a seekable binary file.
+
+        Raises:
+            StorageError: it is missing, or reading it fails in the middle.
+        """
         with self._errors("read", key):
             file = self._filesystem.open(self._path(key), "rb")
         try:
             yield cast(BinaryIO, file)
+        except OSError as error:
+            raise self._failed("read", key, error) from error
         finally:
             file.close()
 
@@ -147,16 +155,20 @@ class Store:
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise StorageError(f"{self.url}/{key} does not exist.") from error
         except StorageError:
             raise
         except Exception as error:
             # botocore's exceptions share no base with OSError, and reach us unwrapped.
-            raise StorageError(
-                f"cannot {verb} {self.url}/{key}: {type(error).__name__}: {error}. "
-                "Check the address, the credentials and the free space."
-            ) from error
+            raise self._failed(verb, key, error) from error
+
+    def _failed(self, verb: str, key: str, error: Exception) -> StorageError:
+        place = f"{self.url}/{key}" if key else self.url
+        if isinstance(error, FileNotFoundError) and verb != "write":
+            return StorageError(f"{place} does not exist.")
+        return StorageError(
+            f"cannot {verb} {place}: {type(error).__name__}: {error}. "
+            "Check the address, the credentials and the free space."
+        )
 
 
 def write_table(store: Store, key: str, table: pa.Table, row_group_size: int | None = None) -> None:
@@ -176,21 +188,42 @@ def read_table(store: Store, key: str) -> pa.Table:
     """
     try:
         return pq.read_table(pa.BufferReader(store.read(key)))
-    except pa.ArrowInvalid as error:
-        raise StorageError(f"{store.url}/{key} is not a Parquet file: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"{store.url}/{key} is damaged or not Parquet: {error}. Delete it and run again."
+        ) from error
+
+
+def read_json(store: Store, key: str) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        DamagedError: it is not a JSON object.
+        StorageError: it is missing or cannot be read.
+    """
+    try:
+        value = json.loads(store.read(key))
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"{store.url}/{key} is damaged: {error}. Delete it and run again."
+        ) from error
+    return value
 
 
 def _write_local(path: Path, body: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    # Not tempfile, whose files nobody but their owner may read.
+    temporary = path.parent / f".{uuid.uuid4().hex}.part"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -4,13 +4,14 @@ The safetensors format, with a checksum per tensor and a JSON header.
 
 Everything that a stage commits (accumulators, eigenbases, query factors, partials) is such an
 object. The ``__metadata__`` of the file has one key, ``rayinfluence``: a JSON string {"body": ...,
-"digest": digest of body} whose body is {"header": the writer's JSON, "tensors": {name: digest of
-its bytes}}. A single tensor can be read, and checked, without reading the rest.
+"digest": digest of body} whose body is {"header": the writer's JSON, "tensors": {name: [dtype,
+shape, digest of its bytes]}}. A single tensor can be read, and checked, without reading the rest.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _KEY = "rayinfluence"
 
 
@@ -51,7 +53,10 @@ def write_tensors(
     body = canonical_json(
         {
             "header": header,
-            "tensors": {name: digest_bytes(tensor_bytes(t)) for name, t in local.items()},
+            "tensors": {
+                name: [_NAMES[t.dtype], list(t.shape), digest_bytes(tensor_bytes(t))]
+                for name, t in local.items()
+            },
         }
     )
     metadata = canonical_json({"body": body, "digest": digest_bytes(body.encode())})
@@ -73,7 +78,7 @@ def read_tensors(
         StorageError: it is missing or cannot be read.
     """
     layout = _Layout(store, key)
-    wanted = list(layout.entries) if names is None else list(names)
+    wanted = list(layout.ranges) if names is None else list(names)
     if names is None:
         whole = store.read(key)
         parts = {name: whole[slice(*layout.range(name))] for name in wanted}
@@ -85,6 +90,10 @@ def read_tensors(
     return {name: layout.tensor(name, part) for name, part in parts.items()}, layout.header
 
 
+def _n_bytes(dtype: str, shape: list[int]) -> int:
+    return math.prod(shape) * _DTYPES[dtype].itemsize
+
+
 class _Layout:
     """Where each tensor lies in one object, from its head."""
 
@@ -94,33 +103,39 @@ class _Layout:
             length = int.from_bytes(store.read_range(key, 0, 8), "little")
             if length > 1 << 28:
                 raise ValueError("header length is implausible")
-            self.entries = json.loads(store.read_range(key, 8, length))
-            metadata = json.loads(self.entries.pop("__metadata__")[_KEY])
+            entries = json.loads(store.read_range(key, 8, length))
+            metadata = json.loads(entries.pop("__metadata__")[_KEY])
             if digest_bytes(metadata["body"].encode()) != metadata["digest"]:
                 raise ValueError("the header's checksum does not match")
             body = json.loads(metadata["body"])
             self.header: dict[str, Any] = body["header"]
-            self.digests: dict[str, str] = body["tensors"]
-            if set(self.digests) != set(self.entries):
+            self.tensors: dict[str, tuple[str, list[int], str]] = body["tensors"]
+            written = {name: [dtype, shape] for name, (dtype, shape, _) in self.tensors.items()}
+            if written != {name: [e["dtype"], e["shape"]] for name, e in entries.items()}:
                 raise ValueError("the tensors are not those that were written")
-        except (ValueError, KeyError, TypeError) as error:
+            # Where a tensor starts needs no checksum: other bytes have another digest.
+            self.ranges: dict[str, tuple[int, int]] = {}
+            for name, entry in entries.items():
+                start, end = entry["data_offsets"]
+                dtype, shape, _ = self.tensors[name]
+                if not 0 <= start < 1 << 62 or end - start != _n_bytes(dtype, shape):
+                    raise ValueError(f"tensor {name!r} lies in an impossible place")
+                self.ranges[name] = 8 + length + start, 8 + length + end
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(str(error)) from error
-        self.offset = 8 + length
 
     def range(self, name: str) -> tuple[int, int]:
-        if name not in self.entries:
+        if name not in self.ranges:
             raise self._damaged(f"it has no tensor {name!r}")
-        start, end = self.entries[name]["data_offsets"]
-        return self.offset + start, self.offset + end
+        return self.ranges[name]
 
     def tensor(self, name: str, part: bytes) -> Tensor:
-        if digest_bytes(part) != self.digests[name]:
+        dtype, shape, written = self.tensors[name]
+        if digest_bytes(part) != written:
             raise self._damaged(f"the checksum of tensor {name!r} does not match")
-        entry = self.entries[name]
-        dtype = _DTYPES[entry["dtype"]]
         if not part:
-            return torch.empty(entry["shape"], dtype=dtype)
-        return torch.frombuffer(bytearray(part), dtype=dtype).reshape(entry["shape"]).clone()
+            return torch.empty(shape, dtype=_DTYPES[dtype])
+        return torch.frombuffer(bytearray(part), dtype=_DTYPES[dtype]).reshape(shape).clone()
 
     def _damaged(self, why: str) -> DamagedError:
         return DamagedError(

@@ -1,0 +1,6 @@
+"""Documents -> sequences in shards: ``ray job submit ... -- python jobs/tokenize.py --config CONFIG``."""
+
+from rayinfluence.cli import job
+
+if __name__ == "__main__":
+    job("tokenize")

@@ -1,0 +1,37 @@
+"""Cases are data: a new model is one entry here, and every numeric test runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
+from rayinfluence.testing.models import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in float64, and which of its modules are tracked."""
+
+    name: str
+    model: Callable[[], nn.Module]
+    patterns: tuple[str, ...]
+
+
+CASES = [
+    Case("gpt2", tiny_gpt2, ("*",)),  # Conv1D, biases, tied output embedding
+    Case("llama", tiny_llama, ("*proj",)),  # grouped queries, SwiGLU, no biases
+    Case("mlp", tiny_mlp, ("*",)),  # Linear with and without bias, one of them called twice
+]
+
+#: Of the sequences that the tests share; none a multiple of another, and two alike.
+LENGTHS = (9, 2, 5, 5, 7, 3, 6)
+
+
+def token_sequences(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> list[np.ndarray]:
+    """Sequences of random tokens."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, VOCABULARY, length) for length in lengths]

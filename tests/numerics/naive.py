@@ -1,0 +1,154 @@
+"""References: autograd with weight gradients, one sequence at a time, and explicit loops.
+
+Nothing here comes from the engine. A gradient of a module is [O, J], the bias in the last column;
+vec() is row-major, so vec(B V C^T) = kron(B, C) vec(V).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Labels = Sequence[Sequence[int]]
+
+
+def trainable(model: nn.Module) -> nn.Module:
+    """A copy with weight gradients enabled."""
+    twin = copy.deepcopy(model)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(True)
+    return twin
+
+
+def logits(model: nn.Module, tokens: Sequence[int]) -> Tensor:
+    """[T, V] of one sequence, without padding."""
+    output = model(torch.as_tensor(np.asarray(tokens))[None])
+    return (output.logits if hasattr(output, "logits") else output)[0]
+
+
+def log_probability(
+    model: nn.Module, tokens: Sequence[int], labels: Sequence[int] | None = None, first: int = 1
+) -> Tensor:
+    """Sum of log p(label of target t) over targets t >= first; the labels are its own tokens."""
+    labels = tokens[1:] if labels is None else labels
+    log_p = torch.log_softmax(logits(model, tokens), dim=-1)
+    return torch.stack([log_p[t - 1, labels[t - 1]] for t in range(first, len(tokens))]).sum()
+
+
+def joined(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """[..., O, J] from something shaped as the module's weight and as its bias."""
+    matrix = weight if isinstance(module, nn.Linear) else weight.transpose(-1, -2)
+    return matrix if bias is None else torch.cat([matrix, bias[..., None]], dim=-1)
+
+
+def gradients(
+    model: nn.Module, names: Sequence[str], scalar: Tensor, seeds: Tensor | None = None
+) -> dict[str, Tensor]:
+    """d scalar / d weight of every module [O, J]; of a vector, with seeds [K, N]: [K, O, J]."""
+    modules = {name: model.get_submodule(name) for name in names}
+    parts = [part for m in modules.values() for part in (m.weight, m.bias) if part is not None]
+    found = iter(torch.autograd.grad(scalar, parts, seeds, is_grads_batched=seeds is not None))
+    return {
+        name: joined(module, next(found), next(found) if module.bias is not None else None)
+        for name, module in modules.items()
+    }
+
+
+def sequence_gradients(
+    model: nn.Module, names: Sequence[str], sequences: Sequence, labels: Labels | None = None
+) -> list[dict[str, Tensor]]:
+    """D of each sequence by module."""
+    twin = trainable(model)
+    return [
+        gradients(twin, names, log_probability(twin, tokens, labels and labels[index]))
+        for index, tokens in enumerate(sequences)
+    ]
+
+
+def sampled_labels(model: nn.Module, sequences: Sequence, ids: Sequence[int], seed: int) -> Labels:
+    """A label for each target by walking along the cumulative distribution."""
+    labels = []
+    for sequence_id, tokens in zip(ids, sequences, strict=True):
+        probabilities = torch.softmax(logits(model, tokens).detach(), dim=-1)
+        stream = np.random.Generator(np.random.Philox(key=[seed, sequence_id]))
+        row = []
+        for position in range(len(tokens) - 1):
+            draw, label, cumulative = stream.random(), 0, float(probabilities[position, 0])
+            while draw >= cumulative:
+                label += 1
+                cumulative += float(probabilities[position, label])
+            row.append(label)
+        labels.append(row)
+    return labels
+
+
+def covariances(
+    model: nn.Module, names: Sequence[str], sequences: Sequence, labels: Labels
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A and S of each module: a loop over sequences, calls and tokens, divided by the tokens."""
+    twin = trainable(model)
+    calls: list[tuple[str, Tensor, Tensor]] = []
+
+    def note(name: str, inputs: Tensor, output: Tensor) -> None:
+        output.retain_grad()
+        calls.append((name, inputs.detach(), output))
+
+    for name in names:
+        twin.get_submodule(name).register_forward_hook(
+            lambda _module, args, output, name=name: note(name, args[0], output)
+        )
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    for tokens, row in zip(sequences, labels, strict=True):
+        calls.clear()
+        log_probability(twin, tokens, row).backward()
+        for name, inputs, output in calls:
+            for a, g in zip(inputs[0], output.grad[0], strict=True):
+                if twin.get_submodule(name).bias is not None:
+                    a = torch.cat([a, a.new_ones(1)])
+                A, S = sums.get(name, (0.0, 0.0))
+                sums[name] = (A + torch.outer(a, a), S + torch.outer(g, g))
+    n_tokens = sum(len(tokens) for tokens in sequences)
+    return {name: (A / n_tokens, S / n_tokens) for name, (A, S) in sums.items()}
+
+
+def moments(
+    per_sequence: Sequence[Mapping[str, Tensor]], bases: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """Lambda of each module: the mean over sequences of (Q_S^T D Q_A)^2; bases are (Q_A, Q_S)."""
+    return {
+        name: sum((Q_S.T @ D[name] @ Q_A) ** 2 for D in per_sequence) / len(per_sequence)
+        for name, (Q_A, Q_S) in bases.items()
+    }
+
+
+def fisher(model: nn.Module, names: Sequence[str], sequences: Sequence) -> dict[str, Tensor]:
+    """The Fisher [OJ, OJ] of each module: all labels of all targets, by their probability.
+
+    Labels of different targets are independent given the tokens and their scores have mean zero,
+    so the Fisher of a sequence is the sum over its targets.
+    """
+    twin = trainable(model)
+    total: dict[str, Tensor] = {}
+    for tokens in sequences:
+        log_p = torch.log_softmax(logits(twin, tokens)[:-1], dim=-1).flatten()
+        jacobian = gradients(twin, names, log_p, torch.eye(len(log_p), dtype=log_p.dtype))
+        for name, rows in jacobian.items():
+            rows = rows.flatten(1)
+            part = rows.T @ (log_p.detach().exp()[:, None] * rows) / len(sequences)
+            total[name] = total.get(name, 0.0) + part
+    return total
+
+
+def dense_operator(Q_A: Tensor, Q_S: Tensor, moments_OJ: Tensor, damping: float) -> Tensor:
+    """(Q_S kron Q_A) diag(Lambda + lambda) (Q_S kron Q_A)^T [OJ, OJ]."""
+    Q = torch.kron(Q_S, Q_A)
+    return Q @ torch.diag(moments_OJ.flatten() + damping) @ Q.T
+
+
+def solve(matrix: Tensor, gradient_OJ: Tensor) -> Tensor:
+    """matrix^-1 vec(V), back in the shape of V."""
+    return torch.linalg.solve(matrix, gradient_OJ.flatten()).reshape(gradient_OJ.shape)

@@ -1,0 +1,143 @@
+"""The operator against the dense matrix that it stands for."""
+
+from __future__ import annotations
+
+import naive
+import pytest
+import torch
+from compare import assert_same
+from harness import SEED, Fitted
+from torch import Tensor
+
+from rayinfluence.curvature.eigen import eigenbasis
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
+from rayinfluence.errors import ConfigError, NumericsError
+from rayinfluence.methods.preconditioner import preconditioner
+
+#: Keyword arguments, and the lambda that they mean given Lambda.
+DAMPINGS = [
+    ({"damping_scale": 0.1, "damping": None}, lambda moments: 0.1 * moments.mean()),
+    ({"damping_scale": 0.7, "damping": None}, lambda moments: 0.7 * moments.mean()),
+    ({"damping_scale": 0.1, "damping": 0.003}, lambda moments: 0.003),
+]
+damped = pytest.mark.parametrize(
+    ("damping", "value"), DAMPINGS, ids=["scale 0.1", "scale 0.7", "absolute"]
+)
+
+
+def gradient(module: ModuleFactors, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(module.moments.shape, generator=generator, dtype=torch.float64)
+
+
+def operator_of(fitted: Fitted, method: str, damping: dict):
+    return preconditioner(
+        method,
+        fitted.factors.tensors(),
+        n_tokens=fitted.factors.n_tokens,
+        n_sequences=fitted.factors.n_sequences,
+        **damping,
+    )
+
+
+@damped
+def test_ekfac_solve_is_the_dense_inverse(fitted: Fitted, damping: dict, value) -> None:
+    operator = operator_of(fitted, "ekfac", damping)
+    for name, module in fitted.operator.factors.items():
+        dense = naive.dense_operator(
+            module.inputs_basis, module.outputs_basis, module.moments, float(value(module.moments))
+        )
+        V = gradient(module)
+        assert_same(operator.solve(name, V), naive.solve(dense, V), f"solve, {name}", 1e-9)
+        assert_same(operator.apply(name, V).flatten(), dense @ V.flatten(), f"apply, {name}")
+
+
+@damped
+def test_apply_inverts_solve(fitted: Fitted, damping: dict, value) -> None:
+    operator = operator_of(fitted, "ekfac", damping)
+    for name, module in fitted.operator.factors.items():
+        V = gradient(module)
+        assert_same(operator.apply(name, operator.solve(name, V)), V, name)
+        assert_same(operator.solve(name, operator.apply(name, V)), V, name)
+        assert operator.damping[name] == pytest.approx(float(value(module.moments)), rel=1e-14)
+
+
+@damped
+def test_kfac_is_the_kronecker_product_of_the_covariances(
+    fitted: Fitted, damping: dict, value
+) -> None:
+    """(A kron S) T + lambda I, T tokens per sequence, from covariances by explicit loops."""
+    operator = operator_of(fitted, "kfac", damping)
+    sequences = fitted.sequences
+    labels = naive.sampled_labels(fitted.replica.model, sequences, range(len(sequences)), SEED)
+    tokens_per_sequence = sum(len(tokens) for tokens in sequences) / len(sequences)
+    covariances = naive.covariances(fitted.replica.model, fitted.names, sequences, labels)
+    for name, (A, S) in covariances.items():
+        G = torch.kron(S, A) * tokens_per_sequence
+        # The mean of the eigenvalues of G is the mean of its diagonal.
+        G += float(value(G.diagonal())) * torch.eye(len(G), dtype=G.dtype)
+        V = gradient(fitted.operator.factors[name])
+        assert_same(operator.solve(name, V), naive.solve(G, V), name, 1e-9)
+
+
+def test_gradient_product_is_the_identity() -> None:
+    operator = preconditioner(
+        "gradient_product", {}, damping_scale=0.1, damping=None, n_tokens=0, n_sequences=0
+    )
+    V = torch.randn(3, 4)
+    assert torch.equal(operator.solve("any", V), V)
+
+
+def test_an_unknown_method_is_refused(fitted: Fitted) -> None:
+    with pytest.raises(ConfigError, match="no method 'ekfaq'"):
+        operator_of(fitted, "ekfaq", {"damping_scale": 0.1, "damping": None})
+
+
+def test_factors_survive_the_round_trip_to_tensors(fitted: Fitted) -> None:
+    again = EKFAC.from_tensors(fitted.operator.to_tensors())
+    assert list(again.factors) == list(fitted.operator.factors)
+    for name, module in fitted.operator.factors.items():
+        assert torch.equal(
+            again.solve(name, gradient(module)), fitted.operator.solve(name, gradient(module))
+        )
+
+
+def test_large_damping_is_a_scaled_gradient_product(fitted: Fitted) -> None:
+    operator = operator_of(fitted, "ekfac", {"damping_scale": 0.1, "damping": 1e12})
+    for name, module in fitted.operator.factors.items():
+        V = gradient(module)
+        assert_same(1e12 * operator.solve(name, V), V, name, 1e-6)
+
+
+# --- refusals ---
+
+
+def module_factors(moments: Tensor) -> ModuleFactors:
+    d_out, columns = moments.shape
+    return ModuleFactors(
+        torch.eye(columns), torch.eye(d_out), torch.ones(columns), torch.ones(d_out), moments
+    )
+
+
+@pytest.mark.parametrize("moment", [0.0, float("nan"), float("inf")])
+def test_a_useless_lambda_is_refused(moment: float) -> None:
+    moments = torch.full((2, 3), moment, dtype=torch.float64)
+    with pytest.raises(NumericsError, match="damping of module m is"):
+        EKFAC({"m": module_factors(moments)})
+
+
+def test_factors_of_other_shapes_are_refused() -> None:
+    with pytest.raises(NumericsError, match=r"inputs_basis must have shape \(3, 3\).*got \(4, 4\)"):
+        ModuleFactors(torch.eye(4), torch.eye(2), torch.ones(3), torch.ones(2), torch.ones(2, 3))
+
+
+def test_a_singular_covariance_has_an_eigenbasis() -> None:
+    a = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    values, vectors = eigenbasis(a.T @ a, "m")
+    assert bool((values >= 0).all())
+    assert_same(vectors @ torch.diag(values) @ vectors.T, a.T @ a)
+
+
+def test_a_covariance_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(NumericsError, match="covariance of m holds NaN or infinity"):
+        eigenbasis(torch.full((2, 2), torch.nan), "m")

@@ -1,0 +1,143 @@
+"""A partial on disk: the same bytes each time, and nothing but what was written is ever read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayinfluence.dataflow.partial import Partial, merge_all
+from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.topk import TopK
+from rayinfluence.storage.store import Store
+
+ABOUT = {"split": "0123", "bank": "4567"}
+KEY = "partial.safetensors"
+
+
+def make_partial(seed: int = 0, n: int = 4) -> Partial:
+    generator = np.random.default_rng(seed)
+    scores, ids = generator.standard_normal((n, 2)), np.arange(n) + 10 * seed
+    sources = [["web", "books"][i % 2] for i in range(n)]
+    return Partial(
+        TopK.of(scores, ids, 3),
+        TopK.of(-scores, ids, 3),
+        GroupSums.of(scores, {"source": sources}),
+        n_sequences=n,
+        n_tokens=9 * n,
+        quarantine={40 + seed: "too long"},
+    )
+
+
+def same(left: Partial, right: Partial) -> bool:
+    def arrays(partial: Partial) -> list[np.ndarray]:
+        tops = (partial.proponents, partial.opponents)
+        return [part for t in tops for part in (t.scores_QK, t.ids_QK)] + list(
+            partial.groups.sums_2Q.values()
+        )
+
+    return (
+        all(
+            a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+            for a, b in zip(arrays(left), arrays(right), strict=True)
+        )
+        and left.groups.counts == right.groups.counts
+        and list(left.groups.sums_2Q) == list(right.groups.sums_2Q)
+        and (left.n_sequences, left.n_tokens) == (right.n_sequences, right.n_tokens)
+        and left.quarantine == right.quarantine
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "partial",
+    [make_partial(), make_partial(1, 1), Partial.empty(2, 3), Partial.empty(0, 3)],
+    ids=["some", "one sequence", "empty", "no query"],
+)
+def test_the_round_trip_keeps_every_byte(store: Store, partial: Partial) -> None:
+    partial.write(store, KEY, ABOUT)
+    again = Partial.read(store, KEY, ABOUT)
+    assert same(again, partial)
+    again.write(store, "again", ABOUT)
+    assert store.read("again") == store.read(KEY)
+
+
+def test_a_merged_partial_survives_the_round_trip(store: Store) -> None:
+    merged = merge_all([make_partial(0), Partial.empty(2, 3), make_partial(1), make_partial(2)])
+    assert (merged.n_sequences, merged.n_tokens) == (12, 108)
+    assert merged.quarantine == {40: "too long", 41: "too long", 42: "too long"}
+    assert merged.groups.counts == {("source", "books"): 6, ("source", "web"): 6}
+    merged.write(store, KEY, ABOUT)
+    assert same(Partial.read(store, KEY, ABOUT), merged)
+
+
+def refused_or_same(store: Store, body: bytes, partial: Partial) -> bool:
+    """Whether an altered object is refused; if it is read, it must say what the original says."""
+    Path(store.url, KEY).write_bytes(body)
+    try:
+        read = Partial.read(store, KEY, ABOUT)
+    except DamagedError:
+        return True
+    assert same(read, partial), "an altered partial was read as another one"
+    return False
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x0F, 0x20, 0x80])
+def test_no_altered_byte_goes_unnoticed(store: Store, flip: int) -> None:
+    """Wherever it is: in the length, the layout, our header, the checksums or the tensors."""
+    partial = make_partial()
+    partial.write(store, KEY, ABOUT)
+    body = store.read(KEY)
+    for place in range(len(body)):
+        altered = bytearray(body)
+        altered[place] ^= flip
+        try:
+            refused = refused_or_same(store, bytes(altered), partial)
+        except Exception as error:
+            around = bytes(altered[max(0, place - 30) : place + 30])
+            raise AssertionError(f"byte {place} of {len(body)}, in {around!r}") from error
+        # The format pads its header with spaces; another white space there changes nothing.
+        assert refused or body[place : place + 1] == b" ", f"byte {place} of {len(body)}"
+
+
+def test_a_tensor_relabelled_as_another_type_is_refused(store: Store) -> None:
+    """Its bytes still match their checksum, but say other numbers."""
+    partial = make_partial()
+    partial.write(store, KEY, ABOUT)
+    body = store.read(KEY)
+    assert b'"dtype":"F64"' in body
+    assert refused_or_same(store, body.replace(b'"dtype":"F64"', b'"dtype":"I64"', 1), partial)
+
+
+def test_a_tensor_of_another_shape_is_refused(store: Store) -> None:
+    partial = make_partial()
+    partial.write(store, KEY, ABOUT)
+    body = store.read(KEY)
+    assert b'"shape":[2,3]' in body
+    assert refused_or_same(store, body.replace(b'"shape":[2,3]', b'"shape":[3,2]', 1), partial)
+
+
+def test_a_truncated_partial_is_refused(store: Store) -> None:
+    partial = make_partial()
+    partial.write(store, KEY, ABOUT)
+    body = store.read(KEY)
+    for length in range(len(body)):
+        assert refused_or_same(store, body[:length], partial), f"cut at {length} of {len(body)}"
+
+
+def test_a_partial_about_something_else_is_refused(store: Store) -> None:
+    make_partial().write(store, KEY, ABOUT)
+    with pytest.raises(DamagedError, match="about another bank"):
+        Partial.read(store, KEY, {**ABOUT, "bank": "89ab"})
+
+
+def test_a_missing_partial_is_not_a_damaged_one(store: Store) -> None:
+    with pytest.raises(StorageError, match="does not exist") as caught:
+        Partial.read(store, KEY, ABOUT)
+    assert not isinstance(caught.value, DamagedError)

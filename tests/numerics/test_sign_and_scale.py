@@ -1,0 +1,154 @@
+"""Positive means more likely, and a score over N is nats: checked by really moving the weights."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import naive
+import pytest
+import torch
+from compare import assert_same
+from harness import Fitted, all_scores, encoded, make_bank, table
+from torch import Tensor, nn
+
+from rayinfluence.curvature.eigen import eigenbasis
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
+from rayinfluence.curvature.sums import CovarianceSums, homogeneous, rotated_gradients
+from rayinfluence.dataflow.stages import explain, query_gradient
+from rayinfluence.influence.bank import DenseQueries
+from rayinfluence.model.capture import backward
+from rayinfluence.model.load import freeze
+
+
+def stepped(model: nn.Module, step: dict[str, Tensor], size: float) -> nn.Module:
+    """A copy whose weights moved by size * step [O, J]."""
+    moved = copy.deepcopy(model)
+    for name, matrix_OJ in step.items():
+        module = moved.get_submodule(name)
+        d_in = matrix_OJ.shape[1] - int(module.bias is not None)
+        weight = matrix_OJ[:, :d_in]
+        module.weight.data += size * (weight if isinstance(module, nn.Linear) else weight.T)
+        if module.bias is not None:
+            module.bias.data += size * matrix_OJ[:, d_in]
+    return moved
+
+
+@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
+def test_a_sequence_makes_itself_more_likely(fitted: Fitted, method: str, tmp_path: Path) -> None:
+    """In total, and in every module by itself."""
+    queries = [encoded(tokens) for tokens in fitted.sequences]
+    bank = make_bank(fitted.replica, fitted.factors, queries, tmp_path, method)
+    scores = all_scores(fitted.replica, bank, fitted.sequences)
+    assert bool((scores.diagonal() > 0).all())
+    pairs = [(index, index) for index in range(len(queries))]
+    for one in explain(fitted.replica, bank, table(fitted.sequences), pairs):
+        assert min(one.layer_scores.values()) > 0
+
+
+@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
+def test_an_ascent_step_on_a_sequence_changes_a_query_by_its_score(
+    fitted: Fitted, method: str, tmp_path: Path
+) -> None:
+    """theta + (1/N) (G + lambda I)^-1 grad log p(z) changes f_q by I / N, up to O(1/N^2)."""
+    bank = make_bank(fitted.replica, fitted.factors, fitted.queries, tmp_path, method)
+    scores = all_scores(fitted.replica, bank, fitted.sequences)
+    model = fitted.replica.model
+    solved = make_bank(
+        fitted.replica, fitted.factors, [encoded(t) for t in fitted.sequences], tmp_path, method
+    )
+    for index in range(len(fitted.sequences)):
+        step = {name: module.matrix_QOJ[index] for name, module in solved.modules.items()}
+        for place, query in enumerate(fitted.queries):
+            score = float(scores[index, place])
+
+            def value(moved: nn.Module, query=query) -> float:
+                tokens, first = list(query.tokens), query.first_target
+                return float(naive.log_probability(moved, tokens, first=first))
+
+            before, largest = value(model), 1e-5 / float(scores[:, place].abs().max())
+            errors = [
+                (value(stepped(model, step, size)) - before) / (size * score) - 1
+                for size in (largest, largest / 4)
+            ]
+            assert abs(errors[1]) < 1e-2, f"sequence {index}, query {place}: {errors}"
+            # Linear in the size of the step, unless only rounding is left.
+            assert abs(errors[1] - errors[0] / 4) < 0.05 * abs(errors[0]) + 1e-6, errors
+
+
+# --- least squares in closed form ---
+
+
+class Regression(nn.Module):
+    """y = W x + b with one output; a sequence is one token."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(len(weight), 1, bias=bias is not None).double()
+        self.linear.weight.data = weight[None]
+        if bias is not None:
+            self.linear.bias.data = bias[None]
+        freeze(self)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs)[:, 0, 0]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
+    """log p(y | x) = -(w x - y)^2 / 2: I / N = (1 - h_j) times the true change, for every j.
+
+    Labels y = prediction +- 1 have the noise's mean and variance, so g = 1 throughout and Lambda in
+    the eigenbasis of A is exact.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n_rows, width = 30, 4
+    x = torch.randn(n_rows, width, generator=generator, dtype=torch.float64)
+    y = 2 * x[:, 0] - x[:, 2] + 0.3 + torch.randn(n_rows, generator=generator, dtype=torch.float64)
+    ones = torch.ones(n_rows, 1, dtype=torch.float64)
+    design = torch.cat([x, ones], dim=1) if bias else x
+    theta = torch.linalg.lstsq(design, y[:, None]).solution[:, 0]
+    model = Regression(theta[:width], theta[width] if bias else None)
+    modules, mask = {"linear": model.linear}, torch.ones(n_rows, 1, dtype=torch.bool)
+
+    captured: list[tuple[Tensor, Tensor]] = []
+
+    def run(objective) -> tuple[Tensor, Tensor]:
+        captured.clear()
+        backward(modules, objective, lambda _name, a, g: captured.append((a, g)))
+        return captured[0]
+
+    inputs, units = run(lambda: model(x[:, None]).sum())
+    sums = CovarianceSums.zeros(width, 1, torch.float64, torch.device("cpu"))
+    sums.add(inputs, units, mask)
+    A = homogeneous(sums.inputs_II, sums.inputs_I, sums.n_rows) if bias else sums.inputs_II
+    values_A, Q_A = eigenbasis(A / n_rows, "A")
+    values_S, Q_S = eigenbasis(sums.grads_OO / n_rows, "S")
+    rotated = torch.stack(rotated_gradients(inputs, units, Q_A, Q_S))
+    Lambda = rotated.square().mean(dim=0)
+    assert_same(Lambda, values_A[None], "Lambda and the eigenvalues of A")
+    operator = EKFAC({"linear": ModuleFactors(Q_A, Q_S, values_A, values_S, Lambda)}, damping=1e-13)
+
+    points = torch.randn(5, 1, width, generator=generator, dtype=torch.float64)
+    of_points = [run(lambda p=point[None]: model(p).sum())[0][0] for point in points]
+    augmented = [torch.cat([p, ones[:1]], dim=1) if bias else p for p in of_points]
+    queries = DenseQueries(torch.stack([operator.solve("linear", p) for p in augmented]))
+    inputs, grads = run(lambda: -(model(x[:, None]) - y).square().sum() / 2)
+    influence = queries.scores(inputs, grads) / n_rows
+
+    leverage = (design @ torch.linalg.inv(design.T @ design) * design).sum(dim=1)
+    assert float(leverage.min()) < 0.1 < 0.2 < float(leverage.max())
+    for j in range(n_rows):
+        kept = torch.arange(n_rows) != j
+        without = torch.linalg.lstsq(design[kept], y[kept, None]).solution[:, 0]
+        change = torch.stack([(p[0] @ (theta - without)) for p in augmented])
+        assert_same(influence[j] / (1 - leverage[j]), change, f"row {j}", 1e-9)
+
+
+def test_log_probability_of_a_query_is_that_of_its_completion(fitted: Fitted) -> None:
+    for query in fitted.queries:
+        whole = naive.log_probability(fitted.replica.model, list(query.tokens))
+        prompt = list(query.tokens[: query.first_target])
+        given = naive.log_probability(fitted.replica.model, prompt) if len(prompt) > 1 else 0.0
+        found = query_gradient(fitted.replica, query).log_probability
+        assert found == pytest.approx(float(whole - given), rel=1e-12)
