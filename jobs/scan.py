@@ -1,4 +1,4 @@
-"""Score the corpus for every query: ``ray job submit ... -- python jobs/scan.py --config CONFIG``."""
+"""Score a corpus for all queries: ``ray job submit ... -- python jobs/scan.py --config C``."""
 
 from rayinfluence.cli import job
 

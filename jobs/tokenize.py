@@ -1,4 +1,4 @@
-"""Documents -> sequences in shards: ``ray job submit ... -- python jobs/tokenize.py --config CONFIG``."""
+"""Documents to shards: ``ray job submit ... -- python jobs/tokenize.py --config CONFIG``."""
 
 from rayinfluence.cli import job
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import ConfigError, RayInfluenceError
+from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -34,6 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+#: The exit code that typer gives an interrupt from the keyboard.
+_INTERRUPTED = 130
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")]
 RunnerName = Annotated[
     str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
@@ -45,11 +48,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except RayInfluenceError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        # Other libraries' messages, quoted in ours, come in several lines; a traceback stays whole.
+        text = str(error) if isinstance(error, StageError) else " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"error: {text}", markup=False, highlight=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; run the same command again to go on.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            Console(stderr=True).print("interrupted; run the same command again to go on.")
+        raise
 
 
 def job(stage: str) -> None:
@@ -60,9 +66,9 @@ def job(stage: str) -> None:
 
 
 @app.command()
-def tokenize(config: ConfigPath) -> None:
+def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
     """Documents -> sequences in Parquet shards."""
-    with _opened(config, "inline") as run:
+    with _opened(config, runner) as run:
         corpus = run.tokenize()
         run.progress.note(
             f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens in {corpus.store.url}"
@@ -80,8 +86,9 @@ def fit(config: ConfigPath, runner: RunnerName = None) -> None:
 
 @app.command()
 def scan(config: ConfigPath, runner: RunnerName = None) -> None:
-    """Score the tokenised corpus for every query and write the results."""
+    """Score the corpus for every query (after tokenising and fitting) and write the results."""
     with _opened(config, runner) as run:
+        run.tokenize()
         run.scan()
         run.progress.note(f"results in {run.store.url}/results")
 
@@ -190,10 +197,10 @@ def _store(url: str, endpoint_url: str | None) -> Store:
 
 def _corpus_of(store: Store, endpoint_url: str | None) -> Store:
     """The corpus that the run's recorded configuration names."""
-    import json
+    from rayinfluence.storage.store import read_json
 
     if store.exists("config.json"):
-        path = json.loads(store.read("config.json"))["corpus"]["path"]
+        path = read_json(store, "config.json").get("corpus", {}).get("path")
         if path:
             return _store(path, endpoint_url)
     return store / "corpus"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
 from rayinfluence.testing.models import VOCABULARY
@@ -21,9 +22,20 @@ class Case:
     patterns: tuple[str, ...]
 
 
+def llama() -> nn.Module:
+    """Llama's shape in float64 throughout: transformers' norm and eager softmax use float32."""
+    model = tiny_llama(attention="sdpa")
+    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, LlamaRMSNorm)]
+    for name, norm in norms:
+        exact = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
+        exact.weight = norm.weight
+        model.set_submodule(name, exact.eval())
+    return model
+
+
 CASES = [
     Case("gpt2", tiny_gpt2, ("*",)),  # Conv1D, biases, tied output embedding
-    Case("llama", tiny_llama, ("*proj",)),  # grouped queries, SwiGLU, no biases
+    Case("llama", llama, ("*proj",)),  # grouped queries, SwiGLU, no biases
     Case("mlp", tiny_mlp, ("*",)),  # Linear with and without bias, one of them called twice
 ]
 

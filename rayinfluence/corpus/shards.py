@@ -1,7 +1,8 @@
 """The shard format: one Parquet file of sequences, in row groups that splits are made of.
 
-A sequence is a whole document or a chunk of one. Its id is shard ordinal * 2^32 + row; ordinals are
-given in the corpus manifest and only ever appended. A row group has a digest over what it says, not
+A sequence is a whole document or a chunk of one. Its id is shard ordinal * 2^32 + row, added when a
+shard is read: ordinals are given in the corpus manifest and only ever appended, so that shards can
+be written in any order, anywhere. A row group has a digest over what it says, not
 over its encoding, so it can be checked each time it is read.
 """
 
@@ -23,7 +24,6 @@ ROWS_PER_SHARD = 2**32
 
 SCHEMA = pa.schema(
     [
-        pa.field("sequence_id", pa.int64()),
         pa.field("tokens", pa.list_(pa.int32())),
         pa.field("n_tokens", pa.int32()),
         pa.field("document_id", pa.string()),
@@ -45,7 +45,7 @@ class RowGroup:
 
 
 def row_group_digest(table: pa.Table) -> str:
-    """The digest of a row group's content (sequence ids left out: they follow from its place)."""
+    """The digest of what a row group says."""
     tokens = _flat_tokens(table)
     texts = "\x00".join(
         f"{document}\x01{metadata}"
@@ -91,11 +91,10 @@ def bad_rows(table: pa.Table, vocabulary: int | None, context: int | None) -> di
 class ShardWriter:
     """Collects rows into row groups of one shard, in memory; ``finish`` gives its bytes."""
 
-    def __init__(self, ordinal: int, row_group_tokens: int) -> None:
+    def __init__(self, row_group_tokens: int) -> None:
         self.row_groups: list[RowGroup] = []
         self.n_rows = 0
         self.n_tokens = 0
-        self._first_id = ordinal * ROWS_PER_SHARD
         self._row_group_tokens = row_group_tokens
         self._rows: list[dict[str, Any]] = []
         self._pending_tokens = 0
@@ -103,11 +102,9 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(self._sink, SCHEMA, compression="zstd")
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row (all columns but sequence_id and n_tokens)."""
+        """Append a row (all columns but n_tokens)."""
         n_tokens = len(row["tokens"])
-        self._rows.append(
-            {**row, "sequence_id": self._first_id + self.n_rows, "n_tokens": n_tokens}
-        )
+        self._rows.append({**row, "n_tokens": n_tokens})
         self.n_rows += 1
         self.n_tokens += n_tokens
         self._pending_tokens += n_tokens

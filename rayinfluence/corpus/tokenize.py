@@ -48,6 +48,8 @@ class FileReport:
 
     url: str
     digest: str
+    size: int
+    modified: float | None
     documents: int = 0
     empty_documents: int = 0
     short_chunks: int = 0
@@ -58,13 +60,12 @@ class FileReport:
 def tokenize_file(
     file: Store,
     digest: str,
-    first_ordinal: int,
     tokenizer: PreTrainedTokenizerFast,
     settings: TokenizeSettings,
     write: Callable[[str, bytes], None],
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[list[ShardRecord], FileReport]:
-    """Tokenise one file into shards ``shards/<ordinal>.parquet``.
+    """Tokenise one file into shards ``shards/<file digest>-<part>.parquet``.
 
     Documents longer than the context are cut into chunks of the context's length; a document
     without text is counted and skipped, and so is a last chunk of a single token, which predicts
@@ -73,18 +74,18 @@ def tokenize_file(
     Args:
         file: the documents.
         digest: of the file's bytes.
-        first_ordinal: ordinal of its first shard; later ones follow.
         tokenizer: a fast tokenizer.
         settings: columns, context and sizes.
         write: stores a shard under a key.
         advance: told the number of tokens after each batch of documents.
     """
-    report = FileReport(file.url, digest)
+    about = file.info()
+    report = FileReport(file.url, digest, about.size, about.modified)
     records: list[ShardRecord] = []
     writer: ShardWriter | None = None
 
     def close(writer: ShardWriter) -> None:
-        key = f"shards/{first_ordinal + len(records):06d}.parquet"
+        key = f"shards/{digest[:16]}-{len(records):04d}.parquet"
         write(key, writer.finish())
         records.append(ShardRecord(key, digest, writer.row_groups))
 
@@ -98,9 +99,7 @@ def tokenize_file(
                 if end - start < 2:
                     report.short_chunks += 1
                     continue
-                writer = writer or ShardWriter(
-                    first_ordinal + len(records), settings.row_group_tokens
-                )
+                writer = writer or ShardWriter(settings.row_group_tokens)
                 char_start, char_end = _characters(encoding, start, end)
                 writer.add(
                     {

@@ -12,10 +12,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest
-from rayinfluence.corpus.documents import file_digest, find_files
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.documents import find_files
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries, read_queries
-from rayinfluence.corpus.tokenize import FileReport, ShardRecord, TokenizeSettings, tokenize_file
+from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import load_tokenizer, tokenizer_digest
 from rayinfluence.dataflow.findings import (
     explain_survivors,
@@ -34,6 +34,7 @@ from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.scan import MethodQueries, plan_banks, precondition, query_report, scan
+from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.load import context_length, load_model, model_digest, vocabulary_size
@@ -186,55 +187,22 @@ class Run:
                 does not list.
         """
         settings = self.config.corpus
-        if not settings.documents:
-            return self.corpus
-        context = settings.context or self._model_context()
-        wanted = TokenizeSettings(
-            settings.text_column,
-            settings.id_column,
-            context,
-            settings.row_group_tokens,
-            settings.shard_tokens,
-        )
-        files = find_files(settings.documents, self.config.storage.options)
-        digests = [file_digest(file) for file in files]
-        store = self.corpus_store
-        tokenizer = tokenizer_digest(self.tokenizer)
-        manifest = CorpusManifest.read(store) or CorpusManifest(tokenizer, wanted, (), ())
-        if (manifest.tokenizer, manifest.settings) != (tokenizer, wanted):
-            raise CorpusError(
-                f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
-                f"({manifest.settings}). Give this one another `corpus.path`, or run "
-                "`rayinfluence clean`."
+        if settings.documents:
+            wanted = TokenizeSettings(
+                settings.text_column,
+                settings.id_column,
+                settings.context or self._model_context(),
+                settings.row_group_tokens,
+                settings.shard_tokens,
             )
-        left = list(digests)
-        for report in manifest.files:
-            if report["digest"] not in left:
-                raise CorpusError(
-                    f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` "
-                    "does not list "
-                    "(or it has changed). Shards are only ever appended: use another `corpus.path`."
-                )
-            left.remove(report["digest"])
-        pending = []
-        for file, file_hash in zip(files, digests, strict=True):
-            if file_hash in left:
-                left.remove(file_hash)
-                pending.append((file, file_hash))
-        if pending:
-            with self.progress.stage("tokenize") as stage:
-                for file, file_hash in pending:
-                    records, found = tokenize_file(
-                        file,
-                        file_hash,
-                        len(manifest.shards),
-                        self.tokenizer,
-                        wanted,
-                        store.write,
-                        stage.advance,
-                    )
-                    _refuse_bad_documents(found)
-                    manifest = _append(store, manifest, records, found)
+            tokenize_files(
+                lambda: self.runner,
+                find_files(settings.documents, self.config.storage.options),
+                self.corpus_store,
+                self.tokenizer,
+                wanted,
+                self.progress,
+            )
             self.__dict__.pop("corpus", None)
         return self.corpus
 
@@ -452,23 +420,3 @@ def run(config: RunConfig) -> Results:
     with Run(config) as opened:
         results = opened.all()
     return results[config.scan.methods[0]]
-
-
-def _append(
-    store: Store, manifest: CorpusManifest, records: list[ShardRecord], report: FileReport
-) -> CorpusManifest:
-    extended = manifest.extended(records, [report])
-    store.write("manifest.json", extended.to_json())
-    return extended
-
-
-def _refuse_bad_documents(report: FileReport) -> None:
-    total = report.documents + report.n_bad
-    if report.n_bad > 0.01 * total:
-        first = report.bad[0]
-        raise CorpusError(
-            f"{report.n_bad} of {total} rows of {report.url} are not documents, more than 1 %; "
-            "the first is "
-            f"{first.place}: {first.reason}. Mend the file, or name its text column under "
-            "corpus.text_column."
-        )

@@ -1,4 +1,4 @@
-"""The demo's language model: a byte-level BPE tokenizer and a GPT-2, trained in about 90 seconds.
+"""The demo's language model: a byte-level BPE tokenizer and a GPT-2, trained in a minute or two.
 
 ``ensure_model`` trains once: the folder carries the digest of everything the weights depend on.
 """

@@ -114,6 +114,12 @@ class Store:
             if not path.endswith(".part")
         }
 
+    def info(self, key: str = "") -> Listed:
+        """Size and time of one object."""
+        with self._errors("look for", key):
+            found = self._filesystem.info(self._path(key))
+        return Listed(int(found["size"]), _modified(found))
+
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
         with self._errors("look for", key):

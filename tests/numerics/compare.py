@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 
-def assert_same(actual: Tensor, expected: Tensor, what: str = "", tolerance: float = 1e-10) -> None:
+def assert_same(
+    actual: Tensor | float, expected: Tensor | float, what: str = "", tolerance: float = 1e-10
+) -> None:
     """Every difference is at most ``tolerance`` times the largest expected magnitude."""
-    actual, expected = torch.as_tensor(actual), torch.as_tensor(expected)
+    actual = torch.as_tensor(actual, dtype=torch.float64)
+    expected = torch.as_tensor(expected, dtype=torch.float64)
     assert actual.shape == expected.shape, f"{what}: {actual.shape}, expected {expected.shape}"
     scale = float(expected.abs().max())
     difference = (actual - expected).abs()

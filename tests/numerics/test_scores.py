@@ -14,12 +14,7 @@ from torch import Tensor
 from rayinfluence.dataflow.replica import own_labels
 from rayinfluence.dataflow.stages import explain, query_gradient, score_split
 from rayinfluence.influence import bank as bank_module
-from rayinfluence.influence.bank import (
-    DenseQueries,
-    LowRankQueries,
-    QueryBank,
-    materialised_scores,
-)
+from rayinfluence.influence.bank import DenseQueries, LowRankQueries, materialised_scores
 
 
 def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> dict[str, Tensor]:
@@ -80,16 +75,11 @@ def test_scores_equal_autograd_and_a_dense_solve(
     expected = naive_scores(fitted, method, damping)
     found = all_scores(fitted.replica, bank, fitted.sequences)
     assert_same(found, torch.stack(list(expected.values())).sum(dim=0), tolerance=1e-9)
+    pairs = [(q, z) for q in range(len(bank)) for z in range(len(fitted.sequences))]
+    explained = explain(fitted.replica, bank, table(fitted.sequences), pairs)
     for name, scores in expected.items():
-        alone = QueryBank(bank.query_digests, {n: bank.modules[n] for n in bank.modules})
-        layers = explain(
-            fitted.replica,
-            alone,
-            table(fitted.sequences),
-            [(q, z) for q in range(len(bank)) for z in range(len(fitted.sequences))],
-        )
         by_pair = torch.full_like(scores, torch.nan)
-        for one in layers:
+        for one in explained:
             by_pair[one.sequence_id, one.query] = one.layer_scores[name]
         assert_same(by_pair, scores, name, 1e-9)
 
@@ -188,13 +178,14 @@ def test_the_cheaper_contraction_is_chosen(
     assert used == ([] if factored else ["whole"])
 
 
-@pytest.mark.parametrize("rank", [None, 3], ids=["dense", "rank 3"])
-def test_a_bank_of_some_queries_scores_as_the_whole(fitted: Fitted, rank: int | None) -> None:
-    bank = make_bank(fitted.replica, fitted.factors, fitted.queries, fitted.folder, rank=rank)
-    scores = all_scores(fitted.replica, bank, fitted.sequences)
-    some = bank.select([2, 0])
-    assert some.query_digests == [bank.query_digests[2], bank.query_digests[0]]
-    assert_same(all_scores(fitted.replica, some, fitted.sequences), scores[:, [2, 0]])
+@pytest.mark.parametrize("bias", [False, True])
+def test_some_queries_score_as_among_all(bias: bool) -> None:
+    low_rank, inputs, grads = synthetic(2, bias, 5, 3, 6)
+    for queries in (low_rank, DenseQueries(low_rank.dense_tile(0, 11))):
+        tokens = queries.token_scores(inputs, grads)
+        some = queries.select([3, 0])
+        assert_same(some.token_scores(inputs, grads), tokens[:, :, [3, 0]])
+        assert_same(some.scores(inputs, grads), tokens.sum(dim=1)[:, [3, 0]])
 
 
 def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
@@ -211,11 +202,12 @@ def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
 def test_scores_approach_the_dense_ones_with_rank(fitted: Fitted, tmp_path: Path) -> None:
     args = (fitted.replica, fitted.factors, fitted.queries, tmp_path)
     dense = make_bank(*args)
-    full = make_bank(*args, rank=1000)
+    ranks = (1, 2, 4, 8, 1000)
+    banks = {rank: make_bank(*args, rank=rank) for rank in ranks}
     for name, module in dense.modules.items():
         errors = []
-        for rank in (1, 2, 4, 8, 1000):
-            low = make_bank(*args, rank=rank).modules[name]
+        for rank in ranks:
+            low = banks[rank].modules[name]
             width = min(rank, *module.matrix_QOJ.shape[1:])
             assert low.left_OQR.shape[2] == width
             difference = low.dense_tile(0, low.left_OQR.shape[0]) - module.matrix_QOJ
@@ -226,4 +218,4 @@ def test_scores_approach_the_dense_ones_with_rank(fitted: Fitted, tmp_path: Path
             assert bool((errors[-1] <= tail * (1 + 1e-9) + 1e-12 * scale).all()), name
         assert bool((torch.stack(errors).diff(dim=0) <= 1e-12).all()), name
     scores = all_scores(fitted.replica, dense, fitted.sequences)
-    assert_same(all_scores(fitted.replica, full, fitted.sequences), scores, tolerance=1e-9)
+    assert_same(all_scores(fitted.replica, banks[1000], fitted.sequences), scores, tolerance=1e-9)

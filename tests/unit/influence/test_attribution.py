@@ -27,7 +27,7 @@ def test_a_score_at_one_token_is_spurious(scores: list[float], spurious: bool) -
 
 def test_the_ratio_is_compared_with_two_thirds() -> None:
     """||(x, 1)||_2 / ||(x, 1, 1)||_1 crosses 2/3 as x grows: sqrt(x^2 + 2) / (x + 2) = 2/3."""
-    crossing = (16 + (16**2 + 4 * 5 * 2) ** 0.5) / 10
+    crossing = (16 + (16**2 - 4 * 5 * 2) ** 0.5) / 10
     assert not is_spurious([crossing * 0.999, 1.0, 1.0])
     assert is_spurious([crossing * 1.001, -1.0, 1.0])
 

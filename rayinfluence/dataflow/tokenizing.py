@@ -1,0 +1,128 @@
+"""The tokenize stage: files of documents that the corpus lacks become shards at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from rayinfluence.corpus.corpus import MANIFEST, CorpusManifest
+from rayinfluence.corpus.documents import file_digest
+from rayinfluence.corpus.tokenize import FileReport, ShardRecord, TokenizeSettings, tokenize_file
+from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.runner import Runner
+from rayinfluence.errors import CorpusError
+from rayinfluence.storage.store import Store
+
+#: More rows that are no documents than this share end the stage.
+BAD_DOCUMENTS_LIMIT = 0.01
+#: For the progress alone: bytes of a file that become one token, roughly.
+_BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A file that is to be tokenised, and all that it needs to be done elsewhere."""
+
+    file: Store
+    digest: str
+    corpus: Store
+    tokenizer: PreTrainedTokenizerFast
+    settings: TokenizeSettings
+
+    def tokenize(
+        self, advance: Callable[[int], None] = lambda tokens: None
+    ) -> tuple[list[ShardRecord], FileReport]:
+        """Write the file's shards."""
+        return tokenize_file(
+            self.file, self.digest, self.tokenizer, self.settings, self.corpus.write, advance
+        )
+
+
+def tokenize_files(
+    runner: Callable[[], Runner],
+    files: Sequence[Store],
+    store: Store,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: TokenizeSettings,
+    progress: ProgressLog,
+) -> None:
+    """Tokenise the files that the corpus does not hold yet, and append their shards to its manifest.
+
+    A file is known by its content; one whose address, size and time are as recorded is not read
+    again to find out. One file is tokenised here, several are tokenised side by side.
+
+    Raises:
+        CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
+            file's rows are no documents.
+    """
+    name = tokenizer_digest(tokenizer)
+    manifest = CorpusManifest.read(store) or CorpusManifest(name, settings, (), ())
+    if (manifest.tokenizer, manifest.settings) != (name, settings):
+        raise CorpusError(
+            f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
+            f"({manifest.settings}). Give this one another `corpus.path`, or delete that one with "
+            "`rayinfluence clean --stage corpus`."
+        )
+    pending = [
+        Pending(file, digest, store, tokenizer, settings)
+        for file, digest in _missing(files, manifest, store)
+    ]
+    if not pending:
+        return
+    with progress.stage(
+        "tokenize", sum(p.file.info().size for p in pending) // _BYTES_PER_TOKEN
+    ) as stage:
+        if len(pending) == 1:
+            outcomes = iter([pending[0].tokenize(stage.advance)])
+        else:
+            outcomes = runner().tasks(Pending.tokenize, pending)
+        for records, report in outcomes:
+            _refuse_bad_documents(report)
+            manifest = manifest.extended(records, [report])
+            store.write(MANIFEST, manifest.to_json())
+            if len(pending) > 1:
+                stage.advance(sum(g.n_tokens for r in records for g in r.row_groups))
+
+
+def _missing(
+    files: Sequence[Store], manifest: CorpusManifest, store: Store
+) -> list[tuple[Store, str]]:
+    known = {
+        (report["url"], report["size"], report["modified"]): report["digest"]
+        for report in manifest.files
+    }
+    digests = []
+    for file in files:
+        about = file.info()
+        digests.append(known.get((file.url, about.size, about.modified)) or file_digest(file))
+    left = list(digests)
+    for report in manifest.files:
+        if report["digest"] not in left:
+            raise CorpusError(
+                f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` does "
+                "not "
+                "list (or it has changed). Shards are only ever appended: use another "
+                "`corpus.path`."
+            )
+        left.remove(report["digest"])
+    missing = []
+    for file, digest in zip(files, digests, strict=True):
+        if digest in left:
+            left.remove(digest)
+            missing.append((file, digest))
+    return missing
+
+
+def _refuse_bad_documents(report: FileReport) -> None:
+    total = report.documents + report.n_bad
+    if report.n_bad > BAD_DOCUMENTS_LIMIT * total:
+        first = report.bad[0]
+        raise CorpusError(
+            f"{report.n_bad} of {total} rows of {report.url} are not documents, more than "
+            f"{BAD_DOCUMENTS_LIMIT:.0%}; the first is {first.place}: {first.reason}. Mend the "
+            "file, or "
+            "name its text column under corpus.text_column."
+        )

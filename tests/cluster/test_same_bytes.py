@@ -1,0 +1,73 @@
+"""One actor, two actors and no Ray at all give the same bytes, in factors and in results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.run import Run
+from rayinfluence.testing import tiny_run
+
+pytestmark = pytest.mark.cluster
+
+SCAN = {"methods": ["ekfac", "kfac", "gradient_product"]}
+#: Runs a configuration with Ray unimportable.
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.run import Run
+with Run(RunConfig.load(sys.argv[1])) as run:
+    run.all()
+"""
+
+
+def committed(config: RunConfig) -> dict[str, bytes]:
+    """Everything that a run commits and that holds numbers, by key."""
+    root = Path(config.run)
+    kept = ("modules/", "eigen/", "lane-", "partials/", "queries/", "results/")
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.suffix in (".safetensors", ".parquet") and any(k in str(path) for k in kept)
+    }
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("inline")
+    config = tiny_run(folder, scan=SCAN)
+    (folder / "run.yaml").write_text(config.model_dump_json())
+    command = [sys.executable, "-c", WITHOUT_RAY, str(folder / "run.yaml")]
+    subprocess.run(command, check=True, timeout=120)
+    return committed(config)
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_ray_equals_inline(
+    actors: int, inline: dict[str, bytes], ray_cluster: None, tmp_path: Path
+) -> None:
+    config = tiny_run(tmp_path, scan=SCAN, runner={"name": "ray", "actors": actors})
+    with Run(config) as run:
+        run.all()
+    found = committed(config)
+    assert found.keys() == inline.keys()
+    assert sum(key.count("partials/") for key in found) >= 3 * 4
+    different = [key for key in found if found[key] != inline[key]]
+    assert different == []
+
+
+def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path) -> None:
+    from rayinfluence.errors import CorpusError
+
+    config = tiny_run(tmp_path, runner={"name": "ray"})
+    with Run(config) as run:
+        run.tokenize()
+        shard = next((tmp_path / "run" / "corpus" / "shards").iterdir())
+        whole = shard.read_bytes()
+        run.fit()
+        shard.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CorpusError, match="cannot be used"):
+            run.scan()

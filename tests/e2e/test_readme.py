@@ -1,0 +1,105 @@
+"""The README's snippets, run as they are written."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rayinfluence.testing import tiny_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def snippet(name: str) -> str:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(rf"<!-- snippet: {name} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found, f"the README has no snippet {name}"
+    return found.group(1)
+
+
+def test_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_run(tmp_path)
+    (tmp_path / "run.yaml").write_text(config.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    code = snippet("python")
+    assert len([line for line in code.splitlines() if line.strip()]) < 10
+    exec(compile(code, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["q0"] * 3 + ["q1"] * 3 + ["q2"] * 3
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_job(tmp_path: Path) -> None:
+    """Ray's ports and folders are moved aside, and its processes ended by their ids instead of
+    by `ray stop`, which would end every Ray on the machine."""
+    config = tiny_run(tmp_path, runner={"name": "ray"})
+    (tmp_path / ".demo").mkdir()
+    (tmp_path / ".demo" / "job.yaml").write_text(config.model_dump_json())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    (tmp_path / ".gitignore").write_text(".venv/\n.demo/\n")
+    dashboard, gcs = free_port(), free_port()
+    commands = [line for line in snippet("job").splitlines() if line != "ray stop"]
+    script = "\n".join(commands).replace("8265", str(dashboard))
+    script = script.replace(
+        "ray start --head",
+        f"ray start --head --port={gcs} --dashboard-port={dashboard} --temp-dir={tmp_path}/ray",
+    )
+    token = tmp_path / "token"
+    token.write_text(secrets.token_hex(32))
+    environment = {
+        **os.environ,
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    # A job server that has just started may have no agent yet; Ray's client then gives up.
+    script = script.replace("ray job submit", "for try in 1 2 3 4 5; do ray job submit") + (
+        " && exit 0; sleep 3; done; exit 1"
+    )
+    try:
+        done = subprocess.run(
+            ["bash", "-ec", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    finally:
+        end_processes(str(tmp_path / "ray"))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert (tmp_path / "run" / "results" / "ekfac.parquet").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def end_processes(marker: str) -> None:
+    """End the processes whose command line or environment names our folder, and only those."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and int(process.name) != os.getpid():
+                try:
+                    about = (process / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if marker.encode() in about:
+                    os.kill(int(process.name), number)
+        time.sleep(2)
