@@ -99,7 +99,7 @@ def run(config: ConfigPath, runner: RunnerName = None) -> None:
     with _opened(config, runner) as opened:
         results = opened.all()
         _write_report(opened.store, results)
-    _show(next(iter(results.values())), 3)
+    _show(next(iter(results.values())), 3, queries=5)
     _say_report(opened.store)
 
 
@@ -163,7 +163,7 @@ def demo(
 
     outcome = run_demo(folder, runner)
     _write_report(outcome.store, outcome.results)
-    _show(outcome.results["ekfac"], 3, limit=2)
+    _show(outcome.results["ekfac"], 3, queries=2)
     outcome.print(Console())
     _say_report(outcome.store)
 
@@ -219,10 +219,14 @@ def _write_report(store: Store, results: dict[str, Results]) -> None:
     store.write("report.html", render_page(results).encode())
 
 
-def _show(results: Results, top: int, limit: int | None = None) -> None:
+def _show(results: Results, top: int, queries: int | None = None) -> None:
     from rayinfluence.report import render
 
-    render(results, Console(), n=top)
+    shown = list(results.queries)[:queries]
+    render(results, Console(), n=top, queries=shown)
+    left = len(results.queries) - len(shown)
+    if left:
+        Console().print(f"... and {left} more queries in the report", highlight=False)
 
 
 def _say_report(store: Store) -> None:

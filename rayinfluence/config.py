@@ -151,6 +151,7 @@ class RunConfig(Section):
     modules: list[str] | None = None
     """Glob patterns of module names to track; None takes the MLP modules of every block."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is a CUDA device where the work runs on one, and the CPU elsewhere."""
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
     """Of weights and activations; auto is bfloat16 on a CUDA device and float32 on a CPU."""
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -167,7 +168,7 @@ class RunConfig(Section):
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     """Documents and shards."""
     fit: FitConfig = Field(default_factory=FitConfig)
-    """Curvature."""
+    """Curvature: the EK-FAC factors."""
     scan: ScanConfig = Field(default_factory=ScanConfig)
     """Methods, ranks, damping, how many survivors."""
     runner: RunnerConfig = Field(default_factory=RunnerConfig)
@@ -235,5 +236,9 @@ def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str)
 
 
 def _suggestion(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(known)}."
+    close = difflib.get_close_matches(key, known, n=2)
+    return (
+        f"did you mean {' or '.join(map(repr, close))}?"
+        if close
+        else f"the keys here are {', '.join(known)}."
+    )

@@ -298,6 +298,9 @@ def _connect(config: RunnerConfig) -> bool:
         if address:
             ray.init(address=address, **quiet)
         else:
+            # Ray would print an error for each pooled actor that could not be restarted after the
+            # driver's death: there is no driver to restart it for.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             # One CPU more than replicas, or reads would wait for a free one forever.
             ray.init(num_cpus=config.actors + 1, include_dashboard=False, **quiet)
     except Exception as error:  # connection, authentication and start-up errors share no base

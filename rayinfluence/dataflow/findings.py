@@ -37,6 +37,7 @@ class Scanned:
     """A bank after the scan: its merged partial, and its attributions by (query, sequence id)."""
 
     plan: BankPlan
+    rank: int | None
     partial: Partial
     rows: dict[int, dict[str, Any]]
     explanations: dict[tuple[int, int], Explanation]
@@ -46,29 +47,29 @@ def explain_survivors(
     runner: Runner,
     corpus: Store,
     splits: Sequence[Split],
-    operands: Sequence[BankOperands],
-    partials: Sequence[Partial],
+    merged: Sequence[tuple[BankOperands, Partial]],
     wanted: set[str],
     tokenizer: PreTrainedTokenizerFast,
     progress: ProgressLog,
 ) -> list[Scanned]:
     """A small second pass, over the survivors of the wanted queries (by digest) alone."""
     jobs = []
-    for bank, partial in zip(operands, partials, strict=True):
+    for bank, partial in merged:
         queries = [i for i, d in enumerate(bank.plan.query_digests) if d in wanted]
-        jobs.append(
-            (ExplainJob(corpus, bank, tokenizer), survivors_by_split(splits, partial, queries))
-        )
-    found = []
-    with progress.stage("explain", sum(_expected_tokens(items) for _, items in jobs)) as stage:
-        for (job, items), partial in zip(jobs, partials, strict=True):
+        items = survivors_by_split(splits, partial, queries)
+        jobs.append((ExplainJob(corpus, bank, tokenizer), items, partial))
+    scanned = []
+    with progress.stage("explain", sum(_expected_tokens(items) for _, items, _ in jobs)) as stage:
+        for job, items, partial in jobs:
             rows: dict[int, dict[str, Any]] = {}
             explanations: dict[tuple[int, int], Explanation] = {}
             for explained in runner.replicas(job, items, stage.advance):
                 rows |= explained.rows
                 explanations |= {(e.query, e.sequence_id): e for e in explained.explanations}
-            found.append(Scanned(job.operands.plan, partial, rows, explanations))
-    return found
+            scanned.append(
+                Scanned(job.operands.plan, job.operands.rank, partial, rows, explanations)
+            )
+    return scanned
 
 
 def _expected_tokens(items: Sequence[tuple[Split, tuple[tuple[int, int], ...]]]) -> int:

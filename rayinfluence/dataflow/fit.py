@@ -145,13 +145,15 @@ def find_factors(root: Store, plan: FitPlan) -> Factors | None:
     return _committed(root / plan.fingerprint, plan.fingerprint)
 
 
+def shards_fitted_before(root: Store, n_shards: int) -> list[int]:
+    """Numbers of shards below ``n_shards`` that committed factors were fitted on, largest first."""
+    found = {manifest["parts"]["n_shards"] for manifest in _manifests(root)}
+    return sorted((n for n in found if n < n_shards), reverse=True)
+
+
 def why_not_reused(root: Store, plan: FitPlan) -> list[str]:
     """How the nearest of the factors that are there differ from those that the plan wants."""
-    others = []
-    for key in root.list():
-        if key.count("/") == 1 and key.endswith(MANIFEST):
-            parts = json.loads(root.read(key))["parts"]
-            others.append(differences(plan.parts, parts))
+    others = [differences(plan.parts, manifest["parts"]) for manifest in _manifests(root)]
     return min(others, key=len, default=[])
 
 
@@ -296,6 +298,11 @@ def _has(store: Store, key: str, value: str, field: str = "fingerprint") -> bool
         return store.exists(key) and read_tensors(store, key)[1].get(field) == value
     except DamagedError:
         return False
+
+
+def _manifests(root: Store) -> list[dict[str, Any]]:
+    keys = [key for key in root.list() if key.count("/") == 1 and key.endswith(MANIFEST)]
+    return [json.loads(root.read(key)) for key in keys]
 
 
 def _committed(store: Store, fingerprint: str) -> Factors | None:

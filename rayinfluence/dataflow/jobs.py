@@ -214,6 +214,12 @@ class BankOperands:
         queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
         return cls(plan, SharedTensors(stack_queries(queries)))
 
+    @property
+    def rank(self) -> int | None:
+        """The largest rank of a module's queries, or None where they are dense."""
+        ranks = [t.shape[2] for name, t in self.tensors.items() if name.endswith("/left")]
+        return max(ranks, default=None)
+
     def bank(self, device: torch.device) -> QueryBank:
         """The bank on a device; on a CPU its tensors are the shared ones."""
         return QueryBank.from_tensors(

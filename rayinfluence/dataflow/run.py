@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
 from functools import cached_property
-from importlib.metadata import version
-from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -17,32 +14,30 @@ from rayinfluence.corpus.documents import find_files
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries, read_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import load_tokenizer, tokenizer_digest
-from rayinfluence.dataflow.findings import (
-    explain_survivors,
-    query_manifest,
-    write_method,
-)
+from rayinfluence.dataflow.findings import explain_survivors, write_method
 from rayinfluence.dataflow.fit import (
     Factors,
+    FitPlan,
     find_factors,
     fit,
     plan_fit,
     refuse_many_bad,
+    shards_fitted_before,
     why_not_reused,
 )
+from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
+from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
-from rayinfluence.dataflow.scan import MethodQueries, plan_banks, precondition, query_report, scan
+from rayinfluence.dataflow.scan import plan_banks, precondition, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.load import context_length, load_model, model_digest, vocabulary_size
-from rayinfluence.model.modules import coverage, track
+from rayinfluence.model.modules import track
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
-
-_PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
 class Run:
@@ -220,34 +215,24 @@ class Run:
         """
         self.check()
         root = self.store / "factors"
-        plans = (
-            plan_fit(
-                self.config.fit,
-                self.corpus,
-                n_shards,
-                self.numerics,
-                self.model_digest,
-                self.replica.shapes,
-            )
-            for n_shards in range(len(self.corpus.manifest.shards), 0, -1)
+        wanted = self._fit_plan(len(self.corpus.manifest.shards))
+        earlier = (
+            self._fit_plan(n_shards)
+            for n_shards in shards_fitted_before(root, len(self.corpus.manifest.shards))
         )
-        wanted = None
-        for plan in plans:
-            wanted = wanted or plan
+        for plan in (wanted, *earlier):
             factors = find_factors(root, plan)
-            if factors is not None:
-                n_shards = plan.parts["n_shards"]
-                if n_shards < len(self.corpus.manifest.shards):
-                    self._warn(
-                        f"the factors were fitted when the corpus had {n_shards} shards; it has "
-                        f"{len(self.corpus.manifest.shards)} now. `rayinfluence clean --stage "
-                        "factors` "
-                        "makes the next run fit them again."
-                    )
-                self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
-                self._factors = factors
-                return factors
-        assert wanted is not None
+            if factors is None:
+                continue
+            if plan is not wanted:
+                self._warn(
+                    f"the factors were fitted when the corpus had {plan.parts['n_shards']} shards; "
+                    f"it has {wanted.parts['n_shards']} now. `rayinfluence clean --stage factors` "
+                    "makes the next run fit them again."
+                )
+            self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
+            self._factors = factors
+            return factors
         if reasons := why_not_reused(root, wanted):
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
         self._factors = fit(
@@ -276,46 +261,41 @@ class Run:
             self.numerics,
             self.progress,
         )
-        digests = [query.digest for query in self.queries]
-        banks = plan_banks(self.store, prepared, digests, self.config.scan, self.numerics)
-        partials, operands = scan(
-            self.runner, self.corpus, splits, banks, self.config.scan, self.progress
-        )
-        found = explain_survivors(
-            self.runner,
-            self.corpus_store,
-            splits,
-            operands,
-            partials,
-            set(digests),
-            self.tokenizer,
-            self.progress,
+        banks = plan_banks(
+            self.store,
+            prepared,
+            [query.digest for query in self.queries],
+            self.config.scan,
+            self.numerics,
         )
         n_sequences = self.corpus.n_sequences - len(self.bad_sequences)
-        for method in methods:
-            of_method = [bank for bank in found if bank.plan.method == method]
-            write_method(self.store, method, self.queries, of_method, n_sequences)
-        summary = {
-            method: {
-                "banks": [bank.plan.fingerprint for bank in found if bank.plan.method == method],
-                "rank": self.config.scan.rank,
-                "scanned_sequences": partials[index].n_sequences,
-                "scanned_tokens": partials[index].n_tokens,
-                "quarantined": [
-                    {"sequence_id": sequence_id, "reason": reason}
-                    for sequence_id, reason in partials[index].quarantine.items()
-                ],
-            }
-            for method in methods
-            for index in [next(i for i, bank in enumerate(banks) if bank.method == method)]
-        }
-        manifest = self._manifest(prepared, factors, n_sequences) | {"methods": summary}
-        self.store.write(
-            "results/manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode()
-        )
-        for query in manifest["queries"]:
-            if query["warning"]:
-                self.progress.note(f"warning: query {query['query_id']}: {query['warning']}")
+        fingerprint = results_fingerprint(banks, splits, self.queries, n_sequences)
+        if known_results(self.store) == fingerprint:
+            self.progress.note("results      reused")
+        else:
+            merged = scan(self.runner, self.corpus, splits, banks, self.config.scan, self.progress)
+            scanned = explain_survivors(
+                self.runner,
+                self.corpus_store,
+                splits,
+                merged,
+                {query.digest for query in self.queries},
+                self.tokenizer,
+                self.progress,
+            )
+            for method in methods:
+                of_method = [bank for bank in scanned if bank.plan.method == method]
+                write_method(self.store, method, self.queries, of_method, n_sequences)
+            manifest = run_manifest(self, prepared, factors, scanned, n_sequences)
+            manifest["fingerprint"] = fingerprint
+            body = json.dumps(manifest, indent=1, ensure_ascii=False)
+            self.store.write(RESULTS_MANIFEST, body.encode())
+            unlikely = [query["query_id"] for query in manifest["queries"] if query["warning"]]
+            if unlikely:
+                self.progress.note(
+                    f"warning: the model would hardly say the completions of {len(unlikely)} of "
+                    f"{len(self.queries)} queries ({', '.join(unlikely[:3])} ...); see the report."
+                )
         return {method: Results.load(self.store, method) for method in methods}
 
     def all(self) -> dict[str, Results]:
@@ -329,73 +309,15 @@ class Run:
         self.tokenize()
         return self.scan()
 
-    def _manifest(
-        self, prepared: list[MethodQueries], factors: Factors | None, n_sequences: int
-    ) -> dict[str, Any]:
-        modules = self.replica.modules
-        model = self.replica.model
-        files = self.corpus.manifest.files
-        operators = factors.damping(self.config.scan) if factors else {}
-        return {
-            "n_sequences": n_sequences,
-            "n_tokens": self.corpus.n_tokens,
-            "queries": [
-                query_manifest(query, query_report(prepared[0], query), self.tokenizer)
-                for query in self.queries
-            ],
-            "model": {
-                "path": self.config.model,
-                "digest": self.model_digest,
-                "architecture": type(model).__name__,
-                "parameters": sum(weight.numel() for weight in model.parameters()),
-                "tracked_parameters": sum(s.n_parameters for s in self.replica.shapes.values()),
-                "coverage": coverage(model, modules),
-                "modules": list(modules),
-            },
-            "tokenizer": {"digest": tokenizer_digest(self.tokenizer)},
-            "corpus": {
-                "url": self.corpus_store.url,
-                "fingerprint": self.corpus.fingerprint,
-                "shards": len(self.corpus.manifest.shards),
-                "documents": sum(report["documents"] for report in files),
-                "empty_documents": sum(report["empty_documents"] for report in files),
-                "short_chunks": sum(report["short_chunks"] for report in files),
-                "bad_documents": sum(report["n_bad"] for report in files),
-                "bad_sequences": [
-                    {"sequence_id": i, "reason": reason} for i, reason in self.bad_sequences.items()
-                ],
-            },
-            "factors": None
-            if factors is None
-            else {
-                "fingerprint": factors.fingerprint,
-                "n_sequences": factors.n_sequences,
-                "n_tokens": factors.n_tokens,
-                "quarantined": factors.manifest["quarantine"],
-                "damping": operators,
-            },
-            "config": self.config.model_dump(),
-            "numerics": vars(self.numerics),
-            "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in _PACKAGES},
-            "stages": self._stages(),
-            "warnings": self.warnings,
-        }
-
-    def _stages(self) -> dict[str, Any]:
-        """Timings of this process's stages over those of earlier ones, whose work was reused."""
-        key = "stages.json"
-        known = json.loads(self.store.read(key)) if self.store.exists(key) else {}
-        known |= {
-            name: {
-                "seconds": timing.seconds,
-                "tokens": timing.tokens,
-                "tokens_per_second": timing.tokens_per_second,
-            }
-            for name, timing in self.progress.timings.items()
-        }
-        self.store.write(key, json.dumps(known, indent=1).encode())
-        return known
+    def _fit_plan(self, n_shards: int) -> FitPlan:
+        return plan_fit(
+            self.config.fit,
+            self.corpus,
+            n_shards,
+            self.numerics,
+            self.model_digest,
+            self.replica.shapes,
+        )
 
     def _model_context(self) -> int:
         length = context_length(self.replica.model)

@@ -153,7 +153,12 @@ def plan_banks(
         if left:
             fingerprint = digest({"base": base, "query_digests": left})
             store = root / "scan" / fingerprint
-            manifest = {"base": base, "query_digests": left, "ordinal": len(manifests)}
+            manifest = {
+                "method": method.method,
+                "base": base,
+                "query_digests": left,
+                "ordinal": len(manifests),
+            }
             store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
             manifests[fingerprint] = manifest
             banks.append(BankPlan(method.method, fingerprint, tuple(left), method.store, store))
@@ -167,14 +172,14 @@ def scan(
     banks: Sequence[BankPlan],
     config: ScanConfig,
     progress: ProgressLog,
-) -> tuple[list[Partial], list[BankOperands]]:
+) -> list[tuple[BankOperands, Partial]]:
     """Score all splits that lack a partial of a bank, and merge the partials of each bank.
 
     A partial that turns out to be damaged when it is merged is discarded and its split scored
     again.
 
     Returns:
-        Per bank, the merged partial and the operands that the explain pass needs.
+        Per bank, the operands that the explain pass needs, and the merged partial.
     """
     operands = [BankOperands.load(bank) for bank in banks]
     job = ScanJob(corpus.store, operands, config.top, tuple(config.group_by))
@@ -207,11 +212,11 @@ def scan(
         if not damaged:
             break
         progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
-    results = [partial for partial in merged if partial is not None]
-    for partial in results:
+    results = [(bank, partial) for bank, partial in zip(operands, merged, strict=True) if partial]
+    for _, partial in results:
         n_bad = len(partial.quarantine)
         refuse_many_bad(n_bad, partial.n_sequences + n_bad, partial.quarantine)
-    return results, operands
+    return results
 
 
 def merge(
@@ -223,7 +228,12 @@ def merge(
         The merged partial, and the keys of partials that are damaged (left out of it).
     """
     leaves = [(bank, tuple(splits[i : i + FAN_IN]), top) for i in range(0, len(splits), FAN_IN)]
-    outcomes = list(runner.tasks(merge_leaf, leaves))
+    # A single leaf is not worth a task.
+    outcomes = (
+        [merge_leaf(leaf) for leaf in leaves]
+        if len(leaves) == 1
+        else [*runner.tasks(merge_leaf, leaves)]
+    )
     level = [partial for partial, _ in outcomes]
     while len(level) > 1:
         level = list(

@@ -96,7 +96,8 @@ def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> l
         }
         done = [digest for digest in partials if digest in tokens]
         rate = _rate(done, partials, tokens)
-        remark = f"{fingerprint[:12]}: {len(manifest['query_digests'])} queries{rate}"
+        n_queries = len(manifest["query_digests"])
+        remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{rate}"
         found.append(StageStatus("scan", len(done), len(splits) or None, remark))
     return found or [StageStatus("scan", 0, None, "not begun")]
 

@@ -25,15 +25,19 @@ _SNIPPET_LINES = 2
 _HOT = LEVELS // 2
 
 
-def render(results: Results, console: Console, n: int = 5) -> None:
-    """Print the strongest proponents and opponents of every query.
+def render(
+    results: Results, console: Console, n: int = 5, queries: Sequence[str] | None = None
+) -> None:
+    """Print the strongest proponents and opponents of queries.
 
     Args:
         results: what one method found.
         console: where to print; its width decides how much text is shown.
         n: how many sequences to show per query and side.
+        queries: ids of the queries to show; all when not given.
     """
-    for query_id, query in results.queries.items():
+    for query_id in results.queries if queries is None else queries:
+        query = results.queries[query_id]
         console.print(_header(query, results.method, console.width))
         console.print(_table("Proponents", results.proponents(query_id)[:n], console.width))
         console.print(_table("Opponents", results.opponents(query_id)[:n], console.width))

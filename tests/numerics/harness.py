@@ -57,16 +57,14 @@ def row(tokens: np.ndarray, **more: object) -> dict[str, object]:
 def table(sequences: Tokens, ids: Sequence[int] | None = None) -> pa.Table:
     """The rows of a split; ids count from 0 when not given."""
     ids = range(len(sequences)) if ids is None else ids
-    rows = [
-        row(tokens, sequence_id=sequence_id, n_tokens=len(tokens))
-        for sequence_id, tokens in zip(ids, sequences, strict=True)
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    rows = [row(tokens, n_tokens=len(tokens)) for tokens in sequences]
+    column = pa.array(ids, type=pa.int64())
+    return pa.Table.from_pylist(rows, schema=SCHEMA).append_column("sequence_id", column)
 
 
 def write_corpus(folder: Path, sequences: Tokens) -> Corpus:
     """A corpus of one shard in several row groups; ids count from 0."""
-    writer = ShardWriter(0, row_group_tokens=8)
+    writer = ShardWriter(row_group_tokens=8)
     for tokens in sequences:
         writer.add(row(tokens))
     store = Store(str(folder))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import naive
+import numpy as np
 import pytest
 import torch
-from cases import Case, token_sequences
+from cases import CASES, Case, token_sequences
 from compare import assert_same
 from harness import (
     SEED,
@@ -18,9 +19,17 @@ from harness import (
     fit_factors,
     make_bank,
     make_replica,
+    table,
 )
 
 from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.curvature.sums import CovarianceSums, accumulation_dtype, tree_sum
+from rayinfluence.dataflow.stages import (
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+    score_split,
+)
 
 
 @pytest.mark.parametrize("labels", ["sampled", "data"])
@@ -53,18 +62,19 @@ def test_factors_equal_explicit_loops(
         assert_same(operator.factors[name].moments, Lambda, f"Lambda of {name}")
 
 
-@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
-def test_scores_do_not_depend_on_the_batches(case: Case, method: str, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_batches(case: Case, tmp_path: Path) -> None:
+    """Neither those of the fit nor those of the scan, by any method."""
     sequences = token_sequences()
     queries = [encoded(tokens, 2) for tokens in token_sequences(1, (6, 4))]
-    found = []
+    expected: dict[str, torch.Tensor] = {}
     for batch_tokens in (1, 10, 21, 1000):
         replica, folder = make_replica(case, batch_tokens), tmp_path / str(batch_tokens)
         factors = fit_factors(replica, sequences, folder)
-        bank = make_bank(replica, factors, queries, folder, method)
-        found.append(all_scores(replica, bank, sequences))
-    for scores in found[1:]:
-        assert_same(scores, found[0], tolerance=1e-9)
+        for method in ("ekfac", "kfac", "gradient_product"):
+            bank = make_bank(replica, factors, queries, folder, method)
+            scores = all_scores(replica, bank, sequences)
+            what = f"{method}, batches of {batch_tokens} tokens"
+            assert_same(scores, expected.setdefault(method, scores), what, 1e-9)
 
 
 def test_a_sequence_scores_the_same_alone_and_in_company(fitted: Fitted) -> None:
@@ -83,3 +93,59 @@ def test_lanes_do_not_matter_beyond_rounding(fitted: Fitted, tmp_path: Path) -> 
     for name in fitted.names:
         V = torch.ones_like(fitted.operator.factors[name].moments)
         assert_same(operator.solve(name, V), fitted.operator.solve(name, V), name, 1e-9)
+
+
+def test_a_thousand_bfloat16_batches_do_not_drift() -> None:
+    """In bfloat16 the sums would have stopped growing long before."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = (1 + torch.randn(2, 4, 3, generator=generator)).bfloat16()
+    grads = torch.randn(2, 4, 5, generator=generator).bfloat16()
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    sums = CovarianceSums.zeros(3, 5, accumulation_dtype(torch.bfloat16), torch.device("cpu"))
+    n_batches = 2000
+    for _ in range(n_batches):
+        sums.add(inputs, grads, mask)
+    a, g = inputs[mask].double(), grads[mask].double()
+    assert_same(sums.inputs_II, n_batches * a.T @ a, "a a^T", 1e-4)
+    assert_same(sums.inputs_I, n_batches * a.sum(dim=0), "a", 1e-4)
+    assert_same(sums.grads_OO, n_batches * g.T @ g, "g g^T", 1e-4)
+    assert float(sums.n_rows) == n_batches * 6
+
+
+def test_the_tree_sum_is_exact_where_float32_is_not() -> None:
+    parts = [{"x": torch.tensor([2.0**24, 1.0])}, None, *[{"x": torch.ones(2)}] * 5]
+    assert tree_sum(parts)["x"].tolist() == [2.0**24 + 5, 6.0]
+    assert tree_sum([None, None]) == {}
+
+
+def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
+    """Its inputs are infinite and its log-probability is not; sums and scores are of the rest."""
+    replica, sequences = make_replica(CASES[-1]), token_sequences()
+    good = table(sequences)
+    factors = fit_factors(replica, sequences, tmp_path)
+    bank = make_bank(replica, factors, [encoded(sequences[0])], tmp_path)
+    used = {int(token) for tokens in sequences for token in tokens}
+    unused = next(token for token in range(48) if token not in used)
+    embedding = replica.model.embed.weight.data[unused].zero_()
+    embedding[0] = torch.inf
+    poisoned = table([*sequences, np.array([unused, 3])], range(8))
+
+    labels, tensors = fitting_labels("sampled", SEED), factors.tensors()
+    folds = [
+        lambda rows: fold_covariance(replica, lambda: [rows], labels, lambda n: None),
+        lambda rows: fold_moments(replica, lambda: [rows], labels, tensors, lambda n: None),
+    ]
+    for fold in folds:
+        clean, found = fold(good), fold(poisoned)
+        assert found.quarantine == {7: "its gradient is not finite"}
+        assert (found.n_sequences, found.n_tokens) == (clean.n_sequences, clean.n_tokens)
+        for name, tensor in clean.tensors.items():
+            assert torch.equal(found.tensors[name], tensor), name
+
+    (clean,), (found,) = (score_split(replica, [bank], rows, 7, []) for rows in (good, poisoned))
+    assert found.quarantine == {7: "its influence is not finite"}
+    assert (found.n_sequences, found.n_tokens) == (clean.n_sequences, clean.n_tokens)
+    for ours, theirs in ((found.proponents, clean.proponents), (found.opponents, clean.opponents)):
+        assert ours.ids_QK.tolist() == theirs.ids_QK.tolist()
+        kept = torch.as_tensor(ours.of_query(0)[0])
+        assert_same(kept, torch.as_tensor(theirs.of_query(0)[0]))

@@ -141,3 +141,26 @@ def test_a_singular_covariance_has_an_eigenbasis() -> None:
 def test_a_covariance_that_is_not_finite_is_refused() -> None:
     with pytest.raises(NumericsError, match="covariance of m holds NaN or infinity"):
         eigenbasis(torch.full((2, 2), torch.nan), "m")
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_an_eigensolver_that_fails_is_tried_with_jitter(
+    failures: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original, calls = torch.linalg.eigh, []
+
+    def eigh(matrix: Tensor):
+        calls.append(matrix)
+        if len(calls) <= failures:
+            raise RuntimeError("did not converge")
+        return original(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    matrix = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    if failures == 2:
+        with pytest.raises(NumericsError, match="covariance of m cannot be decomposed"):
+            eigenbasis(matrix, "m")
+    else:
+        values, _ = eigenbasis(matrix, "m")
+        assert_same(values, torch.tensor([1.0, 2.0, 3.0]), tolerance=1e-9)
+    assert "retrying with jitter" in caplog.text

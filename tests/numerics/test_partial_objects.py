@@ -88,15 +88,14 @@ def refused_or_same(store: Store, body: bytes, partial: Partial) -> bool:
     return False
 
 
-@pytest.mark.parametrize("flip", [0x0F, 0x20])
-def test_no_altered_byte_goes_unnoticed(store: Store, flip: int) -> None:
+def test_no_altered_byte_goes_unnoticed(store: Store) -> None:
     """Wherever it is: in the length, the layout, our header, the checksums or the tensors."""
     partial = make_partial()
     partial.write(store, KEY, ABOUT)
     body = store.read(KEY)
     for place in range(len(body)):
         altered = bytearray(body)
-        altered[place] ^= flip
+        altered[place] ^= (0x0F, 0x20, 0x01, 0x80)[place % 4]
         try:
             refused = refused_or_same(store, bytes(altered), partial)
         except Exception as error:

@@ -1,0 +1,143 @@
+"""The results' manifest: what was computed from what, and everything that tables must not hold."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow.findings import Scanned, query_manifest
+from rayinfluence.dataflow.fit import Factors
+from rayinfluence.dataflow.jobs import BankPlan
+from rayinfluence.dataflow.progress import Timing
+from rayinfluence.dataflow.scan import MethodQueries, query_report
+from rayinfluence.model.modules import coverage
+from rayinfluence.storage.digest import digest
+from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from rayinfluence.dataflow.run import Run
+
+MANIFEST = "results/manifest.json"
+TIMINGS = "stages.json"
+#: Raised whenever the same partials would give other tables.
+_TABLES_VERSION = 1
+_PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
+
+
+def results_fingerprint(
+    banks: Sequence[BankPlan],
+    splits: Sequence[Split],
+    queries: Sequence[EncodedQuery],
+    n_sequences: int,
+) -> str:
+    """What decides the bytes of the tables."""
+    return digest(
+        {
+            "version": _TABLES_VERSION,
+            "banks": [bank.fingerprint for bank in banks],
+            "splits": digest([split.digest for split in splits]),
+            "queries": digest([asdict(query.query) for query in queries]),
+            "n_sequences": n_sequences,
+        }
+    )
+
+
+def known_results(store: Store) -> str | None:
+    """The fingerprint of the results that a run directory holds, or None."""
+    if not store.exists(MANIFEST):
+        return None
+    fingerprint: str | None = json.loads(store.read(MANIFEST)).get("fingerprint")
+    return fingerprint
+
+
+def run_manifest(
+    run: Run,
+    prepared: Sequence[MethodQueries],
+    factors: Factors | None,
+    scanned: Sequence[Scanned],
+    n_sequences: int,
+) -> dict[str, Any]:
+    """The manifest of a run's results."""
+    replica, corpus = run.replica, run.corpus
+    files = corpus.manifest.files
+    return {
+        "n_sequences": n_sequences,
+        "n_tokens": corpus.n_tokens,
+        "methods": {method.method: _method(method.method, scanned) for method in prepared},
+        "queries": [
+            query_manifest(query, query_report(prepared[0], query), run.tokenizer)
+            for query in run.queries
+        ],
+        "model": {
+            "path": run.config.model,
+            "digest": run.model_digest,
+            "architecture": type(replica.model).__name__,
+            "parameters": sum(weight.numel() for weight in replica.model.parameters()),
+            "tracked_parameters": sum(s.n_parameters for s in replica.shapes.values()),
+            "coverage": coverage(replica.model, replica.modules),
+            "modules": list(replica.modules),
+        },
+        "tokenizer": {"digest": corpus.manifest.tokenizer},
+        "corpus": {
+            "url": corpus.store.url,
+            "fingerprint": corpus.fingerprint,
+            "shards": len(corpus.manifest.shards),
+            **{
+                name: sum(report[key] for report in files)
+                for name, key in (
+                    ("documents", "documents"),
+                    ("empty_documents", "empty_documents"),
+                    ("short_chunks", "short_chunks"),
+                    ("bad_documents", "n_bad"),
+                )
+            },
+            "bad_sequences": _quarantined(run.bad_sequences),
+        },
+        "factors": factors
+        and {
+            "fingerprint": factors.fingerprint,
+            "n_sequences": factors.n_sequences,
+            "n_tokens": factors.n_tokens,
+            "quarantined": factors.manifest["quarantine"],
+            "damping": factors.damping(run.config.scan),
+        },
+        "config": run.config.model_dump(),
+        "numerics": asdict(run.numerics),
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in _PACKAGES},
+        "stages": keep_timings(run.store, run.progress.timings),
+        "warnings": run.warnings,
+    }
+
+
+def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
+    """Record this process's stages over those of earlier ones, whose work was reused."""
+    known: dict[str, Any] = json.loads(store.read(TIMINGS)) if store.exists(TIMINGS) else {}
+    known |= {
+        name: {**asdict(timing), "tokens_per_second": timing.tokens_per_second}
+        for name, timing in timings.items()
+    }
+    store.write(TIMINGS, json.dumps(known, indent=1).encode())
+    return known
+
+
+def _method(method: str, scanned: Sequence[Scanned]) -> dict[str, Any]:
+    banks = [bank for bank in scanned if bank.plan.method == method]
+    partial = banks[0].partial
+    return {
+        "banks": [bank.plan.fingerprint for bank in banks],
+        "rank": banks[0].rank,
+        "scanned_sequences": partial.n_sequences,
+        "scanned_tokens": partial.n_tokens,
+        "quarantined": _quarantined(partial.quarantine),
+    }
+
+
+def _quarantined(bad: dict[int, str]) -> list[dict[str, Any]]:
+    return [{"sequence_id": sequence_id, "reason": reason} for sequence_id, reason in bad.items()]

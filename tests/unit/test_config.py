@@ -1,0 +1,187 @@
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from rayinfluence import config as config_module
+from rayinfluence.config import RunConfig, Section, StorageConfig
+from rayinfluence.errors import ConfigError
+
+MINIMAL = {"run": "runs/a", "model": "models/a"}
+SECTIONS = [s for s in vars(config_module).values() if inspect.isclass(s) and s is not Section]
+SECTIONS = [section for section in SECTIONS if issubclass(section, Section)]
+
+
+def refusal(values: dict[Any, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({**MINIMAL, **values}, "here.yaml")
+    message = str(caught.value)
+    assert message.startswith("here.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"modle": "x"}, "unknown key 'modle'; did you mean 'modules' or 'model'?"),
+        ({"scan": {"dampning": 1}}, "unknown key 'scan.dampning'; did you mean 'damping'"),
+        ({"fit": {"lane": 1}}, "unknown key 'fit.lane'; did you mean 'lanes'"),
+        ({"storage": {"endpoint": "x"}}, "did you mean 'endpoint_url'?"),
+        ({"runner": {"zzz": 1}}, "unknown key 'runner.zzz'; the keys here are name, actors, add"),
+        ({"qqq": 1}, "the keys here are run, model, queries"),
+        ({1: 2}, "unknown key '1'"),
+    ],
+)
+def test_unknown_keys_are_refused_with_a_suggestion(
+    values: dict[Any, Any], expected: str
+) -> None:
+    assert expected in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"run": None}, "run: "),
+        ({"run": ""}, "run: "),
+        ({"model": ""}, "model: "),
+        ({"model": 3}, "model: "),
+        ({"dtype": "float16"}, "dtype: "),
+        ({"device": "tpu"}, "device: "),
+        ({"seed": -1}, "seed: "),
+        ({"seed": 2**63}, "seed: "),
+        ({"batch_tokens": 0}, "batch_tokens: "),
+        ({"modules": "*.mlp.*"}, "modules: "),
+        ({"corpus": {"documents": "a.jsonl"}}, "corpus.documents: "),
+        ({"corpus": {"context": 1}}, "corpus.context: "),
+        ({"corpus": "a.jsonl"}, "corpus: "),
+        ({"fit": {"sequences": 0}}, "fit.sequences: "),
+        ({"fit": {"sequences": "many"}}, "fit.sequences: "),
+        ({"fit": {"labels": "true"}}, "fit.labels: "),
+        ({"fit": {"lanes": 0}}, "fit.lanes: "),
+        ({"scan": {"methods": []}}, "scan.methods: "),
+        ({"scan": {"methods": ["ekfac", "magic"]}}, "scan.methods.1: "),
+        ({"scan": {"methods": ["ekfac", "ekfac"]}}, "scan.methods: 'ekfac' is listed twice"),
+        ({"scan": {"group_by": ["source", "source"]}}, "scan.group_by: 'source' is listed twice"),
+        ({"scan": {"group_by": "source"}}, "scan.group_by: "),
+        ({"scan": {"rank": 0}}, "scan.rank"),
+        ({"scan": {"rank": -1}}, "scan.rank"),
+        ({"scan": {"rank": "full"}}, "scan.rank"),
+        ({"scan": {"damping": 0}}, "scan.damping: "),
+        ({"scan": {"damping_scale": -0.1}}, "scan.damping_scale: "),
+        ({"scan": {"damping_scale": float("inf")}}, "scan.damping_scale: "),
+        ({"scan": {"damping": float("nan")}}, "scan.damping: "),
+        ({"scan": {"top": 0}}, "scan.top: "),
+        ({"runner": {"name": "spark"}}, "runner.name: "),
+        ({"runner": {"actors": 0}}, "runner.actors: "),
+    ],
+)
+def test_wrong_values_are_refused_at_their_place(values: dict[str, Any], place: str) -> None:
+    assert f"here.yaml: {place}" in refusal(values)
+
+
+def test_what_is_missing_and_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"model: Field required"):
+        RunConfig.parse({"run": "x"})
+    message = refusal({"seed": -1, "fit": {"lanes": 0}})
+    assert "seed: " in message
+    assert "fit.lanes: " in message
+
+
+def test_a_config_is_read_from_yaml_and_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("run: a\nmodel: b\nscan:\n  rank: dense\n  # top: 5\nfit:\n", "utf-8")
+    config = RunConfig.load(path, seed=3)
+    assert (config.run, config.scan.rank, config.scan.top, config.seed) == ("a", "dense", 100, 3)
+    assert config.fit.lanes == 8  # a section whose keys are all commented out is null in YAML
+    assert RunConfig.parse(config.model_dump()) == config
+
+
+def test_a_config_does_not_change() -> None:
+    config = RunConfig.parse(MINIMAL)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("run: [1\n", "cannot be read as YAML"),
+        ("run: a\n\tmodel: b\n", "cannot be read as YAML"),
+        ("run: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        ("", "is not a config"),
+        ("- run\n", "is not a config"),
+        ("just text", "is not a config"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=expected) as caught:
+        RunConfig.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.yaml: there is no such config file"):
+        RunConfig.load(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        RunConfig.load(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"run: caf\xe9\n")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        RunConfig.load(tmp_path / "latin.yaml")
+
+
+def test_every_field_is_documented() -> None:
+    tree = ast.parse(inspect.getsource(config_module))
+    undocumented = []
+    for section in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
+        for node, following in zip(section.body, [*section.body[1:], None], strict=True):
+            if not isinstance(node, ast.AnnAssign):
+                continue
+            documented = (
+                isinstance(following, ast.Expr)
+                and isinstance(following.value, ast.Constant)
+                and isinstance(following.value.value, str)
+                and len(following.value.value) > 10
+            )
+            name = f"{section.name}.{ast.unparse(node.target)}"
+            undocumented += [] if documented else [name]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_default_is_valid(section: type[BaseModel]) -> None:
+    required = {"run": "x", "model": "x"} if section is RunConfig else {}
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in section.model_fields.items()
+        if name not in required
+    }
+    assert PydanticUndefined not in defaults.values()
+    as_values = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in defaults.items()}
+    assert section.model_validate({**required, **as_values}) == section(**required)
+
+
+def test_storage_options_are_those_of_s3_and_of_s3_alone() -> None:
+    storage = StorageConfig(endpoint_url="http://minio:9000", region="eu-1", path_style=True)
+    assert storage.options("s3://bucket/x") == {
+        "endpoint_url": "http://minio:9000",
+        "client_kwargs": {"region_name": "eu-1"},
+        "config_kwargs": {"s3": {"addressing_style": "path"}},
+    }
+    assert storage.options("/local/path") == {}
+    assert StorageConfig().options("s3://bucket") == {}
+
+
+def test_path_style_options_reach_the_server(s3: dict[str, Any]) -> None:
+    from rayinfluence.storage.store import Store
+
+    storage = StorageConfig(endpoint_url=s3["endpoint_url"], region="us-east-1", path_style=True)
+    store = Store("s3://bucket/a", storage.options("s3://bucket/a"))
+    store.write("key", b"body")
+    assert store.read("key") == b"body"

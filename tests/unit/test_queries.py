@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from rayinfluence.corpus.queries import EncodedQuery, Query, encode_queries, read_queries
+from rayinfluence.errors import QueryError, StorageError
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_tokenizer
+
+GOOD = {"query_id": "a", "prompt": "w1", "completion": " w2"}
+
+
+def read(path: Path, *lines: Any) -> list[Query]:
+    path.write_bytes(
+        b"\n".join(
+            line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines
+        )
+    )
+    return read_queries(Store(str(path)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queries.jsonl"
+
+
+def test_queries_are_read_in_order(path: Path) -> None:
+    second = {**GOOD, "query_id": "b", "prompt": "", "metadata": {"why": ["x"]}}
+    assert read(path, GOOD, b"", second, b"  ") == [
+        Query("a", "w1", " w2", {}),
+        Query("b", "", " w2", {"why": ["x"]}),
+    ]
+    assert read(path, {**GOOD, "metadata": None})[0].metadata == {}
+
+
+def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path: Path) -> None:
+    prompt = "one\u2028two\x85three\u2029"
+    line = json.dumps({**GOOD, "prompt": prompt}, ensure_ascii=False).encode()
+    assert read(path, b"\xef\xbb\xbf" + line + b"\r", b"")[0].prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"{", "is not JSON"),
+        (b'{"query_id": "\xe9"}', "is not JSON"),
+        (b'{"query_id": "b", "prompt": "\\ud800", "completion": "c"}', "is not JSON"),
+        (
+            b'{"query_id": "b", "prompt": "", "completion": "c", "metadata": {"x": NaN}}',
+            "is not JSON",
+        ),
+        (b"[" * 100_000, "is not JSON"),
+        (b"3", "needs the keys query_id, prompt and completion"),
+        (["query_id", "prompt", "completion"], "needs the keys"),
+        ({"query_id": "b", "prompt": "x"}, "needs the keys"),
+        ({**GOOD, "query_id": "b", "promt": "x"}, "unknown key 'promt'; put what is yours under"),
+        ({**GOOD, "query_id": 7}, "query_id must be a string"),
+        ({**GOOD, "query_id": "b", "prompt": None}, "prompt must be a string"),
+        ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion must be a string"),
+        ({**GOOD, "query_id": ""}, "query_id is empty"),
+        ({**GOOD, "query_id": "b", "completion": ""}, "the completion of query 'b' is empty"),
+        ({**GOOD, "query_id": "b", "metadata": [1]}, "metadata must be an object"),
+        (GOOD, "query_id 'a' is already that of line 1"),
+    ],
+    ids=range(16),
+)
+def test_a_malformed_query_is_named_by_its_line(path: Path, line: Any, expected: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        read(path, GOOD, b"", line)
+    assert f"{path}:3" in str(caught.value)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", [[], [b""], [b" ", b"\r"]])
+def test_a_file_without_queries_is_refused(path: Path, lines: list[bytes]) -> None:
+    with pytest.raises(QueryError, match="holds no query; write one JSON object a line"):
+        read(path, *lines)
+    with pytest.raises(StorageError, match="does not exist"):
+        read_queries(Store(str(path.parent / "missing.jsonl")))
+
+
+def encoded(prompt: str, completion: str, tokenizer: Any = None) -> EncodedQuery:
+    query = Query("a", prompt, completion)
+    return encode_queries([query], tokenizer or tiny_tokenizer(), 16)[0]
+
+
+def characters(bos: bool = False) -> PreTrainedTokenizerFast:
+    """One token a letter, but for ``b c``, which is one."""
+    vocabulary = {"<s>": 0} | {c: i + 1 for i, c in enumerate(["a", "b", "c", " ", "b c"])}
+    backend = Tokenizer(models.BPE({**vocabulary, "b ": 6}, [("b", " "), ("b ", "c")]))
+    backend.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    backend.decoder = decoders.Fuse()
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A <s>", special_tokens=[("<s>", 0)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "tokens", "first"),
+    [
+        ("w1 w2", " w3 w4", (2, 3, 4, 5), 2),
+        ("w1 ", "w2", (2, 3), 1),
+        ("w1", " w2", (2, 3), 1),
+        ("", "w1 w2", (2, 3), 1),  # the first token is only conditioned on
+    ],
+)
+def test_the_completion_begins_where_the_prompt_ends(
+    prompt: str, completion: str, tokens: tuple[int, ...], first: int
+) -> None:
+    query = encoded(prompt, completion)
+    assert (query.tokens, query.first_target) == (tokens, first)
+
+
+def test_a_token_across_the_boundary_belongs_to_the_completion() -> None:
+    query = encoded("ab", " ca", characters())
+    assert (query.tokens, query.first_target) == ((1, 5, 1), 1)
+    inside = encoded("ab c", "a", characters())
+    assert (inside.tokens, inside.first_target) == ((1, 5, 1), 2)
+
+
+def test_a_leading_token_of_the_tokenizer_makes_the_whole_completion_a_target() -> None:
+    query = encoded("", "ac", characters(bos=True))
+    assert (query.tokens, query.first_target) == ((0, 1, 3), 1)
+    query = encoded("a", "c", characters(bos=True))
+    assert (query.tokens, query.first_target) == ((0, 1, 3), 2)
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [("", "w1"), ("", " ")])
+def test_a_query_that_leaves_nothing_to_predict_is_refused(prompt: str, completion: str) -> None:
+    with pytest.raises(QueryError, match=r"query 'a' leaves no token to predict"):
+        encoded(prompt, completion)
+
+
+def test_a_query_may_fill_the_context_and_no_more() -> None:
+    assert len(encoded("w1 " * 14, "w2 w3").tokens) == 16
+    with pytest.raises(QueryError, match=r"query 'a' has 17 tokens, .* context is 16; shorten"):
+        encoded("w1 " * 15, "w2 w3")
+    assert len(encode_queries([Query("a", "w1 " * 99, "w2")], tiny_tokenizer(), None)[0].tokens) > 99
+
+
+def test_a_query_is_known_by_its_tokens_and_where_they_begin_to_count() -> None:
+    query = encoded("w1", " w2 w3")
+    assert query.digest == encoded("w1 ", "w2 w3").digest
+    assert query.digest != encoded("w1 w2", " w3").digest
+    assert query.digest != encoded("w1", " w2 w4").digest

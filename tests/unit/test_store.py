@@ -1,0 +1,227 @@
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.storage import store as store_module
+from rayinfluence.storage.store import Store, read_json, read_table, write_table
+
+BODY = bytes(range(256))
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return Store(str(tmp_path / "root"))
+    return Store("s3://bucket/root", request.getfixturevalue("s3"))
+
+
+def test_an_object_comes_back_as_it_was_written(store: Store) -> None:
+    store.write("a/b.bin", BODY)
+    assert store.read("a/b.bin") == BODY
+    assert store.exists("a/b.bin")
+    assert not store.exists("a/c.bin")
+    store.write("a/b.bin", b"new")
+    assert store.read("a/b.bin") == b"new"
+    store.write("empty", b"")
+    assert store.read("empty") == b""
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 8), (100, 50), (250, 100), (256, 4), (300, 4)])
+def test_a_range_is_what_a_slice_of_the_whole_is(store: Store, start: int, length: int) -> None:
+    store.write("object", BODY)
+    assert store.read_range("object", start, length) == BODY[start : start + length]
+
+
+def test_listing_gives_keys_and_sizes_under_a_prefix(store: Store) -> None:
+    assert store.list() == {}
+    assert store.list("nothing") == {}
+    for key in ("b/2", "b/1", "a", "bc/3"):
+        store.write(key, BODY)
+    assert list(store.list()) == ["a", "b/1", "b/2", "bc/3"]
+    assert list(store.list("b")) == ["b/1", "b/2"]
+    assert list((store / "b").list()) == ["1", "2"]
+    assert list(store.list("a")) == ["a"]
+    assert {listed.size for listed in store.list().values()} == {256}
+    assert all(listed.modified for listed in store.list().values())
+
+
+def test_deleting_takes_an_object_or_all_under_a_prefix_and_no_neighbour(store: Store) -> None:
+    for key in ("b/1", "b/2", "bc/3", "a"):
+        store.write(key, BODY)
+    assert store.delete("b") == 2
+    assert list(store.list()) == ["a", "bc/3"]
+    assert store.delete("a") == 1
+    assert store.delete("a") == 0
+    assert list(store.list()) == ["bc/3"]
+    store.write("b/1", b"again")
+    assert store.read("b/1") == b"again"
+
+
+def test_a_missing_object_is_named(store: Store) -> None:
+    with pytest.raises(StorageError, match=r"root/no/such does not exist\.$"):
+        store.read("no/such")
+    with pytest.raises(StorageError, match="no/such does not exist"):
+        store.read_range("no/such", 0, 8)
+    with pytest.raises(StorageError, match="no/such does not exist"), store.open("no/such"):
+        pass
+
+
+def test_a_store_of_one_file_reads_it_by_the_empty_key(store: Store) -> None:
+    store.write("file.txt", BODY)
+    file = store / "file.txt"
+    assert file.exists("")
+    assert file.read("") == BODY
+    assert file.name == "file.txt"
+    with pytest.raises(StorageError, match=r"missing\.txt does not exist"):
+        (store / "missing.txt").read("")
+
+
+def test_a_store_survives_pickling(store: Store) -> None:
+    import pickle
+
+    store.write("a", BODY)
+    assert pickle.loads(pickle.dumps(store)).read("a") == BODY
+
+
+def test_a_crash_in_the_middle_of_a_write_leaves_the_old_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    store.write("key", b"old")
+
+    def crash(descriptor: int) -> None:
+        assert len(list(tmp_path.iterdir())) == 2
+        assert list(store.list()) == ["key"]  # a reader beside us sees no half-written object
+        assert store.read("key") == b"old"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module.os, "fsync", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("key", b"new")
+    assert store.read("key") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_what_a_killed_process_leaves_behind_is_not_listed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("folder/key", BODY)
+    (tmp_path / "folder" / ".0123.part").write_bytes(b"half")
+    assert list(store.list()) == ["folder/key"]
+    assert store.delete("folder") == 1
+    assert not (tmp_path / "folder").exists()
+
+
+def test_local_objects_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        Store(str(tmp_path)).write("key", BODY)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o640
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write .*file/key"):
+        Store(str(tmp_path / "file")).write("key", BODY)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="cannot read .*folder"):
+        Store(str(tmp_path)).read("folder")
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_local_addresses_are_absolute_paths(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Store(f"{prefix}{tmp_path}/x").url == f"{tmp_path}/x"
+    monkeypatch.chdir(tmp_path)
+    assert Store("runs/a").url == f"{tmp_path}/runs/a"
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert Store("~/runs").url == "/home/somebody/runs"
+    assert Store("s3://bucket/prefix/").url == "s3://bucket/prefix"
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/a", "gopher://a"])
+def test_an_address_of_an_unknown_kind_is_refused_with_the_alternatives(url: str) -> None:
+    with pytest.raises(StorageError, match="use a local folder or s3://"):
+        Store(url).read("key")
+
+
+def test_more_keys_than_one_listing_page_holds(s3: dict[str, Any]) -> None:
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    keys = [f"scan/bank/partials/{index:05d}.safetensors" for index in range(2100)]
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    for key in keys:
+        backend.put_object("bucket", f"root/{key}", b"x")
+    store = Store("s3://bucket/root", s3)
+    assert list(store.list()) == keys
+    assert list((store / "scan/bank").list("partials")) == [
+        key.removeprefix("scan/bank/") for key in keys
+    ]
+    assert store.delete("scan/bank") == 2100
+    assert store.list() == {}
+
+
+def test_another_writer_is_seen_at_once(s3: dict[str, Any]) -> None:
+    store, other = Store("s3://bucket/root", s3), Store("s3://bucket/root", dict(s3))
+    assert store.list("ledger") == {}
+    other.write("ledger/a", BODY)
+    assert list(store.list("ledger")) == ["ledger/a"]
+    other.write("ledger/b", BODY)
+    assert list(store.list("ledger")) == ["ledger/a", "ledger/b"]
+
+
+def test_a_bucket_that_does_not_exist_is_a_sentence(s3: dict[str, Any]) -> None:
+    store = Store("s3://no-such-bucket/root", s3)
+    with pytest.raises(StorageError, match="s3://no-such-bucket/root/key does not exist"):
+        store.read("key")
+    with pytest.raises(StorageError, match=r"cannot write s3://no-such-bucket.*Check the address"):
+        store.write("key", BODY)
+    assert store.list() == {}
+    assert not store.exists("key")
+
+
+def test_a_server_that_does_not_answer_is_a_sentence(s3: dict[str, Any]) -> None:
+    quick = {"connect_timeout": 1, "retries": {"max_attempts": 0}}
+    options = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": quick}
+    with pytest.raises(StorageError, match=r"cannot write s3://bucket/key: .*Check the address"):
+        Store("s3://bucket", options).write("key", BODY)
+
+
+def test_tables_come_back_and_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    table = pa.table({"a": [1, 2, 3], "b": [["x"], [], None]})
+    write_table(store, "a.parquet", table, row_group_size=2)
+    write_table(store, "b.parquet", pa.table({"a": [1, 2, 3], "b": [["x"], [], None]}), 2)
+    assert read_table(store, "a.parquet").equals(table)
+    assert store.read("a.parquet") == store.read("b.parquet")
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 2
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_table(store, "t.parquet", pa.table({"a": [f"row {i}" * 20 for i in range(2000)]}))
+    whole = store.read("t.parquet")
+    garbled = whole[:40] + bytes(byte ^ 0xFF for byte in whole[40:400]) + whole[400:]
+    for body in (b"", whole[:-10], whole[: len(whole) // 2], b"not Parquet at all", garbled):
+        store.write("t.parquet", body)
+        with pytest.raises(StorageError, match=r"t\.parquet is damaged or not Parquet"):
+            read_table(store, "t.parquet")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff\xfe{}", b"[" * 100_000])
+def test_damaged_json_is_named(tmp_path: Path, body: bytes) -> None:
+    store = Store(str(tmp_path))
+    store.write("m.json", b'{"a": 1}')
+    assert read_json(store, "m.json") == {"a": 1}
+    store.write("m.json", body)
+    with pytest.raises(DamagedError, match=r"m\.json is damaged: .* Delete it"):
+        read_json(store, "m.json")
