@@ -214,13 +214,12 @@ class Corpus:
                     )
                 first_row = 0
                 for index in range(parquet.metadata.num_row_groups):
-                    if not _in_range(parquet, index, vocabulary, context):
-                        try:
-                            rows = bad_rows(parquet.read_row_group(index), vocabulary, context)
-                        except _UNREADABLE as error:
-                            raise _damaged(self.store, shard.key, str(error)) from error
-                        first_id = ordinal * ROWS_PER_SHARD + first_row
-                        bad |= {first_id + row: reason for row, reason in rows.items()}
+                    try:
+                        rows = _bad_rows(parquet, index, vocabulary, context)
+                    except _UNREADABLE as error:
+                        raise _damaged(self.store, shard.key, str(error)) from error
+                    first_id = ordinal * ROWS_PER_SHARD + first_row
+                    bad |= {first_id + row: reason for row, reason in rows.items()}
                     first_row += shard.row_groups[index].n_rows
         return bad
 
@@ -265,6 +264,14 @@ def _damaged(store: Store, key: str, why: str) -> CorpusError:
         "folder and "
         "tokenise again."
     )
+
+
+def _bad_rows(
+    parquet: pq.ParquetFile, row_group: int, vocabulary: int | None, context: int | None
+) -> dict[int, str]:
+    if _in_range(parquet, row_group, vocabulary, context):
+        return {}
+    return bad_rows(parquet.read_row_group(row_group), vocabulary, context)
 
 
 def _in_range(

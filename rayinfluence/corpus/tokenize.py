@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from rayinfluence.corpus.documents import BadDocument, Document, read_documents
 from rayinfluence.corpus.shards import RowGroup, ShardWriter
 from rayinfluence.corpus.tokenizer import Encoding, encode
-from rayinfluence.storage.digest import canonical_json
+from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.store import Store
 
 _BATCH_DOCUMENTS = 256
@@ -65,7 +65,7 @@ def tokenize_file(
     write: Callable[[str, bytes], None],
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[list[ShardRecord], FileReport]:
-    """Tokenise one file into shards ``shards/<file digest>-<part>.parquet``.
+    """Tokenise one file into shards ``shards/<digest of name and content>-<part>.parquet``.
 
     Documents longer than the context are cut into chunks of the context's length; a document
     without text is counted and skipped, and so is a last chunk of a single token, which predicts
@@ -82,10 +82,12 @@ def tokenize_file(
     about = file.info()
     report = FileReport(file.url, digest, about.size, about.modified)
     records: list[ShardRecord] = []
+    # The name as well: documents without an id are named after their file.
+    stem = digest_bytes(file.name.encode(), digest.encode())[:16]
     writer: ShardWriter | None = None
 
     def close(writer: ShardWriter) -> None:
-        key = f"shards/{digest[:16]}-{len(records):04d}.parquet"
+        key = f"shards/{stem}-{len(records):04d}.parquet"
         write(key, writer.finish())
         records.append(ShardRecord(key, digest, writer.row_groups))
 

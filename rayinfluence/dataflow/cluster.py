@@ -301,6 +301,8 @@ def _connect(config: RunnerConfig) -> bool:
             # Ray would print an error for each pooled actor that could not be restarted after the
             # driver's death: there is no driver to restart it for.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            # A corpus may be private: a Ray that we start reports to nobody.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             # One CPU more than replicas, or reads would wait for a free one forever.
             ray.init(num_cpus=config.actors + 1, include_dashboard=False, **quiet)
     except Exception as error:  # connection, authentication and start-up errors share no base

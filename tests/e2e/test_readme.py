@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -46,16 +47,18 @@ def test_job(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, runner={"name": "ray"})
     (tmp_path / ".demo").mkdir()
     (tmp_path / ".demo" / "job.yaml").write_text(config.model_dump_json())
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
-    (tmp_path / ".gitignore").write_text(".venv/\n.demo/\n")
-    dashboard, gcs = free_port(), free_port()
+    (tmp_path / ".gitignore").write_text(".venv\n.demo/\n")
+    dashboard, gcs, agent, client = (free_port() for _ in range(4))
+    # Names of Unix sockets are short, and pytest's folders are deep.
+    ray_folder = tempfile.mkdtemp(prefix="ri-")
     commands = [line for line in snippet("job").splitlines() if line != "ray stop"]
     script = "\n".join(commands).replace("8265", str(dashboard))
     script = script.replace(
         "ray start --head",
-        f"ray start --head --port={gcs} --dashboard-port={dashboard} --temp-dir={tmp_path}/ray",
+        f"ray start --head --temp-dir={ray_folder} --port={gcs} --dashboard-port={dashboard} "
+        f"--dashboard-agent-listen-port={agent} --ray-client-server-port={client}",
     )
     token = tmp_path / "token"
     token.write_text(secrets.token_hex(32))
@@ -80,7 +83,8 @@ def test_job(tmp_path: Path) -> None:
             check=False,
         )
     finally:
-        end_processes(str(tmp_path / "ray"))
+        end_processes(str(token))
+        shutil.rmtree(ray_folder, ignore_errors=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert (tmp_path / "run" / "results" / "ekfac.parquet").exists()
 
@@ -92,12 +96,12 @@ def free_port() -> int:
 
 
 def end_processes(marker: str) -> None:
-    """End the processes whose command line or environment names our folder, and only those."""
+    """End the processes whose environment names our token, and only those."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in Path("/proc").iterdir():
             if process.name.isdigit() and int(process.name) != os.getpid():
                 try:
-                    about = (process / "cmdline").read_bytes()
+                    about = (process / "environ").read_bytes()
                 except OSError:
                     continue
                 if marker.encode() in about:

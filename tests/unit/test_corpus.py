@@ -1,0 +1,313 @@
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split, read_split
+from rayinfluence.corpus.shards import ROWS_PER_SHARD, RowGroup, ShardWriter
+from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
+from rayinfluence.errors import CorpusError, StorageError
+from rayinfluence.storage.store import Store
+
+SETTINGS = TokenizeSettings("text", "id", 16, 48, 2**20)
+
+
+def group(n_rows: int, n_tokens: int, name: str) -> RowGroup:
+    return RowGroup(n_rows, n_tokens, name)
+
+
+GROUPS = st.builds(
+    group,
+    st.integers(1, 20),
+    st.integers(1, 300),
+    st.text("0123456789abcdef", min_size=32, max_size=32),
+)
+SHARDS = st.lists(st.lists(GROUPS, max_size=8), max_size=5)
+
+
+def planned(shards: list[list[RowGroup]], split_tokens: int) -> tuple[Corpus, list[Split]]:
+    records = tuple(ShardRecord(f"shards/{i}", "", groups) for i, groups in enumerate(shards))
+    corpus = Corpus(Store("nowhere"), CorpusManifest("tokenizer", SETTINGS, records, ()))
+    return corpus, corpus.plan(split_tokens)
+
+
+@given(SHARDS, st.integers(1, 1000))
+def test_splits_cover_every_row_once_and_in_order(
+    shards: list[list[RowGroup]], split_tokens: int
+) -> None:
+    corpus, splits = planned(shards, split_tokens)
+    assert [split.index for split in splits] == list(range(len(splits)))
+    assert sum(split.n_rows for split in splits) == corpus.n_sequences
+    assert sum(split.n_tokens for split in splits) == corpus.n_tokens
+    for ordinal, groups in enumerate(shards):
+        ours = [split for split in splits if split.shard == f"shards/{ordinal}"]
+        assert [g for split in ours for g in split.row_groups] == groups
+        next_id, next_group = ordinal * ROWS_PER_SHARD, 0
+        for split in ours:
+            assert (split.first_sequence_id, split.first_row_group) == (next_id, next_group)
+            next_id += split.n_rows
+            next_group += len(split.row_groups)
+    assert len({split.digest for split in splits}) == len(splits)
+
+
+@given(SHARDS, st.integers(1, 1000))
+def test_a_split_holds_as_many_row_groups_as_fit(
+    shards: list[list[RowGroup]], split_tokens: int
+) -> None:
+    _, splits = planned(shards, split_tokens)
+    for split, following in zip(splits, splits[1:], strict=False):
+        assert split.n_tokens <= split_tokens or len(split.row_groups) == 1
+        if following.shard == split.shard:
+            assert split.n_tokens + following.row_groups[0].n_tokens > split_tokens
+
+
+@given(SHARDS, SHARDS, st.integers(1, 1000))
+def test_appended_shards_change_no_earlier_split(
+    shards: list[list[RowGroup]], more: list[list[RowGroup]], split_tokens: int
+) -> None:
+    before, splits = planned(shards, split_tokens)
+    after, extended = planned(shards + more, split_tokens)
+    assert extended[: len(splits)] == splits
+    assert after.prefix_fingerprint(len(shards)) == before.fingerprint
+
+
+@given(st.lists(GROUPS, min_size=1, max_size=4), st.data())
+def test_the_digest_of_a_split_is_of_its_content(groups: list[RowGroup], data: Any) -> None:
+    _, [split] = planned([groups], 10**6)
+    place = data.draw(st.integers(0, len(groups) - 1))
+    changed = list(groups)
+    changed[place] = group(groups[place].n_rows, groups[place].n_tokens, "another digest")
+    assert planned([changed], 10**6)[1][0].digest != split.digest
+    assert planned([[], groups], 10**6)[1][0].digest != split.digest  # other sequence ids
+
+
+def row(tokens: list[int], index: int) -> dict[str, Any]:
+    return {
+        "tokens": tokens,
+        "document_id": f"d{index}",
+        "token_start": 0,
+        "char_start": 0,
+        "char_end": 9,
+        "metadata": "{}",
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def written(store: Store, *shards: list[list[int]], row_group_tokens: int = 8) -> Corpus:
+    records = []
+    for ordinal, sequences in enumerate(shards):
+        writer = ShardWriter(row_group_tokens)
+        for index, tokens in enumerate(sequences):
+            writer.add(row(tokens, index))
+        key = f"shards/{ordinal:06d}.parquet"
+        store.write(key, writer.finish())
+        records.append(ShardRecord(key, "", writer.row_groups))
+    manifest = CorpusManifest("tokenizer", SETTINGS, tuple(records), ())
+    store.write("manifest.json", manifest.to_json())
+    return Corpus.open(store)
+
+
+GOOD = [[1, 2, 3, 4]] * 9
+
+
+def test_a_corpus_is_opened_from_its_manifest_and_read_split_by_split(store: Store) -> None:
+    corpus = written(store, GOOD, [[5, 6]] * 7)
+    assert (corpus.n_sequences, corpus.n_tokens) == (16, 50)
+    splits = corpus.plan(16)
+    ids = [i for split in splits for i in corpus.read(split)["sequence_id"].to_pylist()]
+    assert ids == [*range(9), *(ROWS_PER_SHARD + i for i in range(7))]
+    assert CorpusManifest.read(store) == corpus.manifest
+
+
+def test_a_folder_without_a_corpus_says_what_to_run(store: Store) -> None:
+    assert CorpusManifest.read(store) is None
+    with pytest.raises(CorpusError, match="holds no tokenised corpus .* `rayinfluence tokenize`"):
+        Corpus.open(store)
+    store.write("manifest.json", CorpusManifest("t", SETTINGS, (), ()).to_json())
+    with pytest.raises(CorpusError, match=r"is empty: .* Check corpus\.documents"):
+        Corpus.open(store)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format": 2}',
+        b"\xff",
+        b'{"format": 1, "shards": [{"key": 1}]}',
+        b'{"format": 1, "shards": [], "settings": {"text": 1}, "files": [], "tokenizer": ""}',
+        b'{"format": 1, "shards": 3, "settings": {}, "files": [], "tokenizer": ""}',
+    ],
+    ids=range(8),
+)
+def test_a_manifest_that_is_not_one_is_refused(store: Store, body: bytes) -> None:
+    store.write("manifest.json", body)
+    with pytest.raises(CorpusError, match=r"manifest\.json is not a corpus manifest of this ver"):
+        Corpus.open(store)
+
+
+def spoiled(corpus: Corpus, body: bytes) -> str:
+    """What reading says when a shard holds other bytes."""
+    corpus.store.write("shards/000000.parquet", body)
+    with pytest.raises(CorpusError) as caught:
+        for split in corpus.plan(16):
+            read_split(corpus.store, split)
+    message = str(caught.value)
+    assert "shards/000000.parquet cannot be used: " in message
+    assert "Restore it, or delete the corpus folder and tokenise again." in message
+    return message
+
+
+def test_an_altered_shard_is_detected(store: Store) -> None:
+    corpus = written(store, GOOD)
+    other = ShardWriter(8)
+    for index in range(9):
+        other.add(row([1, 2, 3, 5 if index == 8 else 4], index))
+    assert "is not what the manifest records" in spoiled(corpus, other.finish())
+
+
+def rewritten(store: Store, column: str, values: pa.Array) -> bytes:
+    sink = pa.BufferOutputStream()
+    file = pq.ParquetFile(pa.BufferReader(store.read("shards/000000.parquet")))
+    table = file.read()
+    table = table.set_column(table.schema.get_field_index(column), column, values)
+    with pq.ParquetWriter(sink, table.schema) as writer:
+        for index in range(file.num_row_groups):
+            rows = file.metadata.row_group(index).num_rows
+            writer.write_table(table.slice(index * 2, rows))
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("tokens", pa.array([[1, None, 3, 4]] * 9)),
+        ("tokens", pa.array(["text"] * 9)),
+        ("tokens", pa.nulls(9)),
+        ("n_tokens", pa.array([None] * 9, pa.int32())),
+        ("n_tokens", pa.array(["four"] * 9)),
+        ("metadata", pa.nulls(9)),
+        ("document_id", pa.array([b"\xff"] * 9)),
+    ],
+    ids=range(7),
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_columns_of_other_types_are_detected(store: Store, column: str, values: pa.Array) -> None:
+    corpus = written(store, GOOD)
+    spoiled(corpus, rewritten(store, column, values))
+    with contextlib.suppress(CorpusError):  # the footers may look right; reading will tell
+        corpus.check(48, 16)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, 0.5, 0.9, -1])
+def test_a_truncated_shard_is_detected(store: Store, keep: float) -> None:
+    corpus = written(store, GOOD)
+    body = store.read("shards/000000.parquet")
+    end = int(keep * len(body)) if isinstance(keep, float) else keep
+    message = spoiled(corpus, body[:end])
+    assert "it is not Parquet" in message
+    with pytest.raises(CorpusError, match="cannot be used"):
+        corpus.check(48, 16)
+
+
+def test_another_file_in_a_shard_s_place_is_detected(store: Store) -> None:
+    corpus = written(store, GOOD)
+    assert "it is not Parquet" in spoiled(corpus, b'{"text": "documents, not shards"}\n' * 100)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": ["a"]}), sink)
+    assert "it has no column 'tokens'" in spoiled(corpus, bytes(sink.getvalue()))
+    with pytest.raises(CorpusError, match="it has no column"):
+        corpus.check(48, 16)
+
+
+def test_a_shard_with_fewer_row_groups_is_detected(store: Store) -> None:
+    corpus = written(store, GOOD)
+    shorter = ShardWriter(8)
+    for index in range(4):
+        shorter.add(row(GOOD[0], index))
+    spoiled(corpus, shorter.finish())
+    with pytest.raises(CorpusError, match="has 2 row groups, and the manifest records 5"):
+        corpus.check(48, 16)
+
+
+def test_a_missing_shard_is_named(store: Store) -> None:
+    corpus = written(store, GOOD)
+    store.delete("shards/000000.parquet")
+    with pytest.raises(StorageError, match=r"shards/000000\.parquet does not exist"):
+        corpus.read(corpus.plan(16)[0])
+    with pytest.raises(StorageError, match=r"shards/000000\.parquet does not exist"):
+        corpus.check(48, 16)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    read: list[int] = []
+    original = pq.ParquetFile.read_row_group
+
+    def counted(self: pq.ParquetFile, index: int, *args: Any, **options: Any) -> pa.Table:
+        read.append(index)
+        return original(self, index, *args, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    return read
+
+
+def test_good_rows_are_checked_by_their_footers_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = written(store, GOOD, GOOD)
+    read = counting(monkeypatch)
+    assert corpus.check(48, 16) == {}
+    assert corpus.check(None, None) == {}
+    assert read == []
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        ([1, 2, 48, 3], "token id 48 is outside the model's vocabulary of 48"),
+        ([1, -5, 2, 3], "token id -5 is outside"),
+        ([1] * 17, "17 tokens, and the model's context is 16"),
+        ([1], "1 tokens; at least 2 are needed"),
+        ([], "0 tokens"),
+    ],
+    ids=range(5),
+)
+def test_bad_rows_are_found_where_footers_leave_doubt_and_only_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tokens: list[int], reason: str
+) -> None:
+    corpus = written(store, GOOD, [*GOOD[:5], tokens, *GOOD[:3]])
+    read = counting(monkeypatch)
+    bad = corpus.check(48, 16)
+    assert list(bad) == [ROWS_PER_SHARD + 5]
+    assert reason in bad[ROWS_PER_SHARD + 5]
+    assert read == [2]
+
+
+def test_footers_without_statistics_are_no_excuse(store: Store) -> None:
+    corpus = written(store, [*GOOD[:8], [1, 99, 2, 3]])
+    file = pq.ParquetFile(pa.BufferReader(store.read("shards/000000.parquet")))
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, file.schema_arrow, write_statistics=False) as writer:
+        for index in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(index))
+    store.write("shards/000000.parquet", bytes(sink.getvalue()))
+    assert list(corpus.check(48, 16)) == [8]
+
+
+def test_a_manifest_is_readable_json(store: Store) -> None:
+    written(store, GOOD)
+    body = json.loads(store.read("manifest.json"))
+    assert body["format"] == 1
+    assert body["shards"][0]["row_groups"][0].keys() == {"n_rows", "n_tokens", "digest"}

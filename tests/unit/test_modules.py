@@ -1,0 +1,96 @@
+import pytest
+from torch import nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.modules import coverage, shape_of, track
+from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
+
+GPT2_MLP = [f"transformer.h.{i}.mlp.{name}" for i in (0, 1) for name in ("c_fc", "c_proj")]
+LLAMA_MLP = [
+    f"model.layers.{i}.mlp.{name}" for i in (0, 1) for name in ("gate_proj", "up_proj", "down_proj")
+]
+
+
+@pytest.mark.parametrize(("model", "names"), [(tiny_gpt2, GPT2_MLP), (tiny_llama, LLAMA_MLP)])
+def test_the_mlps_of_every_block_are_the_default(model: object, names: list[str]) -> None:
+    assert list(track(model())) == names  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["*.attn.*"], [f"transformer.h.{i}.attn.{n}" for i in (0, 1) for n in ("c_attn", "c_proj")]),
+        (["transformer.h.1.mlp.c_fc"], ["transformer.h.1.mlp.c_fc"]),
+        (["*c_fc", "*.h.0.mlp.*"], [GPT2_MLP[0], GPT2_MLP[1], GPT2_MLP[2]]),
+        (["transformer.h.[0].mlp.c_f?"], GPT2_MLP[:1]),
+    ],
+)  # fmt: skip
+def test_patterns_choose_and_the_model_s_order_is_kept(
+    patterns: list[str], expected: list[str]
+) -> None:
+    assert list(track(tiny_gpt2(), patterns)) == expected
+
+
+@pytest.mark.parametrize(
+    "patterns", [["*.nothing.*"], ["*.mlp.*", "*.MLP.*"], ["transformer.h.0.ln_1"], ["wte"], [""]]
+)
+def test_a_pattern_that_matches_nothing_is_named_with_what_there_is(patterns: list[str]) -> None:
+    with pytest.raises(ModelError) as caught:
+        track(tiny_gpt2(), patterns)
+    assert f"the pattern {patterns[-1]!r} matches no linear layer" in str(caught.value)
+    assert "transformer.h.0.attn.c_attn" in str(caught.value)
+    assert "and 1 more" in str(caught.value)
+
+
+def test_the_tied_output_embedding_is_left_out_and_refused_by_name() -> None:
+    assert "lm_head" not in track(tiny_gpt2(), ["*"])
+    with pytest.raises(ModelError, match="lm_head shares its weight with another module"):
+        track(tiny_gpt2(), ["lm_head"])
+
+
+def test_an_untied_output_embedding_is_tracked_only_by_its_own_name() -> None:
+    assert "lm_head" not in track(tiny_llama(), ["*"])
+    assert list(track(tiny_llama(), ["lm_head"])) == ["lm_head"]
+    assert list(track(tiny_llama(), ["*gate_proj", "lm_head"]))[-1] == "lm_head"
+    with pytest.raises(ModelError, match="'lm_*' matches no linear layer".replace("*", r"\*")):
+        track(tiny_llama(), ["lm_*"])
+
+
+def test_layers_that_share_a_weight_are_left_out() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    assert list(track(model, ["*"])) == ["1"]
+
+
+def test_a_model_without_linear_layers_or_known_names_says_so() -> None:
+    with pytest.raises(ModelError, match="nothing to track"):
+        track(nn.Sequential(nn.Embedding(3, 3)))
+    with pytest.raises(ModelError, match="no MLP layer was recognised .* inner, plain, head"):
+        track(tiny_mlp())
+    assert list(track(tiny_mlp(), ["inner", "head"])) == ["inner", "head"]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "expected"),
+    [
+        (tiny_gpt2, "transformer.h.0.mlp.c_fc", (12, 48, True, 13, 48 * 13)),
+        (tiny_llama, "model.layers.0.mlp.down_proj", (20, 16, False, 20, 16 * 20)),
+        (tiny_mlp, "inner", (10, 10, True, 11, 110)),
+    ],
+)
+def test_shapes_are_outputs_by_inputs_and_a_bias_column(
+    model: object, name: str, expected: tuple[int, ...]
+) -> None:
+    shape = shape_of(name, model().get_submodule(name))  # type: ignore[operator]
+    assert (shape.d_in, shape.d_out, shape.bias, shape.columns, shape.n_parameters) == expected
+
+
+def test_coverage_is_the_share_of_parameters_that_is_tracked() -> None:
+    model = tiny_gpt2()
+    mlp = 2 * (12 * 48 + 48 + 48 * 12 + 12)
+    attention = 2 * (12 * 36 + 36 + 12 * 12 + 12)
+    norms = 5 * 24
+    embeddings = (48 + 16) * 12  # the output embedding is tied to the input's
+    assert coverage(model, track(model)) == mlp / (mlp + attention + norms + embeddings)
+    everything = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert coverage(everything, track(everything, ["*"])) == 1.0
