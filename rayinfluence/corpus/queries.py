@@ -102,7 +102,10 @@ def _query(row: Any, place: str) -> Query:
 
 
 def encode_queries(
-    queries: Sequence[Query], tokenizer: PreTrainedTokenizerFast, context: int | None
+    queries: Sequence[Query],
+    tokenizer: PreTrainedTokenizerFast,
+    context: int | None,
+    vocabulary: int | None = None,
 ) -> list[EncodedQuery]:
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
@@ -110,7 +113,8 @@ def encode_queries(
     completion. With an empty prompt the first token is only conditioned on, as in any sequence.
 
     Raises:
-        QueryError: a query is longer than the context, or leaves no token to predict.
+        QueryError: a query is longer than the context, has a token that the model does not know,
+            or leaves no token to predict.
     """
     encoded = []
     texts = [query.prompt + query.completion for query in queries]
@@ -130,6 +134,11 @@ def encode_queries(
                 f"query {query.query_id!r} has {len(encoding.tokens)} tokens, and the model's "
                 "context is "
                 f"{context}; shorten its prompt."
+            )
+        if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
+            raise QueryError(
+                f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the model's "
+                f"vocabulary of {vocabulary}; ask it in other words."
             )
         if first >= len(encoding.tokens):
             raise QueryError(

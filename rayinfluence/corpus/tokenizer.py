@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -19,6 +20,12 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     Raises:
         ModelError: there is none, or it has no fast version.
     """
+    if not Path(path).is_dir():
+        # transformers would take it for a name and ask the network.
+        raise ModelError(
+            f"tokenizer: there is no folder {path}; name one that `save_pretrained` wrote, with "
+            "tokenizer.json."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds, all of them about this folder

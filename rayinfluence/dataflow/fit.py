@@ -306,9 +306,12 @@ def _manifests(root: Store) -> list[dict[str, Any]]:
 
 
 def _committed(store: Store, fingerprint: str) -> Factors | None:
-    if not store.exists(MANIFEST):
+    there = store.list()
+    if MANIFEST not in there:
         return None
-    return Factors(store, fingerprint, json.loads(store.read(MANIFEST)))
+    manifest = json.loads(store.read(MANIFEST))
+    modules = {f"modules/{module[0]}.safetensors" for module in manifest["parts"]["modules"]}
+    return Factors(store, fingerprint, manifest) if modules <= there.keys() else None
 
 
 def _eigen_key(name: str, side: str) -> str:

@@ -50,10 +50,12 @@ def results_fingerprint(
 
 def known_results(store: Store) -> str | None:
     """The fingerprint of the results that a run directory holds, or None."""
-    if not store.exists(MANIFEST):
+    there = store.list("results")
+    if MANIFEST not in there:
         return None
-    fingerprint: str | None = json.loads(store.read(MANIFEST)).get("fingerprint")
-    return fingerprint
+    manifest = json.loads(store.read(MANIFEST))
+    tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in ("", "-groups")}
+    return str(manifest["fingerprint"]) if tables <= there.keys() else None
 
 
 def run_manifest(

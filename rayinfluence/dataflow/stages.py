@@ -218,6 +218,13 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
         gradients[name] = gradient.to(accumulation_dtype(gradient.dtype))
 
     backward(replica.modules, objective, consume)
+    for name, shape in replica.shapes.items():
+        # A module that the query does not reach has no part in it.
+        if name not in gradients:
+            dtype = accumulation_dtype(replica.numerics.torch_dtype)
+            gradients[name] = torch.zeros(
+                shape.d_out, shape.columns, dtype=dtype, device=replica.device
+            )
     log_ps = [float(value) for value in values[0].detach()]
     if not np.isfinite(log_ps).all() or not all(
         bool(torch.isfinite(gradient).all()) for gradient in gradients.values()
@@ -334,7 +341,13 @@ def explain(
                 tokens[row] = tokens[row] + scores_TQ
                 layers[row][name] = scores_TQ.sum(dim=0)
 
-        replica.run(batch, own_labels, step, {})
+        changed: Quarantine = {}
+        replica.run(batch, own_labels, step, changed)
+        if changed:
+            raise NumericsError(
+                f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
+                "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
+            )
         for row, (sequence_id, length) in enumerate(
             zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
         ):

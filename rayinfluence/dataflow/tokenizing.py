@@ -49,7 +49,7 @@ def tokenize_files(
     settings: TokenizeSettings,
     progress: ProgressLog,
 ) -> None:
-    """Tokenise the files that the corpus does not hold yet, and append their shards to its manifest.
+    """Tokenise the files that the corpus lacks, and append their shards to its manifest.
 
     A file is known by its content; one whose address, size and time are as recorded is not read
     again to find out. One file is tokenised here, several are tokenised side by side.

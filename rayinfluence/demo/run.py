@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -13,8 +13,16 @@ from rich.table import Table
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.queries import Query, encode_queries
 from rayinfluence.dataflow.run import Run
-from rayinfluence.demo.corpus import DemoCorpus, DemoQuery, write_corpus
+from rayinfluence.demo.corpus import (
+    PLAIN_DOCUMENTS,
+    QUERIED_FACTS,
+    SUBJECTS,
+    DemoCorpus,
+    DemoQuery,
+    write_corpus,
+)
 from rayinfluence.demo.tiny_lm import ensure_model
+from rayinfluence.demo.training import TrainingSettings
 from rayinfluence.evaluation.tracing import completion_log_probability, mean_recall
 from rayinfluence.methods.lexical import BM25
 from rayinfluence.storage.results import Results
@@ -62,17 +70,37 @@ class DemoOutcome:
         console.print(table)
 
 
-def run_demo(folder: Path, runner: str = "ray", seed: int = 0) -> DemoOutcome:
+@dataclass(frozen=True)
+class DemoSize:
+    """How large the demo is; the defaults are what ``make demo`` runs."""
+
+    subjects: int = SUBJECTS
+    plain_documents: int = PLAIN_DOCUMENTS
+    queried_facts: int = QUERIED_FACTS
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+def run_demo(
+    folder: Path, runner: str = "ray", seed: int = 0, size: DemoSize | None = None
+) -> DemoOutcome:
     """Write the corpus, train the model (or find it trained), trace the facts, check the answers.
 
     Args:
         folder: holds everything; a second run reuses what it finds there.
         runner: ``ray`` or ``inline``.
         seed: of facts, model and fit.
+        size: of the corpus and the training.
     """
-    corpus = write_corpus(folder / "data", seed)
+    size = size or DemoSize()
+    corpus = write_corpus(
+        folder / "data",
+        seed,
+        subjects=size.subjects,
+        plain_documents=size.plain_documents,
+        queried_facts=size.queried_facts,
+    )
     texts = [document.text for document in corpus.documents]
-    ensure_model(folder / "model", texts, seed)
+    ensure_model(folder / "model", texts, seed, training=size.training)
     config = demo_config(folder, corpus, runner, seed)
     _write_job_config(folder, config)
     with Run(config) as run:

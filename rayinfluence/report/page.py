@@ -18,9 +18,11 @@ _MAX_OPEN = 3
 _MIN_FILTER = 8
 # Characters of text kept on each side of a sequence's hottest part, and in all of the page's folds.
 _MIN_FOLD, _MAX_FOLD, _ALL_FOLDS = 200, 4000, 2_000_000
+# Sequences shown per query, method and side, and on all of the page: browsers slow down beyond.
+_MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 5, 20, 3000
 
 
-def render_page(results_by_method: Mapping[str, Results], *, per_side: int = 20) -> str:
+def render_page(results_by_method: Mapping[str, Results], *, per_side: int | None = None) -> str:
     """Show the results of one or more methods as a self-contained HTML page.
 
     Equal inputs give equal text. Everything from the results is escaped, and the page's own policy
@@ -28,7 +30,8 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int = 20)
 
     Args:
         results_by_method: what each method found, in the order in which to offer them.
-        per_side: how many proponents and opponents to show per query and method.
+        per_side: how many proponents and opponents to show per query and method; when not given,
+            20, and fewer (at least 5) where there are many queries.
 
     Raises:
         ValueError: there is no method to show.
@@ -39,6 +42,9 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int = 20)
     queries: dict[str, dict[str, Any]] = {}
     for results, _ in reversed(methods):
         queries = results.queries | queries
+    if per_side is None:
+        per_side = _ALL_CARDS // (2 * max(1, len(queries)) * len(methods))
+        per_side = max(_MIN_SIDE, min(_MAX_SIDE, per_side))
     n_folds = 4 * per_side * len(queries) * len(methods)
     fold = max(_MIN_FOLD, min(_MAX_FOLD, _ALL_FOLDS // max(n_folds, 1)))
     sections = [

@@ -37,9 +37,7 @@ def refusal(values: dict[Any, Any]) -> str:
         ({1: 2}, "unknown key '1'"),
     ],
 )
-def test_unknown_keys_are_refused_with_a_suggestion(
-    values: dict[Any, Any], expected: str
-) -> None:
+def test_unknown_keys_are_refused_with_a_suggestion(values: dict[Any, Any], expected: str) -> None:
     assert expected in refusal(values)
 
 

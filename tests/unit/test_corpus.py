@@ -1,5 +1,6 @@
 import contextlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split, read_split
+from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, RowGroup, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.errors import CorpusError, StorageError
@@ -61,7 +62,7 @@ def test_a_split_holds_as_many_row_groups_as_fit(
     shards: list[list[RowGroup]], split_tokens: int
 ) -> None:
     _, splits = planned(shards, split_tokens)
-    for split, following in zip(splits, splits[1:], strict=False):
+    for split, following in pairwise(splits):
         assert split.n_tokens <= split_tokens or len(split.row_groups) == 1
         if following.shard == split.shard:
             assert split.n_tokens + following.row_groups[0].n_tokens > split_tokens
@@ -131,7 +132,7 @@ def test_a_corpus_is_opened_from_its_manifest_and_read_split_by_split(store: Sto
 
 def test_a_folder_without_a_corpus_says_what_to_run(store: Store) -> None:
     assert CorpusManifest.read(store) is None
-    with pytest.raises(CorpusError, match="holds no tokenised corpus .* `rayinfluence tokenize`"):
+    with pytest.raises(CorpusError, match=r"holds no tokenised corpus .* `rayinfluence tokenize`"):
         Corpus.open(store)
     store.write("manifest.json", CorpusManifest("t", SETTINGS, (), ()).to_json())
     with pytest.raises(CorpusError, match=r"is empty: .* Check corpus\.documents"):
@@ -162,8 +163,7 @@ def spoiled(corpus: Corpus, body: bytes) -> str:
     """What reading says when a shard holds other bytes."""
     corpus.store.write("shards/000000.parquet", body)
     with pytest.raises(CorpusError) as caught:
-        for split in corpus.plan(16):
-            read_split(corpus.store, split)
+        list(map(corpus.read, corpus.plan(16)))
     message = str(caught.value)
     assert "shards/000000.parquet cannot be used: " in message
     assert "Restore it, or delete the corpus folder and tokenise again." in message

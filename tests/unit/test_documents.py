@@ -206,7 +206,7 @@ def test_a_pattern_that_names_nothing_is_an_error(tmp_path: Path, pattern: str) 
 
 @pytest.mark.parametrize("pattern", ["nonsense://a/b.jsonl", "s3://", "http://127.0.0.1:9/x.jsonl"])
 def test_an_address_that_cannot_be_listed_is_a_sentence(pattern: str) -> None:
-    with pytest.raises(StorageError, match="cannot be listed: .* Check the address"):
+    with pytest.raises(StorageError, match=r"cannot be listed: .* Check the address"):
         names(pattern)
 
 

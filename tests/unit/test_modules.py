@@ -6,6 +6,7 @@ from rayinfluence.model.modules import coverage, shape_of, track
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
 
 GPT2_MLP = [f"transformer.h.{i}.mlp.{name}" for i in (0, 1) for name in ("c_fc", "c_proj")]
+GPT2_ATTENTION = [f"transformer.h.{i}.attn.{name}" for i in (0, 1) for name in ("c_attn", "c_proj")]
 LLAMA_MLP = [
     f"model.layers.{i}.mlp.{name}" for i in (0, 1) for name in ("gate_proj", "up_proj", "down_proj")
 ]
@@ -19,7 +20,7 @@ def test_the_mlps_of_every_block_are_the_default(model: object, names: list[str]
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
-        (["*.attn.*"], [f"transformer.h.{i}.attn.{n}" for i in (0, 1) for n in ("c_attn", "c_proj")]),
+        (["*.attn.*"], GPT2_ATTENTION),
         (["transformer.h.1.mlp.c_fc"], ["transformer.h.1.mlp.c_fc"]),
         (["*c_fc", "*.h.0.mlp.*"], [GPT2_MLP[0], GPT2_MLP[1], GPT2_MLP[2]]),
         (["transformer.h.[0].mlp.c_f?"], GPT2_MLP[:1]),
@@ -65,7 +66,7 @@ def test_layers_that_share_a_weight_are_left_out() -> None:
 def test_a_model_without_linear_layers_or_known_names_says_so() -> None:
     with pytest.raises(ModelError, match="nothing to track"):
         track(nn.Sequential(nn.Embedding(3, 3)))
-    with pytest.raises(ModelError, match="no MLP layer was recognised .* inner, plain, head"):
+    with pytest.raises(ModelError, match=r"no MLP layer was recognised .* inner, plain, head"):
         track(tiny_mlp())
     assert list(track(tiny_mlp(), ["inner", "head"])) == ["inner", "head"]
 

@@ -16,9 +16,7 @@ GOOD = {"query_id": "a", "prompt": "w1", "completion": " w2"}
 
 def read(path: Path, *lines: Any) -> list[Query]:
     path.write_bytes(
-        b"\n".join(
-            line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines
-        )
+        b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
     )
     return read_queries(Store(str(path)))
 
@@ -141,7 +139,16 @@ def test_a_query_may_fill_the_context_and_no_more() -> None:
     assert len(encoded("w1 " * 14, "w2 w3").tokens) == 16
     with pytest.raises(QueryError, match=r"query 'a' has 17 tokens, .* context is 16; shorten"):
         encoded("w1 " * 15, "w2 w3")
-    assert len(encode_queries([Query("a", "w1 " * 99, "w2")], tiny_tokenizer(), None)[0].tokens) > 99
+    assert (
+        len(encode_queries([Query("a", "w1 " * 99, "w2")], tiny_tokenizer(), None)[0].tokens) > 99
+    )
+
+
+def test_a_token_that_the_model_does_not_know_is_refused() -> None:
+    queries = [Query("a", "w1", " w2")]
+    assert len(encode_queries(queries, tiny_tokenizer(), 16, 4)) == 1
+    with pytest.raises(QueryError, match=r"query 'a' has token id 3, outside .* vocabulary of 3"):
+        encode_queries(queries, tiny_tokenizer(), 16, 3)
 
 
 def test_a_query_is_known_by_its_tokens_and_where_they_begin_to_count() -> None:

@@ -64,7 +64,7 @@ def test_two_runs_of_the_same_inputs_have_the_same_bytes(
 
 
 def test_results_are_complete_and_in_order(finished: Done) -> None:
-    folder, config = finished
+    folder, _ = finished
     results = rayinfluence.load_results(str(folder / "run"))
     assert list(results.queries) == ["q0", "q1", "q2"]
     documents = [json.loads(x) for x in (folder / "documents.jsonl").read_text().splitlines()]
@@ -149,7 +149,6 @@ def test_results_that_were_cleaned_are_made_again_from_the_partials(
     assert partials(folder / "run") == written
 
 
-@pytest.mark.xfail(strict=True, reason="tables that are gone are not noticed: dataflow/manifest.py")
 @pytest.mark.parametrize("name", TABLES)
 def test_one_table_that_was_deleted_is_made_again(
     done: Done, execute: Execute, contents: Contents, name: str
@@ -260,7 +259,8 @@ def test_added_documents_are_scanned_and_the_factors_are_kept_with_a_warning(
     assert "the factors were fitted when the corpus had 1 shards; it has 2 now" in said.getvalue()
     assert "clean --stage factors" in results.manifest["warnings"][0]
     assert results.manifest["corpus"]["documents"] == 80
-    assert any(s.document_id.startswith("added-") for q in "012" for s in results.proponents(f"q{q}"))
+    found = results.table["document_id"].to_pylist()
+    assert {name.split("-")[0] for name in found} == {"added", "documents"}
 
 
 def test_factors_that_were_cleaned_are_fitted_on_all_documents(
@@ -322,7 +322,7 @@ def test_documents_that_changed_or_went_are_refused(
         write_documents(folder / "documents.jsonl", np.random.default_rng(5), 60)
     else:
         larger = change(config, corpus={"documents": [str(folder / "added.jsonl")]})
-    with pytest.raises(RayInfluenceError, match="holds .*documents.jsonl, which `corpus.documents`"):
+    with pytest.raises(RayInfluenceError, match=r"holds .*documents\.jsonl, which `corpus"):
         execute(larger)
 
 
@@ -339,7 +339,7 @@ def test_other_settings_of_the_corpus_are_refused(
 ) -> None:
     _, config = done
     for settings in ({"context": 8}, {"row_group_tokens": 7}, {"text_column": "body"}):
-        with pytest.raises(RayInfluenceError, match="tokenised with .* other settings"):
+        with pytest.raises(RayInfluenceError, match=r"tokenised with .* other settings"):
             execute(change(config, corpus=settings))
 
 
@@ -401,7 +401,6 @@ def test_a_fit_goes_on_from_what_is_whole(
         assert {key: times(run)[key] for key in untouched} == untouched
 
 
-@pytest.mark.xfail(strict=True, reason="factors without a module's file count as whole: fit.py")
 def test_factors_that_lost_a_file_are_completed(
     done: Done, execute: Execute, contents: Contents
 ) -> None:
@@ -411,9 +410,10 @@ def test_factors_that_lost_a_file_are_completed(
     victim.unlink()
     add_query(folder)
     execute(config)
-    assert contents(folder / "run").items() >= {
-        key: body for key, body in before.items() if "results/" not in key
-    }.items()
+    assert (
+        contents(folder / "run").items()
+        >= {key: body for key, body in before.items() if "results/" not in key}.items()
+    )
 
 
 def test_damaged_factors_are_an_error_that_names_the_file(done: Done, execute: Execute) -> None:
@@ -437,7 +437,7 @@ def test_a_damaged_shard_is_an_error_that_names_it(done: Done, execute: Execute)
         execute(config)
 
 
-@pytest.mark.parametrize("writes", [1, 5, 12, 16, 21, 24, 30, 35])
+@pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33])
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
     finished: Done,
     tmp_path: Path,
@@ -560,9 +560,7 @@ def test_methods_share_a_pass_and_each_has_its_results(
     assert rayinfluence.load_results(config.run).method == "ekfac"
 
 
-def test_a_rank_that_is_large_enough_is_dense(
-    done: Done, execute: Execute, change: Change
-) -> None:
+def test_a_rank_that_is_large_enough_is_dense(done: Done, execute: Execute, change: Change) -> None:
     folder, config = done
     dense = survivors(execute(change(config, scan={"rank": "dense"}))["ekfac"])
     full = survivors(execute(change(config, scan={"rank": 1000}))["ekfac"])
@@ -595,7 +593,9 @@ def test_a_corpus_may_be_shared(
     execute(config)
     assert not (tmp_path / "run" / "corpus").exists()
     # Another run uses the shards as they are and lists no documents.
-    other = tiny_run(tmp_path, run=str(tmp_path / "other"), corpus={"path": corpus, "documents": []})
+    other = tiny_run(
+        tmp_path, run=str(tmp_path / "other"), corpus={"path": corpus, "documents": []}
+    )
     execute(other)
     ours = contents(finished[0] / "run")
     for run in ("run", "other"):

@@ -128,10 +128,10 @@ def test_local_objects_have_the_permissions_of_any_new_file(tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="cannot write .*file/key"):
+    with pytest.raises(StorageError, match=r"cannot write .*file/key"):
         Store(str(tmp_path / "file")).write("key", BODY)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="cannot read .*folder"):
+    with pytest.raises(StorageError, match=r"cannot read .*folder"):
         Store(str(tmp_path)).read("folder")
 
 

@@ -152,7 +152,7 @@ def test_all_bad_rows_are_counted_and_a_thousand_are_named(tmp_path: Path) -> No
 def test_a_full_shard_is_closed_and_the_next_goes_on(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", *[{"text": words(4, i)} for i in range(10)])
     settings = TokenizeSettings("text", "id", 8, 4, shard_tokens=12)
-    shards, manifest, report = tokenized(path, settings=settings)
+    shards, manifest, _ = tokenized(path, settings=settings)
     assert [key[-12:] for key in shards] == [f"{part:04d}.parquet" for part in range(4)]
     assert len({key[:-12] for key in shards}) == 1
     assert [len(rows_of({"": body})) for body in shards.values()] == [3, 3, 3, 1]

@@ -1,0 +1,55 @@
+"""The demo at its smallest, inline: traced, checked; the second run reuses all."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rayinfluence.demo.run import DemoOutcome, DemoSize, run_demo
+from rayinfluence.demo.training import TrainingSettings
+
+SMALL = DemoSize(
+    subjects=6,
+    plain_documents=80,
+    queried_facts=6,
+    training=TrainingSettings(epochs=60, batch=8),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def outcome(folder: Path) -> DemoOutcome:
+    return run_demo(folder, "inline", size=SMALL)
+
+
+def test_finds_the_plants(outcome: DemoOutcome) -> None:
+    recalls = {recall.method: recall for recall in outcome.recalls}
+    assert outcome.known_trained >= 3
+    assert recalls["ekfac"].trained is not None
+    assert recalls["ekfac"].trained >= 0.7  # 0.8 is for the whole demo
+    assert set(recalls) == {"ekfac", "gradient_product", "bm25"}
+
+
+def test_prints_its_recalls(outcome: DemoOutcome) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    outcome.print(console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "recall@10" in printed
+    assert "bm25" in printed
+
+
+def test_second_run_reuses_everything(folder: Path, outcome: DemoOutcome) -> None:
+    def state() -> dict[Path, int]:
+        kept = [*(folder / "model").iterdir(), *(folder / "run").rglob("*.parquet")]
+        kept += (folder / "run").rglob("*.safetensors")
+        return {path: path.stat().st_mtime_ns for path in kept}
+
+    before = state()
+    again = run_demo(folder, "inline", size=SMALL)
+    assert again.recalls == outcome.recalls
+    assert state() == before
