@@ -159,6 +159,8 @@ def demo(
     runner: Annotated[str, typer.Option(help="ray or inline.")] = "ray",
 ) -> None:
     """Train a small model on Python's documentation with planted facts, and find the plants."""
+    # Read when torch is first imported: threads that spin while they wait starve a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rayinfluence.demo.run import run_demo
 
     outcome = run_demo(folder, runner)
@@ -176,13 +178,14 @@ def show_version() -> None:
 
 @contextmanager
 def _opened(path: Path, runner: str | None) -> Iterator[Run]:
-    from rayinfluence.dataflow.run import Run
-
     config = RunConfig.load(path)
     if runner is not None:
         values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner
         config = RunConfig.parse(values, "--runner")
+    # After the configuration is known to be good: importing torch takes seconds.
+    from rayinfluence.dataflow.run import Run
+
     with Run(config) as opened:
         yield opened
 

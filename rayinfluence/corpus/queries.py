@@ -137,8 +137,8 @@ def encode_queries(
             )
         if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
             raise QueryError(
-                f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the model's "
-                f"vocabulary of {vocabulary}; ask it in other words."
+                f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the "
+                f"model's vocabulary of {vocabulary}; ask it in other words."
             )
         if first >= len(encoding.tokens):
             raise QueryError(

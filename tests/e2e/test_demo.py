@@ -10,10 +10,10 @@ from rayinfluence.demo.run import DemoOutcome, DemoSize, run_demo
 from rayinfluence.demo.training import TrainingSettings
 
 SMALL = DemoSize(
-    subjects=6,
-    plain_documents=80,
-    queried_facts=6,
-    training=TrainingSettings(epochs=60, batch=8),
+    subjects=10,
+    plain_documents=150,
+    queried_facts=8,
+    training=TrainingSettings(epochs=24, batch=4, learning_rate=2e-3, threads=1),
 )
 
 
@@ -30,8 +30,11 @@ def outcome(folder: Path) -> DemoOutcome:
 def test_finds_the_plants(outcome: DemoOutcome) -> None:
     recalls = {recall.method: recall for recall in outcome.recalls}
     assert outcome.known_trained >= 3
-    assert recalls["ekfac"].trained is not None
-    assert recalls["ekfac"].trained >= 0.7  # 0.8 is for the whole demo
+    ours, theirs = recalls["ekfac"].trained, recalls["gradient_product"].trained
+    assert ours is not None
+    assert theirs is not None
+    assert ours >= 0.75  # 0.8 is for the whole demo
+    assert ours > theirs
     assert set(recalls) == {"ekfac", "gradient_product", "bm25"}
 
 

@@ -26,10 +26,21 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def said() -> io.StringIO:
     """What runs that `execute` did have printed."""
     return io.StringIO()
+
+
+@pytest.fixture
+def quiet(said: io.StringIO) -> ProgressLog:
+    """A log that nobody sees but `said`."""
+    return ProgressLog(Console(file=said, width=1000))
 
 
 @pytest.fixture

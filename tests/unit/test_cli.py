@@ -130,7 +130,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         ("of 60 sequences cannot be used", "the model's context is 16", "tokenised for this model"),
     ),
     "tokens outside the vocabulary": (
-        token_outside,
+        lambda f: (query(f, {}), token_outside(f)),
         {},
         4,
         ("sequences cannot be used, more than 1%", "token id 60 is outside", "vocabulary of 48"),

@@ -1,0 +1,126 @@
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayinfluence.config import FitConfig
+from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
+from rayinfluence.dataflow.fit import FitPlan, plan_fit, refuse_many_bad
+from rayinfluence.dataflow.replica import Numerics
+from rayinfluence.errors import CorpusError
+from rayinfluence.model.modules import ModuleShape
+from rayinfluence.storage.store import Store
+
+NUMERICS = Numerics("float32", "cpu", 64, 2**17, "sdpa", 0)
+SHAPES = {"a": ModuleShape("a", 3, 4, True)}
+
+
+def corpus(*groups_per_shard: int, rows: int = 10, tokens: int = 100) -> Corpus:
+    settings = TokenizeSettings("text", "id", 16, 48, 2**20)
+    records = tuple(
+        ShardRecord(f"s{i}", "", [RowGroup(rows, tokens, f"{i}-{j}") for j in range(count)])
+        for i, count in enumerate(groups_per_shard)
+    )
+    return Corpus(Store("nowhere"), CorpusManifest("tokenizer", settings, records, ()))
+
+
+def plan(over: Corpus, n_shards: int | None = None, **changes: Any) -> FitPlan:
+    fit = FitConfig(**{k: v for k, v in changes.items() if k in FitConfig.model_fields})
+    numerics = Numerics(**{**vars(NUMERICS), **changes.get("numerics", {})})
+    return plan_fit(
+        fit,
+        over,
+        len(over.manifest.shards) if n_shards is None else n_shards,
+        numerics,
+        changes.get("model", "digest"),
+        changes.get("shapes", SHAPES),
+    )
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=4).filter(any),
+    st.integers(1, 9),
+    st.integers(1, 500),
+)
+def test_lanes_deal_the_sample_round_robin_and_miss_nothing(
+    groups: list[int], lanes: int, sequences: int
+) -> None:
+    over = corpus(*groups)
+    made = plan(over, lanes=lanes, sequences=sequences)
+    assert [lane.index for lane in made.lanes] == list(range(len(made.lanes)))
+    assert 1 <= len(made.lanes) <= lanes
+    dealt = [split for lane in made.lanes for split in lane.splits]
+    assert len({split.digest for split in dealt}) == len(dealt)
+    places = sorted(split.index for split in dealt)
+    for lane in made.lanes:
+        assert [s.index for s in lane.splits] == places[lane.index :: lanes]
+    n_rows = sum(split.n_rows for split in dealt)
+    assert sequences < over.n_sequences or n_rows == over.n_sequences
+
+
+def test_the_sample_is_spread_over_the_whole_corpus() -> None:
+    made = plan(corpus(40, 40), lanes=2, sequences=400)
+    chosen = sorted(split.index for lane in made.lanes for split in lane.splits)
+    gaps = [after - before for before, after in pairwise(chosen)]
+    assert len(chosen) >= 4
+    assert max(gaps) - min(gaps) <= 1
+    assert {split.shard for lane in made.lanes for split in lane.splits} == {"s0", "s1"}
+
+
+@pytest.mark.xfail(strict=True, reason="splits are sized by the corpus, not by the sample")
+@pytest.mark.parametrize("sequences", [100, 200])
+def test_a_small_sample_of_a_large_corpus_fills_every_lane(sequences: int) -> None:
+    made = plan(corpus(400, 400), lanes=4, sequences=sequences)
+    assert len(made.lanes) == 4
+    assert all(len(lane.splits) >= 2 for lane in made.lanes)
+    assert sum(s.n_rows for lane in made.lanes for s in lane.splits) <= sequences + 10
+
+
+def test_a_plan_of_the_first_shards_is_what_it_was_before_others_came() -> None:
+    before, after = corpus(5, 3), corpus(5, 3, 7)
+    assert plan(after, 2).fingerprint == plan(before).fingerprint
+    assert plan(after, 2).lanes == plan(before).lanes
+    assert plan(after).fingerprint != plan(before).fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lanes": 3},
+        {"sequences": 20},
+        {"labels": "data"},
+        {"model": "other"},
+        {"shapes": {"a": ModuleShape("a", 3, 4, False)}},
+        {"shapes": {"b": ModuleShape("b", 3, 4, True)}},
+        {"numerics": {"dtype": "float64"}},
+        {"numerics": {"batch_tokens": 65}},
+        {"numerics": {"seed": 1}},
+        {"numerics": {"attention": "eager"}},
+        {"numerics": {"version": 99}},
+    ],
+    ids=str,
+)
+def test_whatever_decides_the_factors_decides_their_name(changes: dict[str, Any]) -> None:
+    over = corpus(30)
+    assert plan(over, **changes).fingerprint != plan(over).fingerprint
+
+
+def test_what_decides_nothing_is_not_in_the_name() -> None:
+    over = corpus(30)
+    assert plan(over, numerics={"split_tokens": 10**6}).fingerprint == plan(over).fingerprint
+
+
+@pytest.mark.parametrize(("n_bad", "n_all"), [(0, 0), (0, 5), (1, 100), (10, 1000)])
+def test_up_to_one_percent_may_be_bad(n_bad: int, n_all: int) -> None:
+    refuse_many_bad(n_bad, n_all, dict.fromkeys(range(n_bad), ""))
+
+
+@pytest.mark.parametrize(("n_bad", "n_all"), [(1, 99), (11, 1000), (3, 3)])
+def test_more_is_refused_with_an_example(n_bad: int, n_all: int) -> None:
+    bad = dict.fromkeys(range(7, 7 + n_bad), "it is odd")
+    with pytest.raises(CorpusError, match=rf"{n_bad} of {n_all} .* is sequence 7: it is odd"):
+        refuse_many_bad(n_bad, n_all, bad)

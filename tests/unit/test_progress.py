@@ -1,0 +1,76 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from rayinfluence.dataflow import progress as module
+from rayinfluence.dataflow.progress import ProgressLog, Timing
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    ours = Clock()
+    monkeypatch.setattr(module, "time", ours)
+    return ours
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stage_is_timed_with_its_tokens(clock: Clock, terminal: bool) -> None:
+    said = io.StringIO()
+    log = ProgressLog(Console(file=said, width=200, force_terminal=terminal))
+    with log.stage("scan", 1000) as stage:
+        stage.skip(400)
+        clock.now = 2.0
+        stage.advance(600)
+    assert log.timings == {"scan": Timing(2.0, 600)}
+    assert log.timings["scan"].tokens_per_second == 300
+    assert "done in 2.0 s, 300 tokens/s" in said.getvalue()
+
+
+def test_plain_lines_come_every_ten_seconds_with_the_time_left(clock: Clock) -> None:
+    said = io.StringIO()
+    log = ProgressLog(Console(file=said, width=200))
+    with log.stage("scan", 1000) as stage:
+        for second in range(1, 26):
+            clock.now = float(second)
+            stage.advance(20)
+    lines = said.getvalue().splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == [
+        "20 %, 20 tokens/s, 40 s left",
+        "40 %, 20 tokens/s, 30 s left",
+        "done in 25.0 s, 20 tokens/s",
+    ]
+
+
+def test_a_stage_that_fails_leaves_no_timing(clock: Clock) -> None:
+    log = ProgressLog(Console(file=io.StringIO()))
+    with pytest.raises(ZeroDivisionError), log.stage("fit", 10) as stage:
+        stage.advance(5 // 0)
+    assert log.timings == {}
+
+
+def test_a_stage_without_tokens_or_time_divides_by_nothing(clock: Clock) -> None:
+    said = io.StringIO()
+    log = ProgressLog(Console(file=said, width=200))
+    with log.stage("merge"):
+        pass
+    with log.stage("more than planned", 1) as stage:
+        clock.now = 20.0
+        stage.advance(50)
+    assert "merge        done in 0.0 s\n" in said.getvalue()
+    assert "100 %" in said.getvalue()
+    assert Timing(0.0, 5).tokens_per_second == 0.0
+
+
+def test_what_users_wrote_is_not_markup() -> None:
+    said = io.StringIO()
+    ProgressLog(Console(file=said, width=200)).note("query [bold]q[/bold] [/]")
+    assert said.getvalue() == "query [bold]q[/bold] [/]\n"

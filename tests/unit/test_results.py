@@ -1,0 +1,98 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import rayinfluence
+from rayinfluence.config import RunConfig
+from rayinfluence.errors import StorageError
+from rayinfluence.storage.results import Results, survivor_schema
+from rayinfluence.storage.store import Store
+
+Done = tuple[Path, RunConfig]
+
+
+def load(done: Done, method: str | None = None) -> Results:
+    return rayinfluence.load_results(done[1].run, method)
+
+
+def test_survivors_are_what_the_table_says(finished: Done) -> None:
+    results = load(finished)
+    rows = results.table.to_pylist()
+    for row in rows:
+        side = results.proponents if row["direction"] == "proponent" else results.opponents
+        hit = side(row["query_id"])[row["rank"] - 1]
+        for key in ("score", "sequence_id", "document_id", "shard", "row", "spurious", "n_tokens"):
+            assert getattr(hit, key) == row[key]
+        assert hit.metadata == {"source": row["metadata.source"], "year": row["metadata.year"]}
+        assert hit.layer_scores == dict(row["layer_scores"])
+        assert hit.text == "".join(row["token_texts"])
+    found = [results.proponents(q) + results.opponents(q) for q in results.queries]
+    assert sum(map(len, found)) == len(rows)
+
+
+def test_the_schema_is_the_documented_one(finished: Done) -> None:
+    assert load(finished).table.schema.equals(survivor_schema(["source", "year"]))
+
+
+def test_an_unknown_query_is_named_with_one_that_is_known(finished: Done) -> None:
+    with pytest.raises(StorageError, match="no query 'nobody'; they have 3, such as 'q0'"):
+        load(finished).proponents("nobody")
+
+
+def test_a_method_that_was_not_run_is_refused(finished: Done) -> None:
+    assert load(finished).method == load(finished, "ekfac").method == "ekfac"
+    with pytest.raises(StorageError, match="kfac") as caught:
+        load(finished, "kfac")
+    assert "ekfac" in str(caught.value)
+
+
+def test_a_folder_without_results_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"has no results: run `rayinfluence run`"):
+        rayinfluence.load_results(str(tmp_path))
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]"])
+def test_a_damaged_manifest_is_named(done: Done, body: str) -> None:
+    (done[0] / "run" / "results" / "manifest.json").write_text(body)
+    with pytest.raises(StorageError, match=r"results/manifest\.json is damaged"):
+        load(done)
+
+
+@pytest.mark.parametrize("name", ["ekfac.parquet", "ekfac-groups.parquet"])
+def test_a_damaged_or_missing_table_is_named(done: Done, name: str) -> None:
+    path = done[0] / "run" / "results" / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StorageError, match=f"{name} is damaged or not Parquet"):
+        load(done)
+    path.unlink()
+    with pytest.raises(StorageError, match=f"{name} does not exist"):
+        load(done)
+
+
+def test_results_can_be_read_without_the_rest_of_the_run(done: Done, tmp_path: Path) -> None:
+    shutil.copytree(done[0] / "run" / "results", tmp_path / "alone" / "results")
+    alone = Results.load(Store(str(tmp_path / "alone")))
+    assert alone.table.equals(load(done).table)
+    assert alone.proponents("q1") == load(done).proponents("q1")
+
+
+def test_the_manifest_is_json_for_anybody(finished: Done) -> None:
+    body = (finished[0] / "run" / "results" / "manifest.json").read_text("utf-8")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads(body, parse_constant=refuse)
+
+
+def test_sequences_without_metadata_and_queries_without_hits_are_no_trouble(
+    finished: Done,
+) -> None:
+    results = load(finished)
+    empty = Results("ekfac", results.table.slice(0, 0), results.groups, results.manifest)
+    assert empty.proponents("q0") == empty.opponents("q0") == []
+    bare = results.table.drop_columns(["metadata.source", "metadata.year"])
+    [hit, *_] = Results("ekfac", bare, results.groups, results.manifest).proponents("q0")
+    assert (hit.metadata, hit.source) == ({}, "")
