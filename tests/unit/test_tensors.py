@@ -136,12 +136,12 @@ def test_no_flipped_bit_changes_what_is_read(store: Store, names: list[str] | No
     assert intact is not None
     refused = 0
     for place in range(len(whole)):
-        for bit in random.Random(place).sample(range(8), 3):
+        for bit in random.Random(place).sample(range(8), 2):
             store.write("t", whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
             found = outcome(store, names)
             assert found in (None, intact), f"bit {bit} of byte {place} was changed unnoticed"
             refused += found is None
-    assert refused > 0.95 * 3 * (len(whole) - 16)  # all but padding
+    assert refused > 0.95 * 2 * (len(whole) - 16)  # all but padding
 
 
 @pytest.mark.parametrize(
