@@ -56,9 +56,9 @@ class FitConfig(Section):
     """Curvature: the EK-FAC factors."""
 
     sequences: int = Field(default=100_000, ge=1)
-    """How many sequences the factors are fitted on, at most.
+    """How many sequences the factors are fitted on.
 
-    Splits are spread evenly over the corpus.
+    Whole splits are taken, evenly spread over the corpus, so it may be somewhat more.
     """
     labels: Literal["sampled", "data"] = "sampled"
     """``sampled``: labels from the model's own distribution (true Fisher).

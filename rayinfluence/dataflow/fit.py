@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rayinfluence.config import FitConfig, ScanConfig
 from rayinfluence.corpus.corpus import Corpus, Split
+from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.sums import homogeneous, tree_sum
@@ -29,7 +30,7 @@ from rayinfluence.errors import CorpusError, DamagedError
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.digest import differences, digest
 from rayinfluence.storage.shared import SharedTensors
-from rayinfluence.storage.store import Store
+from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
 
 MANIFEST = "manifest.json"
@@ -114,10 +115,16 @@ def plan_fit(
     Whole splits are taken, spread evenly over the shards, until they hold ``config.sequences``;
     split i of the sample goes to lane i mod L.
     """
-    shards = {record.key for record in corpus.manifest.shards[:n_shards]}
-    tokens = sum(g.n_tokens for s in corpus.manifest.shards[:n_shards] for g in s.row_groups)
-    wanted = max(1, tokens // (_SPLITS_PER_LANE * config.lanes))
-    splits = [s for s in corpus.plan(min(wanted, numerics.split_tokens)) if s.shard in shards]
+    groups = [group for s in corpus.manifest.shards[:n_shards] for group in s.row_groups]
+    n_rows = sum(group.n_rows for group in groups)
+    share = min(1.0, config.sequences / max(1, n_rows))
+    sample_tokens = int(share * sum(group.n_tokens for group in groups))
+    wanted = max(1, sample_tokens // (_SPLITS_PER_LANE * config.lanes))
+    splits = [
+        split
+        for split in corpus.plan(min(wanted, numerics.split_tokens))
+        if split.first_sequence_id < n_shards * ROWS_PER_SHARD
+    ]
     sample = _spread(splits, config.sequences)
     lanes = tuple(
         Lane(index, chosen, digest([split.digest for split in chosen]))
@@ -302,14 +309,14 @@ def _has(store: Store, key: str, value: str, field: str = "fingerprint") -> bool
 
 def _manifests(root: Store) -> list[dict[str, Any]]:
     keys = [key for key in root.list() if key.count("/") == 1 and key.endswith(MANIFEST)]
-    return [json.loads(root.read(key)) for key in keys]
+    return [read_json(root, key) for key in keys]
 
 
 def _committed(store: Store, fingerprint: str) -> Factors | None:
     there = store.list()
     if MANIFEST not in there:
         return None
-    manifest = json.loads(store.read(MANIFEST))
+    manifest = read_json(store, MANIFEST)
     modules = {f"modules/{module[0]}.safetensors" for module in manifest["parts"]["modules"]}
     return Factors(store, fingerprint, manifest) if modules <= there.keys() else None
 
@@ -323,8 +330,11 @@ def _width(shape: ModuleShape, side: str) -> int:
 
 
 def _spread(splits: Sequence[Split], n_sequences: int) -> list[Split]:
-    """As few splits as hold this many sequences, at even distances."""
+    """Splits at even distances, as few as hold this many sequences together, or all of them."""
     total = sum(split.n_rows for split in splits)
-    count = min(len(splits), -(-len(splits) * n_sequences // max(1, total)))
-    chosen = sorted({int((index + 0.5) * len(splits) / count) for index in range(count)})
-    return [splits[index] for index in chosen]
+    count = min(len(splits), max(1, len(splits) * n_sequences // max(1, total)))
+    while True:
+        chosen = [splits[int((index + 0.5) * len(splits) / count)] for index in range(count)]
+        if count == len(splits) or sum(split.n_rows for split in chosen) >= n_sequences:
+            return chosen
+        count += 1

@@ -18,7 +18,7 @@ from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.scan import MethodQueries, query_report
 from rayinfluence.model.modules import coverage
 from rayinfluence.storage.digest import digest
-from rayinfluence.storage.store import Store
+from rayinfluence.storage.store import Store, read_json
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -53,7 +53,7 @@ def known_results(store: Store) -> str | None:
     there = store.list("results")
     if MANIFEST not in there:
         return None
-    manifest = json.loads(store.read(MANIFEST))
+    manifest = read_json(store, MANIFEST)
     tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in ("", "-groups")}
     return str(manifest["fingerprint"]) if tables <= there.keys() else None
 
@@ -120,7 +120,7 @@ def run_manifest(
 
 def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     """Record this process's stages over those of earlier ones, whose work was reused."""
-    known: dict[str, Any] = json.loads(store.read(TIMINGS)) if store.exists(TIMINGS) else {}
+    known: dict[str, Any] = read_json(store, TIMINGS) if store.exists(TIMINGS) else {}
     known |= {
         name: {**asdict(timing), "tokens_per_second": timing.tokens_per_second}
         for name, timing in timings.items()

@@ -145,7 +145,9 @@ class Run:
         file = self._open(path)
         if not file.exists(""):
             raise ConfigError(f"queries: there is no file {path}.")
-        return encode_queries(read_queries(file), self.tokenizer, self.replica.context)
+        return encode_queries(
+            read_queries(file), self.tokenizer, self.replica.context, self.replica.vocabulary
+        )
 
     @property
     def corpus_store(self) -> Store:
@@ -206,6 +208,7 @@ class Run:
         _ = self.replica, self.corpus, self.bad_sequences
         if self.config.queries is not None:
             _ = self.queries
+        self._record_config()
 
     def fit(self) -> Factors:
         """Fit the EK-FAC factors, or find those that were fitted before.
@@ -245,6 +248,7 @@ class Run:
 
         Writes and returns the results by method.
         """
+        _ = self.queries
         self.check()
         methods = self.config.scan.methods
         needs_factors = any(method not in WITHOUT_CURVATURE for method in methods)
@@ -300,12 +304,8 @@ class Run:
 
     def all(self) -> dict[str, Results]:
         """tokenize, fit and scan; whatever is done already is skipped."""
-        self.store.write(
-            "config.json",
-            json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False).encode(),
-        )
-        if self.config.queries is not None and not self._open(self.config.queries).exists(""):
-            raise ConfigError(f"queries: there is no file {self.config.queries}.")
+        _ = self.replica, self.queries  # before the corpus is tokenised
+        self._record_config()
         self.tokenize()
         return self.scan()
 
@@ -318,6 +318,11 @@ class Run:
             self.model_digest,
             self.replica.shapes,
         )
+
+    def _record_config(self) -> None:
+        """Leave the configuration in the run directory: `status` finds the corpus by it."""
+        body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
+        self.store.write("config.json", body.encode())
 
     def _model_context(self) -> int:
         length = context_length(self.replica.model)

@@ -38,7 +38,7 @@ from rayinfluence.errors import DamagedError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.shared import SharedTensors
-from rayinfluence.storage.store import Store
+from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
 MANIFEST = "manifest.json"
@@ -131,7 +131,7 @@ def plan_banks(
     """Group each method's queries into banks: those of earlier runs, and one for what is new."""
     needed = list(dict.fromkeys(query_digests))
     manifests = {
-        key.split("/")[0]: json.loads((root / "scan").read(key))
+        key.split("/")[0]: read_json(root / "scan", key)
         for key in (root / "scan").list()
         if key.count("/") == 1 and key.endswith(MANIFEST)
     }

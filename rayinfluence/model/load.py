@@ -26,7 +26,7 @@ def load_model(
     """Load a causal LM from safetensors, frozen and in eval mode, on the CPU.
 
     Args:
-        path: a folder as ``save_pretrained`` writes it, or a name that transformers can resolve.
+        path: a folder as ``save_pretrained`` writes it.
         dtype: of weights and activations.
         attention: transformers' ``attn_implementation``.
         trust_remote_code: let the folder's own Python code run.
@@ -35,9 +35,7 @@ def load_model(
         ModelError: there is no model, it has no safetensors, or weights are missing from them.
         NumericsError: a weight is NaN or infinite.
     """
-    if "://" in path or (
-        path.startswith(("/", ".")) and not (Path(path) / "config.json").is_file()
-    ):
+    if not (Path(path) / "config.json").is_file():
         raise ModelError(
             f"model: {path} is not a folder with a config.json; name a folder that "
             "`save_pretrained` wrote, with its weights as safetensors."

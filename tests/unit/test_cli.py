@@ -204,20 +204,9 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         ("use a local folder or s3://",),
     ),
 }  # fmt: skip
-LATE = {
-    "no queries": "dataflow/run.py: queries are asked for after the fit",
-}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=pytest.mark.xfail(strict=True, reason=LATE[case]))
-        if case in LATE
-        else case
-        for case in WRONG
-    ],
-)
+@pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_input_is_one_sentence_before_anything_is_fitted(
     tmp_path: Path, say: Say, case: str
 ) -> None:
@@ -237,7 +226,6 @@ def test_a_wrong_input_is_one_sentence_before_anything_is_fitted(
     assert not (tmp_path / "run" / "factors").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="queries are not checked against the vocabulary: run.py")
 def test_a_query_outside_the_vocabulary_is_a_sentence(tmp_path: Path, say: Say) -> None:
     config = tiny_run(tmp_path, 300)
     token_outside(tmp_path)
@@ -248,15 +236,7 @@ def test_a_query_outside_the_vocabulary_is_a_sentence(tmp_path: Path, say: Say) 
     assert code == 4
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        pytest.param(
-            "model", marks=pytest.mark.xfail(strict=True, reason="load.py takes it for a name")
-        ),
-        "tokenizer",
-    ],
-)
+@pytest.mark.parametrize("key", ["model", "tokenizer"])
 def test_a_missing_folder_is_not_looked_for_on_the_network(
     tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:

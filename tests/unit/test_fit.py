@@ -71,7 +71,6 @@ def test_the_sample_is_spread_over_the_whole_corpus() -> None:
     assert {split.shard for lane in made.lanes for split in lane.splits} == {"s0", "s1"}
 
 
-@pytest.mark.xfail(strict=True, reason="splits are sized by the corpus, not by the sample")
 @pytest.mark.parametrize("sequences", [100, 200])
 def test_a_small_sample_of_a_large_corpus_fills_every_lane(sequences: int) -> None:
     made = plan(corpus(400, 400), lanes=4, sequences=sequences)

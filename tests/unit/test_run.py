@@ -426,7 +426,6 @@ def test_damaged_factors_are_an_error_that_names_the_file(done: Done, execute: E
     assert e.value.exit_code == 5
 
 
-@pytest.mark.xfail(strict=True, reason="read with json.loads instead of storage's read_json")
 @pytest.mark.parametrize(
     "pattern",
     ["results/manifest.json", "factors/*/manifest.json", "scan/*/manifest.json", "stages.json"],
