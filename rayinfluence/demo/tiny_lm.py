@@ -185,6 +185,7 @@ def _save(
     """An old model's record goes first, and the new one's comes when the model is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     unfinished = folder / f".{RECORD}.{os.getpid()}"

@@ -28,7 +28,13 @@ def partials(config: RunConfig) -> dict[Path, int]:
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "rayinfluence", "run", str(folder / "run.yaml")]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, preexec_fn=hear_interrupts)
+
+
+def hear_interrupts() -> None:
+    """Shells start their background jobs deaf to SIGINT, and their children inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.timeout(400)
