@@ -70,6 +70,15 @@ class FitConfig(Section):
 
     Part of the result's definition, not of the cluster's size.
     """
+    error_bound: float | None = Field(default=0.02, gt=0)
+    """Stop fitting when the sampling error of a probe set's scores is below this.
+
+    Relative, in L2; tested each time the sample has doubled. None always uses the whole sample.
+    """
+    blocks: int = Field(default=1, ge=1)
+    """Blocks that A and S of every module are split into; 1 is exact.
+
+    Memory of A, S and their eigenbases falls with it, for wide models."""
 
 
 class ScanConfig(Section):

@@ -45,3 +45,14 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
                 f"the covariance of {name} cannot be decomposed: {error}. Fit on more sequences."
             ) from error
     return values.clamp_min_(0.0), vectors
+
+
+def null_directions(values_D: Tensor) -> int:
+    """How many eigenvalues are zero up to rounding: directions that no token has.
+
+    The threshold is numpy's for ranks: the width times the spacing of the sums' dtype (float32, as
+    wider sums are rare) at the largest eigenvalue.
+    """
+    largest = float(values_D.max())
+    threshold = largest * len(values_D) * torch.finfo(torch.float32).eps
+    return int((values_D <= threshold).sum())

@@ -1,103 +1,141 @@
 """Sums over tokens and sequences from which the factors are made.
 
 B sequence in batch, T token, N real token in batch, I input width, J = I + 1 where there is a bias
-(a one, LAST), O output width. For a module with inputs a and output gradients g (Grosse et al.
-2023, section 2.2; George et al. 2018):
+(a one, LAST), O output width, D either. For a module with inputs a and output gradients g (Grosse
+et al. 2023, section 2.2; George et al. 2018):
 
     A = sum a a^T / n_tokens [J, J]     S = sum g g^T / n_tokens [O, O] D = sum_t g_t a_t^T of ONE
     sequence [O, J]     Lambda = mean over sequences of (Q_S^T D Q_A)^2 [O, J]
 
-Sums are kept in float32, or float64 where the model is; never in bfloat16, whose running sums stop
-growing.
+Sums are kept in float32, or float64 where the model is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rayinfluence.curvature.blocks import Basis, block_sizes
+from rayinfluence.curvature.products import add_gram, mirrored, product
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums over values of this dtype."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+#: Numbers of rotated gradients that exist at a time: few enough for a processor's last cache.
+_TILE_NUMBERS = 1 << 21
 
 
 @dataclass
-class CovarianceSums:
-    """Sums for A and S of one module: of a a^T [I, I], of a [I], of g g^T [O, O], of rows.
+class GramSums:
+    """Sums over rows x [D]: of x x^T by blocks of the diagonal, of x where asked for, and of ones.
 
     A module that is called n times per forward pass has n rows per token.
     """
 
-    inputs_II: Tensor
-    inputs_I: Tensor
-    grads_OO: Tensor
-    n_rows: Tensor
+    blocks: list[Tensor]
+    total_D: Tensor | None
+    n_rows: int = 0
 
     @classmethod
     def zeros(
-        cls, d_in: int, d_out: int, dtype: torch.dtype, device: torch.device
-    ) -> CovarianceSums:
-        """The identity of addition."""
-        return cls(
-            torch.zeros(d_in, d_in, dtype=dtype, device=device),
-            torch.zeros(d_in, dtype=dtype, device=device),
-            torch.zeros(d_out, d_out, dtype=dtype, device=device),
-            torch.zeros((), dtype=torch.float64),
-        )
+        cls,
+        width: int,
+        n_blocks: int,
+        bias: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> GramSums:
+        """The identity of addition.
 
-    def add(self, inputs_BTI: Tensor, grads_BTO: Tensor, mask_BT: Tensor) -> None:
-        """Add a batch; padded positions of the inputs are left out (their gradients are zero)."""
-        calls = inputs_BTI.shape[1] // mask_BT.shape[1]
-        mask = mask_BT if calls == 1 else mask_BT.repeat(1, calls)
-        inputs_NI = inputs_BTI[mask].to(self.inputs_II.dtype)
-        grads_NO = grads_BTO[mask].to(self.grads_OO.dtype)
-        self.inputs_II.addmm_(inputs_NI.T, inputs_NI)
-        self.inputs_I.add_(inputs_NI.sum(dim=0))
-        self.grads_OO.addmm_(grads_NO.T, grads_NO)
-        self.n_rows += len(inputs_NI)
+        Args:
+            width: of the rows, without the one of a bias.
+            n_blocks: of the factor.
+            bias: also sum x, for the border that a one adds.
+            dtype: of the sums.
+            device: where they are.
+        """
+        # The one of a bias belongs to the last block.
+        sizes = block_sizes(width + int(bias), n_blocks)
+        sizes[-1] -= int(bias)
+        blocks = [torch.zeros(size, size, dtype=dtype, device=device) for size in sizes]
+        return cls(blocks, torch.zeros(width, dtype=dtype, device=device) if bias else None)
+
+    def add(self, rows_ND: Tensor) -> None:
+        """Add rows."""
+        parts = rows_ND.split([len(block) for block in self.blocks], dim=1)
+        for block, part in zip(self.blocks, parts, strict=True):
+            add_gram(block, part)
+        if self.total_D is not None:
+            self.total_D += rows_ND.sum(dim=0, dtype=self.total_D.dtype)
+        self.n_rows += len(rows_ND)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Whole blocks ``0``, ``1`` ..., the sum of rows ``sum`` [D] and their number ``rows``."""
+        tensors = {str(index): mirrored(block) for index, block in enumerate(self.blocks)}
+        if self.total_D is not None:
+            tensors["sum"] = self.total_D
+            tensors["rows"] = torch.tensor(float(self.n_rows), dtype=torch.float64)
+        return tensors
 
 
-def homogeneous(inputs_II: Tensor, inputs_I: Tensor, n_rows: Tensor) -> Tensor:
-    """The sum of a a^T [J, J] for inputs with a one LAST, bordered from the sums without it."""
-    corner = n_rows.to(inputs_I).reshape(1)
-    top = torch.cat([inputs_II, inputs_I[:, None]], dim=1)
-    return torch.cat([top, torch.cat([inputs_I, corner])[None, :]], dim=0)
+def homogeneous(block_DD: Tensor, total_D: Tensor, n_rows: Tensor) -> Tensor:
+    """The sum of x x^T for rows with a one LAST, bordered from the sums without it."""
+    corner = n_rows.to(block_DD).reshape(1)
+    total_D = total_D.to(block_DD)
+    top = torch.cat([block_DD, total_D[:, None]], dim=1)
+    return torch.cat([top, torch.cat([total_D, corner])[None, :]], dim=0)
+
+
+def rotate_inputs(inputs: Tensor, basis: Basis) -> Tensor:
+    """[inputs, 1] Q_A [..., J] of inputs [..., I]; the one, if there is a bias, is not written."""
+    inputs = inputs.to(basis.blocks[0].dtype)
+    if basis.width > inputs.shape[-1]:
+        return basis.rotate_inputs(inputs)
+    return basis.rotate(inputs)
 
 
 def rotated_gradients(
-    inputs_BTI: Tensor, grads_BTO: Tensor, basis_JJ: Tensor, basis_OO: Tensor
-) -> list[Tensor]:
-    """Q_S^T D Q_A [O, J] of each sequence of a batch.
+    inputs_BTI: Tensor,
+    grads_BTO: Tensor,
+    inputs_basis: Basis,
+    outputs_basis: Basis,
+    rotated: Callable[[], Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """Q_S^T D Q_A [b, O, J] of the sequences of a batch, some at a time.
 
-    Each side is rotated where it is cheaper: token by token when the sequence is shorter than the
-    other width, or the summed gradient otherwise. The bias column is never built: it contributes
-    the last row of Q_A to every rotated token.
+    Each side is rotated where it is cheaper: token by token when the sequence is no longer than the
+    other width, or else the summed gradient. The bias column is never built: it contributes the
+    last row of Q_A to every rotated token.
+
+    Args:
+        inputs_BTI: of the module.
+        grads_BTO: of the module's outputs.
+        inputs_basis: Q_A.
+        outputs_basis: Q_S.
+        rotated: gives the inputs in the basis of Q_A, where modules that share them have it made
+            once; called when it is needed.
     """
-    n_tokens = inputs_BTI.shape[1]
-    d_in, d_out = inputs_BTI.shape[2], grads_BTO.shape[2]
-    rotate_inputs = n_tokens < d_out
-    rotate_grads = n_tokens < d_in
-    bias_J = basis_JJ[d_in] if basis_JJ.shape[0] > d_in else None
-    inputs, grads = inputs_BTI.to(basis_JJ.dtype), grads_BTO.to(basis_OO.dtype)
-    if rotate_inputs:
-        inputs = inputs @ basis_JJ[:d_in]
-        if bias_J is not None:
-            inputs = inputs + bias_J
-    if rotate_grads:
-        grads = grads @ basis_OO
-    rotated = []
-    for a_TI, g_TO in zip(inputs, grads, strict=True):
-        gradient = g_TO.T @ a_TI
-        if not rotate_inputs:
-            gradient = gradient @ basis_JJ[:d_in]
-            if bias_J is not None:
-                gradient.addr_(g_TO.sum(dim=0), bias_J)
-        rotated.append(gradient if rotate_grads else basis_OO.T @ gradient)
-    return rotated
+    n_tokens, d_in, d_out = *inputs_BTI.shape[1:], grads_BTO.shape[2]
+    operand = outputs_basis.blocks[0].dtype
+    tokens_first = n_tokens <= d_out, n_tokens <= d_in
+    grads = grads_BTO.to(operand)
+    if tokens_first[1]:
+        grads = outputs_basis.rotate(grads)
+    inputs = inputs_BTI.to(operand)
+    if tokens_first[0]:
+        inputs = rotate_inputs(inputs_BTI, inputs_basis) if rotated is None else rotated()
+    step = max(1, _TILE_NUMBERS // (d_out * inputs_basis.width))
+    for start in range(0, len(grads), step):
+        some = slice(start, start + step)
+        gradient = product(grads[some].transpose(1, 2), inputs[some])
+        if not tokens_first[0]:
+            if inputs_basis.width > d_in:
+                sums = grads[some].sum(dim=1, dtype=gradient.dtype)
+                gradient = torch.cat([gradient, sums[:, :, None]], dim=2)
+            gradient = inputs_basis.rotate(gradient.to(operand))
+        if not tokens_first[1]:
+            gradient = outputs_basis.rotate(gradient.transpose(1, 2).to(operand)).transpose(1, 2)
+        yield gradient
 
 
 def tree_sum(parts: list[Mapping[str, Tensor] | None]) -> dict[str, Tensor]:

@@ -7,34 +7,37 @@ Running a job on an item twice writes the same bytes under the same key, so any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.corpus import Split, read_split
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.tokenizer import token_texts
+from rayinfluence.curvature.ekfac import factors_by_module
+from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.folding import (
+    Bases,
+    Fold,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
 from rayinfluence.dataflow.replica import Quarantine, Replica
 from rayinfluence.dataflow.stages import (
     Advance,
     Explanation,
-    Fold,
     content_digest,
     explain,
-    fitting_labels,
-    fold_covariance,
-    fold_moments,
     query_gradient,
     rows_by_id,
     score_split,
 )
 from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.influence.lowrank import low_rank
 from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
@@ -58,12 +61,17 @@ class Job(Protocol[Item, Outcome]):
 class Lane:
     """Splits that are folded, in this order, into one accumulator.
 
-    ``digest`` names their content.
+    ``key`` is where it is committed; ``digest`` names their content.
     """
 
-    index: int
+    key: str
     splits: tuple[Split, ...]
     digest: str
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in its splits."""
+        return sum(split.n_tokens for split in self.splits)
 
 
 @dataclass
@@ -76,18 +84,14 @@ class FoldJob:
     corpus: Store
     factors: Store
     labels: str
+    n_blocks: int
     bases: SharedTensors | None = None
-    _bases: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        """The folder its lanes are in."""
-        return "covariance" if self.bases is None else "moments"
+    _bases: Bases | None = None
 
     def prepare(self, replica: Replica) -> None:
         """Move the bases to the device."""
         if self.bases is not None:
-            self._bases = {name: t.to(replica.device) for name, t in self.bases.items()}
+            self._bases = Bases.on(replica, self.bases)
 
     def run(self, replica: Replica, item: Lane, advance: Advance) -> Quarantine:
         """Fold one lane; returns the sequences it left out."""
@@ -96,19 +100,12 @@ class FoldJob:
             return (read_split(self.corpus, split) for split in item.splits)
 
         labels = fitting_labels(self.labels, replica.numerics.seed)
-        if self.bases is None:
-            fold = fold_covariance(replica, read, labels, advance)
+        if self._bases is None:
+            fold = fold_covariance(replica, read, labels, self.n_blocks, advance)
         else:
             fold = fold_moments(replica, read, labels, self._bases, advance)
-        write_tensors(
-            self.factors, lane_key(self.kind, item.index), fold.tensors, _lane_header(item, fold)
-        )
+        write_tensors(self.factors, item.key, fold.tensors, _lane_header(item, fold))
         return fold.quarantine
-
-
-def lane_key(kind: str, index: int) -> str:
-    """Where a lane's sums are."""
-    return f"{kind}/lane-{index:03d}.safetensors"
 
 
 def _lane_header(lane: Lane, fold: Fold) -> dict[str, Any]:
@@ -122,7 +119,10 @@ def _lane_header(lane: Lane, fold: Fold) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MethodOperands:
-    """What a method needs to precondition query gradients, and where its queries are kept."""
+    """What a method needs to precondition query gradients, and where its queries are kept.
+
+    ``factors`` are as :meth:`Factors.tensors` gives them; empty for methods without curvature.
+    """
 
     method: str
     store: Store
@@ -131,6 +131,21 @@ class MethodOperands:
     damping: float | None
     n_tokens: int
     n_sequences: int
+
+    def preconditioner(self, replica: Replica) -> Preconditioner:
+        """The operator, on a replica's device."""
+        shapes = replica.shapes.values()
+        sources = {shape.name: shape.source for shape in shapes} if self.factors else {}
+        tensors = {name: tensor.to(replica.device) for name, tensor in self.factors.items()}
+        return preconditioner(
+            self.method,
+            factors_by_module(tensors, sources),
+            {shape.name: shape.bias for shape in shapes},
+            damping_scale=self.damping_scale,
+            damping=self.damping,
+            n_tokens=self.n_tokens,
+            n_sequences=self.n_sequences,
+        )
 
 
 @dataclass
@@ -143,17 +158,7 @@ class QueryJob:
 
     def prepare(self, replica: Replica) -> None:
         """Build the operators on the device."""
-        self._operators = [
-            preconditioner(
-                operands.method,
-                {name: tensor.to(replica.device) for name, tensor in operands.factors.items()},
-                damping_scale=operands.damping_scale,
-                damping=operands.damping,
-                n_tokens=operands.n_tokens,
-                n_sequences=operands.n_sequences,
-            )
-            for operands in self.methods
-        ]
+        self._operators = [operands.preconditioner(replica) for operands in self.methods]
 
     def run(
         self, replica: Replica, item: tuple[EncodedQuery, tuple[int, ...]], advance: Advance
@@ -169,13 +174,9 @@ class QueryJob:
         seed = int(query.digest[:8], 16) ^ replica.numerics.seed
         for index in methods:
             tensors: dict[str, Tensor] = {}
-            for name, gradient in found.gradients.items():
-                solved = self._operators[index].solve(name, gradient)
-                if self.rank is None:
-                    tensors[f"{name}/dense"] = solved
-                else:
-                    left, right = low_rank(solved, self.rank, seed)
-                    tensors |= {f"{name}/left": left, f"{name}/right": right}
+            for name, (inputs, grads) in found.tokens.items():
+                solved = self._operators[index].solve_tokens(name, inputs, grads, self.rank, seed)
+                tensors |= {f"{name}/{part}": tensor for part, tensor in solved.items()}
             write_tensors(self.methods[index].store, query_key(query.digest), tensors, header)
         advance(len(query.tokens))
         return query.digest
@@ -220,10 +221,13 @@ class BankOperands:
         ranks = [t.shape[2] for name, t in self.tensors.items() if name.endswith("/left")]
         return max(ranks, default=None)
 
-    def bank(self, device: torch.device) -> QueryBank:
-        """The bank on a device; on a CPU its tensors are the shared ones."""
+    def bank(self, replica: Replica) -> QueryBank:
+        """The bank on a replica's device; on a CPU its tensors are the shared ones."""
+        dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
         return QueryBank.from_tensors(
-            self.plan.query_digests, {name: t.to(device) for name, t in self.tensors.items()}
+            self.plan.query_digests,
+            {name: t.to(replica.device, dtype) for name, t in self.tensors.items()},
+            {name: shape.d_in for name, shape in replica.shapes.items()},
         )
 
 
@@ -244,7 +248,7 @@ class ScanJob:
 
     def prepare(self, replica: Replica) -> None:
         """Put the banks on the device."""
-        self._banks = [operands.bank(replica.device) for operands in self.operands]
+        self._banks = [operands.bank(replica) for operands in self.operands]
 
     def score(
         self, replica: Replica, split_digest: str, table: pa.Table, banks: Sequence[int]
@@ -279,7 +283,7 @@ class ExplainJob:
 
     def prepare(self, replica: Replica) -> None:
         """Put the bank on the device."""
-        self._bank = self.operands.bank(replica.device)
+        self._bank = self.operands.bank(replica)
 
     def run(
         self, replica: Replica, item: tuple[Split, tuple[tuple[int, int], ...]], advance: Advance

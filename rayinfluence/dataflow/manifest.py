@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.findings import Scanned, query_manifest
-from rayinfluence.dataflow.fit import Factors
 from rayinfluence.dataflow.jobs import BankPlan
 from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.scan import MethodQueries, query_report
@@ -107,6 +107,8 @@ def run_manifest(
             "n_sequences": factors.n_sequences,
             "n_tokens": factors.n_tokens,
             "quarantined": factors.manifest["quarantine"],
+            "error": factors.error,
+            "rounds": factors.manifest["rounds"],
             "damping": factors.damping(run.config.scan),
         },
         "config": run.config.model_dump(),

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
@@ -15,22 +17,17 @@ from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
+from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import assemble, context_length, vocabulary_size
-from rayinfluence.model.losses import (
-    forward_logits,
-    log_probabilities,
-    sum_by_sequence,
-    target_logits,
-)
-from rayinfluence.model.modules import ModuleShape, shape_of
+from rayinfluence.model.losses import Choose, sample_labels, uniforms
+from rayinfluence.model.modules import shapes_of
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
-#: Given a batch and the logits [N, V] of its targets, the labels [N] whose log-probability is the
-#: objective.
-Labels = Callable[[Batch, Tensor], Tensor]
+#: Given a batch, the labels whose log-probability is the objective.
+Labels = Callable[[Batch], Choose]
 #: Receives a batch's (batch, module name, inputs [B, T, I], output gradients [B, T, O]), module by
 #: module.
 Step = Callable[[Batch, str, Tensor, Tensor], None]
@@ -89,7 +86,8 @@ class Replica:
     ) -> None:
         self.model = model
         self.modules = dict(modules)
-        self.shapes: dict[str, ModuleShape] = {n: shape_of(n, m) for n, m in modules.items()}
+        self.shapes = shapes_of(model, modules)
+        self.language_model = LanguageModel.of(model, modules.values())
         self.numerics = numerics
         self.device = torch.device(numerics.device)
         self.vocabulary = vocabulary_size(model)
@@ -146,28 +144,36 @@ class Replica:
         try:
             backward(self.modules, lambda: self._objective(batch, labels), partial(step, batch))
         except _NotFinite as error:
-            for sequence_id in batch.sequence_ids[error.rows_B.cpu().numpy()]:
+            for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"
             rest = batch.without(error.rows_B)
             return None if rest is None else self.run(rest, labels, step, quarantine)
         return batch
 
     def _objective(self, batch: Batch, labels: Labels) -> Tensor:
-        targets = batch.targets_BT
-        logits = target_logits(forward_logits(self.model, batch.tokens_BT), targets)
-        values = sum_by_sequence(log_probabilities(logits, labels(batch, logits)), targets)
-        bad = ~torch.isfinite(values.detach())
-        if bool(bad.any()):
-            raise _NotFinite(bad)
-        return values.sum()
+        values_N = self.language_model.log_probabilities(batch, labels(batch))
+        values_B = values_N.new_zeros(len(batch.lengths_B))
+        values_B = values_B.index_add(0, batch.sequences_N, values_N)
+        bad_B = ~torch.isfinite(values_B.detach()).cpu().numpy()
+        if bad_B.any():
+            raise _NotFinite(bad_B)
+        return values_B.sum()
 
 
-def own_labels(batch: Batch, logits: Tensor) -> Tensor:
+def own_labels(batch: Batch) -> Choose:
     """The sequences' own tokens."""
-    return batch.tokens_BT[:, 1:][batch.targets_BT[:, 1:]]
+    labels_N = batch.own_labels_N
+    return lambda _logits, part: labels_N[part]
+
+
+def sampled_labels(seed: int, batch: Batch) -> Choose:
+    """Labels from the model's own distribution, the same wherever and beside whatever they are."""
+    draws_N = uniforms(seed, batch.sequence_ids.tolist(), (batch.lengths_B - 1).tolist())
+    draws_N = draws_N.to(batch.tokens_BT.device)
+    return lambda logits, part: sample_labels(logits, draws_N[part])
 
 
 class _NotFinite(Exception):
-    def __init__(self, rows_B: Tensor) -> None:
+    def __init__(self, rows_B: NDArray[np.bool_]) -> None:
         super().__init__("log-probabilities are not finite")
         self.rows_B = rows_B

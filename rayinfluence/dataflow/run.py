@@ -14,22 +14,20 @@ from rayinfluence.corpus.documents import find_files
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries, read_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import load_tokenizer, tokenizer_digest
-from rayinfluence.dataflow.findings import explain_survivors, write_method
-from rayinfluence.dataflow.fit import (
+from rayinfluence.dataflow.factors import (
     Factors,
-    FitPlan,
     find_factors,
-    fit,
-    plan_fit,
-    refuse_many_bad,
     shards_fitted_before,
     why_not_reused,
 )
+from rayinfluence.dataflow.findings import explain_survivors, write_method
+from rayinfluence.dataflow.fit import fit, refuse_many_bad
 from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
+from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import plan_banks, precondition, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, ModelError

@@ -20,7 +20,8 @@ from typing import Any
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import Corpus, Split
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.dataflow.fit import Factors, refuse_many_bad
+from rayinfluence.dataflow.factors import Factors
+from rayinfluence.dataflow.fit import refuse_many_bad
 from rayinfluence.dataflow.jobs import (
     BankOperands,
     BankPlan,

@@ -8,179 +8,49 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import sequences_of
-from rayinfluence.curvature.sums import CovarianceSums, accumulation_dtype, rotated_gradients
+from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.partial import Partial
-from rayinfluence.dataflow.replica import Labels, Quarantine, Replica, Step, own_labels
+from rayinfluence.dataflow.replica import Quarantine, Replica, own_labels
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.topk import TopK
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
-from rayinfluence.model.losses import (
-    forward_logits,
-    log_probabilities,
-    sample_labels,
-    target_logits,
-    uniforms,
-)
+from rayinfluence.model.head import forward_logits, target_logits
+from rayinfluence.model.losses import log_probabilities
 from rayinfluence.storage.digest import digest_bytes
 
 Advance = Callable[[int], None]
-_Sums = TypeVar("_Sums")
-
-
-@dataclass
-class Fold:
-    """Sums over the sequences of a lane, and how many they are."""
-
-    tensors: dict[str, Tensor]
-    n_sequences: int = 0
-    n_tokens: int = 0
-    quarantine: Quarantine = field(default_factory=dict)
-
-
-def fitting_labels(kind: str, seed: int) -> Labels:
-    """Labels for curvature: ``sampled`` (true Fisher) or the ``data``'s own (empirical)."""
-
-    def sampled(batch: Batch, logits: Tensor) -> Tensor:
-        draws = uniforms(seed, batch.sequence_ids.tolist(), batch.lengths_B.tolist())
-        return sample_labels(logits, draws.to(logits.device))
-
-    return sampled if kind == "sampled" else own_labels
-
-
-def fold_covariance(
-    replica: Replica, read: Callable[[], Iterable[pa.Table]], labels: Labels, advance: Advance
-) -> Fold:
-    """Sum a a^T, a and g g^T of every tracked module over the rows of a lane.
-
-    Returns:
-        Tensors ``<module>/inputs`` [I, I], ``/inputs_sum`` [I], ``/outputs`` [O, O], ``/rows`` [].
-    """
-    dtype = accumulation_dtype(replica.numerics.torch_dtype)
-
-    def start() -> tuple[dict[str, CovarianceSums], Step]:
-        sums = {
-            name: CovarianceSums.zeros(shape.d_in, shape.d_out, dtype, replica.device)
-            for name, shape in replica.shapes.items()
-        }
-
-        def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-            sums[name].add(inputs, grads, batch.mask_BT)
-
-        return sums, step
-
-    sums, fold = _fold(replica, read, labels, advance, start)
-    for name, module in sums.items():
-        fold.tensors |= {
-            f"{name}/inputs": module.inputs_II,
-            f"{name}/inputs_sum": module.inputs_I,
-            f"{name}/outputs": module.grads_OO,
-            f"{name}/rows": module.n_rows,
-        }
-    return fold
-
-
-def fold_moments(
-    replica: Replica,
-    read: Callable[[], Iterable[pa.Table]],
-    labels: Labels,
-    bases: Mapping[str, Tensor],
-    advance: Advance,
-) -> Fold:
-    """Sum (Q_S^T D Q_A)^2 of every tracked module over the sequences of a lane.
-
-    Args:
-        replica: the model.
-        read: gives the lane's rows, each time it is called.
-        labels: the same as for the covariances.
-        bases: ``<module>/inputs_basis`` [J, J] and ``<module>/outputs_basis`` [O, O].
-        advance: told the number of tokens after each batch.
-
-    Returns:
-        Tensors ``<module>`` [O, J].
-    """
-    dtype = accumulation_dtype(replica.numerics.torch_dtype)
-
-    def start() -> tuple[dict[str, Tensor], Step]:
-        sums = {
-            name: torch.zeros(shape.d_out, shape.columns, dtype=dtype, device=replica.device)
-            for name, shape in replica.shapes.items()
-        }
-
-        def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-            basis_A, basis_S = bases[f"{name}/inputs_basis"], bases[f"{name}/outputs_basis"]
-            for rotated_OJ in rotated_gradients(inputs, grads, basis_A, basis_S):
-                sums[name].addcmul_(rotated_OJ, rotated_OJ)
-
-        return sums, step
-
-    sums, fold = _fold(replica, read, labels, advance, start)
-    fold.tensors = sums
-    return fold
-
-
-def _fold(
-    replica: Replica,
-    read: Callable[[], Iterable[pa.Table]],
-    labels: Labels,
-    advance: Advance,
-    start: Callable[[], tuple[_Sums, Step]],
-) -> tuple[_Sums, Fold]:
-    """Fold all batches of a lane; begin again without the sequences whose gradients are not finite.
-
-    Such a sequence is found only after it was added, and cannot be taken out of a sum that it made
-    NaN. One pass finds all that a lane has, so a lane is read twice at the most.
-    """
-    quarantine: Quarantine = {}
-    while True:
-        sums, step = start()
-        fold = Fold({}, quarantine=quarantine)
-        not_finite: Quarantine = {}
-        for table in read():
-            for batch in replica.batches(table, quarantine):
-                finite: list[Tensor] = []
-                done = replica.run(batch, labels, _checked(step, finite), quarantine)
-                advance(int(batch.lengths_B.sum()))
-                if done is None:
-                    continue
-                fold.n_sequences += len(done.sequence_ids)
-                fold.n_tokens += int(done.lengths_B.sum())
-                bad_B = ~torch.stack(finite).all(dim=0).cpu().numpy()
-                for sequence_id in done.sequence_ids[bad_B]:
-                    not_finite[int(sequence_id)] = "its gradient is not finite"
-        if not not_finite:
-            return sums, fold
-        quarantine |= not_finite
-
-
-def _checked(step: Step, finite: list[Tensor]) -> Step:
-    """A step that also notes, module by module, which sequences [B] have finite tensors."""
-
-    def checked(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-        finite.append(torch.isfinite(inputs.sum((1, 2)) + grads.sum((1, 2))))
-        step(batch, name, inputs, grads)
-
-    return checked
+#: Inputs and output gradients that wait to be scored together.
+_WINDOW_BYTES = {"cpu": 1 << 30, "cuda": 1 << 33}
 
 
 @dataclass(frozen=True)
 class QueryGradient:
-    """grad f_q by module [O, J], and what the model itself thinks of the completion."""
+    """grad f_q by module, and what the model itself thinks of the completion.
 
-    gradients: dict[str, Tensor]
+    Attributes:
+        tokens: inputs [T, I] and output gradients [T, O] of every module that the query reaches,
+            in the dtype of sums; its gradient is their product.
+        log_probabilities: of the completion's tokens, in nats.
+        ranks: of the completion's tokens among all tokens, 1 for the model's first choice.
+    """
+
+    tokens: dict[str, tuple[Tensor, Tensor]]
     log_probabilities: list[float]
     ranks: list[int]
 
@@ -191,50 +61,111 @@ class QueryGradient:
 
 
 def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
-    """The gradient of log p(completion | prompt) in every tracked weight (bias: LAST column).
+    """The gradient of log p(completion | prompt) in every tracked weight.
 
     Raises:
         NumericsError: the query's log-probability or gradient is not finite.
     """
-    batch = make_batch([np.array(query.tokens)], [0], replica.device)
-    targets = batch.targets_BT
-    targets[:, : query.first_target] = False
-    gradients: dict[str, Tensor] = {}
+    batch = make_batch([np.array(query.tokens)], [0], replica.device, query.first_target)
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+    tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
     ranks: list[Tensor] = []
 
     def objective() -> Tensor:
-        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), targets)
-        labels = batch.tokens_BT[:, 1:][targets[:, 1:]]
+        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), batch)
+        labels = batch.own_labels_N
         values.append(log_probabilities(logits, labels))
         chosen = logits.detach().gather(1, labels[:, None])
         ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
         return values[0].sum()
 
     def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
-        gradient = grads[0].T @ inputs[0]
-        if replica.shapes[name].bias:
-            gradient = torch.cat([gradient, grads[0].sum(dim=0)[:, None]], dim=1)
-        gradients[name] = gradient.to(accumulation_dtype(gradient.dtype))
+        tokens[name] = inputs[0].to(dtype), grads[0].to(dtype)
 
     backward(replica.modules, objective, consume)
     for name, shape in replica.shapes.items():
         # A module that the query does not reach has no part in it.
-        if name not in gradients:
-            dtype = accumulation_dtype(replica.numerics.torch_dtype)
-            gradients[name] = torch.zeros(
-                shape.d_out, shape.columns, dtype=dtype, device=replica.device
-            )
+        if name not in tokens:
+            nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=replica.device)
+            tokens[name] = nothing[:, : shape.d_in], nothing[:, shape.d_in :]
     log_ps = [float(value) for value in values[0].detach()]
     if not np.isfinite(log_ps).all() or not all(
-        bool(torch.isfinite(gradient).all()) for gradient in gradients.values()
+        bool(torch.isfinite(side).all()) for sides in tokens.values() for side in sides
     ):
         raise NumericsError(
             f"query {query.query.query_id!r}: its log-probability or gradient is not finite; try "
             "`dtype: float32`, "
             "or another query."
         )
-    return QueryGradient(gradients, log_ps, [int(rank) for rank in ranks[0]])
+    return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]])
+
+
+class Window:
+    """Holds what the modules of some batches saw, and scores them together.
+
+    Args:
+        replica: the model.
+        banks: to score with.
+    """
+
+    def __init__(self, replica: Replica, banks: Sequence[QueryBank]) -> None:
+        self._shapes = replica.shapes
+        self._banks = banks
+        self._contraction = Contraction()
+        # A function of shapes alone, so that a split is always cut into the same windows.
+        widths = sum(
+            shape.d_out + (shape.d_in if shape.source == shape.name else 0)
+            for shape in replica.shapes.values()
+        )
+        n_bytes = widths * replica.numerics.torch_dtype.itemsize
+        self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
+        self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
+        self._batches: list[Batch] = []
+        self._n_tokens = 0
+        self._parts: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
+
+    def hold(self, _batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+        """Keep a module's tensors until the window is scored."""
+        part = len(self._batches), inputs.to(self._operand), grads.to(self._operand)
+        self._parts.setdefault(name, []).append(part)
+
+    def add(self, batch: Batch) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
+        """Take note of a batch that has been held; scores, if the window is full."""
+        self._batches.append(batch)
+        self._n_tokens += batch.tokens_BT.numel()
+        full = self._n_tokens + batch.tokens_BT.numel() > self._capacity
+        return self.scores() if full else []
+
+    def scores(self) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
+        """The batches of the window, each with its scores [B, Q] for every bank; empties it."""
+        if not self._batches:
+            return []
+        ends = np.cumsum([len(batch.lengths_B) for batch in self._batches])
+        device = self._batches[0].tokens_BT.device
+        totals = [
+            torch.zeros(int(ends[-1]), len(bank), dtype=torch.float64, device=device)
+            for bank in self._banks
+        ]
+        for name in [name for name in self._shapes if name in self._parts]:
+            parts = self._parts.pop(name)
+            found = self._contraction.scores(
+                [(inputs, grads) for _, inputs, grads in parts],
+                [bank.modules[name] for bank in self._banks],
+            )
+            # A module that a batch does not reach adds nothing to its scores.
+            rows = torch.cat(
+                [torch.arange(int(ends[i]) - len(a), int(ends[i])) for i, a, _ in parts]
+            )
+            for total, part in zip(totals, found, strict=True):
+                total.index_add_(0, rows.to(device), part.double())
+        whole = [total.cpu().numpy() for total in totals]
+        scored = [
+            (batch, [part[end - len(batch.lengths_B) : end] for part in whole])
+            for batch, end in zip(self._batches, ends, strict=True)
+        ]
+        self._batches, self._n_tokens = [], 0
+        return scored
 
 
 def score_split(
@@ -249,30 +180,21 @@ def score_split(
     ids: list[np.ndarray] = []
     scores: list[list[np.ndarray]] = [[] for _ in banks]
     n_tokens = 0
-    for batch in replica.batches(table, quarantine):
-        totals: list[Tensor | None] = [None] * len(banks)
+    window = Window(replica, banks)
 
-        def step(
-            _batch: Batch,
-            name: str,
-            inputs: Tensor,
-            grads: Tensor,
-            totals: list[Tensor | None] = totals,
-        ) -> None:
-            for index, bank in enumerate(banks):
-                part = bank.modules[name].scores(inputs, grads).double()
-                previous = totals[index]
-                totals[index] = part if previous is None else previous + part
+    def scored() -> Iterator[tuple[Batch, list[NDArray[np.float64]]]]:
+        for batch in replica.batches(table, quarantine):
+            done = replica.run(batch, own_labels, window.hold, quarantine)
+            if done is not None:
+                yield from window.add(done)
+        yield from window.scores()
 
-        done = replica.run(batch, own_labels, step, quarantine)
-        if done is None:
-            continue
-        parts = [np.zeros((0, 0)) if total is None else total.cpu().numpy() for total in totals]
+    for batch, parts in scored():
         finite_B = np.all([np.isfinite(part).all(axis=1) for part in parts], axis=0)
-        for sequence_id in done.sequence_ids[~finite_B]:
+        for sequence_id in batch.sequence_ids[~finite_B]:
             quarantine[int(sequence_id)] = "its influence is not finite"
-        ids.append(done.sequence_ids[finite_B])
-        n_tokens += int(done.lengths_B.cpu().numpy()[finite_B].sum())
+        ids.append(batch.sequence_ids[finite_B])
+        n_tokens += int(batch.lengths_B[finite_B].sum())
         for kept, part in zip(scores, parts, strict=True):
             kept.append(part[finite_B])
     all_ids = np.concatenate(ids) if ids else np.zeros(0, np.int64)

@@ -67,14 +67,24 @@ def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
         if f"{prefix}manifest.json" in objects:
             manifest = read_json(store, f"{prefix}manifest.json")
             remark = f"{fingerprint[:12]}: fitted on {manifest['n_sequences']:,} sequences"
+            error = manifest["rounds"][-1]["error"]
+            if error is not None:
+                remark += f", scores of a probe set within {error:.1%}"
             found.append(StageStatus("fit", 1, 1, remark))
         else:
+            rounds = [
+                int(key.removeprefix(f"{prefix}covariance/round-").split("/")[0])
+                for key in objects
+                if key.startswith(f"{prefix}covariance/")
+            ]
+            number = max(rounds, default=0)
             lanes = [
-                sum(key.startswith(f"{prefix}{kind}/") for key in objects)
+                sum(key.startswith(f"{prefix}{kind}/round-{number}/") for key in objects)
                 for kind in ("covariance", "moments")
             ]
             remark = (
-                f"{fingerprint[:12]}: {lanes[0]} covariance and {lanes[1]} moment lanes committed"
+                f"{fingerprint[:12]}: {lanes[0]} covariance and {lanes[1]} moment lanes committed "
+                f"of sample {number}, each twice the one before"
             )
             found.append(StageStatus("fit", 0, 1, remark))
     return found or [StageStatus("fit", 0, 1, "not begun")]

@@ -8,7 +8,8 @@ import torch
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.replica import Replica
-from rayinfluence.model.losses import forward_logits, log_probabilities
+from rayinfluence.model.head import forward_logits
+from rayinfluence.model.losses import log_probabilities
 
 
 def recall_at(ranked: Sequence[str], relevant: Collection[str], k: int = 10) -> float:

@@ -1,21 +1,21 @@
-"""The query bank: preconditioned gradients of all queries, and scores with them.
+"""The query bank: preconditioned gradients of all queries, by module.
 
 B sequence in batch, T token, Q query, R rank, I input width, J = I + 1 where there is a bias, O
-output width, K = Q R. A score is the sum over modules of <P_q, D_z> = sum_t g_t^T P_q a_t, where
-P_q = (G + lambda I)^-1 grad f_q and D_z = sum_t g_t a_t^T. Positive: training on z makes the
-completion more likely.
+output width. A score is the sum over modules of <P_q, D_z> = sum_t g_t^T P_q a_t, where P_q = (G +
+lambda I)^-1 grad f_q and D_z = sum_t g_t a_t^T. Positive: training on z makes the completion more
+likely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-#: Most numbers in a temporary of the materialised contraction.
-_TILE_NUMBERS = 1 << 24
+from rayinfluence.curvature.products import accumulation_dtype
 
 
 @dataclass(frozen=True)
@@ -24,36 +24,50 @@ class LowRankQueries:
 
     left_OQR: Tensor
     right_JQR: Tensor
+    d_in: int
 
-    def scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
-        """<P_q, D_z> [B, Q], by the contraction that needs fewer operations for these shapes."""
-        n_sequences, n_tokens, d_in = inputs_BTI.shape
-        d_out, n_queries, rank = self.left_OQR.shape
-        factored = n_sequences * n_tokens * n_queries * rank * (d_in + d_out)
-        materialised = d_in * d_out * (n_sequences * (n_tokens + n_queries) + n_queries * rank)
-        if factored <= materialised:
-            return self.token_scores(inputs_BTI, grads_BTO).sum(dim=1)
-        return materialised_scores(inputs_BTI, grads_BTO, self.dense_tile, n_queries)
+    @property
+    def n_queries(self) -> int:
+        """Q."""
+        return self.left_OQR.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.left_OQR.shape[2]
 
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
-        """g_t^T P_q a_t [B, T, Q], factored: (g U) and (a V) meet in rank R."""
-        d_in = inputs_BTI.shape[2]
-        n_queries, rank = self.left_OQR.shape[1:]
+        """g_t^T P_q a_t [B, T, Q]: (g U) and (a V) meet in rank R."""
         dtype = self.left_OQR.dtype
         left_BTK = grads_BTO.to(dtype) @ self.left_OQR.flatten(1)
-        right_BTK = inputs_BTI.to(dtype) @ self.right_JQR[:d_in].flatten(1)
-        if self.right_JQR.shape[0] > d_in:
-            right_BTK += self.right_JQR[d_in].flatten()
-        products_BTQR: Tensor = left_BTK.mul_(right_BTK).unflatten(-1, (n_queries, rank))
-        return products_BTQR.sum(dim=-1)
+        right_BTK = inputs_BTI.to(dtype) @ self.right_JQR[: self.d_in].flatten(1)
+        if len(self.right_JQR) > self.d_in:
+            right_BTK += self.right_JQR[self.d_in].flatten()
+        products_BTQR = left_BTK.mul_(right_BTK).unflatten(-1, (self.n_queries, self.rank))
+        scores: Tensor = products_BTQR.sum(dim=-1, dtype=accumulation_dtype(dtype))
+        return scores
 
-    def dense_tile(self, start: int, end: int) -> Tensor:
-        """Rows ``start:end`` of every P_q [Q, end - start, J]."""
-        return torch.einsum("oqr,jqr->qoj", self.left_OQR[start:end], self.right_JQR)
+    def tile(self, queries: slice, outputs: slice, out: Tensor) -> Tensor:
+        """Some rows of some P_q [q, o, I], rebuilt into ``out``."""
+        left_qoR = self.left_OQR[outputs, queries].transpose(0, 1)
+        right_qRI = self.right_JQR[: self.d_in, queries].permute(1, 2, 0)
+        return torch.bmm(left_qoR, right_qRI, out=out)
+
+    @cached_property
+    def _bias_OQ(self) -> Tensor | None:
+        if len(self.right_JQR) == self.d_in:
+            return None
+        wide = accumulation_dtype(self.left_OQR.dtype)
+        return (self.left_OQR.to(wide) * self.right_JQR[self.d_in].to(wide)).sum(dim=2)
+
+    def bias_scores(self, sums_BO: Tensor) -> Tensor | float:
+        """What the bias adds to the scores [B, Q]."""
+        bias = self._bias_OQ
+        return 0.0 if bias is None else sums_BO @ bias
 
     def select(self, queries: Sequence[int]) -> LowRankQueries:
         """Some of the queries."""
-        return LowRankQueries(self.left_OQR[:, queries], self.right_JQR[:, queries])
+        return LowRankQueries(self.left_OQR[:, queries], self.right_JQR[:, queries], self.d_in)
 
 
 @dataclass(frozen=True)
@@ -61,55 +75,42 @@ class DenseQueries:
     """P_q for all queries and one module, whole: [Q, O, J]."""
 
     matrix_QOJ: Tensor
+    d_in: int
 
-    def scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
-        """<P_q, D_z> [B, Q]."""
-        return materialised_scores(inputs_BTI, grads_BTO, self.dense_tile, self.matrix_QOJ.shape[0])
+    rank = None
+
+    @property
+    def n_queries(self) -> int:
+        """Q."""
+        return self.matrix_QOJ.shape[0]
 
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q], one query at a time."""
-        d_in = inputs_BTI.shape[2]
         inputs, grads = inputs_BTI.to(self.matrix_QOJ), grads_BTO.to(self.matrix_QOJ)
         columns = []
         for matrix_OJ in self.matrix_QOJ:
-            outputs = inputs @ matrix_OJ[:, :d_in].T
-            if matrix_OJ.shape[1] > d_in:
-                outputs = outputs + matrix_OJ[:, d_in]
-            columns.append((grads * outputs).sum(dim=-1))
+            outputs = inputs @ matrix_OJ[:, : self.d_in].T
+            if matrix_OJ.shape[1] > self.d_in:
+                outputs = outputs + matrix_OJ[:, self.d_in]
+            columns.append((grads * outputs).sum(dim=-1, dtype=accumulation_dtype(outputs.dtype)))
         return torch.stack(columns, dim=-1)
 
-    def dense_tile(self, start: int, end: int) -> Tensor:
-        """Rows ``start:end`` of every P_q [Q, end - start, J]."""
-        return self.matrix_QOJ[:, start:end]
+    def tile(self, queries: slice, outputs: slice, out: Tensor) -> Tensor:
+        """Some rows of some P_q [q, o, I]."""
+        return self.matrix_QOJ[queries, outputs, : self.d_in]
+
+    def bias_scores(self, sums_BO: Tensor) -> Tensor | float:
+        """What the bias adds to the scores [B, Q]."""
+        if self.matrix_QOJ.shape[2] == self.d_in:
+            return 0.0
+        return sums_BO @ self.matrix_QOJ[:, :, self.d_in].to(sums_BO.dtype).T
 
     def select(self, queries: Sequence[int]) -> DenseQueries:
         """Some of the queries."""
-        return DenseQueries(self.matrix_QOJ[queries])
+        return DenseQueries(self.matrix_QOJ[queries], self.d_in)
 
 
 ModuleQueries = LowRankQueries | DenseQueries
-
-
-def materialised_scores(
-    inputs_BTI: Tensor, grads_BTO: Tensor, dense_tile: object, n_queries: int
-) -> Tensor:
-    """<P_q, D_z> [B, Q] through the sequences' gradients D_z, a band of output rows at a time."""
-    assert callable(dense_tile)
-    n_sequences, _, d_in = inputs_BTI.shape
-    d_out = grads_BTO.shape[2]
-    rows = max(1, _TILE_NUMBERS // (max(n_sequences, n_queries) * (d_in + 1)))
-    scores: Tensor | None = None
-    for start in range(0, d_out, rows):
-        end = min(start + rows, d_out)
-        tile_QOJ = dense_tile(start, end)
-        grads = grads_BTO[:, :, start:end].to(tile_QOJ.dtype)
-        gradient_BOI = grads.transpose(1, 2) @ inputs_BTI.to(tile_QOJ.dtype)
-        part = gradient_BOI.flatten(1) @ tile_QOJ[:, :, :d_in].flatten(1).T
-        if tile_QOJ.shape[2] > d_in:
-            part = part + grads.sum(dim=1) @ tile_QOJ[:, :, d_in].T
-        scores = part if scores is None else scores + part
-    assert scores is not None
-    return scores
 
 
 class QueryBank:
@@ -128,15 +129,26 @@ class QueryBank:
         return len(self.query_digests)
 
     @classmethod
-    def from_tensors(cls, query_digests: Sequence[str], tensors: Mapping[str, Tensor]) -> QueryBank:
-        """A bank from what :func:`stack_queries` made."""
+    def from_tensors(
+        cls,
+        query_digests: Sequence[str],
+        tensors: Mapping[str, Tensor],
+        input_widths: Mapping[str, int],
+    ) -> QueryBank:
+        """A bank from what :func:`stack_queries` made.
+
+        Args:
+            query_digests: of the queries.
+            tensors: by module and part.
+            input_widths: I of every module.
+        """
         modules: dict[str, ModuleQueries] = {}
         for key, tensor in tensors.items():
             name, part = key.rsplit("/", 1)
             if part == "dense":
-                modules[name] = DenseQueries(tensor)
+                modules[name] = DenseQueries(tensor, input_widths[name])
             elif part == "left":
-                modules[name] = LowRankQueries(tensor, tensors[f"{name}/right"])
+                modules[name] = LowRankQueries(tensor, tensors[f"{name}/right"], input_widths[name])
         return cls(query_digests, modules)
 
 

@@ -12,33 +12,78 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from rayinfluence.curvature.ekfac import EKFAC, kfac_factors
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors, kfac_factors
 from rayinfluence.errors import ConfigError
+from rayinfluence.influence.lowrank import low_rank
 
 #: Methods that need no factors.
 WITHOUT_CURVATURE = ("gradient_product",)
 
 
 class Preconditioner(Protocol):
-    """A linear map of gradients, module by module."""
+    """A linear map of gradients D = sum_t g_t a_t^T, module by module.
 
-    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:
-        """The preconditioned gradient [O, J] of one module."""
+    T token, I input width, J = I + 1 where there is a bias, O output width, R rank.
+    """
+
+    def solve_tokens(
+        self, name: str, inputs_TI: Tensor, grads_TO: Tensor, rank: int | None, seed: int
+    ) -> dict[str, Tensor]:
+        """The preconditioned gradient of a module.
+
+        Returns:
+            ``left`` [O, R] and ``right`` [J, R], whose product it nearly is, or ``dense`` [O, J].
+        """
 
 
 class Identity:
-    """Leaves gradients as they are."""
+    """Leaves gradients as they are.
 
-    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:
+    Args:
+        bias: whether a module has a bias.
+    """
+
+    def __init__(self, bias: Mapping[str, bool]) -> None:
+        self._bias = dict(bias)
+
+    def solve_tokens(
+        self, name: str, inputs_TI: Tensor, grads_TO: Tensor, rank: int | None, seed: int
+    ) -> dict[str, Tensor]:
         """The gradient itself."""
-        return gradient_OJ
+        gradient_OJ = grads_TO.T @ inputs_TI
+        if self._bias[name]:
+            gradient_OJ = torch.cat([gradient_OJ, grads_TO.sum(dim=0)[:, None]], dim=1)
+        if rank is None:
+            return {"dense": gradient_OJ}
+        left, right = low_rank(gradient_OJ, rank, seed)
+        return {"left": left, "right": right}
+
+
+class Curved:
+    """Applies an EK-FAC operator; cuts to low rank in its basis, and rotates only what is left."""
+
+    def __init__(self, operator: EKFAC) -> None:
+        self.operator = operator
+
+    def solve_tokens(
+        self, name: str, inputs_TI: Tensor, grads_TO: Tensor, rank: int | None, seed: int
+    ) -> dict[str, Tensor]:
+        """(G + lambda I)^-1 D."""
+        coordinates_OJ = self.operator.solve_in_basis(name, inputs_TI, grads_TO)
+        module = self.operator.factors[name]
+        if rank is None:
+            return {"dense": module.rotate_back(coordinates_OJ)}
+        left, right = module.rotate_back_low_rank(*low_rank(coordinates_OJ, rank, seed))
+        return {"left": left, "right": right}
 
 
 def preconditioner(
     method: str,
-    factors: Mapping[str, Tensor],
+    factors: Mapping[str, ModuleFactors],
+    bias: Mapping[str, bool],
     *,
     damping_scale: float,
     damping: float | None,
@@ -49,21 +94,19 @@ def preconditioner(
 
     Args:
         method: its name, as in ``scan.methods``.
-        factors: as :meth:`EKFAC.to_tensors` gives them; empty for methods without curvature.
+        factors: by module; empty for methods without curvature.
+        bias: whether a module has a bias.
         damping_scale: see :class:`EKFAC`.
         damping: see :class:`EKFAC`.
         n_tokens: tokens that the factors were fitted on.
         n_sequences: sequences that the factors were fitted on.
     """
     if method == "gradient_product":
-        return Identity()
-    operator = EKFAC.from_tensors(factors, damping_scale=damping_scale, damping=damping)
-    if method == "ekfac":
-        return operator
+        return Identity(bias)
     if method == "kfac":
-        weaker = {
-            name: kfac_factors(module, n_tokens, n_sequences)
-            for name, module in operator.factors.items()
+        factors = {
+            name: kfac_factors(module, n_tokens, n_sequences) for name, module in factors.items()
         }
-        return EKFAC(weaker, damping_scale=damping_scale, damping=damping)
-    raise ConfigError(f"scan.methods: there is no method {method!r}.")
+    elif method != "ekfac":
+        raise ConfigError(f"scan.methods: there is no method {method!r}.")
+    return Curved(EKFAC(factors, damping_scale=damping_scale, damping=damping))

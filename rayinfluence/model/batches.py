@@ -7,10 +7,12 @@ is never a target, and so its output gradients are exactly zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -18,52 +20,91 @@ from torch import Tensor
 class Batch:
     """Sequences of one forward pass.
 
-    Tokens [B, T] (int64, zero where padded), lengths [B], their ids [B].
+    Tokens [B, T] (int64, zero where padded) on the device; lengths and sequence ids [B] stay on the
+    host, and so does all arithmetic on places: nothing here waits for the device.
+
+    Attributes:
+        first_target: the first position that the model is asked to predict; 1 is every token but
+            each sequence's first.
     """
 
     tokens_BT: Tensor
-    lengths_B: Tensor
-    sequence_ids: np.ndarray[tuple[int], np.dtype[np.int64]]
+    lengths_B: NDArray[np.int64]
+    sequence_ids: NDArray[np.int64]
+    first_target: int = 1
 
     @property
-    def mask_BT(self) -> Tensor:
-        """True at real tokens."""
-        positions = torch.arange(self.tokens_BT.shape[1], device=self.tokens_BT.device)
-        return positions[None, :] < self.lengths_B[:, None]
+    def n_tokens(self) -> int:
+        """Real tokens."""
+        return int(self.lengths_B.sum())
 
-    @property
-    def targets_BT(self) -> Tensor:
-        """True at tokens that the model is asked to predict.
-
-        Every real one but each sequence's first.
-        """
-        targets = self.mask_BT.clone()
-        targets[:, 0] = False
-        return targets
-
-    def without(self, drop_B: Tensor) -> Batch | None:
-        """The batch without some sequences, as wide as before, or None when none is left."""
-        keep = ~drop_B
-        if not bool(keep.any()):
+    @cached_property
+    def rows_N(self) -> Tensor | None:
+        """Places of real tokens in [B T], or None where nothing is padded."""
+        if int(self.lengths_B.min()) == self.tokens_BT.shape[1]:
             return None
-        return Batch(
-            self.tokens_BT[keep], self.lengths_B[keep], self.sequence_ids[keep.cpu().numpy()]
+        return self._on_device(self._places(0, self.lengths_B))
+
+    @cached_property
+    def predictors_N(self) -> Tensor:
+        """Places in [B T] whose next token is a target; N targets, sequence after sequence."""
+        return self._on_device(self._places(self.first_target - 1, self.lengths_B - 1))
+
+    @cached_property
+    def sequences_N(self) -> Tensor:
+        """The row of each target."""
+        counts = np.maximum(self.lengths_B - self.first_target, 0)
+        return self._on_device(np.repeat(np.arange(len(counts)), counts))
+
+    @property
+    def own_labels_N(self) -> Tensor:
+        """The tokens that stand at the targets."""
+        return self.tokens_BT.flatten()[self.predictors_N + 1]
+
+    def real_rows(self, values_BTD: Tensor) -> Tensor:
+        """Rows of real tokens [N, D]; of each call of a module where T is several calls long."""
+        if self.rows_N is None:
+            return values_BTD.flatten(0, 1)
+        calls: Tensor = values_BTD.unflatten(1, (-1, self.tokens_BT.shape[1]))
+        rows: Tensor = calls.transpose(0, 1).flatten(1, 2)[:, self.rows_N]
+        return rows.flatten(0, 1)
+
+    def without(self, drop_B: NDArray[np.bool_]) -> Batch | None:
+        """The batch without some sequences, as wide as before, or None when none is left."""
+        keep = np.flatnonzero(~drop_B)
+        if not len(keep):
+            return None
+        tokens = self.tokens_BT[self._on_device(keep)]
+        return replace(
+            self,
+            tokens_BT=tokens,
+            lengths_B=self.lengths_B[keep],
+            sequence_ids=self.sequence_ids[keep],
         )
+
+    def _places(self, start: int, ends_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        width = self.tokens_BT.shape[1]
+        return np.concatenate(
+            [np.arange(row * width + start, row * width + end) for row, end in enumerate(ends_B)]
+        )
+
+    def _on_device(self, places: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(places).to(self.tokens_BT.device, non_blocking=True)
 
 
 def make_batch(
-    sequences: Sequence[np.ndarray], sequence_ids: Sequence[int], device: torch.device
+    sequences: Sequence[np.ndarray],
+    sequence_ids: Sequence[int],
+    device: torch.device,
+    first_target: int = 1,
 ) -> Batch:
     """Pad sequences of token ids to the longest and move them to the device."""
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     tokens = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence
-    return Batch(
-        torch.from_numpy(tokens).to(device),
-        torch.from_numpy(lengths).to(device),
-        np.asarray(sequence_ids, dtype=np.int64),
-    )
+    ids = np.asarray(sequence_ids, dtype=np.int64)
+    return Batch(torch.from_numpy(tokens).to(device), lengths, ids, first_target)
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

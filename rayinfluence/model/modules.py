@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.errors import ModelError
@@ -33,12 +35,17 @@ class ModuleShape:
     """A tracked module as the algebra sees it.
 
     Weight [d_out, d_in], and a bias column LAST if it has one.
+
+    Attributes:
+        source: the first module that receives the same inputs (its own name, mostly): they share
+            one A. So do queries, keys and values; gate and up.
     """
 
     name: str
     d_in: int
     d_out: int
     bias: bool
+    source: str
 
     @property
     def columns(self) -> int:
@@ -53,10 +60,51 @@ class ModuleShape:
 
 def shape_of(name: str, module: nn.Module) -> ModuleShape:
     """The shape of a supported module."""
+    bias = module.bias is not None
     if isinstance(module, nn.Linear):
-        return ModuleShape(name, module.in_features, module.out_features, module.bias is not None)
+        return ModuleShape(name, module.in_features, module.out_features, bias, name)
     assert isinstance(module, Conv1D)
-    return ModuleShape(name, module.nx, module.nf, module.bias is not None)
+    return ModuleShape(name, module.nx, module.nf, bias, name)
+
+
+def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:
+    """The shapes of tracked modules, with those that share their inputs found by a forward pass.
+
+    Inputs are the same when every call of both modules received the very same tensor.
+    """
+    received: dict[str, list[Tensor]] = {name: [] for name in modules}
+
+    def note(name: str, args: tuple[Any, ...]) -> None:
+        received[name].append(args[0])
+
+    handles = [
+        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        for name, module in modules.items()
+    ]
+    try:
+        with torch.no_grad():
+            device = next(model.parameters()).device
+            model(torch.zeros(1, 2, dtype=torch.int64, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    shapes: dict[str, ModuleShape] = {}
+    for name, module in modules.items():
+        shape = shape_of(name, module)
+        source = next(
+            (
+                earlier.name
+                for earlier in shapes.values()
+                if earlier.bias == shape.bias and _same(received[earlier.name], received[name])
+            ),
+            name,
+        )
+        shapes[name] = replace(shape, source=source)
+    return shapes
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:

@@ -68,6 +68,11 @@ def read_header(store: Store, key: str) -> dict[str, Any]:
     return _Layout(store, key).header
 
 
+def tensor_names(store: Store, key: str) -> list[str]:
+    """The names of an object's tensors."""
+    return list(_Layout(store, key).ranges)
+
+
 def read_tensors(
     store: Store, key: str, names: Iterable[str] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:

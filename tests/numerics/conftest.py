@@ -23,5 +23,5 @@ def fitted(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
         encoded(tokens, first)
         for tokens, first in zip(token_sequences(1, (6, 8, 4)), (1, 5, 3), strict=True)
     ]
-    operator = EKFAC.from_tensors(factors.tensors())
+    operator = EKFAC(factors.by_module())
     return Fitted(case, replica, sequences, queries, factors, operator, folder)

@@ -19,11 +19,13 @@ from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.dataflow.fit import Factors, fit, plan_fit
+from rayinfluence.dataflow.factors import Factors
+from rayinfluence.dataflow.fit import fit
 from rayinfluence.dataflow.jobs import BankOperands, BankPlan, MethodOperands, QueryJob
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner
+from rayinfluence.dataflow.sample import plan_fit
 from rayinfluence.dataflow.stages import score_split
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.modules import track
@@ -75,11 +77,17 @@ def write_corpus(folder: Path, sequences: Tokens) -> Corpus:
 
 
 def fit_factors(
-    replica: Replica, sequences: Tokens, folder: Path, labels: str = "sampled", lanes: int = 3
+    replica: Replica,
+    sequences: Tokens,
+    folder: Path,
+    labels: str = "sampled",
+    lanes: int = 3,
+    **more: object,
 ) -> Factors:
-    """The factors as the fit stage commits them."""
+    """The factors as the fit stage commits them, from all sequences unless told otherwise."""
     corpus = write_corpus(folder / "corpus", sequences)
-    config = FitConfig(sequences=10**6, labels=labels, lanes=lanes)
+    settings = {"sequences": 10**6, "labels": labels, "lanes": lanes, "error_bound": None}
+    config = FitConfig(**{**settings, **more})
     plan = plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
     log = ProgressLog(Console(quiet=True))
     runner = InlineRunner(lambda: replica)
@@ -87,8 +95,11 @@ def fit_factors(
 
 
 def bases_of(operator: EKFAC) -> dict[str, tuple[Tensor, Tensor]]:
-    """(Q_A, Q_S) of each module."""
-    return {name: (f.inputs_basis, f.outputs_basis) for name, f in operator.factors.items()}
+    """(Q_A, Q_S) of each module, dense."""
+    return {
+        name: (f.inputs_basis.dense(), f.outputs_basis.dense())
+        for name, f in operator.factors.items()
+    }
 
 
 def encoded(tokens: np.ndarray, first_target: int = 1) -> EncodedQuery:
@@ -122,7 +133,7 @@ def make_bank(
     for query in queries:
         job.run(replica, (query, (0,)), lambda tokens: None)
     digests = tuple(query.digest for query in queries)
-    return BankOperands.load(BankPlan(method, "", digests, store, store)).bank(torch.device("cpu"))
+    return BankOperands.load(BankPlan(method, "", digests, store, store)).bank(replica)
 
 
 def all_scores(

@@ -12,14 +12,15 @@ from compare import assert_same
 from harness import encoded, make_replica, table
 from torch import Tensor, nn
 
+from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.sums import rotated_gradients
 from rayinfluence.dataflow.replica import own_labels
 from rayinfluence.dataflow.stages import query_gradient
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.capture import backward
+from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
-from rayinfluence.model.losses import forward_logits
 from rayinfluence.model.modules import shape_of, track
 
 Captured = dict[str, tuple[Tensor, Tensor]]
@@ -95,7 +96,8 @@ def test_query_gradients_equal_autograd(case: Case) -> None:
         assert len(found.log_probabilities) == len(tokens) - first
         assert found.log_probability == pytest.approx(float(value.detach()), rel=1e-12)
         for name, gradient in naive.gradients(twin, list(replica.modules), value).items():
-            assert_same(found.gradients[name], gradient, f"from token {first}, {name}")
+            D = recovered(*found.tokens[name], replica.shapes[name].bias)
+            assert_same(D, gradient, f"from token {first}, {name}")
 
 
 def test_query_ranks_count_likelier_tokens(case: Case) -> None:
@@ -120,7 +122,8 @@ def test_rotation_on_either_side(n_tokens: int, d_out: int, d_in: int, bias: boo
 
     inputs, grads = random(2, n_tokens, d_in), random(2, n_tokens, d_out)
     Q_A, Q_S = random(d_in + bias, d_in + bias), random(d_out, d_out)
-    for index, rotated in enumerate(rotated_gradients(inputs, grads, Q_A, Q_S)):
+    found = torch.cat(list(rotated_gradients(inputs, grads, Basis((Q_A,)), Basis((Q_S,)))))
+    for index, rotated in enumerate(found):
         D = recovered(inputs[index], grads[index], bias)
         assert_same(rotated, Q_S.T @ D @ Q_A)
 

@@ -13,13 +13,14 @@ from harness import Fitted, bases_of, table
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors, kfac_factors
-from rayinfluence.curvature.sums import CovarianceSums, homogeneous, rotated_gradients
-from rayinfluence.dataflow.stages import fitting_labels, fold_moments
+from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
+from rayinfluence.dataflow.folding import Bases, fitting_labels, fold_moments
 from rayinfluence.model.capture import backward
+from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
-from rayinfluence.model.losses import forward_logits
 
 
 def random(seed: int, *shape: int) -> Tensor:
@@ -27,19 +28,29 @@ def random(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def factors_of(
-    sums: CovarianceSums, bias: bool, n_tokens: int, squares: Tensor | None = None
-) -> ModuleFactors:
-    total = homogeneous(sums.inputs_II, sums.inputs_I, sums.n_rows) if bias else sums.inputs_II
-    values_A, Q_A = eigenbasis(total / n_tokens, "inputs")
-    values_S, Q_S = eigenbasis(sums.grads_OO / n_tokens, "outputs")
-    if squares is None:
-        squares = torch.zeros(len(Q_S), len(Q_A), dtype=torch.float64)
-    return ModuleFactors(Q_A, Q_S, values_A, values_S, squares)
+class Sums:
+    """Sums of both sides of one module."""
 
+    def __init__(self, d_in: int, d_out: int, bias: bool) -> None:
+        cpu = torch.device("cpu")
+        self.bias = bias
+        self.inputs = GramSums.zeros(d_in, 1, bias, torch.float64, cpu)
+        self.grads = GramSums.zeros(d_out, 1, False, torch.float64, cpu)
 
-def zeros(d_in: int, d_out: int) -> CovarianceSums:
-    return CovarianceSums.zeros(d_in, d_out, torch.float64, torch.device("cpu"))
+    def add(self, inputs: Tensor, grads: Tensor, mask: Tensor) -> None:
+        self.inputs.add(inputs[mask])
+        self.grads.add(grads.flatten(0, 1))
+
+    def factors(self, n_tokens: int, squares: Tensor | None = None) -> ModuleFactors:
+        inputs, grads = self.inputs.to_tensors(), self.grads.to_tensors()
+        total = inputs["0"]
+        if self.bias:
+            total = homogeneous(total, inputs["sum"], inputs["rows"])
+        values_A, Q_A = eigenbasis(total / n_tokens, "inputs")
+        values_S, Q_S = eigenbasis(grads["0"] / n_tokens, "outputs")
+        if squares is None:
+            squares = torch.zeros(len(Q_S), len(Q_A), dtype=torch.float64)
+        return ModuleFactors(Basis((Q_A,)), Basis((Q_S,)), values_A, values_S, squares)
 
 
 # --- K-FAC ---
@@ -51,21 +62,23 @@ def test_kfac_is_exact_on_a_full_product_of_single_tokens(bias: bool) -> None:
     inputs = a_N.repeat_interleave(len(g_N), dim=0)[:, None]  # every a with every g
     grads = g_N.repeat(len(a_N), 1)[:, None]
     mask = torch.ones(len(inputs), 1, dtype=torch.bool)
-    sums = zeros(3, 2)
+    sums = Sums(3, 2, bias)
     sums.add(inputs, grads, mask)
-    module = factors_of(sums, bias, n_tokens=len(inputs))
+    module = sums.factors(n_tokens=len(inputs))
 
     ones = torch.ones(len(inputs), 1, 1, dtype=torch.float64)
     a = torch.cat([inputs, ones], dim=2) if bias else inputs
     D = (grads.transpose(1, 2) @ a).flatten(1)
     G = D.T @ D / len(D)
-    Q_A, Q_S = module.inputs_basis, module.outputs_basis
+    Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
     A = Q_A @ torch.diag(module.inputs_eigenvalues) @ Q_A.T
     S = Q_S @ torch.diag(module.outputs_eigenvalues) @ Q_S.T
     assert_same(torch.kron(S, A), G, "A kron S")
 
     kfac = kfac_factors(module, n_tokens=len(inputs), n_sequences=len(inputs))
-    rotated = torch.stack(rotated_gradients(inputs, grads, Q_A, Q_S))
+    rotated = torch.cat(
+        list(rotated_gradients(inputs, grads, module.inputs_basis, module.outputs_basis))
+    )
     assert_same(kfac.moments, rotated.square().mean(dim=0), "Lambda")
     V = random(2, *kfac.moments.shape)
     expected = naive.solve(G + 1e-3 * torch.eye(len(G), dtype=G.dtype), V)
@@ -84,7 +97,7 @@ def test_kfac_is_exact_for_a_deep_linear_net_with_squared_error() -> None:
     inputs, lengths = random(9, 4, 5, 4), torch.tensor([5, 1, 3, 2])
     n_sequences, n_tokens, n_outputs = 4, 11, 2
     mask = torch.arange(5)[None, :] < lengths[:, None]
-    sums = {"0": zeros(4, 5), "1": zeros(5, 3), "2": zeros(3, 2)}
+    sums = {"0": Sums(4, 5, True), "1": Sums(5, 3, False), "2": Sums(3, 2, True)}
     modules = {name: model.get_submodule(name) for name in sums}
     for output in range(n_outputs):
         # Errors e ~ N(0, I) have E[e e^T] = I: as many unit errors, weighted to have that mean.
@@ -94,7 +107,7 @@ def test_kfac_is_exact_for_a_deep_linear_net_with_squared_error() -> None:
         backward(modules, objective, lambda name, a, g: sums[name].add(a, g, mask))
 
     for name, layer in modules.items():
-        module = factors_of(sums[name], layer.bias is not None, n_tokens * n_outputs)
+        module = sums[name].factors(n_tokens * n_outputs)
         operator = EKFAC({name: kfac_factors(module, n_tokens, n_sequences)}, damping=0.01)
 
         def loss(matrix: Tensor, name: str = name, d_in: int = layer.in_features) -> Tensor:
@@ -118,7 +131,7 @@ SHORT = (4, 2, 3)
 
 def enumerated_moments(fitted: Fitted, sequences: list) -> dict[str, Tensor]:
     """Lambda with a pseudo-gradient per target and label, weighted by the label's probability."""
-    model, bases = fitted.replica.model, bases_of(fitted.operator)
+    model, factors = fitted.replica.model, fitted.operator.factors
     total = {n: torch.zeros_like(fitted.operator.factors[n].moments) for n in fitted.names}
     for tokens in sequences:
         tokens_T = torch.as_tensor(tokens)
@@ -135,8 +148,11 @@ def enumerated_moments(fitted: Fitted, sequences: list) -> dict[str, Tensor]:
             return (log_p.detach().exp().sqrt() * log_p).sum()
 
         def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
-            for rotated in rotated_gradients(inputs, grads, *bases[name]):
-                total[name].addcmul_(rotated, rotated, value=1 / len(sequences))
+            module = factors[name]
+            for rotated in rotated_gradients(
+                inputs, grads, module.inputs_basis, module.outputs_basis
+            ):
+                total[name] += rotated.square().sum(dim=0) / len(sequences)
 
         backward(fitted.replica.modules, objective, consume)
     return total
@@ -155,16 +171,14 @@ def test_sampled_lambda_converges_to_the_fisher(fitted: Fitted) -> None:
     """Of many draws: within 5 standard errors everywhere, and at the rate of a mean."""
     sequences = token_sequences(5, SHORT)
     n_chunks, copies = 160, 4
-    keys = {}
-    for name, (Q_A, Q_S) in bases_of(fitted.operator).items():
-        keys |= {f"{name}/inputs_basis": Q_A, f"{name}/outputs_basis": Q_S}
+    bases = Bases.on(fitted.replica, fitted.factors.tensors())
     chunks: dict[str, list[Tensor]] = {name: [] for name in fitted.names}
     labels = fitting_labels("sampled", seed=11)
     for chunk in range(n_chunks):
         repeated = sequences * copies
         ids = [chunk * len(repeated) + index for index in range(len(repeated))]
         rows = table(repeated, ids)
-        fold = fold_moments(fitted.replica, lambda rows=rows: [rows], labels, keys, lambda n: None)
+        fold = fold_moments(fitted.replica, lambda rows=rows: [rows], labels, bases, lambda n: None)
         assert fold.n_sequences == len(repeated)
         for name, total in fold.tensors.items():
             chunks[name].append(total / fold.n_sequences)

@@ -23,13 +23,10 @@ from harness import (
 )
 
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.curvature.sums import CovarianceSums, accumulation_dtype, tree_sum
-from rayinfluence.dataflow.stages import (
-    fitting_labels,
-    fold_covariance,
-    fold_moments,
-    score_split,
-)
+from rayinfluence.curvature.products import accumulation_dtype
+from rayinfluence.curvature.sums import GramSums, tree_sum
+from rayinfluence.dataflow.folding import Bases, fitting_labels, fold_covariance, fold_moments
+from rayinfluence.dataflow.stages import score_split
 
 
 @pytest.mark.parametrize("labels", ["sampled", "data"])
@@ -40,7 +37,7 @@ def test_factors_equal_explicit_loops(
     replica, sequences = make_replica(case, batch_tokens), token_sequences()
     names = list(replica.modules)
     factors = fit_factors(replica, sequences, tmp_path, labels)
-    operator = EKFAC.from_tensors(factors.tensors())
+    operator = EKFAC(factors.by_module())
     drawn = (
         naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)
         if labels == "sampled"
@@ -51,7 +48,7 @@ def test_factors_equal_explicit_loops(
 
     for name, (A, S) in naive.covariances(replica.model, names, sequences, drawn).items():
         module = operator.factors[name]
-        Q_A, Q_S = module.inputs_basis, module.outputs_basis
+        Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
         assert_same(Q_A @ torch.diag(module.inputs_eigenvalues) @ Q_A.T, A, f"A of {name}")
         assert_same(Q_S @ torch.diag(module.outputs_eigenvalues) @ Q_S.T, S, f"S of {name}")
         assert_same(Q_A.T @ Q_A, torch.eye(len(A), dtype=A.dtype), f"Q_A of {name}")
@@ -89,7 +86,7 @@ def test_a_sequence_scores_the_same_alone_and_in_company(fitted: Fitted) -> None
 
 def test_lanes_do_not_matter_beyond_rounding(fitted: Fitted, tmp_path: Path) -> None:
     one = fit_factors(fitted.replica, fitted.sequences, tmp_path, lanes=1)
-    operator = EKFAC.from_tensors(one.tensors())
+    operator = EKFAC(one.by_module())
     for name in fitted.names:
         V = torch.ones_like(fitted.operator.factors[name].moments)
         assert_same(operator.solve(name, V), fitted.operator.solve(name, V), name, 1e-9)
@@ -101,15 +98,19 @@ def test_a_thousand_bfloat16_batches_do_not_drift() -> None:
     inputs = (1 + torch.randn(2, 4, 3, generator=generator)).bfloat16()
     grads = torch.randn(2, 4, 5, generator=generator).bfloat16()
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    sums = CovarianceSums.zeros(3, 5, accumulation_dtype(torch.bfloat16), torch.device("cpu"))
+    dtype = accumulation_dtype(torch.bfloat16)
+    inputs_sums = GramSums.zeros(3, 1, True, dtype, torch.device("cpu"))
+    grads_sums = GramSums.zeros(5, 1, False, dtype, torch.device("cpu"))
     n_batches = 2000
     for _ in range(n_batches):
-        sums.add(inputs, grads, mask)
+        inputs_sums.add(inputs[mask])
+        grads_sums.add(grads[mask])
     a, g = inputs[mask].double(), grads[mask].double()
-    assert_same(sums.inputs_II, n_batches * a.T @ a, "a a^T", 1e-4)
-    assert_same(sums.inputs_I, n_batches * a.sum(dim=0), "a", 1e-4)
-    assert_same(sums.grads_OO, n_batches * g.T @ g, "g g^T", 1e-4)
-    assert float(sums.n_rows) == n_batches * 6
+    found = inputs_sums.to_tensors()
+    assert_same(found["0"], n_batches * a.T @ a, "a a^T", 1e-4)
+    assert_same(found["sum"], n_batches * a.sum(dim=0), "a", 1e-4)
+    assert_same(grads_sums.to_tensors()["0"], n_batches * g.T @ g, "g g^T", 1e-4)
+    assert float(found["rows"]) == n_batches * 6
 
 
 def test_the_tree_sum_is_exact_where_float32_is_not() -> None:
@@ -130,10 +131,10 @@ def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
     embedding[0] = torch.inf
     poisoned = table([*sequences, np.array([unused, 3])], range(8))
 
-    labels, tensors = fitting_labels("sampled", SEED), factors.tensors()
+    labels, bases = fitting_labels("sampled", SEED), Bases.on(replica, factors.tensors())
     folds = [
-        lambda rows: fold_covariance(replica, lambda: [rows], labels, lambda n: None),
-        lambda rows: fold_moments(replica, lambda: [rows], labels, tensors, lambda n: None),
+        lambda rows: fold_covariance(replica, lambda: [rows], labels, 1, lambda n: None),
+        lambda rows: fold_moments(replica, lambda: [rows], labels, bases, lambda n: None),
     ]
     for fold in folds:
         clean, found = fold(good), fold(poisoned)

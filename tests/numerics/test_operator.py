@@ -9,10 +9,11 @@ from compare import assert_same
 from harness import SEED, Fitted
 from torch import Tensor
 
+from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.errors import ConfigError, NumericsError
-from rayinfluence.methods.preconditioner import preconditioner
+from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
 
 #: Keyword arguments, and the lambda that they mean given Lambda.
 DAMPINGS = [
@@ -30,23 +31,27 @@ def gradient(module: ModuleFactors, seed: int = 0) -> Tensor:
     return torch.randn(module.moments.shape, generator=generator, dtype=torch.float64)
 
 
-def operator_of(fitted: Fitted, method: str, damping: dict):
+def preconditioner_of(fitted: Fitted, method: str, damping: dict) -> Preconditioner:
     return preconditioner(
         method,
-        fitted.factors.tensors(),
+        fitted.factors.by_module(),
+        fitted.factors.bias,
         n_tokens=fitted.factors.n_tokens,
         n_sequences=fitted.factors.n_sequences,
         **damping,
     )
 
 
+def operator_of(fitted: Fitted, method: str, damping: dict) -> EKFAC:
+    return preconditioner_of(fitted, method, damping).operator
+
+
 @damped
 def test_ekfac_solve_is_the_dense_inverse(fitted: Fitted, damping: dict, value) -> None:
     operator = operator_of(fitted, "ekfac", damping)
     for name, module in fitted.operator.factors.items():
-        dense = naive.dense_operator(
-            module.inputs_basis, module.outputs_basis, module.moments, float(value(module.moments))
-        )
+        Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
+        dense = naive.dense_operator(Q_A, Q_S, module.moments, float(value(module.moments)))
         V = gradient(module)
         assert_same(operator.solve(name, V), naive.solve(dense, V), f"solve, {name}", 1e-9)
         assert_same(operator.apply(name, V).flatten(), dense @ V.flatten(), f"apply, {name}")
@@ -80,12 +85,26 @@ def test_kfac_is_the_kronecker_product_of_the_covariances(
         assert_same(operator.solve(name, V), naive.solve(G, V), name, 1e-9)
 
 
-def test_gradient_product_is_the_identity() -> None:
-    operator = preconditioner(
-        "gradient_product", {}, damping_scale=0.1, damping=None, n_tokens=0, n_sequences=0
-    )
-    V = torch.randn(3, 4)
-    assert torch.equal(operator.solve("any", V), V)
+@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
+@pytest.mark.parametrize("n_tokens", [1, 6, 40])
+def test_a_gradient_given_by_its_tokens_is_solved_alike(
+    fitted: Fitted, method: str, n_tokens: int
+) -> None:
+    """Dense, and in full rank; the rotations are chosen by the number of tokens."""
+    generator = torch.Generator().manual_seed(0)
+    methods = preconditioner_of(fitted, method, {"damping_scale": 0.1, "damping": None})
+    for name, shape in fitted.replica.shapes.items():
+        inputs, grads = (
+            torch.randn(n_tokens, width, generator=generator, dtype=torch.float64)
+            for width in (shape.d_in, shape.d_out)
+        )
+        ones = torch.ones(n_tokens, int(shape.bias), dtype=torch.float64)
+        D = grads.T @ torch.cat([inputs, ones], dim=1)
+        expected = D if method == "gradient_product" else methods.operator.solve(name, D)
+        dense = methods.solve_tokens(name, inputs, grads, None, 0)["dense"]
+        assert_same(dense, expected, f"dense, {name}")
+        cut = methods.solve_tokens(name, inputs, grads, 1000, 0)
+        assert_same(cut["left"] @ cut["right"].T, expected, f"full rank, {name}", 1e-9)
 
 
 def test_an_unknown_method_is_refused(fitted: Fitted) -> None:
@@ -94,7 +113,8 @@ def test_an_unknown_method_is_refused(fitted: Fitted) -> None:
 
 
 def test_factors_survive_the_round_trip_to_tensors(fitted: Fitted) -> None:
-    again = EKFAC.from_tensors(fitted.operator.to_tensors())
+    factors = fitted.operator.factors
+    again = EKFAC({n: ModuleFactors.from_tensors(m.to_tensors()) for n, m in factors.items()})
     assert list(again.factors) == list(fitted.operator.factors)
     for name, module in fitted.operator.factors.items():
         assert torch.equal(
@@ -115,20 +135,37 @@ def test_large_damping_is_a_scaled_gradient_product(fitted: Fitted) -> None:
 def module_factors(moments: Tensor) -> ModuleFactors:
     d_out, columns = moments.shape
     return ModuleFactors(
-        torch.eye(columns), torch.eye(d_out), torch.ones(columns), torch.ones(d_out), moments
+        Basis((torch.eye(columns),)),
+        Basis((torch.eye(d_out),)),
+        torch.ones(columns),
+        torch.ones(d_out),
+        moments,
     )
 
 
-@pytest.mark.parametrize("moment", [0.0, float("nan"), float("inf")])
-def test_a_useless_lambda_is_refused(moment: float) -> None:
-    moments = torch.full((2, 3), moment, dtype=torch.float64)
-    with pytest.raises(NumericsError, match="damping of module m is"):
-        EKFAC({"m": module_factors(moments)})
+def test_a_lambda_of_zero_is_refused() -> None:
+    with pytest.raises(NumericsError, match=r"damping of module m is 0\.0"):
+        EKFAC({"m": module_factors(torch.zeros(2, 3, dtype=torch.float64))})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "part",
+    ["moments", "inputs_basis.0", "outputs_basis.0", "inputs_eigenvalues", "outputs_eigenvalues"],
+)
+def test_a_factor_that_is_not_finite_names_its_module(part: str, value: float) -> None:
+    tensors = module_factors(torch.ones(2, 3, dtype=torch.float64)).to_tensors()
+    tensors[part] = tensors[part].clone()
+    tensors[part].flatten()[1] = value
+    message = f"factors of module m hold NaN or infinity in {part}"
+    with pytest.raises(NumericsError, match=message):
+        EKFAC({"m": ModuleFactors.from_tensors(tensors)}, damping=1.0)
 
 
 def test_factors_of_other_shapes_are_refused() -> None:
-    with pytest.raises(NumericsError, match=r"inputs_basis must have shape \(3, 3\).*got \(4, 4\)"):
-        ModuleFactors(torch.eye(4), torch.eye(2), torch.ones(3), torch.ones(2), torch.ones(2, 3))
+    wide, narrow = Basis((torch.eye(4),)), Basis((torch.eye(2),))
+    with pytest.raises(NumericsError, match=r"inputs_basis must be 3 wide.*got 4"):
+        ModuleFactors(wide, narrow, torch.ones(3), torch.ones(2), torch.ones(2, 3))
 
 
 def test_a_singular_covariance_has_an_eigenbasis() -> None:

@@ -10,7 +10,7 @@ from cases import Case, token_sequences
 from harness import make_replica, table
 from torch import Tensor
 
-from rayinfluence.dataflow.stages import fitting_labels
+from rayinfluence.dataflow.folding import fitting_labels
 from rayinfluence.model.losses import sample_labels, uniforms
 
 IDS = [5, 0, 2**32 + 3, 17]
@@ -18,15 +18,15 @@ LENGTHS = [4, 9, 2, 6]
 
 
 def test_uniforms_depend_on_seed_id_and_position_alone() -> None:
-    together = uniforms(7, IDS, LENGTHS).split([length - 1 for length in LENGTHS])
-    backwards = uniforms(7, IDS[::-1], LENGTHS[::-1]).split([n - 1 for n in LENGTHS[::-1]])
+    together = uniforms(7, IDS, LENGTHS).split(LENGTHS)
+    backwards = uniforms(7, IDS[::-1], LENGTHS[::-1]).split(LENGTHS[::-1])
     for sequence_id, length, ours, theirs in zip(
         IDS, LENGTHS, together, backwards[::-1], strict=True
     ):
         assert torch.equal(ours, theirs)
         assert torch.equal(ours, uniforms(7, [sequence_id], [length]))
         # The same position of a longer sequence draws the same number.
-        assert torch.equal(ours, uniforms(7, [sequence_id], [length + 5])[: length - 1])
+        assert torch.equal(ours, uniforms(7, [sequence_id], [length + 5])[:length])
 
 
 def test_streams_differ_by_seed_and_by_id() -> None:
@@ -48,12 +48,17 @@ def test_labels_do_not_depend_on_the_batch(case: Case, batch_tokens: int) -> Non
         replica = make_replica(case, batch_tokens)
         sampled, found = fitting_labels("sampled", 5), {}
 
-        def note(batch, logits: Tensor) -> Tensor:
-            labels = sampled(batch, logits)
-            counts = [length - 1 for length in batch.lengths_B.tolist()]
-            for sequence_id, row in zip(batch.sequence_ids, labels.split(counts), strict=True):
-                found[int(sequence_id)] = row.tolist()
-            return labels
+        def note(batch):
+            choose = sampled(batch)
+            rows = batch.sequence_ids[batch.sequences_N.numpy()]
+
+            def noted(logits: Tensor, part: slice) -> Tensor:
+                labels = choose(logits, part)
+                for sequence_id, label in zip(rows[part], labels.tolist(), strict=True):
+                    found.setdefault(int(sequence_id), []).append(label)
+                return labels
+
+            return noted
 
         rows = table([sequences[index] for index in order], order)
         for batch in replica.batches(rows, {}):
@@ -71,7 +76,7 @@ def test_labels_have_the_softmax_distribution() -> None:
     n_draws = 20_000
     for index, row in enumerate(logits):
         # One draw per sequence and many per sequence must do alike.
-        ids, length = (range(n_draws), 2) if index else (range(20), n_draws // 20 + 1)
+        ids, length = (range(n_draws), 1) if index else (range(20), n_draws // 20)
         draws = uniforms(index, ids, [length] * len(ids))
         counts = torch.bincount(sample_labels(row.expand(n_draws, -1), draws), minlength=12)
         expected = n_draws * torch.softmax(row, dim=0)
@@ -101,7 +106,7 @@ def test_extreme_logits_give_possible_labels(dtype: torch.dtype) -> None:
 def test_rows_are_sampled_one_by_one_whatever_the_chunk() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2500, 5, generator=generator, dtype=torch.float64)
-    draws = uniforms(0, [0], [2501])
+    draws = uniforms(0, [0], [2500])
     cumulative = torch.softmax(logits, dim=1).cumsum(dim=1)
     expected = (cumulative <= draws[:, None]).sum(dim=1)
     assert torch.equal(sample_labels(logits, draws), expected)

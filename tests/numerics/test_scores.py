@@ -11,10 +11,12 @@ from compare import assert_same
 from harness import Fitted, all_scores, bases_of, make_bank, table
 from torch import Tensor
 
+from rayinfluence.dataflow import stages
 from rayinfluence.dataflow.replica import own_labels
 from rayinfluence.dataflow.stages import explain, query_gradient, score_split
-from rayinfluence.influence import bank as bank_module
-from rayinfluence.influence.bank import DenseQueries, LowRankQueries, materialised_scores
+from rayinfluence.influence import contraction
+from rayinfluence.influence.bank import DenseQueries, LowRankQueries
+from rayinfluence.influence.contraction import Contraction, Part, Work
 
 
 def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> dict[str, Tensor]:
@@ -43,24 +45,47 @@ def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> d
     return scores
 
 
+def whole(queries: DenseQueries | LowRankQueries) -> Tensor:
+    """P_q [Q, O, J]."""
+    if isinstance(queries, DenseQueries):
+        return queries.matrix_QOJ
+    return torch.einsum("oqr,jqr->qoj", queries.left_OQR, queries.right_JQR)
+
+
+def naive_contraction(parts: list[Part], queries: DenseQueries | LowRankQueries) -> Tensor:
+    """<P_q, sum_t g_t a_t^T> [n, Q]."""
+    matrix_QOJ = whole(queries)
+    found = []
+    for inputs, grads in parts:
+        ones = inputs.new_ones(*inputs.shape[:2], matrix_QOJ.shape[2] - inputs.shape[2])
+        a = torch.cat([inputs, ones], dim=2)
+        found.append(torch.einsum("bto,qoj,btj->bq", grads, matrix_QOJ, a))
+    return torch.cat(found)
+
+
 @pytest.mark.parametrize("rank", [None, 2, 1000], ids=["dense", "rank 2", "full rank"])
-def test_contractions_agree(fitted: Fitted, rank: int | None) -> None:
+def test_contractions_agree(
+    fitted: Fitted, rank: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank = make_bank(fitted.replica, fitted.factors, fitted.queries, fitted.folder, rank=rank)
-    n_compared = 0
-
-    def step(batch, name, inputs, grads) -> None:
-        nonlocal n_compared
-        module = bank.modules[name]
-        tokens = module.token_scores(inputs, grads)
-        whole = materialised_scores(inputs, grads, module.dense_tile, len(bank))
-        assert tokens.shape == (*inputs.shape[:2], len(bank))
-        assert_same(tokens.sum(dim=1), whole, f"factored and materialised, {name}")
-        assert_same(module.scores(inputs, grads), whole, f"chosen and materialised, {name}")
-        n_compared += 1
-
+    held: dict[str, list[Part]] = {name: [] for name in fitted.names}
     for batch in fitted.replica.batches(table(fitted.sequences), {}):
-        fitted.replica.run(batch, own_labels, step, {})
-    assert n_compared >= len(fitted.names)
+        fitted.replica.run(
+            batch, own_labels, lambda _batch, name, a, g: held[name].append((a, g)), {}
+        )
+    for name, parts in held.items():
+        assert len(parts) > 1
+        module = bank.modules[name]
+        expected = naive_contraction(parts, module)
+        for inputs, grads in parts:
+            assert module.token_scores(inputs, grads).shape == (*inputs.shape[:2], len(bank))
+        for factored in (False,) if rank is None else (False, True):
+            monkeypatch.setattr(Work, "is_factored", factored)
+            (scores,) = Contraction().scores(parts, [module])
+            assert_same(scores, expected, f"factored {factored}, {name}")
+        monkeypatch.undo()
+        (scores,) = Contraction().scores(parts, [module])
+        assert_same(scores, expected, f"chosen, {name}")
 
 
 @pytest.mark.parametrize("method", ["ekfac", "gradient_product"])
@@ -120,10 +145,8 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
         )
     naive.log_probability(twin, tokens).backward()
     P = {
-        name: fitted.operator.solve(name, gradient)
-        for name, gradient in query_gradient(
-            fitted.replica, fitted.queries[query]
-        ).gradients.items()
+        name: whole(bank.modules[name])[query]
+        for name in query_gradient(fitted.replica, fitted.queries[query]).tokens
     }
     expected = torch.zeros(len(tokens), dtype=torch.float64)
     for name, module, inputs, output in calls:
@@ -137,55 +160,91 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
 # --- the bank ---
 
 
-def synthetic(seed: int, bias: bool, n_queries: int, rank: int, n_tokens: int):
+D_IN, D_OUT = 7, 11
+
+
+def synthetic(
+    seed: int, bias: bool, n_queries: int, rank: int, shapes: list[tuple[int, int]]
+) -> tuple[LowRankQueries, list[Part]]:
+    """Queries, and a window of batches of (sequences, tokens)."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    d_in, d_out, n_sequences = 7, 11, 4
-    low_rank = LowRankQueries(random(d_out, n_queries, rank), random(d_in + bias, n_queries, rank))
-    return low_rank, random(n_sequences, n_tokens, d_in), random(n_sequences, n_tokens, d_out)
+    left, right = random(D_OUT, n_queries, rank), random(D_IN + bias, n_queries, rank)
+    parts = [(random(*shape, D_IN), random(*shape, D_OUT)) for shape in shapes]
+    return LowRankQueries(left, right, D_IN), parts
 
 
+@pytest.mark.parametrize("factored", [False, True])
 @pytest.mark.parametrize("tile", [1, 40, 200, 10**6])
 @pytest.mark.parametrize("bias", [False, True])
-def test_tiles_add_up(bias: bool, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, inputs, grads = synthetic(0, bias, 5, 3, 6)
-    dense = DenseQueries(queries.dense_tile(0, 11))
-    ones = torch.ones(4, 6, 1, dtype=torch.float64)
-    a = torch.cat([inputs, ones], dim=2) if bias else inputs
-    expected = torch.einsum("bto,qoj,btj->bq", grads, dense.matrix_QOJ, a)
-    monkeypatch.setattr(bank_module, "_TILE_NUMBERS", tile)
-    assert_same(materialised_scores(inputs, grads, queries.dense_tile, 5), expected)
-    assert_same(dense.scores(inputs, grads), expected)
-
-
-@pytest.mark.parametrize(
-    ("shape", "factored"), [((1, 1, 2), True), ((20, 4, 50), False)], ids=["few", "many"]
-)
-def test_the_cheaper_contraction_is_chosen(
-    shape: tuple[int, int, int], factored: bool, monkeypatch: pytest.MonkeyPatch
+def test_tiles_add_up(
+    bias: bool, tile: int, factored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queries, inputs, grads = synthetic(1, True, *shape)
-    expected = queries.token_scores(inputs, grads).sum(dim=1)
-    used = []
-    original = bank_module.materialised_scores
-    monkeypatch.setattr(
-        bank_module, "materialised_scores", lambda *a: used.append("whole") or original(*a)
-    )
-    assert_same(queries.scores(inputs, grads), expected)
-    assert used == ([] if factored else ["whole"])
+    queries, parts = synthetic(0, bias, 5, 3, [(4, 6), (1, 2), (3, 9)])
+    dense = DenseQueries(whole(queries), D_IN)
+    expected = naive_contraction(parts, queries)
+    monkeypatch.setattr(contraction, "_TILE_NUMBERS", tile)
+    monkeypatch.setattr(Work, "is_factored", factored)
+    contracted = Contraction()
+    for _ in range(2):  # the second time in memory that has been used
+        (scores,) = contracted.scores(parts, [queries])
+        assert_same(scores, expected)
+        if not factored:
+            (scores,) = contracted.scores(parts, [dense])
+            assert_same(scores, expected)
+
+
+def work(n_sequences: int, length: int, n_queries: int, rank: int | None = 32) -> Work:
+    return Work(n_sequences, n_sequences * length, 256, 1024, n_queries, rank, 4, "cpu")
+
+
+def test_the_cheaper_contraction_is_chosen() -> None:
+    # Short sequences against few queries meet in the rank; long ones are worth a gradient.
+    assert work(400, 5, 1).is_factored
+    assert work(400, 5, 10).is_factored
+    assert not work(64, 256, 10).is_factored
+    assert not work(64, 256, 256).is_factored
+    # A window of one short sequence is not worth rebuilding P_q.
+    assert work(1, 16, 64).is_factored
+    assert not work(1, 16, 64, rank=None).is_factored
+    # Bytes count: by operations alone this would be factored.
+    many = work(64, 256, 6)
+    columns, weight = 6 * 32, 256 * 1024
+    assert many.n_tokens * columns * (256 + 1024) < weight * (many.n_tokens + 64 * 6 + columns)
+    assert many.is_factored == (many.factored <= many.materialised)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_some_queries_score_as_among_all(bias: bool) -> None:
-    low_rank, inputs, grads = synthetic(2, bias, 5, 3, 6)
-    for queries in (low_rank, DenseQueries(low_rank.dense_tile(0, 11))):
+    low_rank, [(inputs, grads)] = synthetic(2, bias, 5, 3, [(4, 6)])
+    for queries in (low_rank, DenseQueries(whole(low_rank), D_IN)):
         tokens = queries.token_scores(inputs, grads)
         some = queries.select([3, 0])
         assert_same(some.token_scores(inputs, grads), tokens[:, :, [3, 0]])
-        assert_same(some.scores(inputs, grads), tokens.sum(dim=1)[:, [3, 0]])
+        (scores,) = Contraction().scores([(inputs, grads)], [some])
+        assert_same(scores, tokens.sum(dim=1)[:, [3, 0]])
+
+
+@pytest.mark.parametrize("capacity", [0, 1500, 10**6], ids=["each", "some", "all"])
+def test_windows_do_not_change_scores(
+    fitted: Fitted, capacity: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = make_bank(fitted.replica, fitted.factors, fitted.queries, fitted.folder, rank=2)
+    expected = all_scores(fitted.replica, bank, fitted.sequences)
+    monkeypatch.setitem(stages._WINDOW_BYTES, "cpu", capacity * 8)
+    sizes = []
+    original = Contraction.scores
+    monkeypatch.setattr(
+        Contraction,
+        "scores",
+        lambda self, parts, banks: sizes.append(len(parts)) or original(self, parts, banks),
+    )
+    assert_same(all_scores(fitted.replica, bank, fitted.sequences), expected)
+    n_batches = len(list(fitted.replica.batches(table(fitted.sequences), {})))
+    assert max(sizes) == {0: 1, 10**6: n_batches}.get(capacity, max(sizes))
 
 
 def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
@@ -210,7 +269,7 @@ def test_scores_approach_the_dense_ones_with_rank(fitted: Fitted, tmp_path: Path
             low = banks[rank].modules[name]
             width = min(rank, *module.matrix_QOJ.shape[1:])
             assert low.left_OQR.shape[2] == width
-            difference = low.dense_tile(0, low.left_OQR.shape[0]) - module.matrix_QOJ
+            difference = whole(low) - module.matrix_QOJ
             errors.append(difference.flatten(1).norm(dim=1))
             # The best that any matrix of this rank can do: the tail of the singular values.
             tail = torch.linalg.svdvals(module.matrix_QOJ)[:, width:].norm(dim=1)

@@ -12,11 +12,13 @@ from compare import assert_same
 from harness import Fitted, all_scores, encoded, make_bank, table
 from torch import Tensor, nn
 
+from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
-from rayinfluence.curvature.sums import CovarianceSums, homogeneous, rotated_gradients
+from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
 from rayinfluence.dataflow.stages import explain, query_gradient
 from rayinfluence.influence.bank import DenseQueries
+from rayinfluence.influence.contraction import Contraction
 from rayinfluence.model.capture import backward
 from rayinfluence.model.load import freeze
 
@@ -43,10 +45,11 @@ def test_a_sequence_makes_itself_more_likely(fitted: Fitted, method: str, tmp_pa
     assert bool((scores.diagonal() > 0).all())
     pairs = [(index, index) for index in range(len(queries))]
     for one in explain(fitted.replica, bank, table(fitted.sequences), pairs):
-        own = query_gradient(fitted.replica, queries[one.query]).gradients
+        own = query_gradient(fitted.replica, queries[one.query]).tokens
         for name, score in one.layer_scores.items():
             # Two tokens give queries and keys no gradient: the first can only attend to itself.
-            expected = bool(own[name].any())
+            inputs, grads = own[name]
+            expected = bool((grads.T @ inputs).any())
             assert score > 0 if expected else abs(score) < 1e-9, f"{name}: {score}"
 
 
@@ -113,7 +116,7 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
     design = torch.cat([x, ones], dim=1) if bias else x
     theta = torch.linalg.lstsq(design, y[:, None]).solution[:, 0]
     model = Regression(theta[:width], theta[width] if bias else None)
-    modules, mask = {"linear": model.linear}, torch.ones(n_rows, 1, dtype=torch.bool)
+    modules = {"linear": model.linear}
 
     captured: list[tuple[Tensor, Tensor]] = []
 
@@ -123,12 +126,16 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
         return captured[0]
 
     inputs, units = run(lambda: model(x[:, None]).sum())
-    sums = CovarianceSums.zeros(width, 1, torch.float64, torch.device("cpu"))
-    sums.add(inputs, units, mask)
-    A = homogeneous(sums.inputs_II, sums.inputs_I, sums.n_rows) if bias else sums.inputs_II
-    values_A, Q_A = eigenbasis(A / n_rows, "A")
-    values_S, Q_S = eigenbasis(sums.grads_OO / n_rows, "S")
-    rotated = torch.stack(rotated_gradients(inputs, units, Q_A, Q_S))
+    sums = GramSums.zeros(width, 1, bias, torch.float64, torch.device("cpu"))
+    sums.add(inputs[:, 0])
+    of_inputs = sums.to_tensors()
+    A = of_inputs["0"]
+    if bias:
+        A = homogeneous(A, of_inputs["sum"], of_inputs["rows"])
+    values_A, basis_A = eigenbasis(A / n_rows, "A")
+    values_S, basis_S = eigenbasis(units[:, 0].T @ units[:, 0] / n_rows, "S")
+    Q_A, Q_S = Basis((basis_A,)), Basis((basis_S,))
+    rotated = torch.cat(list(rotated_gradients(inputs, units, Q_A, Q_S)))
     Lambda = rotated.square().mean(dim=0)
     assert_same(Lambda, values_A[None], "Lambda and the eigenvalues of A")
     operator = EKFAC({"linear": ModuleFactors(Q_A, Q_S, values_A, values_S, Lambda)}, damping=1e-13)
@@ -136,9 +143,11 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
     points = torch.randn(5, 1, width, generator=generator, dtype=torch.float64)
     of_points = [run(lambda p=point[None]: model(p).sum())[0][0] for point in points]
     augmented = [torch.cat([p, ones[:1]], dim=1) if bias else p for p in of_points]
-    queries = DenseQueries(torch.stack([operator.solve("linear", p) for p in augmented]))
+    solved = torch.stack([operator.solve("linear", p) for p in augmented])
+    queries = DenseQueries(solved, width)
     inputs, grads = run(lambda: -(model(x[:, None]) - y).square().sum() / 2)
-    influence = queries.scores(inputs, grads) / n_rows
+    (scores,) = Contraction().scores([(inputs, grads)], [queries])
+    influence = scores / n_rows
 
     leverage = (design @ torch.linalg.inv(design.T @ design) * design).sum(dim=1)
     assert float(leverage.min()) < 0.1 < 0.2 < float(leverage.max())

@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "config": {"errors"},
     "storage": {"errors"},
     "curvature": {"errors"},
-    "influence": {"errors"},
+    "influence": {"curvature", "errors"},
     "model": DATA,
     "corpus": DATA,
     "methods": ALGEBRA | DATA | {"model", "corpus"},

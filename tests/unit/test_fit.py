@@ -9,14 +9,15 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
-from rayinfluence.dataflow.fit import FitPlan, plan_fit, refuse_many_bad
+from rayinfluence.dataflow.fit import refuse_many_bad
 from rayinfluence.dataflow.replica import Numerics
+from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.errors import CorpusError
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store
 
 NUMERICS = Numerics("float32", "cpu", 64, 2**17, "sdpa", 0)
-SHAPES = {"a": ModuleShape("a", 3, 4, True)}
+SHAPES = {"a": ModuleShape("a", 3, 4, True, "a")}
 
 
 def corpus(*groups_per_shard: int, rows: int = 10, tokens: int = 100) -> Corpus:
@@ -51,38 +52,61 @@ def test_lanes_deal_the_sample_round_robin_and_miss_nothing(
 ) -> None:
     over = corpus(*groups)
     made = plan(over, lanes=lanes, sequences=sequences)
-    assert [lane.index for lane in made.lanes] == list(range(len(made.lanes)))
-    assert 1 <= len(made.lanes) <= lanes
-    dealt = [split for lane in made.lanes for split in lane.splits]
-    assert len({split.digest for split in dealt}) == len(dealt)
-    places = sorted(split.index for split in dealt)
-    for lane in made.lanes:
-        assert [s.index for s in lane.splits] == places[lane.index :: lanes]
+    last = len(made.rounds) - 1
+    whole = made.lanes("moments", last)
+    assert 1 <= len(whole) <= lanes
+    dealt = [split for lane in whole for split in lane.splits]
+    assert len({split.digest for split in dealt}) == len(dealt) == len(made.sample)
+    for index, lane in enumerate(whole):
+        assert lane.splits == made.sample[index::lanes]
     n_rows = sum(split.n_rows for split in dealt)
     assert sequences < over.n_sequences or n_rows == over.n_sequences
+
+    # The covariances of a round are those of its moments' splits, each counted once.
+    for number, size in enumerate(made.rounds):
+        added = [s for lane in made.covariance_lanes(number) for s in lane.splits]
+        folded = [s for lane in made.lanes("moments", number) for s in lane.splits]
+        assert len(added) == size
+        assert {s.digest for s in added} == {s.digest for s in folded}
+    keys = [lane.key for n in range(last + 1) for lane in made.lanes("covariance", n)]
+    assert len(set(keys)) == len(keys)
+
+
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_the_sample_doubles_from_round_to_round(groups: int, lanes: int) -> None:
+    made = plan(corpus(groups), lanes=lanes)
+    assert made.rounds[-1] == len(made.sample)
+    for before, after in pairwise(made.rounds):
+        assert after in (2 * before, 2 * before + 1)
+        assert before >= lanes, "a lane without a split says nothing of the spread"
+    assert made.rounds[0] < 2 * lanes or lanes == 1
+    assert plan(corpus(groups), lanes=lanes, error_bound=None).rounds == made.rounds[-1:]
 
 
 def test_the_sample_is_spread_over_the_whole_corpus() -> None:
     made = plan(corpus(40, 40), lanes=2, sequences=400)
-    chosen = sorted(split.index for lane in made.lanes for split in lane.splits)
+    chosen = sorted(split.index for split in made.sample)
     gaps = [after - before for before, after in pairwise(chosen)]
     assert len(chosen) >= 4
     assert max(gaps) - min(gaps) <= 1
-    assert {split.shard for lane in made.lanes for split in lane.splits} == {"s0", "s1"}
+    assert {split.shard for split in made.sample} == {"s0", "s1"}
+    # So is its beginning.
+    assert {split.shard for split in made.sample[: made.rounds[2]]} == {"s0", "s1"}
 
 
 @pytest.mark.parametrize("sequences", [100, 200])
 def test_a_small_sample_of_a_large_corpus_fills_every_lane(sequences: int) -> None:
     made = plan(corpus(400, 400), lanes=4, sequences=sequences)
-    assert len(made.lanes) == 4
-    assert all(len(lane.splits) >= 2 for lane in made.lanes)
-    assert sum(s.n_rows for lane in made.lanes for s in lane.splits) <= sequences + 10
+    lanes = made.lanes("moments", len(made.rounds) - 1)
+    assert len(lanes) == 4
+    assert all(len(lane.splits) >= 2 for lane in lanes)
+    assert sum(split.n_rows for split in made.sample) <= sequences + 10
 
 
 def test_a_plan_of_the_first_shards_is_what_it_was_before_others_came() -> None:
     before, after = corpus(5, 3), corpus(5, 3, 7)
     assert plan(after, 2).fingerprint == plan(before).fingerprint
-    assert plan(after, 2).lanes == plan(before).lanes
+    assert plan(after, 2).sample == plan(before).sample
     assert plan(after).fingerprint != plan(before).fingerprint
 
 
@@ -90,11 +114,14 @@ def test_a_plan_of_the_first_shards_is_what_it_was_before_others_came() -> None:
     "changes",
     [
         {"lanes": 3},
+        {"blocks": 2},
+        {"error_bound": None},
+        {"shapes": {"a": ModuleShape("a", 3, 4, True, "b")}},
         {"sequences": 20},
         {"labels": "data"},
         {"model": "other"},
-        {"shapes": {"a": ModuleShape("a", 3, 4, False)}},
-        {"shapes": {"b": ModuleShape("b", 3, 4, True)}},
+        {"shapes": {"a": ModuleShape("a", 3, 4, False, "a")}},
+        {"shapes": {"b": ModuleShape("b", 3, 4, True, "b")}},
         {"numerics": {"dtype": "float64"}},
         {"numerics": {"batch_tokens": 65}},
         {"numerics": {"seed": 1}},

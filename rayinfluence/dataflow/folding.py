@@ -1,0 +1,235 @@
+"""Folding a lane of the fit's sample into sums: covariances, then moments. No Ray, no files.
+
+B sequence in batch, T token, I, O and J widths of a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from rayinfluence.curvature.blocks import Basis
+from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
+from rayinfluence.curvature.sums import GramSums, rotate_inputs, rotated_gradients
+from rayinfluence.dataflow.replica import (
+    Labels,
+    Quarantine,
+    Replica,
+    Step,
+    own_labels,
+    sampled_labels,
+)
+from rayinfluence.dataflow.stages import Advance
+from rayinfluence.model.batches import Batch
+
+_Sums = TypeVar("_Sums")
+
+
+@dataclass
+class Fold:
+    """Sums over the sequences of a lane, and how many they are."""
+
+    tensors: dict[str, Tensor]
+    n_sequences: int = 0
+    n_tokens: int = 0
+    quarantine: Quarantine = field(default_factory=dict)
+
+
+def fitting_labels(kind: str, seed: int) -> Labels:
+    """Labels for curvature: ``sampled`` (true Fisher) or the ``data``'s own (empirical)."""
+    return partial(sampled_labels, seed) if kind == "sampled" else own_labels
+
+
+def fold_covariance(
+    replica: Replica,
+    read: Callable[[], Iterable[pa.Table]],
+    labels: Labels,
+    n_blocks: int,
+    advance: Advance,
+) -> Fold:
+    """Sum a a^T, a and g g^T of every tracked module over the rows of a lane.
+
+    Modules that share their inputs share one sum.
+
+    Returns:
+        Tensors ``inputs/<source>/<block>``, with ``/sum`` [I] and ``/rows`` [] where there is a
+        bias, and ``outputs/<module>/<block>``.
+    """
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+    operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
+
+    def start() -> tuple[dict[str, GramSums], Step]:
+        sums: dict[str, GramSums] = {}
+        for name, shape in replica.shapes.items():
+            if shape.source == name:
+                sums[f"inputs/{name}"] = GramSums.zeros(
+                    shape.d_in, n_blocks, shape.bias, dtype, replica.device
+                )
+            sums[f"outputs/{name}"] = GramSums.zeros(
+                shape.d_out, n_blocks, False, dtype, replica.device
+            )
+
+        def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+            if replica.shapes[name].source == name:
+                sums[f"inputs/{name}"].add(batch.real_rows(inputs).to(operand))
+            # Gradients are zero where it is padded.
+            sums[f"outputs/{name}"].add(grads.flatten(0, 1).to(operand))
+
+        return sums, step
+
+    sums, fold = _fold(replica, read, labels, advance, start)
+    fold.tensors = {
+        f"{side}/{part}": tensor
+        for side, side_sums in sums.items()
+        for part, tensor in side_sums.to_tensors().items()
+    }
+    return fold
+
+
+@dataclass(frozen=True)
+class Bases:
+    """Eigenbases: of inputs by the module that is their source, of outputs by module."""
+
+    inputs: Mapping[str, Basis]
+    outputs: Mapping[str, Basis]
+
+    @classmethod
+    def on(cls, replica: Replica, tensors: Mapping[str, Tensor]) -> Bases:
+        """Put bases on a replica's device, in the dtype of its products.
+
+        Args:
+            replica: the model.
+            tensors: ``<source>/inputs_basis.<block>`` and ``<module>/outputs_basis.<block>``.
+        """
+        dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+
+        def load(name: str, side: str) -> Basis:
+            return Basis.from_tensors(tensors, f"{name}/{side}_basis").to(
+                dtype=dtype, device=replica.device
+            )
+
+        return cls(
+            {shape.source: load(shape.source, "inputs") for shape in replica.shapes.values()},
+            {name: load(name, "outputs") for name in replica.shapes},
+        )
+
+
+def fold_moments(
+    replica: Replica,
+    read: Callable[[], Iterable[pa.Table]],
+    labels: Labels,
+    bases: Bases,
+    advance: Advance,
+) -> Fold:
+    """Sum (Q_S^T D Q_A)^2 of every tracked module over the sequences of a lane.
+
+    Args:
+        replica: the model.
+        read: gives the lane's rows, each time it is called.
+        labels: the same as for the covariances.
+        bases: of all modules.
+        advance: told the number of tokens after each batch.
+
+    Returns:
+        Tensors ``<module>`` [O, J].
+    """
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+
+    def start() -> tuple[dict[str, Tensor], Step]:
+        sums = {
+            name: torch.zeros(shape.d_out, shape.columns, dtype=dtype, device=replica.device)
+            for name, shape in replica.shapes.items()
+        }
+        rotate = SharedRotation(replica, bases)
+
+        def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+            for rotated_BOJ in rotate(batch, name, inputs, grads):
+                for rotated_OJ in rotated_BOJ:
+                    sums[name].addcmul_(rotated_OJ, rotated_OJ)
+
+        return sums, step
+
+    sums, fold = _fold(replica, read, labels, advance, start)
+    fold.tensors = sums
+    return fold
+
+
+class SharedRotation:
+    """Rotates gradients of a batch; inputs that modules share are rotated once."""
+
+    def __init__(self, replica: Replica, bases: Bases) -> None:
+        self._shapes = replica.shapes
+        self._bases = bases
+        sources = [shape.source for shape in replica.shapes.values()]
+        self._shared = {source for source in sources if sources.count(source) > 1}
+        self._batch: Batch | None = None
+        self._kept: dict[str, Tensor] = {}
+
+    def __call__(self, batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> Iterable[Tensor]:
+        """Q_S^T D Q_A [b, O, J], some sequences at a time."""
+        if batch is not self._batch:
+            self._batch, self._kept = batch, {}
+        source = self._shapes[name].source
+
+        def rotated() -> Tensor:
+            if source not in self._kept:
+                self._kept[source] = rotate_inputs(inputs, self._bases.inputs[source])
+            return self._kept[source]
+
+        return rotated_gradients(
+            inputs,
+            grads,
+            self._bases.inputs[source],
+            self._bases.outputs[name],
+            rotated if source in self._shared else None,
+        )
+
+
+def _fold(
+    replica: Replica,
+    read: Callable[[], Iterable[pa.Table]],
+    labels: Labels,
+    advance: Advance,
+    start: Callable[[], tuple[_Sums, Step]],
+) -> tuple[_Sums, Fold]:
+    """Fold all batches of a lane; begin again without the sequences whose gradients are not finite.
+
+    Such a sequence is found only after it was added, and cannot be taken out of a sum that it made
+    NaN. One pass finds all that a lane has, so a lane is read twice at the most.
+    """
+    quarantine: Quarantine = {}
+    while True:
+        sums, step = start()
+        fold = Fold({}, quarantine=quarantine)
+        not_finite: Quarantine = {}
+        for table in read():
+            for batch in replica.batches(table, quarantine):
+                finite: list[Tensor] = []
+                done = replica.run(batch, labels, _checked(step, finite), quarantine)
+                advance(batch.n_tokens)
+                if done is None:
+                    continue
+                fold.n_sequences += len(done.sequence_ids)
+                fold.n_tokens += done.n_tokens
+                bad_B = ~torch.stack(finite).all(dim=0).cpu().numpy()
+                for sequence_id in done.sequence_ids[bad_B]:
+                    not_finite[int(sequence_id)] = "its gradient is not finite"
+        if not not_finite:
+            return sums, fold
+        quarantine |= not_finite
+
+
+def _checked(step: Step, finite: list[Tensor]) -> Step:
+    """A step that also notes, module by module, which sequences [B] have finite tensors."""
+
+    def checked(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+        finite.append(torch.isfinite(inputs.sum((1, 2)) + grads.sum((1, 2))))
+        step(batch, name, inputs, grads)
+
+    return checked
