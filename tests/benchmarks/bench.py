@@ -24,19 +24,26 @@ from typing import Any
 import torch
 from contenders import CONTENDERS
 from flops import peak
-from shapes import SHAPES
+from shapes import SHAPES, Shape
 
 _PACKAGES = ("torch", "transformers", "kronfluence", "bergson", "dattri-llm")
 _HERE = Path(__file__).parent
+PEERS = [name for name in CONTENDERS if name != "plain"]
 
 
 class Process:
     """A contender's process."""
 
-    def __init__(self, name: str, shape: str, log: Path) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    def __init__(self, name: str, shape: str, n_sequences: int, log: Path) -> None:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            # rayinfluence asks torch for large pages by itself; here everyone gets them.
+            "THP_MEM_ALLOC_ENABLE": "1",
+        }
         self._process = subprocess.Popen(
-            [sys.executable, str(_HERE / "worker.py"), name, shape],
+            [sys.executable, str(_HERE / "worker.py"), name, shape, str(n_sequences)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
@@ -69,18 +76,29 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="gpt2-d256")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=["ours"])
+    parser.add_argument("--all", action="store_true", help="every shape that this machine can run")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*PEERS])
     parser.add_argument("--stages", nargs="+", help="only these")
     parser.add_argument("--repeats", type=int, help="instead of the shape's")
+    parser.add_argument("--sequences", type=int, help="instead of the shape's")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder for raw figures")
     options = parser.parse_args()
     options.out.mkdir(exist_ok=True)
-    shape = SHAPES[options.shape]
-    n_tokens = shape.n_sequences * shape.n_tokens
-    processes = {
-        name: Process(name, shape.name, options.out / f"{shape.name}-{name}.log")
-        for name in ("plain", *options.contenders)
-    }
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for shape in SHAPES.values():
+        if shape.device == device if options.all else shape.name == options.shape:
+            bench(shape, options)
+
+
+def bench(shape: Shape, options: argparse.Namespace) -> None:
+    """Measure one shape and print its table."""
+    n_sequences = options.sequences or shape.n_sequences
+    n_tokens = n_sequences * shape.n_tokens
+
+    def start(name: str) -> Process:
+        return Process(name, shape.name, n_sequences, options.out / f"{shape.name}-{name}.log")
+
+    processes = {name: start(name) for name in ("plain", *options.contenders)}
     stages: dict[str, list[str]] = {}
     for name in options.contenders:
         answer = processes[name].ask("stages")
@@ -90,15 +108,10 @@ def main() -> None:
             if options.stages is None or stage in options.stages:
                 stages.setdefault(stage, []).append(name)
     rate = peak(shape.device, shape.dtype)
-    flops = {
-        ("plain", "plain"): processes["plain"].ask("count plain").get("flops", 0),
-        **{
-            (name, stage): processes[name].ask(f"count {stage}").get("flops", 0)
-            for stage, names in stages.items()
-            for name in names
-            if name == "ours"
-        },
-    }
+    flops = {("plain", "plain"): count(start("plain"), "plain")}
+    if "ours" in options.contenders:
+        # In processes of their own: counting keeps tensors alive.
+        flops |= {("ours", s): count(start("ours"), s) for s in stages if "ours" in stages[s]}
     runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for repeat in range(options.repeats or shape.repeats):
         for stage, names in stages.items():
@@ -117,6 +130,13 @@ def main() -> None:
     raw = {f"{name} {stage}": found for (name, stage), found in runs.items()}
     (options.out / f"{shape.name}.json").write_text(json.dumps(raw, indent=1))
     report(shape.name, n_tokens, rate, flops, runs)
+
+
+def count(process: Process, stage: str) -> int:
+    """FLOPs of a stage; ends the process."""
+    answer = process.ask(f"count {stage}")
+    process.close()
+    return int(answer.get("flops", 0))
 
 
 def report(

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a contender may print
     torch.set_num_threads(1)
-    name, shape = sys.argv[1], SHAPES[sys.argv[2]]
+    name, shape = sys.argv[1], replace(SHAPES[sys.argv[2]], n_sequences=int(sys.argv[3]))
     contender: Contender | None = None
     for line in sys.stdin:
         command, _, stage = line.strip().partition(" ")

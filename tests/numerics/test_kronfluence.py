@@ -1,0 +1,157 @@
+"""The outside check: kronfluence 1.0.1 (Grosse's group) computes the same scores.
+
+Its conventions, where they are a choice, are ours in these tests: nn.Linear alone, no padding, the
+empirical Fisher, eager attention, summed loss, damping 0.1 * mean(Lambda) of each module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from harness import all_scores, encoded, fit_factors, make_bank
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.model.load import freeze
+from rayinfluence.model.modules import track
+from rayinfluence.testing import tiny_gpt2, tiny_llama
+from rayinfluence.testing.models import VOCABULARY
+
+pytest.importorskip("kronfluence", reason="`make test` installs kronfluence==1.0.1 for this")
+pytestmark = pytest.mark.filterwarnings("ignore:.*GradScaler.*:FutureWarning")
+
+LENGTH, N_SEQUENCES, N_QUERIES = 9, 24, 5
+
+
+def gpt2(dtype: torch.dtype) -> nn.Module:
+    """GPT-2's shape with nn.Linear for Conv1D, which kronfluence does not track."""
+    model = tiny_gpt2(dtype=dtype)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.Linear(module.nx, module.nf, dtype=dtype)
+            linear.weight.data = module.weight.data.T.contiguous()
+            linear.bias.data = module.bias.data.clone()
+            model.set_submodule(name, linear)
+    return freeze(model)
+
+
+MODELS = {
+    "gpt2": (gpt2, ("*.mlp.*", "*.attn.*")),
+    "llama": (lambda dtype: tiny_llama(dtype=dtype), ("*.mlp.*", "*proj")),
+}
+
+
+def tokens(seed: int, n: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCABULARY, (n, LENGTH))
+
+
+class Sequences(torch.utils.data.Dataset):
+    """Rows of tokens, as kronfluence reads them."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = torch.as_tensor(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"input_ids": self.rows[index]}
+
+
+def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path) -> Tensor:
+    """Scores [N, Q] by kronfluence, everything in one dtype."""
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+    from kronfluence.task import Task
+
+    class LanguageModeling(Task):
+        def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
+            assert not sample
+            ids = batch["input_ids"]
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+            return nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="sum")
+
+        def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
+            return self.compute_train_loss(batch, model)
+
+        def get_influence_tracked_modules(self) -> list[str]:
+            return names
+
+        def get_attention_mask(self, batch: Any) -> Tensor:
+            return torch.ones_like(batch["input_ids"])
+
+    for weight in model.parameters():
+        weight.requires_grad_(True)
+    task = LanguageModeling()
+    analyzer = Analyzer(
+        "parity",
+        prepare_model(model, task),
+        task,
+        cpu=True,
+        disable_tqdm=True,
+        output_dir=str(folder),
+    )
+    train = Sequences(tokens(0, N_SEQUENCES))
+    factor_args = FactorArguments(
+        strategy="ekfac",
+        use_empirical_fisher=True,
+        amp_dtype=None,
+        activation_covariance_dtype=dtype,
+        gradient_covariance_dtype=dtype,
+        per_sample_gradient_dtype=dtype,
+        lambda_dtype=dtype,
+        eigendecomposition_dtype=torch.float64,
+    )
+    analyzer.fit_all_factors(
+        "ekfac", train, per_device_batch_size=6, factor_args=factor_args, overwrite_output_dir=True
+    )
+    score_args = ScoreArguments(
+        damping_factor=None,
+        amp_dtype=None,
+        per_sample_gradient_dtype=dtype,
+        precondition_dtype=dtype,
+        score_dtype=dtype,
+    )
+    analyzer.compute_pairwise_scores(
+        "scores",
+        "ekfac",
+        query_dataset=Sequences(tokens(1, N_QUERIES)),
+        train_dataset=train,
+        per_device_query_batch_size=N_QUERIES,
+        per_device_train_batch_size=6,
+        score_args=score_args,
+        overwrite_output_dir=True,
+    )
+    return analyzer.load_pairwise_scores("scores")["all_modules"].T.double()
+
+
+def ours(model: nn.Module, patterns: tuple[str, ...], dtype: torch.dtype, folder: Path) -> Tensor:
+    """Scores [N, Q], dense queries."""
+    numerics = Numerics(str(dtype).removeprefix("torch."), "cpu", 6 * LENGTH, 2**17, "eager", 0)
+    replica = Replica(model, track(model, patterns), numerics)
+    sequences = list(tokens(0, N_SEQUENCES))
+    factors = fit_factors(replica, sequences, folder, labels="data")
+    queries = [encoded(row) for row in tokens(1, N_QUERIES)]
+    return all_scores(replica, make_bank(replica, factors, queries, folder), sequences)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=["f64", "f32"]
+)
+def test_scores_are_those_of_kronfluence(
+    name: str, dtype: torch.dtype, tolerance: float, tmp_path: Path
+) -> None:
+    make, patterns = MODELS[name]
+    names = list(track(make(dtype), patterns))
+    assert len(names) >= 8
+    expected = theirs(make(dtype), names, dtype, tmp_path / "theirs")
+    found = ours(make(dtype), patterns, dtype, tmp_path / "ours")
+    assert found.shape == expected.shape == (N_SEQUENCES, N_QUERIES)
+    distance = ((found - expected).norm(dim=0) / expected.norm(dim=0)).max()
+    assert float(distance) < tolerance, f"relative distance {float(distance):.3g}"
