@@ -1,0 +1,101 @@
+"""Factors in blocks: one block is the exact form, several are eigenbases of the diagonal blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import naive
+import pytest
+import torch
+from compare import assert_same
+from harness import SEED, Fitted, all_scores, fit_factors, make_bank
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rayinfluence.curvature.blocks import Basis, block_sizes
+from rayinfluence.curvature.ekfac import EKFAC
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@given(st.integers(1, 100), st.integers(1, 12))
+def test_blocks_are_contiguous_and_nearly_equal(width: int, n_blocks: int) -> None:
+    sizes = block_sizes(width, n_blocks)
+    assert sum(sizes) == width
+    assert len(sizes) == min(width, n_blocks)
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2), (2, 2, 1), (1, 1, 1, 1, 1)])
+@pytest.mark.parametrize("rows", [(4,), (2, 3), ()])
+def test_a_basis_in_blocks_acts_as_its_dense_matrix(
+    sizes: tuple[int, ...], rows: tuple[int, ...]
+) -> None:
+    basis = Basis(tuple(random(size, size, size) for size in sizes))
+    Q = basis.dense()
+    x = random(0, *rows, 5)
+    assert_same(basis.rotate(x), x @ Q, "x Q")
+    assert_same(basis.rotate_back(x), x @ Q.T, "x Q^T")
+    one = torch.ones(*rows, 1, dtype=torch.float64)
+    if rows:
+        shorter = x[..., :4]
+        assert_same(basis.rotate_inputs(shorter), torch.cat([shorter, one], dim=-1) @ Q, "[x, 1] Q")
+    again = Basis.from_tensors({**basis.to_tensors("basis"), "basis_other.0": x}, "basis")
+    assert torch.equal(again.dense(), Q)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 3])
+def test_factors_are_those_of_the_diagonal_blocks(
+    fitted: Fitted, n_blocks: int, tmp_path: Path
+) -> None:
+    """A and S are explicit sums, zero off the diagonal blocks; Lambda is whole."""
+    replica, sequences, names = fitted.replica, fitted.sequences, fitted.names
+    factors = fit_factors(replica, sequences, tmp_path, blocks=n_blocks)
+    operator = EKFAC(factors.by_module())
+    drawn = naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)
+    per_sequence = naive.sequence_gradients(replica.model, names, sequences, drawn)
+    for name, (A, S) in naive.covariances(replica.model, names, sequences, drawn).items():
+        module = operator.factors[name]
+        for basis, values, matrix in (
+            (module.inputs_basis, module.inputs_eigenvalues, A),
+            (module.outputs_basis, module.outputs_eigenvalues, S),
+        ):
+            sizes = block_sizes(len(matrix), n_blocks)
+            assert basis.sizes == sizes
+            mask = torch.block_diag(*[torch.ones(s, s, dtype=torch.float64) for s in sizes])
+            Q = basis.dense()
+            assert_same(Q @ torch.diag(values) @ Q.T, matrix * mask, f"covariance of {name}")
+            assert_same(Q.T @ Q, torch.eye(len(Q), dtype=Q.dtype), f"basis of {name}")
+        bases = {name: (module.inputs_basis.dense(), module.outputs_basis.dense())}
+        assert_same(module.moments, naive.moments(per_sequence, bases)[name], f"Lambda of {name}")
+        dense = naive.dense_operator(*bases[name], module.moments, operator.damping[name])
+        V = random(1, *module.moments.shape)
+        assert_same(operator.solve(name, V), naive.solve(dense, V), f"solve, {name}", 1e-9)
+
+
+def test_one_block_is_the_exact_form_and_several_are_not(fitted: Fitted, tmp_path: Path) -> None:
+    scores = {}
+    for n_blocks in (1, 2):
+        folder = tmp_path / str(n_blocks)
+        factors = fit_factors(fitted.replica, fitted.sequences, folder, blocks=n_blocks)
+        bank = make_bank(fitted.replica, factors, fitted.queries, folder)
+        scores[n_blocks] = all_scores(fitted.replica, bank, fitted.sequences)
+    exact = make_bank(fitted.replica, fitted.factors, fitted.queries, tmp_path)
+    expected = all_scores(fitted.replica, exact, fitted.sequences)
+    assert torch.equal(scores[1], expected)
+    assert not torch.allclose(scores[2], expected, rtol=1e-3)
+
+
+def test_blocks_save_memory(fitted: Fitted, tmp_path: Path) -> None:
+    split = fit_factors(fitted.replica, fitted.sequences, tmp_path, blocks=2)
+
+    def numbers(tensors: dict[str, Tensor]) -> int:
+        return sum(t.numel() for name, t in tensors.items() if "_basis." in name)
+
+    ratio = numbers(split.tensors()) / numbers(fitted.factors.tensors())
+    assert 0.5 <= ratio < 0.52  # odd widths do not halve
