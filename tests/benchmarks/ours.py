@@ -32,11 +32,13 @@ class Ours:
         self.replica = Replica(model, track(model, MLP_PATTERNS), numerics)
         self.sequences = shape.sequences()
         self.table = table(self.sequences)
+        self.mixed = table(shape.mixed_sequences())
         self.folder = tempfile.TemporaryDirectory()
         self.stages = (
             "covariance",
             "lambda",
             *(f"scan-{n}" for n in shape.queries),
+            f"mixed-{shape.queries[0]}",
             f"explain-{shape.queries[0]}",
         )
         self.factors = None
@@ -52,7 +54,7 @@ class Ours:
             self.factors = fit_factors(self.replica, self.sequences[:32], path, lanes=1)
             self.bases = Bases.on(self.replica, self.factors.tensors())
         kind, _, n = stage.partition("-")
-        if kind in ("scan", "explain") and n not in self.banks:
+        if kind in ("scan", "mixed", "explain") and n not in self.banks:
             queries = [encoded(tokens) for tokens in self.shape.query_sequences(int(n))]
             path = Path(self.folder.name)
             self.banks[n] = make_bank(self.replica, self.factors, queries, path, rank=RANK)
@@ -74,6 +76,8 @@ class Ours:
             fold_moments(self.replica, lambda: [self.table], labels, self.bases, _ignore)
         elif kind[0] == "scan":
             score_split(self.replica, [self.banks[kind[2]]], self.table, TOP, [])
+        elif kind[0] == "mixed":
+            score_split(self.replica, [self.banks[kind[2]]], self.mixed, TOP, [])
         else:
             explain(self.replica, self.banks[kind[2]], self.table, self.pairs)
 

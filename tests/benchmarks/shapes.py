@@ -53,6 +53,16 @@ class Shape:
         size = (self.n_sequences if n is None else n, self.n_tokens)
         return list(generator.integers(0, self.vocabulary, size))
 
+    def mixed_sequences(self) -> list[np.ndarray]:
+        """As many tokens in documents of 5 tokens and more, all lengths alike."""
+        generator = np.random.default_rng(3)
+        left, found = self.n_sequences * self.n_tokens, []
+        while left >= 5:
+            length = min(left, int(generator.integers(5, self.n_tokens + 1)))
+            found.append(generator.integers(0, self.vocabulary, length))
+            left -= length
+        return found
+
     def query_sequences(self, n: int) -> list[np.ndarray]:
         """Random tokens; every token but the first is the completion."""
         generator = np.random.default_rng(2)
