@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.storage.digest import digest, digest_bytes
-from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
 from rayinfluence.storage.tensors import tensor_bytes
 
 #: Keys of a transformers config that say where and by what a model was saved, not what it computes.
@@ -63,6 +63,10 @@ def load_model(
                 "Influence on randomly filled weights means nothing; save the whole model again."
             )
     freeze(model)
+    for weight in model.parameters():
+        # safetensors maps weights from the file, where they lie anywhere.
+        if weight.data_ptr() % ALIGNMENT:
+            weight.data = weight.data.clone()
     check_finite(model)
     return model  # type: ignore[no-any-return]
 
