@@ -21,7 +21,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
-# Our stages beside those of kronfluence, bergson and dattri-llm; about three hours in full.
+# Our stages beside those of kronfluence, bergson and dattri-llm.
 BENCH ?= --all
 bench: .venv-bench/ready
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
