@@ -1,4 +1,4 @@
-"""Eigendecompositions of covariances, in float64."""
+"""Eigendecompositions of covariances, in float64 on the CPU: everywhere the same bits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ logger = logging.getLogger(__name__)
 def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Eigenvalues [D], clamped at zero, and eigenvectors [D, D] in columns, of a covariance [D, D].
 
-    Computed where the matrix is; what a GPU's solver cannot decompose goes to LAPACK, and where
-    that does not converge, a jitter of 1e-10 of the mean eigenvalue is added to the diagonal. A
-    warning says so. A singular covariance is fine: EK-FAC damps in its eigenbasis.
+    A singular covariance is fine: EK-FAC damps in its eigenbasis. Where LAPACK does not converge, a
+    jitter of 1e-10 of the mean eigenvalue is added to the diagonal, and a warning says so.
 
     Args:
         matrix: symmetric up to rounding; symmetrised here.
@@ -32,31 +31,22 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
         raise NumericsError(
             f"the covariance of {name} holds NaN or infinity; fit in a wider dtype (float32)."
         )
-    jitter = 1e-10 * float(symmetric.diagonal().mean())
-    on_cpu = symmetric.cpu()
-    attempts = [(on_cpu, ""), (on_cpu + jitter * torch.eye(len(on_cpu)), f"jitter {jitter:.3g}")]
-    if symmetric.is_cuda:
-        attempts = [(symmetric, ""), (on_cpu, "LAPACK"), attempts[1]]
-    failure: RuntimeError | None = None
-    for attempt, how in attempts:
-        if failure is not None:
-            logger.warning("eigh of %s failed (%s); retrying with %s", name, failure, how)
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except RuntimeError:
+        jitter = 1e-10 * float(symmetric.diagonal().mean())
+        logger.warning("eigh of %s did not converge; retrying with jitter %.3g", name, jitter)
         try:
-            values, vectors = torch.linalg.eigh(attempt)
-            return values.clamp_min_(0.0), vectors
+            values, vectors = torch.linalg.eigh(
+                symmetric + jitter * torch.eye(len(symmetric), dtype=torch.float64)
+            )
         except RuntimeError as error:
-            failure = error
-    raise NumericsError(
-        f"the covariance of {name} cannot be decomposed: {failure}. Fit on more sequences."
-    ) from failure
+            raise NumericsError(
+                f"the covariance of {name} cannot be decomposed: {error}. Fit on more sequences."
+            ) from error
+    return values.clamp_min_(0.0), vectors
 
 
-def null_directions(values_D: Tensor) -> int:
-    """How many eigenvalues are zero up to rounding: directions that no token has.
-
-    The threshold is numpy's for ranks: the width times the spacing of the sums' dtype (float32, as
-    wider sums are rare) at the largest eigenvalue.
-    """
-    largest = float(values_D.max())
-    threshold = largest * len(values_D) * torch.finfo(torch.float32).eps
-    return int((values_D <= threshold).sum())
+def null_directions(values_D: Tensor, dtype: torch.dtype) -> int:
+    """How many eigenvalues are zero up to the rounding of sums in ``dtype``."""
+    return int((values_D <= torch.finfo(dtype).eps * values_D.max()).sum())

@@ -90,7 +90,7 @@ class ModuleFactors:
 
 
 def module_damping(moments_OJ: Tensor, damping_scale: float, damping: float | None) -> float:
-    """Lambda of one module: absolute where one is given, else damping_scale * mean(Lambda)."""
+    """The damping of one module: absolute where given, else damping_scale * mean(Lambda)."""
     return damping if damping is not None else damping_scale * float(moments_OJ.mean())
 
 

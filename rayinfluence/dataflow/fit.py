@@ -63,13 +63,19 @@ def fit(
                 f"factors      {probed.n_sequences:,} sequences; scores of a probe set are within "
                 f"{probed.error:.1%}"
             )
-        # The first round has no smaller one to compare with.
-        if last or (number and bound is not None and probed.error and probed.error <= bound):
+        if last or (bound is not None and probed.error is not None and probed.error <= bound):
             break
     lanes = plan.lanes("moments", number)
     items = [(store, plan, name, number) for name in shapes]
     means = dict(zip(shapes, runner.tasks(assemble_factors, items), strict=True))
     counts, quarantine = lane_totals(store, lanes)
+    singular = _singular(store, shapes, number)
+    if singular:
+        name, n_null = max(singular.items(), key=lambda pair: pair[1])
+        progress.note(
+            f"factors      {len(singular)} covariances are singular up to rounding, most of all "
+            f"{name} ({n_null} directions): mostly damping decides there. More sequences may help."
+        )
     manifest = {
         "parts": plan.parts,
         "n_sequences": counts["n_sequences"],
@@ -77,6 +83,7 @@ def fit(
         "quarantine": [list(pair) for pair in sorted(quarantine.items())],
         "mean_moments": means,
         "rounds": [probed.report for probed in rounds],
+        "singular": singular,
     }
     store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
     return Factors(store, plan.fingerprint, manifest)
@@ -110,18 +117,8 @@ def _round(
         # The widest first, so that the last to finish is a small one.
         sides.sort(key=lambda side: -side[2])
         items = [(store, plan, number, side, shape) for side, shape, _ in sides]
-        singular = {
-            f"{shape.name}, {side}": count
-            for (side, shape, _), count in zip(sides, runner.tasks(decompose, items), strict=True)
-            if count
-        }
-        if singular and number == 0:
-            some = list(singular.items())[:3]
-            examples = "; ".join(f"{count} directions of {name}" for name, count in some)
-            progress.note(
-                f"eigen        {len(singular)} covariances are singular ({examples}): the sample "
-                "does not reach these directions, and damping alone decides there."
-            )
+        for _ in runner.tasks(decompose, items):
+            pass
     with progress.stage("moments", _n_tokens(moments)) as stage:
         bases = SharedTensors()
         for side, shape, _ in sides:
@@ -156,16 +153,12 @@ def refuse_many_bad(n_bad: int, n_all: int, quarantine: Quarantine) -> None:
         )
 
 
-def decompose(item: tuple[Store, FitPlan, int, str, ModuleShape]) -> int:
-    """Eigendecompose one side of one module from the lanes' sums, and commit its basis.
-
-    Returns:
-        How many directions its covariance does not reach at all.
-    """
+def decompose(item: tuple[Store, FitPlan, int, str, ModuleShape]) -> None:
+    """Eigendecompose one side of one module from the lanes' sums, and commit its basis."""
     store, plan, number, side, shape = item
     key = _eigen_key(number, side, shape.name)
     if _has(store, key, plan.fingerprint):
-        return int(read_header(store, key)["n_null"])
+        return
     lanes = plan.covariance_lanes(number)
     counts, _ = lane_totals(store, lanes)
     prefix = f"{side}/{shape.name}"
@@ -184,10 +177,9 @@ def decompose(item: tuple[Store, FitPlan, int, str, ModuleShape]) -> int:
         found, vectors = eigenbasis(block / counts["n_tokens"], f"module {shape.name}, {side}")
         tensors[f"{side}_basis.{index}"] = vectors.to(dtype)
         values.append(found)
-        n_null += null_directions(found)
+        n_null += null_directions(found, dtype)
     tensors[f"{side}_eigenvalues"] = torch.cat(values)
     write_tensors(store, key, tensors, {"fingerprint": plan.fingerprint, "n_null": n_null})
-    return n_null
 
 
 def assemble_factors(item: tuple[Store, FitPlan, str, int]) -> float:
@@ -240,6 +232,17 @@ def _fold_lanes(
         pass
     _, quarantine = lane_totals(job.factors, lanes)
     refuse_many_bad(len(quarantine), n_sample, quarantine)
+
+
+def _singular(store: Store, shapes: Mapping[str, ModuleShape], number: int) -> dict[str, int]:
+    """Directions of each covariance that are zero up to rounding, where there are any."""
+    sides = [("inputs", name) for name, shape in shapes.items() if shape.source == name]
+    sides += [("outputs", name) for name in shapes]
+    found = {
+        f"{side} of {name}": int(read_header(store, _eigen_key(number, side, name))["n_null"])
+        for side, name in sides
+    }
+    return {name: count for name, count in found.items() if count}
 
 
 def _n_tokens(lanes: Sequence[Lane]) -> int:

@@ -109,6 +109,7 @@ def run_manifest(
             "quarantined": factors.manifest["quarantine"],
             "error": factors.error,
             "rounds": factors.manifest["rounds"],
+            "singular": factors.manifest["singular"],
             "damping": factors.damping(run.config.scan),
         },
         "config": run.config.model_dump(),

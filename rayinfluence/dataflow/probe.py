@@ -9,7 +9,8 @@ are estimated, relative, in L2:
   of sigma^2 (1/n - 1/N), so their difference times sqrt(n / (N - n)) is the error at N, with all
   that the larger sample changed, the eigenbases included.
 
-The larger of both counts. L lane, Q probe query, Z probe sequence, O and J widths of a module.
+The larger of both counts; a single sample has no error, as the jackknife alone says too little. L
+lane, Q probe query, Z probe sequence, O and J widths of a module.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _QUERIES = 8
 _SEQUENCES = 32
 #: Probe sequences are cut to this, so that what all modules see of them fits in memory.
 _TOKENS = 64
-#: The usual damping; the error hardly depends on it.
+#: That of the paper, whatever the scan's will be.
 _DAMPING_SCALE = 0.1
 #: Numbers of rotated gradients that exist at a time.
 _TILE_NUMBERS = 1 << 22
@@ -62,7 +63,7 @@ class Probed:
 
     @property
     def error(self) -> float | None:
-        """The larger of the estimated errors of the scores, or None with a single lane."""
+        """The larger of the estimated errors of the scores; None in the first round."""
         error = self.report["error"]
         return None if error is None else float(error)
 
@@ -127,8 +128,10 @@ class ProbeJob:
             report["moments"] = max(moments_errors)
             report["jackknife"] = jackknife_error(scores, without_lane)
         report["doubling"] = self._doubling(scores)
-        errors = [e for e in (report["jackknife"], report["doubling"]) if e is not None]
-        report["error"] = max(errors) if errors else None
+        # A probe set without any influence has no relative error.
+        report |= {k: None for k, v in report.items() if v is not None and not math.isfinite(v)}
+        estimates = report["jackknife"], report["doubling"]
+        report["error"] = None if None in estimates else max(estimates)
         header = {"fingerprint": self.fingerprint, "report": report}
         write_tensors(self.store, item, {"scores": scores}, header)
         return Probed(scores, report)
@@ -161,7 +164,7 @@ _Captured = dict[str, tuple[Tensor, Tensor]]
 
 
 def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
-    """What every module sees of every probe sequence, under its own labels."""
+    """What every module sees of every probe sequence that is finite, under its own labels."""
     captured: dict[int, _Captured] = {}
 
     def hold(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
@@ -178,7 +181,13 @@ def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
     quarantine: Quarantine = {}
     for batch in replica.batches(rows, quarantine):
         replica.run(batch, own_labels, hold, quarantine)
-    return [captured[sequence_id] for sequence_id in sorted(captured)]
+    return [
+        captured[sequence_id]
+        for sequence_id in sorted(captured)
+        if all(
+            bool(side.isfinite().all()) for pair in captured[sequence_id].values() for side in pair
+        )
+    ]
 
 
 def _scores(

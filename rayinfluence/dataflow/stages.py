@@ -118,9 +118,9 @@ class Window:
             shape.d_out + (shape.d_in if shape.source == shape.name else 0)
             for shape in replica.shapes.values()
         )
-        n_bytes = widths * replica.numerics.torch_dtype.itemsize
-        self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
         self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
+        n_bytes = widths * self._operand.itemsize
+        self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
         self._batches: list[Batch] = []
         self._n_tokens = 0
         self._parts: dict[str, list[tuple[int, Tensor, Tensor]]] = {}

@@ -137,7 +137,7 @@ def demo_config(folder: Path, corpus: DemoCorpus, runner: str, seed: int) -> Run
             "device": "cpu",
             "corpus": {
                 "documents": [str(corpus.documents_path.absolute())],
-                "row_group_tokens": 2**13,
+                "row_group_tokens": 2**12,
             },
             "scan": {
                 "methods": ["ekfac", "gradient_product"],

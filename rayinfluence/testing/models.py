@@ -12,6 +12,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.model.load import freeze
 
@@ -34,6 +35,17 @@ def tiny_gpt2(
     )
     config._attn_implementation = attention
     return _random(GPT2LMHeadModel(config), seed, dtype)
+
+
+def linear_for_conv1d(model: nn.Module) -> nn.Module:
+    """Put nn.Linear of the same weights in the place of every Conv1D, as some libraries ask."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.Linear(module.nx, module.nf, dtype=module.weight.dtype)
+            linear.weight.data = module.weight.data.T.contiguous()
+            linear.bias.data = module.bias.data.clone()
+            model.set_submodule(name, linear)
+    return model
 
 
 def tiny_llama(

@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, help="instead of the shape's")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder for raw figures")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     options.out.mkdir(exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for shape in SHAPES.values():

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.model.load import freeze
+from rayinfluence.testing.models import linear_for_conv1d
 
 QUERY_TOKENS = 64
 
@@ -80,14 +80,7 @@ def gpt2(width: int, layers: int, heads: int, vocabulary: int, context: int) -> 
         bos_token_id=0,
         eos_token_id=0,
     )
-    model = GPT2LMHeadModel(config)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Conv1D):
-            linear = nn.Linear(module.nx, module.nf)
-            linear.weight.data = module.weight.data.T.contiguous()
-            linear.bias.data = module.bias.data
-            model.set_submodule(name, linear)
-    return model
+    return linear_for_conv1d(GPT2LMHeadModel(config))
 
 
 def llama(

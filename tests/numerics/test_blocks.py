@@ -8,13 +8,18 @@ import naive
 import pytest
 import torch
 from compare import assert_same
-from harness import SEED, Fitted, all_scores, fit_factors, make_bank
+from harness import SEED, Fitted, all_scores, fit_factors, make_bank, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rayinfluence.config import FitConfig
 from rayinfluence.curvature.blocks import Basis, block_sizes
 from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.dataflow.factors import MANIFEST, find_factors
+from rayinfluence.dataflow.sample import plan_fit
+from rayinfluence.errors import DamagedError
+from rayinfluence.storage.store import Store
 
 
 def random(seed: int, *shape: int) -> Tensor:
@@ -99,3 +104,29 @@ def test_blocks_save_memory(fitted: Fitted, tmp_path: Path) -> None:
 
     ratio = numbers(split.tensors()) / numbers(fitted.factors.tensors())
     assert 0.5 <= ratio < 0.52  # odd widths do not halve
+
+
+@pytest.mark.parametrize("change", [{"blocks": 2}, {"labels": "data"}])
+def test_a_factor_file_of_another_layout_or_fit_is_refused(
+    fitted: Fitted, tmp_path: Path, change: dict
+) -> None:
+    args = (fitted.replica, fitted.sequences)
+    ours, other = fit_factors(*args, tmp_path / "a"), fit_factors(*args, tmp_path / "b", **change)
+    key = f"modules/{fitted.names[0]}.safetensors"
+    ours.store.write(key, other.store.read(key))
+    with pytest.raises(DamagedError, match=f"{key} belongs to other factors .* fit again"):
+        ours.tensors()
+
+
+def test_a_manifest_of_other_factors_is_refused(fitted: Fitted, tmp_path: Path) -> None:
+    replica, sequences = fitted.replica, fitted.sequences
+    ours = fit_factors(replica, sequences, tmp_path)
+    other = fit_factors(replica, sequences, tmp_path, blocks=2)
+    assert other.fingerprint != ours.fingerprint
+    ours.store.write(MANIFEST, other.store.read(MANIFEST))
+    corpus = write_corpus(tmp_path / "corpus", sequences)
+    config = FitConfig(sequences=10**6, lanes=3, error_bound=None)
+    plan = plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
+    assert plan.fingerprint == ours.fingerprint
+    with pytest.raises(DamagedError, match=r"other factors than its folder's name says: .*blocks"):
+        find_factors(Store(str(tmp_path / "factors")), plan)

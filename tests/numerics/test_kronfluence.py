@@ -14,13 +14,12 @@ import pytest
 import torch
 from harness import all_scores, encoded, fit_factors, make_bank
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.testing import tiny_gpt2, tiny_llama
-from rayinfluence.testing.models import VOCABULARY
+from rayinfluence.testing.models import VOCABULARY, linear_for_conv1d
 
 pytest.importorskip("kronfluence", reason="`make test` installs kronfluence==1.0.1 for this")
 pytestmark = pytest.mark.filterwarnings("ignore:.*GradScaler.*:FutureWarning")
@@ -28,20 +27,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*GradScaler.*:FutureWarning")
 LENGTH, N_SEQUENCES, N_QUERIES = 9, 24, 5
 
 
-def gpt2(dtype: torch.dtype) -> nn.Module:
-    """GPT-2's shape with nn.Linear for Conv1D, which kronfluence does not track."""
-    model = tiny_gpt2(dtype=dtype)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Conv1D):
-            linear = nn.Linear(module.nx, module.nf, dtype=dtype)
-            linear.weight.data = module.weight.data.T.contiguous()
-            linear.bias.data = module.bias.data.clone()
-            model.set_submodule(name, linear)
-    return freeze(model)
-
-
 MODELS = {
-    "gpt2": (gpt2, ("*.mlp.*", "*.attn.*")),
+    # kronfluence tracks nn.Linear alone.
+    "gpt2": (
+        lambda dtype: freeze(linear_for_conv1d(tiny_gpt2(dtype=dtype))),
+        ("*.mlp.*", "*.attn.*"),
+    ),
     "llama": (lambda dtype: tiny_llama(dtype=dtype), ("*.mlp.*", "*proj")),
 }
 
