@@ -19,7 +19,7 @@ from rich.table import Table
 
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
+from rayinfluence.errors import INCOMPLETE, ConfigError, RayInfluenceError, StageError
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -91,6 +91,7 @@ def scan(config: ConfigPath, runner: RunnerName = None) -> None:
         run.tokenize()
         run.scan()
         run.progress.note(f"results in {run.store.url}/results")
+    _end_incomplete(run)
 
 
 @app.command()
@@ -101,6 +102,7 @@ def run(config: ConfigPath, runner: RunnerName = None) -> None:
         _write_report(opened.store, results)
     _show(next(iter(results.values())), 3, queries=5)
     _say_report(opened.store)
+    _end_incomplete(opened)
 
 
 @app.command()
@@ -188,6 +190,19 @@ def _opened(path: Path, runner: str | None) -> Iterator[Run]:
 
     with Run(config) as opened:
         yield opened
+
+
+def _end_incomplete(run: Run) -> None:
+    """Exit with a code of its own where splits are missing from the results."""
+    if run.set_aside:
+        Console(stderr=True, soft_wrap=True).print(
+            f"complete but for {len(run.set_aside)} splits, the first of them "
+            f"{run.set_aside[0].name}: {run.set_aside[0].reason}. Put it right and run the same "
+            "command again.",
+            markup=False,
+            highlight=False,
+        )
+        raise typer.Exit(INCOMPLETE)
 
 
 def _store(url: str, endpoint_url: str | None) -> Store:

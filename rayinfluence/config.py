@@ -115,12 +115,26 @@ class RunnerConfig(Section):
     name: Literal["ray", "inline"] = "ray"
     """``ray``: actors on a Ray cluster; ``inline``: one process, without Ray, the same bytes."""
     actors: int = Field(default=1, ge=1)
-    """Model replicas."""
+    """Model replicas that the scan starts with."""
+    max_actors: int | None = Field(default=None, ge=1)
+    """Most replicas; the pool grows to this while there is work and room.
+
+    None: as many as ``actors``.
+    """
+    checkpoint_seconds: float = Field(default=60, ge=0)
+    """Least time between two checkpoints of a lane of the fit."""
+    stall_seconds: float = Field(default=1800, gt=0)
+    """A stage in which no worker reports anything for this long is ended with an error."""
     address: str | None = None
     """Address of a Ray cluster; inside a submitted job Ray finds its own.
 
     None starts a local one.
     """
+
+    @property
+    def most_actors(self) -> int:
+        """The largest that the pool may become."""
+        return max(self.actors, self.max_actors or 0)
 
 
 class StorageConfig(Section):

@@ -9,14 +9,17 @@
     not finite, a matrix that cannot be decomposed └── StageError               7   a worker failed
     in a way nobody foresaw
 
-Exit code 0 is success and 130 an interrupt from the keyboard. Code 3 is kept for a scan that is
-complete but for some splits. Errors cross process borders, so each is rebuilt from its one
+Exit code 0 is success, 3 a scan that is complete but for some splits (INCOMPLETE), and 130 an
+interrupt from the keyboard. Errors cross process borders, so each is rebuilt from its one
 argument, the message.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+#: The exit code of a scan that is complete but for some splits.
+INCOMPLETE = 3
 
 
 class RayInfluenceError(Exception):

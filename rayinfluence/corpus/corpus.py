@@ -49,6 +49,12 @@ class Split:
         """Sequences in the split."""
         return sum(group.n_rows for group in self.row_groups)
 
+    @property
+    def name(self) -> str:
+        """Where it is, in words."""
+        last = self.first_row_group + len(self.row_groups) - 1
+        return f"split {self.index} (row groups {self.first_row_group} to {last} of {self.shard})"
+
 
 @dataclass(frozen=True)
 class CorpusManifest:

@@ -77,6 +77,14 @@ class GramSums:
             tensors["rows"] = torch.tensor(float(self.n_rows), dtype=torch.float64)
         return tensors
 
+    def load(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        """Go on from sums that :meth:`to_tensors` gave, to the same bits as without a break."""
+        for index, block in enumerate(self.blocks):
+            block.copy_(tensors[f"{prefix}{index}"])
+        if self.total_D is not None:
+            self.total_D.copy_(tensors[f"{prefix}sum"])
+            self.n_rows = int(tensors[f"{prefix}rows"])
+
 
 def homogeneous(block_DD: Tensor, total_D: Tensor, n_rows: Tensor) -> Tensor:
     """The sum of x x^T for rows with a one LAST, bordered from the sums without it."""

@@ -1,64 +1,52 @@
-"""The Ray runner: replicas as actors, splits streamed by Ray Data to an actor pool.
+"""The Ray runner: replicas as actors, splits streamed by Ray Data to a pool that autoscales.
 
-Placement, retries and the movement of tensors are Ray's. Model weights and jobs are put into the
-object store once; the processes of a node read the same copy. What a worker commits is named by
-what it was made of, so a retry writes the same bytes under the same key.
+Placement and the movement of tensors are Ray's. Model weights and jobs are put into the object
+store once; the processes of a node read the same copy. What a worker commits is named by what it
+was made of, so doing it again writes the same bytes under the same key.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import Empty, Queue
+from typing import Any, TypeVar
 
-import numpy as np
-import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
-from torch import nn
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayinfluence.config import RunnerConfig
-from rayinfluence.corpus.corpus import Split, read_split
-from rayinfluence.dataflow.jobs import Job, ScanJob
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.runner import Pending
+from rayinfluence.dataflow.actors import ModelParts, ReplicaActor, Scorer, Tally, end, to_row
+from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Scored
+from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
-from rayinfluence.model.load import disassemble
-from rayinfluence.storage.shared import SharedTensors
-from rayinfluence.storage.store import Store
 
-#: A read has another request than a scorer, or Ray Data would fuse the two and reading would wait
-#: for scoring.
-_READ_CPUS = 0.5
 _POLL_SECONDS = 1.0
+#: Splits in a row, at most: Ray Data passes tens of rows a second, and a split may be small.
+_LONGEST_ROW = 64
+#: Rows that an actor finds at least, as long as there are splits for them.
+_ROWS_PER_ACTOR = 8
+#: Actors that die before they were ready for work, in one stage.
+_FALSE_STARTS = 10
+#: A task reports nothing, and a decomposition takes long.
+_TASK_STALLS = 10
+#: What tells that a worker is gone, and not that its work is wrong.
+_LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+)
 
-
-@dataclass(frozen=True)
-class ModelParts:
-    """A replica taken apart, as it travels."""
-
-    skeleton: nn.Module
-    weights: SharedTensors
-    modules: list[str]
-    numerics: Numerics
-
-    @classmethod
-    def of(cls, replica: Replica) -> ModelParts:
-        """Take a replica apart."""
-        skeleton, weights = disassemble(replica.model)
-        return cls(skeleton, weights, list(replica.modules), replica.numerics)
-
-    def build(self) -> Replica:
-        """Put it together in this process, which computes on one thread from now on."""
-        torch.set_num_threads(1)
-        return Replica.build(self.skeleton, self.weights, self.modules, self.numerics)
+Outcome = TypeVar("Outcome")
 
 
 class RayRunner:
@@ -67,76 +55,113 @@ class RayRunner:
     Args:
         config: the number of replicas and the cluster's address.
         replica: makes the model, on the driver, when the first stage needs it.
+        run: the run's name, for metrics.
     """
 
-    def __init__(self, config: RunnerConfig, replica: Callable[[], Replica]) -> None:
+    def __init__(self, config: RunnerConfig, replica: Callable[[], Replica], run: str) -> None:
         self._config = config
         self._make = replica
+        self._run = run
         self._started = _connect(config)
         self._model: ray.ObjectRef[Any] | None = None
         self._device = "cpu"
-        self._actors: list[Any] = []
-        self._tally: Any = None
+        self._idle: list[Any] = []
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._tally: Any = Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
-        """Run a job on each item; an actor takes its next item when it has done the last."""
+        """Run a job on each item; an actor takes its next item when it has done the last.
+
+        An item whose actor died goes to another one; actors are used as soon as there is room for
+        them.
+        """
         if not items:
             return
         model, operands = self._put_model(), [ray.put(job)]
-        idle = self._start_actors(min(self._config.actors, len(items)))
-        waiting = list(reversed(items))
-        busy: dict[Any, Any] = {}
-        while waiting or busy:
-            while waiting and idle:
-                actor = idle.pop()
-                reference = actor.run.remote([model], operands, waiting.pop(), self._tally)
-                busy[reference] = actor
+        waiting = deque(items)
+        count = min(self._config.most_actors, len(items))
+        busy = dict(self._start() for _ in range(count - len(self._idle)))
+        deadline = _Deadline(self._config.stall_seconds)
+        false_starts = 0
+        while waiting or any(item is not None for _, item in busy.values()):
+            while waiting and self._idle:
+                actor, item = self._idle.pop(), waiting.popleft()
+                reference = actor.run.remote([model], operands, item, self._tally, self._run)
+                busy[reference] = actor, item
             done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL_SECONDS)
-            advance(_get(self._tally.take.remote()))
+            deadline.check(self._take(advance) or len(done))
             for reference in done:
-                idle.append(busy.pop(reference))
-                yield _get(reference)
-        advance(_get(self._tally.take.remote()))
+                actor, item = busy.pop(reference)
+                try:
+                    outcome = ray.get(reference)
+                except _LOST as error:
+                    end(actor)
+                    if item is not None:
+                        waiting.appendleft(item)
+                    elif (false_starts := false_starts + 1) > _FALSE_STARTS:
+                        raise _ours(error) from error
+                    new, state = self._start()
+                    busy[new] = state
+                    continue
+                except ray.exceptions.RayError as error:
+                    raise _ours(error) from error
+                self._idle.append(actor)
+                if item is not None:
+                    yield outcome
+        for actor, _ in busy.values():
+            end(actor)  # there was no room for it
+        self._take(advance)
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[int]:
-        """Stream splits to a pool of scorers, one row per split."""
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Scored]:
+        """Stream splits to a pool of scorers, some of them in a row."""
         if not pending:
             return
         model = self._put_model()
         self._stop_actors()
         operands = ray.put(job)
-        tokens = {split.index: split.n_tokens for split, _ in pending}
+        splits = {item.split.index: item.split for item in pending}
+        rows = [to_row(bundle) for bundle in bundles(pending, self._config.most_actors)]
         context = DataContext.get_current().copy()
         context.enable_progress_bars = False
+        context.max_consecutive_actor_init_deaths = 3
+        # A row may take hours; the tally knows better whether anything moves.
+        context.execution_no_progress_timeout_s = -1
         with DataContext.current(context):
-            rows = ray.data.read_datasource(
-                Splits(job.corpus, pending),
-                num_cpus=_READ_CPUS,
-                override_num_blocks=len(pending),
-            ).map_batches(
+            scored = ray.data.from_arrow(rows).map_batches(
                 Scorer,
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=min(self._config.actors, len(pending))),
-                fn_constructor_args=([model], [operands]),
+                compute=ActorPoolStrategy(
+                    min_size=min(self._config.actors, len(rows)),
+                    max_size=min(self._config.most_actors, len(rows)),
+                ),
+                fn_constructor_args=([model], [operands], self._tally, self._run),
                 num_cpus=1,
                 num_gpus=self._gpus,
             )
-            batches = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
-            while (batch := _next(batches)) is not None:
-                for index in batch["split"].to_pylist():
-                    advance(tokens[index])
-                    yield index
+            batches = scored.iter_batches(batch_size=None, batch_format="pyarrow")
+            for batch in self._watched(batches, advance):
+                for index, reason in zip(
+                    batch["split"].to_pylist(), batch["reason"].to_pylist(), strict=True
+                ):
+                    yield Scored(splits[index], reason)
 
-    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def tasks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Apply a function to each item in tasks of one CPU; outcomes in the order of the items."""
         remote = ray.remote(num_cpus=1, max_retries=-1)(_single_threaded)
-        references = [remote.remote(function, item) for item in items]
-        return (_get(reference) for reference in references)
+        most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
+        under_way: deque[Any] = deque()
+        for item in items:
+            under_way.append(remote.remote(function, item))
+            if len(under_way) == most:
+                yield self._get(under_way.popleft())
+        while under_way:
+            yield self._get(under_way.popleft())
 
     def close(self) -> None:
         """End the actors, and the local Ray if this runner started it."""
         self._stop_actors()
+        end(self._tally)
         self._model = None
         if self._started:
             ray.shutdown()
@@ -152,135 +177,100 @@ class RayRunner:
             self._model = ray.put(ModelParts.of(replica))
         return self._model
 
-    def _start_actors(self, count: int) -> list[Any]:
-        if self._tally is None:
-            self._tally = Tally.options(num_cpus=0).remote()  # type: ignore[attr-defined]
-        while len(self._actors) < count:
-            self._actors.append(
-                ReplicaActor.options(  # type: ignore[attr-defined]
-                    num_cpus=1, num_gpus=self._gpus, max_restarts=-1, max_task_retries=-1
-                ).remote()
-            )
-        return list(self._actors)
+    def _start(self) -> tuple[Any, tuple[Any, None]]:
+        """Ask for an actor: a reference that resolves when it is there, and the actor, idle."""
+        actor = ReplicaActor.options(num_cpus=1, num_gpus=self._gpus).remote()  # type: ignore[attr-defined]
+        return actor.ready.remote(), (actor, None)
 
     def _stop_actors(self) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        for actor in self._idle:
+            end(actor)
+        self._idle = []
 
-
-@ray.remote
-class ReplicaActor:
-    """Holds a model replica and runs jobs on it."""
-
-    def __init__(self) -> None:
-        self._replica: Replica | None = None
-        self._key: Any = None
-        self._job: Any = None
-
-    def run(self, model: list[Any], operands: list[Any], item: Any, tally: Any) -> Any:
-        """Run a job, prepared when it is first seen, on one item.
-
-        The references come with each call, so an actor that Ray restarts finds them again.
-        """
-        if self._replica is None:
-            self._replica = ray.get(model[0]).build()
-        if self._key != operands[0]:
-            self._job = None  # the last job's operands go before the next one's come
-            self._job = ray.get(operands[0])
-            self._job.prepare(self._replica)
-            self._key = operands[0]
-        return self._job.run(self._replica, item, lambda tokens: tally.add.remote(tokens))
-
-
-@ray.remote
-class Tally:
-    """Counts tokens of items under way, for the driver's progress."""
-
-    def __init__(self) -> None:
-        self._tokens = 0
-
-    def add(self, tokens: int) -> None:
-        """Count tokens."""
-        self._tokens += tokens
-
-    def take(self) -> int:
-        """The tokens counted since the last call."""
-        tokens, self._tokens = self._tokens, 0
+    def _take(self, advance: Advance) -> int:
+        """Pass on the tokens that workers have done since the last call."""
+        tokens = int(ray.get(self._tally.take.remote()))
+        advance(tokens)
         return tokens
 
+    def _watched(self, outcomes: Iterable[Outcome], advance: Advance) -> Iterator[Outcome]:
+        """Outcomes as they come, or an error when nothing comes and nothing is told either."""
+        queue: Queue[tuple[list[Outcome], BaseException | None]] = Queue()
+        stopped = threading.Event()
 
-class Scorer:
-    """The pool's actor: scores the split in each row and commits its partials."""
+        def pump() -> None:
+            try:
+                for outcome in outcomes:
+                    queue.put(([outcome], None))
+                    if stopped.is_set():
+                        return
+                queue.put(([], None))
+            except BaseException as error:
+                queue.put(([], error))
 
-    def __init__(self, model: list[Any], operands: list[Any]) -> None:
-        self._replica = ray.get(model[0]).build()
-        self._job: ScanJob = ray.get(operands[0])
-        self._job.prepare(self._replica)
+        # A stalled Ray would never let go of the thread that waits for it.
+        threading.Thread(target=pump, daemon=True).start()
+        deadline = _Deadline(self._config.stall_seconds)
+        try:
+            while True:
+                found: list[Outcome] = []
+                try:
+                    found, error = queue.get(timeout=_POLL_SECONDS)
+                    if error is not None:
+                        raise _ours(error) from error
+                    if not found:
+                        break
+                except Empty:
+                    pass
+                deadline.check(self._take(advance) + len(found))
+                yield from found
+        finally:
+            stopped.set()
+        self._take(advance)
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """Score one row: a split's index, its digest, the banks it lacks, and its sequences."""
-        stream = rows["rows"].combine_chunks()
-        table = pa.ipc.open_stream(stream[0].as_buffer()).read_all()
-        self._job.score(self._replica, rows["digest"][0].as_py(), table, rows["banks"][0].as_py())
-        return rows.select(["split"])
+    def _get(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=_TASK_STALLS * self._config.stall_seconds)
+        except ray.exceptions.RayError as error:
+            raise _ours(error) from error
 
 
-class Splits(Datasource):  # type: ignore[misc]
-    """One read task and one row per split, with its sequences as an Arrow stream."""
+class _Deadline:
+    """Ends a stage in which nothing moves."""
 
-    def __init__(self, corpus: Store, pending: Sequence[Pending]) -> None:
-        super().__init__()
-        self._corpus = corpus
-        self._pending = list(pending)
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
 
-    def estimate_inmemory_data_size(self) -> int:
-        """Bytes of all rows, roughly."""
-        return sum(_bytes(split) for split, _ in self._pending)
-
-    def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
-        """The tasks; their number does not follow Ray's suggestion."""
-        return [
-            ReadTask(
-                _reader(self._corpus, split, banks),
-                BlockMetadata(
-                    num_rows=1,
-                    size_bytes=_bytes(split),
-                    exec_stats=None,
-                    input_files=None,
-                ),
+    def check(self, moved: int) -> None:
+        """Note whether anything has moved since the last call."""
+        now = time.monotonic()
+        if moved:
+            self._last = now
+        if now - self._last > self._seconds:
+            raise StageError(
+                f"no worker has reported anything for {self._seconds:.0f} s "
+                "(`runner.stall_seconds`). Either the cluster has no room for a worker of one CPU "
+                "and, on GPUs, one GPU (`ray status` says so), or its nodes are cut off. What is "
+                "committed is kept: run the same command again."
             )
-            for split, banks in self._pending
-        ]
 
 
-def _reader(corpus: Store, split: Split, banks: tuple[int, ...]) -> Callable[[], list[pa.Table]]:
-    def read() -> list[pa.Table]:
-        sink = pa.BufferOutputStream()
-        table = read_split(corpus, split)
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return [
-            pa.table(
-                {
-                    "split": pa.array([split.index], pa.int64()),
-                    "digest": pa.array([split.digest], pa.string()),
-                    "banks": pa.array([list(banks)], pa.list_(pa.int32())),
-                    "rows": _one_binary(sink.getvalue()),
-                }
-            )
-        ]
+def bundles(pending: Sequence[Pending], actors: int) -> list[list[Pending]]:
+    """Cut splits into rows: long ones first, single splits at the end, so that actors end together.
 
-    return read
-
-
-def _one_binary(buffer: pa.Buffer) -> pa.Array:
-    offsets = pa.py_buffer(np.array([0, buffer.size], dtype=np.int64))
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
-
-
-def _bytes(split: Split) -> int:
-    return 4 * split.n_tokens + 128 * split.n_rows
+    Args:
+        pending: in order.
+        actors: at most this many will work on them.
+    """
+    rows = []
+    start = 0
+    while start < len(pending):
+        share = (len(pending) - start) // (_ROWS_PER_ACTOR * actors)
+        length = min(_LONGEST_ROW, max(1, share))
+        rows.append(list(pending[start : start + length]))
+        start += length
+    return rows
 
 
 def _connect(config: RunnerConfig) -> bool:
@@ -303,8 +293,8 @@ def _connect(config: RunnerConfig) -> bool:
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             # A corpus may be private: a Ray that we start reports to nobody.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            # One CPU more than replicas, or reads would wait for a free one forever.
-            ray.init(num_cpus=config.actors + 1, include_dashboard=False, **quiet)
+            # One CPU more than replicas, or tasks beside them would wait forever.
+            ray.init(num_cpus=config.most_actors + 1, include_dashboard=False, **quiet)
     except Exception as error:  # connection, authentication and start-up errors share no base
         raise ConfigError(
             f"runner: Ray cannot be reached at {address or 'a local start'}: {error}. Check the "
@@ -317,20 +307,6 @@ def _connect(config: RunnerConfig) -> bool:
 def _single_threaded(function: Callable[[Any], Any], item: Any) -> Any:
     torch.set_num_threads(1)
     return function(item)
-
-
-def _get(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayError as error:
-        raise _ours(error) from error
-
-
-def _next(batches: Iterator[pa.Table]) -> pa.Table | None:
-    try:
-        return next(batches, None)
-    except Exception as error:
-        raise _ours(error) from error
 
 
 def _ours(error: BaseException) -> RayInfluenceError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from rayinfluence.corpus.corpus import read_split
 from rayinfluence.curvature.eigen import eigenbasis, null_directions
 from rayinfluence.curvature.sums import homogeneous, tree_sum
+from rayinfluence.dataflow.checkpoint import Checkpoint
 from rayinfluence.dataflow.factors import MANIFEST, Factors
 from rayinfluence.dataflow.jobs import FoldJob, Lane
 from rayinfluence.dataflow.probe import Probed, ProbeJob, probe_rows, read_probe
@@ -44,6 +46,7 @@ def fit(
     plan: FitPlan,
     shapes: Mapping[str, ModuleShape],
     progress: ProgressLog,
+    checkpoint_seconds: float = 60,
 ) -> Factors:
     """Fit the factors of a plan, reusing whatever of it was committed before.
 
@@ -55,7 +58,8 @@ def fit(
     bound = plan.parts["fit"]["error_bound"]
     rounds: list[Probed] = []
     for number in range(len(plan.rounds)):
-        probed = _round(runner, corpus, store, plan, shapes, number, rounds, progress)
+        every = checkpoint_seconds
+        probed = _round(runner, corpus, store, plan, shapes, number, rounds, every, progress)
         rounds.append(probed)
         last = number == len(plan.rounds) - 1
         if probed.error is not None:
@@ -97,6 +101,7 @@ def _round(
     shapes: Mapping[str, ModuleShape],
     number: int,
     earlier: Sequence[Probed],
+    checkpoint_seconds: float,
     progress: ProgressLog,
 ) -> Probed:
     """Fit on one size of the sample, and estimate how far its factors are from sure."""
@@ -104,7 +109,7 @@ def _round(
     covariance, moments = plan.lanes("covariance", number), plan.lanes("moments", number)
     probe_key = f"rounds/{number}.safetensors"
     with progress.stage("covariance", _n_tokens(covariance)) as stage:
-        job = FoldJob(corpus, store, settings["labels"], settings["blocks"])
+        job = FoldJob(corpus, store, settings["labels"], settings["blocks"], checkpoint_seconds)
         _fold_lanes(runner, job, covariance, plan.n_sequences, stage)
     found = read_probe(store, probe_key, plan.fingerprint)
     if found is not None and number < len(plan.rounds) - 1:
@@ -124,7 +129,7 @@ def _round(
         for side, shape, _ in sides:
             tensors, _ = read_tensors(store, _eigen_key(number, side, shape.name))
             bases |= {f"{shape.name}/{name}": t for name, t in tensors.items() if "_basis." in name}
-        job = FoldJob(corpus, store, settings["labels"], settings["blocks"], bases)
+        job = replace(job, bases=bases)
         _fold_lanes(runner, job, moments, plan.n_sequences, stage)
     if number:
         _drop_round(store, number - 1)
@@ -226,12 +231,19 @@ def _fold_lanes(
             stage.skip(lane.n_tokens)
         else:
             pending.append(lane)
+            stage.skip(sum(s.n_tokens for s in lane.splits[: _kept(job, lane)]))
     # The largest first, so that the last to finish is a small one.
     pending.sort(key=lambda lane: -lane.n_tokens)
     for _ in runner.replicas(job, pending, stage.advance):
         pass
     _, quarantine = lane_totals(job.factors, lanes)
     refuse_many_bad(len(quarantine), n_sample, quarantine)
+
+
+def _kept(job: FoldJob, lane: Lane) -> int:
+    """How many of a lane's splits are in the sums that an earlier worker left."""
+    found = Checkpoint(job.factors, lane.key, lane.digest, job.checkpoint_seconds).read()
+    return found.n_splits if found else 0
 
 
 def _singular(store: Store, shapes: Mapping[str, ModuleShape], number: int) -> dict[str, int]:

@@ -6,9 +6,9 @@ B sequence in batch, T token, I, O and J widths of a module.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -28,17 +28,52 @@ from rayinfluence.dataflow.replica import (
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.model.batches import Batch
 
-_Sums = TypeVar("_Sums")
-
 
 @dataclass
 class Fold:
-    """Sums over the sequences of a lane, and how many they are."""
+    """Sums over the sequences of a lane's first splits, and how many they are."""
 
     tensors: dict[str, Tensor]
+    n_splits: int = 0
     n_sequences: int = 0
     n_tokens: int = 0
     quarantine: Quarantine = field(default_factory=dict)
+
+    def header(self, lane: str) -> dict[str, Any]:
+        """What an object that holds it says of it; ``lane`` is the digest of the lane's splits."""
+        return {
+            "lane": lane,
+            "n_splits": self.n_splits,
+            "n_sequences": self.n_sequences,
+            "n_tokens": self.n_tokens,
+            "quarantine": [list(pair) for pair in sorted(self.quarantine.items())],
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> Fold:
+        """What was stored."""
+        counts = {key: int(header[key]) for key in ("n_splits", "n_sequences", "n_tokens")}
+        quarantine = {int(index): str(reason) for index, reason in header["quarantine"]}
+        return cls(tensors, **counts, quarantine=quarantine)
+
+
+@dataclass(frozen=True)
+class LaneRows:
+    """The rows of a lane, and how far they have been folded before.
+
+    Attributes:
+        read: gives the rows of the splits from this number on, a table per split.
+        labels: the same for covariances and moments.
+        advance: told the number of tokens after each batch.
+        found: an earlier worker's sums over the first splits.
+        save: offered the sums after each split; calls what it is given if it wants them.
+    """
+
+    read: Callable[[int], Iterable[pa.Table]]
+    labels: Labels
+    advance: Advance = lambda tokens: None
+    found: Fold | None = None
+    save: Callable[[Callable[[], Fold]], None] = lambda fold: None
 
 
 def fitting_labels(kind: str, seed: int) -> Labels:
@@ -46,13 +81,7 @@ def fitting_labels(kind: str, seed: int) -> Labels:
     return partial(sampled_labels, seed) if kind == "sampled" else own_labels
 
 
-def fold_covariance(
-    replica: Replica,
-    read: Callable[[], Iterable[pa.Table]],
-    labels: Labels,
-    n_blocks: int,
-    advance: Advance,
-) -> Fold:
+def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
     """Sum a a^T, a and g g^T of every tracked module over the rows of a lane.
 
     Modules that share their inputs share one sum.
@@ -64,7 +93,7 @@ def fold_covariance(
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
-    def start() -> tuple[dict[str, GramSums], Step]:
+    def start(found: Mapping[str, Tensor]) -> tuple[Callable[[], dict[str, Tensor]], Step]:
         sums: dict[str, GramSums] = {}
         for name, shape in replica.shapes.items():
             if shape.source == name:
@@ -74,6 +103,9 @@ def fold_covariance(
             sums[f"outputs/{name}"] = GramSums.zeros(
                 shape.d_out, n_blocks, False, dtype, replica.device
             )
+        if found:
+            for side, side_sums in sums.items():
+                side_sums.load(found, f"{side}/")
 
         def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
             if replica.shapes[name].source == name:
@@ -81,15 +113,16 @@ def fold_covariance(
             # Gradients are zero where it is padded.
             sums[f"outputs/{name}"].add(grads.flatten(0, 1).to(operand))
 
-        return sums, step
+        def tensors() -> dict[str, Tensor]:
+            return {
+                f"{side}/{part}": tensor
+                for side, side_sums in sums.items()
+                for part, tensor in side_sums.to_tensors().items()
+            }
 
-    sums, fold = _fold(replica, read, labels, advance, start)
-    fold.tensors = {
-        f"{side}/{part}": tensor
-        for side, side_sums in sums.items()
-        for part, tensor in side_sums.to_tensors().items()
-    }
-    return fold
+        return tensors, step
+
+    return _fold(replica, rows, start)
 
 
 @dataclass(frozen=True)
@@ -120,30 +153,24 @@ class Bases:
         )
 
 
-def fold_moments(
-    replica: Replica,
-    read: Callable[[], Iterable[pa.Table]],
-    labels: Labels,
-    bases: Bases,
-    advance: Advance,
-) -> Fold:
+def fold_moments(replica: Replica, rows: LaneRows, bases: Bases) -> Fold:
     """Sum (Q_S^T D Q_A)^2 of every tracked module over the sequences of a lane.
 
     Args:
         replica: the model.
-        read: gives the lane's rows, each time it is called.
-        labels: the same as for the covariances.
+        rows: of the lane.
         bases: of all modules.
-        advance: told the number of tokens after each batch.
 
     Returns:
         Tensors ``<module>`` [O, J].
     """
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
 
-    def start() -> tuple[dict[str, Tensor], Step]:
+    def start(found: Mapping[str, Tensor]) -> tuple[Callable[[], dict[str, Tensor]], Step]:
         sums = {
-            name: torch.zeros(shape.d_out, shape.columns, dtype=dtype, device=replica.device)
+            name: found[name].to(replica.device)
+            if found
+            else torch.zeros(shape.d_out, shape.columns, dtype=dtype, device=replica.device)
             for name, shape in replica.shapes.items()
         }
         rotate = SharedRotation(replica, bases)
@@ -153,11 +180,9 @@ def fold_moments(
                 for rotated_OJ in rotated_BOJ:
                     sums[name].addcmul_(rotated_OJ, rotated_OJ)
 
-        return sums, step
+        return lambda: sums, step
 
-    sums, fold = _fold(replica, read, labels, advance, start)
-    fold.tensors = sums
-    return fold
+    return _fold(replica, rows, start)
 
 
 class SharedRotation:
@@ -193,26 +218,30 @@ class SharedRotation:
 
 def _fold(
     replica: Replica,
-    read: Callable[[], Iterable[pa.Table]],
-    labels: Labels,
-    advance: Advance,
-    start: Callable[[], tuple[_Sums, Step]],
-) -> tuple[_Sums, Fold]:
+    rows: LaneRows,
+    start: Callable[[Mapping[str, Tensor]], tuple[Callable[[], dict[str, Tensor]], Step]],
+) -> Fold:
     """Fold all batches of a lane; begin again without the sequences whose gradients are not finite.
 
     Such a sequence is found only after it was added, and cannot be taken out of a sum that it made
-    NaN. One pass finds all that a lane has, so a lane is read twice at the most.
+    NaN. One pass finds all that a lane has, so a lane is read twice at the most. The sums so far go
+    to ``rows.save`` while they are good.
+
+    Args:
+        replica: the model.
+        rows: of the lane.
+        start: given sums to go on from (or none), gives what returns the sums, and the step.
     """
-    quarantine: Quarantine = {}
+    found = rows.found or Fold({})
     while True:
-        sums, step = start()
-        fold = Fold({}, quarantine=quarantine)
+        tensors, step = start(found.tensors)
+        fold = replace(found, tensors={}, quarantine=dict(found.quarantine))
         not_finite: Quarantine = {}
-        for table in read():
-            for batch in replica.batches(table, quarantine):
+        for table in rows.read(fold.n_splits):
+            for batch in replica.batches(table, fold.quarantine):
                 finite: list[Tensor] = []
-                done = replica.run(batch, labels, _checked(step, finite), quarantine)
-                advance(batch.n_tokens)
+                done = replica.run(batch, rows.labels, _checked(step, finite), fold.quarantine)
+                rows.advance(batch.n_tokens)
                 if done is None:
                     continue
                 fold.n_sequences += len(done.sequence_ids)
@@ -220,9 +249,16 @@ def _fold(
                 bad_B = ~torch.stack(finite).all(dim=0).cpu().numpy()
                 for sequence_id in done.sequence_ids[bad_B]:
                     not_finite[int(sequence_id)] = "its gradient is not finite"
+            fold.n_splits += 1
+            if not not_finite:
+                rows.save(partial(_with, fold, tensors))
         if not not_finite:
-            return sums, fold
-        quarantine |= not_finite
+            return _with(fold, tensors)
+        found = Fold({}, quarantine=fold.quarantine | not_finite)
+
+
+def _with(fold: Fold, tensors: Callable[[], dict[str, Tensor]]) -> Fold:
+    return replace(fold, tensors=tensors())
 
 
 def _checked(step: Step, finite: list[Tensor]) -> Step:

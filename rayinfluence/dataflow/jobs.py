@@ -7,9 +7,12 @@ Running a job on an item twice writes the same bytes under the same key, so any 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 from torch import Tensor
@@ -20,16 +23,16 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.curvature.ekfac import factors_by_module
 from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.checkpoint import Checkpoint
 from rayinfluence.dataflow.folding import (
     Bases,
-    Fold,
+    LaneRows,
     fitting_labels,
     fold_covariance,
     fold_moments,
 )
 from rayinfluence.dataflow.replica import Quarantine, Replica
 from rayinfluence.dataflow.stages import (
-    Advance,
     Explanation,
     content_digest,
     explain,
@@ -37,6 +40,8 @@ from rayinfluence.dataflow.stages import (
     rows_by_id,
     score_split,
 )
+from rayinfluence.dataflow.watch import MOST_STARTS, Watch, begin_or_refuse
+from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
 from rayinfluence.storage.shared import SharedTensors
@@ -50,10 +55,14 @@ Outcome = TypeVar("Outcome", covariant=True)
 class Job(Protocol[Item, Outcome]):
     """Work on items that needs a model replica."""
 
+    @property
+    def stage(self) -> str:
+        """The stage's name in metrics."""
+
     def prepare(self, replica: Replica) -> None:
         """Make what all items need, once per process."""
 
-    def run(self, replica: Replica, item: Item, advance: Advance) -> Outcome:
+    def run(self, replica: Replica, item: Item, watch: Watch) -> Outcome:
         """Do one item."""
 
 
@@ -78,43 +87,53 @@ class Lane:
 class FoldJob:
     """Fold a lane into sums and commit them with their counts as one object.
 
-    Covariances, or moments when bases are given.
+    Covariances, or moments when bases are given. Sums so far are kept beside the lane's place every
+    ``checkpoint_seconds``, so an actor that dies loses no more than that.
     """
 
     corpus: Store
     factors: Store
     labels: str
     n_blocks: int
+    checkpoint_seconds: float
     bases: SharedTensors | None = None
     _bases: Bases | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+        return "covariance" if self.bases is None else "moments"
 
     def prepare(self, replica: Replica) -> None:
         """Move the bases to the device."""
         if self.bases is not None:
             self._bases = Bases.on(replica, self.bases)
 
-    def run(self, replica: Replica, item: Lane, advance: Advance) -> Quarantine:
+    def run(self, replica: Replica, item: Lane, watch: Watch) -> Quarantine:
         """Fold one lane; returns the sequences it left out."""
+        checkpoint = Checkpoint(self.factors, item.key, item.digest, self.checkpoint_seconds)
+        found = checkpoint.read()
+        begin_or_refuse(watch, f"{item.key} from its split {found.n_splits if found else 0} on")
 
-        def read() -> Any:
-            return (read_split(self.corpus, split) for split in item.splits)
+        def read(start: int) -> Iterator[pa.Table]:
+            for split in item.splits[start:]:
+                with watch.phase("read", split.digest):
+                    table = read_split(self.corpus, split)
+                with watch.phase("score", split.digest):
+                    yield table
 
         labels = fitting_labels(self.labels, replica.numerics.seed)
+        rows = LaneRows(read, labels, watch.advance, found, checkpoint.offer)
         if self._bases is None:
-            fold = fold_covariance(replica, read, labels, self.n_blocks, advance)
+            fold = fold_covariance(replica, rows, self.n_blocks)
         else:
-            fold = fold_moments(replica, read, labels, self._bases, advance)
-        write_tensors(self.factors, item.key, fold.tensors, _lane_header(item, fold))
+            fold = fold_moments(replica, rows, self._bases)
+        with watch.phase("write", item.digest):
+            write_tensors(self.factors, item.key, fold.tensors, fold.header(item.digest))
+        checkpoint.drop()
+        watch.count("rayinfluence_sequences", fold.n_sequences)
+        watch.count("rayinfluence_quarantined", len(fold.quarantine), kind="sequence")
         return fold.quarantine
-
-
-def _lane_header(lane: Lane, fold: Fold) -> dict[str, Any]:
-    return {
-        "lane": lane.digest,
-        "n_sequences": fold.n_sequences,
-        "n_tokens": fold.n_tokens,
-        "quarantine": [list(pair) for pair in sorted(fold.quarantine.items())],
-    }
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,7 @@ class QueryJob:
 
     methods: Sequence[MethodOperands]
     rank: int | None
+    stage: ClassVar[str] = "queries"
     _operators: list[Preconditioner] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
@@ -161,10 +181,11 @@ class QueryJob:
         self._operators = [operands.preconditioner(replica) for operands in self.methods]
 
     def run(
-        self, replica: Replica, item: tuple[EncodedQuery, tuple[int, ...]], advance: Advance
+        self, replica: Replica, item: tuple[EncodedQuery, tuple[int, ...]], watch: Watch
     ) -> str:
         """Do one query for the methods at these places; returns its digest."""
         query, methods = item
+        begin_or_refuse(watch, f"query {query.query.query_id!r}")
         found = query_gradient(replica, query)
         header = {
             "query": query.digest,
@@ -178,7 +199,7 @@ class QueryJob:
                 solved = self._operators[index].solve_tokens(name, inputs, grads, self.rank, seed)
                 tensors |= {f"{name}/{part}": tensor for part, tensor in solved.items()}
             write_tensors(self.methods[index].store, query_key(query.digest), tensors, header)
-        advance(len(query.tokens))
+        watch.advance(len(query.tokens))
         return query.digest
 
 
@@ -236,29 +257,122 @@ def partial_key(split_digest: str) -> str:
     return f"partials/{split_digest}.safetensors"
 
 
+def aside_key(split_digest: str) -> str:
+    """Where a note is that a split could not be scored, and why."""
+    return f"aside/{split_digest}.json"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A split and the places of the banks that it has yet to be scored with."""
+
+    split: Split
+    banks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A split that is committed, or set aside for this reason."""
+
+    split: Split
+    reason: str | None
+
+
 @dataclass
 class ScanJob:
-    """Score a split with the banks that lack it, and commit one partial per bank."""
+    """Score splits with the banks that they lack; commit one partial per split and bank.
+
+    A split that cannot be scored is set aside: what is wrong with it is written where the first of
+    its banks keeps such notes, and the scan goes on.
+    """
 
     corpus: Store
     operands: Sequence[BankOperands]
     top: int
     group_by: tuple[str, ...]
+    stage: ClassVar[str] = "scan"
     _banks: list[QueryBank] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
         """Put the banks on the device."""
         self._banks = [operands.bank(replica) for operands in self.operands]
 
-    def score(
-        self, replica: Replica, split_digest: str, table: pa.Table, banks: Sequence[int]
-    ) -> None:
-        """Score the rows of one split with the banks at these places."""
-        chosen = [self._banks[index] for index in banks]
-        partials = score_split(replica, chosen, table, self.top, self.group_by)
-        for index, partial in zip(banks, partials, strict=True):
-            plan = self.operands[index].plan
-            partial.write(plan.store, partial_key(split_digest), plan.about(split_digest))
+    def run(self, replica: Replica, bundle: Sequence[Pending], watch: Watch) -> Iterator[Scored]:
+        """Score some splits in order, reading one ahead.
+
+        Splits that an earlier worker committed before it died are passed over.
+
+        Raises:
+            StorageError: the storage fails; no split is to blame for that.
+        """
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            opened: tuple[int, Future[pa.Table] | None] | None = None
+            for item, following in zip(bundle, [*bundle[1:], None], strict=True):
+                digest = item.split.digest
+                starts, table = opened or (watch.begin(digest), None)
+                opened = None
+                lacking = item.banks if starts == 1 else self._lacking(item)
+                reason = None
+                if lacking and starts > MOST_STARTS:
+                    reason = f"the {MOST_STARTS} workers that began it died"
+                elif lacking:
+                    table = table or reader.submit(self._read, item.split, watch)
+                    # Beside a split that may have killed a worker no other is begun.
+                    if following and starts == 1:
+                        first = watch.begin(following.split.digest)
+                        early = first == 1 and reader.submit(self._read, following.split, watch)
+                        opened = first, early or None
+                    reason = self._score(replica, item, lacking, table, watch)
+                if reason is not None:
+                    self._set_aside(item, reason, watch)
+                watch.advance(item.split.n_tokens)
+                yield Scored(item.split, reason)
+
+    def _score(
+        self,
+        replica: Replica,
+        item: Pending,
+        banks: tuple[int, ...],
+        table: Future[pa.Table],
+        watch: Watch,
+    ) -> str | None:
+        """Score and commit one split; returns why it could not be scored, if it could not."""
+        digest = item.split.digest
+        try:
+            rows = table.result()
+            with watch.phase("score", digest):
+                chosen = [self._banks[index] for index in banks]
+                partials = score_split(replica, chosen, rows, self.top, self.group_by)
+        except (StorageError, ConfigError):
+            raise
+        except Exception as error:
+            return "".join(traceback.format_exception_only(error)).strip()
+        with watch.phase("write", digest):
+            for index, partial in zip(banks, partials, strict=True):
+                plan = self.operands[index].plan
+                partial.write(plan.store, partial_key(digest), plan.about(digest))
+        with watch.phase("commit", digest):
+            watch.count("rayinfluence_splits", 1)
+            watch.count("rayinfluence_sequences", partials[0].n_sequences)
+            watch.count("rayinfluence_tokens", partials[0].n_tokens)
+            bad = len(partials[0].quarantine)
+            watch.count("rayinfluence_quarantined", bad, kind="sequence")
+        return None
+
+    def _read(self, split: Split, watch: Watch) -> pa.Table:
+        with watch.phase("read", split.digest):
+            return read_split(self.corpus, split)
+
+    def _lacking(self, item: Pending) -> tuple[int, ...]:
+        key = partial_key(item.split.digest)
+        return tuple(i for i in item.banks if not self.operands[i].plan.store.exists(key))
+
+    def _set_aside(self, item: Pending, reason: str, watch: Watch) -> None:
+        split = item.split
+        note = {"split": split.index, "name": split.name, "digest": split.digest, "reason": reason}
+        store = self.operands[item.banks[0]].plan.store
+        store.write(aside_key(split.digest), json.dumps(note, indent=1).encode())
+        watch.count("rayinfluence_quarantined", 1, kind="split")
 
 
 @dataclass(frozen=True)
@@ -279,6 +393,7 @@ class ExplainJob:
     corpus: Store
     operands: BankOperands
     tokenizer: PreTrainedTokenizerFast
+    stage: ClassVar[str] = "explain"
     _bank: QueryBank | None = None
 
     def prepare(self, replica: Replica) -> None:
@@ -286,10 +401,11 @@ class ExplainJob:
         self._bank = self.operands.bank(replica)
 
     def run(
-        self, replica: Replica, item: tuple[Split, tuple[tuple[int, int], ...]], advance: Advance
+        self, replica: Replica, item: tuple[Split, tuple[tuple[int, int], ...]], watch: Watch
     ) -> Explained:
         """Explain the (query, sequence id) pairs of one split."""
         split, pairs = item
+        begin_or_refuse(watch, f"explaining the survivors of {split.name}")
         assert self._bank is not None
         table = read_split(self.corpus, split)
         wanted = {sequence_id for _, sequence_id in pairs}
@@ -299,5 +415,5 @@ class ExplainJob:
             row["content_digest"] = content_digest(row["tokens"])
             row["shard"] = split.shard
         explained = Explained(rows, explain(replica, self._bank, table, pairs))
-        advance(sum(len(row["tokens"]) for row in rows.values()))
+        watch.advance(sum(len(row["tokens"]) for row in rows.values()))
         return explained

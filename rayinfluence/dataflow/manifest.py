@@ -55,7 +55,7 @@ def known_results(store: Store) -> str | None:
         return None
     manifest = read_json(store, MANIFEST)
     tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in ("", "-groups")}
-    return str(manifest["fingerprint"]) if tables <= there.keys() else None
+    return manifest["fingerprint"] if tables <= there.keys() else None
 
 
 def run_manifest(
@@ -117,6 +117,7 @@ def run_manifest(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
         "stages": keep_timings(run.store, run.progress.timings),
+        "set_aside": [asdict(aside) for aside in run.set_aside],
         "warnings": run.warnings,
     }
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-#: A stage: scan, covariance, moments, queries or explain.
+#: A stage: scan, covariance, moments, queries, probe or explain.
 TAGS = ("run", "stage")
 
 
@@ -26,7 +27,7 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "rayinfluence_splits": Metric("Splits whose partials were committed."),
     "rayinfluence_sequences": Metric("Sequences that were scored or folded."),
-    "rayinfluence_tokens": Metric("Tokens of those sequences."),
+    "rayinfluence_tokens": Metric("Tokens that were scored or folded, retries included."),
     "rayinfluence_seconds": Metric(
         "Seconds that actors spent, by phase: read, score or write.", ("phase",)
     ),
@@ -46,15 +47,17 @@ class Meter:
     """
 
     def __init__(self, run: str, stage: str) -> None:
-        from ray.util.metrics import Counter
-
         self._tags = {"run": run, "stage": stage}
-        self._counters: dict[str, Any] = {
-            name: Counter(name, metric.description, (*TAGS, *metric.tags))
-            for name, metric in METRICS.items()
-        }
 
     def add(self, name: str, value: float, **tags: str) -> None:
         """Add to a counter, one of METRICS."""
         if value > 0:
-            self._counters[name].inc(value, {**self._tags, **tags})
+            _counter(name).inc(value, {**self._tags, **tags})
+
+
+@cache
+def _counter(name: str) -> Any:
+    from ray.util.metrics import Counter
+
+    metric = METRICS[name]
+    return Counter(name, metric.description, (*TAGS, *metric.tags))

@@ -5,8 +5,8 @@ Small, immutable, mergeable, checked when it is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -102,12 +102,33 @@ class Partial:
         )
 
 
-def merge_all(partials: Sequence[Partial]) -> Partial:
-    """Merge neighbours from left to right."""
-    merged = partials[0]
-    for partial in partials[1:]:
-        merged = merged.merge(partial)
-    return merged
+class MergeTree:
+    """Merges partials, added from left to right, in one fixed tree of fan-in FAN_IN.
+
+    A level's partials wait until there are FAN_IN of them, so memory grows with the logarithm of
+    their number. One partial of a level is passed on unmerged.
+    """
+
+    def __init__(self) -> None:
+        self._levels: list[list[Partial]] = [[]]
+
+    def add(self, partial: Partial, level: int = 0) -> None:
+        """Add the next partial of a level; 0 is that of the leaves."""
+        if level == len(self._levels):
+            self._levels.append([])
+        waiting = self._levels[level]
+        waiting.append(partial)
+        if len(waiting) == FAN_IN:
+            self._levels[level] = []
+            self.add(reduce(Partial.merge, waiting), level + 1)
+
+    def total(self) -> Partial:
+        """The partials merged; at least one must have been added."""
+        carried: list[Partial] = []
+        for waiting in self._levels:
+            carried = [*waiting, *carried]
+            carried = [reduce(Partial.merge, carried)] if carried else []
+        return carried[0]
 
 
 def _numpy(tensor: Tensor) -> Any:

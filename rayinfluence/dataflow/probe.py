@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
@@ -32,7 +32,7 @@ from rayinfluence.curvature.sums import rotate_inputs
 from rayinfluence.dataflow.folding import Bases
 from rayinfluence.dataflow.jobs import Lane
 from rayinfluence.dataflow.replica import Quarantine, Replica, own_labels
-from rayinfluence.dataflow.stages import Advance
+from rayinfluence.dataflow.watch import Watch, begin_or_refuse
 from rayinfluence.errors import DamagedError
 from rayinfluence.model.batches import Batch
 from rayinfluence.storage.shared import SharedTensors
@@ -96,12 +96,14 @@ class ProbeJob:
     counts: dict[str, int]
     previous: Probed | None
     fingerprint: str
+    stage: ClassVar[str] = "probe"
 
     def prepare(self, replica: Replica) -> None:
         """Nothing that outlives the one item."""
 
-    def run(self, replica: Replica, item: str, advance: Advance) -> Probed:
+    def run(self, replica: Replica, item: str, watch: Watch) -> Probed:
         """Probe, and commit what was found under the key ``item``."""
+        begin_or_refuse(watch, f"the probe of {item}")
         sequences = _capture(replica, self.rows)
         n_queries = min(_QUERIES, len(sequences) // 2)
         counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in self.lanes]

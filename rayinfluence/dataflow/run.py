@@ -28,7 +28,7 @@ from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
-from rayinfluence.dataflow.scan import plan_banks, precondition, scan
+from rayinfluence.dataflow.scan import Aside, plan_banks, precondition, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
@@ -54,6 +54,7 @@ class Run:
         self.numerics = Numerics.of(config)
         self.store = self._open(config.run)
         self.warnings: list[str] = []
+        self.set_aside: list[Aside] = []
         self._runner: Runner | None = None
         self._factors: Factors | None = None
 
@@ -169,7 +170,7 @@ class Run:
             else:
                 from rayinfluence.dataflow.cluster import RayRunner
 
-                self._runner = RayRunner(self.config.runner, make)
+                self._runner = RayRunner(self.config.runner, make, self.store.name)
         return self._runner
 
     # Stages.
@@ -237,7 +238,13 @@ class Run:
         if reasons := why_not_reused(root, wanted):
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
         self._factors = fit(
-            self.runner, self.corpus_store, root, wanted, self.replica.shapes, self.progress
+            self.runner,
+            self.corpus_store,
+            root,
+            wanted,
+            self.replica.shapes,
+            self.progress,
+            self.config.runner.checkpoint_seconds,
         )
         return self._factors
 
@@ -275,7 +282,11 @@ class Run:
         if known_results(self.store) == fingerprint:
             self.progress.note("results      reused")
         else:
-            merged = scan(self.runner, self.corpus, splits, banks, self.config.scan, self.progress)
+            merged, self.set_aside = scan(
+                self.runner, self.corpus, splits, banks, self.config.scan, self.progress
+            )
+            for aside in self.set_aside:
+                self._warn(f"{aside.name} is not in the results: {aside.reason}")
             scanned = explain_survivors(
                 self.runner,
                 self.corpus_store,
@@ -289,7 +300,8 @@ class Run:
                 of_method = [bank for bank in scanned if bank.plan.method == method]
                 write_method(self.store, method, self.queries, of_method, n_sequences)
             manifest = run_manifest(self, prepared, factors, scanned, n_sequences)
-            manifest["fingerprint"] = fingerprint
+            # Results that lack splits are no results to reuse.
+            manifest["fingerprint"] = None if self.set_aside else fingerprint
             body = json.dumps(manifest, indent=1, ensure_ascii=False)
             self.store.write(RESULTS_MANIFEST, body.encode())
             unlikely = [query["query_id"] for query in manifest["queries"] if query["warning"]]

@@ -7,15 +7,13 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from rayinfluence.corpus.corpus import Split, read_split
-from rayinfluence.dataflow.jobs import Job, ScanJob
+from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Scored
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.stages import Advance
+from rayinfluence.dataflow.watch import LocalWatch
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
-#: A split and the places of the banks that it has yet to be scored with.
-Pending = tuple[Split, tuple[int, ...]]
 
 
 class Runner(Protocol):
@@ -24,8 +22,8 @@ class Runner(Protocol):
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item with a model replica; yields outcomes as they come."""
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[int]:
-        """Score splits; yields a split's index when its partials are committed."""
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Scored]:
+        """Score splits; yields each when it is committed or set aside."""
 
     def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """Apply a function to each item, without a model.
@@ -55,18 +53,16 @@ class InlineRunner:
         if items:
             replica = self._ready()
             job.prepare(replica)
+            watch = LocalWatch(advance)
             for item in items:
-                yield job.run(replica, item, advance)
+                yield job.run(replica, item, watch)
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[int]:
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Scored]:
         """Score splits one after another."""
         if pending:
             replica = self._ready()
             job.prepare(replica)
-            for split, banks in pending:
-                job.score(replica, split.digest, read_split(job.corpus, split), banks)
-                advance(split.n_tokens)
-                yield split.index
+            yield from job.run(replica, pending, LocalWatch(advance))
 
     def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """Apply a function to each item."""

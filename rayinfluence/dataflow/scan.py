@@ -4,6 +4,7 @@
     <run>/scan/<bank fingerprint>/manifest.json              which queries, in which order, under
     which settings
                                   partials/<split digest>.safetensors
+                                  aside/<split digest>.json   why a split could not be scored
 
 Queries that are added to a run get a bank of their own, and shards that are added get partials of
 their own, so all that was computed before stays valid.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,21 +23,24 @@ from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import Corpus, Split
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.fit import refuse_many_bad
+from rayinfluence.dataflow.fit import QUARANTINE_LIMIT, refuse_many_bad
 from rayinfluence.dataflow.jobs import (
     BankOperands,
     BankPlan,
     MethodOperands,
+    Pending,
     QueryJob,
     ScanJob,
+    aside_key,
     partial_key,
     query_key,
 )
-from rayinfluence.dataflow.partial import FAN_IN, Partial, merge_all
+from rayinfluence.dataflow.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics
-from rayinfluence.dataflow.runner import Pending, Runner
-from rayinfluence.errors import DamagedError
+from rayinfluence.dataflow.runner import Runner
+from rayinfluence.dataflow.watch import trap
+from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.shared import SharedTensors
@@ -166,6 +171,20 @@ def plan_banks(
     return banks
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A split that could not be scored, and why."""
+
+    name: str
+    digest: str
+    reason: str
+
+    @classmethod
+    def of(cls, split: Split, reason: str) -> Aside:
+        """Of a split."""
+        return cls(split.name, split.digest, reason)
+
+
 def scan(
     runner: Runner,
     corpus: Corpus,
@@ -173,88 +192,137 @@ def scan(
     banks: Sequence[BankPlan],
     config: ScanConfig,
     progress: ProgressLog,
-) -> list[tuple[BankOperands, Partial]]:
+) -> tuple[list[tuple[BankOperands, Partial]], list[Aside]]:
     """Score all splits that lack a partial of a bank, and merge the partials of each bank.
 
     A partial that turns out to be damaged when it is merged is discarded and its split scored
-    again.
+    again. Splits that were set aside by an earlier run are tried again.
 
     Returns:
-        Per bank, the operands that the explain pass needs, and the merged partial.
+        Per bank, the operands that the explain pass needs, and the merged partial; and the splits
+        that are missing from them.
+
+    Raises:
+        CorpusError: more than 1 % of the sequences are bad.
+        StageError: more than 1 % of the splits (and more than 3) could not be scored.
     """
     operands = [BankOperands.load(bank) for bank in banks]
     job = ScanJob(corpus.store, operands, config.top, tuple(config.group_by))
-    merged: list[Partial | None] = [None] * len(banks)
+    for bank in banks:
+        bank.store.delete("aside")
     while True:
-        # One listing of each ledger: a partial that is there is done.
-        ledgers = [bank.store.list("partials") for bank in banks]
-        pending: list[Pending] = []
-        for split in splits:
-            lacking = tuple(
-                index
-                for index, ledger in enumerate(ledgers)
-                if partial_key(split.digest) not in ledger
-            )
-            if lacking:
-                pending.append((split, lacking))
-        if pending:
-            with progress.stage("scan", sum(split.n_tokens for split in splits)) as stage:
-                done = {split.index for split, _ in pending}
-                stage.skip(sum(s.n_tokens for s in splits if s.index not in done))
-                for _ in runner.scan(job, pending, stage.advance):
-                    pass
+        aside = _score(runner, job, splits, banks, progress)
+        missing = {one.digest for one in aside}
         with progress.stage("merge"):
-            damaged = 0
-            for index, bank in enumerate(banks):
-                merged[index], bad = merge(runner, bank, splits, config.top)
+            merged, damaged = [], 0
+            for bank in banks:
+                partial, bad = merge(runner, bank, splits, missing, config.top)
+                merged.append(partial)
                 damaged += len(bad)
                 for key in bad:
                     bank.store.delete(key)
         if not damaged:
             break
         progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
-    results = [(bank, partial) for bank, partial in zip(operands, merged, strict=True) if partial]
-    for _, partial in results:
+    for partial in merged:
         n_bad = len(partial.quarantine)
         refuse_many_bad(n_bad, partial.n_sequences + n_bad, partial.quarantine)
-    return results
+    return list(zip(operands, merged, strict=True)), aside
+
+
+def _score(
+    runner: Runner,
+    job: ScanJob,
+    splits: Sequence[Split],
+    banks: Sequence[BankPlan],
+    progress: ProgressLog,
+) -> list[Aside]:
+    """Score splits until each has its partials or is set aside; returns those set aside."""
+    while True:
+        trap("plan", "")
+        pending, aside = _ledger(splits, banks)
+        refuse_many_aside(aside, len(splits))
+        if not pending:
+            return aside
+        n_tokens = sum(split.n_tokens for split in splits)
+        with progress.stage("scan", n_tokens) as stage:
+            stage.skip(n_tokens - sum(item.split.n_tokens for item in pending))
+            for scored in runner.scan(job, pending, stage.advance):
+                if scored.reason is not None:
+                    aside.append(Aside.of(scored.split, scored.reason))
+                    refuse_many_aside(aside, len(splits))
+
+
+def _ledger(
+    splits: Sequence[Split], banks: Sequence[BankPlan]
+) -> tuple[list[Pending], list[Aside]]:
+    """One listing of each bank: a partial that is there is done."""
+    partials = [bank.store.list("partials") for bank in banks]
+    notes = {key: bank.store for bank in banks for key in bank.store.list("aside")}
+    pending, aside = [], []
+    for split in splits:
+        key = partial_key(split.digest)
+        lacking = tuple(index for index, there in enumerate(partials) if key not in there)
+        if not lacking:
+            continue
+        note = aside_key(split.digest)
+        if note in notes:
+            aside.append(Aside.of(split, str(read_json(notes[note], note)["reason"])))
+        else:
+            pending.append(Pending(split, lacking))
+    return pending, aside
+
+
+def refuse_many_aside(aside: Sequence[Aside], n_splits: int) -> None:
+    """End the stage when more splits failed than single ones can account for.
+
+    Raises:
+        StageError: with the first reason as an example.
+    """
+    if len(aside) > max(3, QUARANTINE_LIMIT * n_splits):
+        raise StageError(
+            f"{len(aside)} of {n_splits} splits could not be scored; the first is {aside[0].name}: "
+            f"{aside[0].reason}. Put it right and run the same command again: what is scored is "
+            "kept."
+        )
 
 
 def merge(
-    runner: Runner, bank: BankPlan, splits: Sequence[Split], top: int
+    runner: Runner, bank: BankPlan, splits: Sequence[Split], missing: AbstractSet[str], top: int
 ) -> tuple[Partial, list[str]]:
     """Merge a bank's partials in one fixed tree of fan-in 64 over the splits.
+
+    Splits that are missing count as the identity. No more than 64 merged partials of a level exist
+    at a time.
 
     Returns:
         The merged partial, and the keys of partials that are damaged (left out of it).
     """
-    leaves = [(bank, tuple(splits[i : i + FAN_IN]), top) for i in range(0, len(splits), FAN_IN)]
+    leaves = [
+        (bank, tuple(s.digest for s in splits[i : i + FAN_IN] if s.digest not in missing), top)
+        for i in range(0, len(splits), FAN_IN)
+    ]
     # A single leaf is not worth a task.
-    outcomes = (
-        [merge_leaf(leaf) for leaf in leaves]
-        if len(leaves) == 1
-        else [*runner.tasks(merge_leaf, leaves)]
-    )
-    level = [partial for partial, _ in outcomes]
-    while len(level) > 1:
-        level = list(
-            runner.tasks(merge_all, [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)])
-        )
-    return level[0], [key for _, bad in outcomes for key in bad]
+    outcomes = map(merge_leaf, leaves) if len(leaves) == 1 else runner.tasks(merge_leaf, leaves)
+    tree = MergeTree()
+    damaged: list[str] = []
+    for partial, bad in outcomes:
+        tree.add(partial)
+        damaged += bad
+    return tree.total(), damaged
 
 
-def merge_leaf(item: tuple[BankPlan, tuple[Split, ...], int]) -> tuple[Partial, list[str]]:
-    """Read and merge the partials of neighbouring splits."""
-    bank, splits, top = item
+def merge_leaf(item: tuple[BankPlan, tuple[str, ...], int]) -> tuple[Partial, list[str]]:
+    """Read and merge the partials of neighbouring splits, given by their digests."""
+    bank, digests, top = item
+    trap("merge", digests[0] if digests else "")
     merged = Partial.empty(len(bank.query_digests), top)
     damaged = []
-    for split in splits:
+    for split in digests:
         try:
-            merged = merged.merge(
-                Partial.read(bank.store, partial_key(split.digest), bank.about(split.digest))
-            )
+            merged = merged.merge(Partial.read(bank.store, partial_key(split), bank.about(split)))
         except DamagedError:
-            damaged.append(partial_key(split.digest))
+            damaged.append(partial_key(split))
     return merged, damaged
 
 

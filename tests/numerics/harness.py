@@ -27,6 +27,7 @@ from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner
 from rayinfluence.dataflow.sample import plan_fit
 from rayinfluence.dataflow.stages import score_split
+from rayinfluence.dataflow.watch import LocalWatch
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.modules import track
 from rayinfluence.storage.shared import SharedTensors
@@ -131,7 +132,7 @@ def make_bank(
     job = QueryJob([operands], rank)
     job.prepare(replica)
     for query in queries:
-        job.run(replica, (query, (0,)), lambda tokens: None)
+        job.run(replica, (query, (0,)), LocalWatch(lambda tokens: None))
     digests = tuple(query.digest for query in queries)
     return BankOperands.load(BankPlan(method, "", digests, store, store)).bank(replica)
 

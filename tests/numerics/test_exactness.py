@@ -17,7 +17,7 @@ from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors, kfac_factors
 from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
-from rayinfluence.dataflow.folding import Bases, fitting_labels, fold_moments
+from rayinfluence.dataflow.folding import Bases, LaneRows, fitting_labels, fold_moments
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
@@ -178,7 +178,9 @@ def test_sampled_lambda_converges_to_the_fisher(fitted: Fitted) -> None:
         repeated = sequences * copies
         ids = [chunk * len(repeated) + index for index in range(len(repeated))]
         rows = table(repeated, ids)
-        fold = fold_moments(fitted.replica, lambda rows=rows: [rows], labels, bases, lambda n: None)
+        fold = fold_moments(
+            fitted.replica, LaneRows(lambda n, rows=rows: [rows][n:], labels), bases
+        )
         assert fold.n_sequences == len(repeated)
         for name, total in fold.tensors.items():
             chunks[name].append(total / fold.n_sequences)

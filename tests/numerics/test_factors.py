@@ -25,7 +25,13 @@ from harness import (
 from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.curvature.products import accumulation_dtype
 from rayinfluence.curvature.sums import GramSums, tree_sum
-from rayinfluence.dataflow.folding import Bases, fitting_labels, fold_covariance, fold_moments
+from rayinfluence.dataflow.folding import (
+    Bases,
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
 from rayinfluence.dataflow.stages import score_split
 
 
@@ -133,8 +139,8 @@ def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
 
     labels, bases = fitting_labels("sampled", SEED), Bases.on(replica, factors.tensors())
     folds = [
-        lambda rows: fold_covariance(replica, lambda: [rows], labels, 1, lambda n: None),
-        lambda rows: fold_moments(replica, lambda: [rows], labels, bases, lambda n: None),
+        lambda rows: fold_covariance(replica, LaneRows(lambda n: [rows][n:], labels), 1),
+        lambda rows: fold_moments(replica, LaneRows(lambda n: [rows][n:], labels), bases),
     ]
     for fold in folds:
         clean, found = fold(good), fold(poisoned)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rayinfluence.dataflow.partial import Partial, merge_all
+from rayinfluence.dataflow.partial import Partial
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.topk import TopK
@@ -69,7 +70,9 @@ def test_the_round_trip_keeps_every_byte(store: Store, partial: Partial) -> None
 
 
 def test_a_merged_partial_survives_the_round_trip(store: Store) -> None:
-    merged = merge_all([make_partial(0), Partial.empty(2, 3), make_partial(1), make_partial(2)])
+    merged = reduce(
+        Partial.merge, [make_partial(0), Partial.empty(2, 3), make_partial(1), make_partial(2)]
+    )
     assert (merged.n_sequences, merged.n_tokens) == (12, 108)
     assert merged.quarantine == {40: "too long", 41: "too long", 42: "too long"}
     assert merged.groups.counts == {("source", "books"): 6, ("source", "web"): 6}

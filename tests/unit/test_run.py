@@ -462,17 +462,6 @@ def test_the_remedy_of_a_damaged_object_works(
     assert kept.items() <= contents(folder / "run").items()
 
 
-def test_a_damaged_shard_is_an_error_that_names_it(done: Done, execute: Execute) -> None:
-    folder, config = done
-    [shard] = (folder / "run" / "corpus" / "shards").iterdir()
-    body = bytearray(shard.read_bytes())
-    body[200] ^= 0xFF
-    shard.write_bytes(body)
-    add_query(folder)
-    with pytest.raises(RayInfluenceError, match=f"{shard.name} cannot be used: .* Restore it"):
-        execute(config)
-
-
 @pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33])
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
     finished: Done,

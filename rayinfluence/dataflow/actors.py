@@ -1,0 +1,165 @@
+"""What runs inside Ray's actors: replicas that do jobs, the pool's scorer, and the tally."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from torch import nn
+
+from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.dataflow.jobs import Pending, ScanJob
+from rayinfluence.dataflow.metrics import Meter
+from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.watch import timed_phase
+from rayinfluence.model.load import disassemble
+from rayinfluence.storage.shared import SharedTensors
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A replica taken apart, as it travels."""
+
+    skeleton: nn.Module
+    weights: SharedTensors
+    modules: list[str]
+    numerics: Numerics
+
+    @classmethod
+    def of(cls, replica: Replica) -> ModelParts:
+        """Take a replica apart."""
+        skeleton, weights = disassemble(replica.model)
+        return cls(skeleton, weights, list(replica.modules), replica.numerics)
+
+    def build(self) -> Replica:
+        """Put it together in this process, which computes on one thread from now on."""
+        torch.set_num_threads(1)
+        return Replica.build(self.skeleton, self.weights, self.modules, self.numerics)
+
+
+@ray.remote(num_cpus=0)
+class Tally:
+    """What the workers of a driver have begun and done; it lives and dies beside the driver."""
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._starts: Counter[str] = Counter()
+
+    def begin(self, work: str) -> int:
+        """Count a start of a piece of work; returns the count."""
+        self._starts[work] += 1
+        return self._starts[work]
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens."""
+        self._tokens += tokens
+
+    def take(self) -> int:
+        """The tokens counted since the last call."""
+        tokens, self._tokens = self._tokens, 0
+        return tokens
+
+
+class ActorWatch:
+    """A watch that tells the driver's tally, and Prometheus.
+
+    Args:
+        tally: the driver's.
+        run: the run's name.
+        stage: the stage's.
+    """
+
+    def __init__(self, tally: Any, run: str, stage: str) -> None:
+        self._tally = tally
+        self._meter = Meter(run, stage)
+
+    def begin(self, work: str) -> int:
+        """Note a start."""
+        return int(ray.get(self._tally.begin.remote(work)))
+
+    def advance(self, tokens: int) -> None:
+        """Note tokens."""
+        self._tally.advance.remote(tokens)
+        self.count("rayinfluence_tokens", tokens)
+
+    def count(self, name: str, value: float, **tags: str) -> None:
+        """Add to a metric."""
+        self._meter.add(name, value, **tags)
+
+    def phase(self, name: str, work: str) -> AbstractContextManager[None]:
+        """Time a phase."""
+        return timed_phase(self, name, work)
+
+
+@ray.remote
+class ReplicaActor:
+    """Holds a model replica and runs jobs on it."""
+
+    def __init__(self) -> None:
+        self._replica: Replica | None = None
+        self._key: Any = None
+        self._job: Any = None
+
+    def ready(self) -> None:
+        """Return when the actor is there."""
+
+    def run(self, model: list[Any], operands: list[Any], item: Any, tally: Any, run: str) -> Any:
+        """Run a job, prepared when it is first seen, on one item."""
+        if self._replica is None:
+            self._replica = ray.get(model[0]).build()
+        if self._key != operands[0]:
+            self._job = None  # the last job's operands go before the next one's come
+            self._job = ray.get(operands[0])
+            self._job.prepare(self._replica)
+            self._key = operands[0]
+        return self._job.run(self._replica, item, ActorWatch(tally, run, self._job.stage))
+
+
+class Scorer:
+    """The pool's actor: scores the splits in each row and commits their partials."""
+
+    def __init__(self, model: list[Any], operands: list[Any], tally: Any, run: str) -> None:
+        self._replica = ray.get(model[0]).build()
+        self._job: ScanJob = ray.get(operands[0])
+        self._job.prepare(self._replica)
+        self._watch = ActorWatch(tally, run, self._job.stage)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Score one row: splits that follow each other."""
+        bundle = from_row(rows)
+        scored = list(self._job.run(self._replica, bundle, self._watch))
+        return pa.table(
+            {
+                "split": pa.array([one.split.index for one in scored], pa.int64()),
+                "reason": pa.array([one.reason for one in scored], pa.string()),
+            }
+        )
+
+
+def to_row(bundle: Sequence[Pending]) -> pa.Table:
+    """A row for the pool: which splits, and where they are; the actor reads them."""
+    return pa.table({"bundle": [json.dumps([asdict(item) for item in bundle])]})
+
+
+def from_row(row: pa.Table) -> list[Pending]:
+    """What :func:`to_row` took."""
+    bundle = []
+    for item in json.loads(row["bundle"][0].as_py()):
+        groups = tuple(RowGroup(**group) for group in item["split"].pop("row_groups"))
+        bundle.append(Pending(Split(**item["split"], row_groups=groups), tuple(item["banks"])))
+    return bundle
+
+
+def end(actor: Any) -> None:
+    """Kill an actor, dead or alive."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.kill(actor)

@@ -1,0 +1,103 @@
+"""What a worker tells of its work while it does it: starts, phases, tokens, counts. No Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from rayinfluence.errors import StageError
+
+#: Work that was started this often, and whose worker died each time, is not started again.
+MOST_STARTS = 2
+#: Names a folder in which tests set traps; see :func:`trap`.
+TRAPS = "RAYINFLUENCE_TRAPS"
+
+
+class Watch(Protocol):
+    """Told by a worker of what it does."""
+
+    def begin(self, work: str) -> int:
+        """Note that a piece of work starts; how often it has been started under this driver."""
+
+    def advance(self, tokens: int) -> None:
+        """Note that tokens are done."""
+
+    def count(self, name: str, value: float, **tags: str) -> None:
+        """Add to a metric, one of METRICS."""
+
+    def phase(self, name: str, work: str) -> contextlib.AbstractContextManager[None]:
+        """A phase of a piece of work, timed while the block runs."""
+
+
+class LocalWatch:
+    """The watch of work in the driver's own process, where there is nobody to export metrics to.
+
+    Args:
+        advance: told of tokens.
+    """
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+        self._starts: Counter[str] = Counter()
+
+    def begin(self, work: str) -> int:
+        """Note a start."""
+        self._starts[work] += 1
+        return self._starts[work]
+
+    def count(self, name: str, value: float, **tags: str) -> None:
+        """Leave it."""
+
+    @contextlib.contextmanager
+    def phase(self, name: str, work: str) -> Iterator[None]:
+        """Leave it."""
+        trap(name, work)
+        yield
+
+
+@contextlib.contextmanager
+def timed_phase(watch: Watch, name: str, work: str) -> Iterator[None]:
+    """A phase whose seconds are counted."""
+    trap(name, work)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        watch.count("rayinfluence_seconds", time.monotonic() - started, phase=name)
+
+
+def begin_or_refuse(watch: Watch, work: str) -> None:
+    """Note a start of work that cannot be left out of the result.
+
+    Raises:
+        StageError: its workers died whenever they did it.
+    """
+    if watch.begin(work) > MOST_STARTS:
+        raise StageError(
+            f"{work}: the {MOST_STARTS} workers that began it died. Mostly that is memory: look "
+            "for 'out of memory' in the logs of Ray's nodes, lower `batch_tokens` or give the "
+            "workers more, and run the same command again."
+        )
+
+
+def trap(phase: str, work: str) -> None:
+    """Where a test has set a trap for this phase, say who is in it and wait to be killed.
+
+    A trap is a file of the phase's name. Who renames it is caught, alone: it becomes
+    ``<phase>.caught``, holding the process id and the work.
+    """
+    folder = os.environ.get(TRAPS)
+    if not folder:
+        return
+    caught = Path(folder, f"{phase}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        Path(folder, phase).rename(caught)
+        # A link is made whole, in one step, and its target may be any text.
+        Path(folder, f"{phase}.caught").symlink_to(f"{os.getpid()} {work}")
+        while caught.exists():
+            time.sleep(0.02)
