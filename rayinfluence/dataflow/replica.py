@@ -24,7 +24,7 @@ from rayinfluence.model.modules import shapes_of
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 
 #: Given a batch, the labels whose log-probability is the objective.
 Labels = Callable[[Batch], Choose]

@@ -52,7 +52,7 @@ def power_law(tail: Tail, k: int) -> PowerLaw | None:
 
     Exact for binned scores: over bins whose edges have the ratio c, a power law is a geometric
     distribution of the bin j = 0, 1, ... with ratio c^-(exponent - 1), whose likelihood has its
-    largest value where the mean of j is the sample's (Virkar (Virkar & Clauset 2014, section 3.1) Clauset 2014).
+    largest value where the mean of j is the sample's (Virkar & Clauset 2014).
 
     Returns:
         The law, or None where all the scores lie in one bin or there are none.

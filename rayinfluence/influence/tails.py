@@ -54,7 +54,8 @@ def lower_edge(bins: NDArray[np.int64]) -> NDArray[np.float64]:
     """Where bins begin; the largest float64 for the one after the last."""
     exponent, within = np.divmod(bins, BINS_PER_OCTAVE)
     with np.errstate(over="ignore"):
-        return np.minimum(np.ldexp(_EDGES[within], exponent + 1), np.finfo(np.float64).max)
+        edges: NDArray[np.float64] = np.ldexp(_EDGES[within], exponent + 1)
+    return np.minimum(edges, np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Tails:
             rows = 2 * np.arange(scores.shape[1]) + (scores < 0)
             index = rows * width + (bins_NQ[:, some] - first)
             counts = np.bincount(index[sizes > 0])
-            sums = np.bincount(index[sizes > 0], weights=sizes[sizes > 0])
+            sums = np.bincount(index[sizes > 0], weights=sizes[sizes > 0]).astype(np.float64)
             held = np.nonzero(counts)[0]
             codes = (held // width + 2 * start) * _SPAN + _SHIFT + held % width + first
             parts.append(cls(codes, counts[held], sums[held]))
