@@ -14,7 +14,7 @@ import pytest
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import RayInfluenceError
-from rayinfluence.storage.results import Results
+from rayinfluence.storage.results import TABLE_ENDINGS, Results
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents
 
@@ -23,7 +23,7 @@ Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 Done = tuple[Path, RunConfig]
 
-TABLES = ("results/ekfac.parquet", "results/ekfac-groups.parquet")
+TABLES = tuple(f"results/ekfac{ending}.parquet" for ending in TABLE_ENDINGS)
 
 
 def times(run: Path) -> dict[str, int]:
@@ -110,12 +110,14 @@ def test_the_manifest_says_what_was_done(finished: Done) -> None:
     assert manifest["methods"]["ekfac"]["scanned_sequences"] == manifest["n_sequences"]
     assert manifest["methods"]["ekfac"]["scanned_tokens"] == manifest["n_tokens"]
     assert manifest["methods"]["ekfac"]["quarantined"] == []
+    assert list(manifest["methods"]["ekfac"]["rescoring"]) == ["q0", "q1", "q2"]
+    assert manifest["dense_scores"] is None
     assert 0 < manifest["model"]["coverage"] < 1
     assert set(manifest["factors"]["damping"]) == set(manifest["model"]["modules"])
     assert manifest["config"] == config.model_dump()
     assert manifest["numerics"]["dtype"] == "float32"
     assert {"torch", "pyarrow", "rayinfluence"} <= manifest["versions"].keys()
-    assert {"tokenize", "covariance", "moments", "scan"} <= manifest["stages"].keys()
+    assert {"tokenize", "covariance", "moments", "scan", "explain"} <= manifest["stages"].keys()
 
 
 def test_the_tables_hold_neither_times_nor_places(finished: Done) -> None:
@@ -522,6 +524,7 @@ def computed(found: dict[str, bytes]) -> dict[str, bytes]:
         {"scan": {"rank": 2}},
         {"scan": {"top": 3}},
         {"scan": {"group_by": ["year"]}},
+        {"scan": {"scores": "dense"}},
         {"scan": {"methods": ["gradient_product", "ekfac", "kfac"]}},
         {"scan": {"split_tokens": 60}},
         {"fit": {"lanes": 2}},
