@@ -179,3 +179,41 @@ def test_the_report_of_what_changed_is_that_of_the_table(fitted: Fitted, tmp_pat
         signs = [np.sign(row["score"]) != np.sign(row["scan_score"]) for row in rows]
         assert ours["changed_signs"] == sum(signs)
     assert rescoring(table.slice(0, 0)) == {}
+
+
+def test_a_sequence_that_changes_sign_stays_in_its_direction(
+    fitted: Fitted, tmp_path: Path
+) -> None:
+    scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
+    digest, place = fitted.queries[0].digest, 0
+    first, second = merged.proponents.of_query(place)[1][:2].tolist()
+    explained = scanned.explained[digest].explanations
+    explained[first] = replace(explained[first], score=-1.0)
+    explained[second] = replace(explained[second], score=0.0)
+    rows = check_rows(fitted, scanned, merged)
+    ours = [
+        (row["sequence_id"], row["score"])
+        for row in rows
+        if row["query_id"] == fitted.queries[0].query.query_id and row["direction"] == "proponent"
+    ]
+    assert ours[-2:] == [(second, 0.0), (first, -1.0)]
+    report = rescoring(survivor_table(fitted.queries, scanned, len(fitted.sequences)))
+    found = report[fitted.queries[0].query.query_id]
+    assert found["changed_signs"] == 2
+    assert found["largest_relative_difference"] > 1
+
+
+def test_equal_scores_are_in_the_order_of_ids(fitted: Fitted, tmp_path: Path) -> None:
+    scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
+    for explained in scanned.explained.values():
+        for sequence, one in explained.explanations.items():
+            explained.explanations[sequence] = replace(one, score=2.0)
+    for query in {row["query_id"] for row in check_rows(fitted, scanned, merged)}:
+        for direction in ("proponent", "opponent"):
+            table = survivor_table(fitted.queries, scanned, len(fitted.sequences)).to_pylist()
+            ids = [
+                row["sequence_id"]
+                for row in table
+                if (row["query_id"], row["direction"]) == (query, direction)
+            ]
+            assert ids == sorted(ids)
