@@ -255,8 +255,8 @@ class Results:
             ]
         except StorageError as error:
             raise StorageError(
-                f"{error} All scores are made again by a scan: `rayinfluence clean --stage scan`, "
-                "then run."
+                f"{error} To have all scores made again: `rayinfluence clean {self._store.url} "
+                "--stage scan --stage results`, then run."
             ) from error
         return pa.concat_tables(tables).rename_columns(["sequence_id", "score"])
 

@@ -662,7 +662,8 @@ def test_a_run_in_object_storage_has_the_bytes_of_a_local_one(
 ) -> None:
     from rayinfluence.storage.store import Store
 
-    local = tiny_run(tmp_path, 12, fit={"lanes": 2}, scan={"split_tokens": 1000})
+    scan = {"split_tokens": 1000, "scores": "dense"}
+    local = tiny_run(tmp_path, 12, fit={"lanes": 2}, scan=scan)
     execute(local)
     inputs = Store("s3://bucket/inputs", s3)
     for name in ("documents.jsonl", "queries.jsonl"):
@@ -679,7 +680,9 @@ def test_a_run_in_object_storage_has_the_bytes_of_a_local_one(
     for key, body in contents(tmp_path / "run").items():
         store = corpus if key.startswith("corpus/") else run
         assert store.read(key.removeprefix("corpus/")) == body, key
-    assert len(rayinfluence.load_results(remote.run, **s3).proponents("q0")) > 2
+    results = rayinfluence.load_results(remote.run, **s3)
+    assert len(results.proponents("q0")) > 2
+    assert len(results.scores("q0")) == results.manifest["n_sequences"]
 
 
 def test_a_glob_that_takes_the_queries_along_is_refused(

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rayinfluence
+from rayinfluence.cli import main
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import StorageError
 from rayinfluence.storage.results import STATISTICS_SCHEMA, TAIL_SCHEMA, Results
@@ -158,16 +158,19 @@ def test_scores_of_added_queries_and_documents_are_found(
 
 
 def test_lost_scores_are_an_error_that_says_how_to_make_them_again(
-    dense: RunConfig, tmp_path: Path
+    done: Done, execute: Execute, change: Change
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(dense.run, run)
-    (bank,) = (run / "scan").iterdir()
-    next((bank / "scores").iterdir()).unlink()
-    with pytest.raises(StorageError, match=r"does not exist\. .*clean --stage scan"):
-        rayinfluence.load_results(str(run)).scores("q0")
+    config = change(done[1], scan={"scores": "dense"})
+    before = execute(config)["ekfac"].scores("q0")
+    next(Path(config.run).glob("scan/*/scores/*")).unlink()
+    with pytest.raises(StorageError, match=r"does not exist\. .*`rayinfluence clean") as caught:
+        rayinfluence.load_results(config.run).scores("q0")
+    (command,) = re.findall("`rayinfluence (.*?)`", str(caught.value))
+    with pytest.raises(SystemExit, match="0"):
+        main([*command.split(), "--yes"])
+    assert execute(config)["ekfac"].scores("q0").equals(before)
     with pytest.raises(StorageError, match="no query 'nobody'"):
-        rayinfluence.load_results(str(run)).scores("nobody")
+        rayinfluence.load_results(config.run).scores("nobody")
 
 
 def test_the_documented_ways_of_reading_scores(
