@@ -94,6 +94,11 @@ class ScanConfig(Section):
     """An absolute lambda for every module, instead of ``damping_scale``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
+    scores: Literal["survivors", "dense"] = "survivors"
+    """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
+
+    4 bytes per query and sequence. Asked for later, it scans again.
+    """
     split_tokens: int | None = Field(default=None, ge=1)
     """A split, the unit of work and of retry, is a run of row groups of about this many tokens.
 

@@ -237,18 +237,41 @@ def read_split(store: Store, split: Split) -> pa.Table:
         CorpusError: the shard is not Parquet, or says something else than when it was written.
         StorageError: the shard is missing or cannot be read.
     """
+    return _read_row_groups(store, split, range(len(split.row_groups)))
+
+
+def read_rows(store: Store, split: Split, sequence_ids: Sequence[int]) -> pa.Table:
+    """Some rows of a split, in the order of their ids; only their row groups are read and checked.
+
+    Args:
+        store: of the corpus.
+        split: that holds the sequences.
+        sequence_ids: of the rows, ascending.
+
+    Raises:
+        CorpusError: the shard is not Parquet, or says something else than when it was written.
+        StorageError: the shard is missing or cannot be read.
+    """
+    ends = np.cumsum([group.n_rows for group in split.row_groups]) + split.first_sequence_id
+    holding = np.unique(np.searchsorted(ends, sequence_ids, side="right"))
+    table = _read_row_groups(store, split, holding.tolist())
+    places = np.searchsorted(table["sequence_id"].to_numpy(), sequence_ids)
+    return table.take(pa.array(places))
+
+
+def _read_row_groups(store: Store, split: Split, indices: Sequence[int]) -> pa.Table:
+    """Row groups of a split, by their places in it, with the ids of their sequences."""
     with _open_shard(store, split.shard) as parquet:
         try:
-            groups = [
-                parquet.read_row_group(split.first_row_group + index)
-                for index in range(len(split.row_groups))
-            ]
+            groups = [parquet.read_row_group(split.first_row_group + index) for index in indices]
             digests = [row_group_digest(group) for group in groups]
         except _UNREADABLE as error:
             raise _damaged(store, split.shard, str(error)) from error
-    if digests != [group.digest for group in split.row_groups]:
+    if digests != [split.row_groups[index].digest for index in indices]:
         raise _damaged(store, split.shard, "its content is not what the manifest records")
-    ids = np.arange(split.n_rows, dtype=np.int64) + split.first_sequence_id
+    sizes = [group.n_rows for group in split.row_groups]
+    starts = split.first_sequence_id + np.cumsum(sizes) - sizes
+    ids = np.concatenate([np.arange(sizes[i], dtype=np.int64) + starts[i] for i in indices])
     return pa.concat_tables(groups).append_column("sequence_id", pa.array(ids))
 
 

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.actors import ModelParts, ReplicaActor, Scorer, Tally, end, to_row
-from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Scored
+from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
@@ -112,7 +112,7 @@ class RayRunner:
             end(actor)  # there was no room for it
         self._take(advance)
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Scored]:
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Settled]:
         """Stream splits to a pool of scorers, some of them in a row."""
         if not pending:
             return
@@ -144,7 +144,7 @@ class RayRunner:
                 for index, reason in zip(
                     batch["split"].to_pylist(), batch["reason"].to_pylist(), strict=True
                 ):
-                    yield Scored(splits[index], reason)
+                    yield Settled(splits[index], reason)
 
     def tasks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Apply a function to each item in tasks of one CPU; outcomes in the order of the items."""

@@ -12,35 +12,52 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.corpus.shards import ROWS_PER_SHARD
+from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA
 from rayinfluence.corpus.tokenizer import token_texts
-from rayinfluence.dataflow.jobs import BankOperands, BankPlan, ExplainJob
+from rayinfluence.dataflow.jobs import BankOperands, Explained, ExplainJob, MethodOperands
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.runner import Runner
-from rayinfluence.dataflow.scan import survivors_by_split
-from rayinfluence.dataflow.stages import Explanation
+from rayinfluence.dataflow.scan import by_split
+from rayinfluence.dataflow.statistics import statistics_table, tails_table
 from rayinfluence.influence.attribution import is_spurious, near_duplicates
 from rayinfluence.storage.results import GROUP_SCHEMA, METADATA_PREFIX, survivor_schema
 from rayinfluence.storage.store import Store, write_table
 
 #: A completion's token below this probability, and not the model's first choice, makes a warning.
 UNLIKELY = 0.1
+#: Of survivors.
+_ROWS = pa.schema([*SCHEMA, pa.field("sequence_id", pa.int64()), pa.field("shard", pa.string())])
+#: Ranks of either direction that a change of order is counted in.
+_COMPARED_RANKS = 10
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """A bank after the scan: its merged partial, and its attributions by (query, sequence id)."""
+    """What one method found: its banks with their merged partials, and its survivors, by query."""
 
-    plan: BankPlan
-    rank: int | None
-    partial: Partial
-    rows: dict[int, dict[str, Any]]
-    explanations: dict[tuple[int, int], Explanation]
+    method: str
+    banks: Sequence[tuple[BankOperands, Partial]]
+    explained: dict[str, Explained]
+
+    def of_query(self, query_digest: str) -> tuple[Partial, int]:
+        """The partial of the bank that a query is in, and its place there."""
+        return _of_query(self.banks, query_digest)
+
+
+def _of_query(
+    banks: Sequence[tuple[BankOperands, Partial]], query_digest: str
+) -> tuple[Partial, int]:
+    for bank, partial in banks:
+        if query_digest in bank.plan.query_digests:
+            return partial, bank.plan.query_digests.index(query_digest)
+    raise AssertionError(f"query {query_digest} is in no bank")  # plan_banks covers all
 
 
 def explain_survivors(
@@ -48,71 +65,95 @@ def explain_survivors(
     corpus: Store,
     splits: Sequence[Split],
     merged: Sequence[tuple[BankOperands, Partial]],
-    wanted: set[str],
+    methods: Sequence[MethodOperands],
+    queries: Sequence[EncodedQuery],
     tokenizer: PreTrainedTokenizerFast,
     progress: ProgressLog,
 ) -> list[Scanned]:
-    """A small second pass, over the survivors of the wanted queries (by digest) alone."""
-    jobs = []
-    for bank, partial in merged:
-        queries = [i for i, d in enumerate(bank.plan.query_digests) if d in wanted]
-        items = survivors_by_split(splits, partial, queries)
-        jobs.append((ExplainJob(corpus, bank, tokenizer), items, partial))
+    """A small second pass: the survivors of each query are scored again at full rank.
+
+    Their rows are gathered first, without a model, from the row groups that hold them.
+    """
+    asked = {query.digest: query for query in queries}
+    banks = [[pair for pair in merged if pair[0].plan.method == one.method] for one in methods]
+    # By method and query: the ids of the survivors, ascending.
+    survivors: list[dict[str, NDArray[np.int64]]] = []
+    for of_method in banks:
+        places = {digest: _of_query(of_method, digest) for digest in asked}
+        survivors.append({d: partial.survivors(q) for d, (partial, q) in places.items()})
+    with progress.stage("gather"):
+        found = [ids for of_query in survivors for ids in of_query.values()]
+        everyone = np.unique(np.concatenate(found))
+        holding = [(corpus, split, ids) for split, ids in by_split(splits, everyone.tolist())]
+        rows = pa.concat_tables([_ROWS.empty_table(), *runner.tasks(gather, holding)])
+    work = [
+        [
+            (asked[digest], rows.take(pa.array(np.searchsorted(everyone, ids))))
+            for digest, ids in of_query.items()
+            if len(ids)
+        ]
+        for of_query in survivors
+    ]
+    n_tokens = sum(pc.sum(table["n_tokens"]).as_py() for of in work for _, table in of)
     scanned = []
-    with progress.stage("explain", sum(_expected_tokens(items) for _, items, _ in jobs)) as stage:
-        for job, items, partial in jobs:
-            rows: dict[int, dict[str, Any]] = {}
-            explanations: dict[tuple[int, int], Explanation] = {}
-            for explained in runner.replicas(job, items, stage.advance):
-                rows |= explained.rows
-                explanations |= {(e.query, e.sequence_id): e for e in explained.explanations}
-            scanned.append(
-                Scanned(job.operands.plan, job.operands.rank, partial, rows, explanations)
-            )
+    with progress.stage("explain", n_tokens) as stage:
+        for operands, of_method, items in zip(methods, banks, work, strict=True):
+            job = ExplainJob(operands, tokenizer)
+            explained = {e.query_digest: e for e in runner.replicas(job, items, stage.advance)}
+            scanned.append(Scanned(operands.method, of_method, explained))
     return scanned
 
 
-def _expected_tokens(items: Sequence[tuple[Split, tuple[tuple[int, int], ...]]]) -> int:
-    """Tokens of the survivors, had they the mean length of their splits."""
-    return sum(
-        len({sequence_id for _, sequence_id in pairs}) * split.n_tokens // split.n_rows
-        for split, pairs in items
-    )
+def gather(item: tuple[Store, Split, tuple[int, ...]]) -> pa.Table:
+    """The rows of some sequences of a split, with the name of its shard."""
+    corpus, split, ids = item
+    shard = pa.array([split.shard] * len(ids))
+    return read_rows(corpus, split, ids).append_column("shard", shard).cast(_ROWS)
 
 
-def survivor_table(
-    queries: Sequence[EncodedQuery], scanned: Sequence[Scanned], n_sequences: int
-) -> pa.Table:
-    """The result table of one method.
+def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_sequences: int) -> pa.Table:
+    """The result table of one method: a row per query and survivor, in order of queries and ranks.
 
-    A row per query and survivor, in the order of queries and ranks.
+    A sequence whose score changed its sign when it was scored again stays in the direction that the
+    scan found it in.
     """
-    keys = sorted(
-        {k for bank in scanned for r in bank.rows.values() for k in json.loads(r["metadata"])}
-    )
+    metadata_of = {
+        sequence_id: json.loads(row["metadata"])
+        for explained in scanned.explained.values()
+        for sequence_id, row in explained.rows.items()
+    }
+    keys = sorted({key for metadata in metadata_of.values() for key in metadata})
     rows: list[dict[str, Any]] = []
     for query in queries:
-        bank, place = _bank_of(query, scanned)
+        partial, place = scanned.of_query(query.digest)
         for direction, side, sign in (
-            ("proponent", bank.partial.proponents, 1.0),
-            ("opponent", bank.partial.opponents, -1.0),
+            ("proponent", partial.proponents, 1.0),
+            ("opponent", partial.opponents, -1.0),
         ):
-            scores, ids = side.of_query(place)
-            duplicates = near_duplicates([bank.rows[i]["tokens"].tolist() for i in ids.tolist()])
-            for rank, (score, sequence_id) in enumerate(
-                zip(scores.tolist(), ids.tolist(), strict=True)
+            scan_scores, scan_ids = side.of_query(place)
+            if not len(scan_ids):
+                continue
+            explained = scanned.explained[query.digest]
+            scan_ranks = {i: rank for rank, i in enumerate(scan_ids.tolist(), start=1)}
+            order = [(-sign * explained.explanations[i].score, i) for i in scan_ranks]
+            ids = [sequence_id for _, sequence_id in sorted(order)]
+            duplicates = near_duplicates([explained.rows[i]["tokens"].tolist() for i in ids])
+            for rank, (sequence_id, earlier) in enumerate(
+                zip(ids, duplicates, strict=True), start=1
             ):
-                row = bank.rows[sequence_id]
-                explanation = bank.explanations[place, sequence_id]
-                earlier = duplicates[rank]
-                metadata = json.loads(row["metadata"])
+                row = explained.rows[sequence_id]
+                explanation = explained.explanations[sequence_id]
+                metadata = metadata_of[sequence_id]
+                scan_rank = scan_ranks[sequence_id]
                 rows.append(
                     {
                         "query_id": query.query.query_id,
-                        "rank": rank + 1,
+                        "rank": rank,
                         "direction": direction,
-                        "score": sign * score,
-                        "delta_nats": sign * score / n_sequences,
+                        "score": explanation.score,
+                        "delta_nats": explanation.score / n_sequences,
+                        "scan_rank": scan_rank,
+                        "scan_score": sign * float(scan_scores[scan_rank - 1]),
                         "sequence_id": sequence_id,
                         "content_digest": row["content_digest"],
                         "document_id": row["document_id"],
@@ -121,35 +162,58 @@ def survivor_table(
                         "n_tokens": row["n_tokens"],
                         "char_start": row["char_start"],
                         "char_end": row["char_end"],
-                        **{
-                            METADATA_PREFIX + key: str(metadata[key])
-                            for key in keys
-                            if key in metadata
-                        },
+                        **{METADATA_PREFIX + key: str(value) for key, value in metadata.items()},
                         "token_texts": row["token_texts"],
                         "token_scores": explanation.token_scores.astype(np.float32),
                         "layer_scores": list(explanation.layer_scores.items()),
                         "spurious": is_spurious(explanation.token_scores),
-                        "near_duplicate_of": None if earlier is None else int(ids[earlier]),
+                        "near_duplicate_of": None if earlier is None else ids[earlier],
                     }
                 )
     return pa.Table.from_pylist(rows, schema=survivor_schema(keys))
 
 
-def group_table(queries: Sequence[EncodedQuery], scanned: Sequence[Scanned]) -> pa.Table:
+def rescoring(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """What scoring the survivors again changed, by query.
+
+    Returns:
+        ``largest_relative_difference`` of a survivor's two scores, relative to that of the scan (0
+        where there is no survivor); ``changed_ranks``: of the first ten ranks of either direction,
+        of which there are ``compared_ranks``, how many hold another sequence than in the scan;
+        ``changed_signs``: how many scores changed their sign.
+    """
+    columns = {
+        name: np.asarray(table[name])
+        for name in ("query_id", "rank", "scan_rank", "score", "scan_score")
+    }
+    scores, scan_scores = columns["score"], columns["scan_score"]
+    differences = np.abs(scores - scan_scores) / np.abs(scan_scores)
+    report = {}
+    for query_id in dict.fromkeys(columns["query_id"].tolist()):
+        ours = columns["query_id"] == query_id
+        first = ours & (columns["rank"] <= _COMPARED_RANKS)
+        report[query_id] = {
+            "largest_relative_difference": float(differences[ours].max()),
+            "changed_ranks": int((columns["rank"] != columns["scan_rank"])[first].sum()),
+            "compared_ranks": int(first.sum()),
+            "changed_signs": int((scores * scan_scores <= 0)[ours].sum()),
+        }
+    return report
+
+
+def group_table(queries: Sequence[EncodedQuery], scanned: Scanned) -> pa.Table:
     """Sums of scores per query and group, over all scanned sequences."""
     rows = []
     for query in queries:
-        bank, place = _bank_of(query, scanned)
-        groups = bank.partial.groups
-        for column, value in sorted(groups.counts):
-            positive, negative = groups.sums_2Q[column, value][:, place].tolist()
+        partial, place = scanned.of_query(query.digest)
+        for column, value in sorted(partial.groups.counts):
+            positive, negative = partial.groups.sums_2Q[column, value][:, place].tolist()
             rows.append(
                 {
                     "query_id": query.query.query_id,
                     "column": column,
                     "value": value,
-                    "n_sequences": groups.counts[column, value],
+                    "n_sequences": partial.groups.counts[column, value],
                     "positive_sum": positive,
                     "negative_sum": negative,
                 }
@@ -158,15 +222,20 @@ def group_table(queries: Sequence[EncodedQuery], scanned: Sequence[Scanned]) -> 
 
 
 def write_method(
-    store: Store,
-    method: str,
-    queries: Sequence[EncodedQuery],
-    scanned: Sequence[Scanned],
-    n_sequences: int,
-) -> None:
-    """Write the tables of one method."""
-    write_table(store, f"results/{method}.parquet", survivor_table(queries, scanned, n_sequences))
-    write_table(store, f"results/{method}-groups.parquet", group_table(queries, scanned))
+    store: Store, queries: Sequence[EncodedQuery], scanned: Scanned, n_sequences: int
+) -> dict[str, dict[str, Any]]:
+    """Write the tables of one method; returns what scoring its survivors again changed."""
+    survivors = survivor_table(queries, scanned, n_sequences)
+    partials = {query.query.query_id: scanned.of_query(query.digest) for query in queries}
+    tables = {
+        "": survivors,
+        "-groups": group_table(queries, scanned),
+        "-statistics": statistics_table(partials),
+        "-tails": tails_table(partials),
+    }
+    for ending, table in tables.items():
+        write_table(store, f"results/{scanned.method}{ending}.parquet", table)
+    return rescoring(survivors)
 
 
 def query_manifest(
@@ -193,6 +262,7 @@ def query_manifest(
         )
     return {
         "query_id": query.query.query_id,
+        "digest": query.digest,
         "prompt": query.query.prompt,
         "completion": query.query.completion,
         "metadata": query.query.metadata,
@@ -203,10 +273,3 @@ def query_manifest(
         "greedy": all(rank == 1 for rank in header["ranks"]),
         "warning": warning,
     }
-
-
-def _bank_of(query: EncodedQuery, scanned: Sequence[Scanned]) -> tuple[Scanned, int]:
-    for bank in scanned:
-        if query.digest in bank.plan.query_digests:
-            return bank, bank.plan.query_digests.index(query.digest)
-    raise AssertionError(f"query {query.query.query_id} is in no bank")  # plan_banks covers all

@@ -39,13 +39,15 @@ from rayinfluence.dataflow.stages import (
     query_gradient,
     rows_by_id,
     score_split,
+    whole_gradient,
 )
 from rayinfluence.dataflow.watch import MOST_STARTS, Watch, begin_or_refuse
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
+from rayinfluence.storage.results import dense_table, scores_key
 from rayinfluence.storage.shared import SharedTensors
-from rayinfluence.storage.store import Store
+from rayinfluence.storage.store import Store, write_table
 from rayinfluence.storage.tensors import read_tensors, write_tensors
 
 Item = TypeVar("Item", contravariant=True)
@@ -210,13 +212,17 @@ def query_key(query_digest: str) -> str:
 
 @dataclass(frozen=True)
 class BankPlan:
-    """Some queries of one method, scanned together: where they are, and their partials."""
+    """Some queries of one method, scanned together: where they are, and their partials.
+
+    ``dense``: every score is kept, not those of survivors alone.
+    """
 
     method: str
     fingerprint: str
     query_digests: tuple[str, ...]
     queries: Store
     store: Store
+    dense: bool = False
 
     def about(self, split_digest: str) -> dict[str, Any]:
         """What a partial must say of itself."""
@@ -271,7 +277,7 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Settled:
     """A split that is committed, or set aside for this reason."""
 
     split: Split
@@ -297,7 +303,7 @@ class ScanJob:
         """Put the banks on the device."""
         self._banks = [operands.bank(replica) for operands in self.operands]
 
-    def run(self, replica: Replica, bundle: Sequence[Pending], watch: Watch) -> Iterator[Scored]:
+    def run(self, replica: Replica, bundle: Sequence[Pending], watch: Watch) -> Iterator[Settled]:
         """Score some splits in order, reading one ahead.
 
         Splits that an earlier worker committed before it died are passed over.
@@ -326,7 +332,7 @@ class ScanJob:
                 if reason is not None:
                     self._set_aside(item, reason, watch)
                 watch.advance(item.split.n_tokens)
-                yield Scored(item.split, reason)
+                yield Settled(item.split, reason)
 
     def _score(
         self,
@@ -341,15 +347,19 @@ class ScanJob:
         try:
             rows = table.result()
             with watch.phase("score", digest):
-                chosen = [self._banks[index] for index in banks]
-                partials = score_split(replica, chosen, rows, self.top, self.group_by)
+                scored = score_split(replica, [self._banks[index] for index in banks], rows)
+                partials = scored.partials(rows, self.top, self.group_by)
         except (StorageError, ConfigError):
             raise
         except Exception as error:
             return "".join(traceback.format_exception_only(error)).strip()
         with watch.phase("write", digest):
-            for index, partial in zip(banks, partials, strict=True):
+            for index, partial, scores_NQ in zip(banks, partials, scored.scores, strict=True):
                 plan = self.operands[index].plan
+                if plan.dense:
+                    # Before the partial: where that is, all of the split is.
+                    scores = dense_table(plan.query_digests, scored.ids_N, scores_NQ)
+                    write_table(plan.store, scores_key(digest), scores)
                 partial.write(plan.store, partial_key(digest), plan.about(digest))
         with watch.phase("commit", digest):
             watch.count("rayinfluence_splits", 1)
@@ -377,43 +387,43 @@ class ScanJob:
 
 @dataclass(frozen=True)
 class Explained:
-    """Survivors of one split: their rows, with token texts and content digest, and attributions."""
+    """The survivors of one query, by sequence id.
 
+    Their rows, with token texts and content digest, and their scores at full rank.
+    """
+
+    query_digest: str
     rows: dict[int, dict[str, Any]]
-    explanations: list[Explanation]
+    explanations: dict[int, Explanation]
 
 
 @dataclass
 class ExplainJob:
-    """Attribute the survivors of a split to tokens and layers.
+    """Score a query's survivors again at full rank, by token and by layer.
 
+    The query's gradient is computed again and kept whole, one query at a time, and never written.
     Commits nothing: it is cheap to repeat.
     """
 
-    corpus: Store
-    operands: BankOperands
+    operands: MethodOperands
     tokenizer: PreTrainedTokenizerFast
     stage: ClassVar[str] = "explain"
-    _bank: QueryBank | None = None
+    _operator: Preconditioner | None = None
 
     def prepare(self, replica: Replica) -> None:
-        """Put the bank on the device."""
-        self._bank = self.operands.bank(replica)
+        """Build the operator on the device."""
+        self._operator = self.operands.preconditioner(replica)
 
-    def run(
-        self, replica: Replica, item: tuple[Split, tuple[tuple[int, int], ...]], watch: Watch
-    ) -> Explained:
-        """Explain the (query, sequence id) pairs of one split."""
-        split, pairs = item
-        begin_or_refuse(watch, f"explaining the survivors of {split.name}")
-        assert self._bank is not None
-        table = read_split(self.corpus, split)
-        wanted = {sequence_id for _, sequence_id in pairs}
-        rows = rows_by_id(table, wanted)
+    def run(self, replica: Replica, item: tuple[EncodedQuery, pa.Table], watch: Watch) -> Explained:
+        """Explain one query's survivors, given their rows."""
+        query, table = item
+        begin_or_refuse(watch, f"explaining the survivors of query {query.query.query_id!r}")
+        assert self._operator is not None
+        whole = whole_gradient(replica, self._operator, query_gradient(replica, query))
+        explanations = explain(replica, whole, table)
+        rows = rows_by_id(table)
         for row in rows.values():
             row["token_texts"] = token_texts(self.tokenizer, row["tokens"])
             row["content_digest"] = content_digest(row["tokens"])
-            row["shard"] = split.shard
-        explained = Explained(rows, explain(replica, self._bank, table, pairs))
         watch.advance(sum(len(row["tokens"]) for row in rows.values()))
-        return explained
+        return Explained(query.digest, rows, explanations)

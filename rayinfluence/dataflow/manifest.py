@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.scan import MethodQueries, query_report
 from rayinfluence.model.modules import coverage
 from rayinfluence.storage.digest import digest
+from rayinfluence.storage.results import TABLE_ENDINGS
 from rayinfluence.storage.store import Store, read_json
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MANIFEST = "results/manifest.json"
 TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 1
+_TABLES_VERSION = 2
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -54,7 +55,7 @@ def known_results(store: Store) -> str | None:
     if MANIFEST not in there:
         return None
     manifest = read_json(store, MANIFEST)
-    tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in ("", "-groups")}
+    tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in TABLE_ENDINGS}
     return manifest["fingerprint"] if tables <= there.keys() else None
 
 
@@ -62,16 +63,31 @@ def run_manifest(
     run: Run,
     prepared: Sequence[MethodQueries],
     factors: Factors | None,
+    splits: Sequence[Split],
     scanned: Sequence[Scanned],
+    rescored: Mapping[str, dict[str, Any]],
     n_sequences: int,
 ) -> dict[str, Any]:
-    """The manifest of a run's results."""
+    """The manifest of a run's results.
+
+    Args:
+        run: configuration, model, corpus and queries.
+        prepared: the queries of each method.
+        factors: that they were preconditioned with.
+        splits: that were scanned.
+        scanned: what each method found.
+        rescored: by method and query, what scoring the survivors again changed.
+        n_sequences: N, in the corpus.
+    """
     replica, corpus = run.replica, run.corpus
     files = corpus.manifest.files
     return {
         "n_sequences": n_sequences,
         "n_tokens": corpus.n_tokens,
-        "methods": {method.method: _method(method.method, scanned) for method in prepared},
+        "methods": {one.method: _method(one, rescored[one.method]) for one in scanned},
+        "dense_scores": [split.digest for split in splits]
+        if run.config.scan.scores == "dense"
+        else None,
         "queries": [
             query_manifest(query, query_report(prepared[0], query), run.tokenizer)
             for query in run.queries
@@ -133,12 +149,12 @@ def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     return known
 
 
-def _method(method: str, scanned: Sequence[Scanned]) -> dict[str, Any]:
-    banks = [bank for bank in scanned if bank.plan.method == method]
-    partial = banks[0].partial
+def _method(scanned: Scanned, rescored: dict[str, Any]) -> dict[str, Any]:
+    bank, partial = scanned.banks[0]
     return {
-        "banks": [bank.plan.fingerprint for bank in banks],
-        "rank": banks[0].rank,
+        "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
+        "rank": bank.rank,
+        "rescoring": rescored,
         "scanned_sequences": partial.n_sequences,
         "scanned_tokens": partial.n_tokens,
         "quarantined": _quarantined(partial.quarantine),

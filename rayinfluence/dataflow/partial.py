@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.errors import DamagedError
 from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, write_tensors
@@ -25,7 +27,7 @@ FAN_IN = 64
 
 @dataclass(frozen=True)
 class Partial:
-    """Survivors, group sums, counts and quarantined sequences of some splits for one bank.
+    """Survivors, group sums, tails, counts and quarantined sequences of some splits for one bank.
 
     Opponents are a top-k of negated scores.
     """
@@ -33,6 +35,7 @@ class Partial:
     proponents: TopK
     opponents: TopK
     groups: GroupSums
+    tails: Tails
     n_sequences: int = 0
     n_tokens: int = 0
     quarantine: dict[int, str] = field(default_factory=dict)
@@ -40,7 +43,9 @@ class Partial:
     @classmethod
     def empty(cls, n_queries: int, top: int) -> Partial:
         """The identity of merging."""
-        return cls(TopK.empty(n_queries, top), TopK.empty(n_queries, top), GroupSums())
+        # Each its own: tensors that share memory cannot be written.
+        proponents, opponents = TopK.empty(n_queries, top), TopK.empty(n_queries, top)
+        return cls(proponents, opponents, GroupSums(), Tails.empty())
 
     def merge(self, other: Partial) -> Partial:
         """This partial and one of later splits."""
@@ -48,10 +53,15 @@ class Partial:
             self.proponents.merge(other.proponents),
             self.opponents.merge(other.opponents),
             self.groups.merge(other.groups),
+            self.tails.merge(other.tails),
             self.n_sequences + other.n_sequences,
             self.n_tokens + other.n_tokens,
             self.quarantine | other.quarantine,
         )
+
+    def survivors(self, query: int) -> NDArray[np.int64]:
+        """The ids of a query's survivors of both directions, ascending."""
+        return np.union1d(self.proponents.of_query(query)[1], self.opponents.of_query(query)[1])
 
     def write(self, store: Store, key: str, about: dict[str, Any]) -> None:
         """Store it as one object; ``about`` names the split and the bank."""
@@ -65,6 +75,9 @@ class Partial:
             "opponent_ids": self.opponents.ids_QK,
             "group_counts": np.array([self.groups.counts[g] for g in groups], dtype=np.int64),
             "group_sums": np.zeros((0, 2, n_queries)) if sums is None else sums,
+            "tail_codes": self.tails.codes_E,
+            "tail_counts": self.tails.counts_E,
+            "tail_sums": self.tails.sums_E,
         }
         header = {
             **about,
@@ -96,6 +109,7 @@ class Partial:
             TopK(_numpy(tensors["proponent_scores"]), _numpy(tensors["proponent_ids"])),
             TopK(_numpy(tensors["opponent_scores"]), _numpy(tensors["opponent_ids"])),
             GroupSums(dict(zip(groups, counts, strict=True)), dict(zip(groups, sums, strict=True))),
+            Tails(*(_numpy(tensors[f"tail_{part}"]) for part in ("codes", "counts", "sums"))),
             header["n_sequences"],
             header["n_tokens"],
             {int(sequence_id): reason for sequence_id, reason in header["quarantine"]},

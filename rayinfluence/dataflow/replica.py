@@ -24,7 +24,7 @@ from rayinfluence.model.modules import shapes_of
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 
 #: Given a batch, the labels whose log-probability is the objective.
 Labels = Callable[[Batch], Choose]
@@ -105,26 +105,19 @@ class Replica:
         model = assemble(skeleton, weights, torch.device(numerics.device))
         return cls(model, {name: model.get_submodule(name) for name in module_names}, numerics)
 
-    def batches(
-        self, table: pa.Table, quarantine: Quarantine, only: set[int] | None = None
-    ) -> Iterator[Batch]:
+    def batches(self, table: pa.Table, quarantine: Quarantine) -> Iterator[Batch]:
         """The batches of a split, formed from its good rows alone and in a fixed order.
 
         Args:
             table: the split's rows.
             quarantine: sequences to leave out; rows that cannot be scored are added, with the
                 reason.
-            only: sequence ids to keep; None keeps all.
         """
         ids = table["sequence_id"].to_pylist()
         for row, reason in bad_rows(table, self.vocabulary, self.context).items():
             quarantine[ids[row]] = reason
         sequences = sequences_of(table)
-        rows = [
-            row
-            for row, sequence_id in enumerate(ids)
-            if sequence_id not in quarantine and (only is None or sequence_id in only)
-        ]
+        rows = [row for row, sequence_id in enumerate(ids) if sequence_id not in quarantine]
         lengths = [len(sequences[row]) for row in rows]
         for members in plan_batches(lengths, self.numerics.batch_tokens):
             chosen = [rows[member] for member in members]

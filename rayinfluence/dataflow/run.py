@@ -28,7 +28,7 @@ from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
-from rayinfluence.dataflow.scan import Aside, plan_banks, precondition, scan
+from rayinfluence.dataflow.scan import Aside, method_operands, plan_banks, precondition, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
@@ -292,14 +292,16 @@ class Run:
                 self.corpus_store,
                 splits,
                 merged,
-                {query.digest for query in self.queries},
+                method_operands(prepared, factors, self.config.scan),
+                self.queries,
                 self.tokenizer,
                 self.progress,
             )
-            for method in methods:
-                of_method = [bank for bank in scanned if bank.plan.method == method]
-                write_method(self.store, method, self.queries, of_method, n_sequences)
-            manifest = run_manifest(self, prepared, factors, scanned, n_sequences)
+            rescored = {
+                found.method: write_method(self.store, self.queries, found, n_sequences)
+                for found in scanned
+            }
+            manifest = run_manifest(self, prepared, factors, splits, scanned, rescored, n_sequences)
             # Results that lack splits are no results to reuse.
             manifest["fingerprint"] = None if self.set_aside else fingerprint
             body = json.dumps(manifest, indent=1, ensure_ascii=False)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Scored
+from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.dataflow.watch import LocalWatch
@@ -22,7 +22,7 @@ class Runner(Protocol):
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item with a model replica; yields outcomes as they come."""
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Scored]:
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Settled]:
         """Score splits; yields each when it is committed or set aside."""
 
     def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -57,7 +57,7 @@ class InlineRunner:
             for item in items:
                 yield job.run(replica, item, watch)
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Scored]:
+    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Settled]:
         """Score splits one after another."""
         if pending:
             replica = self._ready()

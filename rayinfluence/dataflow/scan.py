@@ -5,6 +5,7 @@
     which settings
                                   partials/<split digest>.safetensors
                                   aside/<split digest>.json   why a split could not be scored
+                                  scores/<split digest>.parquet, if all scores are kept
 
 Queries that are added to a run get a bank of their own, and shards that are added get partials of
 their own, so all that was computed before stays valid.
@@ -74,7 +75,6 @@ def precondition(
     """Precondition every query by every method that has not done so, and commit each."""
     rank = None if config.rank == "dense" else config.rank
     prepared = []
-    factor_tensors = SharedTensors()
     for method in config.methods:
         curved = method not in WITHOUT_CURVATURE
         parts = {
@@ -94,37 +94,40 @@ def precondition(
         [d for d in by_digest if query_key(d) not in keys]
         for keys in (prepared_one.store.list() for prepared_one in prepared)
     ]
-    if factors and any(
-        lacking
-        for lacking, p in zip(missing, prepared, strict=True)
-        if p.method not in WITHOUT_CURVATURE
-    ):
-        factor_tensors = factors.tensors()
-    operands = [
-        MethodOperands(
-            one.method,
-            one.store,
-            SharedTensors() if one.method in WITHOUT_CURVATURE else factor_tensors,
-            config.damping_scale,
-            config.damping,
-            factors.n_tokens if factors else 0,
-            factors.n_sequences if factors else 0,
-        )
-        for one in prepared
-    ]
     # Methods that lack nothing need no operator.
-    active = [index for index, lacking in enumerate(missing) if lacking]
+    active = [index for index, digests in enumerate(missing) if digests]
     items = [
         (query, tuple(place for place, index in enumerate(active) if d in missing[index]))
         for d, query in by_digest.items()
         if any(d in missing[index] for index in active)
     ]
     if items:
-        job = QueryJob([operands[index] for index in active], rank)
+        lacking = method_operands([prepared[index] for index in active], factors, config)
+        job = QueryJob(lacking, rank)
         with progress.stage("queries", sum(len(q.tokens) for q, _ in items)) as stage:
             for _ in runner.replicas(job, items, stage.advance):
                 pass
     return prepared
+
+
+def method_operands(
+    methods: Sequence[MethodQueries], factors: Factors | None, config: ScanConfig
+) -> list[MethodOperands]:
+    """What methods need to precondition queries; the factors are read if one of them has any."""
+    curved = [one.method not in WITHOUT_CURVATURE for one in methods]
+    tensors = factors.tensors() if factors and any(curved) else SharedTensors()
+    return [
+        MethodOperands(
+            one.method,
+            one.store,
+            tensors if has_factors else SharedTensors(),
+            config.damping_scale,
+            config.damping,
+            factors.n_tokens if factors else 0,
+            factors.n_sequences if factors else 0,
+        )
+        for one, has_factors in zip(methods, curved, strict=True)
+    ]
 
 
 def plan_banks(
@@ -147,14 +150,18 @@ def plan_banks(
             "queries": method.fingerprint,
             "top": config.top,
             "group_by": config.group_by,
+            "scores": config.scores,
             "numerics": asdict(numerics),
         }
         left = list(needed)
+        dense = config.scores == "dense"
         for fingerprint, manifest in sorted(manifests.items(), key=lambda item: item[1]["ordinal"]):
             if manifest["base"] == base and set(manifest["query_digests"]) & set(left):
                 members = tuple(manifest["query_digests"])
                 store = root / "scan" / fingerprint
-                banks.append(BankPlan(method.method, fingerprint, members, method.store, store))
+                banks.append(
+                    BankPlan(method.method, fingerprint, members, method.store, store, dense)
+                )
                 left = [query for query in left if query not in members]
         if left:
             fingerprint = digest({"base": base, "query_digests": left})
@@ -167,7 +174,9 @@ def plan_banks(
             }
             store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
             manifests[fingerprint] = manifest
-            banks.append(BankPlan(method.method, fingerprint, tuple(left), method.store, store))
+            banks.append(
+                BankPlan(method.method, fingerprint, tuple(left), method.store, store, dense)
+            )
     return banks
 
 
@@ -331,15 +340,12 @@ def query_report(method: MethodQueries, query: EncodedQuery) -> dict[str, Any]:
     return read_header(method.store, query_key(query.digest))
 
 
-def survivors_by_split(
-    splits: Sequence[Split], partial: Partial, queries: Sequence[int]
-) -> list[tuple[Split, tuple[tuple[int, int], ...]]]:
-    """The (query, sequence id) pairs that survived, by the split that holds the sequence."""
+def by_split(
+    splits: Sequence[Split], sequence_ids: Sequence[int]
+) -> list[tuple[Split, tuple[int, ...]]]:
+    """The splits that hold some sequences, each with the ids of those, ascending."""
     starts = [split.first_sequence_id for split in splits]
-    pairs: dict[int, set[tuple[int, int]]] = {}
-    for query in queries:
-        for side in (partial.proponents, partial.opponents):
-            for sequence_id in side.of_query(query)[1].tolist():
-                place = bisect_right(starts, sequence_id) - 1
-                pairs.setdefault(place, set()).add((query, sequence_id))
-    return [(splits[place], tuple(sorted(pairs[place]))) for place in sorted(pairs)]
+    members: dict[int, list[int]] = {}
+    for sequence_id in sorted(sequence_ids):
+        members.setdefault(bisect_right(starts, sequence_id) - 1, []).append(sequence_id)
+    return [(splits[place], tuple(ids)) for place, ids in members.items()]

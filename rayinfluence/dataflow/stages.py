@@ -8,7 +8,7 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,12 @@ from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Quarantine, Replica, own_labels
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
+from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits, target_logits
@@ -168,14 +170,43 @@ class Window:
         return scored
 
 
-def score_split(
-    replica: Replica, banks: Sequence[QueryBank], table: pa.Table, top: int, group_by: Sequence[str]
-) -> list[Partial]:
-    """Score a split against every query of every bank, in one forward and backward pass.
+@dataclass(frozen=True)
+class Scored:
+    """The scores [N, Q] of a split's sequences by each of some banks.
 
-    Returns:
-        One partial per bank: its survivors per query, group sums, counts and quarantined sequences.
+    ``n_tokens`` are of the sequences that were scored; the quarantined ones were not.
     """
+
+    ids_N: NDArray[np.int64]
+    scores: list[NDArray[np.float64]]
+    n_tokens: int
+    quarantine: Quarantine
+
+    def partials(self, table: pa.Table, top: int, group_by: Sequence[str]) -> list[Partial]:
+        """One partial per bank, of which the statistics are over all scores.
+
+        Args:
+            table: the split's rows.
+            top: survivors of each query and direction.
+            group_by: metadata keys.
+        """
+        values = _group_values(table, self.ids_N, group_by)
+        return [
+            Partial(
+                proponents=TopK.of(scores_NQ, self.ids_N, top),
+                opponents=TopK.of(-scores_NQ, self.ids_N, top),
+                groups=GroupSums.of(scores_NQ, values),
+                tails=Tails.of(scores_NQ),
+                n_sequences=len(self.ids_N),
+                n_tokens=self.n_tokens,
+                quarantine=dict(sorted(self.quarantine.items())),
+            )
+            for scores_NQ in self.scores
+        ]
+
+
+def score_split(replica: Replica, banks: Sequence[QueryBank], table: pa.Table) -> Scored:
+    """Score a split against every query of every bank, in one forward and backward pass."""
     quarantine: Quarantine = {}
     ids: list[np.ndarray] = []
     scores: list[list[np.ndarray]] = [[] for _ in banks]
@@ -197,89 +228,96 @@ def score_split(
         n_tokens += int(batch.lengths_B[finite_B].sum())
         for kept, part in zip(scores, parts, strict=True):
             kept.append(part[finite_B])
-    all_ids = np.concatenate(ids) if ids else np.zeros(0, np.int64)
-    values = _group_values(table, all_ids, group_by)
-    partials = []
-    for bank, kept in zip(banks, scores, strict=True):
-        scores_NQ = np.concatenate(kept) if kept else np.zeros((0, len(bank)))
-        partials.append(
-            Partial(
-                proponents=TopK.of(scores_NQ, all_ids, top),
-                opponents=TopK.of(-scores_NQ, all_ids, top),
-                groups=GroupSums.of(scores_NQ, values),
-                n_sequences=len(all_ids),
-                n_tokens=n_tokens,
-                quarantine=dict(sorted(quarantine.items())),
-            )
-        )
-    return partials
+    return Scored(
+        np.concatenate(ids) if ids else np.zeros(0, np.int64),
+        [
+            np.concatenate(kept) if kept else np.zeros((0, len(bank)))
+            for bank, kept in zip(banks, scores, strict=True)
+        ],
+        n_tokens,
+        quarantine,
+    )
+
+
+def whole_gradient(
+    replica: Replica, operator: Preconditioner, query: QueryGradient
+) -> dict[str, DenseQueries]:
+    """(G + lambda I)^-1 grad f_q by module, at full rank and in the dtype of sums."""
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+    whole = {}
+    for name, (inputs, grads) in query.tokens.items():
+        matrix_OJ = operator.solve_tokens(name, inputs, grads, None, 0)["dense"]
+        whole[name] = DenseQueries(matrix_OJ[None].to(dtype), replica.shapes[name].d_in)
+    return whole
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Token and layer scores of one (query, sequence) pair.
+    """The score of a sequence for one query, and its parts by token and by layer.
 
-    Both sum to the score up to rounding.
+    ``score`` is the sum of ``layer_scores``, and of ``token_scores`` up to rounding.
     """
 
-    query: int
-    sequence_id: int
-    token_scores: np.ndarray
+    score: float
+    token_scores: NDArray[np.float64]
     layer_scores: dict[str, float]
 
 
 def explain(
-    replica: Replica, bank: QueryBank, table: pa.Table, pairs: Sequence[tuple[int, int]]
-) -> list[Explanation]:
-    """Attribute the scores of (query, sequence id) pairs to tokens and layers.
+    replica: Replica, query: Mapping[str, ModuleQueries], table: pa.Table
+) -> dict[int, Explanation]:
+    """Score every row of a table for one query, by token and by layer.
 
-    The sequences are rows of the table.
+    Args:
+        replica: the model.
+        query: its preconditioned gradient in each module.
+        table: rows of sequences, all of which have been scored before.
+
+    Returns:
+        By sequence id.
+
+    Raises:
+        NumericsError: a sequence that was scored cannot be scored any more.
     """
-    queries_of: dict[int, list[int]] = {}
-    for query, sequence_id in pairs:
-        queries_of.setdefault(sequence_id, []).append(query)
-    explanations: list[Explanation] = []
-    for batch in replica.batches(table, {}, only=set(queries_of)):
+    found: dict[int, Explanation] = {}
+    changed: Quarantine = {}
+    for batch in replica.batches(table, changed):
         width = batch.tokens_BT.shape[1]
-        wanted = [queries_of[sequence_id] for sequence_id in batch.sequence_ids.tolist()]
-        tokens: list[Tensor | float] = [0.0] * len(wanted)
-        layers: list[dict[str, Tensor]] = [{} for _ in wanted]
+        parts_BT: dict[str, Tensor] = {}
 
         def step(
             _batch: Batch,
             name: str,
             inputs: Tensor,
             grads: Tensor,
-            wanted: list[list[int]] = wanted,
-            tokens: list[Tensor | float] = tokens,
-            layers: list[dict[str, Tensor]] = layers,
             width: int = width,
+            parts_BT: dict[str, Tensor] = parts_BT,
         ) -> None:
-            for row, queries in enumerate(wanted):
-                module = bank.modules[name].select(queries)
-                scores_TQ = module.token_scores(inputs[row : row + 1], grads[row : row + 1])[0]
-                # The calls of a module that is called several times stand side by side.
-                scores_TQ = scores_TQ.double().unflatten(0, (-1, width)).sum(dim=0)
-                tokens[row] = tokens[row] + scores_TQ
-                layers[row][name] = scores_TQ.sum(dim=0)
+            scores_BT = query[name].token_scores(inputs, grads)[:, :, 0].double()
+            # The calls of a module that is called several times stand side by side.
+            parts_BT[name] = scores_BT.unflatten(1, (-1, width)).sum(dim=1)
 
-        changed: Quarantine = {}
         replica.run(batch, own_labels, step, changed)
         if changed:
-            raise NumericsError(
-                f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
-                "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
-            )
+            break
+        names = [name for name in replica.modules if name in parts_BT]
+        parts_MBT = torch.stack([parts_BT[name] for name in names])
+        tokens_BT = parts_MBT.sum(dim=0).cpu().numpy()
+        layers_BM = parts_MBT.sum(dim=2).T.cpu().numpy()
         for row, (sequence_id, length) in enumerate(
             zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
         ):
-            scores_TQ = torch.as_tensor(tokens[row])[:length].cpu().numpy()
-            for column, query in enumerate(wanted[row]):
-                by_layer = {
-                    n: float(layers[row][n][column]) for n in replica.modules if n in layers[row]
-                }
-                explanations.append(Explanation(query, sequence_id, scores_TQ[:, column], by_layer))
-    return explanations
+            by_layer = dict(zip(names, layers_BM[row].tolist(), strict=True))
+            score = float(layers_BM[row].sum())
+            if not np.isfinite(score):
+                changed[sequence_id] = "its influence is not finite"
+            found[sequence_id] = Explanation(score, tokens_BT[row, :length], by_layer)
+    if changed:
+        raise NumericsError(
+            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
+            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
+        )
+    return found
 
 
 def _group_values(
@@ -299,12 +337,10 @@ def content_digest(tokens: np.ndarray) -> str:
     return digest_bytes(np.ascontiguousarray(tokens, dtype="<i4").tobytes())
 
 
-def rows_by_id(table: pa.Table, wanted: set[int]) -> dict[int, dict[str, Any]]:
-    """The rows of some sequences, by sequence id, with their tokens as an array."""
-    sequences = sequences_of(table)
+def rows_by_id(table: pa.Table) -> dict[int, dict[str, Any]]:
+    """The rows of a table by sequence id, with their tokens as an array."""
     light = table.drop_columns(["tokens"]).to_pylist()
     return {
         row["sequence_id"]: {**row, "tokens": tokens}
-        for row, tokens in zip(light, sequences, strict=True)
-        if row["sequence_id"] in wanted
+        for row, tokens in zip(light, sequences_of(table), strict=True)
     }

@@ -1,1 +1,1 @@
-"""Influence, pure: low-rank query gradients, scores, top-k, group sums, attribution."""
+"""Influence, pure: low-rank query gradients, scores, top-k, group sums, tails, attribution."""

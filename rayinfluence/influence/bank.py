@@ -65,10 +65,6 @@ class LowRankQueries:
         bias = self._bias_OQ
         return 0.0 if bias is None else sums_BO @ bias
 
-    def select(self, queries: Sequence[int]) -> LowRankQueries:
-        """Some of the queries."""
-        return LowRankQueries(self.left_OQR[:, queries], self.right_JQR[:, queries], self.d_in)
-
 
 @dataclass(frozen=True)
 class DenseQueries:
@@ -104,10 +100,6 @@ class DenseQueries:
         if self.matrix_QOJ.shape[2] == self.d_in:
             return 0.0
         return sums_BO @ self.matrix_QOJ[:, :, self.d_in].to(sums_BO.dtype).T
-
-    def select(self, queries: Sequence[int]) -> DenseQueries:
-        """Some of the queries."""
-        return DenseQueries(self.matrix_QOJ[queries], self.d_in)
 
 
 ModuleQueries = LowRankQueries | DenseQueries

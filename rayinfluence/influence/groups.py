@@ -26,17 +26,20 @@ class GroupSums:
     @classmethod
     def of(cls, scores_NQ: NDArray[np.float64], values: Mapping[str, Sequence[str]]) -> GroupSums:
         """Sum a split's scores, for each key, by the value that each sequence has."""
-        signed = np.stack([np.maximum(scores_NQ, 0.0), np.minimum(scores_NQ, 0.0)])
+        signed_2NQ = np.stack([np.maximum(scores_NQ, 0.0), np.minimum(scores_NQ, 0.0)])
         counts: dict[Group, int] = {}
         sums: dict[Group, NDArray[np.float64]] = {}
-        for key, of_sequence in values.items():
-            named, index = np.unique(
-                np.asarray(of_sequence, dtype=object).astype(str), return_inverse=True
-            )
-            for position, value in enumerate(named):
-                chosen = index == position
-                counts[key, str(value)] = int(chosen.sum())
-                sums[key, str(value)] = signed[:, chosen].sum(axis=1)
+        for key, of_sequence in values.items() if len(scores_NQ) else ():
+            places = {value: place for place, value in enumerate(sorted(set(of_sequence)))}
+            index = np.array([places[value] for value in of_sequence])
+            sizes = np.bincount(index)
+            # Members of a group side by side, each group in the order of the sequences.
+            order = np.argsort(index, kind="stable")
+            starts = np.cumsum(sizes) - sizes
+            sums_2GQ = np.add.reduceat(signed_2NQ[:, order], starts, axis=1)
+            for value, position in places.items():
+                counts[key, value] = int(sizes[position])
+                sums[key, value] = sums_2GQ[:, position]
         return cls(counts, sums)
 
     def merge(self, other: GroupSums) -> GroupSums:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from rayinfluence.report.facts import statistics
 from rayinfluence.report.markup import Html, tag
 from rayinfluence.report.query import Groups, query_section, teaser
 from rayinfluence.report.summary import run_summary, title
@@ -38,9 +39,11 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
     """
     if not results_by_method:
         raise ValueError("a report needs the results of at least one method")
-    methods = [(results, _groups(results)) for results in results_by_method.values()]
+    methods = [
+        (results, _groups(results), statistics(results)) for results in results_by_method.values()
+    ]
     queries: dict[str, dict[str, Any]] = {}
-    for results, _ in reversed(methods):
+    for results, *_ in reversed(methods):
         queries = results.queries | queries
     if per_side is None:
         per_side = _ALL_CARDS // (2 * max(1, len(queries)) * len(methods))

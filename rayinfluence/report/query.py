@@ -8,6 +8,7 @@ from typing import Any
 
 from rayinfluence.report.card import card
 from rayinfluence.report.charts import pair_bar
+from rayinfluence.report.facts import rescoring
 from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.text import count, per_token_probability, percent, shorten, signed
 from rayinfluence.storage.results import Results, Survivor
@@ -18,12 +19,14 @@ _RUBY_TOKENS = 40
 _MAX_GROUPS = 12
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]
+#: What a method found, with the group sums and a sentence of statistics of every query.
+Found = tuple[Results, Groups, Mapping[str, str]]
 
 
 def query_section(
     number: int,
     query: Mapping[str, Any],
-    methods: Sequence[tuple[Results, Groups]],
+    methods: Sequence[Found],
     *,
     per_side: int,
     fold: int,
@@ -34,7 +37,7 @@ def query_section(
     Args:
         number: its place in the page, from 1; names its anchor.
         query: its entry in the manifest.
-        methods: the results of each method, with the group sums of every query.
+        methods: what each method found.
         per_side: how many proponents and opponents to show.
         fold: how many characters of text to keep on each side of a sequence's hottest part.
         unfolded: whether the section starts open.
@@ -120,14 +123,21 @@ def _warning(query: Mapping[str, Any]) -> Html:
 def _methods(
     number: int,
     query_id: str,
-    methods: Sequence[tuple[Results, Groups]],
+    methods: Sequence[Found],
     per_side: int,
     fold: int,
 ) -> Html:
     """A panel per method; with more than one, radio buttons choose which panel is seen."""
     panels = []
-    for index, (results, groups) in enumerate(methods):
-        panel = tag("div", _panel(results, query_id, groups, per_side, fold), class_="panel")
+    for index, (results, groups, statistics) in enumerate(methods):
+        body = join(
+            (
+                _panel(results, query_id, per_side, fold),
+                _note(statistics.get(query_id, "")),
+                _groups(groups.get(query_id, [])),
+            )
+        )
+        panel = tag("div", body, class_="panel")
         if len(methods) > 1:
             name = f"q{number}-m{index}"
             pick = tag(
@@ -145,7 +155,11 @@ def _methods(
     return tag("div", *panels, class_="methods" if len(methods) > 1 else "method")
 
 
-def _panel(results: Results, query_id: str, groups: Groups, per_side: int, fold: int) -> Html:
+def _note(text: str) -> Html:
+    return tag("p", text, class_="quiet") if text else Html()
+
+
+def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
     if query_id not in results.queries:
         return tag("p", "This method was not run on this query.", class_="quiet")
     sides = {
@@ -159,7 +173,7 @@ def _panel(results: Results, query_id: str, groups: Groups, per_side: int, fold:
         _side(side, found, per_side, [card(s, largest, fold, names) for s in found[:per_side]])
         for side, found in sides.items()
     ]
-    return join((tag("div", *columns, class_="sides"), _groups(groups.get(query_id, []))))
+    return join((tag("div", *columns, class_="sides"), _note(rescoring(results, query_id))))
 
 
 def _side(side: str, found: Sequence[Survivor], per_side: int, cards: Sequence[Html]) -> Html:
@@ -200,7 +214,7 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Html:
 def _group_row(row: Mapping[str, Any], largest: float) -> Html:
     return tag(
         "tr",
-        tag("th", tag("bdi", str(row["value"])), scope="row"),
+        tag("th", tag("bdi", str(row["value"]) or "(none given)"), scope="row"),
         tag("td", count(row["n_sequences"])),
         tag("td", signed(row["negative_sum"])),
         tag("td", pair_bar(row["positive_sum"], row["negative_sum"], largest)),

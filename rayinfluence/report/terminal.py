@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rayinfluence.report.facts import rescoring, statistics
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
     one_line,
@@ -36,11 +37,15 @@ def render(
         n: how many sequences to show per query and side.
         queries: ids of the queries to show; all when not given.
     """
+    sentences = statistics(results)
     for query_id in results.queries if queries is None else queries:
         query = results.queries[query_id]
         console.print(_header(query, results.method, console.width))
         console.print(_table("Proponents", results.proponents(query_id)[:n], console.width))
         console.print(_table("Opponents", results.opponents(query_id)[:n], console.width))
+        for sentence in (rescoring(results, query_id), sentences.get(query_id)):
+            if sentence:
+                console.print(Text(sentence, "dim"))
         console.print()
 
 

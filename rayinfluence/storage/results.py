@@ -1,6 +1,7 @@
 """Results as users read them.
 
-One Parquet table per method, a table of sums per group, one manifest.
+Per method a Parquet table of survivors, one of sums per group, and two of what all scores are like;
+one manifest.
 
 Positive scores are proponents: training on the sequence makes the completion MORE likely. The
 tables hold no time, host, path or version, so equal inputs give equal bytes; all of that is in the
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rayinfluence.errors import StorageError
 from rayinfluence.storage.store import Store, read_json, read_table
@@ -23,14 +26,17 @@ METADATA_PREFIX = "metadata."
 
 #: Columns before and after the flattened ``metadata.<key>`` columns. Scores are in the raw scale of
 #: MATH (no 1/N); ``delta_nats`` is score / N, the predicted change of the completion's
-#: log-probability, in nats, when the sequence is seen once more. ``token_scores[t]`` belongs to
-#: input position t, so it is about the prediction of token t + 1.
+#: log-probability, in nats, when the sequence is seen once more. Both are at full rank;
+#: ``scan_score`` and ``scan_rank`` are what the scan found at the rank of its query bank.
+#: ``token_scores[t]`` belongs to input position t, so it is about the prediction of token t + 1.
 LEADING_FIELDS = (
     pa.field("query_id", pa.string()),
     pa.field("rank", pa.int32()),
     pa.field("direction", pa.string()),
     pa.field("score", pa.float64()),
     pa.field("delta_nats", pa.float64()),
+    pa.field("scan_rank", pa.int32()),
+    pa.field("scan_score", pa.float64()),
     pa.field("sequence_id", pa.int64()),
     pa.field("content_digest", pa.string()),
     pa.field("document_id", pa.string()),
@@ -57,6 +63,54 @@ GROUP_SCHEMA = pa.schema(
         pa.field("negative_sum", pa.float64()),
     ]
 )
+STATISTICS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string()),
+        pa.field("n_sequences", pa.int64()),
+        pa.field("n_positive", pa.int64()),
+        pa.field("n_negative", pa.int64()),
+        pa.field("positive_sum", pa.float64()),
+        pa.field("negative_sum", pa.float64()),
+        pa.field("top_1_percent_share", pa.float64()),
+        pa.field("top_1_percent_share_error", pa.float64()),
+        pa.field("tail_exponent", pa.float64()),
+        pa.field("tail_exponent_error", pa.float64()),
+        pa.field("tail_start", pa.float64()),
+        pa.field("tail_count", pa.int64()),
+    ]
+)
+#: ``lower``, ``upper`` and ``sum`` are of |score|.
+TAIL_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string()),
+        pa.field("sign", pa.int8()),
+        pa.field("lower", pa.float64()),
+        pa.field("upper", pa.float64()),
+        pa.field("count", pa.int64()),
+        pa.field("sum", pa.float64()),
+    ]
+)
+#: What the names of a method's tables end in.
+TABLE_ENDINGS = ("", "-groups", "-statistics", "-tails")
+
+
+def scores_key(split_digest: str) -> str:
+    """Where a bank keeps all scores of a split, when it keeps them."""
+    return f"scores/{split_digest}.parquet"
+
+
+def dense_table(
+    query_digests: Sequence[str], ids_N: NDArray[np.int64], scores_NQ: NDArray[np.float64]
+) -> pa.Table:
+    """All scores of a split as float32, a row per sequence in the order of ids.
+
+    Columns are ``sequence_id`` and one per query, named by its digest, so that a query can be read
+    without the others.
+    """
+    order = np.argsort(ids_N)
+    scores_QN = scores_NQ[order].T.astype(np.float32)
+    columns = dict(zip(query_digests, map(pa.array, scores_QN), strict=True))
+    return pa.table({"sequence_id": pa.array(ids_N[order]), **columns})
 
 
 def survivor_schema(metadata_keys: Sequence[str]) -> pa.Schema:
@@ -69,10 +123,11 @@ def survivor_schema(metadata_keys: Sequence[str]) -> pa.Schema:
 class Survivor:
     """One training sequence among a query's most influential.
 
-    ``score`` is the raw influence (positive raises the completion's log-probability),
-    ``delta_nats`` the same divided by the number of training sequences; ``token_scores`` has one
-    number per token of ``token_texts``, ``layer_scores`` one per tracked module; both sum to the
-    score up to rounding.
+    ``score`` is the raw influence (positive raises the completion's log-probability) at full rank,
+    ``delta_nats`` the same divided by the number of training sequences; ``scan_score`` and
+    ``scan_rank`` are those of the scan, whose query gradients may be of low rank. ``token_scores``
+    has one number per token of ``token_texts``, ``layer_scores`` one per tracked module; both sum
+    to the score up to rounding.
     """
 
     query_id: str
@@ -80,6 +135,8 @@ class Survivor:
     direction: Direction
     score: float
     delta_nats: float
+    scan_rank: int
+    scan_score: float
     sequence_id: int
     content_digest: str
     document_id: str
@@ -114,16 +171,29 @@ class Results:
         table: one row per query and survivor, in the schema above.
         groups: sums of scores per query and value of each grouping column, over ALL scanned
             sequences.
+        statistics: one row per query: counts, sums and concentration of all scores.
+        tails: one row per query, sign and bin of |score|: a histogram of all scores.
         manifest: model, corpus, queries, numerics, versions and timings of the run.
+        store: the run directory, where all scores are if the run kept them.
     """
 
     def __init__(
-        self, method: str, table: pa.Table, groups: pa.Table, manifest: dict[str, Any]
+        self,
+        method: str,
+        table: pa.Table,
+        groups: pa.Table,
+        statistics: pa.Table,
+        tails: pa.Table,
+        manifest: dict[str, Any],
+        store: Store | None = None,
     ) -> None:
         self.method = method
         self.table = table
         self.groups = groups
+        self.statistics = statistics
+        self.tails = tails
         self.manifest = manifest
+        self._store = store
         self.queries: dict[str, dict[str, Any]] = {q["query_id"]: q for q in manifest["queries"]}
         self._places: dict[tuple[str, str], list[int]] = {}
         keys = (table["query_id"].to_pylist(), table["direction"].to_pylist())
@@ -149,12 +219,9 @@ class Results:
             raise StorageError(
                 f"{store.url} has no results of method {method!r}; it has {', '.join(methods)}."
             )
-        return cls(
-            method,
-            read_table(store, f"results/{method}.parquet"),
-            read_table(store, f"results/{method}-groups.parquet"),
-            manifest,
-        )
+        keys = [f"results/{method}{ending}.parquet" for ending in TABLE_ENDINGS]
+        table, groups, statistics, tails = (read_table(store, key) for key in keys)
+        return cls(method, table, groups, statistics, tails, manifest, store)
 
     def proponents(self, query_id: str) -> list[Survivor]:
         """The sequences that raised the completion's log-probability most, strongest first."""
@@ -164,12 +231,45 @@ class Results:
         """The sequences that lowered the completion's log-probability most, strongest first."""
         return self._survivors(query_id, "opponent")
 
-    def _survivors(self, query_id: str, direction: Direction) -> list[Survivor]:
+    def scores(self, query_id: str) -> pa.Table:
+        """The scan's scores of ALL sequences for one query: ``sequence_id`` and ``score``.
+
+        In the order of sequence ids, as float32, without quarantined sequences; 12 bytes each. Only
+        this query's column is read.
+
+        Raises:
+            StorageError: the run kept the scores of survivors alone, or those of a split are gone.
+        """
+        digest, splits = self._query(query_id)["digest"], self.manifest["dense_scores"]
+        if splits is None or self._store is None:
+            raise StorageError(
+                "these results hold the scores of survivors alone: set `scan.scores: dense`, run "
+                "again, and load the results from the run directory."
+            )
+        banks = [self._store / "scan" / b for b in self.manifest["methods"][self.method]["banks"]]
+        try:
+            holding = [b for b in banks if digest in read_json(b, "manifest.json")["query_digests"]]
+            tables = [
+                read_table(holding[0], scores_key(split), ["sequence_id", digest])
+                for split in splits
+            ]
+        except StorageError as error:
+            raise StorageError(
+                f"{error} To have all scores made again: `rayinfluence clean {self._store.url} "
+                "--stage scan --stage results`, then run."
+            ) from error
+        return pa.concat_tables(tables).rename_columns(["sequence_id", "score"])
+
+    def _query(self, query_id: str) -> dict[str, Any]:
         if query_id not in self.queries:
             raise StorageError(
                 f"the results have no query {query_id!r}; they have {len(self.queries)}, "
                 f"such as {next(iter(self.queries), 'none')!r}."
             )
+        return self.queries[query_id]
+
+    def _survivors(self, query_id: str, direction: Direction) -> list[Survivor]:
+        self._query(query_id)
         rows = self._places.get((query_id, direction), [])
         return [_survivor(row) for row in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
 

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -186,15 +186,18 @@ def write_table(store: Store, key: str, table: pa.Table, row_group_size: int | N
     store.write(key, sink.getvalue())
 
 
-def read_table(store: Store, key: str) -> pa.Table:
-    """Read one Parquet object whole.
+def read_table(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet object, whole or some of its columns.
 
     Raises:
-        StorageError: it is missing or not Parquet.
+        StorageError: it is missing or not Parquet, or lacks a column.
     """
     try:
-        return pq.read_table(pa.BufferReader(store.read(key)))
-    except (pa.ArrowException, OSError) as error:
+        if columns is None:
+            return pq.read_table(pa.BufferReader(store.read(key)))
+        with store.open(key) as file:
+            return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise StorageError(
             f"{store.url}/{key} is damaged or not Parquet: {error}. Delete it and run again."
         ) from error

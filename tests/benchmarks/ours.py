@@ -10,14 +10,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tempfile
 
+import pyarrow as pa
 import torch
 from contenders import BATCH_TOKENS, RANK, TOP
-from harness import encoded, fit_factors, make_bank, table
+from harness import encoded, fit_factors, make_bank, operands, table
 from shapes import MLP_PATTERNS, Shape
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.folding import Bases, fitting_labels, fold_covariance, fold_moments
+from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.stages import explain, score_split
+from rayinfluence.dataflow.stages import explain, query_gradient, score_split, whole_gradient
 from rayinfluence.model.modules import track
 
 
@@ -55,16 +58,15 @@ class Ours:
             self.bases = Bases.on(self.replica, self.factors.tensors())
         kind, _, n = stage.partition("-")
         if kind in ("scan", "mixed", "explain") and n not in self.banks:
-            queries = [encoded(tokens) for tokens in self.shape.query_sequences(int(n))]
             path = Path(self.folder.name)
+            queries = self.queries(int(n))
             self.banks[n] = make_bank(self.replica, self.factors, queries, path, rank=RANK)
         if kind == "explain":
-            (partial,) = score_split(self.replica, [self.banks[n]], self.table, TOP, [])
-            self.pairs = [
-                (query, int(sequence_id))
-                for query in range(int(n))
-                for side in (partial.proponents, partial.opponents)
-                for sequence_id in side.of_query(query)[1]
+            partial = self.score(n, self.table)
+            operator = operands(self.factors, Path(self.folder.name)).preconditioner(self.replica)
+            self.asked = [
+                (operator, query, self.table.take(pa.array(partial.survivors(place))))
+                for place, query in enumerate(self.queries(int(n)))
             ]
 
     def run(self, stage: str) -> None:
@@ -75,11 +77,22 @@ class Ours:
         elif stage == "lambda":
             fold_moments(self.replica, lambda: [self.table], labels, self.bases, _ignore)
         elif kind[0] == "scan":
-            score_split(self.replica, [self.banks[kind[2]]], self.table, TOP, [])
+            self.score(kind[2], self.table)
         elif kind[0] == "mixed":
-            score_split(self.replica, [self.banks[kind[2]]], self.mixed, TOP, [])
+            self.score(kind[2], self.mixed)
         else:
-            explain(self.replica, self.banks[kind[2]], self.table, self.pairs)
+            for operator, query, rows in self.asked:
+                found = query_gradient(self.replica, query)
+                explain(self.replica, whole_gradient(self.replica, operator, found), rows)
+
+    def queries(self, n: int) -> list[EncodedQuery]:
+        """The first queries of the shape."""
+        return [encoded(tokens) for tokens in self.shape.query_sequences(n)]
+
+    def score(self, n: str, rows: pa.Table) -> Partial:
+        """A split's partial."""
+        (partial,) = score_split(self.replica, [self.banks[n]], rows).partials(rows, TOP, [])
+        return partial
 
 
 def _ignore(n_tokens: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import naive
 import numpy as np
 import pyarrow as pa
 import torch
@@ -26,9 +27,9 @@ from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner
 from rayinfluence.dataflow.sample import plan_fit
-from rayinfluence.dataflow.stages import score_split
+from rayinfluence.dataflow.stages import Explanation, explain, score_split
 from rayinfluence.dataflow.watch import LocalWatch
-from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
 from rayinfluence.model.modules import track
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
@@ -109,6 +110,21 @@ def encoded(tokens: np.ndarray, first_target: int = 1) -> EncodedQuery:
     return EncodedQuery(Query(name, "", ""), tuple(int(t) for t in tokens), first_target)
 
 
+def operands(
+    factors: Factors, folder: Path, method: str = "ekfac", damping: float | None = None
+) -> MethodOperands:
+    """What a method preconditions with, its queries in a folder."""
+    return MethodOperands(
+        method,
+        Store(str(folder)),
+        factors.tensors() if method != "gradient_product" else SharedTensors(),
+        0.1,
+        damping,
+        factors.n_tokens,
+        factors.n_sequences,
+    )
+
+
 def make_bank(
     replica: Replica,
     factors: Factors,
@@ -120,16 +136,7 @@ def make_bank(
 ) -> QueryBank:
     """Queries preconditioned and stacked as the scan stage does it."""
     store = Store(str(folder / f"queries-{method}-{rank}-{damping}"))
-    operands = MethodOperands(
-        method,
-        store,
-        factors.tensors() if method != "gradient_product" else SharedTensors(),
-        0.1,
-        damping,
-        factors.n_tokens,
-        factors.n_sequences,
-    )
-    job = QueryJob([operands], rank)
+    job = QueryJob([operands(factors, Path(store.url), method, damping)], rank)
     job.prepare(replica)
     for query in queries:
         job.run(replica, (query, (0,)), LocalWatch(lambda tokens: None))
@@ -142,7 +149,8 @@ def all_scores(
 ) -> Tensor:
     """Scores [N, Q] in the order of the sequences, read from what a split's partial keeps."""
     ids = list(range(len(sequences))) if ids is None else list(ids)
-    (partial,) = score_split(replica, [bank], table(sequences, ids), len(ids), [])
+    rows = table(sequences, ids)
+    (partial,) = score_split(replica, [bank], rows).partials(rows, len(ids), [])
     assert partial.n_sequences == len(ids)
     assert partial.n_tokens == sum(len(tokens) for tokens in sequences)
     assert not partial.quarantine
@@ -152,6 +160,30 @@ def all_scores(
             for score, sequence_id in zip(*kept.of_query(query), strict=True):
                 scores[ids.index(sequence_id), query] = sign * score
     return scores
+
+
+def one_query(bank: QueryBank, place: int) -> dict[str, ModuleQueries]:
+    """A query of a bank, by itself."""
+    some = slice(place, place + 1)
+    return {
+        name: replace(module, matrix_QOJ=module.matrix_QOJ[some])
+        if isinstance(module, DenseQueries)
+        else replace(module, left_OQR=module.left_OQR[:, some], right_JQR=module.right_JQR[:, some])
+        for name, module in bank.modules.items()
+    }
+
+
+def explain_pairs(
+    replica: Replica, bank: QueryBank, sequences: Tokens, pairs: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], Explanation]:
+    """Explanations of (query, sequence) pairs by the queries of a bank; ids count from 0."""
+    found = {}
+    for query in sorted({query for query, _ in pairs}):
+        ids = [sequence for other, sequence in pairs if other == query]
+        rows = table([sequences[sequence] for sequence in ids], ids)
+        of_query = explain(replica, one_query(bank, query), rows)
+        found |= {(query, sequence): one for sequence, one in of_query.items()}
+    return found
 
 
 @dataclass(frozen=True)
@@ -170,3 +202,29 @@ class Fitted:
     def names(self) -> list[str]:
         """The tracked modules."""
         return list(self.replica.modules)
+
+
+def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> dict[str, Tensor]:
+    """<P_q, D_z> [N, Q] by module: autograd for both gradients and a dense solve between them."""
+    model, names = fitted.replica.model, fitted.names
+    twin = naive.trainable(model)
+    queries = [
+        naive.gradients(
+            twin, names, naive.log_probability(twin, list(query.tokens), first=query.first_target)
+        )
+        for query in fitted.queries
+    ]
+    sequences = naive.sequence_gradients(model, names, fitted.sequences)
+    scores = {}
+    for name, (Q_A, Q_S) in bases_of(fitted.operator).items():
+        moments = fitted.operator.factors[name].moments
+        value = float(0.1 * moments.mean()) if damping is None else damping
+        dense = naive.dense_operator(Q_A, Q_S, moments, value)
+        solved = [
+            naive.solve(dense, query[name]) if method == "ekfac" else query[name]
+            for query in queries
+        ]
+        scores[name] = torch.tensor(
+            [[float((P * D[name]).sum()) for P in solved] for D in sequences], dtype=torch.float64
+        )
+    return scores

@@ -149,7 +149,9 @@ def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
         for name, tensor in clean.tensors.items():
             assert torch.equal(found.tensors[name], tensor), name
 
-    (clean,), (found,) = (score_split(replica, [bank], rows, 7, []) for rows in (good, poisoned))
+    (clean,), (found,) = (
+        score_split(replica, [bank], rows).partials(rows, 7, []) for rows in (good, poisoned)
+    )
     assert found.quarantine == {7: "its influence is not finite"}
     assert (found.n_sequences, found.n_tokens) == (clean.n_sequences, clean.n_tokens)
     for ours, theirs in ((found.proponents, clean.proponents), (found.opponents, clean.opponents)):

@@ -11,6 +11,7 @@ import pytest
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
 from rayinfluence.storage.store import Store
 
@@ -26,6 +27,7 @@ def make_partial(seed: int = 0, n: int = 4) -> Partial:
         TopK.of(scores, ids, 3),
         TopK.of(-scores, ids, 3),
         GroupSums.of(scores, {"source": sources}),
+        Tails.of(scores),
         n_sequences=n,
         n_tokens=9 * n,
         quarantine={40 + seed: "too long"},
@@ -35,9 +37,11 @@ def make_partial(seed: int = 0, n: int = 4) -> Partial:
 def same(left: Partial, right: Partial) -> bool:
     def arrays(partial: Partial) -> list[np.ndarray]:
         tops = (partial.proponents, partial.opponents)
-        return [part for t in tops for part in (t.scores_QK, t.ids_QK)] + list(
-            partial.groups.sums_2Q.values()
-        )
+        return [
+            *(part for t in tops for part in (t.scores_QK, t.ids_QK)),
+            *partial.groups.sums_2Q.values(),
+            *vars(partial.tails).values(),
+        ]
 
     return (
         all(

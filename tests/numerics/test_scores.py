@@ -8,41 +8,15 @@ import naive
 import pytest
 import torch
 from compare import assert_same
-from harness import Fitted, all_scores, bases_of, make_bank, table
+from harness import Fitted, all_scores, explain_pairs, make_bank, naive_scores, table
 from torch import Tensor
 
 from rayinfluence.dataflow import stages
 from rayinfluence.dataflow.replica import own_labels
-from rayinfluence.dataflow.stages import explain, query_gradient, score_split
+from rayinfluence.dataflow.stages import query_gradient, score_split
 from rayinfluence.influence import contraction
 from rayinfluence.influence.bank import DenseQueries, LowRankQueries
 from rayinfluence.influence.contraction import Contraction, Part, Work
-
-
-def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> dict[str, Tensor]:
-    """<P_q, D_z> [N, Q] by module: autograd for both gradients and a dense solve between them."""
-    model, names = fitted.replica.model, fitted.names
-    twin = naive.trainable(model)
-    queries = [
-        naive.gradients(
-            twin, names, naive.log_probability(twin, list(query.tokens), first=query.first_target)
-        )
-        for query in fitted.queries
-    ]
-    sequences = naive.sequence_gradients(model, names, fitted.sequences)
-    scores = {}
-    for name, (Q_A, Q_S) in bases_of(fitted.operator).items():
-        moments = fitted.operator.factors[name].moments
-        value = float(0.1 * moments.mean()) if damping is None else damping
-        dense = naive.dense_operator(Q_A, Q_S, moments, value)
-        solved = [
-            naive.solve(dense, query[name]) if method == "ekfac" else query[name]
-            for query in queries
-        ]
-        scores[name] = torch.tensor(
-            [[float((P * D[name]).sum()) for P in solved] for D in sequences], dtype=torch.float64
-        )
-    return scores
 
 
 def whole(queries: DenseQueries | LowRankQueries) -> Tensor:
@@ -101,11 +75,11 @@ def test_scores_equal_autograd_and_a_dense_solve(
     found = all_scores(fitted.replica, bank, fitted.sequences)
     assert_same(found, torch.stack(list(expected.values())).sum(dim=0), tolerance=1e-9)
     pairs = [(q, z) for q in range(len(bank)) for z in range(len(fitted.sequences))]
-    explained = explain(fitted.replica, bank, table(fitted.sequences), pairs)
+    explained = explain_pairs(fitted.replica, bank, fitted.sequences, pairs)
     for name, scores in expected.items():
         by_pair = torch.full_like(scores, torch.nan)
-        for one in explained:
-            by_pair[one.sequence_id, one.query] = one.layer_scores[name]
+        for (query, sequence), one in explained.items():
+            by_pair[sequence, query] = one.layer_scores[name]
         assert_same(by_pair, scores, name, 1e-9)
 
 
@@ -115,12 +89,13 @@ def test_layers_and_tokens_add_up_to_the_score(fitted: Fitted, rank: int | None)
     scores = all_scores(fitted.replica, bank, fitted.sequences)
     # Not every query of every sequence, as for survivors.
     pairs = [(q, z) for q in range(len(bank)) for z in range(len(fitted.sequences)) if (q + z) % 3]
-    found = explain(fitted.replica, bank, table(fitted.sequences), pairs)
-    assert sorted((one.query, one.sequence_id) for one in found) == sorted(pairs)
-    for one in found:
-        total = scores[one.sequence_id, one.query]
-        assert one.token_scores.shape == (len(fitted.sequences[one.sequence_id]),)
+    found = explain_pairs(fitted.replica, bank, fitted.sequences, pairs)
+    assert sorted(found) == sorted(pairs)
+    for (query, sequence), one in found.items():
+        total = scores[sequence, query]
+        assert one.token_scores.shape == (len(fitted.sequences[sequence]),)
         assert list(one.layer_scores) == fitted.names
+        assert_same(one.score, total, f"score of {one}", 1e-9)
         assert_same(one.token_scores.sum(), total, f"tokens of {one}", 1e-9)
         assert_same(sum(one.layer_scores.values()), total, f"layers of {one}", 1e-9)
         # No gradient is taken at the last token: nothing is predicted there.
@@ -153,7 +128,8 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
         for t, a in enumerate(inputs):
             a = torch.cat([a, a.new_ones(1)]) if module.bias is not None else a
             expected[t] += output.grad[0, t] @ P[name] @ a
-    (found,) = explain(fitted.replica, bank, table(fitted.sequences), [(query, sequence_id)])
+    pair = query, sequence_id
+    found = explain_pairs(fitted.replica, bank, fitted.sequences, [pair])[pair]
     assert_same(torch.as_tensor(found.token_scores), expected, tolerance=1e-9)
 
 
@@ -219,17 +195,6 @@ def test_bytes_count_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not work(64, 256, 7).is_factored
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_some_queries_score_as_among_all(bias: bool) -> None:
-    low_rank, [(inputs, grads)] = synthetic(2, bias, 5, 3, [(4, 6)])
-    for queries in (low_rank, DenseQueries(whole(low_rank), D_IN)):
-        tokens = queries.token_scores(inputs, grads)
-        some = queries.select([3, 0])
-        assert_same(some.token_scores(inputs, grads), tokens[:, :, [3, 0]])
-        (scores,) = Contraction().scores([(inputs, grads)], [some])
-        assert_same(scores, tokens.sum(dim=1)[:, [3, 0]])
-
-
 @pytest.mark.parametrize("capacity", [0, 45, 10**6], ids=["each", "some", "all"])
 def test_windows_do_not_change_scores(
     fitted: Fitted, capacity: int, monkeypatch: pytest.MonkeyPatch
@@ -258,9 +223,9 @@ def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
     args = (fitted.replica, fitted.factors, fitted.queries, fitted.folder)
     banks = [make_bank(*args), make_bank(*args, rank=2), make_bank(*args, "gradient_product")]
     rows = table(fitted.sequences)
-    together = score_split(fitted.replica, banks, rows, 7, [])
+    together = score_split(fitted.replica, banks, rows).partials(rows, 7, [])
     for bank, partial in zip(banks, together, strict=True):
-        (alone,) = score_split(fitted.replica, [bank], rows, 7, [])
+        (alone,) = score_split(fitted.replica, [bank], rows).partials(rows, 7, [])
         assert alone.proponents.scores_QK.tobytes() == partial.proponents.scores_QK.tobytes()
         assert alone.opponents.ids_QK.tobytes() == partial.opponents.ids_QK.tobytes()
 

@@ -9,14 +9,14 @@ import naive
 import pytest
 import torch
 from compare import assert_same
-from harness import Fitted, all_scores, encoded, make_bank, table
+from harness import Fitted, all_scores, encoded, explain_pairs, make_bank
 from torch import Tensor, nn
 
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
-from rayinfluence.dataflow.stages import explain, query_gradient
+from rayinfluence.dataflow.stages import query_gradient
 from rayinfluence.influence.bank import DenseQueries
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.model.capture import backward
@@ -44,8 +44,9 @@ def test_a_sequence_makes_itself_more_likely(fitted: Fitted, method: str, tmp_pa
     scores = all_scores(fitted.replica, bank, fitted.sequences)
     assert bool((scores.diagonal() > 0).all())
     pairs = [(index, index) for index in range(len(queries))]
-    for one in explain(fitted.replica, bank, table(fitted.sequences), pairs):
-        own = query_gradient(fitted.replica, queries[one.query]).tokens
+    explained = explain_pairs(fitted.replica, bank, fitted.sequences, pairs)
+    for (query, _), one in explained.items():
+        own = query_gradient(fitted.replica, queries[query]).tokens
         for name, score in one.layer_scores.items():
             # Two tokens give queries and keys no gradient: the first can only attend to itself.
             inputs, grads = own[name]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
+from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split, read_rows
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, RowGroup, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.errors import CorpusError, StorageError
@@ -261,6 +261,33 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
     return read
+
+
+@given(st.data())
+def test_rows_are_those_of_the_split(tmp_path_factory: Any, data: Any) -> None:
+    shard = [[index, index + 1, 3, 4] for index in range(9)]
+    store = Store(str(tmp_path_factory.mktemp("corpus")))
+    for split in written(store, [[1, 2]], shard).plan(1000)[1:]:
+        whole = Corpus.open(store).read(split)
+        ids = whole["sequence_id"].to_pylist()
+        chosen = sorted(data.draw(st.sets(st.sampled_from(ids), min_size=1)))
+        expected = whole.take([ids.index(sequence_id) for sequence_id in chosen])
+        assert read_rows(store, split, chosen).equals(expected)
+
+
+def test_only_row_groups_that_hold_the_rows_are_read_and_checked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = written(store, GOOD)
+    (split,) = corpus.plan(1000)
+    assert [group.n_rows for group in split.row_groups] == [2, 2, 2, 2, 1]
+    values = pa.array([[1, 2, 3, 5 if index == 4 else 4] for index in range(9)])
+    store.write("shards/000000.parquet", rewritten(store, "tokens", values))
+    read = counting(monkeypatch)
+    assert read_rows(store, split, [1, 2, 8])["sequence_id"].to_pylist() == [1, 2, 8]
+    assert read == [0, 1, 4]
+    with pytest.raises(CorpusError, match="is not what the manifest records"):
+        read_rows(store, split, [1, 5])
 
 
 def test_good_rows_are_checked_by_their_footers_alone(

@@ -13,7 +13,13 @@ from rayinfluence.report.charts import by_block, layer_bars
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.markup import Html, tag
 from rayinfluence.report.text import percent, shorten, signed, visible
-from rayinfluence.storage.results import GROUP_SCHEMA, Results, survivor_schema
+from rayinfluence.storage.results import (
+    GROUP_SCHEMA,
+    STATISTICS_SCHEMA,
+    TAIL_SCHEMA,
+    Results,
+    survivor_schema,
+)
 
 HOSTILE = (
     "</script></style><img src=x onerror=alert(1)>\"' onload=alert(2)&lt;b&gt;\x1b[31m\x00[bold]"
@@ -37,6 +43,8 @@ def row(query_id: str = "q", rank: int = 1, direction: str = "proponent", **chan
         "direction": direction,
         "score": 120.0 / rank if direction == "proponent" else -120.0 / rank,
         "delta_nats": 0.12 / rank if direction == "proponent" else -0.12 / rank,
+        "scan_rank": rank,
+        "scan_score": 119.0 / rank if direction == "proponent" else -119.0 / rank,
         "sequence_id": 2**32 + rank + 1000 * (direction == "opponent"),
         "content_digest": "ab" * 16,
         "document_id": f"document-{rank}",
@@ -77,6 +85,7 @@ def make_results(
     queries: Sequence[dict[str, Any]] | None = None,
     groups: Sequence[dict] = (),
     method: str = "ekfac",
+    statistics: Sequence[dict] = (),
     **manifest: Any,
 ) -> Results:
     keys = sorted({key for r in rows for key in r if key.startswith("metadata.")})
@@ -85,6 +94,8 @@ def make_results(
         method,
         pa.Table.from_pylist(list(rows), schema=schema),
         pa.Table.from_pylist(list(groups), schema=GROUP_SCHEMA),
+        pa.Table.from_pylist(list(statistics), schema=STATISTICS_SCHEMA),
+        TAIL_SCHEMA.empty_table(),
         {
             "n_sequences": 1000,
             "queries": [query()] if queries is None else list(queries),
@@ -314,6 +325,63 @@ def test_flags_metadata_and_groups_are_shown() -> None:
         assert text in page.text
     for text in ("Sums by language", "Treskian", "1,234", "+9.00", "-1.00"):
         assert text in page.text
+
+
+def rescored_results() -> Results:
+    rescored = {
+        "largest_relative_difference": 1.5,
+        "changed_ranks": 3,
+        "compared_ranks": 20,
+        "changed_signs": 1,
+    }
+    statistics = {
+        "query_id": "q",
+        "n_sequences": 12_345,
+        "n_positive": 7_000,
+        "n_negative": 5_000,
+        "positive_sum": 1234.6,
+        "negative_sum": -987.6,
+        "top_1_percent_share": 0.354,
+        "top_1_percent_share_error": 0.012,
+    }
+    methods = {"ekfac": {"rescoring": {"q": rescored}}}
+    return make_results(both_sides(), statistics=[statistics], methods=methods)
+
+
+RESCORED = (
+    "Scored again at full rank: scores moved by at most 150%, 3 of the first 20 ranks hold another "
+    "sequence, 1 score changed sign."
+)
+STATISTICS = (
+    "All 12,345 sequences: +1,235 from 7,000 that raise and -988 from 5,000 that lower; the top 1 "
+    "% of them hold 35.4% ± 1.3% of what raises."
+)
+
+
+def test_mass_concentration_and_rescoring_are_said() -> None:
+    results = rescored_results()
+    text = page_of(results).text
+    assert RESCORED in text
+    assert STATISTICS in text
+    shown = " ".join(terminal_of(results).split())
+    assert RESCORED in shown
+    assert STATISTICS in shown
+
+
+def test_a_share_without_doubt_has_a_decimal_and_none_is_not_said() -> None:
+    row = {"query_id": "q", "n_sequences": 10, "n_positive": 1, "n_negative": 0}
+    row |= {"positive_sum": 1.0, "negative_sum": 0.0}
+    exact = row | {"top_1_percent_share": 0.354, "top_1_percent_share_error": 0.0}
+    assert "hold 35.4% of what" in page_of(make_results([], statistics=[exact])).text
+    text = page_of(make_results([], statistics=[row])).text
+    assert "0 from 0 that lower." in text
+    assert "top 1 %" not in text
+
+
+def test_a_group_without_a_value_is_named() -> None:
+    group = {"query_id": "q", "column": "license", "value": "", "n_sequences": 3}
+    page = page_of(make_results([], groups=[group | {"positive_sum": 9, "negative_sum": -1}]))
+    assert "(none given)" in page.text
 
 
 def test_the_page_says_how_many_it_leaves_out() -> None:

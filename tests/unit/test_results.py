@@ -7,7 +7,7 @@ import pytest
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import StorageError
-from rayinfluence.storage.results import Results, survivor_schema
+from rayinfluence.storage.results import TABLE_ENDINGS, Results, survivor_schema
 from rayinfluence.storage.store import Store
 
 Done = tuple[Path, RunConfig]
@@ -23,7 +23,16 @@ def test_survivors_are_what_the_table_says(finished: Done) -> None:
     for row in rows:
         side = results.proponents if row["direction"] == "proponent" else results.opponents
         hit = side(row["query_id"])[row["rank"] - 1]
-        for key in ("score", "sequence_id", "document_id", "shard", "row", "spurious", "n_tokens"):
+        for key in (
+            "score",
+            "sequence_id",
+            "document_id",
+            "shard",
+            "row",
+            "spurious",
+            "n_tokens",
+            "scan_score",
+        ):
             assert getattr(hit, key) == row[key]
         assert hit.metadata == {"source": row["metadata.source"], "year": row["metadata.year"]}
         assert hit.layer_scores == dict(row["layer_scores"])
@@ -60,7 +69,7 @@ def test_a_damaged_manifest_is_named(done: Done, body: str) -> None:
         load(done)
 
 
-@pytest.mark.parametrize("name", ["ekfac.parquet", "ekfac-groups.parquet"])
+@pytest.mark.parametrize("name", [f"ekfac{ending}.parquet" for ending in TABLE_ENDINGS])
 def test_a_damaged_or_missing_table_is_named(done: Done, name: str) -> None:
     path = done[0] / "run" / "results" / name
     path.write_bytes(path.read_bytes()[:-20])
@@ -91,8 +100,9 @@ def test_sequences_without_metadata_and_queries_without_hits_are_no_trouble(
     finished: Done,
 ) -> None:
     results = load(finished)
-    empty = Results("ekfac", results.table.slice(0, 0), results.groups, results.manifest)
+    tables = results.groups, results.statistics, results.tails
+    empty = Results("ekfac", results.table.slice(0, 0), *tables, results.manifest)
     assert empty.proponents("q0") == empty.opponents("q0") == []
     bare = results.table.drop_columns(["metadata.source", "metadata.year"])
-    [hit, *_] = Results("ekfac", bare, results.groups, results.manifest).proponents("q0")
+    [hit, *_] = Results("ekfac", bare, *tables, results.manifest).proponents("q0")
     assert (hit.metadata, hit.source) == ({}, "")

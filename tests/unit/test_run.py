@@ -14,7 +14,7 @@ import pytest
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import RayInfluenceError
-from rayinfluence.storage.results import Results
+from rayinfluence.storage.results import TABLE_ENDINGS, Results
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents
 
@@ -23,7 +23,7 @@ Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 Done = tuple[Path, RunConfig]
 
-TABLES = ("results/ekfac.parquet", "results/ekfac-groups.parquet")
+TABLES = tuple(f"results/ekfac{ending}.parquet" for ending in TABLE_ENDINGS)
 
 
 def times(run: Path) -> dict[str, int]:
@@ -110,12 +110,14 @@ def test_the_manifest_says_what_was_done(finished: Done) -> None:
     assert manifest["methods"]["ekfac"]["scanned_sequences"] == manifest["n_sequences"]
     assert manifest["methods"]["ekfac"]["scanned_tokens"] == manifest["n_tokens"]
     assert manifest["methods"]["ekfac"]["quarantined"] == []
+    assert list(manifest["methods"]["ekfac"]["rescoring"]) == ["q0", "q1", "q2"]
+    assert manifest["dense_scores"] is None
     assert 0 < manifest["model"]["coverage"] < 1
     assert set(manifest["factors"]["damping"]) == set(manifest["model"]["modules"])
     assert manifest["config"] == config.model_dump()
     assert manifest["numerics"]["dtype"] == "float32"
     assert {"torch", "pyarrow", "rayinfluence"} <= manifest["versions"].keys()
-    assert {"tokenize", "covariance", "moments", "scan"} <= manifest["stages"].keys()
+    assert {"tokenize", "covariance", "moments", "scan", "explain"} <= manifest["stages"].keys()
 
 
 def test_the_tables_hold_neither_times_nor_places(finished: Done) -> None:
@@ -511,6 +513,7 @@ def computed(found: dict[str, bytes]) -> dict[str, bytes]:
         {"scan": {"rank": 2}},
         {"scan": {"top": 3}},
         {"scan": {"group_by": ["year"]}},
+        {"scan": {"scores": "dense"}},
         {"scan": {"methods": ["gradient_product", "ekfac", "kfac"]}},
         {"scan": {"split_tokens": 60}},
         {"fit": {"lanes": 2}},
@@ -648,7 +651,8 @@ def test_a_run_in_object_storage_has_the_bytes_of_a_local_one(
 ) -> None:
     from rayinfluence.storage.store import Store
 
-    local = tiny_run(tmp_path, 12, fit={"lanes": 2}, scan={"split_tokens": 1000})
+    scan = {"split_tokens": 1000, "scores": "dense"}
+    local = tiny_run(tmp_path, 12, fit={"lanes": 2}, scan=scan)
     execute(local)
     inputs = Store("s3://bucket/inputs", s3)
     for name in ("documents.jsonl", "queries.jsonl"):
@@ -665,7 +669,9 @@ def test_a_run_in_object_storage_has_the_bytes_of_a_local_one(
     for key, body in contents(tmp_path / "run").items():
         store = corpus if key.startswith("corpus/") else run
         assert store.read(key.removeprefix("corpus/")) == body, key
-    assert len(rayinfluence.load_results(remote.run, **s3).proponents("q0")) > 2
+    results = rayinfluence.load_results(remote.run, **s3)
+    assert len(results.proponents("q0")) > 2
+    assert len(results.scores("q0")) == results.manifest["n_sequences"]
 
 
 def test_a_glob_that_takes_the_queries_along_is_refused(

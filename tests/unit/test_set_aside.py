@@ -11,7 +11,7 @@ from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import read_split
 from rayinfluence.dataflow import jobs
-from rayinfluence.dataflow.jobs import Pending, Scored
+from rayinfluence.dataflow.jobs import Pending, Settled
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.watch import LocalWatch
 from rayinfluence.errors import StageError, StorageError
@@ -130,7 +130,7 @@ def scan_job(fitted: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     return replica, job, pending
 
 
-def scored(found: list[Scored]) -> list[tuple[int, str | None]]:
+def scored(found: list[Settled]) -> list[tuple[int, str | None]]:
     return [(one.split.index, one.reason) for one in found]
 
 

@@ -1,0 +1,52 @@
+"""What all scores of a query are like, and what scoring its survivors again changed, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rayinfluence.report.text import count, percent, signed
+from rayinfluence.storage.results import Results
+
+
+def statistics(results: Results) -> dict[str, str]:
+    """One sentence per query, by query id: how much influence there is and how few hold it."""
+    return {row["query_id"]: _mass(row) for row in results.statistics.to_pylist()}
+
+
+def _mass(row: Mapping[str, Any]) -> str:
+    parts = [
+        f"All {count(row['n_sequences'])} sequences: {signed(row['positive_sum'])} from "
+        f"{count(row['n_positive'])} that raise and {signed(row['negative_sum'])} from "
+        f"{count(row['n_negative'])} that lower"
+    ]
+    share, error = row["top_1_percent_share"], row["top_1_percent_share_error"]
+    if share is not None:
+        # Rounded up, and with what the share itself is rounded by.
+        bound = f" ± {math.ceil(1000 * error + 0.5) / 1000:.1%}" if error >= 5e-4 else ""
+        parts.append(f"the top 1 % of them hold {share:.1%}{bound} of what raises")
+    return "; ".join(parts) + "."
+
+
+def rescoring(results: Results, query_id: str) -> str:
+    """One sentence on how the scores and ranks of the scan held at full rank; empty if unknown."""
+    method = (results.manifest.get("methods") or {}).get(results.method) or {}
+    found = (method.get("rescoring") or {}).get(query_id)
+    if not found:
+        return ""
+    text = (
+        f"Scored again at full rank: scores moved by at most "
+        f"{_change(found['largest_relative_difference'])}, "
+        f"{found['changed_ranks']} of the first {found['compared_ranks']} ranks hold another "
+        "sequence"
+    )
+    signs = found["changed_signs"]
+    if signs:
+        text += f", {count(signs)} score{'s' * (signs != 1)} changed sign"
+    return text + "."
+
+
+def _change(change: float) -> str:
+    """A relative change as a percentage, which may be more than all."""
+    return percent(change) if change <= 1 else f"{change:,.0%}"

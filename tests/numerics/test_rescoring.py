@@ -1,0 +1,219 @@
+"""Survivors have their scores at full rank and full precision, whatever the scan's rank was."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import token_sequences
+from compare import assert_same
+from harness import SEED, Fitted, fit_factors, make_bank, naive_scores, operands, write_corpus
+from rich.console import Console
+from torch import Tensor
+
+from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.dataflow.findings import (
+    Scanned,
+    explain_survivors,
+    rescoring,
+    survivor_table,
+)
+from rayinfluence.dataflow.jobs import BankOperands, BankPlan, Pending, ScanJob
+from rayinfluence.dataflow.partial import Partial
+from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.runner import InlineRunner
+from rayinfluence.dataflow.scan import merge
+from rayinfluence.model.load import freeze
+from rayinfluence.model.modules import track
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_tokenizer
+
+QUIET = ProgressLog(Console(quiet=True))
+
+
+def found_by(
+    fitted: Fitted, folder: Path, method: str, rank: int | None, top: int
+) -> tuple[Scanned, Partial]:
+    """Scan, merge and explain as a run does."""
+    bank = make_bank(fitted.replica, fitted.factors, fitted.queries, folder, method, rank)
+    queries = Store(str(folder / f"queries-{method}-{rank}-None"))
+    plan = BankPlan(method, "", tuple(bank.query_digests), queries, Store(str(folder / "bank")))
+    corpus = write_corpus(folder / "corpus", fitted.sequences)
+    splits = corpus.plan(15)
+    assert len(splits) > 2
+    runner = InlineRunner(lambda: fitted.replica)
+    bank_operands = BankOperands.load(plan)
+    job = ScanJob(corpus.store, [bank_operands], top, ())
+    list(runner.scan(job, [Pending(split, (0,)) for split in splits], lambda tokens: None))
+    merged, damaged = merge(runner, plan, splits, set(), top)
+    assert not damaged
+    assert merged.n_sequences == len(fitted.sequences)
+    (scanned,) = explain_survivors(
+        runner,
+        corpus.store,
+        splits,
+        [(bank_operands, merged)],
+        [operands(fitted.factors, folder, method)],
+        fitted.queries,
+        tiny_tokenizer(),
+        QUIET,
+    )
+    return scanned, merged
+
+
+def check_rows(fitted: Fitted, scanned: Scanned, merged: Partial) -> list[dict]:
+    """What holds of every table; gives its rows."""
+    table = survivor_table(fitted.queries, scanned, len(fitted.sequences))
+    rows = table.to_pylist()
+    for place, query in enumerate(fitted.queries):
+        for direction, side, sign in (
+            ("proponent", merged.proponents, 1),
+            ("opponent", merged.opponents, -1),
+        ):
+            ours = [
+                row
+                for row in rows
+                if (row["query_id"], row["direction"]) == (query.query.query_id, direction)
+            ]
+            scores, ids = side.of_query(place)
+            assert [row["rank"] for row in ours] == list(range(1, len(ids) + 1))
+            order = [(-sign * row["score"], row["sequence_id"]) for row in ours]
+            assert order == sorted(order)
+            in_scan = sorted(ours, key=lambda row: row["scan_rank"])
+            assert [row["scan_rank"] for row in in_scan] == list(range(1, len(ids) + 1))
+            assert [row["scan_score"] for row in in_scan] == (sign * scores).tolist()
+            assert [row["sequence_id"] for row in in_scan] == ids.tolist()
+            for row in ours:
+                assert row["delta_nats"] == row["score"] / len(fitted.sequences)
+    return rows
+
+
+def compare(fitted: Fitted, rows: list[dict], scanned: Scanned, expected: Tensor, tol: float):
+    """Scores, their parts by token and by layer."""
+    places = {query.query.query_id: index for index, query in enumerate(fitted.queries)}
+    for row in rows:
+        place, sequence = places[row["query_id"]], row["sequence_id"]
+        scale = float(expected[:, place].abs().max())
+        assert_same(row["score"], expected[sequence, place], "score", tol, scale)
+        one = scanned.explained[fitted.queries[place].digest].explanations[sequence]
+        assert one.score == row["score"]
+        assert one.token_scores.shape == fitted.sequences[sequence].shape
+        assert_same(one.token_scores.sum(), one.score, "tokens", 1e-12, scale)
+        assert_same(sum(one.layer_scores.values()), one.score, "layers", 1e-12, scale)
+
+
+@pytest.mark.parametrize("rank", [1, 3, None], ids=["rank 1", "rank 3", "dense"])
+@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
+def test_scores_are_the_exact_ones_whatever_the_rank_of_the_scan(
+    fitted: Fitted, method: str, rank: int | None, tmp_path: Path
+) -> None:
+    scanned, merged = found_by(fitted, tmp_path, method, rank, 5)
+    rows = check_rows(fitted, scanned, merged)
+    assert len(rows) >= len(fitted.queries) * 5
+    if method == "kfac":
+        # K-FAC's Lambda, with which the rest is EK-FAC.
+        ratio = fitted.factors.n_tokens / fitted.factors.n_sequences
+        modules = {
+            name: replace(
+                module,
+                moments=ratio * torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues),
+            )
+            for name, module in fitted.factors.by_module().items()
+        }
+        naive = naive_scores(replace(fitted, operator=EKFAC(modules)), "ekfac")
+    else:
+        naive = naive_scores(fitted, method)
+    expected = torch.stack(list(naive.values())).sum(dim=0)
+    compare(fitted, rows, scanned, expected, 1e-10)
+    if rank is None:
+        for row in rows:
+            assert row["scan_score"] == pytest.approx(row["score"], rel=1e-8)
+    if rank == 1:
+        assert any(abs(row["scan_score"] / row["score"] - 1) > 1e-3 for row in rows)
+
+
+@pytest.mark.parametrize("rank", [1, None], ids=["rank 1", "dense"])
+def test_scores_in_float32_are_the_exact_ones_of_its_factors(
+    fitted: Fitted, rank: int | None, tmp_path: Path
+) -> None:
+    model = freeze(copy.deepcopy(fitted.replica.model).float())
+    numerics = Numerics("float32", "cpu", 20, 2**17, "eager", SEED)
+    narrow = Replica(model, track(model, fitted.case.patterns), numerics)
+    factors = fit_factors(narrow, token_sequences(), tmp_path / "fit")
+    single = replace(fitted, replica=narrow, factors=factors)
+    scanned, merged = found_by(single, tmp_path, "ekfac", rank, 5)
+    rows = check_rows(single, scanned, merged)
+    # The same weights and factors, in float64.
+    wide_model = freeze(copy.deepcopy(model).double())
+    wide_numerics = replace(numerics, dtype="float64")
+    wide = Replica(wide_model, track(wide_model, fitted.case.patterns), wide_numerics)
+    modules = {
+        name: replace(
+            module,
+            inputs_basis=module.inputs_basis.to(dtype=torch.float64, device=wide.device),
+            outputs_basis=module.outputs_basis.to(dtype=torch.float64, device=wide.device),
+        )
+        for name, module in factors.by_module().items()
+    }
+    exact = replace(single, replica=wide, operator=EKFAC(modules))
+    expected = torch.stack(list(naive_scores(exact, "ekfac").values())).sum(dim=0)
+    compare(single, rows, scanned, expected, 1e-5)
+
+
+def test_the_report_of_what_changed_is_that_of_the_table(fitted: Fitted, tmp_path: Path) -> None:
+    scanned, _ = found_by(fitted, tmp_path, "ekfac", 1, 5)
+    table = survivor_table(fitted.queries, scanned, len(fitted.sequences))
+    report = rescoring(table)
+    assert list(report) == [query.query.query_id for query in fitted.queries]
+    for query_id, ours in report.items():
+        rows = [row for row in table.to_pylist() if row["query_id"] == query_id]
+        relative = [abs(row["score"] / row["scan_score"] - 1) for row in rows]
+        assert ours["largest_relative_difference"] == pytest.approx(max(relative))
+        assert ours["compared_ranks"] == len(rows)
+        assert ours["changed_ranks"] == sum(row["rank"] != row["scan_rank"] for row in rows)
+        signs = [np.sign(row["score"]) != np.sign(row["scan_score"]) for row in rows]
+        assert ours["changed_signs"] == sum(signs)
+    assert rescoring(table.slice(0, 0)) == {}
+
+
+def test_a_sequence_that_changes_sign_stays_in_its_direction(
+    fitted: Fitted, tmp_path: Path
+) -> None:
+    scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
+    digest, place = fitted.queries[0].digest, 0
+    first, second = merged.proponents.of_query(place)[1][:2].tolist()
+    explained = scanned.explained[digest].explanations
+    explained[first] = replace(explained[first], score=-1.0)
+    explained[second] = replace(explained[second], score=0.0)
+    rows = check_rows(fitted, scanned, merged)
+    ours = [
+        (row["sequence_id"], row["score"])
+        for row in rows
+        if row["query_id"] == fitted.queries[0].query.query_id and row["direction"] == "proponent"
+    ]
+    assert ours[-2:] == [(second, 0.0), (first, -1.0)]
+    report = rescoring(survivor_table(fitted.queries, scanned, len(fitted.sequences)))
+    found = report[fitted.queries[0].query.query_id]
+    assert found["changed_signs"] == 2
+    assert found["largest_relative_difference"] > 1
+
+
+def test_equal_scores_are_in_the_order_of_ids(fitted: Fitted, tmp_path: Path) -> None:
+    scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
+    for explained in scanned.explained.values():
+        for sequence, one in explained.explanations.items():
+            explained.explanations[sequence] = replace(one, score=2.0)
+    for query in {row["query_id"] for row in check_rows(fitted, scanned, merged)}:
+        for direction in ("proponent", "opponent"):
+            table = survivor_table(fitted.queries, scanned, len(fitted.sequences)).to_pylist()
+            ids = [
+                row["sequence_id"]
+                for row in table
+                if (row["query_id"], row["direction"]) == (query, direction)
+            ]
+            assert ids == sorted(ids)
