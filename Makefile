@@ -7,13 +7,17 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check bench fmt clean
+.PHONY: demo test test-cluster check bench fmt clean
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# Kills actors, nodes and drivers on a cluster of several nodes.
+test-cluster: .venv/ready
+	$(BIN)/python -m pytest -m chaos tests/cluster
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ Exit codes are in rayinfluence/errors.py and in the README.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,44 @@ def report(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    price: Annotated[float, typer.Option(help="Of one replica's machine for an hour.")] = 0.0,
+    actors: Annotated[int | None, typer.Option(help="Replicas; the config's by default.")] = None,
+    runner: RunnerName = None,
+) -> None:
+    """Score a few splits and say what the whole run will take, before it is paid for."""
+    with _opened(config, runner) as run:
+        planned = run.plan(actors)
+    run.store.write("plan.json", json.dumps(planned.to_json(), indent=1).encode())
+    work, found = planned.work, planned.forecast
+    console = Console(soft_wrap=True)
+    per_gpu = "GPU-hours" if planned.device == "cuda" else "actor-hours"
+    console.print(
+        f"{planned.sequences:,} sequences, {work.tokens:,} tokens, {work.splits:,} splits; "
+        f"{work.n_queries} queries; {planned.coverage:.0%} of the parameters are tracked\n"
+        f"{found.hours:,.2f} hours on {planned.actors} actors, "
+        f"{found.hours * planned.actors:,.2f} {per_gpu}"
+        + (f", {planned.price(price):,.2f} at {price:g} per {per_gpu[:-1]}" if price else ""),
+        highlight=False,
+    )
+    for title, rows in (
+        ("stage", {name: f"{seconds:,.1f} s" for name, seconds in found.seconds.items()}),
+        ("stored", {name: _bytes(size) for name, size in found.stored.items()}),
+        ("memory of a worker", {name: _bytes(size) for name, size in found.memory.items()}),
+    ):
+        table = Table(title, "", box=None, pad_edge=False)
+        for name, value in rows.items():
+            table.add_row(name, value)
+        console.print(table)
+    console.print(
+        f"measured by one worker on {len(planned.rates.splits)} splits; the fit is counted with "
+        "all of its sample, and stops earlier where it is sure enough",
+        highlight=False,
+    )
+
+
+@app.command()
 def status(
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
@@ -190,6 +229,14 @@ def _opened(path: Path, runner: str | None) -> Iterator[Run]:
 
     with Run(config) as opened:
         yield opened
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:,.0f} B"
+        size /= 1024
+    return f"{size:,.1f} TiB"
 
 
 def _end_incomplete(run: Run) -> None:

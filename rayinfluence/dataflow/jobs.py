@@ -41,7 +41,7 @@ from rayinfluence.dataflow.stages import (
     score_split,
     whole_gradient,
 )
-from rayinfluence.dataflow.watch import MOST_STARTS, Watch, begin_or_refuse
+from rayinfluence.dataflow.watch import MOST_STARTS, Watch, begin_or_refuse, trap
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
@@ -118,7 +118,9 @@ class FoldJob:
         begin_or_refuse(watch, f"{item.key} from its split {found.n_splits if found else 0} on")
 
         def read(start: int) -> Iterator[pa.Table]:
-            for split in item.splits[start:]:
+            for place, split in enumerate(item.splits[start:]):
+                if place:
+                    trap(f"lane of {self.stage}", item.key)
                 with watch.phase("read", split.digest):
                     table = read_split(self.corpus, split)
                 with watch.phase("score", split.digest):

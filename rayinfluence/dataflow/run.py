@@ -24,6 +24,7 @@ from rayinfluence.dataflow.findings import explain_survivors, write_method
 from rayinfluence.dataflow.fit import fit, refuse_many_bad
 from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
+from rayinfluence.dataflow.planning import Plan, plan_run
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
@@ -217,9 +218,9 @@ class Run:
         """
         self.check()
         root = self.store / "factors"
-        wanted = self._fit_plan(len(self.corpus.manifest.shards))
+        wanted = self.fit_plan()
         earlier = (
-            self._fit_plan(n_shards)
+            self.fit_plan(n_shards)
             for n_shards in shards_fitted_before(root, len(self.corpus.manifest.shards))
         )
         for plan in (wanted, *earlier):
@@ -247,6 +248,10 @@ class Run:
             self.config.runner.checkpoint_seconds,
         )
         return self._factors
+
+    def plan(self, actors: int | None = None) -> Plan:
+        """Forecast the run from a few splits, for the configuration's replicas or this many."""
+        return plan_run(self, actors or self.config.runner.most_actors)
 
     def scan(self) -> dict[str, Results]:
         """Find the most influential sequences of every query.
@@ -321,11 +326,12 @@ class Run:
         self.tokenize()
         return self.scan()
 
-    def _fit_plan(self, n_shards: int) -> FitPlan:
+    def fit_plan(self, n_shards: int | None = None) -> FitPlan:
+        """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
         return plan_fit(
             self.config.fit,
             self.corpus,
-            n_shards,
+            len(self.corpus.manifest.shards) if n_shards is None else n_shards,
             self.numerics,
             self.model_digest,
             self.replica.shapes,

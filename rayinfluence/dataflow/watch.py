@@ -88,16 +88,18 @@ def begin_or_refuse(watch: Watch, work: str) -> None:
 def trap(phase: str, work: str) -> None:
     """Where a test has set a trap for this phase, say who is in it and wait to be killed.
 
-    A trap is a file of the phase's name. Who renames it is caught, alone: it becomes
-    ``<phase>.caught``, holding the process id and the work.
+    A trap is a file named after the phase, or ``<phase>@<work>``. Who renames it is caught, alone:
+    the link ``<trap>.caught`` tells the process id and the work, and it stays until the renamed
+    file is deleted.
     """
     folder = os.environ.get(TRAPS)
     if not folder:
         return
-    caught = Path(folder, f"{phase}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        Path(folder, phase).rename(caught)
-        # A link is made whole, in one step, and its target may be any text.
-        Path(folder, f"{phase}.caught").symlink_to(f"{os.getpid()} {work}")
-        while caught.exists():
-            time.sleep(0.02)
+    for name in (phase, f"{phase}@{work}"):
+        held = Path(folder, f"{name}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            Path(folder, name).rename(held)
+            # A link is made whole, in one step, and its target may be any text.
+            Path(folder, f"{name}.caught").symlink_to(f"{os.getpid()} {work}")
+            while held.exists():
+                time.sleep(0.02)

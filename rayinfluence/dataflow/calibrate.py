@@ -1,0 +1,194 @@
+"""Calibration: a worker does a little of every stage, with operands of the right shapes.
+
+Query banks and bases are random or trivial: what a stage costs does not depend on their numbers, so
+nothing has to be fitted before a run can be planned.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.curvature.blocks import Basis, block_sizes
+from rayinfluence.curvature.eigen import eigenbasis
+from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.folding import (
+    Bases,
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
+from rayinfluence.dataflow.replica import Replica
+from rayinfluence.dataflow.stages import explain, score_split
+from rayinfluence.dataflow.watch import Watch
+from rayinfluence.influence.bank import DenseQueries, QueryBank
+from rayinfluence.storage.store import Store
+
+#: Enough splits are scored to last this long, if there are as many.
+_SECONDS = 20.0
+#: An eigendecomposition of this width, or of the widest factor, stands for all: cost is cubic.
+_WIDTH = 1024
+#: Sequences that are explained.
+_EXPLAINED = 8
+
+
+@dataclass
+class Rates:
+    """What one worker measured.
+
+    Attributes:
+        scan, covariance, moments, explain: seconds per token.
+        eigen: seconds per cubed width.
+        partial_bytes: of one split's partials, all banks together.
+        worker_bytes: the most memory that the worker's process held.
+        device_bytes: the most memory of a CUDA device; 0 on a CPU.
+        splits: seconds of each split that was scored.
+    """
+
+    scan: float
+    covariance: float
+    moments: float
+    explain: float
+    eigen: float
+    partial_bytes: int
+    worker_bytes: int
+    device_bytes: int
+    splits: list[float]
+
+
+@dataclass
+class CalibrateJob:
+    """Measure the stages on some splits.
+
+    Args:
+        corpus: where they are.
+        scratch: where partials are written, and deleted again.
+        n_queries: in each bank.
+        n_banks: methods that are scanned for.
+        rank: of the queries, or None for dense ones.
+        top: survivors kept.
+        group_by: metadata keys.
+        labels: of the fit.
+        n_blocks: of the fit.
+    """
+
+    corpus: Store
+    scratch: Store
+    n_queries: int
+    n_banks: int
+    rank: int | None
+    top: int
+    group_by: tuple[str, ...]
+    labels: str
+    n_blocks: int
+    stage: ClassVar[str] = "plan"
+
+    def prepare(self, replica: Replica) -> None:
+        """Nothing that outlives the one item."""
+
+    def run(self, replica: Replica, item: Sequence[Split], watch: Watch) -> Rates:
+        """Measure, on these splits in order."""
+        bank = self._bank(replica)
+        labels = fitting_labels(self.labels, replica.numerics.seed)
+        bases = _bases(replica, self.n_blocks)
+        table = read_split(self.corpus, item[0])
+        first = table.slice(0, min(len(table), _EXPLAINED))
+        # Once to warm up: allocators, caches, kernels.
+        score_split(replica, [bank] * self.n_banks, first)
+        seconds, tokens, partial_bytes = [], 0, 0
+        for split in item:
+            started = time.monotonic()
+            table = read_split(self.corpus, split)
+            partials = score_split(replica, [bank] * self.n_banks, table).partials(
+                table, self.top, self.group_by
+            )
+            for index, partial in enumerate(partials):
+                partial.write(self.scratch, f"partial-{index}", {})
+            seconds.append(time.monotonic() - started)
+            tokens += split.n_tokens
+            partial_bytes = sum(listed.size for listed in self.scratch.list().values())
+            watch.advance(split.n_tokens)
+            if sum(seconds) > _SECONDS:
+                break
+        self.scratch.delete()
+        rows = LaneRows(lambda start: [table][start:], labels)
+        last = item[len(seconds) - 1].n_tokens
+        covariance = _timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
+        moments = _timed(lambda: fold_moments(replica, rows, bases)) / last
+        dense = {
+            name: DenseQueries(
+                torch.zeros(1, shape.d_out, shape.columns, device=replica.device), shape.d_in
+            )
+            for name, shape in replica.shapes.items()
+        }
+        explained = sum(first["n_tokens"].to_pylist())
+        return Rates(
+            scan=sum(seconds) / tokens,
+            covariance=covariance,
+            moments=moments,
+            explain=_timed(lambda: explain(replica, dense, first)) / explained,
+            eigen=_eigen_rate(replica),
+            partial_bytes=partial_bytes,
+            worker_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            device_bytes=_device_bytes(replica),
+            splits=seconds,
+        )
+
+    def _bank(self, replica: Replica) -> QueryBank:
+        generator = torch.Generator().manual_seed(0)
+        dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(replica.device, dtype)
+
+        tensors: dict[str, Tensor] = {}
+        for name, shape in replica.shapes.items():
+            if self.rank is None:
+                tensors[f"{name}/dense"] = random(self.n_queries, shape.d_out, shape.columns)
+            else:
+                rank = min(self.rank, shape.d_out, shape.columns)
+                tensors[f"{name}/left"] = random(shape.d_out, self.n_queries, rank)
+                tensors[f"{name}/right"] = random(shape.columns, self.n_queries, rank)
+        widths = {name: shape.d_in for name, shape in replica.shapes.items()}
+        return QueryBank.from_tensors([str(i) for i in range(self.n_queries)], tensors, widths)
+
+
+def _bases(replica: Replica, n_blocks: int) -> Bases:
+    dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+
+    def identity(width: int) -> Basis:
+        sizes = block_sizes(width, n_blocks)
+        return Basis(tuple(torch.eye(n, dtype=dtype, device=replica.device) for n in sizes))
+
+    shapes = replica.shapes.values()
+    inputs = {shape.source: identity(replica.shapes[shape.source].columns) for shape in shapes}
+    return Bases(inputs, {shape.name: identity(shape.d_out) for shape in shapes})
+
+
+def _eigen_rate(replica: Replica) -> float:
+    width = min(_WIDTH, max(max(s.columns, s.d_out) for s in replica.shapes.values()))
+    rows = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(0))
+    matrix = (rows.T @ rows).double()
+    return _timed(lambda: eigenbasis(matrix, "calibration")) / width**3
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic() - started
+
+
+def _device_bytes(replica: Replica) -> int:
+    if replica.device.type != "cuda":
+        return 0
+    return int(torch.cuda.max_memory_allocated(replica.device))

@@ -1,0 +1,114 @@
+"""`rayinfluence plan`: measure a little, and say what the whole run will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rayinfluence.corpus.corpus import Split
+from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.calibrate import CalibrateJob, Rates
+from rayinfluence.dataflow.forecast import Forecast, Work, forecast
+from rayinfluence.model.modules import coverage
+
+if TYPE_CHECKING:
+    from rayinfluence.dataflow.run import Run
+
+#: Splits that are scored at most, spread over the corpus.
+_SPLITS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it is paid for.
+
+    Attributes:
+        sequences, tokens, splits: of the corpus.
+        coverage: share of the model's parameters that is tracked.
+        actors: replicas that the forecast is for.
+        rates: measured by one worker.
+        work: what there is to do.
+        forecast: what it takes.
+    """
+
+    sequences: int
+    coverage: float
+    actors: int
+    device: str
+    rates: Rates
+    work: Work
+    forecast: Forecast
+
+    def price(self, per_hour: float) -> float:
+        """Of all actors, at so much per actor and hour."""
+        return per_hour * self.actors * self.forecast.hours
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "hours": self.forecast.hours}
+
+
+def plan_run(run: Run, actors: int) -> Plan:
+    """Calibrate on a few splits and forecast a run with this many replicas.
+
+    Nothing of the run is done, but its corpus is tokenised if it is not yet.
+    """
+    run.tokenize()
+    run.check()
+    scan, numerics = run.config.scan, run.numerics
+    splits = run.corpus.plan(numerics.split_tokens)
+    job = CalibrateJob(
+        run.corpus_store,
+        run.store / "plan",
+        n_queries=len(run.queries),
+        n_banks=len(scan.methods),
+        rank=None if scan.rank == "dense" else scan.rank,
+        top=scan.top,
+        group_by=tuple(scan.group_by),
+        labels=run.config.fit.labels,
+        n_blocks=run.config.fit.blocks,
+    )
+    chosen = _spread(splits)
+    with run.progress.stage("plan", sum(split.n_tokens for split in chosen)) as stage:
+        (rates,) = run.runner.replicas(job, [chosen], stage.advance)
+    work = _work(run, splits)
+    replica = run.replica
+    weights = sum(w.numel() * w.element_size() for w in replica.model.parameters())
+    return Plan(
+        sequences=run.corpus.n_sequences,
+        coverage=coverage(replica.model, replica.modules),
+        actors=actors,
+        device=numerics.device,
+        rates=rates,
+        work=work,
+        forecast=forecast(rates, work, replica.shapes, weights, actors, eigen_tasks=actors),
+    )
+
+
+def _spread(splits: Sequence[Split]) -> list[Split]:
+    count = min(_SPLITS, len(splits))
+    return [splits[int((index + 0.5) * len(splits) / count)] for index in range(count)]
+
+
+def _work(run: Run, splits: Sequence[Split]) -> Work:
+    corpus, scan = run.corpus, run.config.scan
+    fit = run.fit_plan()
+    tokens = [split.n_tokens for split in fit.sample]
+    survivors = min(2 * scan.top, corpus.n_sequences) * len(run.queries) * len(scan.methods)
+    rank = None if scan.rank == "dense" else scan.rank
+    return Work(
+        tokens=corpus.n_tokens,
+        splits=len(splits),
+        fit_tokens=sum(tokens),
+        moment_tokens=sum(sum(tokens[:size]) for size in fit.rounds),
+        rounds=len(fit.rounds),
+        lanes=fit.n_lanes,
+        n_queries=len(run.queries),
+        n_banks=len(scan.methods),
+        top=scan.top,
+        survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
+        rank=rank,
+        n_blocks=run.config.fit.blocks,
+        operand_bytes=operand_dtype(run.numerics.torch_dtype, run.replica.device).itemsize,
+    )

@@ -1,0 +1,175 @@
+"""A cluster of several nodes on one machine whose workers, nodes and drivers can be killed.
+
+Kills are deterministic: a trap holds whoever enters a phase of the work (see
+rayinfluence/dataflow/watch.py) until it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rayinfluence.dataflow.watch import TRAPS
+
+
+class Chaos:
+    """A head that has no CPU for work, and nodes of one CPU each.
+
+    Args:
+        folder: for traps and logs.
+        n_nodes: how many nodes there are beside the head.
+    """
+
+    def __init__(self, folder: Path, n_nodes: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.traps = folder / "traps"
+        self.traps.mkdir()
+        self._log = folder / "driver.log"
+        os.environ[TRAPS] = str(self.traps)
+        memory = {"object_store_memory": 100 * 2**20}
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+        self._memory = memory
+        self.nodes = [self.add_node() for _ in range(n_nodes)]
+
+    def add_node(self) -> Any:
+        """Start a node and wait until the cluster knows it."""
+        node = self._cluster.add_node(num_cpus=1, **self._memory)
+        self._cluster.wait_for_nodes()
+        return node
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a driver: the command line of rayinfluence with these arguments."""
+        environment = {**os.environ, "RAY_ADDRESS": self._cluster.address}
+        return subprocess.Popen(
+            [sys.executable, "-m", "rayinfluence", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=self._log.open("ab"),
+            env=environment,
+        )
+
+    def set_trap(self, name: str) -> None:
+        """Set a trap for the next to enter a phase, or a phase of one piece of work."""
+        (self.traps / name).touch()
+
+    def caught(self, name: str, seconds: float = 120) -> tuple[int, str]:
+        """Wait for somebody in a trap; its process id and its work."""
+        link = self.traps / f"{name}.caught"
+        wait(link.is_symlink, seconds, f"nobody came to {name}")
+        pid, work = os.readlink(link).split(" ", 1)  # noqa: PTH115
+        return int(pid), work
+
+    def keep(self, name: str) -> None:
+        """Set a trap again and leave in it who is in it."""
+        (self.traps / f"{name}.caught").unlink()
+        self.set_trap(name)
+
+    def release(self) -> None:
+        """Open all traps."""
+        for path in self.traps.iterdir():
+            path.unlink()
+
+    def kill_node_of(self, pid: int) -> None:
+        """Kill the node that a worker runs on, with everything on it, and start another."""
+        (node,) = [node for node in self.nodes if pid in processes(node)]
+        self.nodes.remove(node)
+        # Its workers go first: an orphan would go on for some seconds.
+        doomed = processes(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+        for one in doomed:
+            kill(one)
+        self.nodes.append(self.add_node())
+
+    def freeze(self, pid: int) -> Callable[[], None]:
+        """Stop the node of a worker with SIGSTOP; returns what ends it."""
+        (node,) = [node for node in self.nodes if pid in processes(node)]
+        self.nodes.remove(node)
+        frozen = processes(node)
+        for one in frozen:
+            os.kill(one, signal.SIGSTOP)
+
+        def end() -> None:
+            for one in frozen:
+                kill(one)
+            self._cluster.remove_node(node, allow_graceful=False)
+
+        return end
+
+    def remove_node(self) -> None:
+        """End a node."""
+        self._cluster.remove_node(self.nodes.pop(), allow_graceful=True)
+
+    def said(self) -> str:
+        """What drivers have written to standard error."""
+        return self._log.read_text()
+
+    def workers(self) -> list[int]:
+        """Processes of actors and tasks under way on the nodes."""
+        found = []
+        for node in self.nodes:
+            for pid in processes(node):
+                try:
+                    title = " ".join(psutil.Process(pid).cmdline())
+                except psutil.Error:
+                    continue
+                if title.startswith("ray::") and "IDLE" not in title:
+                    found.append(pid)
+        return found
+
+    def close(self) -> None:
+        """End everything."""
+        self.release()
+        os.environ.pop(TRAPS)
+        self._cluster.shutdown()
+
+
+@contextmanager
+def chaos(folder: Path, n_nodes: int = 2) -> Iterator[Chaos]:
+    """A cluster for the block."""
+    cluster = Chaos(folder, n_nodes)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def processes(node: Any) -> list[int]:
+    """The raylet of a node and everything below it."""
+    found = []
+    for one in node.all_processes.get("raylet", []):
+        try:
+            raylet = psutil.Process(one.process.pid)
+            found += [raylet.pid, *(child.pid for child in raylet.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, if it is there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} within {seconds:.0f} s")
+        time.sleep(0.05)
