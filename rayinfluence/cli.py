@@ -43,6 +43,11 @@ RunnerName = Annotated[
     str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
 ]
 
+NewRun = Annotated[
+    bool,
+    typer.Option("--new-run", help="Begin anew beside what was done with other settings."),
+]
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
@@ -77,18 +82,18 @@ def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
 
 
 @app.command()
-def fit(config: ConfigPath, runner: RunnerName = None) -> None:
+def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Fit the EK-FAC factors on the corpus (after tokenising what is not tokenised yet)."""
-    with _opened(config, runner) as run:
+    with _opened(config, runner, new_run) as run:
         run.tokenize()
         factors = run.fit()
         run.progress.note(f"factors in {factors.store.url}")
 
 
 @app.command()
-def scan(config: ConfigPath, runner: RunnerName = None) -> None:
+def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Score the corpus for every query (after tokenising and fitting) and write the results."""
-    with _opened(config, runner) as run:
+    with _opened(config, runner, new_run) as run:
         run.tokenize()
         run.scan()
         run.progress.note(f"results in {run.store.url}/results")
@@ -96,9 +101,9 @@ def scan(config: ConfigPath, runner: RunnerName = None) -> None:
 
 
 @app.command()
-def run(config: ConfigPath, runner: RunnerName = None) -> None:
+def run(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Do all stages and the report, and skip what is done."""
-    with _opened(config, runner) as opened:
+    with _opened(config, runner, new_run) as opened:
         results = opened.all()
         _write_report(opened.store, results)
     _show(next(iter(results.values())), 3, queries=5)
@@ -218,7 +223,7 @@ def show_version() -> None:
 
 
 @contextmanager
-def _opened(path: Path, runner: str | None) -> Iterator[Run]:
+def _opened(path: Path, runner: str | None, new_run: bool = False) -> Iterator[Run]:
     config = RunConfig.load(path)
     if runner is not None:
         values: dict[str, Any] = config.model_dump()
@@ -227,7 +232,7 @@ def _opened(path: Path, runner: str | None) -> Iterator[Run]:
     # After the configuration is known to be good: importing torch takes seconds.
     from rayinfluence.dataflow.run import Run
 
-    with Run(config) as opened:
+    with Run(config, new_run=new_run) as opened:
         yield opened
 
 

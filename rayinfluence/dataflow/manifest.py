@@ -15,7 +15,7 @@ from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.findings import Scanned, query_manifest
 from rayinfluence.dataflow.jobs import BankPlan
 from rayinfluence.dataflow.progress import Timing
-from rayinfluence.dataflow.scan import MethodQueries, query_report
+from rayinfluence.dataflow.queries import MethodQueries, query_report
 from rayinfluence.model.modules import coverage
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import TABLE_ENDINGS

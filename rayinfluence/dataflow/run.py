@@ -26,10 +26,17 @@ from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
 from rayinfluence.dataflow.planning import Plan, plan_run
 from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.queries import (
+    method_operands,
+    plan_banks,
+    plan_methods,
+    precondition,
+    refuse_mixing,
+)
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
-from rayinfluence.dataflow.scan import Aside, method_operands, plan_banks, precondition, scan
+from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
@@ -47,10 +54,15 @@ class Run:
     Args:
         config: the configuration.
         progress: where progress goes; standard error by default.
+        new_run: stages that were run with other settings are run again beside theirs; without it
+            they are refused.
     """
 
-    def __init__(self, config: RunConfig, progress: ProgressLog | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, progress: ProgressLog | None = None, new_run: bool = False
+    ) -> None:
         self.config = config
+        self._new_run = new_run
         self.progress = progress or ProgressLog()
         self.numerics = Numerics.of(config)
         self.store = self._open(config.run)
@@ -231,12 +243,14 @@ class Run:
                 self._warn(
                     f"the factors were fitted when the corpus had {plan.parts['n_shards']} shards; "
                     f"it has {wanted.parts['n_shards']} now. `rayinfluence clean --stage factors` "
-                    "makes the next run fit them again."
+                    "lets the next run, with --new-run, fit them again."
                 )
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
             self._factors = factors
             return factors
         if reasons := why_not_reused(root, wanted):
+            if not self._new_run:
+                refuse_mixing(self.store, "factors that were", reasons)
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
         self._factors = fit(
             self.runner,
@@ -264,24 +278,12 @@ class Run:
         needs_factors = any(method not in WITHOUT_CURVATURE for method in methods)
         factors = (self._factors or self.fit()) if needs_factors else None
         splits = self.corpus.plan(self.numerics.split_tokens)
-        prepared = precondition(
-            self.runner,
-            self.store,
-            self.model_digest,
-            list(self.replica.modules),
-            factors,
-            self.queries,
-            self.config.scan,
-            self.numerics,
-            self.progress,
-        )
-        banks = plan_banks(
-            self.store,
-            prepared,
-            [query.digest for query in self.queries],
-            self.config.scan,
-            self.numerics,
-        )
+        config, numerics = self.config.scan, self.numerics
+        modules = list(self.replica.modules)
+        prepared = plan_methods(self.store, self.model_digest, modules, factors, config, numerics)
+        digests = [query.digest for query in self.queries]
+        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run)
+        precondition(self.runner, prepared, factors, self.queries, config, self.progress)
         n_sequences = self.corpus.n_sequences - len(self.bad_sequences)
         fingerprint = results_fingerprint(banks, splits, self.queries, n_sequences)
         if known_results(self.store) == fingerprint:

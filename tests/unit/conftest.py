@@ -18,7 +18,7 @@ from rayinfluence.testing import tiny_run
 #: What a run directory says of time, paths and versions; all else is a function of the inputs.
 ABOUT_THE_RUN = {"config.json", "stages.json", "results/manifest.json", "corpus/manifest.json"}
 
-Execute = Callable[[RunConfig], dict[str, Results]]
+Execute = Callable[..., dict[str, Results]]
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +47,8 @@ def quiet(said: io.StringIO) -> ProgressLog:
 def execute(said: io.StringIO) -> Execute:
     """Do all stages of a configuration."""
 
-    def run(config: RunConfig) -> dict[str, Results]:
-        with Run(config, ProgressLog(Console(file=said, width=1000))) as opened:
+    def run(config: RunConfig, new_run: bool = False) -> dict[str, Results]:
+        with Run(config, ProgressLog(Console(file=said, width=1000)), new_run) as opened:
             return opened.all()
 
     return run

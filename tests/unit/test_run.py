@@ -13,12 +13,12 @@ import pytest
 
 import rayinfluence
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import RayInfluenceError
+from rayinfluence.errors import ConfigError, RayInfluenceError
 from rayinfluence.storage.results import TABLE_ENDINGS, Results
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents
 
-Execute = Callable[[RunConfig], dict[str, Results]]
+Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 Done = tuple[Path, RunConfig]
@@ -530,7 +530,13 @@ def test_other_settings_in_the_same_folder_give_what_they_give_in_a_fresh_one(
     run = folder / "run"
     before = contents(run)
     changed = change(config, **other)
-    execute(changed)
+    [(section, value)] = other.items()
+    name = next(iter(value)) if isinstance(value, dict) else section
+    if name != "methods":  # one more is no other
+        with pytest.raises(ConfigError, match=rf"made otherwise: .*{name}.*--new-run"):
+            execute(changed)
+        assert contents(run) == before
+    execute(changed, new_run=True)
     mixed = contents(run)
     execute(change(changed, run=str(folder / "fresh")))
     fresh = contents(folder / "fresh")
@@ -546,7 +552,9 @@ def test_another_model_in_the_same_folder_does_not_mix(
     folder, config = done
     other = tiny_run(tmp_path / "other", seed=1)
     changed = change(config, model=other.model)
-    execute(changed)
+    with pytest.raises(ConfigError, match="factors that were made otherwise: model: "):
+        execute(changed)
+    execute(changed, new_run=True)
     execute(change(changed, run=str(folder / "fresh")))
     fresh, mixed = contents(folder / "fresh"), contents(folder / "run")
     assert computed(fresh).items() <= computed(mixed).items()
@@ -555,7 +563,7 @@ def test_another_model_in_the_same_folder_does_not_mix(
 def test_the_reason_for_fitting_anew_is_said(
     done: Done, execute: Execute, change: Change, said: Any
 ) -> None:
-    execute(change(done[1], seed=7))
+    execute(change(done[1], seed=7), new_run=True)
     assert "fitted anew: numerics.seed: 7, was 0" in said.getvalue()
 
 
@@ -587,8 +595,8 @@ def test_methods_share_a_pass_and_each_has_its_results(
 
 def test_a_rank_that_is_large_enough_is_dense(done: Done, execute: Execute, change: Change) -> None:
     folder, config = done
-    dense = survivors(execute(change(config, scan={"rank": "dense"}))["ekfac"])
-    full = survivors(execute(change(config, scan={"rank": 1000}))["ekfac"])
+    dense = survivors(execute(change(config, scan={"rank": "dense"}), new_run=True)["ekfac"])
+    full = survivors(execute(change(config, scan={"rank": 1000}), new_run=True)["ekfac"])
     assert full == pytest.approx(dense, rel=1e-3)
     low = rayinfluence.load_results(str(folder / "run"))
     assert low.manifest["methods"]["ekfac"]["rank"] == 13  # the smaller width of every module

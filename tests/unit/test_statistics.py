@@ -17,7 +17,7 @@ from rayinfluence.errors import StorageError
 from rayinfluence.storage.results import STATISTICS_SCHEMA, TAIL_SCHEMA, Results
 from rayinfluence.testing import tiny_run
 
-Execute = Callable[[RunConfig], dict[str, Results]]
+Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 Done = tuple[Path, RunConfig]
 
@@ -133,7 +133,7 @@ def test_asking_for_all_scores_later_scans_again_to_the_same_results(
     first = rayinfluence.load_results(config.run)
     with pytest.raises(StorageError, match=r"survivors alone: set `scan\.scores: dense`"):
         first.scores("q0")
-    later = execute(change(config, scan={"scores": "dense"}))["ekfac"]
+    later = execute(change(config, scan={"scores": "dense"}), new_run=True)["ekfac"]
     assert later.table.equals(first.table)
     assert later.statistics.equals(first.statistics)
     assert len(later.scores("q0")) == first.manifest["n_sequences"]

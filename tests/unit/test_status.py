@@ -97,7 +97,7 @@ def test_every_bank_and_every_fit_has_a_line(
     done: Done, execute: Callable[..., Any], change: Callable[..., RunConfig]
 ) -> None:
     folder, config = done
-    execute(change(config, seed=1, scan={"methods": ["ekfac", "kfac"]}))
+    execute(change(config, seed=1, scan={"methods": ["ekfac", "kfac"]}), new_run=True)
     found = stages(folder / "run")
     assert len(found["fit"]) == 2
     assert len(found["scan"]) == 3
