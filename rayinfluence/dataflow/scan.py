@@ -129,7 +129,10 @@ def plan_banks(
     config: ScanConfig,
     numerics: Numerics,
 ) -> list[BankPlan]:
-    """Group each method's queries into banks: those of earlier runs, and one for what is new."""
+    """Group each method's queries into banks: those of earlier runs, and one for what is new.
+
+    Of planners that want the same new bank at once, one makes it and the others take it.
+    """
     needed = list(dict.fromkeys(query_digests))
     manifests = {
         key.split("/")[0]: read_json(root / "scan", key)
@@ -160,8 +163,10 @@ def plan_banks(
                 "query_digests": left,
                 "ordinal": len(manifests),
             }
-            store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-            manifests[fingerprint] = manifest
+            body = json.dumps(manifest, indent=1, sort_keys=True).encode()
+            # The ordinal is about the banks that we saw; another planner may have seen others.
+            made = store.create(MANIFEST, body)
+            manifests[fingerprint] = manifest if made else read_json(store, MANIFEST)
             banks.append(BankPlan(method.method, fingerprint, tuple(left), method.store, store))
     return banks
 
