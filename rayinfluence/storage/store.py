@@ -1,8 +1,8 @@
 """A store: objects under one root, on a local disk or in object storage, written atomically.
 
 Keys are relative, with forward slashes. A write is one PUT (object storage) or a temporary file
-renamed into place (disk): a reader sees the whole object or none of it. What fails for a moment in object
-storage is tried again; see :mod:`rayinfluence.storage.retry`.
+renamed into place (disk): a reader sees the whole object or none of it. Where a fault may
+pass, object storage is asked again; see :mod:`rayinfluence.storage.retry`.
 """
 
 from __future__ import annotations

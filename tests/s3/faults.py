@@ -6,8 +6,8 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,8 +48,9 @@ class FaultProxy:
 
     def fail(self, kind: Kind, times: int = 1, **about: Any) -> Fault:
         """Plan a fault."""
-        self.faults.append(Fault(kind, times, **about))
-        return self.faults[-1]
+        fault = Fault(kind, times, **about)
+        self.faults.append(fault)
+        return fault
 
     def reset(self) -> None:
         """Forget faults and requests."""
@@ -61,12 +62,11 @@ class FaultProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
-        try:
-            await self._answer(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            _break_off(writer)  # the server is gone, or the client
-        finally:
-            writer.close()
+        with closing(writer):
+            try:
+                await self._answer(reader, writer)
+            except (OSError, asyncio.IncompleteReadError):
+                _break_off(writer)  # the server is gone, or the client
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -91,7 +91,7 @@ class FaultProxy:
                 writer.write(answer[: (end + len(answer)) // 2 if end < len(answer) else end // 2])
                 await writer.drain()
                 if fault.kind == "reset":
-                    await asyncio.sleep(0.05)  # what was sent is not to be lost with the reset
+                    await asyncio.sleep(0.05)  # the reset would overtake what was sent
                     _break_off(writer)
                 return
             writer.write(answer)
@@ -100,12 +100,9 @@ class FaultProxy:
     async def _ask(self, request: bytes) -> bytes:
         host, port = self.upstream.split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        try:
+        with closing(writer):
             writer.write(request)
-            await writer.drain()
             answer = await reader.read()
-        finally:
-            writer.close()
         if not answer:
             raise ConnectionResetError("the server gave no answer")
         return answer
@@ -125,9 +122,8 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
 
 def _error(fault: Fault, method: str) -> bytes:
     body = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
-    head = f"HTTP/1.1 {fault.status} -\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-    size = f"Content-Length: {len(body)}\r\n\r\n"
-    return (head + size).encode() + (b"" if method == "HEAD" else body)
+    head = f"HTTP/1.1 {fault.status} -\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + (b"" if method == "HEAD" else body)
 
 
 def _break_off(writer: asyncio.StreamWriter) -> None:
@@ -139,15 +135,23 @@ def _break_off(writer: asyncio.StreamWriter) -> None:
 @contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
     """A proxy of this process, in a thread of its own, in front of an S3 endpoint."""
-    proxy, loop = FaultProxy(upstream), asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(proxy.serve, "127.0.0.1", 0))
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    proxy, started = FaultProxy(upstream), threading.Event()
+    stop: list[Callable[[], object]] = []
+
+    async def run() -> None:
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(stopped.set))
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        started.set()
+        await stopped.wait()
+        server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
+    started.wait()
     try:
         yield proxy
     finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        stop[0]()
         thread.join()
-        loop.close()
