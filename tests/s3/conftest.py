@@ -82,7 +82,7 @@ def bucket(radosgw: Radosgw, storage: dict[str, Any]) -> str:
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str, bytes]]:
     """A run on disk that is done, and what it committed."""
-    config = tiny_run(tmp_path_factory.mktemp("reference"))
+    config = tiny_run(tmp_path_factory.mktemp("reference"), 24, scan={"split_tokens": 60})
     with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
         run.all()
     return config, committed(config)

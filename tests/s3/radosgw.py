@@ -56,7 +56,7 @@ mon data = {folder}/mon
 mon allow pool size one = true
 mon data avail crit = 1
 mon max pg per osd = 2000
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw enable usage log = false
 """
 
