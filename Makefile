@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-cluster check bench fmt clean
+.PHONY: demo test test-cluster test-s3 check bench fmt clean
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
@@ -18,6 +18,10 @@ test: .venv/ready
 # Kills actors, nodes and drivers on a cluster of several nodes.
 test-cluster: .venv/ready
 	$(BIN)/python -m pytest -m chaos tests/cluster
+
+# Against a real S3 server, Ceph's radosgw, that runs on loopback without root.
+test-s3: .venv/ready .ceph/ready
+	$(BIN)/python -m pytest -m s3 tests/s3
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -35,7 +39,7 @@ fmt: .venv/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-bench .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .venv-bench .ceph .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 # torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
 .venv/ready: pyproject.toml constraints.txt
@@ -45,6 +49,11 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,parity,check]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence
 	touch $@
+
+# Only downloads from the distribution's archive; where there is no apt it says so, and the tests
+# are skipped.
+.ceph/ready: tests/s3/install_ceph.sh
+	tests/s3/install_ceph.sh .ceph
 
 # The peers go into an environment of their own, and those that do not install are left out.
 # torchvision and torchaudio, which two of them ask for and none of them uses here, are taken out:

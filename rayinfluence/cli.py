@@ -262,7 +262,9 @@ def _store(url: str, endpoint_url: str | None) -> Store:
     from rayinfluence.storage.store import Store
 
     endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
-    return Store(url, StorageConfig(endpoint_url=endpoint_url).options(url))
+    # What has an endpoint of its own seldom has host names for its buckets, and AWS takes both.
+    config = StorageConfig(endpoint_url=endpoint_url, path_style=endpoint_url is not None)
+    return Store(url, config.options(url))
 
 
 def _corpus_of(store: Store, endpoint_url: str | None) -> Store:

@@ -151,6 +151,12 @@ class StorageConfig(Section):
     """Of the buckets; None is the environment's."""
     path_style: bool = False
     """Buckets in the path instead of in the host name."""
+    checksums: Literal["when_supported", "when_required"] | None = None
+    """When requests carry, and answers are checked against, the checksums of newer S3 clients.
+
+    Servers that know none (Ceph before 18, some others) need ``when_required``. None is the
+    environment's AWS_REQUEST_CHECKSUM_CALCULATION, and ``when_supported`` without it.
+    """
 
     def options(self, url: str) -> dict[str, Any]:
         """The fsspec options of an address."""
@@ -158,6 +164,9 @@ class StorageConfig(Section):
             return {}
         client: dict[str, Any] = {"region_name": self.region} if self.region else {}
         settings: dict[str, Any] = {"s3": {"addressing_style": "path"}} if self.path_style else {}
+        if self.checksums:
+            settings["request_checksum_calculation"] = self.checksums
+            settings["response_checksum_validation"] = self.checksums
         return {
             **({"endpoint_url": self.endpoint_url} if self.endpoint_url else {}),
             **({"client_kwargs": client} if client else {}),

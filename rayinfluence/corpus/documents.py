@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -159,19 +158,10 @@ def _to_the_end(file: Store) -> Iterator[None]:
 
 
 def _remote_files(pattern: str, options: Mapping[str, Any]) -> list[str]:
-    protocol = pattern.split("://", 1)[0]
     try:
-        filesystem, path = fsspec.core.url_to_fs(pattern, **options)
-        if filesystem.isdir(path):
-            names = [name for name in sorted(filesystem.find(path)) if _readable(name)]
-        else:
-            names = sorted(filesystem.glob(path))
-    except Exception as error:  # botocore's, aiohttp's and fsspec's share no base
-        raise StorageError(
-            f"corpus.documents: {pattern} cannot be listed: {type(error).__name__}: {error}. "
-            "Check the address and the credentials."
-        ) from error
-    return [f"{protocol}://{name}" for name in names]
+        return list(Store(pattern, options).matches(_readable))
+    except StorageError as error:
+        raise StorageError(f"corpus.documents: {error}") from error
 
 
 def _readable(name: str) -> bool:

@@ -22,6 +22,7 @@ from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.watch import timed_phase
 from rayinfluence.model.load import disassemble
+from rayinfluence.storage.retry import retries
 from rayinfluence.storage.shared import SharedTensors
 
 
@@ -54,6 +55,10 @@ class Tally:
         self._tokens = 0
         self._starts: Counter[str] = Counter()
 
+    def forget(self) -> None:
+        """A job begins: nothing of it has been started."""
+        self._starts.clear()
+
     def begin(self, work: str) -> int:
         """Count a start of a piece of work; returns the count."""
         self._starts[work] += 1
@@ -81,6 +86,7 @@ class ActorWatch:
     def __init__(self, tally: Any, run: str, stage: str) -> None:
         self._tally = tally
         self._meter = Meter(run, stage)
+        self._retries = retries()
 
     def begin(self, work: str) -> int:
         """Note a start."""
@@ -90,6 +96,8 @@ class ActorWatch:
         """Note tokens."""
         self._tally.advance.remote(tokens)
         self.count("rayinfluence_tokens", tokens)
+        before, self._retries = self._retries, retries()
+        self.count("rayinfluence_retries", self._retries - before)
 
     def count(self, name: str, value: float, **tags: str) -> None:
         """Add to a metric."""

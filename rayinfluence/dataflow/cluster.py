@@ -78,6 +78,7 @@ class RayRunner:
         if not items:
             return
         model, operands = self._put_model(), [ray.put(job)]
+        ray.get(self._tally.forget.remote())
         waiting = deque(items)
         count = min(self._config.most_actors, len(items))
         busy = dict(self._start() for _ in range(count - len(self._idle)))
@@ -119,6 +120,7 @@ class RayRunner:
         model = self._put_model()
         self._stop_actors()
         operands = ray.put(job)
+        ray.get(self._tally.forget.remote())
         splits = {item.split.index: item.split for item in pending}
         rows = [to_row(bundle) for bundle in bundles(pending, self._config.most_actors)]
         context = DataContext.get_current().copy()

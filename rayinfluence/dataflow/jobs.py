@@ -366,7 +366,6 @@ class ScanJob:
         with watch.phase("commit", digest):
             watch.count("rayinfluence_splits", 1)
             watch.count("rayinfluence_sequences", partials[0].n_sequences)
-            watch.count("rayinfluence_tokens", partials[0].n_tokens)
             bad = len(partials[0].quarantine)
             watch.count("rayinfluence_quarantined", bad, kind="sequence")
         return None

@@ -27,7 +27,7 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "rayinfluence_splits": Metric("Splits whose partials were committed."),
     "rayinfluence_sequences": Metric("Sequences that were scored or folded."),
-    "rayinfluence_tokens": Metric("Tokens that were scored or folded, retries included."),
+    "rayinfluence_tokens": Metric("Tokens that workers are through with, done again or not."),
     "rayinfluence_seconds": Metric(
         "Seconds that actors spent, by phase: read, score or write.", ("phase",)
     ),

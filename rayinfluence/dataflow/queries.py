@@ -129,6 +129,8 @@ def plan_banks(
 ) -> list[BankPlan]:
     """Group each method's queries into banks: those of earlier runs, and one for what is new.
 
+    Of planners that want the same new bank at once, one makes it and the others take it.
+
     Raises:
         ConfigError: the method's banks were all made otherwise, and this is not to be a new run
             beside theirs.
@@ -174,8 +176,10 @@ def plan_banks(
                 "query_digests": left,
                 "ordinal": len(manifests),
             }
-            store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-            manifests[fingerprint] = manifest
+            body = json.dumps(manifest, indent=1, sort_keys=True).encode()
+            # The ordinal is about the banks that we saw; another planner may have seen others.
+            made = store.create(MANIFEST, body)
+            manifests[fingerprint] = manifest if made else read_json(store, MANIFEST)
             banks.append(
                 BankPlan(method.method, fingerprint, tuple(left), method.store, store, dense)
             )

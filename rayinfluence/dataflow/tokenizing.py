@@ -52,20 +52,15 @@ def tokenize_files(
     """Tokenise the files that the corpus lacks, and append their shards to its manifest.
 
     A file is known by its content; one whose address, size and time are as recorded is not read
-    again to find out. One file is tokenised here, several are tokenised side by side.
+    again to find out. One file is tokenised here, several are tokenised side by side. Where another
+    process tokenises into the same corpus, each file is appended by the first that has it done.
 
     Raises:
         CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
             file's rows are no documents.
     """
-    name = tokenizer_digest(tokenizer)
-    manifest = CorpusManifest.read(store) or CorpusManifest(name, settings, (), ())
-    if (manifest.tokenizer, manifest.settings) != (name, settings):
-        raise CorpusError(
-            f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
-            f"({manifest.settings}). Give this one another `corpus.path`, or delete that one with "
-            "`rayinfluence clean --stage corpus`."
-        )
+    empty = CorpusManifest(tokenizer_digest(tokenizer), settings, (), ())
+    manifest = _current(store, empty) or empty
     pending = [
         Pending(file, digest, store, tokenizer, settings)
         for file, digest in _missing(files, manifest, store)
@@ -81,10 +76,36 @@ def tokenize_files(
             outcomes = runner().tasks(Pending.tokenize, pending)
         for records, report in outcomes:
             _refuse_bad_documents(report)
-            manifest = manifest.extended(records, [report])
-            store.write(MANIFEST, manifest.to_json())
+            _append(store, empty, records, report)
             if len(pending) > 1:
                 stage.advance(sum(g.n_tokens for r in records for g in r.row_groups))
+
+
+def _current(store: Store, empty: CorpusManifest) -> CorpusManifest | None:
+    """The manifest that is there, made with the same tokenizer and settings as an empty one."""
+    manifest = CorpusManifest.read(store)
+    if manifest is None:
+        return None
+    if (manifest.tokenizer, manifest.settings) != (empty.tokenizer, empty.settings):
+        raise CorpusError(
+            f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
+            f"({manifest.settings}). Give this one another `corpus.path`, or delete that one with "
+            "`rayinfluence clean --stage corpus`."
+        )
+    return manifest
+
+
+def _append(
+    store: Store, empty: CorpusManifest, records: Sequence[ShardRecord], report: FileReport
+) -> None:
+    """Append a file's shards to the manifest as it is by now, unless it has them."""
+    manifest = _current(store, empty)
+    if manifest is None:
+        if store.create(MANIFEST, empty.extended(records, [report]).to_json()):
+            return
+        manifest = _current(store, empty) or empty
+    if (report.url, report.digest) not in {(f["url"], f["digest"]) for f in manifest.files}:
+        store.write(MANIFEST, manifest.extended(records, [report]).to_json())
 
 
 def _missing(

@@ -22,7 +22,7 @@ class Watch(Protocol):
     """Told by a worker of what it does."""
 
     def begin(self, work: str) -> int:
-        """Note that a piece of work starts; how often it has been started under this driver."""
+        """Note that a piece of a job starts; how often it has been started under this driver."""
 
     def advance(self, tokens: int) -> None:
         """Note that tokens are done."""

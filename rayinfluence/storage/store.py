@@ -1,7 +1,8 @@
 """A store: objects under one root, on a local disk or in object storage, written atomically.
 
 Keys are relative, with forward slashes. A write is one PUT (object storage) or a temporary file
-renamed into place (disk): a reader sees the whole object or none of it.
+renamed into place (disk): a reader sees the whole object or none of it. Where a fault may
+pass, object storage is asked again; see :mod:`rayinfluence.storage.retry`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,33 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.storage.reading import READ_AHEAD, PatientFile
+from rayinfluence.storage.retry import (
+    CLIENT_CONFIG,
+    NO_SUCH_BUCKET,
+    advice,
+    cause,
+    error_code,
+    http_status,
+    retrying,
+    watch,
+)
+
+T = TypeVar("T")
+
+_PRECONDITION_FAILED = 412
+_BEHIND_THE_END = 416
 
 
 @dataclass(frozen=True)
@@ -66,14 +83,22 @@ class Store:
         Raises:
             StorageError: there is no such object, or it cannot be read.
         """
-        with self._errors("read", key), self.open(key) as file:
-            return file.read()
+        return bytes(self._do("read", key, lambda files, path: files.cat_file(path)))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        """``length`` bytes of an object from byte ``start``."""
-        with self._errors("read", key), self.open(key) as file:
-            file.seek(start)
-            return file.read(length)
+        """``length`` bytes of an object from byte ``start``; fewer where it ends before."""
+        if not length:
+            return b""
+
+        def read(files: Any, path: str) -> bytes:
+            try:
+                return bytes(files.cat_file(path, start=start, end=start + length))
+            except OSError as error:
+                if http_status(error) == _BEHIND_THE_END:
+                    return b""
+                raise
+
+        return self._do("read", key, read)
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
@@ -82,8 +107,14 @@ class Store:
         Raises:
             StorageError: it is missing, or reading it fails in the middle.
         """
-        with self._errors("read", key):
-            file = self._filesystem.open(self._path(key), "rb")
+        if self._is_local:
+            file = self._do("read", key, lambda files, path: files.open(path, "rb"))
+        else:
+            remote = self._do(
+                "read", key, lambda files, path: files.open(path, "rb", block_size=READ_AHEAD)
+            )
+            patient = PatientFile(remote, lambda fetch: self._retry("read", key, fetch))
+            file = io.BufferedReader(patient)
         try:
             yield cast(BinaryIO, file)
         except OSError as error:
@@ -93,20 +124,44 @@ class Store:
 
     def write(self, key: str, body: bytes) -> None:
         """Write an object in one atomic step; an object of the same key is replaced."""
-        with self._errors("write", key):
-            if self._is_local:
+        if self._is_local:
+            with self._errors("write", key):
                 _write_local(Path(self._path(key)), body)
-            else:
-                self._filesystem.pipe_file(self._path(key), body)
+        else:
+            self._do("write", key, lambda files, path: files.pipe_file(path, body))
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write an object in one atomic step, only if there is none of this key.
+
+        Returns:
+            Whether this call made it. Of several that race, exactly one is told True.
+
+        Raises:
+            StorageError: it cannot be written, for another reason than that it is there.
+        """
+        if self._is_local:
+            with self._errors("write", key):
+                return _create_local(Path(self._path(key)), body)
+        token = uuid.uuid4().hex
+
+        def put(files: Any, path: str) -> bool:
+            try:
+                files.pipe_file(path, body, mode="create", Metadata={"creator": token})
+            except Exception as error:
+                if http_status(error) != _PRECONDITION_FAILED:
+                    raise
+                # A PUT whose answer is lost is sent again (by aiohttp, botocore and us), and then
+                # meets the object that it made itself: that one has our token.
+                return bool(files.metadata(path).get("creator") == token)
+            return True
+
+        return self._do("write", key, put)
 
     def list(self, prefix: str = "") -> dict[str, Listed]:
         """The objects under a prefix, by key, sorted; empty where there are none."""
         root = self._path(prefix) if prefix else self._path("").rstrip("/")
-        with self._errors("list", prefix):
-            try:
-                found = self._filesystem.find(root, detail=True)
-            except FileNotFoundError:
-                found = {}
+        # Where there is no such prefix the listing is empty; a bucket that is missing is an error.
+        found = self._do("list", prefix, lambda files, _: files.find(root, detail=True))
         base = len(self._path("").rstrip("/")) + 1
         return {
             path[base:]: Listed(int(info["size"]), _modified(info))
@@ -114,26 +169,52 @@ class Store:
             if not path.endswith(".part")
         }
 
+    def matches(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """The URLs that this store's own names: as a folder, all wanted ones in it; as a glob."""
+
+        def find(files: Any, path: str) -> Iterable[str]:
+            return filter(wanted, files.find(path)) if files.isdir(path) else files.glob(path)
+
+        protocol = self.url.split("://", 1)[0]
+        return tuple(f"{protocol}://{name}" for name in sorted(self._do("list", "", find)))
+
     def info(self, key: str = "") -> Listed:
         """Size and time of one object."""
-        with self._errors("look for", key):
-            found = self._filesystem.info(self._path(key))
+        found = self._do("look for", key, lambda files, path: files.info(path))
         return Listed(int(found["size"]), _modified(found))
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
-        with self._errors("look for", key):
-            return bool(self._filesystem.exists(self._path(key)))
+
+        def look(files: Any, path: str) -> bool:
+            try:
+                files.info(path)
+            except FileNotFoundError as error:
+                if error_code(error) == NO_SUCH_BUCKET:
+                    raise
+                return False
+            return True
+
+        return self._do("look for", key, look)
 
     def delete(self, prefix: str = "") -> int:
         """Delete an object, or all objects under a prefix; returns how many there were."""
         keys = self.list(prefix)
-        if keys:
-            with self._errors("delete", prefix):
-                if self._is_local:
-                    self._filesystem.rm(self._path(prefix).rstrip("/"), recursive=True)
-                else:
-                    self._filesystem.rm([self._path(key) for key in keys])
+        if not keys:
+            return 0
+        if self._is_local:
+            self._do(
+                "delete", prefix, lambda files, path: files.rm(path.rstrip("/"), recursive=True)
+            )
+            return len(keys)
+        paths = [self._path(key) for key in keys]
+        self._do("delete", prefix, lambda files, _: files.rm(paths))
+        # s3fs keeps silent about the objects that the server refused to delete.
+        if left := keys.keys() & self.list(prefix).keys():
+            raise StorageError(
+                f"{len(left)} of {len(keys)} objects under {self.url}/{prefix} were not deleted, "
+                f"such as {min(left)}. Check that the bucket's policy allows s3:DeleteObject."
+            )
         return len(keys)
 
     @property
@@ -141,13 +222,20 @@ class Store:
         # fsspec caches instances by their arguments; listings must not be cached, other processes
         # write.
         protocol = self.url.split("://", 1)[0] if "://" in self.url else "file"
+        options = dict(self.options)
+        if protocol == "s3":
+            options["config_kwargs"] = {**CLIENT_CONFIG, **options.get("config_kwargs", {})}
         try:
-            return fsspec.filesystem(protocol, use_listings_cache=False, **self.options)
+            files = fsspec.filesystem(protocol, use_listings_cache=False, **options)
         except (ImportError, ValueError) as error:
             raise StorageError(
                 f"{self.url}: rayinfluence cannot open {protocol}:// addresses here ({error}); "
                 "use a local folder or s3://."
             ) from error
+        if protocol == "s3":
+            files.retries = 1  # see rayinfluence/storage/retry.py
+            watch(files.s3)
+        return files
 
     @property
     def _is_local(self) -> bool:
@@ -156,6 +244,14 @@ class Store:
     def _path(self, key: str) -> str:
         root = self.url.split("://", 1)[1] if "://" in self.url else self.url
         return f"{root}/{key}" if key else root
+
+    def _do(self, verb: str, key: str, operation: Callable[[Any, str], T]) -> T:
+        """Do something with the file system and the path of a key, again after passing faults."""
+        return self._retry(verb, key, lambda: operation(self._filesystem, self._path(key)))
+
+    def _retry(self, verb: str, key: str, operation: Callable[[], T]) -> T:
+        with self._errors(verb, key):
+            return retrying(operation, self._place(key))
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
@@ -167,14 +263,14 @@ class Store:
             # botocore's exceptions share no base with OSError, and reach us unwrapped.
             raise self._failed(verb, key, error) from error
 
+    def _place(self, key: str) -> str:
+        return f"{self.url}/{key}" if key else self.url
+
     def _failed(self, verb: str, key: str, error: Exception) -> StorageError:
-        place = f"{self.url}/{key}" if key else self.url
-        if isinstance(error, FileNotFoundError) and verb != "write":
-            return StorageError(f"{place} does not exist.")
-        return StorageError(
-            f"cannot {verb} {place}: {type(error).__name__}: {error}. "
-            "Check the address, the credentials and the free space."
-        )
+        missing = isinstance(error, FileNotFoundError) and error_code(error) != NO_SUCH_BUCKET
+        if missing and verb != "write":
+            return StorageError(f"{self._place(key)} does not exist.")
+        return StorageError(f"cannot {verb} {self._place(key)}: {cause(error)}. {advice(error)}")
 
 
 def write_table(store: Store, key: str, table: pa.Table, row_group_size: int | None = None) -> None:
@@ -222,6 +318,23 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
 
 
 def _write_local(path: Path, body: bytes) -> None:
+    with _written(path, body) as temporary:
+        temporary.replace(path)
+
+
+def _create_local(path: Path, body: bytes) -> bool:
+    with _written(path, body) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            # Over a network the answer may be lost and the link be there: then it is our file.
+            return temporary.stat().st_nlink > 1
+    return True
+
+
+@contextlib.contextmanager
+def _written(path: Path, body: bytes) -> Iterator[Path]:
+    """A temporary file beside ``path`` that holds the body; it is gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile, whose files nobody but their owner may read.
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
@@ -230,10 +343,9 @@ def _write_local(path: Path, body: bytes) -> None:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def _modified(info: Mapping[str, Any]) -> float | None:

@@ -59,8 +59,10 @@ def test_ray_equals_inline(
     assert different == []
 
 
-def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path) -> None:
-    from rayinfluence.errors import CorpusError
+def test_a_worker_s_error_comes_home_as_itself(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rayinfluence.errors import StageError, StorageError
 
     config = tiny_run(tmp_path, runner={"name": "ray"})
     with Run(config) as run:
@@ -69,5 +71,10 @@ def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path
         whole = shard.read_bytes()
         run.fit()
         shard.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(CorpusError, match="cannot be used"):
+        with pytest.raises(
+            StageError, match=r"4 of \d+ splits could not be scored.*cannot be used"
+        ):
+            run.scan()
+        shard.unlink()
+        with pytest.raises(StorageError, match=f"{shard.name} does not exist"):
             run.scan()

@@ -173,6 +173,13 @@ def test_storage_options_are_those_of_s3_and_of_s3_alone() -> None:
         "config_kwargs": {"s3": {"addressing_style": "path"}},
     }
     assert storage.options("/local/path") == {}
+    checksums = StorageConfig(checksums="when_required").options("s3://bucket")
+    assert checksums == {
+        "config_kwargs": {
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+    }
     assert StorageConfig().options("s3://bucket") == {}
 
 

@@ -1,13 +1,20 @@
 import os
 import stat
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3.faults import FaultProxy
 
 from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.storage import retry
 from rayinfluence.storage import store as store_module
 from rayinfluence.storage.store import Store, read_json, read_table, write_table
 
@@ -181,19 +188,29 @@ def test_another_writer_is_seen_at_once(s3: dict[str, Any]) -> None:
 
 def test_a_bucket_that_does_not_exist_is_a_sentence(s3: dict[str, Any]) -> None:
     store = Store("s3://no-such-bucket/root", s3)
-    with pytest.raises(StorageError, match="s3://no-such-bucket/root/key does not exist"):
-        store.read("key")
-    with pytest.raises(StorageError, match=r"cannot write s3://no-such-bucket.*Check the address"):
-        store.write("key", BODY)
-    assert store.list() == {}
-    assert not store.exists("key")
+    for verb, use in {
+        "read": lambda: store.read("key"),
+        "write": lambda: store.write("key", BODY),
+        "look for": lambda: store.exists("key"),
+        "list": lambda: store.list("key"),
+    }.items():
+        with pytest.raises(
+            StorageError,
+            match=rf"cannot {verb} s3://no-such-bucket/root/key: NoSuchBucket: .*bucket",
+        ):
+            use()
 
 
-def test_a_server_that_does_not_answer_is_a_sentence(s3: dict[str, Any]) -> None:
+def test_a_server_that_does_not_answer_is_a_sentence(
+    s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick = {"connect_timeout": 1, "retries": {"max_attempts": 0}}
     options = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": quick}
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    before = retry.retries()
     with pytest.raises(StorageError, match=r"cannot write s3://bucket/key: .*Check the address"):
         Store("s3://bucket", options).write("key", BODY)
+    assert retry.retries() == before + 1
 
 
 def test_tables_come_back_and_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
@@ -225,3 +242,72 @@ def test_damaged_json_is_named(tmp_path: Path, body: bytes) -> None:
     store.write("m.json", body)
     with pytest.raises(DamagedError, match=r"m\.json is damaged: .* Delete it"):
         read_json(store, "m.json")
+
+
+def test_creating_writes_only_where_there_is_nothing(store: Store) -> None:
+    assert store.create("a/key", BODY)
+    assert not store.create("a/key", b"other")
+    assert not store.create("a/key", BODY)
+    assert store.read("a/key") == BODY
+    assert list(store.list()) == ["a/key"]
+    store.delete("a/key")
+    assert store.create("a/key", b"other")
+    store.write("a/key", b"third")
+    assert store.read("a/key") == b"third"
+
+
+def test_of_sixteen_that_create_an_object_at_once_one_does(store: Store) -> None:
+    for race in range(3):
+        key, start = f"race/{race}", threading.Barrier(16)
+
+        def create(number: int, key: str = key, start: threading.Barrier = start) -> bool:
+            start.wait()
+            return store.create(key, b"%d" % number)
+
+        with ThreadPoolExecutor(16) as pool:
+            made = list(pool.map(create, range(16)))
+        assert sum(made) == 1
+        assert store.read(key) == b"%d" % made.index(True)
+    assert len(store.list()) == 3
+
+
+def test_of_processes_that_create_a_file_at_once_one_does(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from rayinfluence.storage.store import Store;"
+        "store = Store(sys.argv[1]);"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()));"
+        "print(sum(store.create(str(key), sys.argv[3].encode()) for key in range(300)))"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path), str(time.time() + 6)]
+    racers = [
+        subprocess.Popen([*arguments, str(number)], stdout=subprocess.PIPE) for number in range(3)
+    ]
+    made = [int(racer.communicate()[0]) for racer in racers]
+    assert sum(made) == 300
+    written = [Store(str(tmp_path)).read(str(key)) for key in range(300)]
+    assert [written.count(b"%d" % number) for number in range(3)] == made
+
+
+def test_a_create_whose_answer_was_lost_knows_its_own_object(
+    proxy: FaultProxy, s3: dict[str, Any], impatient: None
+) -> None:
+    store = Store("s3://bucket/root", {**s3, "endpoint_url": proxy.url})
+    for times in (1, 2, 3):
+        proxy.reset()
+        lost = proxy.fail("reset", times=times, method="PUT")
+        assert store.create(f"key-{times}", BODY)
+        assert lost.seen == times
+        assert proxy.count("PUT") == times + 1  # it was stored by the first
+        assert not store.create(f"key-{times}", BODY)
+
+
+def test_a_disk_without_links_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(path: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    with pytest.raises(StorageError, match=r"cannot write .*/key: PermissionError"):
+        Store(str(tmp_path)).create("key", BODY)
+    assert list(tmp_path.iterdir()) == []
