@@ -73,6 +73,11 @@ class Chaos:
         (self.traps / f"{name}.caught").unlink()
         self.set_trap(name)
 
+    def free(self, name: str) -> None:
+        """Let go who is in a trap, if he lives."""
+        for path in self.traps.glob(f"{name}.*"):
+            path.unlink()
+
     def release(self) -> None:
         """Open all traps."""
         for path in self.traps.iterdir():
@@ -112,8 +117,8 @@ class Chaos:
         """What drivers have written to standard error."""
         return self._log.read_text()
 
-    def workers(self) -> list[int]:
-        """Processes of actors and tasks under way on the nodes."""
+    def workers(self) -> list[str]:
+        """Actors and tasks under way on the nodes, by their processes' titles."""
         found = []
         for node in self.nodes:
             for pid in processes(node):
@@ -121,8 +126,8 @@ class Chaos:
                     title = " ".join(psutil.Process(pid).cmdline())
                 except psutil.Error:
                     continue
-                if title.startswith("ray::") and "IDLE" not in title:
-                    found.append(pid)
+                if title.startswith("ray::") and not title.split()[0].endswith(("IDLE", "Agent")):
+                    found.append(title.strip())
         return found
 
     def close(self) -> None:
@@ -160,6 +165,14 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def gone(cluster: Chaos) -> None:
+    """Wait until nothing works for a driver that is dead or done."""
+    deadline = time.monotonic() + 60
+    while left := cluster.workers():
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.2)
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -13,18 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos import Chaos, chaos, kill, wait
+from chaos import Chaos, chaos, gone, kill
 
 from rayinfluence.config import RunConfig
+from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.dataflow.run import Run
+from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 
 PHASES = ["read", "score", "write", "commit", "merge"]
-CELLS = [("driver", "plan")] + [
-    (victim, phase) for phase in PHASES for victim in ("actor", "node", "driver")
-]
 TABLES = [f"ekfac{end}.parquet" for end in ("", "-groups", "-statistics", "-tails")]
 
 
@@ -49,7 +48,7 @@ def config(undisturbed: RunConfig, tmp_path: Path) -> RunConfig:
     """A copy of that run without its scan."""
     source, folder = Path(undisturbed.run).parent, tmp_path / "copy"
     shutil.copytree(source, folder)
-    for name in ("scan", "queries", "results"):
+    for name in ("scan", "results"):
         shutil.rmtree(folder / "run" / name)
     values = json.loads(undisturbed.model_dump_json().replace(str(source), str(folder)))
     values["runner"] |= {"name": "ray", "actors": 2, "stall_seconds": 200}
@@ -78,73 +77,96 @@ def assert_same(config: RunConfig, undisturbed: RunConfig, before: dict[str, int
     assert committed(config, "aside") == {}
 
 
-@pytest.mark.parametrize(("victim", "phase"), CELLS)
-def test_kill(
-    victim: str, phase: str, cluster: Chaos, config: RunConfig, undisturbed: RunConfig
+@pytest.mark.parametrize("victim", ["actor", "node"])
+def test_kill_workers(
+    victim: str, cluster: Chaos, config: RunConfig, undisturbed: RunConfig
 ) -> None:
-    cluster.set_trap(phase)
+    """In one run a worker is killed in each phase, each time at another split."""
+    corpus = Corpus.open(Store(str(Path(config.run, "corpus"))))
+    splits = [split.digest for split in corpus.plan(config.scan.split_tokens or 0)]
+    traps = [f"{phase}@{split}" for phase, split in zip(PHASES[:-1], splits, strict=False)]
+    traps += ["merge"]
+    for trap in traps:
+        cluster.set_trap(trap)
+    before: dict[str, int] = {}
     driver = cluster.start(*command(config))
-    pid, work = cluster.caught(phase)
-    # Of the splits in flight none is committed but that of the trap "commit".
-    before = committed(config)
-    assert phase != "plan" or pid == driver.pid
-    assert (phase in ("commit", "merge")) == (f"{work}.safetensors" in before)
-    if victim == "actor":
-        kill(pid)
-    elif victim == "node":
-        cluster.kill_node_of(pid)
-    else:
-        driver.kill()
-        driver.wait()
-    cluster.release()
-    if victim == "driver":
-        # Its workers may finish what is in flight before they are gone.
-        wait(lambda: not cluster.workers(), 60, "workers of a dead driver are there")
+    for phase, trap in zip(PHASES, traps, strict=True):
+        pid, work = cluster.caught(trap)
         before |= committed(config)
-        driver = cluster.start(*command(config))
+        # The split in the trap is committed where that is what the phase says.
+        assert (phase in ("commit", "merge")) == (f"{work}.safetensors" in before), phase
+        if victim == "node":
+            cluster.kill_node_of(pid)
+        else:
+            kill(pid)
+        cluster.free(trap)
     assert driver.wait(timeout=300) == 0, cluster.said()
     assert_same(config, undisturbed, before)
-    wait(lambda: not cluster.workers(), 60, "workers of a driver that is done are there")
+    gone(cluster)
+
+
+def test_kill_drivers(cluster: Chaos, config: RunConfig, undisturbed: RunConfig) -> None:
+    """The driver is killed while it plans, and while its one worker is in each phase.
+
+    Each time the same command is run again.
+    """
+    path = Path(command(config)[1])
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "runner": {**values["runner"], "actors": 1}}))
+    before: dict[str, int] = {}
+    for phase in ["plan", *PHASES]:
+        cluster.set_trap(phase)
+        driver = cluster.start(*command(config))
+        pid, _ = cluster.caught(phase)
+        assert (phase == "plan") == (pid == driver.pid)
+        driver.kill()
+        driver.wait()
+        cluster.free(phase)
+        gone(cluster)
+        # Its worker may have finished what it was at before it heard of the death.
+        for name, written in committed(config).items():
+            assert before.setdefault(name, written) == written, "scored again"
+    assert cluster.start(*command(config)).wait(timeout=300) == 0, cluster.said()
+    assert_same(config, undisturbed, before)
 
 
 @pytest.mark.parametrize("victim", ["actor", "node", "driver"])
-@pytest.mark.parametrize("stage", ["covariance", "moments"])
 def test_kill_in_the_fit(
-    victim: str, stage: str, cluster: Chaos, config: RunConfig, undisturbed: RunConfig
+    victim: str, cluster: Chaos, config: RunConfig, undisturbed: RunConfig
 ) -> None:
-    """A lane goes on from its checkpoint; the factors have the same bytes."""
+    """Lanes go on from their checkpoints; the factors have the same bytes."""
     shutil.rmtree(Path(config.run) / "factors")
     path = Path(config.run).parent / "run.yaml"
     values = json.loads(path.read_text())
     values["runner"]["checkpoint_seconds"] = 0
     path.write_text(json.dumps(values))
-    name = f"lane of {stage}"
-    cluster.set_trap(name)
-    driver = cluster.start("fit", str(path))
-    pid, _ = cluster.caught(name)
-    if victim == "actor":
-        kill(pid)
-    elif victim == "node":
-        cluster.kill_node_of(pid)
-    else:
-        driver.kill()
-        driver.wait()
-    cluster.release()
-    if victim == "driver":
-        wait(lambda: not cluster.workers(), 60, "workers of a dead driver are there")
+    driver = None
+    for stage in ("covariance", "moments"):
+        trap = f"lane of {stage}"
+        cluster.set_trap(trap)
+        driver = driver or cluster.start("fit", str(path))
+        pid, _ = cluster.caught(trap)
         assert list(Path(config.run).glob(f"factors/*/{stage}/*/*.checkpoint"))
-        driver = cluster.start("fit", str(path))
+        if victim == "actor":
+            kill(pid)
+        elif victim == "node":
+            cluster.kill_node_of(pid)
+        else:
+            driver.kill()
+            driver.wait()
+        cluster.free(trap)
+        if victim == "driver":
+            gone(cluster)
+            driver = None
+    driver = driver or cluster.start("fit", str(path))
     assert driver.wait(timeout=300) == 0, cluster.said()
-    ours, theirs = (
-        {
-            str(p.relative_to(run)): p.read_bytes()
-            for run in [Path(one.run)]
-            for p in run.glob("factors/*/modules/*")
-        }
-        for one in (config, undisturbed)
-    )
+    ours, theirs = (factors(Path(one.run)) for one in (config, undisturbed))
     assert ours
     assert ours == theirs
+
+
+def factors(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.glob("factors/*/modules/*")}
 
 
 def test_a_split_that_kills_its_workers_is_set_aside(
