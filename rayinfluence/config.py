@@ -116,6 +116,10 @@ class RunnerConfig(Section):
     """``ray``: actors on a Ray cluster; ``inline``: one process, without Ray, the same bytes."""
     actors: int = Field(default=1, ge=1)
     """Model replicas."""
+    max_actors: int | None = Field(default=None, ge=1)
+    """Most replicas; the pool grows to this while there is work and room.
+
+    None: as many as `actors`."""
     address: str | None = None
     """Address of a Ray cluster; inside a submitted job Ray finds its own.
 
