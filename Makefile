@@ -7,13 +7,21 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check bench fmt clean
+.PHONY: demo test check bench fmt clean test-k8s test-deploy k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not deploy' --ignore tests/k8s
+
+# Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
+test-k8s: .venv/k8s-ready .tools/prometheus
+	$(BIN)/python -m pytest -m 'not deploy' tests/k8s
+
+# What is deployed, run on this machine: a Ray cluster, an S3 server and Prometheus; minutes.
+test-deploy: .venv/k8s-ready .tools/prometheus
+	$(BIN)/python -m pytest -m deploy tests/k8s
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -26,12 +34,33 @@ BENCH ?= --all
 bench: .venv-bench/ready
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
 
+# The RayJob that the CronJob creates, from the overlay gpu-spot.
+k8s-cron: .venv/k8s-ready
+	$(BIN)/python tests/k8s/kube_render.py
+
+# What the image installs, with hashes: everything but torch, whose builds for CPUs and for CUDA differ.
+LOCK := .venv-supply/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes -c constraints.txt \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: .venv-supply/ready
+	echo "torch; python_version < '3'" > .venv-supply/no-torch.txt
+	$(LOCK) pyproject.toml deploy/torch.in --extra gcs --override .venv-supply/no-torch.txt -o deploy/requirements.lock
+	$(LOCK) deploy/build.in -o deploy/build.lock
+
+# Known vulnerabilities of what the image installs; exit code 1 where there are any.
+audit: .venv-supply/ready
+	.venv-supply/bin/python deploy/audit.py
+
+# What the image is made of, as CycloneDX.
+sbom: .venv-supply/ready
+	mkdir -p dist
+	.venv-supply/bin/cyclonedx-py requirements --output-reproducible --output-file dist/sbom.cdx.json deploy/requirements.lock
+
 fmt: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-bench .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .venv-bench .venv-supply .tools .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 # torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
 .venv/ready: pyproject.toml constraints.txt
@@ -41,6 +70,23 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,parity,check]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence
 	touch $@
+
+.venv/k8s-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[k8s]'
+	touch $@
+
+.venv-supply/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$$(.venv-supply/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['supply'])")
+	touch $@
+
+# prometheus and promtool as Debian packages them, unpacked, not installed. Where they are on the
+# path, or there is no apt, nothing is done, and the tests say what is missing.
+.tools/prometheus:
+	mkdir -p .tools
+	command -v promtool > /dev/null && command -v prometheus > /dev/null || ! command -v apt-get > /dev/null || \
+		(cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb prometheus)
 
 # The peers go into an environment of their own, and those that do not install are left out.
 # torchvision and torchaudio, which two of them ask for and none of them uses here, are taken out:

@@ -148,8 +148,8 @@ def _connect(address: str) -> JobClient:
         raise ConfigError(
             f"{address} refuses this client: {str(error).splitlines()[0]}. Give it the cluster's "
             "token, as RAY_AUTH_TOKEN or in a file that RAY_AUTH_TOKEN_PATH names, with "
-            "RAY_AUTH_MODE=token. `ray get-auth-token` prints it on the head; with KubeRay it is in "
-            "the Secret that has the RayCluster's name, under auth_token."
+            "RAY_AUTH_MODE=token. On the head, `ray get-auth-token` prints it; with KubeRay it is "
+            "in the Secret that has the RayCluster's name, under auth_token."
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""All that is wrong with deploy/, as sentences: image, compose, cluster launcher, Helm, monitoring."""
+"""All that is wrong with deploy/, as sentences."""
 
 from __future__ import annotations
 
@@ -86,9 +86,10 @@ def dockerfile(root: Path) -> Iterator[str]:
                 yield f"Dockerfile {name}: {word} {rest[:40]} brings what nothing pins"
             if word == "RUN" and "pip install" in rest:
                 yield from _installs(name, rest)
-            if word == "FROM" and re.search(r"(^|:)latest\b|^[^:$]+$", rest.split()[0]):
-                if rest.split()[0] not in stages:
-                    yield f"Dockerfile {name}: {rest} is not pinned"
+            base = rest.split()[0]
+            loose = re.search(r"(^|:)latest\b|^[^:$]+$", base)
+            if word == "FROM" and loose and base not in stages:
+                yield f"Dockerfile {name}: {rest} is not pinned"
             if word in ("ENV", "ARG") and re.search(r"(TOKEN|SECRET|PASSWORD|_KEY)=", rest):
                 yield f"Dockerfile {name}: a secret is written into the image"
     for variant in ("cpu", "cuda"):
@@ -231,19 +232,8 @@ def _compose_run(root: Path, services: dict[str, dict[str, Any]]) -> Iterator[st
     except ConfigError as error:
         yield f"compose: {error}"
         return
-    cpus = (
-        sum(
-            int(match[1])
-            for service in services.values()
-            if (
-                match := re.search(
-                    r"ray start(?!.*--head).*--num-cpus=(\d+)", service["command"] or ""
-                )
-            )
-        )
-        if all("command" in s or "ray start" not in str(s) for s in services.values())
-        else 0
-    )
+    commands = [str(service.get("command", "")) for service in services.values()]
+    cpus = sum(int(flag) for c in commands for flag in re.findall(r"--num-cpus=(\d+)", c))
     if cpus < config.runner.actors + 1:
         yield f"compose: {cpus} CPUs for {config.runner.actors} replicas and their reads"
 
@@ -428,7 +418,7 @@ def documented_ports(root: Path) -> Iterator[str]:
     if exposed is None or set(exposed[1].split()) != wanted:
         yield "Dockerfile: EXPOSE does not list Ray's ports"
     policies = (root / "k8s/base/networkpolicies.yaml").read_text("utf-8")
-    opened = {port for port in re.findall(r"protocol: TCP, port: (\d+)\}", policies)} | {
+    opened = set(re.findall(r"protocol: TCP, port: (\d+)\}", policies)) | {
         f"{first}-{last}" for first, last in re.findall(r"port: (\d+), endPort: (\d+)", policies)
     }
     if opened - {"53", "443"} != wanted:

@@ -21,11 +21,12 @@ def problems(root: Path, overlay: str) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    for manifest in manifests:
-        yield from kube_schema.problems(manifest)
+    held = [rayjob for rayjob in rayjobs(manifests) if rayjob not in manifests]
+    refused = [found for m in [*manifests, *held] for found in kube_schema.problems(m)]
+    yield from refused
+    if refused:
+        return  # the other checks take well-formed manifests
     for rayjob in rayjobs(manifests):
-        if rayjob not in manifests:
-            yield from kube_schema.problems(rayjob)
         yield from kube_operator.problems(rayjob)
     yield from kube_security.problems(overlay, manifests)
     yield from kube_run.problems(overlay, manifests, root)

@@ -104,9 +104,9 @@ def _references(of: Pods, manifests: list[Manifest], root: Path) -> Iterator[str
             secrets |= {source["secretRef"]["name"]} if "secretRef" in source else set()
         for variable in container.get("env", []):
             origin = variable.get("valueFrom", {})
-            if key := origin.get("configMapKeyRef"):
-                if key["key"] not in maps.get(key["name"], {}):
-                    yield f"{of.where}: ConfigMap {key['name']} has no key {key['key']}"
+            key = origin.get("configMapKeyRef")
+            if key and key["key"] not in maps.get(key["name"], {}):
+                yield f"{of.where}: ConfigMap {key['name']} has no key {key['key']}"
             if key := origin.get("secretKeyRef"):
                 secrets.add(key["name"])
     for secret in sorted(secrets):

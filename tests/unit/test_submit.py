@@ -167,7 +167,7 @@ def test_relative_paths_are_refused(tmp_path: Path, changed: dict[str, Any]) -> 
 
 
 def test_nobody_at_the_address(path: Path) -> None:
-    with pytest.raises(ConfigError, match="no Ray dashboard at http://127.0.0.1:9: .*8265"):
+    with pytest.raises(ConfigError, match=r"no Ray dashboard at http://127\.0\.0\.1:9: .*8265"):
         submit(path, "http://127.0.0.1:9", follow=False)
 
 
