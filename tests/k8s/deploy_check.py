@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,10 +311,13 @@ def locks(root: Path) -> Iterator[str]:
                 yield f"{lock}: {name} {version}, constraints.txt has {pinned.get(_normal(name))}"
             if "--hash=sha256:" not in entry:
                 yield f"{lock}: {name} has no hash"
-    project = (root / "pyproject.toml").read_text("utf-8")
-    wanted = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
-    assert wanted is not None
-    names = {_normal(name) for name in re.findall(r'^\s+"([\w-]+)', wanted[1], re.MULTILINE)}
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    # The overlay dev and the compose file run the demo; the one for GKE reads gs:// addresses.
+    wanted = [*project["dependencies"]]
+    wanted += [
+        name for extra in ("demo", "gcs") for name in project["optional-dependencies"][extra]
+    ]
+    names = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
     if missing := names - found - {"torch"}:
         yield f"requirements.lock lacks {sorted(missing)}; run `make lock`"
     if "torch" in found:

@@ -408,6 +408,13 @@ MISTAKES: dict[str, Mistake] = {
     "lock behind its constraint": Mistake(
         "constraints.txt", "pyarrow==26.0.1", "pyarrow==26.0.2", "deploy", "pyarrow 26.0.1"
     ),
+    "lock without what the demo needs": Mistake(
+        "pyproject.toml",
+        'demo = ["bm25s>=0.2.12"]',
+        'demo = ["bm26s"]',
+        "deploy",
+        "lacks ['bm26s']",
+    ),
     "compose port open to the network": Mistake(
         _COMPOSE, '"127.0.0.1:8265:8265"', '"8265:8265"', "deploy", "open to the network"
     ),

@@ -6,12 +6,12 @@ What a Docker daemon and a Kubernetes cluster would add is not tested here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +34,6 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.testing import tiny_run
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1500)]
-_MARK = "RAYINFLUENCE_TEST_CLUSTER"
 #: Flags of `ray start` that take a port of a node alone; the rest are the head's.
 _NODE_PORTS = [
     flag
@@ -108,11 +107,11 @@ class Cluster:
             role = ["--head", "--num-cpus=0", "--dashboard-host=127.0.0.1"]
             role += ["--temp-dir", str(self.folder)]
         else:
-            role = [f"--address=127.0.0.1:{self.head['--port']}", "--num-cpus=3"]
+            role = [f"--address=127.0.0.1:{self.head['--port']}", "--num-cpus=2"]
         process = subprocess.Popen(
             [self.bin / "ray", "start", "--block", "--object-store-memory=150000000", *role]
             + [f"{flag}={port}" for flag, port in ports.items()],
-            env=self.environment(**{_MARK: f"{self.folder}/{node}"}),
+            env=self.environment(),
             stdout=(self.folder / f"{node}.log").open("wb"),
             stderr=subprocess.STDOUT,
         )
@@ -121,16 +120,19 @@ class Cluster:
         wait_for(lambda: answers(health), 120, f"{node} does not become healthy")
 
     def processes(self, node: int | None = None) -> list[psutil.Process]:
-        """Processes of one node, or of all, by the mark in their environment."""
-        mark = f"{self.folder}/" + ("" if node is None else f"node{node}")
-        return [process for process in psutil.process_iter() if marked(process, mark)]
+        """Processes of one node, or of all: `ray start` and all that descend from it."""
+        found: dict[int, psutil.Process] = {}
+        for index, (_, pid) in enumerate(self.nodes):
+            if node in (None, index) and psutil.pid_exists(pid):
+                start = psutil.Process(pid)
+                found |= {process.pid: process for process in (start, *start.children(True))}
+        return list(found.values())
 
     def kill(self, node: int | None = None) -> None:
         """End a node as a machine that is taken away does, or all."""
-        for _ in range(3):
-            for process in self.processes(node):
-                process.send_signal(signal.SIGKILL)
-            time.sleep(0.2)
+        for process in self.processes(node):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the clean environment."""
@@ -143,13 +145,6 @@ class Cluster:
             check=False,
             timeout=600,
         )
-
-
-def marked(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get(_MARK, "").startswith(mark)
-    except psutil.Error:
-        return False
 
 
 def free_port() -> int:
@@ -211,6 +206,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install("install", "-c", str(root / "constraints.txt"), "torch")
     install("install", "--no-deps", "--no-index", str(wheel))
     install("check")
+    imports = "import rayinfluence.demo.run, gcsfs, s3fs"
+    subprocess.run([pip[0], "-c", imports], cwd=folder, env=environment, check=True)
     return folder / "venv/bin"
 
 
@@ -251,7 +248,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def make_run(folder: Path, bucket: str) -> tuple[Path, RunConfig, s3fs.S3FileSystem]:
     """A run whose documents, questions and results are in the bucket, and its twin on disk."""
-    twin = tiny_run(folder, n_documents=1500, scan={"split_tokens": 400, "top": 5, "rank": 4})
+    twin = tiny_run(folder, n_documents=1500, fit={"sequences": 60}, scan={"split_tokens": 400})
     s3 = s3fs.S3FileSystem(endpoint_url=bucket, use_listings_cache=False)
     for name in ("documents.jsonl", "queries.jsonl"):
         s3.put_file(str(folder / name), f"bucket/{name}")
@@ -260,7 +257,7 @@ def make_run(folder: Path, bucket: str) -> tuple[Path, RunConfig, s3fs.S3FileSys
         "run": "s3://bucket/run",
         "queries": "s3://bucket/queries.jsonl",
         "corpus": {**values["corpus"], "documents": ["s3://bucket/documents.jsonl"]},
-        "runner": {"name": "ray", "actors": 3},
+        "runner": {"name": "ray", "actors": 2},
         "storage": {"endpoint_url": bucket},
     }
     path = folder / "run.yaml"
@@ -291,11 +288,11 @@ def test_a_run_is_submitted_loses_a_node_and_ends_in_the_bucket(
     def partials() -> list[str]:
         return [str(key) for key in s3.glob("bucket/run/scan/*/partials/*")]
 
-    wait_for(lambda: partials() or following.poll() is not None, 300, "nothing is scored")
+    wait_for(lambda: partials() or following.poll() is not None, 900, "nothing is scored")
     before = len(partials())
     cluster.kill(node=2)
     joined = cluster.run(*submit)
-    said, _ = following.communicate(timeout=600)
+    said, _ = following.communicate(timeout=900)
     assert following.returncode == 0, said[-4000:]
     assert "was submitted before: running" in joined.stdout, joined
     assert len(partials()) > before, "the node died after the scan"
