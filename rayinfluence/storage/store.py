@@ -146,7 +146,7 @@ class Store:
         except (ImportError, ValueError) as error:
             raise StorageError(
                 f"{self.url}: rayinfluence cannot open {protocol}:// addresses here ({error}); "
-                "use a local folder, s3://, or gs:// with the extra gcs."
+                "use a local folder or s3://, or gs:// with the extra gcs."
             ) from error
 
     @property
