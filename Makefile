@@ -19,7 +19,7 @@ test: .venv/ready
 test-k8s: .venv/k8s-ready .tools/prometheus
 	$(BIN)/python -m pytest -m 'not deploy' tests/k8s
 
-# What is deployed, run on this machine: a Ray cluster, an S3 server and Prometheus; minutes.
+# What is deployed, run on one machine: a Ray cluster, an S3 server and Prometheus; minutes.
 test-deploy: .venv/k8s-ready .tools/prometheus
 	$(BIN)/python -m pytest -m deploy tests/k8s
 
@@ -81,12 +81,13 @@ clean:
 		$$(.venv-supply/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['supply'])")
 	touch $@
 
-# prometheus and promtool as Debian packages them, unpacked, not installed. Where they are on the
-# path, or there is no apt, nothing is done, and the tests say what is missing.
+# prometheus and promtool as Debian packages them, unpacked, not installed. Where that is not
+# possible, and they are not on the path, the tests say what is missing.
 .tools/prometheus:
 	mkdir -p .tools
-	command -v promtool > /dev/null && command -v prometheus > /dev/null || ! command -v apt-get > /dev/null || \
-		(cd .tools && apt-get download prometheus && dpkg -x prometheus_*.deb prometheus)
+	-command -v promtool > /dev/null && command -v prometheus > /dev/null || (cd .tools && \
+		(apt-get download prometheus || (apt-get update && apt-get download prometheus)) && \
+		dpkg -x prometheus_*.deb prometheus)
 
 # The peers go into an environment of their own, and those that do not install are left out.
 # torchvision and torchaudio, which two of them ask for and none of them uses here, are taken out:
