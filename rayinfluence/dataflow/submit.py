@@ -194,7 +194,7 @@ def _send(
 ) -> None:
     waited = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        # Nothing else of this machine is sent: not the folder that the file happens to lie in.
+        # The file alone is sent, not the folder that it happens to lie in.
         values = config.model_dump(mode="json", exclude_unset=True)
         Store(folder).write("run.yaml", yaml.safe_dump(values, sort_keys=False).encode())
         while True:

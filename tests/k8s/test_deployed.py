@@ -1,4 +1,4 @@
-"""What is deployed, run on this machine: the image's installation in a clean environment, a Ray
+"""What is deployed, run on one machine: the image's installation in a clean environment, a Ray
 cluster of three processes with a token, an S3 server, a node that dies, Prometheus.
 
 What a Docker daemon and a Kubernetes cluster would add is not tested here.
@@ -67,7 +67,7 @@ while time.monotonic() < end:
 
 @dataclass
 class Cluster:
-    """A head and workers on this machine, each with ports of its own."""
+    """A head and workers on one machine, each with ports of its own."""
 
     bin: Path
     folder: Path
