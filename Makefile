@@ -7,13 +7,21 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-cluster test-s3 check bench fmt clean
+.PHONY: demo test test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/k8s
+
+# Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
+test-k8s: .venv/k8s-ready .tools/prometheus
+	$(BIN)/python -m pytest tests/k8s
+
+# What is deployed, run on one machine: a Ray cluster, an S3 server and Prometheus; minutes.
+test-deploy: .venv/k8s-ready .tools/prometheus
+	$(BIN)/python -m pytest -m deploy tests/k8s
 
 # Kills actors, nodes and drivers on a cluster of several nodes.
 test-cluster: .venv/ready
@@ -34,12 +42,33 @@ BENCH ?= --all
 bench: .venv-bench/ready
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
 
+# The RayJob that the CronJob creates, from the overlay gpu-spot.
+k8s-cron: .venv/k8s-ready
+	$(BIN)/python tests/k8s/kube_render.py
+
+# What the image installs, with hashes: everything but torch, whose builds for CPUs and for CUDA differ.
+LOCK := .venv-supply/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes -c constraints.txt \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: .venv-supply/ready
+	echo "torch; python_version < '3'" > .venv-supply/no-torch.txt
+	$(LOCK) pyproject.toml deploy/torch.in --extra demo --extra gcs --override .venv-supply/no-torch.txt -o deploy/requirements.lock
+	$(LOCK) deploy/build.in -o deploy/build.lock
+
+# Known vulnerabilities of what the image installs; exit code 1 where there are any.
+audit: .venv-supply/ready
+	.venv-supply/bin/python deploy/audit.py
+
+# What the image is made of, as CycloneDX.
+sbom: .venv-supply/ready
+	mkdir -p dist
+	.venv-supply/bin/cyclonedx-py requirements --output-reproducible --output-file dist/sbom.cdx.json deploy/requirements.lock
+
 fmt: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-bench .ceph .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .venv-bench .venv-supply .ceph .tools .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 # torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
 .venv/ready: pyproject.toml constraints.txt
@@ -54,6 +83,24 @@ clean:
 # are skipped.
 .ceph/ready: tests/s3/install_ceph.sh
 	tests/s3/install_ceph.sh .ceph
+
+.venv/k8s-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[k8s]'
+	touch $@
+
+.venv-supply/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$$(.venv-supply/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['supply'])")
+	touch $@
+
+# prometheus and promtool as Debian packages them, unpacked, not installed. Where that is not
+# possible, and they are not on the path, the tests say what is missing.
+.tools/prometheus:
+	mkdir -p .tools
+	-command -v promtool > /dev/null && command -v prometheus > /dev/null || (cd .tools && \
+		(apt-get download prometheus || (apt-get update && apt-get download prometheus)) && \
+		dpkg -x prometheus_*.deb prometheus)
 
 # The peers go into an environment of their own, and those that do not install are left out.
 # torchvision and torchaudio, which two of them ask for and none of them uses here, are taken out:

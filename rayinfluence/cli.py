@@ -112,6 +112,23 @@ def run(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) 
 
 
 @app.command()
+def submit(
+    config: ConfigPath,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Of the cluster's dashboard.")
+    ] = "http://127.0.0.1:8265",
+    follow: Annotated[bool, typer.Option("--follow", help="Print what the job prints.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Submit though it has succeeded: documents were added.")
+    ] = False,
+) -> None:
+    """Submit a run to a Ray cluster as a job, or join it if it was submitted before."""
+    from rayinfluence.dataflow.submit import submit as send
+
+    raise typer.Exit(send(config, address, follow=follow, again=again, say=typer.echo))
+
+
+@app.command()
 def report(
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
     top: Annotated[int, typer.Option(help="Survivors shown per query and side.")] = 5,

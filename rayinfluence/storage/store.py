@@ -230,7 +230,7 @@ class Store:
         except (ImportError, ValueError) as error:
             raise StorageError(
                 f"{self.url}: rayinfluence cannot open {protocol}:// addresses here ({error}); "
-                "use a local folder or s3://."
+                "use a local folder or s3://, or gs:// with the extra gcs."
             ) from error
         if protocol == "s3":
             files.retries = 1  # see rayinfluence/storage/retry.py

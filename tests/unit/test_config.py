@@ -32,7 +32,7 @@ def refusal(values: dict[Any, Any]) -> str:
         ({"scan": {"dampning": 1}}, "unknown key 'scan.dampning'; did you mean 'damping'"),
         ({"fit": {"lane": 1}}, "unknown key 'fit.lane'; did you mean 'lanes'"),
         ({"storage": {"endpoint": "x"}}, "did you mean 'endpoint_url'?"),
-        ({"runner": {"zzz": 1}}, "unknown key 'runner.zzz'; the keys here are name, actors, add"),
+        ({"runner": {"zzz": 1}}, "unknown key 'runner.zzz'; the keys here are name, actors, max"),
         ({"qqq": 1}, "the keys here are run, model, queries"),
         ({1: 2}, "unknown key '1'"),
     ],

@@ -1,0 +1,181 @@
+"""Submitting, with a client that remembers jobs as Ray's does."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.submit import run_id, submit
+from rayinfluence.errors import ConfigError, StageError
+
+CONFIG: dict[str, Any] = {
+    "run": "s3://bucket/run",
+    "model": "/models/m",
+    "queries": "s3://bucket/queries.jsonl",
+}
+
+
+@dataclass
+class FakeClient:
+    """Job ids are used once; what is sent is kept."""
+
+    jobs: dict[str, SimpleNamespace] = field(default_factory=dict)
+    sent: list[dict[str, Any]] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    uploads: list[dict[str, str]] = field(default_factory=list)
+    ends: str = "SUCCEEDED"
+    code: int | None = 0
+
+    def submit_job(self, **given: Any) -> str:
+        if self.refusals:
+            raise RuntimeError(self.refusals.pop(0))
+        job = given["submission_id"]
+        if job in self.jobs:
+            raise RuntimeError(f"Job with submission_id {job} already exists")
+        folder = Path(given["runtime_env"]["working_dir"])
+        self.uploads.append({str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*")})
+        self.sent.append(given)
+        self.jobs[job] = job_info("RUNNING")
+        return str(job)
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        if job not in self.jobs:
+            raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist.")
+        return self.jobs[job]
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        for line in ("one\n", "two\n"):
+            yield line
+        self.jobs[job] = job_info(self.ends, self.code)
+
+
+def job_info(status: str, code: int | None = None) -> SimpleNamespace:
+    return SimpleNamespace(status=status, message="as it says", driver_exit_code=code)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "secrets.txt").write_text("not to be sent")
+    return file
+
+
+def send(client: FakeClient, path: Path, **how: Any) -> tuple[int, list[str]]:
+    said: list[str] = []
+    code = submit(
+        path,
+        "http://head:8265",
+        follow=how.pop("follow", False),
+        say=said.append,
+        connect=lambda address: client,
+        sleep=how.pop("sleep", lambda seconds: None),
+        **how,
+    )
+    return code, said
+
+
+def test_only_the_configuration_is_sent(path: Path) -> None:
+    client = FakeClient()
+    assert send(client, path)[0] == 0
+    assert [list(files) for files in client.uploads] == [["run.yaml"]]
+    assert yaml.safe_load(client.uploads[0]["run.yaml"]) == CONFIG
+    assert client.sent[0]["entrypoint"] == "python -m rayinfluence run run.yaml"
+    assert client.sent[0]["submission_id"] == run_id(RunConfig.parse(CONFIG))
+
+
+def test_a_run_that_goes_on_is_joined(path: Path) -> None:
+    client = FakeClient()
+    send(client, path)
+    code, said = send(client, path, follow=True)
+    assert (code, len(client.sent)) == (0, 1)
+    assert said[0].endswith("was submitted before: running")
+    assert said[1:3] == ["one", "two"]
+
+
+def test_a_run_that_has_succeeded_is_joined_unless_documents_were_added(path: Path) -> None:
+    client = FakeClient()
+    send(client, path, follow=True)
+    assert "--again" in send(client, path)[1][1]
+    assert len(client.sent) == 1
+    send(client, path, again=True)
+    assert client.sent[1]["submission_id"] == client.sent[0]["submission_id"] + "-2"
+
+
+@pytest.mark.parametrize("state", ["FAILED", "STOPPED"])
+def test_a_run_that_ended_badly_is_submitted_under_the_next_number(path: Path, state: str) -> None:
+    client = FakeClient()
+    first = run_id(RunConfig.parse(CONFIG))
+    for job in (first, f"{first}-2"):
+        client.jobs[job] = job_info(state)
+    send(client, path)
+    assert client.sent[0]["submission_id"] == f"{first}-3"
+    send(client, path)
+    assert len(client.sent) == 1
+
+
+def test_the_exit_code_is_the_job_s(path: Path) -> None:
+    assert send(FakeClient(ends="FAILED", code=3), path, follow=True)[0] == 3
+    assert send(FakeClient(ends="FAILED", code=None), path, follow=True)[0] == 7
+
+
+def test_a_cluster_without_an_agent_is_waited_for(path: Path) -> None:
+    waits: list[float] = []
+    busy = "Request failed with status code 500: No available agent to submit job"
+    client = FakeClient(refusals=[busy] * 3)
+    send(client, path, sleep=waits.append)
+    assert (len(waits), len(client.sent)) == (3, 1)
+    with pytest.raises(StageError, match="No available agent"):
+        send(FakeClient(refusals=[busy] * 100), path)
+    with pytest.raises(StageError, match="disk full"):
+        send(FakeClient(refusals=["disk full"]), path)
+
+
+def test_two_who_submit_at_once_share_one_job(path: Path) -> None:
+    client = FakeClient(refusals=["Job with submission_id x already exists"])
+    assert send(client, path)[0] == 0
+    assert client.sent == []
+
+
+def test_an_id_is_of_what_decides_results() -> None:
+    first = run_id(RunConfig.parse(CONFIG))
+    here = {**CONFIG, "runner": {"actors": 8}, "storage": {"region": "eu-west-1"}}
+    assert run_id(RunConfig.parse(here)) == first
+    for other in ({"run": "s3://bucket/other"}, {"seed": 1}, {"scan": {"rank": 8}}):
+        assert run_id(RunConfig.parse({**CONFIG, **other})) != first
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"run": "runs/mine"},
+        {"model": "models/mine"},
+        {"queries": "queries.jsonl"},
+        {"corpus": {"documents": ["s3://bucket/a", "data/*.jsonl"]}},
+    ],
+)
+def test_relative_paths_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, **changed}))
+    with pytest.raises(ConfigError, match="is relative"):
+        send(FakeClient(), file)
+
+
+def test_nobody_at_the_address(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no Ray dashboard at http://127\.0\.0\.1:9: .*8265"):
+        submit(path, "http://127.0.0.1:9", follow=False)
+
+
+def test_a_lost_connection_says_that_the_job_goes_on(path: Path) -> None:
+    class Lost(FakeClient):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            yield "one"
+            raise RuntimeError("closed")
+
+    with pytest.raises(StageError, match="The job goes on"):
+        send(Lost(), path, follow=True)
