@@ -314,22 +314,18 @@ class ScanJob:
             StorageError: the storage fails; no split is to blame for that.
         """
         with ThreadPoolExecutor(max_workers=1) as reader:
-            opened: tuple[int, Future[pa.Table] | None] | None = None
+            ahead: Future[pa.Table] | None = None
             for item, following in zip(bundle, [*bundle[1:], None], strict=True):
-                digest = item.split.digest
-                starts, table = opened or (watch.begin(digest), None)
-                opened = None
+                starts, table, ahead = watch.begin(item.split.digest), ahead, None
                 lacking = item.banks if starts == 1 else self._lacking(item)
                 reason = None
                 if lacking and starts > MOST_STARTS:
                     reason = f"the {MOST_STARTS} workers that began it died"
                 elif lacking:
                     table = table or reader.submit(self._read, item.split, watch)
-                    # Beside a split that may have killed a worker no other is begun.
+                    # Beside a split that may have killed a worker no other is read.
                     if following and starts == 1:
-                        first = watch.begin(following.split.digest)
-                        early = first == 1 and reader.submit(self._read, following.split, watch)
-                        opened = first, early or None
+                        ahead = reader.submit(self._read, following.split, watch)
                     reason = self._score(replica, item, lacking, table, watch)
                 if reason is not None:
                     self._set_aside(item, reason, watch)

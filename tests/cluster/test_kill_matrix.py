@@ -37,9 +37,11 @@ def cluster(ray_token: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """The same run in one process, all of it."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = tiny_run(folder, 100, scan={"split_tokens": 200})
+    # More splits than one leaf of the merge takes, so that it is done in tasks.
+    config = tiny_run(folder, 900, scan={"split_tokens": 150})
     with Run(config) as run:
         run.all()
+    assert len(committed(config)) > 64
     return config
 
 

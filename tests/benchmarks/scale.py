@@ -1,0 +1,304 @@
+"""What the dataflow costs beside the arithmetic: scheduling, merging, memory, a second actor.
+
+    python tests/benchmarks/scale.py splits 5000 20000 50000
+    python tests/benchmarks/scale.py memory
+    python tests/benchmarks/scale.py actors
+    python tests/benchmarks/scale.py forecast
+
+Each prints a table as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
+from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
+from rayinfluence.dataflow import scan as scan_stage
+from rayinfluence.dataflow.jobs import Pending, ScanJob, Settled, partial_key
+from rayinfluence.dataflow.partial import Partial
+from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.scan import merge, scan
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
+
+#: A split of the default size on a GPU, 2^21 tokens, has this many row groups of the default size.
+_ROW_GROUPS = 32
+
+
+class NullJob(ScanJob):
+    """Commits the same small partial for every split, and reads nothing."""
+
+    def run(self, replica: Any, bundle: Sequence[Pending], watch: Any) -> Iterator[Settled]:
+        """Settle the splits."""
+        for item in bundle:
+            if watch.begin(item.split.digest) == 1:
+                for index in item.banks:
+                    plan = self.operands[index].plan
+                    empty = Partial.empty(len(plan.query_digests), self.top)
+                    empty.write(
+                        plan.store, partial_key(item.split.digest), plan.about(item.split.digest)
+                    )
+            watch.advance(item.split.n_tokens)
+            yield Settled(item.split, None)
+
+
+def splits(counts: list[int]) -> None:
+    """Plan, schedule, list and merge splits that cost nothing."""
+    print("| splits | manifest and plan | schedule | splits/s | list | merge | driver, MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    scan_stage.ScanJob = NullJob  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        config = tiny_run(Path(folder), 20, runner={"name": "ray", "actors": 2})
+        with Run(config) as run:
+            run.fit_plan  # noqa: B018
+            run.tokenize()
+            banks = _banks(run)
+            for count in counts:
+                started = time.monotonic()
+                corpus = _corpus(count, Path(folder))
+                planned = corpus.plan(2**21)
+                assert len(planned) == count
+                ready = time.monotonic()
+                bank = replace(banks[0], store=Store(f"{folder}/scan-{count}"))
+                log = ProgressLog()
+                _, aside = scan(run.runner, corpus, planned, [bank], config.scan, log)
+                assert not aside
+                done = time.monotonic()
+                there = bank.store.list("partials")
+                listed = time.monotonic() - done
+                assert len(there) == count
+                schedule = log.timings["scan"].seconds
+                print(
+                    f"| {count:,} | {ready - started:.1f} s | {schedule:.1f} s "
+                    f"| {count / schedule:.0f} | {listed:.1f} s "
+                    f"| {log.timings['merge'].seconds:.1f} s | {_rss():.0f} |",
+                    flush=True,
+                )
+
+
+def memory() -> None:
+    """Scan 1,000,000 short sequences, and merge 100,000 partials, while memory is sampled."""
+    print("| what | after 20 % | at the end | peak, MiB |")
+    print("| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "documents.jsonl")
+        with path.open("w") as file:
+            for index in range(1_000_000):
+                file.write(json.dumps({"id": str(index), "text": f"w{index % 40} w3 w7 w1"}) + "\n")
+        config = tiny_run(
+            Path(folder),
+            corpus={"documents": [str(path)], "row_group_tokens": 2**14},
+            fit={"sequences": 2000},
+            scan={"split_tokens": 2**16},
+            batch_tokens=4096,
+        )
+        (Path(folder) / "run.yaml").write_text(config.model_dump_json())
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "rayinfluence", "scan", str(Path(folder) / "run.yaml")],
+            stderr=subprocess.DEVNULL,
+        )
+        samples = []
+        while worker.poll() is None:
+            n_done = sum(1 for _ in Path(folder).glob("run/scan/*/partials/*"))
+            if n_done:
+                samples.append((n_done, psutil.Process(worker.pid).memory_info().rss / 2**20))
+            time.sleep(1)
+        assert worker.returncode == 0
+        last = max(n for n, _ in samples)
+        early = [rss for n, rss in samples if n <= last / 5]
+        print(
+            f"| scan of 1,000,000 sequences, {last} splits, one process "
+            f"| {early[-1]:.0f} | {samples[-1][1]:.0f} | {max(r for _, r in samples):.0f} |"
+        )
+        config = tiny_run(Path(folder) / "merge", 20) if _make(folder) else config
+        with Run(config) as run:
+            run.tokenize()
+            bank = replace(_banks(run)[0], store=Store(f"{folder}/partials"))
+            planned = [_split(index, 1) for index in range(100_000)]
+            empty = Partial.empty(len(bank.query_digests), 100)
+            for split in planned:
+                empty.write(bank.store, partial_key(split.digest), bank.about(split.digest))
+            samples_of: list[float] = []
+            stop = threading.Event()
+            sampler = threading.Thread(target=_sample, args=(samples_of, stop))
+            sampler.start()
+            _, damaged = merge(run.runner, bank, planned, set(), 100)
+            stop.set()
+            sampler.join()
+            assert not damaged
+            fifth = samples_of[len(samples_of) // 5]
+            print(
+                f"| merge of 100,000 partials, one process | {fifth:.0f} | {samples_of[-1]:.0f} "
+                f"| {max(samples_of):.0f} |"
+            )
+
+
+def actors(repeats: int) -> None:
+    """Tokens per second of one process, of Ray with one actor and of Ray with two."""
+    found: dict[str, list[float]] = {"inline": [], "ray, 1 actor": [], "ray, 2 actors": []}
+    kinds: list[dict[str, Any]] = [
+        {"name": "inline"},
+        {"name": "ray", "actors": 1},
+        {"name": "ray", "actors": 2},
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        config = _real_run(Path(folder), 12)
+        with Run(config) as run:
+            run.tokenize()
+            run.fit()
+        for repeat in range(repeats):
+            for name, runner in zip(found, kinds, strict=True):
+                shutil.rmtree(Path(config.run) / "scan", ignore_errors=True)
+                shutil.rmtree(Path(config.run) / "results", ignore_errors=True)
+                values = config.model_dump()
+                values["runner"] |= runner
+                with Run(RunConfig.parse(values)) as run:
+                    # Workers are there before the clock starts: their start is not the scan's rate.
+                    run.scan()
+                    timing = run.progress.timings["scan"]
+                    found[name].append(timing.tokens_per_second)
+                print(repeat, name, timing, file=sys.stderr, flush=True)
+    print("| runner | tokens/s: median (range) | ratio to inline |")
+    print("| --- | --- | --- |")
+    inline = statistics.median(found["inline"])
+    for name, rates in found.items():
+        median = statistics.median(rates)
+        print(
+            f"| {name} | {median:,.0f} ({min(rates):,.0f} - {max(rates):,.0f}) "
+            f"| {median / inline:.2f} |"
+        )
+
+
+def forecast() -> None:
+    """Forecast a scan of twenty times the splits that it is calibrated on, and measure it."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = _real_run(Path(folder), 100, split_tokens=2**12)
+        with Run(config) as run:
+            planned = run.plan(actors=1)
+            run.scan()
+            measured = run.progress.timings
+        n_calibrated = len(planned.rates.splits)
+        print(f"calibrated on {n_calibrated} of {planned.work.splits} splits\n")
+        print("| stage | forecast | measured | ratio |")
+        print("| --- | --- | --- | --- |")
+        for name, seconds in planned.forecast.seconds.items():
+            real = measured[name].seconds
+            print(f"| {name} | {seconds:.1f} s | {real:.1f} s | {seconds / real:.2f} |")
+
+
+def _real_run(folder: Path, n_splits: int, split_tokens: int = 2**15) -> RunConfig:
+    """A run whose arithmetic takes its time: a GPT-2 of width 128 and splits of some seconds."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = tiny_run(folder)
+    shape = GPT2Config(
+        vocab_size=48, n_positions=256, n_embd=256, n_layer=4, n_head=4, bos_token_id=0
+    )
+    GPT2LMHeadModel(shape).save_pretrained(folder / "model")
+    import random
+
+    generator = random.Random(0)
+    with (folder / "documents.jsonl").open("w") as file:
+        for index in range(n_splits * split_tokens // 256):
+            words = " ".join(f"w{generator.randrange(40)}" for _ in range(255))
+            file.write(json.dumps({"id": str(index), "text": words, "source": "a"}) + "\n")
+    values = config.model_dump()
+    values["corpus"] |= {"row_group_tokens": split_tokens // 4}
+    values["fit"] |= {"sequences": 200, "error_bound": None}
+    values["scan"] |= {"split_tokens": split_tokens, "rank": 32, "top": 20}
+    values["batch_tokens"] = None
+    return RunConfig.parse(values)
+
+
+def _banks(run: Run) -> list[Any]:
+    from rayinfluence.dataflow.queries import plan_banks, plan_methods, precondition
+
+    factors = run.fit()
+    config, numerics = run.config.scan, run.numerics
+    modules = list(run.replica.modules)
+    methods = plan_methods(run.store, run.model_digest, modules, factors, config, numerics)
+    banks = plan_banks(run.store, methods, [q.digest for q in run.queries], config, numerics)
+    precondition(run.runner, methods, factors, run.queries, config, run.progress)
+    return banks
+
+
+def _corpus(n_splits: int, folder: Path) -> Corpus:
+    """A manifest of splits of the default size, written and read again; it has no shards."""
+    store = Store(str(folder / f"corpus-{n_splits}"))
+    settings = TokenizeSettings("text", "id", 2048, 2**16, 2**26)
+    per_shard = 32
+    records = tuple(
+        ShardRecord(
+            f"shards/{shard}.parquet",
+            "",
+            [
+                RowGroup(32, 2**16, f"{shard:020x}{group:012x}")
+                for group in range(_ROW_GROUPS * min(per_shard, n_splits - shard * per_shard))
+            ],
+        )
+        for shard in range(-(-n_splits // per_shard))
+    )
+    store.write("manifest.json", CorpusManifest("", settings, records, ()).to_json())
+    return Corpus.open(store)
+
+
+def _split(index: int, n_groups: int) -> Split:
+    groups = tuple(RowGroup(1, 1, "") for _ in range(n_groups))
+    return Split(index, "shard", index << 32, 0, groups, f"{index:032x}")
+
+
+def _make(folder: str) -> bool:
+    Path(folder, "merge").mkdir()
+    return True
+
+
+def _rss() -> float:
+    return psutil.Process(os.getpid()).memory_info().rss / 2**20
+
+
+def _sample(samples: list[float], stop: threading.Event) -> None:
+    while not stop.is_set():
+        samples.append(_rss())
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Measure one thing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("splits").add_argument("counts", type=int, nargs="+")
+    verbs.add_parser("memory")
+    verbs.add_parser("actors").add_argument("--repeats", type=int, default=3)
+    verbs.add_parser("forecast")
+    options = parser.parse_args()
+    if options.verb == "splits":
+        splits(options.counts)
+    elif options.verb == "memory":
+        memory()
+    elif options.verb == "actors":
+        actors(options.repeats)
+    else:
+        forecast()
+
+
+if __name__ == "__main__":
+    main()

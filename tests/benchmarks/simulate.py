@@ -1,0 +1,120 @@
+"""What corpora of 10^9 and 10^12 tokens would take, by the arithmetic of `rayinfluence plan`.
+
+    python tests/benchmarks/simulate.py
+
+The rates are assumed, not measured: see docs/scaling.md, which holds what this prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rayinfluence.dataflow.calibrate import Rates
+from rayinfluence.dataflow.forecast import Forecast, Work, forecast
+from rayinfluence.model.modules import ModuleShape
+
+#: Of an H100's 989 TFLOP/s in dense bfloat16, what a stage is assumed to reach.
+_FLOPS = 0.35 * 989e12
+#: FLOPs of a stage by those of a plain forward and backward pass (docs/benchmarks.md, counted).
+_COVARIANCE, _LAMBDA, _SCAN, _EXPLAIN = 1.05, 1.5, 1.0, 1.0
+#: Seconds per cubed width of a float64 eigendecomposition on one core, as measured at 1024.
+_EIGEN = 0.4e-9
+_PRICE = 2.5
+_TOKENS_PER_SEQUENCE = 2048
+_N_QUERIES, _TOP, _RANK = 100, 100, 32
+_SPLIT = 2**21
+_FIT_SEQUENCES, _LANES, _ROUNDS = 100_000, 8, 6
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Llama: width, width of its MLPs, layers, parameters."""
+
+    name: str
+    d: int
+    hidden: int
+    layers: int
+    parameters: float
+
+
+MODELS = [
+    Model("1B", 2048, 8192, 16, 1.24e9),
+    Model("8B", 4096, 14336, 32, 8.03e9),
+    Model("70B", 8192, 28672, 80, 70.6e9),
+]
+
+
+def shapes(model: Model) -> dict[str, ModuleShape]:
+    """The MLP modules; gate and up share their input."""
+    found = {}
+    for layer in range(model.layers):
+        gate, up, down = (f"{layer}.{name}" for name in ("gate", "up", "down"))
+        found[gate] = ModuleShape(gate, model.d, model.hidden, False, gate)
+        found[up] = ModuleShape(up, model.d, model.hidden, False, gate)
+        found[down] = ModuleShape(down, model.hidden, model.d, False, down)
+    return found
+
+
+def simulate(model: Model, tokens: float, actors: int) -> Forecast:
+    """Forecast a run."""
+    plain = 6 * model.parameters / _FLOPS
+    partial = _N_QUERIES * (2 * _TOP * 16 + 8000)
+    rates = Rates(
+        scan=_SCAN * plain,
+        covariance=_COVARIANCE * plain,
+        moments=_LAMBDA * plain,
+        explain=_EXPLAIN * plain,
+        eigen=_EIGEN,
+        partial_bytes=partial,
+        worker_bytes=0,
+        device_bytes=0,
+        splits=[],
+    )
+    fit_tokens = int(min(tokens, _FIT_SEQUENCES * _TOKENS_PER_SEQUENCE))
+    work = Work(
+        tokens=int(tokens),
+        splits=int(-(-tokens // _SPLIT)),
+        fit_tokens=fit_tokens,
+        moment_tokens=2 * fit_tokens,
+        rounds=_ROUNDS,
+        lanes=_LANES,
+        n_queries=_N_QUERIES,
+        n_banks=1,
+        top=_TOP,
+        survivor_tokens=_N_QUERIES * 2 * _TOP * _TOKENS_PER_SEQUENCE,
+        rank=_RANK,
+        n_blocks=1,
+        operand_bytes=2,
+    )
+    weights = int(2 * model.parameters)
+    return forecast(rates, work, shapes(model), weights, actors, eigen_tasks=16 * actors)
+
+
+def main() -> None:
+    """Print the tables."""
+    print(
+        "| model | tokens | GPUs | fit, hours | scan, hours | explain, hours | GPU-hours | price |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for model in MODELS:
+        for tokens, actors in ((1e9, 8), (1e12, 512)):
+            found = simulate(model, tokens, actors)
+            fit = sum(found.seconds[name] for name in ("covariance", "eigen", "moments")) / 3600
+            scan, explain = (found.seconds[name] / 3600 for name in ("scan", "explain"))
+            hours = found.hours * actors
+            print(
+                f"| {model.name} | {tokens:.0e} | {actors} | {fit:,.1f} | {scan:,.1f} "
+                f"| {explain:,.2f} | {hours:,.0f} | {_PRICE * hours:,.0f} |"
+            )
+    for title, part in (("memory of a worker", "memory"), ("stored, 10^12 tokens", "stored")):
+        print(f"\n| {title}, GiB | " + " | ".join(m.name for m in MODELS) + " |")
+        print("| --- |" + " --- |" * len(MODELS))
+        columns = [getattr(simulate(model, 1e12, 512), part) for model in MODELS]
+        for name in columns[0]:
+            if columns[0][name]:
+                cells = " | ".join(f"{column[name] / 2**30:,.1f}" for column in columns)
+                print(f"| {name} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
