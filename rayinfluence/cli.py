@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,16 +185,23 @@ def plan(
 def status(
     run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until it is done.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 10,
 ) -> None:
     """Say how far a run is, from its directory alone."""
     from rayinfluence.dataflow.status import status as stages
 
     store = _store(run_directory, endpoint_url)
-    table = Table("stage", "done", "", box=None, pad_edge=False)
-    for stage in stages(store, _corpus_of(store, endpoint_url)):
-        total = "" if stage.total is None else f"/{stage.total}"
-        table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
-    Console().print(table)
+    while True:
+        found = stages(store, _corpus_of(store, endpoint_url))
+        table = Table("stage", "done", "", box=None, pad_edge=False)
+        for stage in found:
+            total = "" if stage.total is None else f"/{stage.total}"
+            table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
+        Console().print(table)
+        if not watch or found[-1].done:
+            break
+        time.sleep(every)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.dataflow.jobs import Pending, ScanJob
 from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.watch import timed_phase
+from rayinfluence.dataflow.watch import Leaders, keep_leaders, timed_phase
 from rayinfluence.model.load import disassemble
 from rayinfluence.storage.retry import retries
 from rayinfluence.storage.shared import SharedTensors
@@ -54,10 +54,12 @@ class Tally:
     def __init__(self) -> None:
         self._tokens = 0
         self._starts: Counter[str] = Counter()
+        self._leaders: Leaders = {}
 
     def forget(self) -> None:
         """A job begins: nothing of it has been started."""
         self._starts.clear()
+        self._leaders.clear()
 
     def begin(self, work: str) -> int:
         """Count a start of a piece of work; returns the count."""
@@ -68,10 +70,15 @@ class Tally:
         """Count tokens."""
         self._tokens += tokens
 
-    def take(self) -> int:
-        """The tokens counted since the last call."""
-        tokens, self._tokens = self._tokens, 0
-        return tokens
+    def lead(self, found: Leaders) -> None:
+        """Keep the strongest proponents."""
+        keep_leaders(self._leaders, found)
+
+    def take(self) -> tuple[int, Leaders]:
+        """The tokens and the new leaders since the last call."""
+        taken = self._tokens, self._leaders
+        self._tokens, self._leaders = 0, {}
+        return taken
 
 
 class ActorWatch:
@@ -98,6 +105,10 @@ class ActorWatch:
         self.count("rayinfluence_tokens", tokens)
         before, self._retries = self._retries, retries()
         self.count("rayinfluence_retries", self._retries - before)
+
+    def lead(self, found: Leaders) -> None:
+        """Note proponents."""
+        self._tally.lead.remote(found)
 
     def count(self, name: str, value: float, **tags: str) -> None:
         """Add to a metric."""

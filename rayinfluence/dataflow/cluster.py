@@ -26,6 +26,7 @@ from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.actors import ModelParts, ReplicaActor, Scorer, Tally, end, to_row
 from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
 from rayinfluence.dataflow.replica import Replica
+from rayinfluence.dataflow.runner import Lead, ignore
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
 
@@ -113,7 +114,9 @@ class RayRunner:
             end(actor)  # there was no room for it
         self._take(advance)
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Settled]:
+    def scan(
+        self, job: ScanJob, pending: Sequence[Pending], advance: Advance, lead: Lead = ignore
+    ) -> Iterator[Settled]:
         """Stream splits to a pool of scorers, some of them in a row."""
         if not pending:
             return
@@ -142,7 +145,7 @@ class RayRunner:
                 num_gpus=self._gpus,
             )
             batches = scored.iter_batches(batch_size=None, batch_format="pyarrow")
-            for batch in self._watched(batches, advance):
+            for batch in self._watched(batches, advance, lead):
                 for index, reason in zip(
                     batch["split"].to_pylist(), batch["reason"].to_pylist(), strict=True
                 ):
@@ -189,13 +192,16 @@ class RayRunner:
             end(actor)
         self._idle = []
 
-    def _take(self, advance: Advance) -> int:
-        """Pass on the tokens that workers have done since the last call."""
-        tokens = int(ray.get(self._tally.take.remote()))
+    def _take(self, advance: Advance, lead: Lead = ignore) -> int:
+        """Pass on what workers have done since the last call; returns the tokens."""
+        tokens, leaders = ray.get(self._tally.take.remote())
+        lead(leaders)
         advance(tokens)
-        return tokens
+        return int(tokens)
 
-    def _watched(self, outcomes: Iterable[Outcome], advance: Advance) -> Iterator[Outcome]:
+    def _watched(
+        self, outcomes: Iterable[Outcome], advance: Advance, lead: Lead
+    ) -> Iterator[Outcome]:
         """Outcomes as they come, or an error when nothing comes and nothing is told either."""
         queue: Queue[tuple[list[Outcome], BaseException | None]] = Queue()
         stopped = threading.Event()
@@ -224,11 +230,11 @@ class RayRunner:
                         break
                 except Empty:
                     pass
-                deadline.check(self._take(advance) + len(found))
+                deadline.check(self._take(advance, lead) + len(found))
                 yield from found
         finally:
             stopped.set()
-        self._take(advance)
+        self._take(advance, lead)
 
     def _get(self, reference: Any) -> Any:
         try:

@@ -364,6 +364,17 @@ class ScanJob:
             watch.count("rayinfluence_sequences", partials[0].n_sequences)
             bad = len(partials[0].quarantine)
             watch.count("rayinfluence_quarantined", bad, kind="sequence")
+        # Those of the first method: they are for whoever watches, and not a result.
+        watch.lead(
+            {
+                query: (float(scores[0]), int(ids[0]))
+                for index, partial in zip(banks, partials, strict=True)
+                if self.operands[index].plan.method == self.operands[0].plan.method
+                for place, query in enumerate(self.operands[index].plan.query_digests)
+                for scores, ids in [partial.proponents.of_query(place)]
+                if len(scores)
+            }
+        )
         return None
 
     def _read(self, split: Split, watch: Watch) -> pa.Table:

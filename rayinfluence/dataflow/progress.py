@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rayinfluence.dataflow.watch import Leaders, keep_leaders
+
 _LINE_SECONDS = 10.0
+#: Queries whose leader is shown.
+_LEADERS = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class StageProgress:
         self._total = total_tokens
         self._console = console
         self._started = self._last_line = time.monotonic()
+        self._leaders: Leaders = {}
+        #: Names of queries, by digest.
+        self.names: Mapping[str, str] = {}
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -65,6 +72,21 @@ class StageProgress:
                 f"{min(100, 100 * self.tokens // max(1, self._total)):3d} %, {rate:,.0f} "
                 f"tokens/s, {left:.0f} s left"
             )
+            shown = [
+                f"{name}: sequence {self._leaders[query][1]} ({self._leaders[query][0]:+.3g})"
+                for query, name in self.names.items()
+                if query in self._leaders
+            ]
+            if shown:
+                more = len(shown) - _LEADERS
+                self._say(
+                    f"leading so far: {', '.join(shown[:_LEADERS])}"
+                    + (f" and {more} more queries" if more > 0 else "")
+                )
+
+    def lead(self, found: Leaders) -> None:
+        """Keep the strongest proponents so far."""
+        keep_leaders(self._leaders, found)
 
     def skip(self, tokens: int) -> None:
         """Leave out tokens that an earlier run did; they do not count in the rate."""

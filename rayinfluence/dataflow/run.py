@@ -290,7 +290,13 @@ class Run:
             self.progress.note("results      reused")
         else:
             merged, self.set_aside = scan(
-                self.runner, self.corpus, splits, banks, self.config.scan, self.progress
+                self.runner,
+                self.corpus,
+                splits,
+                banks,
+                self.config.scan,
+                self.progress,
+                {query.digest: query.query.query_id for query in self.queries},
             )
             for aside in self.set_aside:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")

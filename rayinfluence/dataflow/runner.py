@@ -10,10 +10,15 @@ import torch
 from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.stages import Advance
-from rayinfluence.dataflow.watch import LocalWatch
+from rayinfluence.dataflow.watch import Leaders, LocalWatch
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+Lead = Callable[[Leaders], None]
+
+
+def ignore(leaders: Leaders) -> None:
+    """For who does not want to know who leads."""
 
 
 class Runner(Protocol):
@@ -22,7 +27,9 @@ class Runner(Protocol):
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item with a model replica; yields outcomes as they come."""
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Settled]:
+    def scan(
+        self, job: ScanJob, pending: Sequence[Pending], advance: Advance, lead: Lead = ignore
+    ) -> Iterator[Settled]:
         """Score splits; yields each when it is committed or set aside."""
 
     def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -57,12 +64,14 @@ class InlineRunner:
             for item in items:
                 yield job.run(replica, item, watch)
 
-    def scan(self, job: ScanJob, pending: Sequence[Pending], advance: Advance) -> Iterator[Settled]:
+    def scan(
+        self, job: ScanJob, pending: Sequence[Pending], advance: Advance, lead: Lead = ignore
+    ) -> Iterator[Settled]:
         """Score splits one after another."""
         if pending:
             replica = self._ready()
             job.prepare(replica)
-            yield from job.run(replica, pending, LocalWatch(advance))
+            yield from job.run(replica, pending, LocalWatch(advance, lead))
 
     def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """Apply a function to each item."""

@@ -10,7 +10,7 @@ Shards that are added get partials of their own, so all that was computed before
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -56,11 +56,13 @@ def scan(
     banks: Sequence[BankPlan],
     config: ScanConfig,
     progress: ProgressLog,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[list[tuple[BankOperands, Partial]], list[Aside]]:
     """Score all splits that lack a partial of a bank, and merge the partials of each bank.
 
     A partial that turns out to be damaged when it is merged is discarded and its split scored
-    again. Splits that were set aside by an earlier run are tried again.
+    again. Splits that were set aside by an earlier run are tried again. ``names`` of queries, by
+    digest, are for the progress.
 
     Returns:
         Per bank, the operands that the explain pass needs, and the merged partial; and the splits
@@ -75,7 +77,7 @@ def scan(
     for bank in banks:
         bank.store.delete("aside")
     while True:
-        aside = _score(runner, job, splits, banks, progress)
+        aside = _score(runner, job, splits, banks, progress, names or {})
         missing = {one.digest for one in aside}
         with progress.stage("merge"):
             merged, damaged = [], 0
@@ -100,6 +102,7 @@ def _score(
     splits: Sequence[Split],
     banks: Sequence[BankPlan],
     progress: ProgressLog,
+    names: Mapping[str, str],
 ) -> list[Aside]:
     """Score splits until each has its partials or is set aside; returns those set aside."""
     while True:
@@ -111,7 +114,8 @@ def _score(
         n_tokens = sum(split.n_tokens for split in splits)
         with progress.stage("scan", n_tokens) as stage:
             stage.skip(n_tokens - sum(item.split.n_tokens for item in pending))
-            for scored in runner.scan(job, pending, stage.advance):
+            stage.names = names
+            for scored in runner.scan(job, pending, stage.advance, stage.lead):
                 if scored.reason is not None:
                     aside.append(Aside.of(scored.split, scored.reason))
                     refuse_many_aside(aside, len(splits))

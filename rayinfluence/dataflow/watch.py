@@ -12,6 +12,8 @@ from typing import Protocol
 
 from rayinfluence.errors import StageError
 
+#: The strongest proponents so far: by query digest, score and sequence id.
+Leaders = dict[str, tuple[float, int]]
 #: Work that was started this often, and whose worker died each time, is not started again.
 MOST_STARTS = 2
 #: Names a folder in which tests set traps; see :func:`trap`.
@@ -27,6 +29,9 @@ class Watch(Protocol):
     def advance(self, tokens: int) -> None:
         """Note that tokens are done."""
 
+    def lead(self, found: Leaders) -> None:
+        """Note the strongest proponents of what is done."""
+
     def count(self, name: str, value: float, **tags: str) -> None:
         """Add to a metric, one of METRICS."""
 
@@ -39,10 +44,16 @@ class LocalWatch:
 
     Args:
         advance: told of tokens.
+        lead: told of proponents.
     """
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        advance: Callable[[int], None],
+        lead: Callable[[Leaders], None] = lambda found: None,
+    ) -> None:
         self.advance = advance
+        self.lead = lead
         self._starts: Counter[str] = Counter()
 
     def begin(self, work: str) -> int:
@@ -58,6 +69,14 @@ class LocalWatch:
         """Leave it."""
         trap(name, work)
         yield
+
+
+def keep_leaders(leaders: Leaders, found: Leaders) -> None:
+    """Update leaders with others; of equal scores the smaller sequence id leads."""
+    for query, (score, sequence_id) in found.items():
+        best = leaders.get(query)
+        if best is None or (score, -sequence_id) > (best[0], -best[1]):
+            leaders[query] = score, sequence_id
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ class Captured(Exception):
 def scan_job(fitted: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A replica, a scan's job and the splits that it lacks."""
 
-    def capture(self: Any, job: Any, pending: Any, advance: Any) -> None:
+    def capture(self: Any, job: Any, pending: Any, *_: Any) -> None:
         raise Captured(self._ready(), job, pending)
 
     monkeypatch.setattr("rayinfluence.dataflow.runner.InlineRunner.scan", capture)
