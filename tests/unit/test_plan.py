@@ -1,0 +1,105 @@
+"""The forecast: its arithmetic, and a calibration that leaves nothing behind."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rayinfluence import cli
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.calibrate import Rates
+from rayinfluence.dataflow.forecast import Forecast, Work, bank_bytes, eigen_widths, forecast
+from rayinfluence.dataflow.run import Run
+from rayinfluence.model.modules import ModuleShape
+from rayinfluence.storage.tensors import read_tensors
+from rayinfluence.testing import tiny_run
+
+SHAPES = {
+    "gate": ModuleShape("gate", 4, 10, False, "gate"),
+    "up": ModuleShape("up", 4, 10, False, "gate"),
+    "down": ModuleShape("down", 10, 4, True, "down"),
+}
+RATES = Rates(2e-3, 3e-3, 4e-3, 5e-3, 1e-6, 1000, 10**8, 0, [1.0])
+WORK = Work(
+    tokens=10_000,
+    splits=5,
+    fit_tokens=800,
+    moment_tokens=1600,
+    rounds=2,
+    lanes=8,
+    n_queries=3,
+    n_banks=2,
+    top=5,
+    survivor_tokens=600,
+    rank=2,
+    n_blocks=1,
+    operand_bytes=4,
+)
+
+
+def made(actors: int = 1, **changes: int) -> Forecast:
+    return forecast(RATES, replace(WORK, **changes), SHAPES, 5000, actors, eigen_tasks=1)
+
+
+def test_seconds_are_rates_times_work() -> None:
+    assert made().seconds == pytest.approx(
+        {
+            "covariance": 2.4,
+            # gate and up share an input of 4; down has one of 10 and a bias.
+            "eigen": 2e-6 * (4**3 + 11**3 + 10**3 + 10**3 + 4**3),
+            "moments": 6.4,
+            "scan": 20.0,
+            "explain": 3.0,
+        }
+    )
+    assert made(actors=2).seconds["scan"] == 10.0
+    assert made(tokens=20_000).seconds["scan"] == 40.0
+
+
+def test_actors_idle_when_lanes_or_queries_run_out() -> None:
+    assert made(actors=8).seconds["covariance"] == pytest.approx(2.4 / 8)
+    assert made(actors=16).seconds["covariance"] == pytest.approx(2.4 / 8)
+    assert made(actors=5).seconds["covariance"] == pytest.approx(2.4 / 4)  # two rounds of lanes
+    assert made(actors=16).seconds["explain"] == pytest.approx(1.0)
+
+
+def test_blocks_are_decomposed_by_themselves() -> None:
+    assert eigen_widths(SHAPES, 1) == [4, 11, 10, 10, 4]
+    assert sorted(eigen_widths(SHAPES, 2)) == sorted([2, 2, 6, 5, 5, 5, 5, 5, 2, 2])
+
+
+def test_stored_bytes_are_those_of_real_objects(finished: tuple[Path, RunConfig]) -> None:
+    """Of queries and factors: what a run has stored, without headers."""
+    folder, config = finished
+    with Run(config) as run:
+        shapes = run.replica.shapes
+        rank = config.scan.rank
+        assert isinstance(rank, int)
+        work = replace(WORK, n_queries=3, n_banks=1, rank=rank)
+        real = sum(
+            tensor.nbytes
+            for path in (folder / "run" / "queries").rglob("*.safetensors")
+            for tensor in read_tensors(run.store, str(path.relative_to(folder / "run")))[0].values()
+        )
+        assert bank_bytes(shapes, work, 4) == real
+
+
+def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], execute: Callable[..., object]
+) -> None:
+    config = tiny_run(tmp_path)
+    (tmp_path / "run.yaml").write_text(config.model_dump_json())
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", str(tmp_path / "run.yaml"), "--price", "2.5", "--actors", "8"])
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    for part in ("hours on 8 actors", "actor-hours", "at 2.5 per actor-hour", "query banks"):
+        assert part in said, said
+    planned = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert planned["actors"] == 8
+    assert all(seconds > 0 for seconds in planned["forecast"]["seconds"].values())
+    found = {path.name for path in (tmp_path / "run").iterdir()}
+    assert found - {"plan"} == {"corpus", "config.json", "plan.json"}
+    assert not [path for path in (tmp_path / "run").glob("plan/**/*") if path.is_file()]
