@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/k8s
 
 # Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
 test-k8s: .venv/k8s-ready .tools/prometheus

@@ -85,33 +85,36 @@ class RayRunner:
         busy = dict(self._start() for _ in range(count - len(self._idle)))
         deadline = _Deadline(self._config.stall_seconds)
         false_starts = 0
-        while waiting or any(item is not None for _, item in busy.values()):
-            while waiting and self._idle:
-                actor, item = self._idle.pop(), waiting.popleft()
-                reference = actor.run.remote([model], operands, item, self._tally, self._run)
-                busy[reference] = actor, item
-            done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL_SECONDS)
-            deadline.check(self._take(advance) or len(done))
-            for reference in done:
-                actor, item = busy.pop(reference)
-                try:
-                    outcome = ray.get(reference)
-                except _LOST as error:
-                    end(actor)
-                    if item is not None:
-                        waiting.appendleft(item)
-                    elif (false_starts := false_starts + 1) > _FALSE_STARTS:
+        try:
+            while waiting or any(item is not None for _, item in busy.values()):
+                while waiting and self._idle:
+                    actor, item = self._idle.pop(), waiting.popleft()
+                    reference = actor.run.remote([model], operands, item, self._tally, self._run)
+                    busy[reference] = actor, item
+                done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL_SECONDS)
+                deadline.check(self._take(advance) or len(done))
+                for reference in done:
+                    actor, item = busy.pop(reference)
+                    try:
+                        outcome = ray.get(reference)
+                    except _LOST as error:
+                        end(actor)
+                        if item is not None:
+                            waiting.appendleft(item)
+                        elif (false_starts := false_starts + 1) > _FALSE_STARTS:
+                            raise _ours(error) from error
+                        new, state = self._start()
+                        busy[new] = state
+                        continue
+                    except ray.exceptions.RayError as error:
                         raise _ours(error) from error
-                    new, state = self._start()
-                    busy[new] = state
-                    continue
-                except ray.exceptions.RayError as error:
-                    raise _ours(error) from error
-                self._idle.append(actor)
-                if item is not None:
-                    yield outcome
-        for actor, _ in busy.values():
-            end(actor)  # there was no room for it
+                    self._idle.append(actor)
+                    if item is not None:
+                        yield outcome
+        finally:
+            # There was no room for them, or an error ends the stage.
+            for actor, _ in busy.values():
+                end(actor)
         self._take(advance)
 
     def scan(
