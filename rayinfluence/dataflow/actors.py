@@ -18,6 +18,7 @@ from torch import nn
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.dataflow.jobs import Pending, ScanJob
+from rayinfluence.dataflow.logs import log_as_json
 from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.watch import Leaders, keep_leaders, timed_phase
@@ -115,7 +116,7 @@ class ActorWatch:
         self._meter.add(name, value, **tags)
 
     def phase(self, name: str, work: str) -> AbstractContextManager[None]:
-        """Time a phase."""
+        """Time and log a phase."""
         return timed_phase(self, name, work)
 
 
@@ -134,6 +135,7 @@ class ReplicaActor:
     def run(self, model: list[Any], operands: list[Any], item: Any, tally: Any, run: str) -> Any:
         """Run a job, prepared when it is first seen, on one item."""
         if self._replica is None:
+            log_as_json(run)
             self._replica = ray.get(model[0]).build()
         if self._key != operands[0]:
             self._job = None  # the last job's operands go before the next one's come
@@ -147,6 +149,7 @@ class Scorer:
     """The pool's actor: scores the splits in each row and commits their partials."""
 
     def __init__(self, model: list[Any], operands: list[Any], tally: Any, run: str) -> None:
+        log_as_json(run)
         self._replica = ray.get(model[0]).build()
         self._job: ScanJob = ray.get(operands[0])
         self._job.prepare(self._replica)

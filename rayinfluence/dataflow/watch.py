@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from rayinfluence.errors import StageError
 
+_log = logging.getLogger(__name__)
 #: The strongest proponents so far: by query digest, score and sequence id.
 Leaders = dict[str, tuple[float, int]]
 #: Work that was started this often, and whose worker died each time, is not started again.
@@ -81,13 +83,15 @@ def keep_leaders(leaders: Leaders, found: Leaders) -> None:
 
 @contextlib.contextmanager
 def timed_phase(watch: Watch, name: str, work: str) -> Iterator[None]:
-    """A phase whose seconds are counted."""
+    """A phase whose seconds are counted and logged."""
     trap(name, work)
     started = time.monotonic()
     try:
         yield
     finally:
-        watch.count("rayinfluence_seconds", time.monotonic() - started, phase=name)
+        seconds = time.monotonic() - started
+        watch.count("rayinfluence_seconds", seconds, phase=name)
+        _log.info("%s done", name, extra={"phase": name, "work": work, "seconds": seconds})
 
 
 def begin_or_refuse(watch: Watch, work: str) -> None:
