@@ -156,6 +156,9 @@ class RayRunner:
 
     def tasks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Apply a function to each item in tasks of one CPU; outcomes in the order of the items."""
+        if ray.available_resources().get("CPU", 0) < 1:
+            # Actors that wait for the next stage hold all there is, and tasks would wait for them.
+            self._stop_actors()
         remote = ray.remote(num_cpus=1, max_retries=-1)(_single_threaded)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
         under_way: deque[Any] = deque()

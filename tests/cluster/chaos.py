@@ -35,6 +35,7 @@ class Chaos:
         self.traps = folder / "traps"
         self.traps.mkdir()
         self._log = folder / "driver.log"
+        self._drivers: list[subprocess.Popen[bytes]] = []
         os.environ[TRAPS] = str(self.traps)
         memory = {"object_store_memory": 100 * 2**20}
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
@@ -50,12 +51,23 @@ class Chaos:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a driver: the command line of rayinfluence with these arguments."""
         environment = {**os.environ, "RAY_ADDRESS": self._cluster.address}
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             [sys.executable, "-m", "rayinfluence", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=self._log.open("ab"),
             env=environment,
         )
+        self._drivers.append(driver)
+        return driver
+
+    def clear(self) -> None:
+        """End drivers that a test has left, open all traps, and forget what was said."""
+        for driver in self._drivers:
+            driver.kill()
+            driver.wait()
+        self._drivers.clear()
+        self.release()
+        self._log.write_text("")
 
     def set_trap(self, name: str) -> None:
         """Set a trap for the next to enter a phase, or a phase of one piece of work."""

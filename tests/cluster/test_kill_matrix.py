@@ -46,7 +46,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 
 @pytest.fixture
-def config(undisturbed: RunConfig, tmp_path: Path) -> RunConfig:
+def config(cluster: Chaos, undisturbed: RunConfig, tmp_path: Path) -> Iterator[RunConfig]:
     """A copy of that run without its scan."""
     source, folder = Path(undisturbed.run).parent, tmp_path / "copy"
     shutil.copytree(source, folder)
@@ -55,7 +55,8 @@ def config(undisturbed: RunConfig, tmp_path: Path) -> RunConfig:
     values = json.loads(undisturbed.model_dump_json().replace(str(source), str(folder)))
     values["runner"] |= {"name": "ray", "actors": 2, "stall_seconds": 200}
     (folder / "run.yaml").write_text(json.dumps(values))
-    return RunConfig.parse(values)
+    yield RunConfig.parse(values)
+    cluster.clear()
 
 
 def command(config: RunConfig) -> tuple[str, str]:
