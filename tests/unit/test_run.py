@@ -274,7 +274,7 @@ def test_factors_that_were_cleaned_are_fitted_on_all_documents(
     execute(larger)
     shutil.rmtree(folder / "run" / "factors")
     said.truncate(0)
-    again = execute(larger)["ekfac"].manifest
+    again = execute(larger, new_run=True)["ekfac"].manifest
     assert "warning: the factors" not in said.getvalue()
     assert again["warnings"] == []
     assert again["factors"]["n_sequences"] > first["n_sequences"]

@@ -146,7 +146,7 @@ def test_scores_of_added_queries_and_documents_are_found(
     """In a second bank, and in splits of a second shard."""
     folder, config = done
     config = change(config, scan={"scores": "dense"})
-    before = execute(config)["ekfac"].scores("q1")
+    before = execute(config, new_run=True)["ekfac"].scores("q1")
     with (folder / "queries.jsonl").open("a") as file:
         file.write('{"query_id": "new", "prompt": "w1 w2", "completion": " w3 w4"}\n')
     (folder / "more.jsonl").write_text('{"text": "w3 w4 w5 w6", "source": "delta"}\n')
@@ -161,14 +161,14 @@ def test_lost_scores_are_an_error_that_says_how_to_make_them_again(
     done: Done, execute: Execute, change: Change
 ) -> None:
     config = change(done[1], scan={"scores": "dense"})
-    before = execute(config)["ekfac"].scores("q0")
+    before = execute(config, new_run=True)["ekfac"].scores("q0")
     next(Path(config.run).glob("scan/*/scores/*")).unlink()
     with pytest.raises(StorageError, match=r"does not exist\. .*`rayinfluence clean") as caught:
         rayinfluence.load_results(config.run).scores("q0")
     (command,) = re.findall("`rayinfluence (.*?)`", str(caught.value))
     with pytest.raises(SystemExit, match="0"):
         main([*command.split(), "--yes"])
-    assert execute(config)["ekfac"].scores("q0").equals(before)
+    assert execute(config, new_run=True)["ekfac"].scores("q0").equals(before)
     with pytest.raises(StorageError, match="no query 'nobody'"):
         rayinfluence.load_results(config.run).scores("nobody")
 
