@@ -69,7 +69,6 @@ def splits(counts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = tiny_run(Path(folder), 20, runner={"name": "ray", "actors": 2})
         with Run(config) as run:
-            run.fit_plan  # noqa: B018
             run.tokenize()
             banks = _banks(run)
             for count in counts:
@@ -100,7 +99,7 @@ def memory() -> None:
     print("| what | after 20 % | at the end | peak, MiB |")
     print("| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "documents.jsonl")
+        path = Path(folder, "million.jsonl")
         with path.open("w") as file:
             for index in range(1_000_000):
                 file.write(json.dumps({"id": str(index), "text": f"w{index % 40} w3 w7 w1"}) + "\n")
@@ -129,7 +128,8 @@ def memory() -> None:
             f"| scan of 1,000,000 sequences, {last} splits, one process "
             f"| {early[-1]:.0f} | {samples[-1][1]:.0f} | {max(r for _, r in samples):.0f} |"
         )
-        config = tiny_run(Path(folder) / "merge", 20) if _make(folder) else config
+        Path(folder, "merge").mkdir()
+        config = tiny_run(Path(folder) / "merge", 20)
         with Run(config) as run:
             run.tokenize()
             bank = replace(_banks(run)[0], store=Store(f"{folder}/partials"))
@@ -264,11 +264,6 @@ def _corpus(n_splits: int, folder: Path) -> Corpus:
 def _split(index: int, n_groups: int) -> Split:
     groups = tuple(RowGroup(1, 1, "") for _ in range(n_groups))
     return Split(index, "shard", index << 32, 0, groups, f"{index:032x}")
-
-
-def _make(folder: str) -> bool:
-    Path(folder, "merge").mkdir()
-    return True
 
 
 def _rss() -> float:

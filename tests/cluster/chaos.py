@@ -37,6 +37,9 @@ class Chaos:
         self._log = folder / "driver.log"
         self._drivers: list[subprocess.Popen[bytes]] = []
         os.environ[TRAPS] = str(self.traps)
+        # A dead node is noticed in seconds; a busy machine's nodes are not taken for dead.
+        for name, value in (("period", 1000), ("timeout", 5000), ("initial_delay", 0)):
+            os.environ[f"RAY_health_check_{name}_ms"] = str(value)
         memory = {"object_store_memory": 100 * 2**20}
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
         self._memory = memory
