@@ -308,7 +308,8 @@ def _connect(config: RunnerConfig) -> bool:
             # A corpus may be private: a Ray that we start reports to nobody.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             # One CPU more than replicas, or tasks beside them would wait forever.
-            ray.init(num_cpus=config.most_actors + 1, include_dashboard=False, **quiet)
+            # "local": not the cluster of somebody else that happens to run on this machine.
+            ray.init("local", num_cpus=config.most_actors + 1, include_dashboard=False, **quiet)
     except Exception as error:  # connection, authentication and start-up errors share no base
         raise ConfigError(
             f"runner: Ray cannot be reached at {address or 'a local start'}: {error}. Check the "

@@ -16,6 +16,7 @@ def local_ray(num_cpus: int = 3) -> Iterator[None]:
     import ray
 
     ray.init(
+        "local",  # not a cluster that happens to run on this machine
         num_cpus=num_cpus,
         include_dashboard=False,
         object_store_memory=200 * 2**20,
