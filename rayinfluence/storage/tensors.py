@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -65,12 +65,12 @@ def write_tensors(
 
 def read_header(store: Store, key: str) -> dict[str, Any]:
     """The JSON header alone, checked."""
-    return _Layout(store, key).header
+    return _layout(store, key).header
 
 
 def tensor_names(store: Store, key: str) -> list[str]:
     """The names of an object's tensors."""
-    return list(_Layout(store, key).ranges)
+    return list(_layout(store, key).ranges)
 
 
 def read_tensors(
@@ -82,14 +82,15 @@ def read_tensors(
         DamagedError: the object is cut short or altered.
         StorageError: it is missing or cannot be read.
     """
-    layout = _Layout(store, key)
-    wanted = list(layout.ranges) if names is None else list(names)
     if names is None:
+        # One request: partials are small and there are many.
         whole = store.read(key)
-        parts = {name: whole[slice(*layout.range(name))] for name in wanted}
+        layout = _Layout(f"{store.url}/{key}", lambda start, length: whole[start : start + length])
+        parts = {name: whole[slice(*layout.range(name))] for name in layout.ranges}
     else:
+        layout = _layout(store, key)
         parts = {}
-        for name in wanted:
+        for name in names:
             start, end = layout.range(name)
             parts[name] = store.read_range(key, start, end - start)
     return {name: layout.tensor(name, part) for name, part in parts.items()}, layout.header
@@ -99,16 +100,21 @@ def _n_bytes(dtype: str, shape: list[int]) -> int:
     return math.prod(shape) * _DTYPES[dtype].itemsize
 
 
+def _layout(store: Store, key: str) -> _Layout:
+    """Of an object of which no more than the head is read."""
+    return _Layout(f"{store.url}/{key}", lambda start, length: store.read_range(key, start, length))
+
+
 class _Layout:
     """Where each tensor lies in one object, from its head."""
 
-    def __init__(self, store: Store, key: str) -> None:
-        self.place = f"{store.url}/{key}"
+    def __init__(self, place: str, read: Callable[[int, int], bytes]) -> None:
+        self.place = place
         try:
-            length = int.from_bytes(store.read_range(key, 0, 8), "little")
+            length = int.from_bytes(read(0, 8), "little")
             if length > 1 << 28:
                 raise ValueError("header length is implausible")
-            entries = json.loads(store.read_range(key, 8, length))
+            entries = json.loads(read(8, length))
             metadata = json.loads(entries.pop("__metadata__")[_KEY])
             if digest_bytes(metadata["body"].encode()) != metadata["digest"]:
                 raise ValueError("the header's checksum does not match")
