@@ -22,6 +22,7 @@ from rayinfluence.dataflow.logs import log_as_json
 from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.watch import Leaders, keep_leaders, timed_phase
+from rayinfluence.errors import RayInfluenceError
 from rayinfluence.model.load import disassemble
 from rayinfluence.storage.retry import retries
 from rayinfluence.storage.shared import SharedTensors
@@ -158,13 +159,23 @@ class Scorer:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Score one row: splits that follow each other."""
         bundle = from_row(rows)
-        scored = list(self._job.run(self._replica, bundle, self._watch))
-        return pa.table(
-            {
-                "split": pa.array([one.split.index for one in scored], pa.int64()),
-                "reason": pa.array([one.reason for one in scored], pa.string()),
-            }
-        )
+        try:
+            scored = list(self._job.run(self._replica, bundle, self._watch))
+        except RayInfluenceError as error:
+            # Ray Data wraps what is raised here, and our error is lost on its way to the driver.
+            return _settled([(-1, str(error), type(error).__name__)])
+        return _settled([(one.split.index, one.reason, None) for one in scored])
+
+
+def _settled(rows: Sequence[tuple[int, str | None, str | None]]) -> pa.Table:
+    splits, reasons, errors = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "split": pa.array(splits, pa.int64()),
+            "reason": pa.array(reasons, pa.string()),
+            "error": pa.array(errors, pa.string()),
+        }
+    )
 
 
 def to_row(bundle: Sequence[Pending]) -> pa.Table:

@@ -22,6 +22,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayinfluence import errors
 from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.actors import ModelParts, ReplicaActor, Scorer, Tally, end, to_row
 from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
@@ -149,10 +150,10 @@ class RayRunner:
             )
             batches = scored.iter_batches(batch_size=None, batch_format="pyarrow")
             for batch in self._watched(batches, advance, lead):
-                for index, reason in zip(
-                    batch["split"].to_pylist(), batch["reason"].to_pylist(), strict=True
-                ):
-                    yield Settled(splits[index], reason)
+                for row in batch.to_pylist():
+                    if row["error"] is not None:
+                        raise getattr(errors, row["error"])(row["reason"])
+                    yield Settled(splits[row["split"]], row["reason"])
 
     def tasks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Apply a function to each item in tasks of one CPU; outcomes in the order of the items."""
