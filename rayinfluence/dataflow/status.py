@@ -79,7 +79,11 @@ def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
             ]
             number = max(rounds, default=0)
             lanes = [
-                sum(key.startswith(f"{prefix}{kind}/round-{number}/") for key in objects)
+                sum(
+                    key.startswith(f"{prefix}{kind}/round-{number}/")
+                    and key.endswith(".safetensors")  # a checkpoint is no lane
+                    for key in objects
+                )
                 for kind in ("covariance", "moments")
             ]
             remark = (
@@ -108,6 +112,13 @@ def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> l
         rate = _rate(done, partials, tokens)
         n_queries = len(manifest["query_digests"])
         remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{rate}"
+        aside = {
+            name.rsplit("/", 1)[1].split(".")[0]
+            for name in objects
+            if name.startswith(f"scan/{fingerprint}/aside/")
+        }
+        if missing := len(aside & tokens.keys() - partials.keys()):
+            remark += f", {missing} set aside"
         found.append(StageStatus("scan", len(done), len(splits) or None, remark))
     return found or [StageStatus("scan", 0, None, "not begun")]
 

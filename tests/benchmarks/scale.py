@@ -172,7 +172,6 @@ def actors(repeats: int) -> None:
                 values = config.model_dump()
                 values["runner"] |= runner
                 with Run(RunConfig.parse(values)) as run:
-                    # Workers are there before the clock starts: their start is not the scan's rate.
                     run.scan()
                     timing = run.progress.timings["scan"]
                     found[name].append(timing.tokens_per_second)

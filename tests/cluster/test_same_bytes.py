@@ -59,9 +59,7 @@ def test_ray_equals_inline(
     assert different == []
 
 
-def test_a_worker_s_error_comes_home_as_itself(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path) -> None:
     from rayinfluence.errors import StageError, StorageError
 
     config = tiny_run(tmp_path, runner={"name": "ray"})

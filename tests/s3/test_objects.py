@@ -1,11 +1,10 @@
 """Single objects on a real S3 server, and the command line pointed at it."""
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from races import assert_one_creates
 from s3.conftest import open_store
 from s3.faults import FaultProxy
 from s3.radosgw import Radosgw
@@ -25,16 +24,7 @@ def store(bucket: str, storage: dict[str, Any]) -> Store:
 
 def test_of_sixteen_creators_one_wins(store: Store) -> None:
     for race in range(5):
-        key, start = f"race/{race}", threading.Barrier(16)
-
-        def create(number: int, key: str = key, start: threading.Barrier = start) -> bool:
-            start.wait()
-            return store.create(key, b"%d" % number)
-
-        with ThreadPoolExecutor(16) as pool:
-            made = list(pool.map(create, range(16)))
-        assert sum(made) == 1
-        assert store.read(key) == b"%d" % made.index(True)
+        assert_one_creates(store, f"race/{race}")
 
 
 def test_a_create_whose_answer_was_lost_knows_its_own_object(

@@ -13,8 +13,10 @@ from rayinfluence.corpus.corpus import read_split
 from rayinfluence.dataflow import jobs
 from rayinfluence.dataflow.jobs import Pending, Settled
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.status import status
 from rayinfluence.dataflow.watch import LocalWatch
 from rayinfluence.errors import StageError, StorageError
+from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
 Execute = Callable[[RunConfig], Any]
@@ -61,6 +63,10 @@ def test_a_damaged_split_is_set_aside_and_scored_when_it_is_restored(
     [aside] = manifest["set_aside"]
     assert "cannot be used" in aside["reason"]
     assert any(aside["name"] in warning for warning in manifest["warnings"])
+    store = Store(fitted.run)
+    (scanning,) = [one for one in status(store, store / "corpus") if one.stage == "scan"]
+    assert scanning.total == scanning.done + 1
+    assert scanning.remark.endswith("1 set aside")
     scanned = manifest["methods"]["ekfac"]["scanned_sequences"]
     assert 0 < scanned < manifest["n_sequences"]
     done = {path: path.stat().st_mtime_ns for path in folder.glob("scan/*/partials/*")}

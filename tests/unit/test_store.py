@@ -2,15 +2,14 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from races import assert_one_creates
 from s3.faults import FaultProxy
 
 from rayinfluence.errors import DamagedError, StorageError
@@ -258,16 +257,7 @@ def test_creating_writes_only_where_there_is_nothing(store: Store) -> None:
 
 def test_of_sixteen_that_create_an_object_at_once_one_does(store: Store) -> None:
     for race in range(3):
-        key, start = f"race/{race}", threading.Barrier(16)
-
-        def create(number: int, key: str = key, start: threading.Barrier = start) -> bool:
-            start.wait()
-            return store.create(key, b"%d" % number)
-
-        with ThreadPoolExecutor(16) as pool:
-            made = list(pool.map(create, range(16)))
-        assert sum(made) == 1
-        assert store.read(key) == b"%d" % made.index(True)
+        assert_one_creates(store, f"race/{race}")
     assert len(store.list()) == 3
 
 
