@@ -13,7 +13,8 @@ demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy)" --ignore tests/k8s
+	$(BIN)/python -m pytest -m cluster --ignore tests/k8s
 
 # Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
 test-k8s: .venv/k8s-ready .tools/prometheus

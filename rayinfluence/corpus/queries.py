@@ -9,14 +9,15 @@ import json
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.errors import QueryError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.documents import BadDocument, Document, read_documents
 from rayinfluence.corpus.shards import RowGroup, ShardWriter
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _BATCH_DOCUMENTS = 256
 #: How many rows are named in the manifest; all are counted.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from rayinfluence.errors import ModelError
 from rayinfluence.storage.digest import digest_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _REPLACEMENT = "\ufffd"
 
@@ -26,6 +28,9 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             f"tokenizer: there is no folder {path}; name one that `save_pretrained` wrote, with "
             "tokenizer.json."
         )
+    # Here, since it takes seconds to import, and most processes load no tokenizer.
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds, all of them about this folder

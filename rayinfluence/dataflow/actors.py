@@ -17,10 +17,10 @@ from torch import nn
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
-from rayinfluence.dataflow.jobs import Pending, ScanJob
 from rayinfluence.dataflow.logs import log_as_json
 from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.scan_job import Pending, ScanJob
 from rayinfluence.dataflow.watch import Leaders, keep_leaders, timed_phase
 from rayinfluence.errors import RayInfluenceError
 from rayinfluence.model.load import disassemble

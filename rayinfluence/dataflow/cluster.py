@@ -25,9 +25,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rayinfluence import errors
 from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.actors import ModelParts, ReplicaActor, Scorer, Tally, end, to_row
-from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
+from rayinfluence.dataflow.jobs import Job
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.runner import Lead, ignore
+from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
 
@@ -149,11 +150,14 @@ class RayRunner:
                 num_gpus=self._gpus,
             )
             batches = scored.iter_batches(batch_size=None, batch_format="pyarrow")
-            for batch in self._watched(batches, advance, lead):
-                for row in batch.to_pylist():
-                    if row["error"] is not None:
-                        raise getattr(errors, row["error"])(row["reason"])
-                    yield Settled(splits[row["split"]], row["reason"])
+            try:
+                for batch in self._watched(batches, advance, lead):
+                    for row in batch.to_pylist():
+                        if row["error"] is not None:
+                            raise getattr(errors, row["error"])(row["reason"])
+                        yield Settled(splits[row["split"]], row["reason"])
+            finally:
+                _end_pass(scored)
 
     def tasks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Apply a function to each item in tasks of one CPU; outcomes in the order of the items."""
@@ -318,6 +322,17 @@ def _connect(config: RunnerConfig) -> bool:
             "token (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or set `runner: {name: inline}`."
         ) from error
     return True
+
+
+def _end_pass(dataset: ray.data.Dataset) -> None:
+    """End a pass, finished or not, and its actors.
+
+    Ray Data does so when its iterator is closed, but another thread waits in that. A Ray that is
+    shut down under the threads of a pass can take the process with it.
+    """
+    executor = dataset._current_executor
+    if executor is not None:
+        executor.shutdown(force=True)
 
 
 def _single_threaded(function: Callable[[Any], Any], item: Any) -> Any:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA
 from rayinfluence.corpus.tokenizer import token_texts
-from rayinfluence.dataflow.jobs import BankOperands, Explained, ExplainJob, MethodOperands
+from rayinfluence.dataflow.banks import BankOperands
+from rayinfluence.dataflow.jobs import Explained, ExplainJob, MethodOperands
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.runner import Runner
@@ -29,6 +29,9 @@ from rayinfluence.dataflow.statistics import statistics_table, tails_table
 from rayinfluence.influence.attribution import is_spurious, near_duplicates
 from rayinfluence.storage.results import GROUP_SCHEMA, METADATA_PREFIX, survivor_schema
 from rayinfluence.storage.store import Store, write_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 #: A completion's token below this probability, and not the model's first choice, makes a warning.
 UNLIKELY = 0.1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow.banks import BankPlan
 from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.findings import Scanned, query_manifest
-from rayinfluence.dataflow.jobs import BankPlan
 from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.queries import MethodQueries, query_report
 from rayinfluence.model.modules import coverage

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow.banks import BankPlan, query_key
 from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.jobs import BankPlan, MethodOperands, QueryJob, query_key
+from rayinfluence.dataflow.jobs import MethodOperands, QueryJob
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics
 from rayinfluence.dataflow.runner import Runner

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cached_property
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
@@ -44,6 +43,9 @@ from rayinfluence.model.load import context_length, load_model, model_digest, vo
 from rayinfluence.model.modules import track
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class Run:

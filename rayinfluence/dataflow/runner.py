@@ -7,8 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from rayinfluence.dataflow.jobs import Job, Pending, ScanJob, Settled
+from rayinfluence.dataflow.jobs import Job
 from rayinfluence.dataflow.replica import Replica
+from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.dataflow.watch import Leaders, LocalWatch
 

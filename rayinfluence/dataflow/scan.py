@@ -16,18 +16,12 @@ from dataclasses import dataclass
 
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import Corpus, Split
+from rayinfluence.dataflow.banks import BankOperands, BankPlan, aside_key, partial_key
 from rayinfluence.dataflow.fit import QUARANTINE_LIMIT, refuse_many_bad
-from rayinfluence.dataflow.jobs import (
-    BankOperands,
-    BankPlan,
-    Pending,
-    ScanJob,
-    aside_key,
-    partial_key,
-)
 from rayinfluence.dataflow.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.runner import Runner
+from rayinfluence.dataflow.scan_job import Pending, ScanJob
 from rayinfluence.dataflow.watch import trap
 from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.storage.store import read_json

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.corpus import MANIFEST, CorpusManifest
 from rayinfluence.corpus.documents import file_digest
@@ -15,6 +14,9 @@ from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.runner import Runner
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 #: More rows that are no documents than this share end the stage.
 BAD_DOCUMENTS_LIMIT = 0.01

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rayinfluence.model.batches import Batch
-from rayinfluence.model.load import context_length
+from rayinfluence.model.load import context_length, is_pretrained
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
 
 _PROBE_TOKENS = 8
@@ -35,7 +34,7 @@ class LanguageModel:
     def of(cls, model: nn.Module, tracked: Collection[nn.Module]) -> LanguageModel:
         """Take a model apart, if its logits on a few tokens are then the same to the last bit."""
         whole = cls(model, None, None)
-        if not isinstance(model, PreTrainedModel):
+        if not is_pretrained(model):
             return whole
         body, head = model.base_model, model.get_output_embeddings()
         if body is model or not isinstance(head, nn.Linear) or any(m is head for m in tracked):
@@ -73,7 +72,7 @@ class LanguageModel:
 
 def forward_logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
     """Logits [B, T, V] of a transformers model, or of any module that maps tokens to logits."""
-    if isinstance(model, PreTrainedModel):
+    if is_pretrained(model):
         return model(input_ids=tokens_BT, use_cache=False).logits  # type: ignore[no-any-return]
     output = model(tokens_BT)
     return output.logits if hasattr(output, "logits") else output  # type: ignore[no-any-return]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
 from rayinfluence.storage.tensors import tensor_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Keys of a transformers config that say where and by what a model was saved, not what it computes.
 _IRRELEVANT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
@@ -40,7 +41,10 @@ def load_model(
             f"model: {path} is not a folder with a config.json; name a folder that "
             "`save_pretrained` wrote, with its weights as safetensors."
         )
-    transformers.utils.logging.disable_progress_bar()
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
@@ -93,13 +97,24 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
+def is_pretrained(model: nn.Module) -> TypeGuard[PreTrainedModel]:
+    """Whether it is a model of transformers.
+
+    Which is imported when it is needed: that takes seconds, and workers that decompose, merge or
+    gather see no model.
+    """
+    from transformers import PreTrainedModel
+
+    return isinstance(model, PreTrainedModel)
+
+
 def model_digest(model: nn.Module) -> str:
     """The digest of what a model computes.
 
     Architecture and weights, whatever folder they came from.
     """
     config: dict[str, Any] = {"class": type(model).__name__}
-    if isinstance(model, PreTrainedModel):
+    if is_pretrained(model):
         whole = model.config.to_dict()
         config |= {key: str(whole[key]) for key in sorted(whole.keys() - _IRRELEVANT)}
     weights = {
@@ -111,14 +126,14 @@ def model_digest(model: nn.Module) -> str:
 
 def vocabulary_size(model: nn.Module) -> int | None:
     """Rows of the input embedding, or None for a module that is not a transformers model."""
-    if isinstance(model, PreTrainedModel):
+    if is_pretrained(model):
         return int(model.get_input_embeddings().weight.shape[0])
     return None
 
 
 def context_length(model: nn.Module) -> int | None:
     """The most tokens that the model takes, where its config says so."""
-    if isinstance(model, PreTrainedModel):
+    if is_pretrained(model):
         length = getattr(model.config, "max_position_embeddings", None)
         return int(length) if length is not None else None
     return None

@@ -9,13 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.errors import ModelError
-
-#: Layers whose output is W a + b for each token. GPT-2's Conv1D is one, with its weight stored
-#: transposed.
-SUPPORTED = (nn.Linear, Conv1D)
 
 #: How transformers names the linear layers of MLP blocks.
 MLP_PATTERNS = (
@@ -63,8 +58,8 @@ def shape_of(name: str, module: nn.Module) -> ModuleShape:
     bias = module.bias is not None
     if isinstance(module, nn.Linear):
         return ModuleShape(name, module.in_features, module.out_features, bias, name)
-    assert isinstance(module, Conv1D)
-    return ModuleShape(name, module.nx, module.nf, bias, name)
+    conv: Any = module
+    return ModuleShape(name, conv.nx, conv.nf, bias, name)
 
 
 def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:
@@ -107,6 +102,17 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
+def _is_supported(module: nn.Module) -> bool:
+    """Whether its output is W a + b for each token.
+
+    GPT-2's Conv1D is so, with its weight stored transposed.
+    """
+    # Here, since it takes seconds to import, and workers that decompose or merge track nothing.
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
 def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The modules to track, by name, in the model's own order.
 
@@ -120,7 +126,7 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     Raises:
         ModelError: a pattern matches no linear layer, or a named module is tied.
     """
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, SUPPORTED)}
+    linear = {name: m for name, m in model.named_modules() if _is_supported(m)}
     if not linear:
         raise ModelError("the model has no Linear or Conv1D layer, so there is nothing to track.")
     excluded = _excluded(model, linear)

@@ -32,11 +32,12 @@ from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.dataflow import scan as scan_stage
-from rayinfluence.dataflow.jobs import Pending, ScanJob, Settled, partial_key
+from rayinfluence.dataflow.banks import partial_key
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.scan import merge, scan
+from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 

@@ -20,9 +20,10 @@ from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.dataflow.banks import BankOperands, BankPlan
 from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.fit import fit
-from rayinfluence.dataflow.jobs import BankOperands, BankPlan, MethodOperands, QueryJob
+from rayinfluence.dataflow.jobs import MethodOperands, QueryJob
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner

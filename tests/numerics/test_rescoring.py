@@ -16,18 +16,19 @@ from rich.console import Console
 from torch import Tensor
 
 from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.dataflow.banks import BankOperands, BankPlan
 from rayinfluence.dataflow.findings import (
     Scanned,
     explain_survivors,
     rescoring,
     survivor_table,
 )
-from rayinfluence.dataflow.jobs import BankOperands, BankPlan, Pending, ScanJob
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner
 from rayinfluence.dataflow.scan import merge
+from rayinfluence.dataflow.scan_job import Pending, ScanJob
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store

@@ -15,7 +15,7 @@ from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import CorpusManifest
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import tokenizing
-from rayinfluence.dataflow.jobs import BankPlan
+from rayinfluence.dataflow.banks import BankPlan
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import MethodQueries, plan_banks
 from rayinfluence.dataflow.replica import Numerics, Replica

@@ -12,8 +12,8 @@ from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.dataflow import cluster
 from rayinfluence.dataflow.actors import from_row, to_row
 from rayinfluence.dataflow.cluster import bundles
-from rayinfluence.dataflow.jobs import Pending
 from rayinfluence.dataflow.partial import FAN_IN, MergeTree, Partial
+from rayinfluence.dataflow.scan_job import Pending
 from rayinfluence.dataflow.watch import Leaders, keep_leaders
 from rayinfluence.errors import StageError
 from rayinfluence.influence.groups import GroupSums

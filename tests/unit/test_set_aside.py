@@ -11,8 +11,8 @@ from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import read_split
 from rayinfluence.dataflow import jobs
-from rayinfluence.dataflow.jobs import Pending, Settled
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.scan_job import Pending, Settled
 from rayinfluence.dataflow.status import status
 from rayinfluence.dataflow.watch import LocalWatch
 from rayinfluence.errors import StageError, StorageError
