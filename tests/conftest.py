@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +39,20 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A token of the tests' own, so that Ray writes none into the user's home."""
+    path = tmp_path_factory.mktemp("ray") / "token"
+    path.write_text(secrets.token_hex(32))
+    previous = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+    yield path
+    if previous is None:
+        del os.environ["RAY_AUTH_TOKEN_PATH"]
+    else:
+        os.environ["RAY_AUTH_TOKEN_PATH"] = previous
 
 
 @pytest.fixture

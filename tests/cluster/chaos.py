@@ -1,7 +1,6 @@
 """A cluster of several nodes on one machine whose workers, nodes and drivers can be killed.
 
-Kills are deterministic: a trap holds whoever enters a phase of the work (see
-rayinfluence/dataflow/watch.py) until it is killed.
+Kills are deterministic: a trap holds whoever enters a phase of the work until it is killed.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from traps import Traps
 
 from rayinfluence.dataflow.watch import TRAPS
 
 
-class Chaos:
+class Chaos(Traps):
     """A head that has no CPU for work, and nodes of one CPU each.
 
     Args:
@@ -32,11 +32,10 @@ class Chaos:
     def __init__(self, folder: Path, n_nodes: int) -> None:
         from ray.cluster_utils import Cluster
 
-        self.traps = folder / "traps"
-        self.traps.mkdir()
+        super().__init__(folder / "traps")
         self._log = folder / "driver.log"
         self._drivers: list[subprocess.Popen[bytes]] = []
-        os.environ[TRAPS] = str(self.traps)
+        os.environ[TRAPS] = str(self.folder)
         # A dead node is noticed in seconds; a busy machine's nodes are not taken for dead.
         for name, value in (("period", 1000), ("timeout", 5000), ("initial_delay", 0)):
             os.environ[f"RAY_health_check_{name}_ms"] = str(value)
@@ -71,32 +70,6 @@ class Chaos:
         self._drivers.clear()
         self.release()
         self._log.write_text("")
-
-    def set_trap(self, name: str) -> None:
-        """Set a trap for the next to enter a phase, or a phase of one piece of work."""
-        (self.traps / name).touch()
-
-    def caught(self, name: str, seconds: float = 120) -> tuple[int, str]:
-        """Wait for somebody in a trap; its process id and its work."""
-        link = self.traps / f"{name}.caught"
-        wait(link.is_symlink, seconds, f"nobody came to {name}")
-        pid, work = os.readlink(link).split(" ", 1)  # noqa: PTH115
-        return int(pid), work
-
-    def keep(self, name: str) -> None:
-        """Set a trap again and leave in it who is in it."""
-        (self.traps / f"{name}.caught").unlink()
-        self.set_trap(name)
-
-    def free(self, name: str) -> None:
-        """Let go who is in a trap, if he lives."""
-        for path in self.traps.glob(f"{name}.*"):
-            path.unlink()
-
-    def release(self) -> None:
-        """Open all traps."""
-        for path in self.traps.iterdir():
-            path.unlink()
 
     def kill_node_of(self, pid: int) -> None:
         """Kill the node that a worker runs on, with everything on it, and start another."""
@@ -188,16 +161,3 @@ def gone(cluster: Chaos) -> None:
     while left := cluster.workers():
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.2)
-
-
-def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until something holds.
-
-    Raises:
-        TimeoutError: it does not.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} within {seconds:.0f} s")
-        time.sleep(0.05)

@@ -10,7 +10,8 @@ import pytest
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import read_split
-from rayinfluence.dataflow import jobs
+from rayinfluence.dataflow import scan_job as job_module
+from rayinfluence.dataflow.banks import partial_key
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.scan_job import Pending, Settled
 from rayinfluence.dataflow.status import status
@@ -103,7 +104,7 @@ def test_many_failures_end_the_scan(
         tried.append(1)
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(jobs, "score_split", broken)
+    monkeypatch.setattr(job_module, "score_split", broken)
     with pytest.raises(StageError, match=r"4 of \d+ splits could not be scored.*illegal memory"):
         execute(fitted)
     assert len(tried) == 4
@@ -153,7 +154,7 @@ def test_a_split_whose_workers_died_twice_is_not_begun_again(scan_job: Any) -> N
     store = job.operands[0].plan.store
     assert json.loads(store.read(f"aside/{victim.digest}.json"))["name"] == victim.name
     assert sorted(store.list("partials")) == sorted(
-        jobs.partial_key(pending[i].split.digest) for i in (0, 2)
+        partial_key(pending[i].split.digest) for i in (0, 2)
     )
 
 
@@ -169,7 +170,7 @@ def test_a_retried_bundle_passes_over_what_is_committed(
         begun.append(split.digest)
         return read_split(store, split)
 
-    monkeypatch.setattr(jobs, "read_split", read)
+    monkeypatch.setattr(job_module, "read_split", read)
     watch = Restarted({item.split.digest: 1 for item in bundle[:3]})
     assert [reason for _, reason in scored(list(job.run(replica, bundle, watch)))] == [None] * 4
     assert begun == [item.split.digest for item in bundle[2:]]

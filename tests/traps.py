@@ -1,0 +1,59 @@
+"""Traps: each holds the next process that enters a phase (see rayinfluence/dataflow/watch.py)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Traps:
+    """A folder of traps.
+
+    Args:
+        folder: new; processes find its name in their environment.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+
+    def set_trap(self, name: str) -> None:
+        """Set a trap for the next to enter a phase, or a phase of one piece of work."""
+        (self.folder / name).touch()
+
+    def caught(self, name: str, seconds: float = 120) -> tuple[int, str]:
+        """Wait for somebody in a trap; its process id and its work."""
+        link = self.folder / f"{name}.caught"
+        wait(link.is_symlink, seconds, f"nobody came to {name}")
+        pid, work = os.readlink(link).split(" ", 1)  # noqa: PTH115
+        return int(pid), work
+
+    def keep(self, name: str) -> None:
+        """Set a trap again and leave in it who is in it."""
+        (self.folder / f"{name}.caught").unlink()
+        self.set_trap(name)
+
+    def free(self, name: str) -> None:
+        """Let go who is in a trap, if he lives."""
+        for path in self.folder.glob(f"{name}.*"):
+            path.unlink()
+
+    def release(self) -> None:
+        """Open all traps."""
+        for path in self.folder.iterdir():
+            path.unlink()
+
+
+def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} within {seconds:.0f} s")
+        time.sleep(0.05)
