@@ -11,7 +11,7 @@ valid.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -74,12 +74,15 @@ def plan_methods(
 def precondition(
     runner: Runner,
     methods: Sequence[MethodQueries],
-    factors: Factors | None,
+    operands: Callable[[Sequence[MethodQueries]], Sequence[MethodOperands]],
     queries: Sequence[EncodedQuery],
     config: ScanConfig,
     progress: ProgressLog,
 ) -> None:
-    """Precondition every query by every method that has not done so, and commit each."""
+    """Precondition every query by every method that has not done so, and commit each.
+
+    ``operands`` reads what some methods need.
+    """
     by_digest = {query.digest: query for query in queries}
     missing = [
         [d for d in by_digest if query_key(d) not in keys]
@@ -93,7 +96,7 @@ def precondition(
         if any(d in missing[index] for index in active)
     ]
     if items:
-        lacking = method_operands([methods[index] for index in active], factors, config)
+        lacking = operands([methods[index] for index in active])
         job = QueryJob(lacking, None if config.rank == "dense" else config.rank)
         with progress.stage("queries", sum(len(q.tokens) for q, _ in items)) as stage:
             for _ in runner.replicas(job, items, stage.advance):

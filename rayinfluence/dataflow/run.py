@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,13 @@ from rayinfluence.dataflow.factors import (
 )
 from rayinfluence.dataflow.findings import explain_survivors, write_method
 from rayinfluence.dataflow.fit import fit, refuse_many_bad
+from rayinfluence.dataflow.jobs import MethodOperands
 from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
 from rayinfluence.dataflow.planning import Plan, plan_run
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import (
+    MethodQueries,
     method_operands,
     plan_banks,
     plan_methods,
@@ -37,7 +39,7 @@ from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
-from rayinfluence.errors import ConfigError, CorpusError, ModelError
+from rayinfluence.errors import ConfigError, CorpusError, DamagedError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.load import context_length, load_model, model_digest, vocabulary_size
 from rayinfluence.model.modules import track
@@ -72,6 +74,7 @@ class Run:
         self.set_aside: list[Aside] = []
         self._runner: Runner | None = None
         self._factors: Factors | None = None
+        self._fit_plan: FitPlan | None = None
 
     def __enter__(self) -> Run:
         return self
@@ -248,22 +251,13 @@ class Run:
                     "lets the next run, with --new-run, fit them again."
                 )
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
-            self._factors = factors
+            self._factors, self._fit_plan = factors, plan
             return factors
         if reasons := why_not_reused(root, wanted):
             if not self._new_run:
                 refuse_mixing(self.store, "factors that were", reasons)
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
-        self._factors = fit(
-            self.runner,
-            self.corpus_store,
-            root,
-            wanted,
-            self.replica.shapes,
-            self.progress,
-            self.config.runner.checkpoint_seconds,
-        )
-        return self._factors
+        return self._fit(wanted)
 
     def plan(self, actors: int | None = None) -> Plan:
         """Forecast the run from a few splits, for the configuration's replicas or this many."""
@@ -285,7 +279,7 @@ class Run:
         prepared = plan_methods(self.store, self.model_digest, modules, factors, config, numerics)
         digests = [query.digest for query in self.queries]
         banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run)
-        precondition(self.runner, prepared, factors, self.queries, config, self.progress)
+        precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
         n_sequences = self.corpus.n_sequences - len(self.bad_sequences)
         fingerprint = results_fingerprint(banks, splits, self.queries, n_sequences)
         if known_results(self.store) == fingerprint:
@@ -307,7 +301,7 @@ class Run:
                 self.corpus_store,
                 splits,
                 merged,
-                method_operands(prepared, factors, self.config.scan),
+                self._operands(prepared),
                 self.queries,
                 self.tokenizer,
                 self.progress,
@@ -346,6 +340,28 @@ class Run:
             self.model_digest,
             self.replica.shapes,
         )
+
+    def _fit(self, plan: FitPlan) -> Factors:
+        self._fit_plan = plan
+        self._factors = fit(
+            self.runner,
+            self.corpus_store,
+            self.store / "factors",
+            plan,
+            self.replica.shapes,
+            self.progress,
+            self.config.runner.checkpoint_seconds,
+        )
+        return self._factors
+
+    def _operands(self, methods: Sequence[MethodQueries]) -> list[MethodOperands]:
+        """What methods need; damaged factors are first put together again from the fit's sums."""
+        try:
+            return method_operands(methods, self._factors, self.config.scan)
+        except DamagedError as damage:
+            assert self._fit_plan is not None
+            self._warn(f"{damage} It is made again now, from the sums that it was made of.")
+            return method_operands(methods, self._fit(self._fit_plan), self.config.scan)
 
     def _record_config(self) -> None:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,14 +231,20 @@ def _real_run(folder: Path, n_splits: int, split_tokens: int = 2**15) -> RunConf
 
 
 def _banks(run: Run) -> list[Any]:
-    from rayinfluence.dataflow.queries import plan_banks, plan_methods, precondition
+    from rayinfluence.dataflow.queries import (
+        method_operands,
+        plan_banks,
+        plan_methods,
+        precondition,
+    )
 
     factors = run.fit()
     config, numerics = run.config.scan, run.numerics
     modules = list(run.replica.modules)
     methods = plan_methods(run.store, run.model_digest, modules, factors, config, numerics)
     banks = plan_banks(run.store, methods, [q.digest for q in run.queries], config, numerics)
-    precondition(run.runner, methods, factors, run.queries, config, run.progress)
+    operands = partial(method_operands, factors=factors, config=config)
+    precondition(run.runner, methods, operands, run.queries, config, run.progress)
     return banks
 
 
