@@ -1,17 +1,20 @@
-"""What a sample and a block layout cost in accuracy, on a run that exists.
+"""What a sample and a block layout cost in accuracy, on the demo's run and on a wider model's.
 
-    make demo && .venv/bin/python tests/benchmarks/quality.py .demo/run
+    make demo && .venv/bin/python tests/benchmarks/quality.py .demo/run [--width 256]
 
-Prints the error of the factors at doubling sample sizes, and for factors in blocks the memory of
-their bases and how their scores agree with the unsplit ones.
+With a width, a GPT-2 of that width and four layers is first trained on the demo's documents, into
+<run>-<width>. Prints the error of the factors at doubling sample sizes, and for factors in blocks
+the memory of their bases and how their scores agree with the unsplit ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "numerics"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -24,17 +27,43 @@ from rayinfluence import RunConfig
 from rayinfluence.corpus.corpus import read_split
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.run import Run
+from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
+from rayinfluence.demo.training import TrainingSettings
 
 _BLOCKS = (1, 2, 4, 8)
 _SCORED = 500
 
 
+def wider(values: dict[str, Any], width: int) -> dict[str, Any]:
+    """The configuration of the same run with a wider model, which is trained."""
+    run = Path(f"{values['run']}-{width}")
+    documents = [
+        json.loads(line)["text"]
+        for path in values["corpus"]["documents"]
+        for line in Path(path).read_text().splitlines()
+    ]
+    ensure_model(
+        run / "model",
+        documents,
+        model=ModelSettings(width=width, layers=4),
+        training=TrainingSettings(epochs=4, learning_rate=1e-3),
+    )
+    return {**values, "run": str(run), "model": str(run / "model")}
+
+
 def main() -> None:
     """Print both tables as Markdown."""
-    values = json.loads((Path(sys.argv[1]) / "config.json").read_text())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--width", type=int)
+    options = parser.parse_args()
+    values = json.loads((options.run / "config.json").read_text())
     values["runner"]["name"] = "inline"
+    if options.width:
+        values = wider(values, options.width)
     torch.set_num_threads(1)
     with Run(RunConfig.parse(values)) as run, tempfile.TemporaryDirectory() as folder:
+        run.tokenize()
         tables = [read_split(run.corpus_store, split) for split in run.corpus.plan(2**17)]
         sequences = [tokens for rows in tables for tokens in sequences_of(rows)]
         factors = fit_factors(run.replica, sequences, Path(folder), lanes=8, error_bound=1e-9)
