@@ -2,7 +2,7 @@
 
 {actor, node, driver} x {planning, reading, scoring, writing a partial, having written it, merging}.
 Only the driver plans. The head counts as the driver: a driver's actors die with it. The S3 server's
-row is in tests/s3, where the server is.
+row is tests/s3/test_killed_server.py.
 """
 
 from __future__ import annotations
