@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import psutil
 import pytest
 import s3fs
 import yaml
+from hosts import Host, hosts
 from s3.faults import FaultProxy, fault_proxy
 
 from rayinfluence.config import RunConfig
@@ -40,6 +41,7 @@ _NODE_PORTS = [
     for flag in deploy_check.PORTS
     if flag not in ("--port", "--dashboard-port") and "worker-port" not in flag
 ]
+_WORKER_PORTS = ("--min-worker-port", "--max-worker-port")
 _S3 = {
     "AWS_ACCESS_KEY_ID": "any",
     "AWS_SECRET_ACCESS_KEY": "any",
@@ -63,17 +65,24 @@ ray.get(Busy.remote().work.remote())
 
 @dataclass
 class Cluster:
-    """A head and workers on one machine, each with ports of its own."""
+    """A head and workers, each on a host of its own with the documented ports, or, where all are
+    this machine, with ports of its own."""
 
     bin: Path
     folder: Path
     token: Path
+    hosts: Sequence[Host]
     head: dict[str, int] = field(default_factory=dict)
     nodes: list[tuple[dict[str, int], int]] = field(default_factory=list)
 
     @property
     def dashboard(self) -> str:
-        return f"http://127.0.0.1:{self.head['--dashboard-port']}"
+        return f"http://{self.hosts[0].address}:{self.head['--dashboard-port']}"
+
+    @property
+    def address(self) -> str:
+        """Where nodes and drivers join."""
+        return f"{self.hosts[0].address}:{self.head['--port']}"
 
     def environment(self, **others: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH"))}
@@ -92,27 +101,32 @@ class Cluster:
 
     def start(self) -> None:
         """Start one more node; the first is the head, without work on it."""
-        node = f"node{len(self.nodes)}"
-        ports = {flag: free_port() for flag in _NODE_PORTS}
-        first = 20000 + 400 * len(self.nodes)
-        ports |= {"--min-worker-port": first, "--max-worker-port": first + 199}
+        index, host = len(self.nodes), self.hosts[len(self.nodes)]
+        ports = {flag: deploy_check.PORTS[flag] for flag in _NODE_PORTS}
+        ports |= {flag: deploy_check.PORTS[flag] for flag in _WORKER_PORTS}
+        if not host.prefix:
+            first = 20000 + 400 * index
+            ports = {flag: free_port() for flag in _NODE_PORTS}
+            ports |= dict(zip(_WORKER_PORTS, (first, first + 199), strict=True))
         if not self.nodes:
-            ports |= {"--port": free_port(), "--dashboard-port": free_port()}
+            for flag in ("--port", "--dashboard-port"):
+                ports[flag] = deploy_check.PORTS[flag] if host.prefix else free_port()
             self.head = ports
-            role = ["--head", "--num-cpus=0", "--dashboard-host=127.0.0.1"]
+            role = ["--head", "--num-cpus=0", f"--dashboard-host={host.address}"]
             role += ["--temp-dir", str(self.folder)]
         else:
-            role = [f"--address=127.0.0.1:{self.head['--port']}", "--num-cpus=2"]
+            role = [f"--address={self.address}", "--num-cpus=2"]
         process = subprocess.Popen(
-            [self.bin / "ray", "start", "--block", "--object-store-memory=150000000", *role]
+            [*host.prefix, self.bin / "ray", "start", "--block", *role]
+            + ["--object-store-memory=150000000", f"--node-ip-address={host.address}"]
             + [f"{flag}={port}" for flag, port in ports.items()],
             env=self.environment(),
-            stdout=(self.folder / f"{node}.log").open("wb"),
+            stdout=(self.folder / f"node{index}.log").open("wb"),
             stderr=subprocess.STDOUT,
         )
         self.nodes.append((ports, process.pid))
-        health = f"http://127.0.0.1:{ports['--dashboard-agent-listen-port']}/api/healthz"
-        wait_for(lambda: answers(health), 120, f"{node} does not become healthy")
+        health = f"http://{host.address}:{ports['--dashboard-agent-listen-port']}/api/healthz"
+        wait_for(lambda: answers(health), 120, f"node {index} does not become healthy")
 
     def processes(self, node: int | None = None) -> list[psutil.Process]:
         """Processes of one node, or of all: `ray start` and all that descend from it."""
@@ -207,12 +221,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def network() -> Iterator[tuple[str, list[Host]]]:
+    with hosts(3) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(installed: Path, network: tuple[str, list[Host]]) -> Iterator[Cluster]:
     # Names of Unix sockets are short, and pytest's folders are deep.
     folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/ri-XXXXXX"], text=True).strip())
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
-    started = Cluster(installed, folder, token)
+    started = Cluster(installed, folder, token, network[1])
     try:
         for _ in range(3):
             started.start()
@@ -223,7 +243,7 @@ def cluster(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[FaultProxy]:
+def bucket(network: tuple[str, list[Host]]) -> Iterator[FaultProxy]:
     """An S3 server in a process of its own, with a bucket, behind a proxy that can refuse."""
     port = free_port()
     server = subprocess.Popen(
@@ -236,7 +256,7 @@ def bucket() -> Iterator[FaultProxy]:
         wait_for(lambda: answers(f"{url}/moto-api/"), 60, "the S3 server does not start")
         os.environ.update(_S3)
         s3fs.S3FileSystem(endpoint_url=url).mkdir("bucket")
-        with fault_proxy(url) as proxy:
+        with fault_proxy(url, network[0]) as proxy:
             yield proxy
     finally:
         server.kill()
@@ -257,7 +277,8 @@ def prometheus(
     configuration = yaml.safe_load((project / "deploy/monitoring/prometheus.yaml").read_text())
     configuration["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
     configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [
-        f"127.0.0.1:{ports['--metrics-export-port']}" for ports, _ in cluster.nodes
+        f"{host.address}:{ports['--metrics-export-port']}"
+        for host, (ports, _) in zip(cluster.hosts, cluster.nodes, strict=True)
     ]
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     shutil.copy(project / "deploy/monitoring/rules.yaml", folder)
@@ -392,8 +413,8 @@ def test_a_worker_with_a_busy_actor_is_waited_for(
 ) -> None:
     (tmp_path / "busy.py").write_text(_BUSY)
     busy = subprocess.Popen(
-        [cluster.bin / "python", tmp_path / "busy.py"],
-        env=cluster.environment(RAY_ADDRESS=f"127.0.0.1:{cluster.head['--port']}"),
+        [*cluster.hosts[1].prefix, cluster.bin / "python", tmp_path / "busy.py"],
+        env=cluster.environment(RAY_ADDRESS=cluster.address),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -133,7 +133,7 @@ def _break_off(writer: asyncio.StreamWriter) -> None:
 
 
 @contextmanager
-def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
+def fault_proxy(upstream: str, host: str = "127.0.0.1") -> Iterator[FaultProxy]:
     """A proxy of this process, in a thread of its own, in front of an S3 endpoint."""
     proxy, started = FaultProxy(upstream), threading.Event()
     stop: list[Callable[[], object]] = []
@@ -141,8 +141,8 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
     async def run() -> None:
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(stopped.set))
-        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-        proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(proxy.serve, host, 0)
+        proxy.url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
         started.set()
         await stopped.wait()
         server.close()
