@@ -122,11 +122,14 @@ def submit(
     again: Annotated[
         bool, typer.Option("--again", help="Submit though it has succeeded: documents were added.")
     ] = False,
+    new_run: NewRun = False,
 ) -> None:
     """Submit a run to a Ray cluster as a job, or join it if it was submitted before."""
     from rayinfluence.dataflow.submit import submit as send
 
-    raise typer.Exit(send(config, address, follow=follow, again=again, say=typer.echo))
+    raise typer.Exit(
+        send(config, address, follow=follow, again=again, new_run=new_run, say=typer.echo)
+    )
 
 
 @app.command()
@@ -199,7 +202,7 @@ def status(
             total = "" if stage.total is None else f"/{stage.total}"
             table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
         Console().print(table)
-        if not watch or found[-1].done:
+        if not watch or (found[-1].done and all(s.total in (None, s.done) for s in found)):
             break
         time.sleep(every)
 

@@ -130,11 +130,8 @@ class ReplicaActor:
         self._key: Any = None
         self._job: Any = None
 
-    def ready(self) -> None:
-        """Return when the actor is there."""
-
-    def run(self, model: list[Any], operands: list[Any], item: Any, tally: Any, run: str) -> Any:
-        """Run a job, prepared when it is first seen, on one item."""
+    def prepare(self, model: list[Any], operands: list[Any], run: str) -> None:
+        """Get ready for the items of a job."""
         if self._replica is None:
             log_as_json(run)
             self._replica = ray.get(model[0]).build()
@@ -143,6 +140,9 @@ class ReplicaActor:
             self._job = ray.get(operands[0])
             self._job.prepare(self._replica)
             self._key = operands[0]
+
+    def run(self, item: Any, tally: Any, run: str) -> Any:
+        """Run the job on one item."""
         return self._job.run(self._replica, item, ActorWatch(tally, run, self._job.stage))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -101,21 +103,20 @@ class CalibrateJob:
         bases = _bases(replica, self.n_blocks)
         table = read_split(self.corpus, item[0])
         first = table.slice(0, min(len(table), _EXPLAINED))
-        # Once to warm up: allocators, caches, kernels.
-        score_split(replica, [bank] * self.n_banks, first)
+        # Once to warm up: allocators, caches, kernels. Rows that cannot be scored drop out.
+        warm, *_ = score_split(replica, [bank] * self.n_banks, first)
+        first = first.filter(pc.is_in(first["sequence_id"], pa.array(warm.ids_N)))
         seconds, tokens, partial_bytes = [], 0, 0
         for split in item:
             started = time.monotonic()
             table = read_split(self.corpus, split)
-            partials = score_split(replica, [bank] * self.n_banks, table).partials(
-                table, self.top, self.group_by
-            )
-            for index, partial in enumerate(partials):
+            scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
+            for index, one in enumerate(scored):
+                partial = one.partial(table, self.top, self.group_by)
                 partial.write(self.scratch, f"partial-{index}", {})
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
             partial_bytes = sum(listed.size for listed in self.scratch.list().values())
-            watch.advance(split.n_tokens)
             if sum(seconds) > _SECONDS:
                 break
         self.scratch.delete()

@@ -37,8 +37,10 @@ _POLL_SECONDS = 1.0
 _LONGEST_ROW = 64
 #: Rows that an actor finds at least, as long as there are splits for them.
 _ROWS_PER_ACTOR = 8
-#: Actors that die before they were ready for work, in one stage.
-_FALSE_STARTS = 10
+#: Actors in a row that may die before one is ready for work.
+_FALSE_STARTS = 5
+#: Workers that a task may lose.
+_TASK_RETRIES = 5
 #: A task reports nothing, and a decomposition takes long.
 _TASK_STALLS = 10
 #: What tells that a worker is gone, and not that its work is wrong.
@@ -84,15 +86,18 @@ class RayRunner:
         ray.get(self._tally.forget.remote())
         waiting = deque(items)
         count = min(self._config.most_actors, len(items))
-        busy = dict(self._start() for _ in range(count - len(self._idle)))
+        actors, self._idle = self._idle[:count], self._idle[count:]
+        actors += [self._start() for _ in range(count - len(actors))]
+        # An actor that cannot hold model or operands dies before it is given an item.
+        busy = {a.prepare.remote([model], operands, self._run): (a, None) for a in actors}
+        free: list[Any] = []
         deadline = _Deadline(self._config.stall_seconds)
         false_starts = 0
         try:
             while waiting or any(item is not None for _, item in busy.values()):
-                while waiting and self._idle:
-                    actor, item = self._idle.pop(), waiting.popleft()
-                    reference = actor.run.remote([model], operands, item, self._tally, self._run)
-                    busy[reference] = actor, item
+                while waiting and free:
+                    actor, item = free.pop(), waiting.popleft()
+                    busy[actor.run.remote(item, self._tally, self._run)] = actor, item
                 done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL_SECONDS)
                 deadline.check(self._take(advance) or len(done))
                 for reference in done:
@@ -104,16 +109,24 @@ class RayRunner:
                         if item is not None:
                             waiting.appendleft(item)
                         elif (false_starts := false_starts + 1) > _FALSE_STARTS:
-                            raise _ours(error) from error
-                        new, state = self._start()
-                        busy[new] = state
+                            raise StageError(
+                                f"{job.stage}: {false_starts} workers in a row died while they "
+                                "loaded the model and what the stage needs. Mostly that is memory: "
+                                "look for 'out of memory' in the logs of Ray's nodes, give workers "
+                                "more, and run the same command again."
+                            ) from error
+                        actor = self._start()
+                        busy[actor.prepare.remote([model], operands, self._run)] = actor, None
                         continue
                     except ray.exceptions.RayError as error:
                         raise _ours(error) from error
-                    self._idle.append(actor)
-                    if item is not None:
+                    free.append(actor)
+                    if item is None:
+                        false_starts = 0
+                    else:
                         yield outcome
         finally:
+            self._idle += free
             # There was no room for them, or an error ends the stage.
             for actor, _ in busy.values():
                 end(actor)
@@ -164,7 +177,7 @@ class RayRunner:
         if ray.available_resources().get("CPU", 0) < 1:
             # Actors that wait for the next stage hold all there is, and tasks would wait for them.
             self._stop_actors()
-        remote = ray.remote(num_cpus=1, max_retries=-1)(_single_threaded)
+        remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(_single_threaded)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
         under_way: deque[Any] = deque()
         for item in items:
@@ -193,10 +206,8 @@ class RayRunner:
             self._model = ray.put(ModelParts.of(replica))
         return self._model
 
-    def _start(self) -> tuple[Any, tuple[Any, None]]:
-        """Ask for an actor: a reference that resolves when it is there, and the actor, idle."""
-        actor = ReplicaActor.options(num_cpus=1, num_gpus=self._gpus).remote()  # type: ignore[attr-defined]
-        return actor.ready.remote(), (actor, None)
+    def _start(self) -> Any:
+        return ReplicaActor.options(num_cpus=1, num_gpus=self._gpus).remote()  # type: ignore[attr-defined]
 
     def _stop_actors(self) -> None:
         for actor in self._idle:
@@ -248,8 +259,11 @@ class RayRunner:
         self._take(advance, lead)
 
     def _get(self, reference: Any) -> Any:
+        seconds = _TASK_STALLS * self._config.stall_seconds
         try:
-            return ray.get(reference, timeout=_TASK_STALLS * self._config.stall_seconds)
+            return ray.get(reference, timeout=seconds)
+        except ray.exceptions.GetTimeoutError as error:
+            raise _silence(seconds, f"{_TASK_STALLS} times `runner.stall_seconds`") from error
         except ray.exceptions.RayError as error:
             raise _ours(error) from error
 
@@ -267,12 +281,16 @@ class _Deadline:
         if moved:
             self._last = now
         if now - self._last > self._seconds:
-            raise StageError(
-                f"no worker has reported anything for {self._seconds:.0f} s "
-                "(`runner.stall_seconds`). Either the cluster has no room for a worker of one CPU "
-                "and, on GPUs, one GPU (`ray status` says so), or its nodes are cut off. What is "
-                "committed is kept: run the same command again."
-            )
+            raise _silence(self._seconds, "`runner.stall_seconds`")
+
+
+def _silence(seconds: float, setting: str) -> StageError:
+    return StageError(
+        f"no worker has reported anything for {seconds:.0f} s ({setting}). Either the cluster has "
+        "no room for a worker of one CPU and, on GPUs, one GPU (`ray status` says so), or its "
+        "nodes are cut off, or the work takes longer than that: then raise it. What is committed "
+        "is kept: run the same command again."
+    )
 
 
 def bundles(pending: Sequence[Pending], actors: int) -> list[list[Pending]]:

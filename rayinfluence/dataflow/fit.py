@@ -55,19 +55,18 @@ def fit(
         NumericsError: a covariance is not finite or cannot be decomposed.
     """
     store = root / plan.fingerprint
-    bound = plan.parts["fit"]["error_bound"]
     rounds: list[Probed] = []
     for number in range(len(plan.rounds)):
         every = checkpoint_seconds
         probed = _round(runner, corpus, store, plan, shapes, number, rounds, every, progress)
         rounds.append(probed)
-        last = number == len(plan.rounds) - 1
+        last = _is_last(plan, number, probed)
         if probed.error is not None:
             progress.note(
                 f"factors      {probed.n_sequences:,} sequences; scores of a probe set are within "
                 f"{probed.error:.1%}"
             )
-        if last or (bound is not None and probed.error is not None and probed.error <= bound):
+        if last:
             break
     lanes = plan.lanes("moments", number)
     items = [(store, plan, name, number) for name in shapes]
@@ -112,7 +111,7 @@ def _round(
         job = FoldJob(corpus, store, settings["labels"], settings["blocks"], checkpoint_seconds)
         _fold_lanes(runner, job, covariance, plan.n_sequences, stage)
     found = read_probe(store, probe_key, plan.fingerprint)
-    if found is not None and number < len(plan.rounds) - 1:
+    if found is not None and not _is_last(plan, number, found):
         # Its bases may have made way for those of the next round.
         return found
     with progress.stage("eigen"):
@@ -141,6 +140,13 @@ def _round(
     probe = ProbeJob(store, tuple(moments), rows, bases, counts, previous, plan.fingerprint)
     (probed,) = runner.replicas(probe, [probe_key], lambda tokens: None)
     return probed  # type: ignore[no-any-return]
+
+
+def _is_last(plan: FitPlan, number: int, probed: Probed) -> bool:
+    """Whether a round's factors are sure enough, or there is no more to be had."""
+    bound = plan.parts["fit"]["error_bound"]
+    sure = bound is not None and probed.error is not None and probed.error <= bound
+    return sure or number == len(plan.rounds) - 1
 
 
 def refuse_many_bad(n_bad: int, n_all: int, quarantine: Quarantine) -> None:

@@ -237,10 +237,9 @@ class ExplainJob:
         begin_or_refuse(watch, f"explaining the survivors of query {query.query.query_id!r}")
         assert self._operator is not None
         whole = whole_gradient(replica, self._operator, query_gradient(replica, query))
-        explanations = explain(replica, whole, table)
+        explanations = explain(replica, whole, table, watch.advance)
         rows = rows_by_id(table)
         for row in rows.values():
             row["token_texts"] = token_texts(self.tokenizer, row["tokens"])
             row["content_digest"] = content_digest(row["tokens"])
-        watch.advance(sum(len(row["tokens"]) for row in rows.values()))
         return Explained(query.digest, rows, explanations)

@@ -81,11 +81,12 @@ def run_manifest(
     """
     replica, corpus = run.replica, run.corpus
     files = corpus.manifest.files
+    aside = {one.digest for one in run.set_aside}
     return {
         "n_sequences": n_sequences,
         "n_tokens": corpus.n_tokens,
         "methods": {one.method: _method(one, rescored[one.method]) for one in scanned},
-        "dense_scores": [split.digest for split in splits]
+        "dense_scores": [split.digest for split in splits if split.digest not in aside]
         if run.config.scan.scores == "dense"
         else None,
         "queries": [

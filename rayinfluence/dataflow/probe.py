@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -105,6 +106,7 @@ class ProbeJob:
         """Probe, and commit what was found under the key ``item``."""
         begin_or_refuse(watch, f"the probe of {item}")
         sequences = _capture(replica, self.rows)
+        watch.advance(pc.sum(pc.list_value_length(self.rows["tokens"])).as_py() or 0)
         n_queries = min(_QUERIES, len(sequences) // 2)
         counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in self.lanes]
         bases = Bases.on(replica, self.bases)

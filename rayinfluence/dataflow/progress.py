@@ -111,7 +111,8 @@ class StageProgress:
             self._bar.stop()
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{self.name:<12} {text}", highlight=False)
+        # Ids of queries are their authors', and no markup.
+        self._console.print(f"{self.name:<12} {text}", highlight=False, markup=False)
 
 
 class ProgressLog:
@@ -130,7 +131,9 @@ class ProgressLog:
         except BaseException:
             progress.stop()
             raise
-        self.timings[name] = progress.finish()
+        timing, before = progress.finish(), self.timings.get(name, Timing(0, 0))
+        # The fit comes to its stages once a round.
+        self.timings[name] = Timing(before.seconds + timing.seconds, before.tokens + timing.tokens)
 
     def note(self, text: str) -> None:
         """Say one line."""

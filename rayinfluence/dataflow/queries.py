@@ -163,9 +163,12 @@ def plan_banks(
             refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))
         left = list(needed)
         dense = config.scores == "dense"
+        # A bank of which a query was never made, or is no longer, cannot be scanned with.
+        there = method.store.list()
+        known = {*needed, *(key.removesuffix(".safetensors") for key in there)}
         for fingerprint, manifest in sorted(manifests.items(), key=lambda item: item[1]["ordinal"]):
-            if manifest["base"] == base and set(manifest["query_digests"]) & set(left):
-                members = tuple(manifest["query_digests"])
+            members = tuple(manifest["query_digests"])
+            if manifest["base"] == base and set(members) & set(left) and set(members) <= known:
                 store = root / "scan" / fingerprint
                 banks.append(
                     BankPlan(method.method, fingerprint, members, method.store, store, dense)

@@ -306,6 +306,8 @@ class Run:
                 self.tokenizer,
                 self.progress,
             )
+            # Tables under the manifest of others would pass for theirs.
+            self.store.delete(RESULTS_MANIFEST)
             rescored = {
                 found.method: write_method(self.store, self.queries, found, n_sequences)
                 for found in scanned

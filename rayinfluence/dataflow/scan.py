@@ -72,10 +72,12 @@ def scan(
         bank.store.delete("aside")
     while True:
         aside = _score(runner, job, splits, banks, progress, names or {})
-        missing = {one.digest for one in aside}
         with progress.stage("merge"):
             merged, damaged = [], 0
             for bank in banks:
+                # What an earlier run scored with this bank stays in its results.
+                there = bank.store.list("partials") if aside else {}
+                missing = {one.digest for one in aside if partial_key(one.digest) not in there}
                 partial, bad = merge(runner, bank, splits, missing, config.top)
                 merged.append(partial)
                 damaged += len(bad)

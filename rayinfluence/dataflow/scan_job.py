@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import pyarrow as pa
@@ -55,6 +56,8 @@ class ScanJob:
     group_by: tuple[str, ...]
     stage: ClassVar[str] = "scan"
     _banks: list[QueryBank] = field(default_factory=list)
+    #: Tokens of the split under way that the watch was told of.
+    _advanced: int = 0
 
     def prepare(self, replica: Replica) -> None:
         """Put the banks on the device."""
@@ -73,7 +76,7 @@ class ScanJob:
             for item, following in zip(bundle, [*bundle[1:], None], strict=True):
                 starts, table, ahead = watch.begin(item.split.digest), ahead, None
                 lacking = item.banks if starts == 1 else self._lacking(item)
-                reason = None
+                reason, self._advanced = None, 0
                 if lacking and starts > MOST_STARTS:
                     reason = f"the {MOST_STARTS} workers that began it died"
                 elif lacking:
@@ -84,7 +87,7 @@ class ScanJob:
                     reason = self._score(replica, item, lacking, table, watch)
                 if reason is not None:
                     self._set_aside(item, reason, watch)
-                watch.advance(item.split.n_tokens)
+                watch.advance(item.split.n_tokens - self._advanced)
                 yield Settled(item.split, reason)
 
     def _score(
@@ -100,20 +103,21 @@ class ScanJob:
         try:
             rows = table.result()
             with watch.phase("score", digest):
-                scored = score_split(replica, [self._banks[index] for index in banks], rows)
-                partials = scored.partials(rows, self.top, self.group_by)
+                chosen = [self._banks[index] for index in banks]
+                scored = score_split(replica, chosen, rows, partial(self._advance, watch))
+                partials = [one.partial(rows, self.top, self.group_by) for one in scored]
         except (StorageError, ConfigError):
             raise
         except Exception as error:
             return "".join(traceback.format_exception_only(error)).strip()
         with watch.phase("write", digest):
-            for index, partial, scores_NQ in zip(banks, partials, scored.scores, strict=True):
+            for index, made, one in zip(banks, partials, scored, strict=True):
                 plan = self.operands[index].plan
                 if plan.dense:
                     # Before the partial: where that is, all of the split is.
-                    scores = dense_table(plan.query_digests, scored.ids_N, scores_NQ)
+                    scores = dense_table(plan.query_digests, one.ids_N, one.scores_NQ)
                     write_table(plan.store, scores_key(digest), scores)
-                partial.write(plan.store, partial_key(digest), plan.about(digest))
+                made.write(plan.store, partial_key(digest), plan.about(digest))
         with watch.phase("commit", digest):
             watch.count("rayinfluence_splits", 1)
             watch.count("rayinfluence_sequences", partials[0].n_sequences)
@@ -123,14 +127,19 @@ class ScanJob:
         watch.lead(
             {
                 query: (float(scores[0]), int(ids[0]))
-                for index, partial in zip(banks, partials, strict=True)
+                for index, made in zip(banks, partials, strict=True)
                 if self.operands[index].plan.method == self.operands[0].plan.method
                 for place, query in enumerate(self.operands[index].plan.query_digests)
-                for scores, ids in [partial.proponents.of_query(place)]
+                for scores, ids in [made.proponents.of_query(place)]
                 if len(scores)
             }
         )
         return None
+
+    def _advance(self, watch: Watch, tokens: int) -> None:
+        """A split may take an hour, and silence ends a run: each batch is told of."""
+        self._advanced += tokens
+        watch.advance(tokens)
 
     def _read(self, split: Split, watch: Watch) -> pa.Table:
         with watch.phase("read", split.digest):

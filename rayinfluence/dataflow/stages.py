@@ -172,71 +172,79 @@ class Window:
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores [N, Q] of a split's sequences by each of some banks.
+    """The scores [N, Q] of a split's sequences by a bank.
 
     ``n_tokens`` are of the sequences that were scored; the quarantined ones were not.
     """
 
     ids_N: NDArray[np.int64]
-    scores: list[NDArray[np.float64]]
+    scores_NQ: NDArray[np.float64]
     n_tokens: int
     quarantine: Quarantine
 
-    def partials(self, table: pa.Table, top: int, group_by: Sequence[str]) -> list[Partial]:
-        """One partial per bank, of which the statistics are over all scores.
+    def partial(self, table: pa.Table, top: int, group_by: Sequence[str]) -> Partial:
+        """The partial, of which the statistics are over all scores.
 
         Args:
             table: the split's rows.
             top: survivors of each query and direction.
             group_by: metadata keys.
         """
-        values = _group_values(table, self.ids_N, group_by)
-        return [
-            Partial(
-                proponents=TopK.of(scores_NQ, self.ids_N, top),
-                opponents=TopK.of(-scores_NQ, self.ids_N, top),
-                groups=GroupSums.of(scores_NQ, values),
-                tails=Tails.of(scores_NQ),
-                n_sequences=len(self.ids_N),
-                n_tokens=self.n_tokens,
-                quarantine=dict(sorted(self.quarantine.items())),
-            )
-            for scores_NQ in self.scores
-        ]
+        return Partial(
+            proponents=TopK.of(self.scores_NQ, self.ids_N, top),
+            opponents=TopK.of(-self.scores_NQ, self.ids_N, top),
+            groups=GroupSums.of(self.scores_NQ, _group_values(table, self.ids_N, group_by)),
+            tails=Tails.of(self.scores_NQ),
+            n_sequences=len(self.ids_N),
+            n_tokens=self.n_tokens,
+            quarantine=dict(sorted(self.quarantine.items())),
+        )
 
 
-def score_split(replica: Replica, banks: Sequence[QueryBank], table: pa.Table) -> Scored:
-    """Score a split against every query of every bank, in one forward and backward pass."""
+def score_split(
+    replica: Replica,
+    banks: Sequence[QueryBank],
+    table: pa.Table,
+    advance: Advance = lambda tokens: None,
+) -> list[Scored]:
+    """Score a split against every query of every bank, in one forward and backward pass.
+
+    What a bank yields does not depend on the banks beside it. ``advance`` is told of the tokens of
+    each batch.
+    """
     quarantine: Quarantine = {}
-    ids: list[np.ndarray] = []
-    scores: list[list[np.ndarray]] = [[] for _ in banks]
-    n_tokens = 0
+    found: list[list[tuple[Batch, NDArray[np.float64]]]] = [[] for _ in banks]
     window = Window(replica, banks)
 
     def scored() -> Iterator[tuple[Batch, list[NDArray[np.float64]]]]:
         for batch in replica.batches(table, quarantine):
             done = replica.run(batch, own_labels, window.hold, quarantine)
+            advance(int(batch.lengths_B.sum()))
             if done is not None:
                 yield from window.add(done)
         yield from window.scores()
 
     for batch, parts in scored():
-        finite_B = np.all([np.isfinite(part).all(axis=1) for part in parts], axis=0)
-        for sequence_id in batch.sequence_ids[~finite_B]:
-            quarantine[int(sequence_id)] = "its influence is not finite"
+        for of_bank, part_BQ in zip(found, parts, strict=True):
+            of_bank.append((batch, part_BQ))
+    return [
+        _finite(of_bank, len(bank), quarantine) for bank, of_bank in zip(banks, found, strict=True)
+    ]
+
+
+def _finite(
+    found: Sequence[tuple[Batch, NDArray[np.float64]]], n_queries: int, quarantine: Quarantine
+) -> Scored:
+    """The scores of sequences whose scores by a bank are all finite."""
+    ids, scores, n_tokens = [np.zeros(0, np.int64)], [np.zeros((0, n_queries))], 0
+    bad: Quarantine = {}
+    for batch, part_BQ in found:
+        finite_B = np.isfinite(part_BQ).all(axis=1)
+        bad |= {int(i): "its influence is not finite" for i in batch.sequence_ids[~finite_B]}
         ids.append(batch.sequence_ids[finite_B])
+        scores.append(part_BQ[finite_B])
         n_tokens += int(batch.lengths_B[finite_B].sum())
-        for kept, part in zip(scores, parts, strict=True):
-            kept.append(part[finite_B])
-    return Scored(
-        np.concatenate(ids) if ids else np.zeros(0, np.int64),
-        [
-            np.concatenate(kept) if kept else np.zeros((0, len(bank)))
-            for bank, kept in zip(banks, scores, strict=True)
-        ],
-        n_tokens,
-        quarantine,
-    )
+    return Scored(np.concatenate(ids), np.concatenate(scores), n_tokens, quarantine | bad)
 
 
 def whole_gradient(
@@ -264,7 +272,10 @@ class Explanation:
 
 
 def explain(
-    replica: Replica, query: Mapping[str, ModuleQueries], table: pa.Table
+    replica: Replica,
+    query: Mapping[str, ModuleQueries],
+    table: pa.Table,
+    advance: Advance = lambda tokens: None,
 ) -> dict[int, Explanation]:
     """Score every row of a table for one query, by token and by layer.
 
@@ -272,6 +283,7 @@ def explain(
         replica: the model.
         query: its preconditioned gradient in each module.
         table: rows of sequences, all of which have been scored before.
+        advance: told of the tokens of each batch.
 
     Returns:
         By sequence id.
@@ -300,6 +312,7 @@ def explain(
         replica.run(batch, own_labels, step, changed)
         if changed:
             break
+        advance(int(batch.lengths_B.sum()))
         names = [name for name in replica.modules if name in parts_BT]
         parts_MBT = torch.stack([parts_BT[name] for name in names])
         tokens_BT = parts_MBT.sum(dim=0).cpu().numpy()

@@ -9,11 +9,12 @@ deleted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +68,7 @@ def submit(
     *,
     follow: bool,
     again: bool = False,
+    new_run: bool = False,
     say: Say = print,
     connect: Callable[[str], JobClient] | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -78,6 +80,7 @@ def submit(
         address: of the cluster's dashboard, http://host:8265.
         follow: print what the job prints until it ends.
         again: submit a run that has succeeded once more, for documents that were added since.
+        new_run: begin anew beside what was run with other settings.
         say: prints a line.
         connect: makes a client for an address.
         sleep: waits for seconds.
@@ -99,7 +102,7 @@ def submit(
         if info is not None:
             say(f"{job} has {state.lower()}: {info.message}")
             job = _next(job)
-        _send(client, job, path, config, sleep)
+        _send(client, job, path, config, new_run, sleep)
         say(f"{job} submitted to {address}; it writes to {config.run}")
     else:
         say(f"{job} was submitted before: {state.lower()}")
@@ -178,7 +181,8 @@ def _next(job: str) -> str:
 
 def _info(client: JobClient, job: str) -> Any:
     try:
-        return client.get_job_info(job)
+        with _reachable():
+            return client.get_job_info(job)
     except RuntimeError as error:
         if "does not exist" in str(error):
             return None
@@ -190,25 +194,32 @@ def _state(info: Any) -> str:
 
 
 def _send(
-    client: JobClient, job: str, path: Path, config: RunConfig, sleep: Callable[[float], None]
+    client: JobClient,
+    job: str,
+    path: Path,
+    config: RunConfig,
+    new_run: bool,
+    sleep: Callable[[float], None],
 ) -> None:
     waited = 0.0
+    command = ["python", "-m", "rayinfluence", "run", "run.yaml"] + ["--new-run"] * new_run
     with tempfile.TemporaryDirectory() as folder:
         # The file alone is sent, not the folder that it happens to lie in.
         values = config.model_dump(mode="json", exclude_unset=True)
         Store(folder).write("run.yaml", yaml.safe_dump(values, sort_keys=False).encode())
         while True:
             try:
-                client.submit_job(
-                    entrypoint=shlex.join(["python", "-m", "rayinfluence", "run", "run.yaml"]),
-                    submission_id=job,
-                    runtime_env={"working_dir": folder},
-                    metadata={
-                        "run": config.run,
-                        "config": path.name,
-                        "rayinfluence": version("rayinfluence"),
-                    },
-                )
+                with _reachable():
+                    client.submit_job(
+                        entrypoint=shlex.join(command),
+                        submission_id=job,
+                        runtime_env={"working_dir": folder},
+                        metadata={
+                            "run": config.run,
+                            "config": path.name,
+                            "rayinfluence": version("rayinfluence"),
+                        },
+                    )
                 return
             except RuntimeError as error:
                 if "already exists" in str(error):
@@ -225,11 +236,28 @@ def _follow(client: JobClient, job: str, say: Say) -> None:
             say(text.rstrip("\n"))
 
     try:
-        asyncio.run(tail())
-    except (RuntimeError, OSError) as error:
-        raise StageError(
-            f"the connection was lost: {error}. The job goes on; the same command follows it again."
-        ) from error
+        with _reachable():
+            asyncio.run(tail())
+    except RuntimeError as error:
+        raise _lost(error) from error
+
+
+@contextlib.contextmanager
+def _reachable() -> Iterator[None]:
+    from aiohttp import ClientError
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except (OSError, ClientError, AuthenticationError) as error:
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> StageError:
+    return StageError(
+        f"the connection was lost: {error}. A job that was submitted goes on; the same command "
+        "follows it again."
+    )
 
 
 def _ended(client: JobClient, job: str, sleep: Callable[[float], None]) -> Any:

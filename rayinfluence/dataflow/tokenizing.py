@@ -91,8 +91,7 @@ def _current(store: Store, empty: CorpusManifest) -> CorpusManifest | None:
     if (manifest.tokenizer, manifest.settings) != (empty.tokenizer, empty.settings):
         raise CorpusError(
             f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
-            f"({manifest.settings}). Give this one another `corpus.path`, or delete that one with "
-            "`rayinfluence clean --stage corpus`."
+            f"({manifest.settings}). Give this one another `corpus.path`, or delete that folder."
         )
     return manifest
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -203,9 +204,7 @@ class Store:
         if not keys:
             return 0
         if self._is_local:
-            self._do(
-                "delete", prefix, lambda files, path: files.rm(path.rstrip("/"), recursive=True)
-            )
+            self._do("delete", prefix, lambda _, path: _delete_local(Path(path)))
             return len(keys)
         paths = [self._path(key) for key in keys]
         self._do("delete", prefix, lambda files, _: files.rm(paths))
@@ -320,6 +319,19 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
 def _write_local(path: Path, body: bytes) -> None:
     with _written(path, body) as temporary:
         temporary.replace(path)
+
+
+def _delete_local(path: Path) -> None:
+    """Delete a file or a folder; what somebody else was faster to delete is deleted too."""
+
+    def unless_gone(_function: object, _path: str, about: tuple[object, Any, object]) -> None:
+        if not isinstance(about[1], FileNotFoundError):
+            raise about[1]
+
+    if path.is_dir():
+        shutil.rmtree(path, onerror=unless_gone)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _create_local(path: Path, body: bytes) -> bool:

@@ -17,7 +17,13 @@ from harness import encoded, fit_factors, make_bank, operands, table
 from shapes import MLP_PATTERNS, Shape
 
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.dataflow.folding import Bases, fitting_labels, fold_covariance, fold_moments
+from rayinfluence.dataflow.folding import (
+    Bases,
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.stages import explain, query_gradient, score_split, whole_gradient
@@ -71,11 +77,12 @@ class Ours:
 
     def run(self, stage: str) -> None:
         """One stage over all sequences."""
-        labels, kind = fitting_labels("sampled", 0), stage.partition("-")
+        rows = LaneRows(lambda start: [self.table], fitting_labels("sampled", 0))
+        kind = stage.partition("-")
         if stage == "covariance":
-            fold_covariance(self.replica, lambda: [self.table], labels, 1, _ignore)
+            fold_covariance(self.replica, rows, 1)
         elif stage == "lambda":
-            fold_moments(self.replica, lambda: [self.table], labels, self.bases, _ignore)
+            fold_moments(self.replica, rows, self.bases)
         elif kind[0] == "scan":
             self.score(kind[2], self.table)
         elif kind[0] == "mixed":
@@ -91,12 +98,8 @@ class Ours:
 
     def score(self, n: str, rows: pa.Table) -> Partial:
         """A split's partial."""
-        (partial,) = score_split(self.replica, [self.banks[n]], rows).partials(rows, TOP, [])
-        return partial
-
-
-def _ignore(n_tokens: int) -> None:
-    pass
+        (scored,) = score_split(self.replica, [self.banks[n]], rows)
+        return scored.partial(rows, TOP, [])
 
 
 torch.set_num_threads(1)

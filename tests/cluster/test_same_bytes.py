@@ -76,3 +76,24 @@ def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path
         shard.unlink()
         with pytest.raises(StorageError, match=f"{shard.name} does not exist"):
             run.scan()
+
+
+def test_workers_that_die_before_they_are_ready_end_the_stage(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rayinfluence.dataflow import cluster
+    from rayinfluence.errors import StageError
+
+    # All of it is inside, since workers cannot import this module.
+    class Heavy:
+        stage = "covariance"
+
+        def prepare(self, replica: object) -> None:
+            import os
+
+            os._exit(1)  # as one that is out of memory
+
+    monkeypatch.setattr(cluster, "_FALSE_STARTS", 1)
+    config = tiny_run(tmp_path, runner={"name": "ray"})
+    with Run(config) as run, pytest.raises(StageError, match="covariance: 2 workers in a row died"):
+        list(run.runner.replicas(Heavy(), [1], lambda tokens: None))

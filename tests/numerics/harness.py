@@ -151,7 +151,8 @@ def all_scores(
     """Scores [N, Q] in the order of the sequences, read from what a split's partial keeps."""
     ids = list(range(len(sequences))) if ids is None else list(ids)
     rows = table(sequences, ids)
-    (partial,) = score_split(replica, [bank], rows).partials(rows, len(ids), [])
+    (scored,) = score_split(replica, [bank], rows)
+    partial = scored.partial(rows, len(ids), [])
     assert partial.n_sequences == len(ids)
     assert partial.n_tokens == sum(len(tokens) for tokens in sequences)
     assert not partial.quarantine

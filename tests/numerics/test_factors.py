@@ -150,7 +150,8 @@ def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
             assert torch.equal(found.tensors[name], tensor), name
 
     (clean,), (found,) = (
-        score_split(replica, [bank], rows).partials(rows, 7, []) for rows in (good, poisoned)
+        [one.partial(rows, 7, []) for one in score_split(replica, [bank], rows)]
+        for rows in (good, poisoned)
     )
     assert found.quarantine == {7: "its influence is not finite"}
     assert (found.n_sequences, found.n_tokens) == (clean.n_sequences, clean.n_tokens)

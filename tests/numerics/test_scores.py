@@ -222,12 +222,21 @@ def test_windows_do_not_change_scores(
 def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
     args = (fitted.replica, fitted.factors, fitted.queries, fitted.folder)
     banks = [make_bank(*args), make_bank(*args, rank=2), make_bank(*args, "gradient_product")]
+    # One whose scores are not finite spoils no other.
+    overflowing = make_bank(*args, "gradient_product")
+    for module in overflowing.modules.values():
+        module.matrix_QOJ.mul_(1e308).mul_(1e308)
+    banks.append(overflowing)
     rows = table(fitted.sequences)
-    together = score_split(fitted.replica, banks, rows).partials(rows, 7, [])
+    together = [one.partial(rows, 7, []) for one in score_split(fitted.replica, banks, rows)]
     for bank, partial in zip(banks, together, strict=True):
-        (alone,) = score_split(fitted.replica, [bank], rows).partials(rows, 7, [])
+        (scored,) = score_split(fitted.replica, [bank], rows)
+        alone = scored.partial(rows, 7, [])
         assert alone.proponents.scores_QK.tobytes() == partial.proponents.scores_QK.tobytes()
         assert alone.opponents.ids_QK.tobytes() == partial.opponents.ids_QK.tobytes()
+        assert alone.quarantine == partial.quarantine
+    assert len(together[-1].quarantine) == len(fitted.sequences)
+    assert together[0].n_sequences == len(fitted.sequences)
 
 
 def test_scores_approach_the_dense_ones_with_rank(fitted: Fitted, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,16 @@ def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
     found = {path.name for path in (tmp_path / "run").iterdir()}
     assert found - {"plan"} == {"corpus", "config.json", "plan.json"}
     assert not [path for path in (tmp_path / "run").glob("plan/**/*") if path.is_file()]
+
+
+def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad_rows(table: Any, *_: object) -> dict[int, str]:
+        ids = table["sequence_id"].to_pylist()
+        return {row: "it is bad" for row, sequence_id in enumerate(ids) if sequence_id == 0}
+
+    monkeypatch.setattr("rayinfluence.dataflow.replica.bad_rows", bad_rows)
+    with Run(tiny_run(tmp_path)) as run:
+        run.tokenize()
+        assert run.plan(actors=1).forecast.seconds["explain"] > 0

@@ -74,3 +74,23 @@ def test_what_users_wrote_is_not_markup() -> None:
     said = io.StringIO()
     ProgressLog(Console(file=said, width=200)).note("query [bold]q[/bold] [/]")
     assert said.getvalue() == "query [bold]q[/bold] [/]\n"
+
+
+def test_ids_of_queries_are_no_markup(clock: Clock) -> None:
+    said = io.StringIO()
+    log = ProgressLog(Console(file=said, width=200))
+    with log.stage("scan", 1000) as stage:
+        stage.names = {"a": "docs[/law]", "b": "q[bold]1"}
+        stage.lead({"a": (1.0, 3), "b": (2.0, 4)})
+        clock.now = 11.0
+        stage.advance(20)
+    assert "docs[/law]: sequence 3 (+1), q[bold]1: sequence 4 (+2)" in said.getvalue()
+
+
+def test_a_stage_that_comes_again_is_added_up(clock: Clock) -> None:
+    log = ProgressLog(Console(file=io.StringIO()))
+    for _ in range(2):
+        with log.stage("moments", 10) as stage:
+            clock.now += 2.0
+            stage.advance(10)
+    assert log.timings == {"moments": Timing(4.0, 20)}

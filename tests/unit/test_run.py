@@ -13,8 +13,10 @@ import pytest
 
 import rayinfluence
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import ConfigError, RayInfluenceError
+from rayinfluence.dataflow.stages import query_gradient
+from rayinfluence.errors import ConfigError, NumericsError, RayInfluenceError
 from rayinfluence.storage.results import TABLE_ENDINGS, Results
+from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents
 
@@ -420,6 +422,69 @@ def test_factors_that_lost_a_file_are_completed(
     after = contents(folder / "run")
     assert after.items() >= {k: b for k, b in before.items() if "results/" not in k}.items()
     assert (f"{victim.name} is damaged" in said.getvalue()) == (how == "flipped")
+
+
+def test_tables_of_other_settings_do_not_pass_for_finished_ones(
+    done: Done, execute: Execute, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = done
+    tables = {name: (folder / "run" / name).read_bytes() for name in TABLES}
+    write = Store.write
+
+    def killed(store: Store, key: str, body: bytes) -> None:
+        if key == "results/manifest.json":
+            raise KeyboardInterrupt
+        write(store, key, body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(change(config, scan={"top": 3}), new_run=True)
+    assert (folder / "run" / TABLES[0]).read_bytes() != tables[TABLES[0]]
+    execute(config)
+    assert {name: (folder / "run" / name).read_bytes() for name in TABLES} == tables
+
+
+def test_a_query_that_could_not_be_made_can_be_taken_out(
+    done: Done, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = done
+    before = (folder / "queries.jsonl").read_text()
+    add_query(folder, "good", "w3 w4")
+    kept = (folder / "queries.jsonl").read_text()
+    add_query(folder, "bad", "w5 w6")
+
+    def refuse(replica: Any, query: Any) -> Any:
+        if query.query.query_id == "bad":
+            raise NumericsError("query 'bad': its gradient is not finite.")
+        return query_gradient(replica, query)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rayinfluence.dataflow.jobs.query_gradient", refuse)
+        with pytest.raises(NumericsError):
+            execute(config)
+    (folder / "queries.jsonl").write_text(kept)
+    found = execute(config)["ekfac"].table["query_id"].unique().to_pylist()
+    assert found == ["q0", "q1", "q2", "good"]
+    assert before in kept
+
+
+@pytest.mark.parametrize("kind", ["eigen", "moments"])
+def test_a_fit_that_stopped_early_is_mended(
+    tmp_path: Path, execute: Execute, contents: Contents, kind: str
+) -> None:
+    config = tiny_run(tmp_path, fit={"lanes": 3, "error_bound": 50.0})
+    execute(config)
+    run = tmp_path / "run"
+    before = contents(run)
+    [manifest] = (run / "factors").glob("*/manifest.json")
+    assert len(json.loads(manifest.read_text())["rounds"]) == 2
+    for victim in (kind, "modules"):
+        spoil(next(path for path in (manifest.parent / victim).rglob("*") if path.is_file()))
+    shutil.rmtree(run / "results")
+    shutil.rmtree(run / "queries")
+    execute(config)
+    assert contents(run) == before
 
 
 @pytest.mark.parametrize(

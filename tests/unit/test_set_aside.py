@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from rayinfluence import cli
@@ -14,6 +15,7 @@ from rayinfluence.dataflow import scan_job as job_module
 from rayinfluence.dataflow.banks import partial_key
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.scan_job import Pending, Settled
+from rayinfluence.dataflow.stages import score_split
 from rayinfluence.dataflow.status import status
 from rayinfluence.dataflow.watch import LocalWatch
 from rayinfluence.errors import StageError, StorageError
@@ -174,3 +176,37 @@ def test_a_retried_bundle_passes_over_what_is_committed(
     watch = Restarted({item.split.digest: 1 for item in bundle[:3]})
     assert [reason for _, reason in scored(list(job.run(replica, bundle, watch)))] == [None] * 4
     assert begun == [item.split.digest for item in bundle[2:]]
+
+
+def test_all_that_is_scored_of_a_dense_scan_can_be_read(
+    tmp_path: Path, fitted: RunConfig, execute: Execute, change: Callable[..., RunConfig]
+) -> None:
+    config = change(fitted, scan={"scores": "dense"})
+    [shard] = (Path(config.run) / "corpus" / "shards").iterdir()
+    damage(shard)
+    scores = execute(config)["ekfac"].scores("q0")
+    manifest = json.loads(Path(config.run, "results/manifest.json").read_text())
+    assert len(manifest["set_aside"]) == 1
+    assert len(scores) == manifest["methods"]["ekfac"]["scanned_sequences"]
+
+
+def test_a_split_that_fails_for_a_new_query_stays_in_what_was_scanned(
+    fitted: RunConfig, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = execute(fitted)["ekfac"]
+    lines = Path(str(fitted.queries)).read_text().splitlines()
+    new = {**json.loads(lines[0]), "query_id": "new", "prompt": "w1 w2"}
+    Path(str(fitted.queries)).write_text("\n".join([*lines, json.dumps(new)]) + "\n")
+
+    def broken(replica: Any, banks: Any, table: Any, *rest: Any) -> Any:
+        if table["sequence_id"][0].as_py() == 0:
+            raise RuntimeError("out of memory")
+        return score_split(replica, banks, table, *rest)
+
+    monkeypatch.setattr(job_module, "score_split", broken)
+    after = execute(fitted)["ekfac"]
+    assert len(after.manifest["set_aside"]) == 1
+    old = after.table.filter(pc.not_equal(after.table["query_id"], "new"))
+    assert old.select(before.table.column_names).equals(before.table)
+    counts = {row["query_id"]: row["n_sequences"] for row in after.statistics.to_pylist()}
+    assert counts["new"] < counts["q0"]

@@ -114,6 +114,19 @@ def test_a_crash_in_the_middle_of_a_write_leaves_the_old_object(
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
+def test_what_another_was_faster_to_delete_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    for key in ("folder/a", "folder/b"):
+        store.write(key, BODY)
+    listed = store.list("folder")
+    monkeypatch.setattr(Store, "list", lambda *_: listed)
+    assert store.delete("folder") == 2
+    assert store.delete("folder") == 2
+    assert not (tmp_path / "folder").exists()
+
+
 def test_what_a_killed_process_leaves_behind_is_not_listed(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.write("folder/key", BODY)

@@ -6,7 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
+import requests
 import yaml
 
 from rayinfluence.config import RunConfig
@@ -177,5 +179,28 @@ def test_a_lost_connection_says_that_the_job_goes_on(path: Path) -> None:
             yield "one"
             raise RuntimeError("closed")
 
-    with pytest.raises(StageError, match="The job goes on"):
+    with pytest.raises(StageError, match="goes on"):
         send(Lost(), path, follow=True)
+
+
+@pytest.mark.parametrize("where", ["get_job_info", "submit_job", "tail_job_logs"])
+@pytest.mark.parametrize(
+    "error", [requests.ConnectionError("refused"), aiohttp.ServerDisconnectedError()]
+)
+def test_a_connection_that_is_lost_is_said(
+    path: Path, where: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(client, where, fail)
+    with pytest.raises(StageError, match=r"connection was lost.*the same command follows it again"):
+        send(client, path, follow=True)
+
+
+def test_a_new_run_may_be_begun_beside_another(path: Path) -> None:
+    client = FakeClient()
+    send(client, path, new_run=True)
+    assert client.sent[0]["entrypoint"] == "python -m rayinfluence run run.yaml --new-run"
