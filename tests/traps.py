@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -29,6 +29,16 @@ class Traps:
         wait(link.is_symlink, seconds, f"nobody came to {name}")
         pid, work = os.readlink(link).split(" ", 1)  # noqa: PTH115
         return int(pid), work
+
+    def next_caught(self, names: Iterable[str], seconds: float = 120) -> str:
+        """Wait for somebody in one of some traps; its name.
+
+        Work that is dealt out comes in any order.
+        """
+        links = {name: self.folder / f"{name}.caught" for name in names}
+        what = f"nobody came to any of {', '.join(links)}"
+        wait(lambda: any(link.is_symlink() for link in links.values()), seconds, what)
+        return next(name for name, link in links.items() if link.is_symlink())
 
     def keep(self, name: str) -> None:
         """Set a trap again and leave in it who is in it."""

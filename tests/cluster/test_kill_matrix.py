@@ -80,29 +80,41 @@ def assert_same(config: RunConfig, undisturbed: RunConfig, before: dict[str, int
     assert committed(config, "aside") == {}
 
 
+def strike(cluster: Chaos, victim: str, pid: int) -> None:
+    """Kill a worker, or its node with it."""
+    if victim == "node":
+        cluster.kill_node_of(pid)
+    else:
+        kill(pid)
+
+
 def test_kill_workers(cluster: Chaos, config: RunConfig, undisturbed: RunConfig) -> None:
     """In one run an actor and a node are killed in each phase, each time at another split."""
     corpus = Corpus.open(Store(str(Path(config.run, "corpus"))))
     splits = [split.digest for split in corpus.plan(config.scan.split_tokens or 0)]
     cells = [(phase, victim) for phase in PHASES[:-1] for victim in ("actor", "node")]
-    traps = [f"{phase}@{split}" for (phase, _), split in zip(cells, splits, strict=False)]
-    for trap in [*traps, "merge"]:
+    waiting = {f"{cell[0]}@{split}": cell for cell, split in zip(cells, splits, strict=False)}
+    assert len(waiting) == len(cells)
+    for trap in [*waiting, "merge"]:
         cluster.set_trap(trap)
-    cells += [("merge", "actor"), ("merge", "node")]
     before: dict[str, int] = {}
     driver = cluster.start(*command(config))
-    for (phase, victim), trap in zip(cells, [*traps, "merge", "merge"], strict=True):
+    while waiting:
+        trap = cluster.next_caught(waiting)
+        phase, victim = waiting.pop(trap)
         pid, work = cluster.caught(trap)
         before |= committed(config)
         # The split in the trap is committed where that is what the phase says.
-        assert (phase in ("commit", "merge")) == (f"{work}.safetensors" in before), phase
-        if (phase, victim) == ("merge", "actor"):
-            cluster.keep("merge")
-        if victim == "node":
-            cluster.kill_node_of(pid)
-        else:
-            kill(pid)
+        assert (phase == "commit") == (f"{work}.safetensors" in before), phase
+        strike(cluster, victim, pid)
         cluster.free(trap)
+    for victim in ("actor", "node"):
+        pid, _ = cluster.caught("merge")
+        before |= committed(config)
+        if victim == "actor":
+            cluster.keep("merge")
+        strike(cluster, victim, pid)
+        cluster.free("merge")
     assert driver.wait(timeout=300) == 0, cluster.said()
     assert_same(config, undisturbed, before)
     gone(cluster)
@@ -151,17 +163,15 @@ def test_kill_in_the_fit(cluster: Chaos, config: RunConfig, undisturbed: RunConf
             cluster.set_trap(trap)
             pid, _ = cluster.caught(trap)
             assert list(Path(config.run).glob(f"factors/*/{stage}/*/*.checkpoint"))
-            if victim == "actor":
-                kill(pid)
-            elif victim == "node":
-                cluster.kill_node_of(pid)
-            else:
+            if victim == "driver":
                 driver.kill()
                 driver.wait()
-            cluster.free(trap)
-            if victim == "driver":
+                cluster.free(trap)
                 gone(cluster)
                 driver = cluster.start("fit", str(path))
+            else:
+                strike(cluster, victim, pid)
+                cluster.free(trap)
     assert driver.wait(timeout=300) == 0, cluster.said()
     ours, theirs = (factors(Path(one.run)) for one in (config, undisturbed))
     assert ours

@@ -58,8 +58,10 @@ def test_a_server_that_dies_in_any_phase_is_waited_for(
     )
     before: dict[str, float | None] = {}
     try:
-        for name in names:
-            traps.caught(name)
+        waiting = set(names)
+        while waiting:
+            name = traps.next_caught(waiting)
+            waiting.remove(name)
             before |= written(config)
             radosgw.kill()
             traps.free(name)
