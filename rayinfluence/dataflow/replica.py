@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, sequences_of
+from rayinfluence.dataflow.memory import keep_freed_memory
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
@@ -84,6 +85,7 @@ class Replica:
     def __init__(
         self, model: nn.Module, modules: Mapping[str, nn.Module], numerics: Numerics
     ) -> None:
+        keep_freed_memory()
         self.model = model
         self.modules = dict(modules)
         self.shapes = shapes_of(model, modules)
