@@ -10,7 +10,7 @@ _CHECKED = ("k8s", "deploy", "docs", "jobs", "tests/k8s/crds")
 _FILES = ("constraints.txt", "pyproject.toml", ".dockerignore", "README.md", "LICENSE")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def project() -> Path:
     """The project's root."""
     return ROOT
