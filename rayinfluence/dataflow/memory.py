@@ -18,8 +18,9 @@ def keep_freed_memory() -> None:
     In Ray's workers glibc was seen to give what a batch freed back to the system, and the next one
     to fault its activations in again, 230,000 small pages in a split of 16,384 tokens: a fifth of
     an actor's time (docs/benchmarks.md). Blocks of more than 32 MiB are mapped one by one all the
-    same; their pages are large ones. Where there is no glibc, nothing is done. Source of numbers and
-    limits: mallopt(3).
+    same; their pages are large ones. Where there is no glibc, nothing is done.
+
+    Source of the numbers and their limits: mallopt(3).
     """
     if not sys.platform.startswith("linux"):
         return

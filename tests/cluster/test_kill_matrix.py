@@ -103,14 +103,14 @@ def test_kill_workers(cluster: Chaos, config: RunConfig, undisturbed: RunConfig)
         trap = cluster.next_caught(waiting)
         phase, victim = waiting.pop(trap)
         pid, work = cluster.caught(trap)
-        before |= committed(config)
+        before = committed(config) | before
         # The split in the trap is committed where that is what the phase says.
         assert (phase == "commit") == (f"{work}.safetensors" in before), phase
         strike(cluster, victim, pid)
         cluster.free(trap)
     for victim in ("actor", "node"):
         pid, _ = cluster.caught("merge")
-        before |= committed(config)
+        before = committed(config) | before
         if victim == "actor":
             cluster.keep("merge")
         strike(cluster, victim, pid)

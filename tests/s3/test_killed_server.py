@@ -62,7 +62,7 @@ def test_a_server_that_dies_in_any_phase_is_waited_for(
         while waiting:
             name = traps.next_caught(waiting)
             waiting.remove(name)
-            before |= written(config)
+            before = written(config) | before
             radosgw.kill()
             traps.free(name)
             time.sleep(1)
