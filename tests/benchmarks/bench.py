@@ -96,10 +96,10 @@ def bench(shape: Shape, options: argparse.Namespace) -> None:
     n_sequences = options.sequences or shape.n_sequences
     n_tokens = n_sequences * shape.n_tokens
 
-    def start(name: str) -> Process:
-        return Process(name, shape.name, n_sequences, options.out / f"{shape.name}-{name}.log")
-
-    processes = {name: start(name) for name in ("plain", *options.contenders)}
+    processes = {
+        name: Process(name, shape.name, n_sequences, options.out / f"{shape.name}-{name}.log")
+        for name in ("plain", *options.contenders)
+    }
     stages: dict[str, list[str]] = {}
     for name in options.contenders:
         answer = processes[name].ask("stages")
@@ -109,10 +109,6 @@ def bench(shape: Shape, options: argparse.Namespace) -> None:
             if options.stages is None or stage in options.stages:
                 stages.setdefault(stage, []).append(name)
     rate = peak(shape.device, shape.dtype)
-    flops = {("plain", "plain"): count(start("plain"), "plain")}
-    if "ours" in options.contenders:
-        # In processes of their own: counting keeps tensors alive.
-        flops |= {("ours", s): count(start("ours"), s) for s in stages if "ours" in stages[s]}
     runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for repeat in range(options.repeats or shape.repeats):
         for stage, names in stages.items():
@@ -126,18 +122,18 @@ def bench(shape: Shape, options: argparse.Namespace) -> None:
                 answer["ratio"] = answer["seconds"] / plain["seconds"]
                 runs[name, stage].append(answer)
                 print(f"{repeat} {name} {stage} {answer}", file=sys.stderr, flush=True)
+    # Last, for counting keeps tensors alive.
+    counts = {"plain": ["plain"], "ours": [s for s in stages if "ours" in stages[s]]}
+    flops = {
+        (name, stage): int(process.ask(f"count {stage}").get("flops", 0))
+        for name, process in processes.items()
+        for stage in counts.get(name, [])
+    }
     for process in processes.values():
         process.close()
     raw = {f"{name} {stage}": found for (name, stage), found in runs.items()}
     (options.out / f"{shape.name}.json").write_text(json.dumps(raw, indent=1))
     report(shape.name, n_tokens, rate, flops, runs)
-
-
-def count(process: Process, stage: str) -> int:
-    """FLOPs of a stage; ends the process."""
-    answer = process.ask(f"count {stage}")
-    process.close()
-    return int(answer.get("flops", 0))
 
 
 def report(
