@@ -14,7 +14,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy)" --ignore tests/k8s
-	$(BIN)/python -m pytest -m cluster --ignore tests/k8s
+	$(BIN)/python -m pytest -m cluster tests/cluster tests/e2e
 
 # Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
 test-k8s: .venv/k8s-ready .tools/prometheus
@@ -30,7 +30,7 @@ test-cluster: .venv/ready
 
 # Against a real S3 server, Ceph's radosgw, that runs on loopback without root.
 test-s3: .venv/ready .ceph/ready
-	$(BIN)/python -m pytest -m s3 tests/s3
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m s3 tests/s3
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -71,13 +71,16 @@ fmt: .venv/ready
 clean:
 	rm -rf .venv .venv-bench .venv-supply .ceph .tools .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
+# --no-compile: Python compiles the modules that it imports, which are a fraction of those installed.
+PIP := python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
 # torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'rayinfluence needs Python 3.11 or newer; set PYTHON=...')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,parity,check]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence
+	$(BIN)/$(PIP) torch
+	$(BIN)/$(PIP) -e '.[demo,test,parity,check]'
+	$(BIN)/$(PIP) --no-deps kronfluence
 	touch $@
 
 # Only downloads from the distribution's archive; where there is no apt it says so, and the tests
@@ -86,12 +89,12 @@ clean:
 	tests/s3/install_ceph.sh .ceph
 
 .venv/k8s-ready: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[k8s]'
+	$(BIN)/$(PIP) -e '.[k8s]'
 	touch $@
 
 .venv-supply/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-supply
-	.venv-supply/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	.venv-supply/bin/$(PIP) \
 		$$(.venv-supply/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['supply'])")
 	touch $@
 
@@ -108,10 +111,10 @@ clean:
 # builds of them for another torch break transformers.
 .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parity]'
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence
-	-.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt bergson==2.5.1
-	-.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'dattri-llm[attribution]==0.1.0'
+	.venv-bench/bin/$(PIP) torch
+	.venv-bench/bin/$(PIP) -e '.[parity]'
+	.venv-bench/bin/$(PIP) --no-deps kronfluence
+	-.venv-bench/bin/$(PIP) bergson==2.5.1
+	-.venv-bench/bin/$(PIP) 'dattri-llm[attribution]==0.1.0'
 	-.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 	touch $@
