@@ -44,6 +44,8 @@ from rayinfluence.testing import tiny_run
 
 #: A split of the default size on a GPU, 2^21 tokens, has this many row groups of the default size.
 _ROW_GROUPS = 32
+#: Splits of the scans whose difference gives a rate.
+_SHORT_AND_LONG = (6, 18)
 
 
 class NullJob(ScanJob):
@@ -157,8 +159,8 @@ def memory() -> None:
 def actors(repeats: int) -> None:
     """Tokens per second of one process, of Ray with one actor and of Ray with two.
 
-    Of the splits by which a longer scan is longer than a short one: starting actors, which takes
-    as long in both, cancels out.
+    Of the splits by which a longer scan is longer than a short one. The short one is long enough
+    for all that Ray starts beside the first splits, so that it cancels out.
     """
     kinds: dict[str, dict[str, Any]] = {
         "inline": {"name": "inline"},
@@ -169,7 +171,7 @@ def actors(repeats: int) -> None:
     n_tokens = 2**14
     with tempfile.TemporaryDirectory() as folder:
         configs = {}
-        for count in (2, 12):
+        for count in _SHORT_AND_LONG:
             Path(folder, str(count)).mkdir()
             configs[count] = _real_run(Path(folder, str(count)), count, n_tokens, 48)
             with Run(configs[count]) as run:
