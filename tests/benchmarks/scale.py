@@ -44,8 +44,9 @@ from rayinfluence.testing import tiny_run
 
 #: A split of the default size on a GPU, 2^21 tokens, has this many row groups of the default size.
 _ROW_GROUPS = 32
-#: Splits of the scans whose difference gives a rate.
-_SHORT_AND_LONG = (6, 18)
+#: Splits of a scan whose rate is measured from the commit of one of them to that of another: beside
+#: the first Ray starts what it needs, and at the last an actor may have none left.
+_SPLITS, _FROM, _TO = 16, 3, 13
 
 
 class NullJob(ScanJob):
@@ -159,8 +160,7 @@ def memory() -> None:
 def actors(repeats: int) -> None:
     """Tokens per second of one process, of Ray with one actor and of Ray with two.
 
-    Of the splits by which a longer scan is longer than a short one. The short one is long enough
-    for all that Ray starts beside the first splits, so that it cancels out.
+    In the middle of a scan, when everything has started.
     """
     kinds: dict[str, dict[str, Any]] = {
         "inline": {"name": "inline"},
@@ -170,27 +170,22 @@ def actors(repeats: int) -> None:
     found: dict[str, list[float]] = {name: [] for name in kinds}
     n_tokens = 2**14
     with tempfile.TemporaryDirectory() as folder:
-        configs = {}
-        for count in _SHORT_AND_LONG:
-            Path(folder, str(count)).mkdir()
-            configs[count] = _real_run(Path(folder, str(count)), count, n_tokens, 48)
-            with Run(configs[count]) as run:
-                run.tokenize()
-                run.fit()
+        config = _real_run(Path(folder), _SPLITS, n_tokens, 48)
+        with Run(config) as run:
+            run.tokenize()
+            run.fit()
         for repeat in range(repeats):
             for name, runner in kinds.items():
-                seconds = {}
-                for count, config in configs.items():
-                    for stage in ("scan", "results"):
-                        shutil.rmtree(Path(config.run) / stage, ignore_errors=True)
-                    values = config.model_dump()
-                    values["runner"] |= runner
-                    with Run(RunConfig.parse(values)) as run:
-                        run.scan()
-                        seconds[count] = run.progress.timings["scan"].seconds
-                short, long = configs
-                found[name].append((long - short) * n_tokens / (seconds[long] - seconds[short]))
-                print(repeat, name, seconds, file=sys.stderr, flush=True)
+                for stage in ("scan", "results"):
+                    shutil.rmtree(Path(config.run) / stage, ignore_errors=True)
+                values = config.model_dump()
+                values["runner"] |= runner
+                with Run(RunConfig.parse(values)) as run:
+                    run.scan()
+                partials = Path(config.run).glob("scan/*/partials/*")
+                commits = sorted(path.stat().st_mtime for path in partials)
+                found[name].append((_TO - _FROM) * n_tokens / (commits[_TO] - commits[_FROM]))
+                print(repeat, name, f"{found[name][-1]:,.0f}", file=sys.stderr, flush=True)
     print("| runner | tokens/s: median (range) | ratio to inline |")
     print("| --- | --- | --- |")
     inline = statistics.median(found["inline"])
