@@ -1,12 +1,10 @@
-"""What runs inside Ray's actors: replicas that do jobs, the pool's scorer, and the tally."""
+"""What runs inside Ray's workers: replicas that do jobs, the pool's scorer, tasks."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,13 +16,11 @@ from torch import nn
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.dataflow.logs import log_as_json
-from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.scan_job import Pending, ScanJob
-from rayinfluence.dataflow.watch import Leaders, keep_leaders, timed_phase
+from rayinfluence.dataflow.tally import ActorWatch
 from rayinfluence.errors import RayInfluenceError
 from rayinfluence.model.load import disassemble
-from rayinfluence.storage.retry import retries
 from rayinfluence.storage.shared import SharedTensors
 
 
@@ -47,78 +43,6 @@ class ModelParts:
         """Put it together in this process, which computes on one thread from now on."""
         torch.set_num_threads(1)
         return Replica.build(self.skeleton, self.weights, self.modules, self.numerics)
-
-
-@ray.remote(num_cpus=0)
-class Tally:
-    """What the workers of a driver have begun and done; it lives and dies beside the driver."""
-
-    def __init__(self) -> None:
-        self._tokens = 0
-        self._starts: Counter[str] = Counter()
-        self._leaders: Leaders = {}
-
-    def forget(self) -> None:
-        """A job begins: nothing of it has been started."""
-        self._starts.clear()
-        self._leaders.clear()
-
-    def begin(self, work: str) -> int:
-        """Count a start of a piece of work; returns the count."""
-        self._starts[work] += 1
-        return self._starts[work]
-
-    def advance(self, tokens: int) -> None:
-        """Count tokens."""
-        self._tokens += tokens
-
-    def lead(self, found: Leaders) -> None:
-        """Keep the strongest proponents."""
-        keep_leaders(self._leaders, found)
-
-    def take(self) -> tuple[int, Leaders]:
-        """The tokens and the new leaders since the last call."""
-        taken = self._tokens, self._leaders
-        self._tokens, self._leaders = 0, {}
-        return taken
-
-
-class ActorWatch:
-    """A watch that tells the driver's tally, and Prometheus.
-
-    Args:
-        tally: the driver's.
-        run: the run's name.
-        stage: the stage's.
-    """
-
-    def __init__(self, tally: Any, run: str, stage: str) -> None:
-        self._tally = tally
-        self._meter = Meter(run, stage)
-        self._retries = retries()
-
-    def begin(self, work: str) -> int:
-        """Note a start."""
-        return int(ray.get(self._tally.begin.remote(work)))
-
-    def advance(self, tokens: int) -> None:
-        """Note tokens."""
-        self._tally.advance.remote(tokens)
-        self.count("rayinfluence_tokens", tokens)
-        before, self._retries = self._retries, retries()
-        self.count("rayinfluence_retries", self._retries - before)
-
-    def lead(self, found: Leaders) -> None:
-        """Note proponents."""
-        self._tally.lead.remote(found)
-
-    def count(self, name: str, value: float, **tags: str) -> None:
-        """Add to a metric."""
-        self._meter.add(name, value, **tags)
-
-    def phase(self, name: str, work: str) -> AbstractContextManager[None]:
-        """Time and log a phase."""
-        return timed_phase(self, name, work)
 
 
 @ray.remote
@@ -190,6 +114,12 @@ def from_row(row: pa.Table) -> list[Pending]:
         groups = tuple(RowGroup(**group) for group in item["split"].pop("row_groups"))
         bundle.append(Pending(Split(**item["split"], row_groups=groups), tuple(item["banks"])))
     return bundle
+
+
+def single_threaded(function: Callable[[Any], Any], item: Any) -> Any:
+    """A task: apply a function on one thread."""
+    torch.set_num_threads(1)
+    return function(item)
 
 
 def end(actor: Any) -> None:

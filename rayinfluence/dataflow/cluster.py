@@ -18,18 +18,25 @@ from queue import Empty, Queue
 from typing import Any, TypeVar
 
 import ray
-import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayinfluence import errors
 from rayinfluence.config import RunnerConfig
-from rayinfluence.dataflow.actors import ModelParts, ReplicaActor, Scorer, Tally, end, to_row
+from rayinfluence.dataflow.actors import (
+    ModelParts,
+    ReplicaActor,
+    Scorer,
+    end,
+    single_threaded,
+    to_row,
+)
 from rayinfluence.dataflow.jobs import Job
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.runner import Lead, ignore
 from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
 from rayinfluence.dataflow.stages import Advance
+from rayinfluence.dataflow.tally import Tally
 from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
 
 _POLL_SECONDS = 1.0
@@ -177,7 +184,7 @@ class RayRunner:
         if ray.available_resources().get("CPU", 0) < 1:
             # Actors that wait for the next stage hold all there is, and tasks would wait for them.
             self._stop_actors()
-        remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(_single_threaded)
+        remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(single_threaded)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
         under_way: deque[Any] = deque()
         for item in items:
@@ -351,11 +358,6 @@ def _end_pass(dataset: ray.data.Dataset) -> None:
     executor = dataset._current_executor
     if executor is not None:
         executor.shutdown(force=True)
-
-
-def _single_threaded(function: Callable[[Any], Any], item: Any) -> Any:
-    torch.set_num_threads(1)
-    return function(item)
 
 
 def _ours(error: BaseException) -> RayInfluenceError:
