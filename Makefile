@@ -71,8 +71,7 @@ fmt: .venv/ready
 clean:
 	rm -rf .venv .venv-bench .venv-supply .ceph .tools .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
-# --no-compile: Python compiles the modules that it imports, which are a fraction of those installed.
-PIP := python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
 .venv/ready: pyproject.toml constraints.txt

@@ -100,7 +100,7 @@ def test_ray_is_imported_where_the_cluster_is_and_nowhere_else() -> None:
         for path in MODULES
         if any(name.split(".")[0] == "ray" for name in imports(path))
     }
-    ours = {f"dataflow/{name}.py" for name in ("actors", "cluster", "metrics", "submit")}
+    ours = {f"dataflow/{name}.py" for name in ("actors", "cluster", "metrics", "submit", "tally")}
     assert users == ours | {"testing/cluster.py"}
 
 
