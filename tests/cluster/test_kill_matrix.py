@@ -64,8 +64,11 @@ def command(config: RunConfig) -> tuple[str, str]:
 
 
 def committed(config: RunConfig, kind: str = "partials") -> dict[str, int]:
-    """Objects and when they were written."""
-    found = Path(config.run).glob(f"scan/*/{kind}/*")
+    """Objects and when they were written.
+
+    A writer that is killed can leave a hidden file of which half is written; no store lists it.
+    """
+    found = Path(config.run).glob(f"scan/*/{kind}/[!.]*")
     return {path.name: path.stat().st_mtime_ns for path in found}
 
 
