@@ -157,6 +157,13 @@ def test_the_package_s_own_imports_are_light() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_what_starts_before_everything_else_does_without_torch() -> None:
+    """The tally is a process of its own, and others wait for it."""
+    program = "import sys, rayinfluence.dataflow.tally; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_every_public_name_exists_and_is_documented() -> None:
     for name in rayinfluence.__all__:
         assert getattr(rayinfluence, name).__doc__, name
