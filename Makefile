@@ -73,13 +73,18 @@ clean:
 
 PIP := python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# pip compiles on one core, and this on all. Packages hold files that are not meant to compile, for
+# which it would fail.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib > /dev/null || true
+
 # torch is installed first and pinned: a looser range would pull gigabytes of CUDA libraries.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'rayinfluence needs Python 3.11 or newer; set PYTHON=...')"
 	$(PYTHON) -m venv .venv
-	$(BIN)/$(PIP) torch
-	$(BIN)/$(PIP) -e '.[demo,test,parity,check]'
-	$(BIN)/$(PIP) --no-deps kronfluence
+	$(BIN)/$(PIP) --no-compile torch
+	$(BIN)/$(PIP) --no-compile -e '.[demo,test,parity,check]'
+	$(BIN)/$(PIP) --no-compile --no-deps kronfluence
+	$(COMPILE)
 	touch $@
 
 # Only downloads from the distribution's archive; where there is no apt it says so, and the tests

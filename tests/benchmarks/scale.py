@@ -158,43 +158,62 @@ def memory() -> None:
 
 
 def actors(repeats: int) -> None:
-    """Tokens per second of one process, of Ray with one actor and of Ray with two.
+    """Tokens per second of one process, of Ray with one actor and with two, and of two processes.
 
-    In the middle of a scan, when everything has started.
+    In the middle of a scan, when everything has started. Two processes that know nothing of each
+    other show what the machine has for a second one.
     """
-    kinds: dict[str, dict[str, Any]] = {
-        "inline": {"name": "inline"},
-        "ray, 1 actor": {"name": "ray", "actors": 1},
-        "ray, 2 actors": {"name": "ray", "actors": 2},
+    kinds: dict[str, list[dict[str, Any]]] = {
+        "inline": [{"name": "inline"}],
+        "ray, 1 actor": [{"name": "ray", "actors": 1}],
+        "ray, 2 actors": [{"name": "ray", "actors": 2}],
+        "inline, twice at once": [{"name": "inline"}] * 2,
     }
     found: dict[str, list[float]] = {name: [] for name in kinds}
-    n_tokens = 2**14
+    n_tokens = 5 * 2**12
     with tempfile.TemporaryDirectory() as folder:
-        config = _real_run(Path(folder), _SPLITS, n_tokens, 48)
+        config = _real_run(Path(folder, "0"), _SPLITS, n_tokens, 48)
         with Run(config) as run:
             run.tokenize()
             run.fit()
+        configs = [config.model_dump() for _ in range(2)]
+        configs[1]["run"] = str(Path(folder, "1", "run"))
+        shutil.copytree(config.run, configs[1]["run"])
         for repeat in range(repeats):
-            for name, runner in kinds.items():
-                for stage in ("scan", "results"):
-                    shutil.rmtree(Path(config.run) / stage, ignore_errors=True)
-                values = config.model_dump()
-                values["runner"] |= runner
-                with Run(RunConfig.parse(values)) as run:
-                    run.scan()
-                partials = Path(config.run).glob("scan/*/partials/*")
-                commits = sorted(path.stat().st_mtime for path in partials)
-                found[name].append((_TO - _FROM) * n_tokens / (commits[_TO] - commits[_FROM]))
-                print(repeat, name, f"{found[name][-1]:,.0f}", file=sys.stderr, flush=True)
-    print("| runner | tokens/s: median (range) | ratio to inline |")
+            for name, runners in kinds.items():
+                pairs = zip(configs, runners, strict=False)
+                rates = _scan_at_once([c | {"runner": c["runner"] | r} for c, r in pairs], n_tokens)
+                found[name].append(sum(rates))
+                print(repeat, name, f"{sum(rates):,.0f}", file=sys.stderr, flush=True)
+    print("| runner | tokens/s: median (range) | ratio to inline: median (range) |")
     print("| --- | --- | --- |")
-    inline = statistics.median(found["inline"])
     for name, rates in found.items():
-        median = statistics.median(rates)
-        print(
-            f"| {name} | {median:,.0f} ({min(rates):,.0f} - {max(rates):,.0f}) "
-            f"| {median / inline:.2f} |"
+        ratios = [rate / inline for rate, inline in zip(rates, found["inline"], strict=True)]
+        cells = (
+            f"{statistics.median(some):{form}} ({min(some):{form}} - {max(some):{form}})"
+            for some, form in ((rates, ",.0f"), (ratios, ".2f"))
         )
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _scan_at_once(configs: list[dict[str, Any]], n_tokens: int) -> list[float]:
+    """Tokens per second of scans that run at the same time, each in a process of its own."""
+    drivers = []
+    for values in configs:
+        folder = Path(values["run"])
+        for stage in ("scan", "results"):
+            shutil.rmtree(folder / stage, ignore_errors=True)
+        path = folder.parent / "run.yaml"
+        path.write_text(json.dumps(values))
+        command = [sys.executable, "-m", "rayinfluence", "scan", str(path)]
+        drivers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+    rates = []
+    for values, driver in zip(configs, drivers, strict=True):
+        assert driver.wait() == 0
+        partials = Path(values["run"]).glob("scan/*/partials/*")
+        commits = sorted(path.stat().st_mtime for path in partials)
+        rates.append((_TO - _FROM) * n_tokens / (commits[_TO] - commits[_FROM]))
+    return rates
 
 
 def forecast() -> None:

@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """The same run in one process, all of it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     # More splits than one leaf of the merge takes, so that it is done in tasks.
-    config = tiny_run(folder, 900, scan={"split_tokens": 150})
+    config = tiny_run(folder, 900, fit={"sequences": 100}, scan={"split_tokens": 150})
     with Run(config) as run:
         run.all()
     assert len(committed(config)) > 64
@@ -57,6 +57,14 @@ def config(cluster: Chaos, undisturbed: RunConfig, tmp_path: Path) -> Iterator[R
     (folder / "run.yaml").write_text(json.dumps(values))
     yield RunConfig.parse(values)
     cluster.clear()
+
+
+def with_runner(config: RunConfig, **changes: int) -> str:
+    """Change the file that the command is given; returns where it is."""
+    path = command(config)[1]
+    values = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps({**values, "runner": {**values["runner"], **changes}}))
+    return path
 
 
 def command(config: RunConfig) -> tuple[str, str]:
@@ -128,9 +136,7 @@ def test_kill_drivers(cluster: Chaos, config: RunConfig, undisturbed: RunConfig)
 
     Each time the same command is run again.
     """
-    path = Path(command(config)[1])
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "runner": {**values["runner"], "actors": 1}}))
+    with_runner(config, actors=1)
     before: dict[str, int] = {}
     for phase in ["plan", *PHASES]:
         cluster.set_trap(phase)
@@ -154,11 +160,8 @@ def test_kill_in_the_fit(cluster: Chaos, config: RunConfig, undisturbed: RunConf
     Lanes go on from their checkpoints; the factors have the same bytes.
     """
     shutil.rmtree(Path(config.run) / "factors")
-    path = Path(config.run).parent / "run.yaml"
-    values = json.loads(path.read_text())
-    values["runner"]["checkpoint_seconds"] = 0
-    path.write_text(json.dumps(values))
-    driver = cluster.start("fit", str(path))
+    path = with_runner(config, checkpoint_seconds=0)
+    driver = cluster.start("fit", path)
     for stage in ("covariance", "moments"):
         trap = f"lane of {stage}"
         # A lane whose workers died twice is refused, and drivers count anew.
@@ -171,7 +174,7 @@ def test_kill_in_the_fit(cluster: Chaos, config: RunConfig, undisturbed: RunConf
                 driver.wait()
                 cluster.free(trap)
                 gone(cluster)
-                driver = cluster.start("fit", str(path))
+                driver = cluster.start("fit", path)
             else:
                 strike(cluster, victim, pid)
                 cluster.free(trap)
@@ -188,6 +191,7 @@ def factors(run: Path) -> dict[str, bytes]:
 def test_a_split_that_kills_its_workers_is_set_aside(
     cluster: Chaos, config: RunConfig, undisturbed: RunConfig
 ) -> None:
+    with_runner(config, actors=1)
     victim = sorted(committed(undisturbed))[0].removesuffix(".safetensors")
     trap = f"score@{victim}"
     driver = None
@@ -235,10 +239,7 @@ def test_a_node_that_joins_is_used(
     cluster: Chaos, config: RunConfig, undisturbed: RunConfig
 ) -> None:
     """An actor more starts as soon as there is room, in the middle of a scan."""
-    path = Path(config.run).parent / "run.yaml"
-    values = json.loads(path.read_text())
-    values["runner"] |= {"actors": 1, "max_actors": 3}
-    path.write_text(json.dumps(values))
+    with_runner(config, actors=1, max_actors=3)
     held = []
     cluster.set_trap("score")
     driver = cluster.start(*command(config))

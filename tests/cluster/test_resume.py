@@ -16,7 +16,7 @@ from rayinfluence.testing import tiny_run
 
 pytestmark = pytest.mark.cluster
 
-DOCUMENTS = 400
+DOCUMENTS, FIT = 400, {"sequences": 60}
 
 
 def partials(config: RunConfig) -> dict[Path, int]:
@@ -42,10 +42,10 @@ def hear_interrupts() -> None:
 def test_killed_driver_resumes_with_the_same_bytes(ray_token: Path, tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     (tmp_path / "killed").mkdir()
-    undisturbed = tiny_run(tmp_path / "alone", DOCUMENTS)
+    undisturbed = tiny_run(tmp_path / "alone", DOCUMENTS, fit=FIT)
     with Run(undisturbed) as run:
         run.all()
-    config = tiny_run(tmp_path / "killed", DOCUMENTS, runner={"name": "ray"})
+    config = tiny_run(tmp_path / "killed", DOCUMENTS, fit=FIT, runner={"name": "ray"})
     # The fit is not what is killed here.
     for name in ("corpus", "factors"):
         shutil.copytree(Path(undisturbed.run, name), Path(config.run, name))
