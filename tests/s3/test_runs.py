@@ -104,6 +104,24 @@ def test_faults_during_a_run_are_survived_and_counted_and_leave_the_same_bytes(
     assert committed(remote) == reference[1]
 
 
+def test_a_server_that_is_silent_for_ten_seconds_is_waited_for_and_not_asked_again(
+    reference: Reference, remote: RunConfig, execute: Execute, change: Change, faults: FaultProxy
+) -> None:
+    """It is within the time that a request has: nothing is lost, and nothing is repeated."""
+    planned = [
+        faults.fail("stall", method=method, path="partials/", seconds=10)
+        for method in ("PUT", "GET")
+    ]
+    before, start = retry.retries(), time.monotonic()
+    execute(change(remote, storage={"endpoint_url": faults.url}))
+    assert time.monotonic() - start > 20
+    assert [plan.seen for plan in planned] == [1, 1]
+    assert retry.retries() == before
+    writes = [path for method, path in faults.requests if method == "PUT" and is_partial(path)]
+    assert len(writes) == len(set(writes)) == sum(map(is_partial, reference[1]))
+    assert committed(remote) == reference[1]
+
+
 def test_a_server_that_is_killed_and_comes_back_is_waited_for(
     reference: Reference,
     remote: RunConfig,
