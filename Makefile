@@ -30,7 +30,7 @@ test-cluster: .venv/ready
 
 # Against a real S3 server, Ceph's radosgw, that runs on loopback without root.
 test-s3: .venv/ready .ceph/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m s3 tests/s3
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m s3 tests/s3
 
 check: .venv/ready
 	$(BIN)/ruff check .
