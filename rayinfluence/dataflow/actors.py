@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,7 +82,8 @@ class Scorer:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Score one row: splits that follow each other."""
-        bundle = from_row(rows)
+        (row,) = rows.to_pylist()
+        bundle = from_row(row)
         try:
             scored = list(self._job.run(self._replica, bundle, self._watch))
         except RayInfluenceError as error:
@@ -102,15 +103,15 @@ def _settled(rows: Sequence[tuple[int, str | None, str | None]]) -> pa.Table:
     )
 
 
-def to_row(bundle: Sequence[Pending]) -> pa.Table:
+def to_row(bundle: Sequence[Pending]) -> dict[str, str]:
     """A row for the pool: which splits, and where they are; the actor reads them."""
-    return pa.table({"bundle": [json.dumps([asdict(item) for item in bundle])]})
+    return {"bundle": json.dumps([asdict(item) for item in bundle])}
 
 
-def from_row(row: pa.Table) -> list[Pending]:
+def from_row(row: Mapping[str, str]) -> list[Pending]:
     """What :func:`to_row` took."""
     bundle = []
-    for item in json.loads(row["bundle"][0].as_py()):
+    for item in json.loads(row["bundle"]):
         groups = tuple(RowGroup(**group) for group in item["split"].pop("row_groups"))
         bundle.append(Pending(Split(**item["split"], row_groups=groups), tuple(item["banks"])))
     return bundle

@@ -18,6 +18,7 @@ from queue import Empty, Queue
 from typing import Any, TypeVar
 
 import ray
+import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -75,6 +76,9 @@ class RayRunner:
         self._make = replica
         self._run = run
         self._started = _connect(config)
+        # As in workers: other threads would mean other bits.
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         self._model: ray.ObjectRef[Any] | None = None
         self._device = "cpu"
         self._idle: list[Any] = []
@@ -157,7 +161,8 @@ class RayRunner:
         # A row may take hours; the tally knows better whether anything moves.
         context.execution_no_progress_timeout_s = -1
         with DataContext.current(context):
-            scored = ray.data.from_arrow(rows).map_batches(
+            # Not from tables: Ray Data would start tasks that look at each of them.
+            scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 Scorer,
                 batch_size=1,
                 batch_format="pyarrow",
@@ -179,8 +184,13 @@ class RayRunner:
             finally:
                 _end_pass(scored)
 
-    def tasks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    def tasks(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Iterator[Any]:
         """Apply a function to each item in tasks of one CPU; outcomes in the order of the items."""
+        if small:
+            yield from map(function, items)
+            return
         if ray.available_resources().get("CPU", 0) < 1:
             # Actors that wait for the next stage hold all there is, and tasks would wait for them.
             self._stop_actors()
@@ -199,6 +209,7 @@ class RayRunner:
         self._stop_actors()
         end(self._tally)
         self._model = None
+        torch.set_num_threads(self._threads)
         if self._started:
             ray.shutdown()
 

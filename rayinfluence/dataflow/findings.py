@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 UNLIKELY = 0.1
 #: Of survivors.
 _ROWS = pa.schema([*SCHEMA, pa.field("sequence_id", pa.int64()), pa.field("shard", pa.string())])
+#: Splits whose row groups are read sooner than a process that reads them starts.
+_FEW_SPLITS = 64
 #: Ranks of either direction that a change of order is counted in.
 _COMPARED_RANKS = 10
 
@@ -88,7 +90,8 @@ def explain_survivors(
         found = [ids for of_query in survivors for ids in of_query.values()]
         everyone = np.unique(np.concatenate(found))
         holding = [(corpus, split, ids) for split, ids in by_split(splits, everyone.tolist())]
-        rows = pa.concat_tables([_ROWS.empty_table(), *runner.tasks(gather, holding)])
+        gathered = runner.tasks(gather, holding, small=len(holding) <= _FEW_SPLITS)
+        rows = pa.concat_tables([_ROWS.empty_table(), *gathered])
     work = [
         [
             (asked[digest], rows.take(pa.array(np.searchsorted(everyone, ids))))

@@ -35,6 +35,8 @@ from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header, read_tensors, tensor_names, write_tensors
 
+#: Widths cubed, summed, whose eigendecompositions take some 4 s: 4e-10 s each on a core.
+_FEW_SECONDS_CUBED = 10**10
 #: More bad sequences than this share end the stage.
 QUARANTINE_LIMIT = 0.01
 
@@ -70,7 +72,8 @@ def fit(
             break
     lanes = plan.lanes("moments", number)
     items = [(store, plan, name, number) for name in shapes]
-    means = dict(zip(shapes, runner.tasks(assemble_factors, items), strict=True))
+    small = _is_small(shapes)
+    means = dict(zip(shapes, runner.tasks(assemble_factors, items, small), strict=True))
     counts, quarantine = lane_totals(store, lanes)
     singular = _singular(store, shapes, number)
     if singular:
@@ -121,7 +124,7 @@ def _round(
         # The widest first, so that the last to finish is a small one.
         sides.sort(key=lambda side: -side[2])
         items = [(store, plan, number, side, shape) for side, shape, _ in sides]
-        for _ in runner.tasks(decompose, items):
+        for _ in runner.tasks(decompose, items, small=_is_small(shapes)):
             pass
     with progress.stage("moments", _n_tokens(moments)) as stage:
         bases = SharedTensors()
@@ -140,6 +143,12 @@ def _round(
     probe = ProbeJob(store, tuple(moments), rows, bases, counts, previous, plan.fingerprint)
     (probed,) = runner.replicas(probe, [probe_key], lambda tokens: None)
     return probed  # type: ignore[no-any-return]
+
+
+def _is_small(shapes: Mapping[str, ModuleShape]) -> bool:
+    """Whether factors are decomposed and put together sooner than a process starts."""
+    widths = [width for shape in shapes.values() for width in (shape.columns, shape.d_out)]
+    return sum(width**3 for width in widths) <= _FEW_SECONDS_CUBED
 
 
 def _is_last(plan: FitPlan, number: int, probed: Probed) -> bool:

@@ -25,7 +25,7 @@ from rayinfluence.model.modules import shapes_of
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 3
+NUMERICS_VERSION = 4
 
 #: Given a batch, the labels whose log-probability is the objective.
 Labels = Callable[[Batch], Choose]

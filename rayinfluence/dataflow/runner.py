@@ -33,8 +33,16 @@ class Runner(Protocol):
     ) -> Iterator[Settled]:
         """Score splits; yields each when it is committed or set aside."""
 
-    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def tasks(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Iterator[Any]:
         """Apply a function to each item, without a model.
+
+        Args:
+            function: what to do.
+            items: what to do it to.
+            small: whether all of it takes less time than a process takes to start, some seconds;
+                then it is done in this one.
 
         Yields outcomes in the order of the items.
         """
@@ -74,7 +82,9 @@ class InlineRunner:
             job.prepare(replica)
             yield from job.run(replica, pending, LocalWatch(advance, lead))
 
-    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def tasks(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Iterator[Any]:
         """Apply a function to each item."""
         return map(function, items)
 

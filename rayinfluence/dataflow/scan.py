@@ -166,11 +166,9 @@ def merge(
         (bank, tuple(s.digest for s in splits[i : i + FAN_IN] if s.digest not in missing), top)
         for i in range(0, len(splits), FAN_IN)
     ]
-    # A single leaf is not worth a task.
-    outcomes = map(merge_leaf, leaves) if len(leaves) == 1 else runner.tasks(merge_leaf, leaves)
     tree = MergeTree()
     damaged: list[str] = []
-    for partial, bad in outcomes:
+    for partial, bad in runner.tasks(merge_leaf, leaves, small=len(leaves) == 1):
         tree.add(partial)
         damaged += bad
     return tree.total(), damaged

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+#: Of a batch. Another batch costs its modules' weights read again, and that is worth some tokens.
+_MOST_PADDING = 1 / 16
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -112,16 +115,22 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
 
     A pure function of the lengths (ties keep their order), so a split always has the same batches.
     Each batch holds at most ``batch_tokens`` tokens with its padding, or one sequence that is
-    longer.
+    longer; at most a sixteenth of ``batch_tokens`` is padding.
 
     Returns:
         Lists of indices into ``lengths``.
     """
     batches: list[list[int]] = []
+    padding = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        # The first of a batch is its longest.
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
+        if batches:
+            # The first of a batch is its longest.
+            longest = lengths[batches[-1][0]]
+            padding += longest - lengths[index]
+            fits = longest * (len(batches[-1]) + 1) <= batch_tokens
+            if fits and padding <= batch_tokens * _MOST_PADDING:
+                batches[-1].append(index)
+                continue
+        batches.append([index])
+        padding = 0
     return batches
