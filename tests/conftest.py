@@ -23,6 +23,8 @@ from rayinfluence.storage import retry
 from rayinfluence.storage.results import Results
 
 torch.set_num_threads(1)
+# Ray reports to its makers otherwise: no test speaks to other machines.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Without a clock or an example database.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")

@@ -44,7 +44,7 @@ def test_python(
 def test_job(tmp_path: Path) -> None:
     """Ray's ports and folders are moved aside, and its processes ended by their ids instead of
     by `ray stop`, which would end every Ray on the machine."""
-    config = tiny_run(tmp_path, runner={"name": "ray"})
+    config = tiny_run(tmp_path, runner={"name": "ray", "actors": 1})
     (tmp_path / ".demo").mkdir()
     (tmp_path / ".demo" / "job.yaml").write_text(config.model_dump_json())
     (tmp_path / ".venv").symlink_to(sys.prefix)

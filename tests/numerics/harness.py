@@ -67,9 +67,9 @@ def table(sequences: Tokens, ids: Sequence[int] | None = None) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA).append_column("sequence_id", column)
 
 
-def write_corpus(folder: Path, sequences: Tokens) -> Corpus:
+def write_corpus(folder: Path, sequences: Tokens, row_group_tokens: int = 8) -> Corpus:
     """A corpus of one shard in several row groups; ids count from 0."""
-    writer = ShardWriter(row_group_tokens=8)
+    writer = ShardWriter(row_group_tokens=row_group_tokens)
     for tokens in sequences:
         writer.add(row(tokens))
     store = Store(str(folder))
@@ -85,10 +85,11 @@ def fit_factors(
     folder: Path,
     labels: str = "sampled",
     lanes: int = 3,
+    row_group_tokens: int = 8,
     **more: object,
 ) -> Factors:
     """The factors as the fit stage commits them, from all sequences unless told otherwise."""
-    corpus = write_corpus(folder / "corpus", sequences)
+    corpus = write_corpus(folder / "corpus", sequences, row_group_tokens)
     settings = {"sequences": 10**6, "labels": labels, "lanes": lanes, "error_bound": None}
     config = FitConfig(**{**settings, **more})
     plan = plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)

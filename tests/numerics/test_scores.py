@@ -195,7 +195,7 @@ def test_bytes_count_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not work(64, 256, 7).is_factored
 
 
-@pytest.mark.parametrize("capacity", [0, 45, 10**6], ids=["each", "some", "all"])
+@pytest.mark.parametrize("capacity", [0, 20, 10**6], ids=["each", "some", "all"])
 def test_windows_do_not_change_scores(
     fitted: Fitted, capacity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
