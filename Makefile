@@ -14,15 +14,16 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy)" --ignore tests/k8s
-	$(BIN)/python -m pytest -m cluster tests/cluster tests/e2e
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
 test-k8s: .venv/k8s-ready .tools/prometheus
 	$(BIN)/python -m pytest tests/k8s
 
-# What is deployed, run on one machine: a Ray cluster, an S3 server and Prometheus; minutes.
+# What is deployed, run on one machine: a Ray cluster, an S3 server and Prometheus, and the README's
+# job; minutes.
 test-deploy: .venv/k8s-ready .tools/prometheus
-	$(BIN)/python -m pytest -m deploy tests/k8s
+	$(BIN)/python -m pytest -m deploy tests/k8s tests/e2e
 
 # Kills actors, nodes and drivers on a cluster of several nodes.
 test-cluster: .venv/ready

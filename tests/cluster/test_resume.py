@@ -45,7 +45,7 @@ def test_killed_driver_resumes_with_the_same_bytes(ray_token: Path, tmp_path: Pa
     undisturbed = tiny_run(tmp_path / "alone", DOCUMENTS, fit=FIT)
     with Run(undisturbed) as run:
         run.all()
-    config = tiny_run(tmp_path / "killed", DOCUMENTS, fit=FIT, runner={"name": "ray", "actors": 1})
+    config = tiny_run(tmp_path / "killed", DOCUMENTS, fit=FIT, runner={"name": "ray"})
     # The fit is not what is killed here.
     for name in ("corpus", "factors"):
         shutil.copytree(Path(undisturbed.run, name), Path(config.run, name))

@@ -39,12 +39,12 @@ def test_python(
     assert [line.split()[0] for line in lines] == ["q0"] * 3 + ["q1"] * 3 + ["q2"] * 3
 
 
-@pytest.mark.cluster
+@pytest.mark.deploy
 @pytest.mark.timeout(300)
 def test_job(tmp_path: Path) -> None:
     """Ray's ports and folders are moved aside, and its processes ended by their ids instead of
     by `ray stop`, which would end every Ray on the machine."""
-    config = tiny_run(tmp_path, runner={"name": "ray", "actors": 1})
+    config = tiny_run(tmp_path, runner={"name": "ray"})
     (tmp_path / ".demo").mkdir()
     (tmp_path / ".demo" / "job.yaml").write_text(config.model_dump_json())
     (tmp_path / ".venv").symlink_to(sys.prefix)
