@@ -26,7 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+from turns import Contestant
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
@@ -44,9 +46,10 @@ from rayinfluence.testing import tiny_run
 
 #: A split of the default size on a GPU, 2^21 tokens, has this many row groups of the default size.
 _ROW_GROUPS = 32
-#: Splits of a scan whose rate is measured from the commit of one of them to that of another: beside
-#: the first Ray starts what it needs, and at the last an actor may have none left.
-_SPLITS, _FROM, _TO = 16, 3, 13
+#: Splits that are committed before a scan is measured: beside the first Ray starts what it needs.
+_WARM_UP = 4
+#: Turns that a rate is taken over.
+_TURNS = 8
 
 
 class NullJob(ScanJob):
@@ -157,63 +160,68 @@ def memory() -> None:
             )
 
 
-def actors(repeats: int) -> None:
+def actors(blocks: int) -> None:
     """Tokens per second of one process, of Ray with one actor and with two, and of two processes.
 
-    In the middle of a scan, when everything has started. Two processes that know nothing of each
-    other show what the machine has for a second one.
+    In turns, in the middle of a scan, when everything has started. Two processes that know nothing
+    of each other show what the machine has for a second one.
     """
     kinds: dict[str, list[dict[str, Any]]] = {
         "inline": [{"name": "inline"}],
-        "ray, 1 actor": [{"name": "ray", "actors": 1}],
-        "ray, 2 actors": [{"name": "ray", "actors": 2}],
+        "Ray, 1 actor": [{"name": "ray", "actors": 1}],
+        "Ray, 2 actors": [{"name": "ray", "actors": 2}],
         "inline, twice at once": [{"name": "inline"}] * 2,
     }
-    found: dict[str, list[float]] = {name: [] for name in kinds}
     n_tokens = 5 * 2**12
+    contestants: dict[str, Contestant] = {}
+    marks: dict[str, list[float]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as folder:
-        config = _real_run(Path(folder, "0"), _SPLITS, n_tokens, 48)
+        config = _real_run(Path(folder, "first"), 10 + 20 * blocks, n_tokens, 48)
         with Run(config) as run:
             run.tokenize()
             run.fit()
-        configs = [config.model_dump() for _ in range(2)]
-        configs[1]["run"] = str(Path(folder, "1", "run"))
-        shutil.copytree(config.run, configs[1]["run"])
-        for repeat in range(repeats):
+        try:
             for name, runners in kinds.items():
-                pairs = zip(configs, runners, strict=False)
-                rates = _scan_at_once([c | {"runner": c["runner"] | r} for c, r in pairs], n_tokens)
-                found[name].append(sum(rates))
-                print(repeat, name, f"{sum(rates):,.0f}", file=sys.stderr, flush=True)
-    print("| runner | tokens/s: median (range) | ratio to inline: median (range) |")
-    print("| --- | --- | --- |")
-    for name, rates in found.items():
-        ratios = [rate / inline for rate, inline in zip(rates, found["inline"], strict=True)]
+                files = [
+                    _copy(config, Path(folder, f"{name} {index}"), runner)
+                    for index, runner in enumerate(runners)
+                ]
+                contestants[name] = Contestant(files, [file.parent / "run" for file in files])
+                contestants[name].warm_up(_WARM_UP)
+                print(name, "is warm", file=sys.stderr, flush=True)
+            for number in range(blocks * _TURNS + 1):
+                print("turn", number, file=sys.stderr, flush=True)
+                for name, contestant in contestants.items():
+                    contestant.turn()
+                    if number % _TURNS == 0:
+                        marks[name].append(contestant.clock)
+        finally:
+            for contestant in contestants.values():
+                contestant.end()
+    rates = {
+        name: np.diff(contestants[name].splits_at(clocks)) * n_tokens / np.diff(clocks)
+        for name, clocks in marks.items()
+    }
+    print("| runner | tokens/s: median (range) | ratio to inline | ratio to one actor |")
+    print("| --- | --- | --- | --- |")
+    for name, found in rates.items():
+        columns = [(found, ",.0f")]
+        columns += [(found / rates[base], ".2f") for base in ("inline", "Ray, 1 actor")]
         cells = (
             f"{statistics.median(some):{form}} ({min(some):{form}} - {max(some):{form}})"
-            for some, form in ((rates, ",.0f"), (ratios, ".2f"))
+            for some, form in columns
         )
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _scan_at_once(configs: list[dict[str, Any]], n_tokens: int) -> list[float]:
-    """Tokens per second of scans that run at the same time, each in a process of its own."""
-    drivers = []
-    for values in configs:
-        folder = Path(values["run"])
-        for stage in ("scan", "results"):
-            shutil.rmtree(folder / stage, ignore_errors=True)
-        path = folder.parent / "run.yaml"
-        path.write_text(json.dumps(values))
-        command = [sys.executable, "-m", "rayinfluence", "scan", str(path)]
-        drivers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
-    rates = []
-    for values, driver in zip(configs, drivers, strict=True):
-        assert driver.wait() == 0
-        partials = Path(values["run"]).glob("scan/*/partials/*")
-        commits = sorted(path.stat().st_mtime for path in partials)
-        rates.append((_TO - _FROM) * n_tokens / (commits[_TO] - commits[_FROM]))
-    return rates
+def _copy(config: RunConfig, folder: Path, runner: dict[str, Any]) -> Path:
+    """A run of its own that goes on after the fit; returns its configuration's file."""
+    shutil.copytree(config.run, folder / "run")
+    values = config.model_dump()
+    values |= {"run": str(folder / "run"), "runner": {**values["runner"], **runner}}
+    path = folder / "run.yaml"
+    path.write_text(json.dumps(values))
+    return path
 
 
 def forecast() -> None:
@@ -316,7 +324,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("splits").add_argument("counts", type=int, nargs="+")
     verbs.add_parser("memory")
-    verbs.add_parser("actors").add_argument("--repeats", type=int, default=3)
+    verbs.add_parser("actors").add_argument("--blocks", type=int, default=5)
     verbs.add_parser("forecast")
     options = parser.parse_args()
     if options.verb == "splits":
@@ -324,7 +332,7 @@ def main() -> None:
     elif options.verb == "memory":
         memory()
     elif options.verb == "actors":
-        actors(options.repeats)
+        actors(options.blocks)
     else:
         forecast()
 
