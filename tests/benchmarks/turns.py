@@ -98,7 +98,8 @@ class Contestant:
                 os.kill(process.pid, number)
 
     def _processes(self) -> list[psutil.Process]:
-        parents = [psutil.Process(driver.pid) for driver in self._drivers]
+        alive = [driver for driver in self._drivers if driver.poll() is None]
+        parents = [psutil.Process(driver.pid) for driver in alive]
         return parents + [child for one in parents for child in one.children(recursive=True)]
 
 
