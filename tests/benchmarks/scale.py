@@ -48,8 +48,9 @@ from rayinfluence.testing import tiny_run
 _ROW_GROUPS = 32
 #: Splits that are committed before a scan is measured: beside the first Ray starts what it needs.
 _WARM_UP = 4
-#: Turns that a rate is taken over.
-_TURNS = 8
+#: Turns that a rate is taken over, and turns after the last of them, so that the splits which were
+#: under way then are committed and their done part counts.
+_TURNS, _AFTER = 8, 3
 
 
 class NullJob(ScanJob):
@@ -176,7 +177,7 @@ def actors(blocks: int) -> None:
     contestants: dict[str, Contestant] = {}
     marks: dict[str, list[float]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as folder:
-        config = _real_run(Path(folder, "first"), 10 + 20 * blocks, n_tokens, 48)
+        config = _real_run(Path(folder, "first"), 20 + 20 * blocks, n_tokens, 48)
         with Run(config) as run:
             run.tokenize()
             run.fit()
@@ -189,11 +190,11 @@ def actors(blocks: int) -> None:
                 contestants[name] = Contestant(files, [file.parent / "run" for file in files])
                 contestants[name].warm_up(_WARM_UP)
                 print(name, "is warm", file=sys.stderr, flush=True)
-            for number in range(blocks * _TURNS + 1):
+            for number in range(blocks * _TURNS + 1 + _AFTER):
                 print("turn", number, file=sys.stderr, flush=True)
                 for name, contestant in contestants.items():
                     contestant.turn()
-                    if number % _TURNS == 0:
+                    if number % _TURNS == 0 and number <= blocks * _TURNS:
                         marks[name].append(contestant.clock)
         finally:
             for contestant in contestants.values():

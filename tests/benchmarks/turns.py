@@ -64,7 +64,13 @@ class Contestant:
         """Splits that they had done, together, at some times of their own clock.
 
         It stands still while they are stopped. Between two commits a split is done evenly.
+
+        Raises:
+            ValueError: a time is not between two commits of each of them.
         """
+        for seen in self._seen:
+            if not min(seen.values()) <= min(clocks) <= max(clocks) <= max(seen.values()):
+                raise ValueError("the splits that were under way at a mark were not committed.")
         done = [
             np.interp(clocks, sorted(seen.values()), np.arange(1, len(seen) + 1))
             for seen in self._seen
