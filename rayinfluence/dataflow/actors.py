@@ -67,7 +67,10 @@ class ReplicaActor:
 
     def run(self, item: Any, tally: Any, run: str) -> Any:
         """Run the job on one item."""
-        return self._job.run(self._replica, item, ActorWatch(tally, run, self._job.stage))
+        watch = ActorWatch(tally, run, self._job.stage)
+        outcome = self._job.run(self._replica, item, watch)
+        watch.tell()
+        return outcome
 
 
 class Scorer:
@@ -89,6 +92,8 @@ class Scorer:
         except RayInfluenceError as error:
             # Ray Data wraps what is raised here, and our error is lost on its way to the driver.
             return _settled([(-1, str(error), type(error).__name__)])
+        finally:
+            self._watch.tell()
         return _settled([(one.split.index, one.reason, None) for one in scored])
 
 

@@ -6,6 +6,7 @@ takes seconds.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,6 +16,10 @@ import ray
 from rayinfluence.dataflow.metrics import Meter
 from rayinfluence.dataflow.watch import Leaders, keep_leaders, timed_phase
 from rayinfluence.storage.retry import retries
+
+#: A tally hears about a thousand messages a second, and a batch may take milliseconds: an actor
+#: gathers what it does for so long before it tells of it.
+_TELL_SECONDS = 1.0
 
 
 @ray.remote(num_cpus=0)
@@ -36,13 +41,10 @@ class Tally:
         self._starts[work] += 1
         return self._starts[work]
 
-    def advance(self, tokens: int) -> None:
-        """Count tokens."""
+    def hear(self, tokens: int, leaders: Leaders) -> None:
+        """Count tokens, and keep the strongest proponents."""
         self._tokens += tokens
-
-    def lead(self, found: Leaders) -> None:
-        """Keep the strongest proponents."""
-        keep_leaders(self._leaders, found)
+        keep_leaders(self._leaders, leaders)
 
     def take(self) -> tuple[int, Leaders]:
         """The tokens and the new leaders since the last call."""
@@ -54,6 +56,8 @@ class Tally:
 class ActorWatch:
     """A watch that tells the driver's tally, and Prometheus.
 
+    Starts are told at once, the rest at most once a second and when :meth:`tell` is called.
+
     Args:
         tally: the driver's.
         run: the run's name.
@@ -64,6 +68,9 @@ class ActorWatch:
         self._tally = tally
         self._meter = Meter(run, stage)
         self._retries = retries()
+        self._tokens = 0
+        self._leaders: Leaders = {}
+        self._told = -_TELL_SECONDS
 
     def begin(self, work: str) -> int:
         """Note a start."""
@@ -71,14 +78,23 @@ class ActorWatch:
 
     def advance(self, tokens: int) -> None:
         """Note tokens."""
-        self._tally.advance.remote(tokens)
-        self.count("rayinfluence_tokens", tokens)
-        before, self._retries = self._retries, retries()
-        self.count("rayinfluence_retries", self._retries - before)
+        self._tokens += tokens
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self.tell()
 
     def lead(self, found: Leaders) -> None:
         """Note proponents."""
-        self._tally.lead.remote(found)
+        keep_leaders(self._leaders, found)
+
+    def tell(self) -> None:
+        """Tell what has not been told yet: also to be called at the end of a piece of work."""
+        if self._tokens or self._leaders:
+            self._tally.hear.remote(self._tokens, self._leaders)
+        self.count("rayinfluence_tokens", self._tokens)
+        before, self._retries = self._retries, retries()
+        self.count("rayinfluence_retries", self._retries - before)
+        self._tokens, self._leaders = 0, {}
+        self._told = time.monotonic()
 
     def count(self, name: str, value: float, **tags: str) -> None:
         """Add to a metric."""

@@ -83,11 +83,14 @@ class Contestant:
         return self._clock
 
     def end(self) -> None:
-        """Interrupt them, and wait until everything that they started is gone."""
+        """Terminate them, and wait until everything that they started is gone.
+
+        Not an interrupt: who starts the benchmark in the background may have it ignored.
+        """
         started = self._processes()
         self._signal(signal.SIGCONT)
         for driver in self._drivers:
-            driver.send_signal(signal.SIGINT)
+            driver.terminate()
             driver.wait()
         psutil.wait_procs(started, timeout=30)
 
