@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rayinfluence.dataflow import tally
+from rayinfluence.dataflow.actors import Scorer, to_row
+from rayinfluence.errors import StorageError
 
 
 class Remote:
@@ -67,3 +71,29 @@ def test_leaders_are_gathered(clock: list[float]) -> None:
     assert len(remote.leaders) == 1
     watch.tell()
     assert remote.leaders[1] == {"a": (2.0, 7), "b": (1.5, 4)}
+
+
+class Job:
+    """Does two batches, and then ends or fails."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def run(self, replica: Any, bundle: Any, watch: tally.ActorWatch) -> Any:
+        """Do them."""
+        watch.advance(1)
+        watch.advance(2)
+        if self._error is not None:
+            raise self._error
+        return [SimpleNamespace(split=SimpleNamespace(index=0), reason=None)]
+
+
+@pytest.mark.parametrize("error", [None, StorageError("gone")])
+def test_after_a_row_nothing_is_left_to_tell(clock: list[float], error: Exception | None) -> None:
+    remote = Remote()
+    scorer = object.__new__(Scorer)
+    scorer._replica = None  # type: ignore[assignment]
+    scorer._job = Job(error)  # type: ignore[assignment]
+    scorer._watch = tally.ActorWatch(remote, "run", "scan")
+    scorer(pa.Table.from_pylist([to_row([])]))
+    assert remote.tokens == [1, 2]
