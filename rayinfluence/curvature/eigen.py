@@ -1,4 +1,7 @@
-"""Eigendecompositions of covariances, in float64 on the CPU: everywhere the same bits."""
+"""Eigendecompositions of covariances, in float64, on the device that they are on.
+
+On a CPU they have the same bits everywhere, with and without Ray or a GPU.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ logger = logging.getLogger(__name__)
 def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Eigenvalues [D], clamped at zero, and eigenvectors [D, D] in columns, of a covariance [D, D].
 
-    A singular covariance is fine: EK-FAC damps in its eigenbasis. Where LAPACK does not converge, a
-    jitter of 1e-10 of the mean eigenvalue is added to the diagonal, and a warning says so.
+    A singular covariance is fine: EK-FAC damps in its eigenbasis. Where the solver (LAPACK, or
+    cuSOLVER on a GPU) does not converge, a jitter of 1e-10 of the mean eigenvalue is added to the
+    diagonal, and a warning says so.
 
     Args:
-        matrix: symmetric up to rounding; symmetrised here.
+        matrix: symmetric up to rounding; symmetrised here, and decomposed where it is.
         name: what it belongs to, for messages.
 
     Raises:
@@ -38,7 +42,7 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
         logger.warning("eigh of %s did not converge; retrying with jitter %.3g", name, jitter)
         try:
             values, vectors = torch.linalg.eigh(
-                symmetric + jitter * torch.eye(len(symmetric), dtype=torch.float64)
+                symmetric + jitter * torch.eye(len(symmetric)).to(symmetric)
             )
         except RuntimeError as error:
             raise NumericsError(

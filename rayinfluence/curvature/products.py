@@ -13,6 +13,8 @@ from torch import Tensor
 #: Below this width a Gram matrix is one product: smaller triangles would cost more in calls than
 #: they save in operations.
 _TRIANGLE = 128
+#: Kinds of device that multiply bfloat16 and sum in float32; others are given float32.
+_NARROW = frozenset({"cuda"})
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -25,7 +27,7 @@ def operand_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 
     bfloat16 where the device multiplies it with float32 accumulation; a CPU is given float32.
     """
-    return dtype if device.type == "cuda" else accumulation_dtype(dtype)
+    return dtype if device.type in _NARROW else accumulation_dtype(dtype)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

@@ -98,9 +98,9 @@ class CalibrateJob:
 
     def run(self, replica: Replica, item: Sequence[Split], watch: Watch) -> Rates:
         """Measure, on these splits in order."""
-        bank = self._bank(replica)
+        bank = random_bank(replica, self.n_queries, self.rank)
         labels = fitting_labels(self.labels, replica.numerics.seed)
-        bases = _bases(replica, self.n_blocks)
+        bases = trivial_bases(replica, self.n_blocks)
         table = read_split(self.corpus, item[0])
         first = table.slice(0, min(len(table), _EXPLAINED))
         # Once to warm up: allocators, caches, kernels. Rows that cannot be scored drop out.
@@ -143,26 +143,28 @@ class CalibrateJob:
             splits=seconds,
         )
 
-    def _bank(self, replica: Replica) -> QueryBank:
-        generator = torch.Generator().manual_seed(0)
-        dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank:
+    """Queries of the right shapes on the replica's device, their numbers random."""
+    generator = torch.Generator(replica.device).manual_seed(0)
+    dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
-        def random(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(replica.device, dtype)
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=replica.device, dtype=dtype)
 
-        tensors: dict[str, Tensor] = {}
-        for name, shape in replica.shapes.items():
-            if self.rank is None:
-                tensors[f"{name}/dense"] = random(self.n_queries, shape.d_out, shape.columns)
-            else:
-                rank = min(self.rank, shape.d_out, shape.columns)
-                tensors[f"{name}/left"] = random(shape.d_out, self.n_queries, rank)
-                tensors[f"{name}/right"] = random(shape.columns, self.n_queries, rank)
-        widths = {name: shape.d_in for name, shape in replica.shapes.items()}
-        return QueryBank.from_tensors([str(i) for i in range(self.n_queries)], tensors, widths)
+    tensors: dict[str, Tensor] = {}
+    for name, shape in replica.shapes.items():
+        if rank is None:
+            tensors[f"{name}/dense"] = random(n_queries, shape.d_out, shape.columns)
+        else:
+            cut = min(rank, shape.d_out, shape.columns)
+            tensors[f"{name}/left"] = random(shape.d_out, n_queries, cut)
+            tensors[f"{name}/right"] = random(shape.columns, n_queries, cut)
+    widths = {name: shape.d_in for name, shape in replica.shapes.items()}
+    return QueryBank.from_tensors([str(i) for i in range(n_queries)], tensors, widths)
 
 
-def _bases(replica: Replica, n_blocks: int) -> Bases:
+def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
+    """Identities in the place of eigenbases, on the replica's device."""
     dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
     def identity(width: int) -> Basis:

@@ -184,22 +184,46 @@ def decompose(item: tuple[Store, FitPlan, int, str, ModuleShape]) -> None:
     prefix = f"{side}/{shape.name}"
     names = [name for name in tensor_names(store, lanes[0].key) if name.startswith(f"{prefix}/")]
     sums = tree_sum([read_tensors(store, lane.key, names)[0] for lane in lanes])
-    blocks = [sums[f"{prefix}/{i}"] for i in range(len(names)) if f"{prefix}/{i}" in sums]
+    first = f"{prefix}/0"
+    dtype = read_tensors(store, lanes[0].key, [first])[0][first].dtype
+    tensors, n_null = decomposed(sums, side, shape, counts["n_tokens"], dtype)
+    write_tensors(store, key, tensors, {"fingerprint": plan.fingerprint, "n_null": n_null})
+
+
+def decomposed(
+    sums: Mapping[str, Tensor], side: str, shape: ModuleShape, n_tokens: int, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], int]:
+    """The eigenbasis of one side of one module, on the device of its sums.
+
+    Args:
+        sums: ``<side>/<module>/<block>`` and, of inputs with a bias, ``/sum`` and ``/rows``, as
+            :func:`fold_covariance` gives them.
+        side: ``inputs`` or ``outputs``.
+        shape: of the module.
+        n_tokens: that the sums are over.
+        dtype: of the basis; eigenvalues are in float64.
+
+    Returns:
+        ``<side>_basis.<block>`` and ``<side>_eigenvalues``; how many directions are zero up to the
+        rounding of sums in ``dtype``.
+    """
+    prefix = f"{side}/{shape.name}"
+    blocks: list[Tensor] = []
+    while (name := f"{prefix}/{len(blocks)}") in sums:
+        blocks.append(sums[name])
     if side == "inputs" and shape.bias:
         width = len(blocks[-1])
         total = sums[f"{prefix}/sum"]
         blocks[-1] = homogeneous(blocks[-1], total[len(total) - width :], sums[f"{prefix}/rows"])
-    first = f"{prefix}/0"
-    dtype = read_tensors(store, lanes[0].key, [first])[0][first].dtype
     tensors: dict[str, Tensor] = {}
     values, n_null = [], 0
     for index, block in enumerate(blocks):
-        found, vectors = eigenbasis(block / counts["n_tokens"], f"module {shape.name}, {side}")
+        found, vectors = eigenbasis(block / n_tokens, f"module {shape.name}, {side}")
         tensors[f"{side}_basis.{index}"] = vectors.to(dtype)
         values.append(found)
         n_null += null_directions(found, dtype)
     tensors[f"{side}_eigenvalues"] = torch.cat(values)
-    write_tensors(store, key, tensors, {"fingerprint": plan.fingerprint, "n_null": n_null})
+    return tensors, n_null
 
 
 def assemble_factors(item: tuple[Store, FitPlan, str, int]) -> float:

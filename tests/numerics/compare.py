@@ -17,8 +17,8 @@ def assert_same(
 
     The scale is the largest expected magnitude when it is not given.
     """
-    actual = torch.as_tensor(actual, dtype=torch.float64)
-    expected = torch.as_tensor(expected, dtype=torch.float64)
+    actual = torch.as_tensor(actual, dtype=torch.float64).cpu()
+    expected = torch.as_tensor(expected, dtype=torch.float64).cpu()
     assert actual.shape == expected.shape, f"{what}: {actual.shape}, expected {expected.shape}"
     allowed = tolerance * (float(expected.abs().max()) if scale is None else scale)
     difference = (actual - expected).abs()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cases import CASES, Case, token_sequences
-from harness import Fitted, encoded, fit_factors, make_replica
-
-from rayinfluence.curvature.ekfac import EKFAC
+from harness import Fitted, encoded, fit_factors, make_replica, operator_of
 
 
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
@@ -23,5 +21,5 @@ def fitted(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
         encoded(tokens, first)
         for tokens, first in zip(token_sequences(1, (6, 8, 4)), (1, 5, 3), strict=True)
     ]
-    operator = EKFAC(factors.by_module())
+    operator = operator_of(factors)
     return Fitted(case, replica, sequences, queries, factors, operator, folder)

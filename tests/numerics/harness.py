@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from cases import Case
+from device import DEVICE
 from rich.console import Console
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from rayinfluence.corpus.corpus import Corpus, CorpusManifest
 from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
-from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.curvature.ekfac import EKFAC, factors_by_module
 from rayinfluence.dataflow.banks import BankOperands, BankPlan
 from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.fit import fit
@@ -40,9 +41,9 @@ Tokens = Sequence[np.ndarray]
 
 
 def make_replica(case: Case, batch_tokens: int = 20, seed: int = SEED) -> Replica:
-    """A model in float64 on the CPU, with its tracked modules."""
-    model = case.model()
-    numerics = Numerics("float64", "cpu", batch_tokens, 2**17, "eager", seed)
+    """A model in float64, with its tracked modules."""
+    model = case.model().to(DEVICE)
+    numerics = Numerics("float64", DEVICE.type, batch_tokens, 2**17, "eager", seed)
     return Replica(model, track(model, case.patterns), numerics)
 
 
@@ -96,6 +97,12 @@ def fit_factors(
     log = ProgressLog(Console(quiet=True))
     runner = InlineRunner(lambda: replica)
     return fit(runner, corpus.store, Store(str(folder / "factors")), plan, replica.shapes, log)
+
+
+def operator_of(factors: Factors) -> EKFAC:
+    """The operator on the suite's device."""
+    tensors = {name: tensor.to(DEVICE) for name, tensor in factors.tensors().items()}
+    return EKFAC(factors_by_module(tensors, factors.sources))
 
 
 def bases_of(operator: EKFAC) -> dict[str, tuple[Tensor, Tensor]]:

@@ -26,7 +26,8 @@ def trainable(model: nn.Module) -> nn.Module:
 
 def logits(model: nn.Module, tokens: Sequence[int]) -> Tensor:
     """[T, V] of one sequence, without padding."""
-    output = model(torch.as_tensor(np.asarray(tokens))[None])
+    device = next(model.parameters()).device
+    output = model(torch.as_tensor(np.asarray(tokens), device=device)[None])
     return (output.logits if hasattr(output, "logits") else output)[0]
 
 
@@ -135,7 +136,7 @@ def fisher(model: nn.Module, names: Sequence[str], sequences: Sequence) -> dict[
     total: dict[str, Tensor] = {}
     for tokens in sequences:
         log_p = torch.log_softmax(logits(twin, tokens)[:-1], dim=-1).flatten()
-        jacobian = gradients(twin, names, log_p, torch.eye(len(log_p), dtype=log_p.dtype))
+        jacobian = gradients(twin, names, log_p, torch.eye(len(log_p)).to(log_p))
         for name, rows in jacobian.items():
             rows = rows.flatten(1)
             part = rows.T @ (log_p.detach().exp()[:, None] * rows) / len(sequences)

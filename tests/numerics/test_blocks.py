@@ -8,14 +8,14 @@ import naive
 import pytest
 import torch
 from compare import assert_same
-from harness import SEED, Fitted, all_scores, fit_factors, make_bank, write_corpus
+from device import DEVICE
+from harness import SEED, Fitted, all_scores, fit_factors, make_bank, operator_of, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from rayinfluence.config import FitConfig
 from rayinfluence.curvature.blocks import Basis, block_sizes
-from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.factors import MANIFEST, find_factors
 from rayinfluence.dataflow.sample import plan_fit
 from rayinfluence.errors import DamagedError
@@ -24,7 +24,7 @@ from rayinfluence.storage.store import Store
 
 def random(seed: int, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
 
 @given(st.integers(1, 100), st.integers(1, 12))
@@ -46,7 +46,7 @@ def test_a_basis_in_blocks_acts_as_its_dense_matrix(
     x = random(0, *rows, 5)
     assert_same(basis.rotate(x), x @ Q, "x Q")
     assert_same(basis.rotate_back(x), x @ Q.T, "x Q^T")
-    one = torch.ones(*rows, 1, dtype=torch.float64)
+    one = torch.ones(*rows, 1).to(x)
     if rows:
         shorter = x[..., :4]
         assert_same(basis.rotate_inputs(shorter), torch.cat([shorter, one], dim=-1) @ Q, "[x, 1] Q")
@@ -61,7 +61,7 @@ def test_factors_are_those_of_the_diagonal_blocks(
     """A and S are explicit sums, zero off the diagonal blocks; Lambda is whole."""
     replica, sequences, names = fitted.replica, fitted.sequences, fitted.names
     factors = fit_factors(replica, sequences, tmp_path, blocks=n_blocks)
-    operator = EKFAC(factors.by_module())
+    operator = operator_of(factors)
     drawn = naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)
     per_sequence = naive.sequence_gradients(replica.model, names, sequences, drawn)
     for name, (A, S) in naive.covariances(replica.model, names, sequences, drawn).items():
@@ -72,7 +72,7 @@ def test_factors_are_those_of_the_diagonal_blocks(
         ):
             sizes = block_sizes(len(matrix), n_blocks)
             assert basis.sizes == sizes
-            mask = torch.block_diag(*[torch.ones(s, s, dtype=torch.float64) for s in sizes])
+            mask = torch.block_diag(*[torch.ones(s, s).to(matrix) for s in sizes])
             Q = basis.dense()
             assert_same(Q @ torch.diag(values) @ Q.T, matrix * mask, f"covariance of {name}")
             assert_same(Q.T @ Q, torch.eye(len(Q), dtype=Q.dtype), f"basis of {name}")

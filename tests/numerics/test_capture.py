@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import Case, token_sequences
 from compare import assert_same
+from device import DEVICE
 from harness import encoded, make_replica, table
 from torch import Tensor, nn
 
@@ -118,7 +119,7 @@ def test_rotation_on_either_side(n_tokens: int, d_out: int, d_in: int, bias: boo
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
     inputs, grads = random(2, n_tokens, d_in), random(2, n_tokens, d_out)
     Q_A, Q_S = random(d_in + bias, d_in + bias), random(d_out, d_out)

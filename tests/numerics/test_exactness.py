@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import token_sequences
 from compare import assert_same
+from device import DEVICE
 from harness import Fitted, bases_of, table
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -134,13 +135,13 @@ def enumerated_moments(fitted: Fitted, sequences: list) -> dict[str, Tensor]:
     model, factors = fitted.replica.model, fitted.operator.factors
     total = {n: torch.zeros_like(fitted.operator.factors[n].moments) for n in fitted.names}
     for tokens in sequences:
-        tokens_T = torch.as_tensor(tokens)
+        tokens_T = torch.as_tensor(tokens, device=DEVICE)
         n_labels = naive.logits(model, tokens).shape[1]
         n_rows = (len(tokens) - 1) * n_labels
         positions = torch.arange(len(tokens) - 1).repeat_interleave(n_labels)
         labels = torch.arange(n_labels).repeat(len(tokens) - 1)
 
-        rows = (torch.arange(n_rows), positions, labels)
+        rows = tuple(axis.to(DEVICE) for axis in (torch.arange(n_rows), positions, labels))
 
         def objective(tokens_T: Tensor = tokens_T, rows: tuple[Tensor, ...] = rows) -> Tensor:
             logits = forward_logits(model, tokens_T.repeat(len(rows[0]), 1))

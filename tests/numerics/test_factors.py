@@ -19,10 +19,10 @@ from harness import (
     fit_factors,
     make_bank,
     make_replica,
+    operator_of,
     table,
 )
 
-from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.curvature.products import accumulation_dtype
 from rayinfluence.curvature.sums import GramSums, tree_sum
 from rayinfluence.dataflow.folding import (
@@ -43,7 +43,7 @@ def test_factors_equal_explicit_loops(
     replica, sequences = make_replica(case, batch_tokens), token_sequences()
     names = list(replica.modules)
     factors = fit_factors(replica, sequences, tmp_path, labels)
-    operator = EKFAC(factors.by_module())
+    operator = operator_of(factors)
     drawn = (
         naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)
         if labels == "sampled"
@@ -92,7 +92,7 @@ def test_a_sequence_scores_the_same_alone_and_in_company(fitted: Fitted) -> None
 
 def test_lanes_do_not_matter_beyond_rounding(fitted: Fitted, tmp_path: Path) -> None:
     one = fit_factors(fitted.replica, fitted.sequences, tmp_path, lanes=1)
-    operator = EKFAC(one.by_module())
+    operator = operator_of(one)
     for name in fitted.names:
         V = torch.ones_like(fitted.operator.factors[name].moments)
         assert_same(operator.solve(name, V), fitted.operator.solve(name, V), name, 1e-9)

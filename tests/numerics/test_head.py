@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import CASES, token_sequences
 from compare import assert_same
+from device import DEVICE
 from harness import make_replica, table
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ def test_the_head_alone_gives_the_same_values_and_gradients(
     apart, whole = replica.language_model, LanguageModel(replica.model, None, None)
     assert apart.head is not None
     monkeypatch.setattr(losses, "_CHUNK_ROWS", chunk)
-    monkeypatch.setitem(losses._CHUNK_NUMBERS, "cpu", 1)
+    monkeypatch.setitem(losses._CHUNK_NUMBERS, DEVICE.type, 1)
     batch = batch_of(replica)
     labels = (lambda b: sampled_labels(5, b)) if sampled else own_labels
     embedding = replica.model.get_input_embeddings()
@@ -46,7 +47,7 @@ def test_the_head_alone_gives_the_same_values_and_gradients(
         handle = embedding.register_forward_hook(note)
         values = model.log_probabilities(batch, labels(batch))
         handle.remove()
-        weights = torch.arange(len(values), dtype=values.dtype)
+        weights = torch.arange(len(values)).to(values)
         found.append((values.detach(), torch.autograd.grad((weights * values).sum(), leaf)[0]))
     assert_same(found[0][0], found[1][0], "log-probabilities")
     assert_same(found[0][1], found[1][1], "gradients")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from compare import assert_same
+from device import DEVICE
 from torch import Tensor
 
 from rayinfluence.influence import lowrank
@@ -14,9 +15,9 @@ from rayinfluence.influence.lowrank import low_rank
 def decaying(d_out: int, columns: int, decay: float) -> Tensor:
     """A matrix whose singular values fall as (1 + i)^-decay."""
     generator = torch.Generator().manual_seed(0)
-    random = torch.randn(d_out, columns, generator=generator, dtype=torch.float64)
+    random = torch.randn(d_out, columns, generator=generator, dtype=torch.float64).to(DEVICE)
     left, values, right = torch.linalg.svd(random, full_matrices=False)
-    return left * (1 + torch.arange(len(values), dtype=torch.float64)) ** -decay @ right
+    return left * (1 + torch.arange(len(values)).to(values)) ** -decay @ right
 
 
 @pytest.fixture

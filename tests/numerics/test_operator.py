@@ -6,6 +6,7 @@ import naive
 import pytest
 import torch
 from compare import assert_same
+from device import DEVICE
 from harness import SEED, Fitted
 from torch import Tensor
 
@@ -28,13 +29,13 @@ damped = pytest.mark.parametrize(
 
 def gradient(module: ModuleFactors, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(module.moments.shape, generator=generator, dtype=torch.float64)
+    return torch.randn(module.moments.shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
 
 def preconditioner_of(fitted: Fitted, method: str, damping: dict) -> Preconditioner:
     return preconditioner(
         method,
-        fitted.factors.by_module(),
+        fitted.operator.factors,
         fitted.factors.bias,
         n_tokens=fitted.factors.n_tokens,
         n_sequences=fitted.factors.n_sequences,
@@ -80,7 +81,7 @@ def test_kfac_is_the_kronecker_product_of_the_covariances(
     for name, (A, S) in covariances.items():
         G = torch.kron(S, A) * tokens_per_sequence
         # The mean of the eigenvalues of G is the mean of its diagonal.
-        G += float(value(G.diagonal())) * torch.eye(len(G), dtype=G.dtype)
+        G += float(value(G.diagonal())) * torch.eye(len(G)).to(G)
         V = gradient(fitted.operator.factors[name])
         assert_same(operator.solve(name, V), naive.solve(G, V), name, 1e-9)
 
@@ -95,10 +96,10 @@ def test_a_gradient_given_by_its_tokens_is_solved_alike(
     methods = preconditioner_of(fitted, method, {"damping_scale": 0.1, "damping": None})
     for name, shape in fitted.replica.shapes.items():
         inputs, grads = (
-            torch.randn(n_tokens, width, generator=generator, dtype=torch.float64)
+            torch.randn(n_tokens, width, generator=generator, dtype=torch.float64).to(DEVICE)
             for width in (shape.d_in, shape.d_out)
         )
-        ones = torch.ones(n_tokens, int(shape.bias), dtype=torch.float64)
+        ones = torch.ones(n_tokens, int(shape.bias)).to(inputs)
         D = grads.T @ torch.cat([inputs, ones], dim=1)
         expected = D if method == "gradient_product" else methods.operator.solve(name, D)
         dense = methods.solve_tokens(name, inputs, grads, None, 0)["dense"]

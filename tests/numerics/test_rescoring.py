@@ -11,7 +11,17 @@ import pytest
 import torch
 from cases import token_sequences
 from compare import assert_same
-from harness import SEED, Fitted, fit_factors, make_bank, naive_scores, operands, write_corpus
+from device import DEVICE
+from harness import (
+    SEED,
+    Fitted,
+    fit_factors,
+    make_bank,
+    naive_scores,
+    operands,
+    operator_of,
+    write_corpus,
+)
 from rich.console import Console
 from torch import Tensor
 
@@ -124,7 +134,7 @@ def test_scores_are_the_exact_ones_whatever_the_rank_of_the_scan(
                 module,
                 moments=ratio * torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues),
             )
-            for name, module in fitted.factors.by_module().items()
+            for name, module in operator_of(fitted.factors).factors.items()
         }
         naive = naive_scores(replace(fitted, operator=EKFAC(modules)), "ekfac")
     else:
@@ -143,7 +153,7 @@ def test_scores_in_float32_are_the_exact_ones_of_its_factors(
     fitted: Fitted, rank: int | None, tmp_path: Path
 ) -> None:
     model = freeze(copy.deepcopy(fitted.replica.model).float())
-    numerics = Numerics("float32", "cpu", 20, 2**17, "eager", SEED)
+    numerics = Numerics("float32", DEVICE.type, 20, 2**17, "eager", SEED)
     narrow = Replica(model, track(model, fitted.case.patterns), numerics)
     factors = fit_factors(narrow, token_sequences(), tmp_path / "fit")
     single = replace(fitted, replica=narrow, factors=factors)
@@ -159,7 +169,7 @@ def test_scores_in_float32_are_the_exact_ones_of_its_factors(
             inputs_basis=module.inputs_basis.to(dtype=torch.float64, device=wide.device),
             outputs_basis=module.outputs_basis.to(dtype=torch.float64, device=wide.device),
         )
-        for name, module in factors.by_module().items()
+        for name, module in operator_of(factors).factors.items()
     }
     exact = replace(single, replica=wide, operator=EKFAC(modules))
     expected = torch.stack(list(naive_scores(exact, "ekfac").values())).sum(dim=0)

@@ -50,7 +50,7 @@ def test_labels_do_not_depend_on_the_batch(case: Case, batch_tokens: int) -> Non
 
         def note(batch):
             choose = sampled(batch)
-            rows = batch.sequence_ids[batch.sequences_N.numpy()]
+            rows = batch.sequence_ids[batch.sequences_N.cpu().numpy()]
 
             def noted(logits: Tensor, part: slice) -> Tensor:
                 labels = choose(logits, part)

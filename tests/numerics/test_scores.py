@@ -8,6 +8,7 @@ import naive
 import pytest
 import torch
 from compare import assert_same
+from device import DEVICE
 from harness import Fitted, all_scores, explain_pairs, make_bank, naive_scores, table
 from torch import Tensor
 
@@ -123,7 +124,7 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
         name: whole(bank.modules[name])[query]
         for name in query_gradient(fitted.replica, fitted.queries[query]).tokens
     }
-    expected = torch.zeros(len(tokens), dtype=torch.float64)
+    expected = torch.zeros(len(tokens), dtype=torch.float64, device=DEVICE)
     for name, module, inputs, output in calls:
         for t, a in enumerate(inputs):
             a = torch.cat([a, a.new_ones(1)]) if module.bias is not None else a
@@ -146,7 +147,7 @@ def synthetic(
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
     left, right = random(D_OUT, n_queries, rank), random(D_IN + bias, n_queries, rank)
     parts = [(random(*shape, D_IN), random(*shape, D_OUT)) for shape in shapes]
@@ -203,7 +204,7 @@ def test_windows_do_not_change_scores(
     expected = all_scores(fitted.replica, bank, fitted.sequences)
     shapes = fitted.replica.shapes.values()
     widths = sum(s.d_out + (s.d_in if s.source == s.name else 0) for s in shapes)
-    monkeypatch.setitem(stages._WINDOW_BYTES, "cpu", capacity * widths * 8)
+    monkeypatch.setitem(stages._WINDOW_BYTES, DEVICE.type, capacity * widths * 8)
     sizes = []
     original = Contraction.scores
     monkeypatch.setattr(
