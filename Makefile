@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels demo test test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
@@ -43,6 +43,19 @@ check: .venv/ready
 BENCH ?= --all
 bench: .venv-bench/ready
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
+
+# What a CUDA device shows of us, in minutes; at toy sizes where there is none. GPU="--parts a --minutes 3".
+GPU ?=
+gpu: .venv/ready
+	$(BIN)/python tests/benchmarks/gpu.py $(GPU)
+
+# For a bare machine with Python 3.12 and torch, transformers, pyarrow, safetensors, rich, typer, pytest
+# and accelerate: the packages that such a one mostly lacks.
+GPU_WHEELS := pydantic pydantic-core annotated-types typing-inspection kronfluence einconv
+gpu-wheels: .venv/ready
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d .gpu \
+		--python-version 3.12 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+		$$(for name in $(GPU_WHEELS); do grep -i "^$$(echo $$name | tr - _)==\|^$$name==" constraints.txt || echo $$name; done)
 
 # The RayJob that the CronJob creates, from the overlay gpu-spot.
 k8s-cron: .venv/k8s-ready

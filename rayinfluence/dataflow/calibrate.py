@@ -143,6 +143,7 @@ class CalibrateJob:
             splits=seconds,
         )
 
+
 def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank:
     """Queries of the right shapes on the replica's device, their numbers random."""
     generator = torch.Generator(replica.device).manual_seed(0)

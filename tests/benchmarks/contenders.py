@@ -14,7 +14,8 @@ from typing import Protocol
 import torch
 from shapes import Shape
 
-BATCH_TOKENS = 2048
+#: Of a batch, the same for everyone: rayinfluence's defaults.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 RANK = 32
 TOP = 20
 
@@ -41,7 +42,7 @@ class Plain:
         for weight in self.model.parameters():
             weight.requires_grad_(True)
         tokens = torch.as_tensor(shape.sequences()).to(shape.device)
-        self.batches = tokens.split(max(1, BATCH_TOKENS // shape.n_tokens))
+        self.batches = tokens.split(max(1, BATCH_TOKENS[shape.device] // shape.n_tokens))
 
     def prepare(self, stage: str) -> None:
         """Nothing."""

@@ -34,6 +34,9 @@ def _attention_backward(_grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) 
 
 #: What FlopCounterMode does not know: in-place products and the CPU's fused attention.
 _MAPPING: dict[Any, Any] = {
+    # Its own counts of these do not take the dtype of the result that ours ask for.
+    _aten.mm: _product,
+    _aten.bmm: _product,
     _aten.addmm_: _sum_product,
     _aten.baddbmm_: _sum_product,
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -48,9 +51,9 @@ def counted(run: Callable[[], None]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak(device: str, dtype: torch.dtype, seconds: float = 2.0) -> float:
+def peak(device: str, dtype: torch.dtype, seconds: float = 2.0, size: int | None = None) -> float:
     """The best rate [FLOP/s] of a large square matrix product on this machine, now."""
-    size = 8192 if device == "cuda" else 2048
+    size = size or (8192 if device == "cuda" else 2048)
     a = torch.randn(size, size, device=device).to(dtype)
     best, start = math.inf, time.perf_counter()
     while time.perf_counter() - start < seconds:

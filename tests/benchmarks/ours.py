@@ -36,7 +36,7 @@ class Ours:
     def __init__(self, shape: Shape) -> None:
         model = shape.build()
         dtype = str(shape.dtype).removeprefix("torch.")
-        numerics = Numerics(dtype, shape.device, BATCH_TOKENS, 2**21, "sdpa", 0)
+        numerics = Numerics(dtype, shape.device, BATCH_TOKENS[shape.device], 2**21, "sdpa", 0)
         self.shape = shape
         self.replica = Replica(model, track(model, MLP_PATTERNS), numerics)
         self.sequences = shape.sequences()

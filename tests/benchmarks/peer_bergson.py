@@ -71,7 +71,7 @@ class Bergson:
     def _job(self, name: str, data: Dataset) -> dict[str, Any]:
         index = config.IndexConfig(str(self.path / name), include_bias=True)
         index.partial_run_path.mkdir(exist_ok=True)
-        batches = allocate_batches(data["length"][:], BATCH_TOKENS)
+        batches = allocate_batches(data["length"][:], BATCH_TOKENS[self.shape.device])
         return {**self.common, "data": data, "batches": batches, "index_cfg": index}
 
     def _hessian(self, **more: Any) -> Any:

@@ -54,7 +54,7 @@ class Dattri:
         self.folder = tempfile.TemporaryDirectory()
         self.arguments = AttributionArguments(
             output_dir=self.folder.name,
-            per_device_train_batch_size=max(1, BATCH_TOKENS // shape.n_tokens),
+            per_device_train_batch_size=max(1, BATCH_TOKENS[shape.device] // shape.n_tokens),
             per_device_eval_batch_size=max(shape.queries[:2]),  # one block of queries
             use_cpu=shape.device == "cpu",
             dataloader_pin_memory=False,

@@ -62,7 +62,7 @@ class Kronfluence:
             "factor_args": FactorArguments(strategy="ekfac"),
             "disable_tqdm": True,
         }
-        self.loader = _loader(shape.sequences(), shape.n_tokens)
+        self.loader = self._loader(shape.sequences(), shape.n_tokens)
         scans = (f"scan-{n}" for n in shape.queries)
         self.stages = ("covariance", "lambda", *scans, f"dense-{shape.queries[0]}")
         self.folder = tempfile.TemporaryDirectory()
@@ -73,15 +73,29 @@ class Kronfluence:
         if stage == "covariance":
             return
         if not self.factors:
-            arguments = {key: self.common[key] for key in self.common if key != "task"}
-            covariances = self._fit(fit_covariance)
-            self.factors = perform_eigendecomposition(covariances, **arguments)
+            self.decompose(self.covariances())
         kind, _, n = stage.partition("-")
         if not n:
             return
         if "lambda_matrix" not in self.factors:
-            self.factors |= self._fit(fit_lambda, eigen_factors=self.factors)
-        rank = RANK if kind == "scan" else None
+            self.factors |= self.moments()
+        self.ask(stage, int(n), RANK if kind == "scan" else None)
+
+    def covariances(self) -> dict[str, Any]:
+        """Of both sides of every module."""
+        return self._fit(fit_covariance)
+
+    def decompose(self, covariances: dict[str, Any]) -> None:
+        """Eigenbases, kept."""
+        arguments = {key: self.common[key] for key in self.common if key != "task"}
+        self.factors = perform_eigendecomposition(covariances, **arguments)
+
+    def moments(self) -> dict[str, Any]:
+        """Lambda."""
+        return self._fit(fit_lambda, eigen_factors=self.factors)
+
+    def ask(self, stage: str, n: int, rank: int | None) -> None:
+        """Gradients of so many queries, preconditioned and cut, once for each stage."""
         self.score_args = ScoreArguments(damping_factor=None, query_gradient_low_rank=rank)
         modules.update_score_args(self.model, self.score_args)
         modules.set_mode(self.model, ModuleMode.PRECONDITION_GRADIENT, release_memory=True)
@@ -90,7 +104,7 @@ class Kronfluence:
             for name, factors in self.factors.items():
                 modules.set_factors(self.model, name, factors, clone=True)
             modules.prepare_modules(self.model, self.names, self.common["state"].device)
-            for batch in _loader(self.shape.query_sequences(int(n)), QUERY_TOKENS):
+            for batch in self._loader(self.shape.query_sequences(n), QUERY_TOKENS):
                 self.task.compute_measurement(batch.to(self.shape.device), self.model).backward()
                 modules.accumulate_iterations(self.model, self.names)
             torch.save(modules.load_factors(self.model, BANK, cpu=False), bank)
@@ -102,9 +116,9 @@ class Kronfluence:
     def run(self, stage: str) -> None:
         """One pass."""
         if stage == "covariance":
-            self._fit(fit_covariance)
+            self.covariances()
         elif stage == "lambda":
-            self._fit(fit_lambda, eigen_factors=self.factors)
+            self.moments()
         else:
             self.scores = compute_dot_products_with_loader(
                 **self.common,
@@ -114,6 +128,5 @@ class Kronfluence:
                 scaler=torch.amp.GradScaler(enabled=False),
             )["all_modules"]
 
-
-def _loader(sequences: list[Any], n_tokens: int) -> DataLoader[Tensor]:
-    return DataLoader(sequences, batch_size=max(1, BATCH_TOKENS // n_tokens))
+    def _loader(self, sequences: list[Any], n_tokens: int) -> DataLoader[Tensor]:
+        return DataLoader(sequences, max(1, BATCH_TOKENS[self.shape.device] // n_tokens))

@@ -163,7 +163,7 @@ def test_tiles_add_up(
     queries, parts = synthetic(0, bias, 5, 3, [(4, 6), (1, 2), (3, 9)])
     dense = DenseQueries(whole(queries), D_IN)
     expected = naive_contraction(parts, queries)
-    monkeypatch.setattr(contraction, "_TILE_NUMBERS", tile)
+    monkeypatch.setitem(contraction._TILE_NUMBERS, DEVICE.type, tile)
     monkeypatch.setattr(Work, "is_factored", factored)
     contracted = Contraction()
     for _ in range(2):  # the second time in memory that has been used

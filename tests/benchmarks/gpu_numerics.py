@@ -1,0 +1,145 @@
+"""Part a: is it right on the device, in which dtype by how much, and the same twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from gpu_shapes import BATCH, DEVICE, REPEATED, TOY, Clock, Step, timed
+from harness import table
+from precision import Distance, scores
+from shapes import MLP_PATTERNS
+
+from rayinfluence.dataflow.calibrate import random_bank, trivial_bases
+from rayinfluence.dataflow.folding import LaneRows, fitting_labels, fold_covariance, fold_moments
+from rayinfluence.dataflow.replica import Numerics, Replica, own_labels
+from rayinfluence.dataflow.stages import score_split
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.model.modules import track
+from rayinfluence.storage.digest import digest_bytes
+from rayinfluence.storage.tensors import tensor_bytes
+
+_TESTS = Path(__file__).resolve().parents[1]
+
+
+def steps(clock: Clock) -> Iterator[tuple[str, Step]]:
+    """The suite, errors by dtype, and repeats under three settings."""
+    for labels in ("data",) if TOY else ("data", "sampled"):
+        yield f"errors, {labels} labels", lambda labels=labels: errors(labels)
+    for dtype in ("bfloat16", "float32"):
+        for setting in SETTINGS:
+            yield f"twice, {dtype}, {setting}", lambda d=dtype, s=setting: twice(d, s)
+    yield "suite", lambda: suite(clock())
+
+
+def suite(seconds: float) -> dict[str, Any]:
+    """tests/numerics in float64 and, where they say so, narrower; on the device."""
+    chosen = ["test_products.py"] if TOY else ["."]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider"]
+        command += ["--rootdir", str(_TESTS), "--confcutdir", str(_TESTS / "numerics")]
+        # Those that are left out hold arrays and objects, and nothing on a device.
+        for name in ("test_top_k_laws.py", "test_partial_objects.py", "test_error_bars.py"):
+            command += ["--ignore", str(_TESTS / "numerics" / name)]
+        command += ["-n", "1" if TOY else "8", f"--junitxml={report}"]
+        command += [str(_TESTS / "numerics" / name) for name in chosen]
+        environment = {**os.environ, "RAYINFLUENCE_TEST_DEVICE": DEVICE, "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(_TESTS.parent), str(_TESTS), *sys.path])
+        subprocess.run(command, env=environment, timeout=max(30.0, seconds), check=False)
+        cases = ET.parse(report).getroot().iter("testcase")
+        outcomes: dict[str, int] = {}
+        failures = []
+        for case in cases:
+            kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+            kind = kinds[0] if kinds else "passed"
+            outcomes[kind] = outcomes.get(kind, 0) + 1
+            if kind in ("failure", "error"):
+                message = (case.find(kind).get("message") or "").splitlines()
+                failures.append(f"{case.get('name')}: {message[0] if message else ''}"[:200])
+    return {"outcomes": outcomes, "failures": failures[:12]}
+
+
+def errors(labels: str) -> dict[str, Any]:
+    """Scores of a whole small job on the device, beside float64 on the CPU."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        expected = scores("float64", "cpu", labels, Path(folder, "exact"))
+        for dtype in ("float64", "float32", "bfloat16"):
+            ours = scores(dtype, DEVICE, labels, Path(folder, dtype))
+            found[dtype] = vars(Distance.between(ours, expected))
+    return found
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
+
+
+#: Attention, and what else is set.
+SETTINGS = {
+    "as it is": ("sdpa", _as_it_is),
+    "deterministic": ("sdpa", _deterministic),
+    "eager": ("eager", _as_it_is),
+}
+
+
+def twice(dtype: str, setting: str) -> dict[str, Any]:
+    """Whether each pass gives the same bytes three times over, and its seconds."""
+    attention, context = SETTINGS[setting]
+    shape = REPEATED[dtype]
+    model = shape.build(attention)
+    numerics = Numerics(dtype, DEVICE, BATCH, 2**21, attention, 0)
+    replica = Replica(model, track(model, MLP_PATTERNS), numerics)
+    rows = table(shape.sequences())
+    lane = LaneRows(lambda start: [rows], fitting_labels("sampled", 0))
+    bases, bank = trivial_bases(replica, 1), random_bank(replica, 10, 32)
+    passes: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+        "gradients": lambda: _gradients(replica, rows),
+        "covariance": lambda: fold_covariance(replica, lane, 1).tensors,
+        "lambda": lambda: fold_moments(replica, lane, bases).tensors,
+        "scan": lambda: _scores(replica, bank, rows),
+    }
+    found: dict[str, Any] = {}
+    with context():
+        for name, run in passes.items():
+            digests, seconds = set(), []
+            for _ in range(3):
+                took, tensors = timed(run)
+                seconds.append(took)
+                parts = (tensor_bytes(tensors[name]) for name in sorted(tensors))
+                digests.add(digest_bytes(b"".join(parts)))
+            found[name] = {"same": len(digests) == 1, "seconds": round(min(seconds), 4)}
+    return found
+
+
+def _gradients(replica: Replica, rows: pa.Table) -> dict[str, torch.Tensor]:
+    """What the modules see of one batch."""
+    seen: dict[str, torch.Tensor] = {}
+    batch = next(iter(replica.batches(rows, {})))
+    replica.run(batch, own_labels, lambda _b, name, _a, grads: seen.update({name: grads}), {})
+    return seen
+
+
+def _scores(replica: Replica, bank: QueryBank, rows: pa.Table) -> dict[str, torch.Tensor]:
+    (scored,) = score_split(replica, [bank], rows)
+    return {"scores": torch.from_numpy(scored.scores_NQ)}
