@@ -24,10 +24,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 _HERE = Path(__file__).resolve().parent
 #: Module of each part, and its share of the time.
@@ -37,6 +37,8 @@ PARTS = {
     "c": ("gpu_passes", 0.2),
     "d": ("gpu_eigen", 0.1),
 }
+#: Measures something, and says what it found.
+Step = Callable[[], dict[str, Any]]
 #: Of a part's limit, the time in which it begins steps; the rest is for the last of them.
 _OWN = 0.85
 
@@ -118,6 +120,12 @@ def run_part(part: str, seconds: float) -> int:
     os.dup2(2, 1)  # a library may print
     end = time.monotonic() + seconds
     steps = importlib.import_module(PARTS[part][0]).steps(lambda: end - time.monotonic())
+    do(part, steps, end, stdout)
+    return 0
+
+
+def do(part: str, steps: Iterable[tuple[str, Step]], end: float, out: TextIO) -> None:
+    """Do steps one after another while there is time; one that fails ends no other."""
     for name, step in steps:
         started = time.monotonic()
         if started > end:
@@ -130,8 +138,7 @@ def run_part(part: str, seconds: float) -> int:
                 found = {"error": f"{type(error).__name__}: {error}"[:500]}
         line = {"part": part, "step": name, **found}
         line["step_seconds"] = round(time.monotonic() - started, 2)
-        print(json.dumps(line), file=stdout, flush=True)
-    return 0
+        print(json.dumps(line), file=out, flush=True)
 
 
 if __name__ == "__main__":

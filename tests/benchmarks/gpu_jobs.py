@@ -15,7 +15,18 @@ import pyarrow as pa
 import torch
 from contenders import RANK, TOP
 from flops import counted
-from gpu_shapes import BATCH, DEVICE, DTYPES, Clock, Step, device_peak, peak_gib, qwen_shape, timed
+from gpu_shapes import (
+    BATCH,
+    DEVICE,
+    DTYPES,
+    TOY,
+    Clock,
+    Step,
+    device_peak,
+    peak_gib,
+    qwen_shape,
+    timed,
+)
 from harness import encoded, table
 from torch import Tensor
 
@@ -41,20 +52,23 @@ from rayinfluence.model.modules import track
 
 PATTERNS = {"MLP": ("*.mlp.*",), "all linear": ("*.mlp.*", "*.self_attn.*")}
 
+#: After 0.5B, MLP, float32: the most telling first.
+_MORE = (
+    ("0.5B", "all linear", "bfloat16"),
+    ("0.5B", "MLP", "bfloat16"),
+    ("1.5B", "MLP", "float32"),
+    ("1.5B", "MLP", "bfloat16"),
+    ("3B", "MLP", "bfloat16"),
+    ("3B", "MLP", "float32"),
+    ("0.5B", "all linear", "float32"),
+)
+
 
 def steps(clock: Clock) -> Iterator[tuple[str, Step]]:
     """0.5B whole, kronfluence beside it, then what time allows."""
     yield "0.5B, MLP, float32", lambda: job("0.5B", "MLP", "float32", clock() * 0.4)
     yield "0.5B, MLP, float32, kronfluence", lambda: kronfluence("0.5B")
-    for size, modules, dtype in (
-        ("0.5B", "MLP", "bfloat16"),
-        ("1.5B", "MLP", "float32"),
-        ("1.5B", "MLP", "bfloat16"),
-        ("0.5B", "all linear", "bfloat16"),
-        ("0.5B", "all linear", "float32"),
-        ("3B", "MLP", "bfloat16"),
-        ("3B", "MLP", "float32"),
-    ):
+    for size, modules, dtype in _MORE[: 1 if TOY else None]:
         yield f"{size}, {modules}, {dtype}", lambda a=(size, modules, dtype): job(*a, clock() / 8)
 
 
