@@ -74,7 +74,7 @@ def errors(labels: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         expected = scores("float64", "cpu", labels, Path(folder, "exact"))
-        for dtype in ("float64", "float32", "bfloat16"):
+        for dtype in ("float64",) if TOY else ("float64", "float32", "bfloat16"):
             ours = scores(dtype, DEVICE, labels, Path(folder, dtype))
             found[dtype] = vars(Distance.between(ours, expected))
     return found
