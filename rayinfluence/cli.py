@@ -86,6 +86,7 @@ def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
 def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Fit the EK-FAC factors on the corpus (after tokenising what is not tokenised yet)."""
     with _opened(config, runner, new_run) as run:
+        run.begin()
         run.tokenize()
         factors = run.fit()
         run.progress.note(f"factors in {factors.store.url}")
@@ -94,7 +95,8 @@ def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) 
 @app.command()
 def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Score the corpus for every query (after tokenising and fitting) and write the results."""
-    with _opened(config, runner, new_run) as run:
+    with _opened(config, runner, new_run, needs_queries=True) as run:
+        run.begin(needs_queries=True)
         run.tokenize()
         run.scan()
         run.progress.note(f"results in {run.store.url}/results")
@@ -104,7 +106,7 @@ def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False)
 @app.command()
 def run(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Do all stages and the report, and skip what is done."""
-    with _opened(config, runner, new_run) as opened:
+    with _opened(config, runner, new_run, needs_queries=True) as opened:
         results = opened.all()
         _write_report(opened.store, results)
     _show(next(iter(results.values())), 3, queries=5)
@@ -154,7 +156,7 @@ def plan(
     runner: RunnerName = None,
 ) -> None:
     """Score a few splits and say what the whole run will take, before it is paid for."""
-    with _opened(config, runner) as run:
+    with _opened(config, runner, needs_queries=True) as run:
         planned = run.plan(actors)
     run.store.write("plan.json", json.dumps(planned.to_json(), indent=1).encode())
     work, found = planned.work, planned.forecast
@@ -251,16 +253,21 @@ def show_version() -> None:
 
 
 @contextmanager
-def _opened(path: Path, runner: str | None, new_run: bool = False) -> Iterator[Run]:
+def _opened(
+    path: Path, runner: str | None, new_run: bool = False, needs_queries: bool = False
+) -> Iterator[Run]:
     config = RunConfig.load(path)
     if runner is not None:
         values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner
         config = RunConfig.parse(values, "--runner")
-    # After the configuration is known to be good: importing torch takes seconds.
+    from rayinfluence.dataflow.early import Inputs
+
+    inputs = Inputs.of(config, needs_queries)
+    # After what the configuration names is known to be good: importing torch takes seconds.
     from rayinfluence.dataflow.run import Run
 
-    with Run(config, new_run=new_run) as opened:
+    with Run(config, new_run=new_run, inputs=inputs) as opened:
         yield opened
 
 

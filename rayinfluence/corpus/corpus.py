@@ -129,6 +129,19 @@ class Corpus:
         self.n_tokens = sum(g.n_tokens for s in manifest.shards for g in s.row_groups)
         self.fingerprint = self.prefix_fingerprint(len(manifest.shards))
 
+    @staticmethod
+    def refuse_none(store: Store) -> None:
+        """See that there is a corpus, without reading it.
+
+        Raises:
+            CorpusError: there is none.
+        """
+        if not store.exists(MANIFEST):
+            raise CorpusError(
+                f"{store.url} holds no tokenised corpus (no {MANIFEST}): list files under "
+                "`corpus.documents` and run `rayinfluence tokenize`."
+            )
+
     @classmethod
     def open(cls, store: Store) -> Corpus:
         """Open a corpus that `tokenize` wrote.
@@ -136,12 +149,9 @@ class Corpus:
         Raises:
             CorpusError: there is none, or it holds no sequence.
         """
+        cls.refuse_none(store)
         manifest = CorpusManifest.read(store)
-        if manifest is None:
-            raise CorpusError(
-                f"{store.url} holds no tokenised corpus (no {MANIFEST}): list files under "
-                "`corpus.documents` and run `rayinfluence tokenize`."
-            )
+        assert manifest is not None
         corpus = cls(store, manifest)
         if corpus.n_sequences == 0:
             raise CorpusError(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow import preflight
 from rayinfluence.dataflow.banks import BankPlan
 from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.findings import Scanned, query_manifest
 from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.queries import MethodQueries, query_report
-from rayinfluence.model.modules import coverage
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import TABLE_ENDINGS
 from rayinfluence.storage.store import Store, read_json
@@ -99,9 +99,10 @@ def run_manifest(
             "architecture": type(replica.model).__name__,
             "parameters": sum(weight.numel() for weight in replica.model.parameters()),
             "tracked_parameters": sum(s.n_parameters for s in replica.shapes.values()),
-            "coverage": coverage(replica.model, replica.modules),
+            "coverage": run.coverage.share,
             "modules": list(replica.modules),
         },
+        "preflight": preflight.report(run.passed, run.coverage, run.reach, run.left_out),
         "tokenizer": {"digest": corpus.manifest.tokenizer},
         "corpus": {
             "url": corpus.store.url,

@@ -10,7 +10,6 @@ from rayinfluence.corpus.corpus import Split
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.forecast import Forecast, Work, forecast
-from rayinfluence.model.modules import coverage
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -54,6 +53,7 @@ def plan_run(run: Run, actors: int) -> Plan:
 
     Nothing of the run is done, but its corpus is tokenised if it is not yet.
     """
+    run.begin(needs_queries=True)
     run.tokenize()
     run.check()
     scan, numerics = run.config.scan, run.numerics
@@ -77,7 +77,7 @@ def plan_run(run: Run, actors: int) -> Plan:
     weights = sum(w.numel() * w.element_size() for w in replica.model.parameters())
     return Plan(
         sequences=run.corpus.n_sequences,
-        coverage=coverage(replica.model, replica.modules),
+        coverage=run.coverage.share,
         actors=actors,
         device=numerics.device,
         rates=rates,

@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.documents import find_files
-from rayinfluence.corpus.queries import EncodedQuery, encode_queries, read_queries
+from rayinfluence.corpus.queries import EncodedQuery, encode_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import load_tokenizer, tokenizer_digest
+from rayinfluence.dataflow import preflight
+from rayinfluence.dataflow.early import Inputs, corpus_store
 from rayinfluence.dataflow.factors import (
     Factors,
     find_factors,
@@ -41,8 +44,10 @@ from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError, DamagedError, ModelError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
-from rayinfluence.model.load import context_length, load_model, model_digest, vocabulary_size
-from rayinfluence.model.modules import track
+from rayinfluence.model.load import load_model, model_digest, vocabulary_size
+from rayinfluence.model.modules import Coverage, track
+from rayinfluence.model.preflight import Passed, made_up, refuse_what_does_not_run
+from rayinfluence.model.reach import Reach, reach, refuse_other_shapes, tracked_and_reached
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -60,18 +65,28 @@ class Run:
         progress: where progress goes; standard error by default.
         new_run: stages that were run with other settings are run again beside theirs; without it
             they are refused.
+        inputs: what the configuration names, if it was read before.
     """
 
     def __init__(
-        self, config: RunConfig, progress: ProgressLog | None = None, new_run: bool = False
+        self,
+        config: RunConfig,
+        progress: ProgressLog | None = None,
+        new_run: bool = False,
+        inputs: Inputs | None = None,
     ) -> None:
         self.config = config
+        if inputs is not None:
+            self.inputs = inputs
         self._new_run = new_run
         self.progress = progress or ProgressLog()
         self.numerics = Numerics.of(config)
         self.store = self._open(config.run)
         self.warnings: list[str] = []
         self.set_aside: list[Aside] = []
+        self._has_begun = False
+        self.reach = Reach(frozenset(), {}, ())
+        self.left_out: list[str] = []
         self._runner: Runner | None = None
         self._factors: Factors | None = None
         self._fit_plan: FitPlan | None = None
@@ -85,6 +100,11 @@ class Run:
             self._runner = None
 
     # What a run is made of, each read once and when first needed.
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Queries and documents that the configuration names."""
+        return Inputs.of(self.config)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -112,7 +132,36 @@ class Run:
                 "they do not "
                 "belong together. Name the right one under `tokenizer`."
             )
-        return Replica(model, track(model, self.config.modules), self.numerics)
+        ordinary = preflight.ordinary_tokens(self.tokenizer, rows)
+        probe = made_up(ordinary, torch.device("cpu"))
+        refuse_what_does_not_run(model, probe)
+        tracked = track(model, self.config.modules)
+        self.reach = reach(model, tracked, probe)
+        kept, self.left_out = tracked_and_reached(tracked, self.reach)
+        refuse_other_shapes(kept, self.reach)
+        return Replica(model, kept, self.numerics)
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much of the model is tracked."""
+        return Coverage.of(self.replica.model, self.replica.modules, self.reach)
+
+    @cached_property
+    def passed(self) -> Passed:
+        """The checks that a run starts with.
+
+        Raises:
+            ModelError: what is wrong with the model, and what to do.
+        """
+        if self.config.corpus.documents:
+            context = self._context()
+        else:
+            # Sequences that are longer than the model takes are refused by what they are.
+            known = self.corpus.manifest.settings.context, self.replica.context
+            context = min(length for length in known if length is not None)
+        replica = self.replica
+        ordinary = preflight.ordinary_tokens(self.tokenizer, replica.vocabulary)
+        return preflight.passed(self.store, replica, self.model_digest, ordinary, context)
 
     @cached_property
     def model_digest(self) -> str:
@@ -154,23 +203,18 @@ class Run:
             ConfigError: the configuration names none.
             QueryError: one of them is malformed.
         """
-        path = self.config.queries
-        if path is None:
-            raise ConfigError(
-                "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
-            )
-        file = self._open(path)
-        if not file.exists(""):
-            raise ConfigError(f"queries: there is no file {path}.")
+        queries = self.inputs.queries
+        if queries is None:
+            queries = Inputs.of(self.config, needs_queries=True).queries
+        assert queries is not None
         return encode_queries(
-            read_queries(file), self.tokenizer, self.replica.context, self.replica.vocabulary
+            queries, self.tokenizer, self.replica.context, self.replica.vocabulary
         )
 
     @property
     def corpus_store(self) -> Store:
         """Where the shards are."""
-        path = self.config.corpus.path
-        return self._open(path) if path else self.store / "corpus"
+        return corpus_store(self.config)
 
     @property
     def runner(self) -> Runner:
@@ -193,6 +237,26 @@ class Run:
 
     # Stages.
 
+    def begin(self, needs_queries: bool = False) -> None:
+        """Refuse whatever can be refused before a document is read, and say what is tracked.
+
+        Raises:
+            ConfigError: queries are needed, and none are named.
+            QueryError: a query is malformed.
+            ModelError: model, tokenizer, modules or their numbers are not what a run relies on.
+        """
+        if self._has_begun:
+            return
+        _ = self.inputs, self.replica
+        if needs_queries or self.config.queries is not None:
+            _ = self.queries
+        self._record_config()
+        _ = self.passed
+        self.progress.note(preflight.says(self.replica, self.coverage, self.reach, self.left_out))
+        if warning := preflight.little(self.coverage):
+            self._warn(warning)
+        self._has_begun = True
+
     def tokenize(self) -> Corpus:
         """Documents -> shards; files that are in the corpus already are skipped.
 
@@ -205,13 +269,13 @@ class Run:
             wanted = TokenizeSettings(
                 settings.text_column,
                 settings.id_column,
-                settings.context or self._model_context(),
+                self._context(),
                 settings.row_group_tokens,
                 settings.shard_tokens,
             )
             tokenize_files(
                 lambda: self.runner,
-                find_files(settings.documents, self.config.storage.options),
+                self.inputs.documents,
                 self.corpus_store,
                 self.tokenizer,
                 wanted,
@@ -222,10 +286,8 @@ class Run:
 
     def check(self) -> None:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
-        _ = self.replica, self.corpus, self.bad_sequences
-        if self.config.queries is not None:
-            _ = self.queries
-        self._record_config()
+        self.begin()
+        _ = self.corpus, self.bad_sequences
 
     def fit(self) -> Factors:
         """Fit the EK-FAC factors, or find those that were fitted before.
@@ -268,7 +330,7 @@ class Run:
 
         Writes and returns the results by method.
         """
-        _ = self.queries
+        self.begin(needs_queries=True)
         self.check()
         methods = self.config.scan.methods
         needs_factors = any(method not in WITHOUT_CURVATURE for method in methods)
@@ -327,8 +389,7 @@ class Run:
 
     def all(self) -> dict[str, Results]:
         """tokenize, fit and scan; whatever is done already is skipped."""
-        _ = self.replica, self.queries  # before the corpus is tokenised
-        self._record_config()
+        self.begin(needs_queries=True)
         self.tokenize()
         return self.scan()
 
@@ -370,8 +431,19 @@ class Run:
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
         self.store.write("config.json", body.encode())
 
-    def _model_context(self) -> int:
-        length = context_length(self.replica.model)
+    def _context(self) -> int:
+        """Most tokens of a sequence that documents are cut into.
+
+        Raises:
+            ConfigError: it is more than the model takes, or neither says it.
+        """
+        wanted, most = self.config.corpus.context, self.replica.context
+        if wanted is not None and most is not None and wanted > most:
+            raise ConfigError(
+                f"corpus.context: {wanted:,} tokens, and the model's context is {most:,}; set it "
+                f"to at most {most:,}."
+            )
+        length = most if wanted is None else wanted
         if length is None:
             raise ConfigError("corpus.context: this model does not say its context; set it.")
         return length

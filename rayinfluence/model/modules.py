@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.reach import Reach, patterns_of
 
 #: How transformers names the linear layers of MLP blocks.
 MLP_PATTERNS = (
@@ -153,10 +154,39 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     return {name: module for name, module in linear.items() if name in chosen}
 
 
-def coverage(model: nn.Module, modules: Mapping[str, nn.Module]) -> float:
-    """The share of the model's parameters that is tracked (tied weights count once)."""
-    tracked = sum(shape_of(name, module).n_parameters for name, module in modules.items())
-    return tracked / sum(weight.numel() for weight in model.parameters())
+@dataclass(frozen=True)
+class Coverage:
+    """How many of a model's parameters are tracked (tied weights count once).
+
+    Attributes:
+        tracked: entries of tracked weights and biases.
+        reached: parameters that text reaches.
+        rest: of those that are not tracked, by name with stars for numbers; the most first.
+    """
+
+    tracked: int
+    reached: int
+    rest: dict[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> Coverage:
+        """Of a model whose tracked modules are given."""
+        tracked = sum(shape_of(name, module).n_parameters for name, module in modules.items())
+        counted = {id(w) for m in modules.values() for w in m.parameters(recurse=False)}
+        reached, rest = 0, dict[str, int]()
+        for name, weight in model.named_parameters():
+            if not found.is_outside(name):
+                reached += weight.numel()
+                if id(weight) not in counted:
+                    (pattern,) = patterns_of([name])
+                    rest[pattern] = rest.get(pattern, 0) + weight.numel()
+        by_size = sorted(rest.items(), key=lambda pair: -pair[1])
+        return cls(tracked, reached, dict(by_size))
+
+    @property
+    def share(self) -> float:
+        """Of what text reaches, 0 to 1."""
+        return self.tracked / self.reached
 
 
 def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, str]:

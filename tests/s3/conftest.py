@@ -118,7 +118,8 @@ def open_store(config: RunConfig, url: str) -> Store:
 def committed(config: RunConfig) -> dict[str, bytes]:
     """All that a run wrote and that follows from its inputs alone, by key."""
     run = open_store(config, config.run)
-    bodies = {key: run.read(key) for key in run.list() if key not in ABOUT_THE_RUN}
+    keys = [key for key in run.list() if not key.startswith("preflight/")]
+    bodies = {key: run.read(key) for key in keys if key not in ABOUT_THE_RUN}
     if config.corpus.path:
         corpus = open_store(config, config.corpus.path)
         bodies |= {f"corpus/{k}": corpus.read(k) for k in corpus.list() if k != "manifest.json"}

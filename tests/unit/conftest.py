@@ -42,6 +42,10 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 
     def read(run: Path) -> dict[str, bytes]:
         files = {str(p.relative_to(run)): p for p in run.rglob("*") if p.is_file()}
-        return {key: path.read_bytes() for key, path in files.items() if key not in ABOUT_THE_RUN}
+        return {
+            key: path.read_bytes()
+            for key, path in files.items()
+            if key not in ABOUT_THE_RUN and not key.startswith("preflight/")
+        }
 
     return read

@@ -126,8 +126,8 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
     "sequences longer than the context": (
         None,
         {"corpus": {"context": 64}},
-        4,
-        ("of 60 sequences cannot be used", "the model's context is 16", "tokenised for this model"),
+        2,
+        ("corpus.context: 64 tokens", "the model's context is 16", "at most 16"),
     ),
     "tokens outside the vocabulary": (
         lambda f: (query(f, {}), token_outside(f)),

@@ -2,7 +2,8 @@ import pytest
 from torch import nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.modules import coverage, shape_of, track
+from rayinfluence.model.modules import Coverage, shape_of, track
+from rayinfluence.model.reach import Reach
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
 
 GPT2_MLP = [f"transformer.h.{i}.mlp.{name}" for i in (0, 1) for name in ("c_fc", "c_proj")]
@@ -92,6 +93,11 @@ def test_coverage_is_the_share_of_parameters_that_is_tracked() -> None:
     attention = 2 * (12 * 36 + 36 + 12 * 12 + 12)
     norms = 5 * 24
     embeddings = (48 + 16) * 12  # the output embedding is tied to the input's
-    assert coverage(model, track(model)) == mlp / (mlp + attention + norms + embeddings)
+    nowhere = Reach(frozenset(), {}, ())
+    found = Coverage.of(model, track(model), nowhere)
+    assert found.share == mlp / (mlp + attention + norms + embeddings)
+    assert found.rest["transformer.wte.weight"] == 48 * 12
+    assert found.rest["transformer.h.*.attn.c_attn.weight"] == 2 * 12 * 36
+    assert sum(found.rest.values()) == attention + norms + embeddings
     everything = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    assert coverage(everything, track(everything, ["*"])) == 1.0
+    assert Coverage.of(everything, track(everything, ["*"]), nowhere).share == 1.0

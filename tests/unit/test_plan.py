@@ -102,7 +102,7 @@ def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
     assert planned["actors"] == 8
     assert all(seconds > 0 for seconds in planned["forecast"]["seconds"].values())
     found = {path.name for path in (tmp_path / "run").iterdir()}
-    assert found - {"plan"} == {"corpus", "config.json", "plan.json"}
+    assert found - {"plan"} == {"corpus", "config.json", "plan.json", "preflight"}
     assert not [path for path in (tmp_path / "run").glob("plan/**/*") if path.is_file()]
 
 

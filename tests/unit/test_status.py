@@ -122,7 +122,7 @@ def top(run: Path) -> set[str]:
     ("stage", "gone"),
     [
         ("corpus", {"corpus"}),
-        ("factors", {"factors"}),
+        ("factors", {"factors", "preflight"}),
         ("scan", {"queries", "scan"}),
         ("results", {"results", "report.html", "stages.json"}),
     ],

@@ -1,0 +1,62 @@
+"""What can be refused before torch is imported: queries, addresses of documents and of a corpus.
+
+Importing torch and loading a model take seconds to minutes; a typing error in a file should not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.documents import find_files
+from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.errors import ConfigError
+from rayinfluence.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a configuration names, found and read.
+
+    Attributes:
+        queries: None where it names none.
+        documents: files to tokenise; none where the corpus is used as it is.
+    """
+
+    queries: list[Query] | None
+    documents: Sequence[Store]
+
+    @classmethod
+    def of(cls, config: RunConfig, needs_queries: bool = False) -> Inputs:
+        """Read queries, find documents, and see that there is a corpus where none are given.
+
+        Raises:
+            ConfigError: the configuration names no queries where they are needed, or a file that
+                is not there.
+            QueryError: a query is malformed.
+            CorpusError: an address of documents names no file, or there is no corpus.
+        """
+        queries = None
+        if config.queries is not None:
+            file = Store(config.queries, config.storage.options(config.queries))
+            if not file.exists(""):
+                raise ConfigError(f"queries: there is no file {config.queries}.")
+            queries = read_queries(file)
+        elif needs_queries:
+            raise ConfigError(
+                "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
+            )
+        documents = find_files(config.corpus.documents, config.storage.options)
+        if not config.corpus.documents:
+            Corpus.refuse_none(corpus_store(config))
+        return cls(queries, documents)
+
+
+def corpus_store(config: RunConfig) -> Store:
+    """Where a run's shards are."""
+    path = config.corpus.path
+    if path:
+        return Store(path, config.storage.options(path))
+    return Store(config.run, config.storage.options(config.run)) / "corpus"

@@ -1,0 +1,175 @@
+"""Which layers text reaches: what a forward pass on made-up tokens calls, and what it never will.
+
+A layer that is not called is either one among siblings of which some are called, as experts are, or
+it belongs to something that text cannot reach at all, such as a vision tower.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.head import forward_logits
+
+#: Containers that hold modules and are never called themselves.
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+#: Names in a message.
+_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a forward pass reached.
+
+    Attributes:
+        called: names of modules that were called.
+        input_dims: of tracked modules that were called, the number of axes of their inputs.
+        outside: the largest modules that text does not reach.
+    """
+
+    called: frozenset[str]
+    input_dims: Mapping[str, int]
+    outside: tuple[str, ...]
+
+    def is_outside(self, name: str) -> bool:
+        """Whether a module or a weight belongs to what text does not reach."""
+        return any(name == top or name.startswith(f"{top}.") for top in self.outside)
+
+
+def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor) -> Reach:
+    """Run a model forward once and note what it calls.
+
+    Args:
+        model: a causal language model.
+        modules: the tracked ones, by name.
+        tokens_BT: made up.
+    """
+    called: set[str] = set()
+    dims: dict[str, int] = {}
+
+    def note(name: str, args: tuple[Any, ...]) -> None:
+        called.add(name)
+        if name in modules and args and isinstance(args[0], Tensor):
+            dims[name] = args[0].ndim
+
+    named = dict(model.named_modules())
+    handles = [
+        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        for name, module in named.items()
+    ]
+    try:
+        with torch.no_grad():
+            forward_logits(model, tokens_BT)
+    finally:
+        for handle in handles:
+            handle.remove()
+    tops: list[str] = []
+    for name, module in named.items():
+        within = any(name.startswith(f"{top}.") for top in tops)
+        if within or not name or not any(True for _ in module.parameters()):
+            continue
+        below = any(other == name or other.startswith(f"{name}.") for other in called)
+        if not below and not _among_called(name, named, called):
+            tops.append(name)
+    used = _used_without_a_call(model, tops, tokens_BT)
+    return Reach(frozenset(called), dims, tuple(top for top in tops if top not in used))
+
+
+def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -> bool:
+    """Whether a module, or one that holds it, is in a list of which other members are called."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        parent, child = ".".join(parts[:end]), ".".join(parts[: end + 1])
+        if parent in called:
+            return False
+        if isinstance(named[parent], _CONTAINERS):
+            members = {f"{parent}.{member}" for member, _ in named[parent].named_children()}
+            if (members - {child}) & called:
+                return True
+    return False
+
+
+def _used_without_a_call(model: nn.Module, tops: list[str], tokens_BT: Tensor) -> set[str]:
+    """Those of some modules that are never called, and of which the output depends on a weight."""
+    weights = {
+        f"{top}.{name}": (top, weight)
+        for top in tops
+        for name, weight in model.get_submodule(top).named_parameters()
+        if weight.is_floating_point()
+    }
+    if not weights:
+        return set()
+    for _, weight in weights.values():
+        weight.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            value = forward_logits(model, tokens_BT).float().logsumexp(dim=-1).sum()
+        if not value.requires_grad:
+            return set()
+        tensors = [weight for _, weight in weights.values()]
+        found = torch.autograd.grad(value, tensors, allow_unused=True)
+    finally:
+        for _, weight in weights.values():
+            weight.requires_grad_(False)
+    pairs = zip(weights.values(), found, strict=True)
+    return {top for (top, _), gradient in pairs if gradient is not None}
+
+
+def tracked_and_reached(
+    modules: Mapping[str, nn.Module], found: Reach
+) -> tuple[dict[str, nn.Module], list[str]]:
+    """The tracked modules that text can reach, and the names of the others.
+
+    Raises:
+        ModelError: none is reached.
+    """
+    kept = {name: module for name, module in modules.items() if not found.is_outside(name)}
+    if not kept:
+        raise ModelError(
+            f"modules: text reaches none of the {len(modules)} layers that are tracked (such as "
+            f"{next(iter(modules))}): they belong to {listed(found.outside)}. Name layers of the "
+            "language model under `modules`."
+        )
+    return kept, [name for name in modules if name not in kept]
+
+
+def refuse_other_shapes(modules: Mapping[str, nn.Module], found: Reach) -> None:
+    """Refuse layers whose inputs are not [sequence, token, width].
+
+    Raises:
+        ModelError: with all such layers and patterns for the others.
+    """
+    wrong = [name for name in modules if found.input_dims.get(name, 3) != 3]
+    if not wrong:
+        return
+    rest = patterns_of(name for name in modules if name not in set(wrong))
+    clean = not any(fnmatch.fnmatchcase(name, pattern) for name in wrong for pattern in rest)
+    advice = (
+        f"Leave them out with `modules: [{', '.join(rest)}]`"
+        if rest and clean
+        else "Name other layers under `modules`"
+    )
+    raise ModelError(
+        f"modules: {len(wrong)} layers get inputs without an axis of sequences, [token, width] "
+        "instead of [sequence, token, width], and cannot be attributed to sequences: "
+        f"{listed(patterns_of(wrong))}. {advice}."
+    )
+
+
+def patterns_of(names: Iterable[str]) -> list[str]:
+    """Names with a star for each number, each once: `model.layers.*.mlp.up_proj`."""
+    return list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names))
+
+
+def listed(names: Iterable[str], most: int = _NAMED) -> str:
+    """Some names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
