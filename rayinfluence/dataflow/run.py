@@ -47,7 +47,13 @@ from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.load import load_model, model_digest, vocabulary_size
 from rayinfluence.model.modules import Coverage, track
 from rayinfluence.model.preflight import Passed, made_up, refuse_what_does_not_run
-from rayinfluence.model.reach import Reach, reach, refuse_other_shapes, tracked_and_reached
+from rayinfluence.model.reach import (
+    Reach,
+    reach,
+    refuse_other_shapes,
+    refuse_other_weights,
+    tracked_and_reached,
+)
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -136,6 +142,7 @@ class Run:
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         tracked = track(model, self.config.modules)
+        refuse_other_weights(tracked)
         self.reach = reach(model, tracked, probe)
         kept, self.left_out = tracked_and_reached(tracked, self.reach)
         refuse_other_shapes(kept, self.reach)

@@ -199,7 +199,7 @@ def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, st
     output = get_output()
     reasons: dict[str, str] = {}
     for name, module in linear.items():
-        if owners[id(module.weight)] > 1:
+        if owners.get(id(module.weight), 1) > 1:
             reasons[name] = "tied"
         elif module is output:
             reasons[name] = "output"

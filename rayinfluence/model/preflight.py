@@ -30,7 +30,7 @@ from rayinfluence.model.reach import listed
 #: in float64 may well compute norms and softmax in float32.
 _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.05}
 #: The same where both sides are computed in the same shapes, and so mostly to the same bits.
-_SAME_SHAPES = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 0.005}
+_SAME_SHAPES = {torch.float64: 5e-5, torch.float32: 5e-5, torch.bfloat16: 0.01}
 #: Lengths of the made-up sequences.
 _LENGTHS = (12, 7, 9)
 #: Weights times tokens of a forward pass that takes a second or less on one core.
@@ -194,7 +194,7 @@ def neighbour_effect(
     device: torch.device,
     alone: bool = False,
 ) -> float:
-    """The largest change of a sequence's logits by a longer one, over their spread.
+    """||change|| of a sequence's logits by a longer one, over the norm of their deviations.
 
     That is beside it in the batch (unless each is ``alone``), or came before.
     """
@@ -205,8 +205,8 @@ def neighbour_effect(
     else:
         others = [_logits(model, [longer, sequence], device)[1, : len(sequence)]]
     others.append(_logits(model, [sequence], device)[0])
-    spread = (expected - expected.mean(dim=-1, keepdim=True)).abs().max().clamp_min(1e-30)
-    return float(max((other - expected).abs().max() for other in others) / spread)
+    spread = (expected - expected.mean(dim=-1, keepdim=True)).norm().clamp_min(1e-30)
+    return float(max((other - expected).norm() for other in others) / spread)
 
 
 def check_positions(

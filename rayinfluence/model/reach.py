@@ -140,6 +140,30 @@ def tracked_and_reached(
     return kept, [name for name in modules if name not in kept]
 
 
+def refuse_other_weights(modules: Mapping[str, nn.Module]) -> None:
+    """Refuse layers whose weight is no parameter of theirs, or holds no floating-point numbers.
+
+    Raises:
+        ModelError: with the layers and what to do.
+    """
+    computed, quantised = [], []
+    for name, module in modules.items():
+        weight = module._parameters.get("weight")
+        if weight is None:
+            computed.append(name)
+        elif not weight.is_floating_point() or weight.element_size() < 2:
+            quantised.append(name)
+    for names, what, advice in (
+        (computed, "is computed from other parameters, as by weight normalisation", "Fold it in"),
+        (quantised, "is quantised and has no gradient", "Load the model in full precision"),
+    ):
+        if names:
+            raise ModelError(
+                f"modules: the weight of {len(names)} layers {what}: {listed(names)}. {advice} "
+                "and save it again, or leave them out of `modules`."
+            )
+
+
 def refuse_other_shapes(modules: Mapping[str, nn.Module], found: Reach) -> None:
     """Refuse layers whose inputs are not [sequence, token, width].
 

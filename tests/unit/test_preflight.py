@@ -29,7 +29,13 @@ from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import Coverage, track
 from rayinfluence.model.preflight import Passed, made_up, preflight, refuse_what_does_not_run
-from rayinfluence.model.reach import Reach, reach, refuse_other_shapes, tracked_and_reached
+from rayinfluence.model.reach import (
+    Reach,
+    reach,
+    refuse_other_shapes,
+    refuse_other_weights,
+    tracked_and_reached,
+)
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
 
 CPU = torch.device("cpu")
@@ -119,6 +125,40 @@ def test_a_layer_that_is_more_than_a_product_is_refused() -> None:
     model.layer.__class__ = Scaled
     with pytest.raises(ModelError, match=r"layer: .*% off"):
         check(model)
+
+
+class Attention(nn.Module):
+    """torch's own attention, which uses the weight of its output layer and never calls it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden, n = self.embed(tokens_BT), tokens_BT.shape[1]
+        mask = torch.ones(n, n, dtype=torch.bool).triu(1)
+        found, _ = self.attention(hidden, hidden, hidden, attn_mask=mask, need_weights=False)
+        return self.head(found + hidden)
+
+
+def test_layers_that_torch_itself_never_calls_are_refused() -> None:
+    model = seeded(Attention)
+    with pytest.raises(ModelError, match=r"attention\.out_proj: nothing of it was seen"):
+        check(model)
+    check(model, ("head",))
+
+
+def test_a_weight_that_is_computed_or_quantised_is_refused() -> None:
+    model = seeded(lambda: Functional(called=True, elsewhere=False))
+    torch.nn.utils.parametrizations.weight_norm(model.layer)
+    with pytest.raises(ModelError, match=r"of 1 layers is computed .*: layer\. Fold it in"):
+        refuse_other_weights(track(model, ("*",)))
+    model = seeded(lambda: Functional(called=True, elsewhere=False))
+    whole = model.layer.weight.to(torch.int8)
+    model.layer.weight = nn.Parameter(whole, requires_grad=False)
+    with pytest.raises(ModelError, match=r"is quantised and has no gradient: layer\."):
+        refuse_other_weights(track(model, ("*",)))
 
 
 # --- the model is causal ---
