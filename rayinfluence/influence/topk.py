@@ -40,9 +40,20 @@ class TopK:
         """
         if np.isnan(scores_NQ).any():
             raise NumericsError("a score is NaN; quarantine its sequence before the top-k.")
-        scores = np.where(scores_NQ > 0, scores_NQ, -np.inf).T
-        ids = np.broadcast_to(ids_N, scores.shape)
-        return _best(scores, np.where(np.isneginf(scores), _NO_ID, ids), k)
+        scores_QN = np.where(scores_NQ > 0, scores_NQ, -np.inf).T
+        n = scores_QN.shape[1]
+        if n <= 2 * k or len(np.unique(ids_N)) < n:
+            ids_QN = np.broadcast_to(ids_N, scores_QN.shape)
+            return _best(scores_QN, np.where(np.isneginf(scores_QN), _NO_ID, ids_QN), k)
+        # Sorting all to keep a few would take ten times as long as finding the k-th.
+        best = cls.empty(len(scores_QN), k)
+        least_Q = np.partition(scores_QN, n - k, axis=1)[:, n - k]
+        for query, (scores_N, least) in enumerate(zip(scores_QN, least_Q, strict=True)):
+            place = np.flatnonzero((scores_N >= least) & (scores_N > 0))
+            order = place[np.lexsort((ids_N[place], -scores_N[place]))][:k]
+            best.scores_QK[query, : len(order)] = scores_N[order]
+            best.ids_QK[query, : len(order)] = ids_N[order]
+        return best
 
     def merge(self, other: TopK) -> TopK:
         """The k best of both."""
