@@ -9,12 +9,9 @@ B sequence in batch, T token, V vocabulary, I input width, O output width.
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +21,7 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import LanguageModel, forward_logits
+from rayinfluence.model.positions import check_positions, is_cheap
 from rayinfluence.model.reach import listed
 
 #: By dtype, what rounding may do to a ratio that is zero in exact arithmetic. Models that are run
@@ -33,8 +31,8 @@ _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.05}
 _SAME_SHAPES = {torch.float64: 5e-5, torch.float32: 5e-5, torch.bfloat16: 0.01}
 #: Lengths of the made-up sequences.
 _LENGTHS = (12, 7, 9)
-#: Weights times tokens of a forward pass that takes a second or less on one core.
-_A_SECOND = 2 * 10**10
+#: Ids that are tried for being finite.
+_TRIED = 64
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ def preflight(
     allowed, device = _ROUNDING[weight.dtype], weight.device
     generator = np.random.default_rng(0)
     lengths = [min(length, context) for length in _LENGTHS]
+    ordinary = sound_tokens(language_model, modules, ordinary, min(8, context))
     sequences = [generator.choice(np.asarray(ordinary), length) for length in lengths]
     future = future_effect(model, sequences[0], ordinary, device)
     if future > _SAME_SHAPES[weight.dtype]:
@@ -87,7 +86,7 @@ def preflight(
             "that every token would see its target. Name a causal language model under `model`."
         )
     check_positions(model, ordinary, context, device)
-    longest = context if _is_cheap(model, 2 * context) else min(context, 4 * max(_LENGTHS))
+    longest = context if is_cheap(model, 2 * context) else min(context, 4 * max(_LENGTHS))
     longer = generator.choice(np.asarray(ordinary), longest)
     neighbour = neighbour_effect(model, sequences[1], longer, device, alone)
     if neighbour > allowed:
@@ -109,6 +108,43 @@ def preflight(
     return Passed(max(errors.values(), default=0.0), future, neighbour, context)
 
 
+def sound_tokens(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    ordinary: Sequence[int],
+    length: int,
+) -> list[int]:
+    """Some of the ids, from sequences of which logits, inputs and gradients are all finite.
+
+    A token whose embedding overflows is no fault of the arithmetic: its sequences are set aside by
+    a run, and say nothing here.
+
+    Raises:
+        ModelError: there are not two.
+    """
+    device = next(language_model.model.parameters()).device
+    some = np.asarray(ordinary)[:: max(1, len(ordinary) // _TRIED)][:_TRIED]
+    sound: list[int] = []
+    for start in range(0, len(some), length):
+        sequence = np.resize(some[start : start + length], max(length, 2))
+        finite = [torch.isfinite(_logits(language_model.model, [sequence], device)).all()]
+
+        def note(_name: str, inputs: Tensor, grads: Tensor, finite: list[Tensor] = finite) -> None:
+            finite.append(torch.isfinite(inputs).all() & torch.isfinite(grads).all())
+
+        batch = make_batch([sequence], [0], device)
+        backward(modules, partial(_objective, language_model, batch), note)
+        if all(finite):
+            sound += some[start : start + length].tolist()
+    if len(set(sound)) < 2:
+        dtype = str(next(language_model.model.parameters()).dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{type(language_model.model).__name__} says nothing finite of made-up sequences in "
+            f"{dtype}: activations overflow. Set `dtype: float32`, or load another checkpoint."
+        )
+    return sound
+
+
 def gradient_errors(
     language_model: LanguageModel, modules: Mapping[str, nn.Module], batch: Batch
 ) -> dict[str, float]:
@@ -117,11 +153,7 @@ def gradient_errors(
     Infinite where autograd has a gradient and capture has none. Gradients of weights exist one at a
     time. A module whose gradient is next to nothing beside the others' is measured by theirs.
     """
-
-    def objective() -> Tensor:
-        labels = batch.own_labels_N
-        return language_model.log_probabilities(batch, lambda _logits, part: labels[part]).sum()
-
+    objective = partial(_objective, language_model, batch)
     captured: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str, inputs: Tensor, grads: Tensor) -> None:
@@ -176,6 +208,11 @@ def gradient_errors(
     }
 
 
+def _objective(language_model: LanguageModel, batch: Batch) -> Tensor:
+    labels = batch.own_labels_N
+    return language_model.log_probabilities(batch, lambda _logits, part: labels[part]).sum()
+
+
 def future_effect(
     model: nn.Module, sequence: np.ndarray, ordinary: Sequence[int], device: torch.device
 ) -> float:
@@ -209,97 +246,10 @@ def neighbour_effect(
     return float(max((other - expected).norm() for other in others) / spread)
 
 
-def check_positions(
-    model: nn.Module, ordinary: Sequence[int], context: int, device: torch.device
-) -> None:
-    """Refuse a context for which the model has no positions, or others than for shorter ones.
-
-    Raises:
-        ModelError: with the longest context that works.
-    """
-    for name, module in model.named_modules():
-        if hasattr(module, "inv_freq") and "position_ids" in _arguments(module.forward):
-            longest = _longest(context, partial(_keeps_angles, module))
-            if longest < context:
-                raise ModelError(
-                    f"corpus.context: in this model the angles of {name} depend on the longest "
-                    f"sequence of a batch beyond {longest:,} tokens, so that a score would depend "
-                    f"on the batch. Set it to at most {longest:,}."
-                )
-    works = _positions(model, int(ordinary[0]), context, device)
-    if works is None:
-        return
-    if not works(context):
-        longest = _longest(context, works)
-        raise ModelError(
-            f"corpus.context: the model fails on sequences of more than {longest:,} tokens, and "
-            f"this run's may have {context:,}: it has fewer positions than its configuration says. "
-            f"Set it to at most {longest:,}."
-        )
-
-
-def _positions(
-    model: nn.Module, token: int, context: int, device: torch.device
-) -> Callable[[int], bool] | None:
-    """What tells whether a model has so many positions; None where that would take too long."""
-    if _is_cheap(model, context):
-        tokens = torch.full((1, context), token, device=device)
-        return lambda length: _runs(lambda: forward_logits(model, tokens[:, :length]))
-    if "position_ids" not in _arguments(model.forward):
-        return None
-    one = torch.full((1, 1), token, device=device)
-
-    def at(length: int) -> bool:
-        place = torch.full((1, 1), length - 1, device=device)
-        return _runs(lambda: model(input_ids=one, position_ids=place, use_cache=False))
-
-    return at
-
-
-def _keeps_angles(module: nn.Module, length: int) -> bool:
-    """Whether the angles of the first positions are those of a short sequence."""
-    twin: Any = copy.deepcopy(module)
-    device = twin.inv_freq.device
-    like = torch.zeros(1, 1, 1, device=device)
-    try:
-        short = twin(like, torch.arange(min(8, length), device=device)[None])
-        long = twin(like, torch.arange(length, device=device)[None])
-    except (TypeError, AttributeError):
-        return True  # called otherwise than most; a longer neighbour tells
-    pairs = zip(_tensors(short), _tensors(long), strict=True)
-    return all(torch.equal(a, b[:, : a.shape[1]]) for a, b in pairs)
-
-
-def _tensors(found: Any) -> list[Tensor]:
-    return [found] if isinstance(found, Tensor) else [one for one in found if torch.is_tensor(one)]
-
-
-def _longest(context: int, works: Callable[[int], bool]) -> int:
-    """The largest length up to a context that works, where all shorter ones do; 1 at least."""
-    least, most = 1, context + 1
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (middle, most) if works(middle) else (least, middle)
-    return least
-
-
-def _is_cheap(model: nn.Module, tokens: int) -> bool:
-    return tokens * sum(weight.numel() for weight in model.parameters()) <= _A_SECOND
-
-
 def _logits(model: nn.Module, sequences: Sequence[np.ndarray], device: torch.device) -> Tensor:
     batch = make_batch(sequences, range(len(sequences)), device)
     with torch.no_grad():
         return forward_logits(model, batch.tokens_BT).double()
-
-
-def _runs(run: Callable[[], Any]) -> bool:
-    try:
-        with torch.no_grad():
-            run()
-    except (IndexError, RuntimeError, ValueError):
-        return False
-    return True
 
 
 def made_up(ordinary: Sequence[int], device: torch.device) -> Tensor:
@@ -325,10 +275,6 @@ def refuse_what_does_not_run(model: nn.Module, tokens_BT: Tensor) -> None:
             f"{type(model).__name__} cannot run on a few tokens in {dtype} on {weight.device}: "
             f"{str(error)[:300]}. Try another `dtype` or `attention: eager`."
         ) from error
-
-
-def _arguments(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
 
 
 def _share(error: float) -> str:

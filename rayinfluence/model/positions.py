@@ -1,0 +1,110 @@
+"""Whether a model has as many positions as a run asks for, and the same ones for every sequence."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.head import forward_logits
+
+#: Weights times tokens of a forward pass that takes a second or less on one core.
+_A_SECOND = 2 * 10**10
+
+
+def check_positions(
+    model: nn.Module, ordinary: Sequence[int], context: int, device: torch.device
+) -> None:
+    """Refuse a context for which the model has no positions, or others than for shorter ones.
+
+    Raises:
+        ModelError: with the longest context that works.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "inv_freq") and "position_ids" in _arguments(module.forward):
+            longest = _longest(context, partial(_keeps_angles, module))
+            if longest < context:
+                raise ModelError(
+                    f"corpus.context: in this model the angles of {name} depend on the longest "
+                    f"sequence of a batch beyond {longest:,} tokens, so that a score would depend "
+                    f"on the batch. Set it to at most {longest:,}."
+                )
+    works = _positions(model, int(ordinary[0]), context, device)
+    if works is None:
+        return
+    if not works(context):
+        longest = _longest(context, works)
+        raise ModelError(
+            f"corpus.context: the model fails on sequences of more than {longest:,} tokens, and "
+            f"this run's may have {context:,}: it has fewer positions than its configuration says. "
+            f"Set it to at most {longest:,}."
+        )
+
+
+def _positions(
+    model: nn.Module, token: int, context: int, device: torch.device
+) -> Callable[[int], bool] | None:
+    """What tells whether a model has so many positions; None where that would take too long."""
+    if is_cheap(model, context):
+        tokens = torch.full((1, context), token, device=device)
+        return lambda length: _runs(lambda: forward_logits(model, tokens[:, :length]))
+    if "position_ids" not in _arguments(model.forward):
+        return None
+    one = torch.full((1, 1), token, device=device)
+
+    def at(length: int) -> bool:
+        place = torch.full((1, 1), length - 1, device=device)
+        return _runs(lambda: model(input_ids=one, position_ids=place, use_cache=False))
+
+    return at
+
+
+def _keeps_angles(module: nn.Module, length: int) -> bool:
+    """Whether the angles of the first positions are those of a short sequence."""
+    twin: Any = copy.deepcopy(module)
+    device = twin.inv_freq.device
+    like = torch.zeros(1, 1, 1, device=device)
+    try:
+        short = twin(like, torch.arange(min(8, length), device=device)[None])
+        long = twin(like, torch.arange(length, device=device)[None])
+    except (TypeError, AttributeError):
+        return True  # called otherwise than most; a longer neighbour tells
+    pairs = zip(_tensors(short), _tensors(long), strict=True)
+    return all(torch.equal(a, b[:, : a.shape[1]]) for a, b in pairs)
+
+
+def _tensors(found: Any) -> list[Tensor]:
+    return [found] if isinstance(found, Tensor) else [one for one in found if torch.is_tensor(one)]
+
+
+def _longest(context: int, works: Callable[[int], bool]) -> int:
+    """The largest length up to a context that works, where all shorter ones do; 1 at least."""
+    least, most = 1, context + 1
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if works(middle) else (least, middle)
+    return least
+
+
+def is_cheap(model: nn.Module, tokens: int) -> bool:
+    """Whether a forward pass over so many tokens takes a second or less on one core."""
+    return tokens * sum(weight.numel() for weight in model.parameters()) <= _A_SECOND
+
+
+def _runs(run: Callable[[], Any]) -> bool:
+    try:
+        with torch.no_grad():
+            run()
+    except (IndexError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _arguments(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
