@@ -50,6 +50,10 @@ class CorpusConfig(Section):
     """A row group of a shard is closed when it holds this many tokens."""
     shard_tokens: int = Field(default=2**26, ge=1)
     """A shard is closed when it holds this many tokens."""
+    n_training_sequences: int | None = Field(default=None, ge=1)
+    """N, the sequences that the model was trained on, where the documents are a sample of them.
+
+    ``delta_nats`` is score / N. None: the documents are the training data."""
 
 
 class FitConfig(Section):
@@ -103,15 +107,22 @@ class ScanConfig(Section):
     """A split, the unit of work and of retry, is a run of row groups of about this many tokens.
 
     2^21 on a CUDA device and 2^17 on a CPU when not given."""
-    group_by: list[str] = ["source"]
-    """Metadata keys; scores of all sequences are summed for each of their values."""
+    group_by: list[str] | None = None
+    """Metadata keys; scores of all sequences are summed for each of their values.
+
+    A key that no document has is refused. None: ``source``, whether or not documents have one."""
 
     @field_validator("methods", "group_by")
     @classmethod
-    def _once(cls, values: list[str]) -> list[str]:
-        if repeated := [value for value, count in Counter(values).items() if count > 1]:
+    def _once(cls, values: list[str] | None) -> list[str] | None:
+        if repeated := [value for value, count in Counter(values or ()).items() if count > 1]:
             raise ValueError(f"{repeated[0]!r} is listed twice.")
         return values
+
+    @property
+    def grouped_by(self) -> list[str]:
+        """The metadata keys that groups are made by."""
+        return ["source"] if self.group_by is None else self.group_by
 
 
 class RunnerConfig(Section):

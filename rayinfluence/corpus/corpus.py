@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,13 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA, RowGroup, bad_rows, row_group_digest
-from rayinfluence.corpus.tokenize import FileReport, ShardRecord, TokenizeSettings
+from rayinfluence.corpus.tokenize import (
+    NAMED_KEYS,
+    FileReport,
+    ShardRecord,
+    TokenizeSettings,
+)
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+#: 2: metadata keep their JSON types, and files name their keys.
+FORMAT = 2
 #: What pyarrow and numpy raise over columns that are garbled or of another type than ours.
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError)
 
@@ -101,6 +108,15 @@ class CorpusManifest:
                 f"{store.url}/{MANIFEST} is not a corpus manifest of this version: {error}. "
                 "Tokenise into an empty folder."
             ) from error
+
+    @property
+    def metadata_keys(self) -> dict[str, int] | None:
+        """How many documents have each metadata key; None where there may be keys not recorded."""
+        counts: Counter[str] = Counter()
+        for report in self.files:
+            counts.update(report["metadata_keys"])
+        full = any(len(report["metadata_keys"]) >= NAMED_KEYS for report in self.files)
+        return None if full else dict(counts)
 
     def extended(
         self, records: Sequence[ShardRecord], reports: Sequence[FileReport]

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.documents import BadDocument, Document, read_documents
+from rayinfluence.corpus.metadata import plain
 from rayinfluence.corpus.shards import RowGroup, ShardWriter
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.storage.digest import canonical_json, digest_bytes
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _BATCH_DOCUMENTS = 256
 #: How many rows are named in the manifest; all are counted.
 _NAMED_BAD_ROWS = 1000
+#: Metadata keys that the manifest names of a file; whoever has as many may have more.
+NAMED_KEYS = 1000
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class FileReport:
     short_chunks: int = 0
     n_bad: int = 0
     bad: list[BadDocument] = field(default_factory=list)
+    #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
+    metadata_keys: dict[str, int] = field(default_factory=dict)
 
 
 def tokenize_file(
@@ -97,7 +102,8 @@ def tokenize_file(
         n_tokens = 0
         encodings = encode(tokenizer, [document.text for document in documents])
         for document, encoding in zip(documents, encodings, strict=True):
-            metadata = canonical_json(_plain(document.metadata))
+            metadata = canonical_json(plain(document.metadata))
+            before = n_tokens
             for start in range(0, len(encoding.tokens), settings.context):
                 end = min(start + settings.context, len(encoding.tokens))
                 if end - start < 2:
@@ -119,6 +125,8 @@ def tokenize_file(
                 if writer.n_tokens >= settings.shard_tokens:
                     close(writer)
                     writer = None
+            if n_tokens > before:
+                _count_keys(report.metadata_keys, document)
         advance(n_tokens)
     if writer is not None:
         close(writer)
@@ -149,9 +157,7 @@ def _characters(encoding: Encoding, start: int, end: int) -> tuple[int, int]:
     return (spans[0][0], spans[-1][1]) if spans else (0, 0)
 
 
-def _plain(metadata: dict[str, object]) -> dict[str, object]:
-    """Metadata as JSON can hold it; dates and the like as their text."""
-    return {
-        key: value if isinstance(value, str | int | bool) else str(value)
-        for key, value in metadata.items()
-    }
+def _count_keys(counts: dict[str, int], document: Document) -> None:
+    for key in document.metadata:
+        if key in counts or len(counts) < NAMED_KEYS:
+            counts[key] = counts.get(key, 0) + 1

@@ -130,12 +130,13 @@ class CalibrateJob:
             )
             for name, shape in replica.shapes.items()
         }
+        cut = None if self.rank is None else random_bank(replica, 1, self.rank).modules
         explained = sum(first["n_tokens"].to_pylist())
         return Rates(
             scan=sum(seconds) / tokens,
             covariance=covariance,
             moments=moments,
-            explain=_timed(lambda: explain(replica, dense, first)) / explained,
+            explain=_timed(lambda: explain(replica, dense, cut, first)) / explained,
             eigen=_eigen_rate(replica),
             partial_bytes=partial_bytes,
             worker_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

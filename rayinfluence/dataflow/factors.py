@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rayinfluence.config import ScanConfig
 from rayinfluence.curvature.ekfac import ModuleFactors, factors_by_module
 from rayinfluence.dataflow.sample import FitPlan
 from rayinfluence.errors import DamagedError
@@ -50,13 +49,6 @@ class Factors:
     def bias(self) -> dict[str, bool]:
         """Whether each module has a bias."""
         return {name: bias for name, _, _, bias, _ in self.manifest["parts"]["modules"]}
-
-    def damping(self, config: ScanConfig) -> dict[str, float]:
-        """Lambda of every module under these settings."""
-        return {
-            name: config.damping if config.damping is not None else config.damping_scale * mean
-            for name, mean in self.manifest["mean_moments"].items()
-        }
 
     def tensors(self) -> SharedTensors:
         """All factors as ``<module>/<part>``; parts of shared inputs under their source alone.

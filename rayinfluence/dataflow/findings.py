@@ -6,7 +6,7 @@ Explain the survivors, put them in order, write tables and the manifest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayinfluence.corpus.corpus import Split, read_rows
+from rayinfluence.corpus.metadata import as_text
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.banks import BankOperands
+from rayinfluence.dataflow.grouping import group_table
 from rayinfluence.dataflow.jobs import Explained, ExplainJob, MethodOperands
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.runner import Runner
 from rayinfluence.dataflow.scan import by_split
 from rayinfluence.dataflow.statistics import statistics_table, tails_table
-from rayinfluence.influence.attribution import is_spurious, near_duplicates
-from rayinfluence.storage.results import GROUP_SCHEMA, METADATA_PREFIX, survivor_schema
+from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces
+from rayinfluence.storage.results import METADATA_PREFIX, beyond_linear, survivor_schema
 from rayinfluence.storage.store import Store, write_table
 
 if TYPE_CHECKING:
@@ -117,17 +119,13 @@ def gather(item: tuple[Store, Split, tuple[int, ...]]) -> pa.Table:
     return read_rows(corpus, split, ids).append_column("shard", shard).cast(_ROWS)
 
 
-def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_sequences: int) -> pa.Table:
+def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_training: int) -> pa.Table:
     """The result table of one method: a row per query and survivor, in order of queries and ranks.
 
     A sequence whose score changed its sign when it was scored again stays in the direction that the
-    scan found it in.
+    scan found it in. ``n_training`` is N, which ``delta_nats`` divides by.
     """
-    metadata_of = {
-        sequence_id: json.loads(row["metadata"])
-        for explained in scanned.explained.values()
-        for sequence_id, row in explained.rows.items()
-    }
+    metadata_of = _metadata(scanned)
     keys = sorted({key for metadata in metadata_of.values() for key in metadata})
     rows: list[dict[str, Any]] = []
     for query in queries:
@@ -140,6 +138,7 @@ def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_sequence
             if not len(scan_ids):
                 continue
             explained = scanned.explained[query.digest]
+            completion = query.tokens[query.first_target :]
             scan_ranks = {i: rank for rank, i in enumerate(scan_ids.tolist(), start=1)}
             order = [(-sign * explained.explanations[i].score, i) for i in scan_ranks]
             ids = [sequence_id for _, sequence_id in sorted(order)]
@@ -151,15 +150,25 @@ def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_sequence
                 explanation = explained.explanations[sequence_id]
                 metadata = metadata_of[sequence_id]
                 scan_rank = scan_ranks[sequence_id]
+                scan_score = sign * float(scan_scores[scan_rank - 1])
+                delta_nats = explanation.score / n_training
+                carries = carrier(
+                    explanation.token_scores,
+                    row["tokens"].tolist(),
+                    row["token_texts"],
+                    completion,
+                    explained.completion_texts,
+                )
                 rows.append(
                     {
                         "query_id": query.query.query_id,
                         "rank": rank,
                         "direction": direction,
                         "score": explanation.score,
-                        "delta_nats": explanation.score / n_sequences,
+                        "delta_nats": delta_nats,
+                        "beyond_linear": beyond_linear(delta_nats, explained.log_probability),
                         "scan_rank": scan_rank,
-                        "scan_score": sign * float(scan_scores[scan_rank - 1]),
+                        "scan_score": scan_score,
                         "sequence_id": sequence_id,
                         "content_digest": row["content_digest"],
                         "document_id": row["document_id"],
@@ -168,11 +177,16 @@ def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_sequence
                         "n_tokens": row["n_tokens"],
                         "char_start": row["char_start"],
                         "char_end": row["char_end"],
-                        **{METADATA_PREFIX + key: str(value) for key, value in metadata.items()},
+                        **{
+                            METADATA_PREFIX + key: as_text(value) for key, value in metadata.items()
+                        },
                         "token_texts": row["token_texts"],
                         "token_scores": explanation.token_scores.astype(np.float32),
                         "layer_scores": list(explanation.layer_scores.items()),
-                        "spurious": is_spurious(explanation.token_scores),
+                        "concentration": carries.concentration,
+                        "carried_by": carries.position,
+                        "carrier_in_completion": carries.in_completion,
+                        "suspect": not reproduces(scan_score, explanation.scanned),
                         "near_duplicate_of": None if earlier is None else ids[earlier],
                     }
                 )
@@ -207,41 +221,42 @@ def rescoring(table: pa.Table) -> dict[str, dict[str, Any]]:
     return report
 
 
-def group_table(queries: Sequence[EncodedQuery], scanned: Scanned) -> pa.Table:
-    """Sums of scores per query and group, over all scanned sequences."""
-    rows = []
-    for query in queries:
-        partial, place = scanned.of_query(query.digest)
-        for column, value in sorted(partial.groups.counts):
-            positive, negative = partial.groups.sums_2Q[column, value][:, place].tolist()
-            rows.append(
-                {
-                    "query_id": query.query.query_id,
-                    "column": column,
-                    "value": value,
-                    "n_sequences": partial.groups.counts[column, value],
-                    "positive_sum": positive,
-                    "negative_sum": negative,
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=GROUP_SCHEMA)
-
-
 def write_method(
-    store: Store, queries: Sequence[EncodedQuery], scanned: Scanned, n_sequences: int
+    store: Store, queries: Sequence[EncodedQuery], scanned: Scanned, n_training: int
 ) -> dict[str, dict[str, Any]]:
     """Write the tables of one method; returns what scoring its survivors again changed."""
-    survivors = survivor_table(queries, scanned, n_sequences)
+    survivors = survivor_table(queries, scanned, n_training)
     partials = {query.query.query_id: scanned.of_query(query.digest) for query in queries}
     tables = {
         "": survivors,
-        "-groups": group_table(queries, scanned),
+        "-groups": group_table(partials, _proponents(survivors, _metadata(scanned), partials)),
         "-statistics": statistics_table(partials),
         "-tails": tails_table(partials),
     }
     for ending, table in tables.items():
         write_table(store, f"results/{scanned.method}{ending}.parquet", table)
     return rescoring(survivors)
+
+
+def _metadata(scanned: Scanned) -> dict[int, dict[str, Any]]:
+    """The metadata of all survivors, by sequence id."""
+    return {
+        sequence_id: json.loads(row["metadata"])
+        for explained in scanned.explained.values()
+        for sequence_id, row in explained.rows.items()
+    }
+
+
+def _proponents(
+    survivors: pa.Table, metadata_of: Mapping[int, dict[str, Any]], query_ids: Iterable[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The metadata of each query's proponents, strongest first."""
+    found: dict[str, list[dict[str, Any]]] = {query_id: [] for query_id in query_ids}
+    columns = (survivors[name].to_pylist() for name in ("query_id", "direction", "sequence_id"))
+    for query_id, direction, sequence_id in zip(*columns, strict=True):
+        if direction == "proponent":
+            found[query_id].append(metadata_of[sequence_id])
+    return found
 
 
 def query_manifest(

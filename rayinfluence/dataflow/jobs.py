@@ -7,7 +7,7 @@ Running a job on an item twice writes the same bytes under the same key, so any 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -37,10 +37,11 @@ from rayinfluence.dataflow.stages import (
     whole_gradient,
 )
 from rayinfluence.dataflow.watch import Watch, begin_or_refuse, trap
+from rayinfluence.influence.bank import ModuleQueries, QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import write_tensors
+from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -186,13 +187,14 @@ class QueryJob:
         query, methods = item
         begin_or_refuse(watch, f"query {query.query.query_id!r}")
         found = query_gradient(replica, query)
-        header = {
-            "query": query.digest,
-            "log_probabilities": found.log_probabilities,
-            "ranks": found.ranks,
-        }
         seed = int(query.digest[:8], 16) ^ replica.numerics.seed
         for index in methods:
+            header = {
+                "query": query.digest,
+                "log_probabilities": found.log_probabilities,
+                "ranks": found.ranks,
+                "damping": dict(self._operators[index].damping),
+            }
             tensors: dict[str, Tensor] = {}
             for name, (inputs, grads) in found.tokens.items():
                 solved = self._operators[index].solve_tokens(name, inputs, grads, self.rank, seed)
@@ -210,6 +212,8 @@ class Explained:
     """
 
     query_digest: str
+    log_probability: float
+    completion_texts: list[str]
     rows: dict[int, dict[str, Any]]
     explanations: dict[int, Explanation]
 
@@ -236,10 +240,22 @@ class ExplainJob:
         query, table = item
         begin_or_refuse(watch, f"explaining the survivors of query {query.query.query_id!r}")
         assert self._operator is not None
-        whole = whole_gradient(replica, self._operator, query_gradient(replica, query))
-        explanations = explain(replica, whole, table, watch.advance)
+        found = query_gradient(replica, query)
+        whole = whole_gradient(replica, self._operator, found)
+        explanations = explain(replica, whole, self._cut(replica, query), table, watch.advance)
         rows = rows_by_id(table)
         for row in rows.values():
             row["token_texts"] = token_texts(self.tokenizer, row["tokens"])
             row["content_digest"] = content_digest(row["tokens"])
-        return Explained(query.digest, rows, explanations)
+        completion = token_texts(self.tokenizer, query.tokens)[query.first_target :]
+        return Explained(query.digest, found.log_probability, completion, rows, explanations)
+
+    def _cut(self, replica: Replica, query: EncodedQuery) -> Mapping[str, ModuleQueries] | None:
+        """The query as the scan had it; None where that is whole, as it is here."""
+        store, key = self.operands.store, query_key(query.digest)
+        if any(name.endswith("/dense") for name in tensor_names(store, key)):
+            return None
+        stacked = stack_queries([read_tensors(store, key)[0]])
+        on_device = {name: tensor.to(replica.device) for name, tensor in stacked.items()}
+        widths = {name: shape.d_in for name, shape in replica.shapes.items()}
+        return QueryBank.from_tensors([query.digest], on_device, widths).modules

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,12 +24,13 @@ from rayinfluence.storage.results import TABLE_ENDINGS
 from rayinfluence.storage.store import Store, read_json
 
 if TYPE_CHECKING:
+    from rayinfluence.dataflow.replica import Replica
     from rayinfluence.dataflow.run import Run
 
 MANIFEST = "results/manifest.json"
 TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 2
+_TABLES_VERSION = 3
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -35,7 +38,7 @@ def results_fingerprint(
     banks: Sequence[BankPlan],
     splits: Sequence[Split],
     queries: Sequence[EncodedQuery],
-    n_sequences: int,
+    n_training: int,
 ) -> str:
     """What decides the bytes of the tables."""
     return digest(
@@ -44,7 +47,7 @@ def results_fingerprint(
             "banks": [bank.fingerprint for bank in banks],
             "splits": digest([split.digest for split in splits]),
             "queries": digest([asdict(query.query) for query in queries]),
-            "n_sequences": n_sequences,
+            "n_training_sequences": n_training,
         }
     )
 
@@ -66,7 +69,6 @@ def run_manifest(
     splits: Sequence[Split],
     scanned: Sequence[Scanned],
     rescored: Mapping[str, dict[str, Any]],
-    n_sequences: int,
 ) -> dict[str, Any]:
     """The manifest of a run's results.
 
@@ -77,15 +79,18 @@ def run_manifest(
         splits: that were scanned.
         scanned: what each method found.
         rescored: by method and query, what scoring the survivors again changed.
-        n_sequences: N, in the corpus.
     """
     replica, corpus = run.replica, run.corpus
     files = corpus.manifest.files
     aside = {one.digest for one in run.set_aside}
     return {
-        "n_sequences": n_sequences,
+        "n_sequences": run.n_sequences,
+        "n_training_sequences": run.n_training_sequences,
         "n_tokens": corpus.n_tokens,
-        "methods": {one.method: _method(one, rescored[one.method]) for one in scanned},
+        "methods": {
+            one.method: _method(run, queries, one, rescored[one.method])
+            for queries, one in zip(prepared, scanned, strict=True)
+        },
         "dense_scores": [split.digest for split in splits if split.digest not in aside]
         if run.config.scan.scores == "dense"
         else None,
@@ -101,6 +106,7 @@ def run_manifest(
             "tracked_parameters": sum(s.n_parameters for s in replica.shapes.values()),
             "coverage": run.coverage.share,
             "modules": list(replica.modules),
+            "untracked": _untracked(replica),
         },
         "preflight": preflight.report(run.passed, run.coverage, run.reach, run.left_out),
         "tokenizer": {"digest": corpus.manifest.tokenizer},
@@ -126,9 +132,9 @@ def run_manifest(
             "n_tokens": factors.n_tokens,
             "quarantined": factors.manifest["quarantine"],
             "error": factors.error,
+            "error_bound": run.config.fit.error_bound,
             "rounds": factors.manifest["rounds"],
             "singular": factors.manifest["singular"],
-            "damping": factors.damping(run.config.scan),
         },
         "config": run.config.model_dump(),
         "numerics": asdict(run.numerics),
@@ -151,16 +157,48 @@ def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     return known
 
 
-def _method(scanned: Scanned, rescored: dict[str, Any]) -> dict[str, Any]:
-    bank, partial = scanned.banks[0]
+def _method(
+    run: Run, queries: MethodQueries, scanned: Scanned, rescored: dict[str, Any]
+) -> dict[str, Any]:
+    """What a method did, over all of its banks: queries that were added have one of their own.
+
+    A sequence may be quarantined in one bank and not in another: ``queries`` says for which, where
+    there are several.
+    """
+    several = len(scanned.banks) > 1
+    names = {query.digest: query.query.query_id for query in run.queries}
+    members = [
+        [names[digest] for digest in bank.plan.query_digests if digest in names]
+        for bank, _ in scanned.banks
+    ]
+    quarantined = [
+        {"sequence_id": sequence_id, "reason": reason, **({"queries": of_bank} if several else {})}
+        for of_bank, (_, partial) in zip(members, scanned.banks, strict=True)
+        for sequence_id, reason in partial.quarantine.items()
+    ]
     return {
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
-        "rank": bank.rank,
+        "rank": max(
+            (bank.rank for bank, _ in scanned.banks if bank.rank is not None), default=None
+        ),
+        "damping": query_report(queries, run.queries[0]).get("damping"),
         "rescoring": rescored,
-        "scanned_sequences": partial.n_sequences,
-        "scanned_tokens": partial.n_tokens,
-        "quarantined": _quarantined(partial.quarantine),
+        # Of the bank that has the least: the others may have scored what it could not.
+        "scanned_sequences": min(partial.n_sequences for _, partial in scanned.banks),
+        "scanned_tokens": min(partial.n_tokens for _, partial in scanned.banks),
+        "quarantined": sorted(quarantined, key=lambda row: int(row["sequence_id"])),
     }
+
+
+def _untracked(replica: Replica) -> dict[str, int]:
+    """Parameters that no score sees, by the name of what holds them, numbers of blocks as ``*``."""
+    tracked = {id(w) for module in replica.modules.values() for w in module.parameters()}
+    sizes: Counter[str] = Counter()
+    for name, weight in replica.model.named_parameters():
+        if id(weight) not in tracked:
+            holder = name.rpartition(".")[0] or name
+            sizes[re.sub(r"(?<![^.])[0-9]+(?![^.])", "*", holder)] += weight.numel()
+    return dict(sizes.most_common())
 
 
 def _quarantined(bad: dict[int, str]) -> list[dict[str, Any]]:

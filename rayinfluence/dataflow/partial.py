@@ -23,6 +23,9 @@ from rayinfluence.storage.tensors import read_tensors, write_tensors
 
 #: Partials merged into one at a time; part of the result's definition, since float sums are.
 FAN_IN = 64
+#: Raised whenever a partial says other things. Part of a bank's fingerprint: what an earlier one
+#: wrote is neither misread nor in the way.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,14 @@ class Partial:
         """Store it as one object; ``about`` names the split and the bank."""
         groups = list(self.groups.counts)
         n_queries = len(self.proponents.scores_QK)
-        sums = np.stack([self.groups.sums_2Q[group] for group in groups]) if groups else None
+        sums = np.stack([self.groups.sums_3Q[group] for group in groups]) if groups else None
         tensors = {
             "proponent_scores": self.proponents.scores_QK,
             "proponent_ids": self.proponents.ids_QK,
             "opponent_scores": self.opponents.scores_QK,
             "opponent_ids": self.opponents.ids_QK,
             "group_counts": np.array([self.groups.counts[g] for g in groups], dtype=np.int64),
-            "group_sums": np.zeros((0, 2, n_queries)) if sums is None else sums,
+            "group_sums": np.zeros((0, 3, n_queries)) if sums is None else sums,
             "tail_codes": self.tails.codes_E,
             "tail_counts": self.tails.counts_E,
             "tail_sums": self.tails.sums_E,

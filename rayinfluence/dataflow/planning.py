@@ -65,7 +65,7 @@ def plan_run(run: Run, actors: int) -> Plan:
         n_banks=len(scan.methods),
         rank=None if scan.rank == "dense" else scan.rank,
         top=scan.top,
-        group_by=tuple(scan.group_by),
+        group_by=tuple(scan.grouped_by),
         labels=run.config.fit.labels,
         n_blocks=run.config.fit.blocks,
     )

@@ -20,6 +20,7 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.banks import BankPlan, query_key
 from rayinfluence.dataflow.factors import Factors
 from rayinfluence.dataflow.jobs import MethodOperands, QueryJob
+from rayinfluence.dataflow.partial import FORMAT
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics
 from rayinfluence.dataflow.runner import Runner
@@ -150,14 +151,15 @@ def plan_banks(
         base = {
             "queries": method.parts,
             "top": config.top,
-            "group_by": config.group_by,
+            "group_by": config.grouped_by,
+            "format": FORMAT,
             "scores": config.scores,
             "numerics": asdict(numerics),
         }
         others = [
             differences(base, manifest["base"])
             for manifest in manifests.values()
-            if manifest["method"] == method.method
+            if (manifest["method"], manifest["base"].get("format")) == (method.method, FORMAT)
         ]
         if others and all(others) and not new_run:
             refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))

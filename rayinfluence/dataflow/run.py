@@ -24,6 +24,7 @@ from rayinfluence.dataflow.factors import (
 )
 from rayinfluence.dataflow.findings import explain_survivors, write_method
 from rayinfluence.dataflow.fit import fit, refuse_many_bad
+from rayinfluence.dataflow.grouping import left_out, refuse_unknown_keys, too_many_values
 from rayinfluence.dataflow.jobs import MethodOperands
 from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
@@ -202,6 +203,28 @@ class Run:
         refuse_many_bad(len(bad), self.corpus.n_sequences, bad)
         return bad
 
+    @property
+    def n_sequences(self) -> int:
+        """Sequences in the corpus that the model can be scored on."""
+        return self.corpus.n_sequences - len(self.bad_sequences)
+
+    @property
+    def n_training_sequences(self) -> int:
+        """N, which scores are divided by: of the training data, which the corpus may be a part of.
+
+        Raises:
+            ConfigError: the configuration says fewer than the corpus has.
+        """
+        given, there = self.config.corpus.n_training_sequences, self.n_sequences
+        if given is not None and given < there:
+            raise ConfigError(
+                f"corpus.n_training_sequences: {given:,}, and the corpus at "
+                f"{self.corpus_store.url} has {there:,} sequences. It is how many the model was "
+                "trained on, those of the corpus among them; leave it out where the corpus is all "
+                "of them."
+            )
+        return given or there
+
     @cached_property
     def queries(self) -> list[EncodedQuery]:
         """The queries, as tokens.
@@ -294,7 +317,8 @@ class Run:
     def check(self) -> None:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
         self.begin()
-        _ = self.corpus, self.bad_sequences
+        _ = self.corpus, self.bad_sequences, self.n_training_sequences
+        refuse_unknown_keys(self.config.scan.group_by, self.corpus)
 
     def fit(self) -> Factors:
         """Fit the EK-FAC factors, or find those that were fitted before.
@@ -349,8 +373,8 @@ class Run:
         digests = [query.digest for query in self.queries]
         banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run)
         precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
-        n_sequences = self.corpus.n_sequences - len(self.bad_sequences)
-        fingerprint = results_fingerprint(banks, splits, self.queries, n_sequences)
+        n_training = self.n_training_sequences
+        fingerprint = results_fingerprint(banks, splits, self.queries, n_training)
         if known_results(self.store) == fingerprint:
             self.progress.note("results      reused")
         else:
@@ -365,6 +389,8 @@ class Run:
             )
             for aside in self.set_aside:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")
+            for key, count in left_out([partial for _, partial in merged]).items():
+                self._warn(too_many_values(key, count))
             scanned = explain_survivors(
                 self.runner,
                 self.corpus_store,
@@ -378,10 +404,10 @@ class Run:
             # Tables under the manifest of others would pass for theirs.
             self.store.delete(RESULTS_MANIFEST)
             rescored = {
-                found.method: write_method(self.store, self.queries, found, n_sequences)
+                found.method: write_method(self.store, self.queries, found, n_training)
                 for found in scanned
             }
-            manifest = run_manifest(self, prepared, factors, splits, scanned, rescored, n_sequences)
+            manifest = run_manifest(self, prepared, factors, splits, scanned, rescored)
             # Results that lack splits are no results to reuse.
             manifest["fingerprint"] = None if self.set_aside else fingerprint
             body = json.dumps(manifest, indent=1, ensure_ascii=False)

@@ -67,7 +67,7 @@ def scan(
         StageError: more than 1 % of the splits (and more than 3) could not be scored.
     """
     operands = [BankOperands.load(bank) for bank in banks]
-    job = ScanJob(corpus.store, operands, config.top, tuple(config.group_by))
+    job = ScanJob(corpus.store, operands, config.top, tuple(config.grouped_by))
     for bank in banks:
         bank.store.delete("aside")
     while True:

@@ -7,7 +7,6 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
+from rayinfluence.dataflow.grouping import group_values
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Quarantine, Replica, own_labels
 from rayinfluence.errors import NumericsError
@@ -193,7 +193,7 @@ class Scored:
         return Partial(
             proponents=TopK.of(self.scores_NQ, self.ids_N, top),
             opponents=TopK.of(-self.scores_NQ, self.ids_N, top),
-            groups=GroupSums.of(self.scores_NQ, _group_values(table, self.ids_N, group_by)),
+            groups=GroupSums.of(self.scores_NQ, group_values(table, self.ids_N, group_by)),
             tails=Tails.of(self.scores_NQ),
             n_sequences=len(self.ids_N),
             n_tokens=self.n_tokens,
@@ -263,10 +263,12 @@ def whole_gradient(
 class Explanation:
     """The score of a sequence for one query, and its parts by token and by layer.
 
-    ``score`` is the sum of ``layer_scores``, and of ``token_scores`` up to rounding.
+    ``score`` is the sum of ``layer_scores``, and of ``token_scores`` up to rounding; ``scanned`` is
+    what the scan's query gradient, cut to its rank, gives in this pass.
     """
 
     score: float
+    scanned: float
     token_scores: NDArray[np.float64]
     layer_scores: dict[str, float]
 
@@ -274,6 +276,7 @@ class Explanation:
 def explain(
     replica: Replica,
     query: Mapping[str, ModuleQueries],
+    cut: Mapping[str, ModuleQueries] | None,
     table: pa.Table,
     advance: Advance = lambda tokens: None,
 ) -> dict[int, Explanation]:
@@ -282,6 +285,7 @@ def explain(
     Args:
         replica: the model.
         query: its preconditioned gradient in each module.
+        cut: the same as the scan has it; None where that is whole.
         table: rows of sequences, all of which have been scored before.
         advance: told of the tokens of each batch.
 
@@ -296,6 +300,7 @@ def explain(
     for batch in replica.batches(table, changed):
         width = batch.tokens_BT.shape[1]
         parts_BT: dict[str, Tensor] = {}
+        scanned_B = torch.zeros(len(batch.lengths_B), dtype=torch.float64, device=replica.device)
 
         def step(
             _batch: Batch,
@@ -304,8 +309,12 @@ def explain(
             grads: Tensor,
             width: int = width,
             parts_BT: dict[str, Tensor] = parts_BT,
+            scanned_B: Tensor = scanned_B,
         ) -> None:
             scores_BT = query[name].token_scores(inputs, grads)[:, :, 0].double()
+            if cut is not None:
+                cut_BT = cut[name].token_scores(inputs, grads)[:, :, 0]
+                scanned_B += cut_BT.sum(dim=1, dtype=torch.float64)
             # The calls of a module that is called several times stand side by side.
             parts_BT[name] = scores_BT.unflatten(1, (-1, width)).sum(dim=1)
 
@@ -324,25 +333,14 @@ def explain(
             score = float(layers_BM[row].sum())
             if not np.isfinite(score):
                 changed[sequence_id] = "its influence is not finite"
-            found[sequence_id] = Explanation(score, tokens_BT[row, :length], by_layer)
+            scanned = score if cut is None else float(scanned_B[row])
+            found[sequence_id] = Explanation(score, scanned, tokens_BT[row, :length], by_layer)
     if changed:
         raise NumericsError(
             f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
             "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
         )
     return found
-
-
-def _group_values(
-    table: pa.Table, ids: np.ndarray, group_by: Sequence[str]
-) -> dict[str, list[str]]:
-    """For each metadata key the value of every scored sequence, empty where it has none."""
-    rows = {sequence_id: row for row, sequence_id in enumerate(table["sequence_id"].to_pylist())}
-    metadata = table["metadata"].to_pylist()
-    parsed = (
-        [json.loads(metadata[rows[int(sequence_id)]]) for sequence_id in ids] if group_by else []
-    )
-    return {key: [str(of_row.get(key, "")) for of_row in parsed] for key in group_by}
 
 
 def content_digest(tokens: np.ndarray) -> str:

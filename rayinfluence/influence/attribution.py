@@ -1,29 +1,80 @@
-"""What a survivor's score is made of: flags computed from token scores and token sequences."""
+"""What a survivor's score is made of, and whether it holds: from token scores and tokens."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-#: Grosse et al. 2023, appendix: above this, one token carries the score and the sequence is
-#: suspect.
-SPURIOUS_RATIO = 2 / 3
+#: With fewer predictions a score has no room to spread, and nothing is said of how it does.
+_LEAST_PREDICTIONS = 4
+#: A score that moves by more than this share of itself when it is computed among other sequences is
+#: one of the numerics, not of the model.
+REPRODUCES_WITHIN = 0.1
 #: Two sequences are near-duplicates when this share of their token 5-grams is common (Jaccard
 #: index).
 NEAR_DUPLICATE_SHARE = 0.8
 _SHINGLE = 5
 
 
-def is_spurious(token_scores: ArrayLike) -> bool:
-    """Whether ||a||_2 / ||a||_1 > 2/3 over token scores.
+@dataclass(frozen=True)
+class Carrier:
+    """How a sequence's score is spread over its tokens.
 
-    Nearly all of the influence is at one token.
+    Attributes:
+        concentration: 0 where all predictions have scores of one size, 1 where a single one has all
+            of it, whatever their number; None for fewer than four predictions, or a score of zero.
+        position: of the token whose prediction outweighs all others together, or None.
+        in_completion: whether that token is one of the query's completion; None without one.
     """
-    scores = np.abs(np.asarray(token_scores, dtype=np.float64))
-    total = scores.sum()
-    return bool(total > 0 and np.sqrt((scores**2).sum()) / total > SPURIOUS_RATIO)
+
+    concentration: float | None
+    position: int | None
+    in_completion: bool | None
+
+
+def carrier(
+    token_scores: ArrayLike,
+    tokens: Sequence[int],
+    texts: Sequence[str],
+    completion: Sequence[int],
+    completion_texts: Sequence[str],
+) -> Carrier:
+    """Which token carries a score, and whether the completion has it too.
+
+    ||a||_2 / ||a||_1 of n scores lies between 1 / sqrt(n) and 1, so that bare it says something
+    else for each n; it is put on the scale from the one to the other (Hoyer 2004).
+
+    Args:
+        token_scores: entry t is about the prediction of token t + 1; the last one is about none.
+        tokens: of the sequence.
+        texts: of those.
+        completion: tokens of the query's completion.
+        completion_texts: of those. A token is the same with and without white space around it.
+    """
+    sizes = np.abs(np.asarray(token_scores, dtype=np.float64)[:-1])
+    total = sizes.sum()
+    if len(sizes) < _LEAST_PREDICTIONS or not total > 0:
+        return Carrier(None, None, None)
+    shares = sizes / total
+    root = math.sqrt(len(sizes))
+    spread = (root * math.sqrt((shares**2).sum()) - 1) / (root - 1)
+    concentration = min(max(spread, 0.0), 1.0)
+    largest = int(np.argmax(shares))
+    if not shares[largest] > 0.5:
+        return Carrier(concentration, None, None)
+    position = largest + 1
+    word = texts[position].strip()
+    words = {text.strip() for text in completion_texts} - {""}
+    return Carrier(concentration, position, tokens[position] in completion or word in words)
+
+
+def reproduces(score: float, again: float) -> bool:
+    """Whether a score is that of the scan when it is computed again in batches of other shapes."""
+    return abs(again - score) <= REPRODUCES_WITHIN * abs(score)
 
 
 def near_duplicates(sequences: Sequence[Sequence[int]]) -> list[int | None]:

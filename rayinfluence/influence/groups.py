@@ -2,31 +2,44 @@
 
 Q query, N sequence, G group. Sums of floats depend on their order, so they are merged in one fixed
 tree over splits and never twice; counts travel with them.
+
+A key may have more values than anybody reads, such as one per document. Of each key the
+MOST_VALUES values whose digests are smallest are kept, and the rest is one group. A value that is
+among the smallest of all is among the smallest wherever it occurs, so it is never dropped on the
+way: what is kept, and its counts, do not depend on how sequences were dealt to splits and merged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: (metadata key, value), such as ("source", "wikipedia").
+#: (metadata key, value), such as ("source", "wikipedia"); values are text of any kind.
 Group = tuple[str, str]
+#: The value of sequences that have none, and that of all values that were not kept.
+MISSING, OTHER = "", "other"
+#: Values of a key that have groups of their own.
+MOST_VALUES = 10_000
 
 
 @dataclass(frozen=True)
 class GroupSums:
-    """Per group: how many sequences it has; sums of positive and of negative scores [2, Q]."""
+    """Per group: how many sequences it has, and sums over them [3, Q].
+
+    The sums are of positive scores, of negative scores, and of squared scores.
+    """
 
     counts: dict[Group, int] = field(default_factory=dict)
-    sums_2Q: dict[Group, NDArray[np.float64]] = field(default_factory=dict)
+    sums_3Q: dict[Group, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scores_NQ: NDArray[np.float64], values: Mapping[str, Sequence[str]]) -> GroupSums:
         """Sum a split's scores, for each key, by the value that each sequence has."""
-        signed_2NQ = np.stack([np.maximum(scores_NQ, 0.0), np.minimum(scores_NQ, 0.0)])
+        parts_3NQ = np.stack([np.maximum(scores_NQ, 0.0), np.minimum(scores_NQ, 0.0), scores_NQ**2])
         counts: dict[Group, int] = {}
         sums: dict[Group, NDArray[np.float64]] = {}
         for key, of_sequence in values.items() if len(scores_NQ) else ():
@@ -36,20 +49,51 @@ class GroupSums:
             # Members of a group side by side, each group in the order of the sequences.
             order = np.argsort(index, kind="stable")
             starts = np.cumsum(sizes) - sizes
-            sums_2GQ = np.add.reduceat(signed_2NQ[:, order], starts, axis=1)
+            sums_3GQ = np.add.reduceat(parts_3NQ[:, order], starts, axis=1)
             for value, position in places.items():
                 counts[key, value] = int(sizes[position])
-                sums[key, value] = sums_2GQ[:, position]
-        return cls(counts, sums)
+                sums[key, value] = sums_3GQ[:, position]
+        return cls(counts, sums)._bounded()
 
     def merge(self, other: GroupSums) -> GroupSums:
         """Add another's sums to ours; left plus right, in that order."""
-        counts, sums = dict(self.counts), dict(self.sums_2Q)
+        counts, sums = dict(self.counts), dict(self.sums_3Q)
         for group, count in other.counts.items():
-            if group in counts:
-                counts[group] += count
-                sums[group] = sums[group] + other.sums_2Q[group]
-            else:
-                counts[group] = count
-                sums[group] = other.sums_2Q[group]
+            _add(counts, sums, group, count, other.sums_3Q[group])
+        return GroupSums(counts, sums)._bounded()
+
+    def _bounded(self) -> GroupSums:
+        """No more than MOST_VALUES values of a key; the rest in its group of others."""
+        dropped = [
+            group
+            for key in dict.fromkeys(key for key, _ in self.counts)
+            for group in self._surplus(key)
+        ]
+        if not dropped:
+            return self
+        counts, sums = dict(self.counts), dict(self.sums_3Q)
+        for group in dropped:
+            _add(counts, sums, (group[0], OTHER), counts.pop(group), sums.pop(group))
         return GroupSums(counts, sums)
+
+    def _surplus(self, key: str) -> Iterable[Group]:
+        groups = [
+            group for group in self.counts if group[0] == key and group[1] not in (MISSING, OTHER)
+        ]
+        return sorted(groups, key=_digest)[MOST_VALUES:] if len(groups) > MOST_VALUES else ()
+
+
+def _add(
+    counts: dict[Group, int],
+    sums: dict[Group, NDArray[np.float64]],
+    group: Group,
+    count: int,
+    sums_3Q: NDArray[np.float64],
+) -> None:
+    known = group in counts
+    counts[group] = counts[group] + count if known else count
+    sums[group] = sums[group] + sums_3Q if known else sums_3Q
+
+
+def _digest(group: Group) -> bytes:
+    return hashlib.sha256(group[1].encode()).digest()

@@ -29,6 +29,10 @@ class Preconditioner(Protocol):
     T token, I input width, J = I + 1 where there is a bias, O output width, R rank.
     """
 
+    @property
+    def damping(self) -> Mapping[str, float]:
+        """The lambda of every module; empty where there is no curvature to damp."""
+
     def solve_tokens(
         self, name: str, inputs_TI: Tensor, grads_TO: Tensor, rank: int | None, seed: int
     ) -> dict[str, Tensor]:
@@ -47,6 +51,7 @@ class Identity:
     """
 
     def __init__(self, bias: Mapping[str, bool]) -> None:
+        self.damping: Mapping[str, float] = {}
         self._bias = dict(bias)
 
     def solve_tokens(
@@ -67,6 +72,7 @@ class Curved:
 
     def __init__(self, operator: EKFAC) -> None:
         self.operator = operator
+        self.damping: Mapping[str, float] = operator.damping
 
     def solve_tokens(
         self, name: str, inputs_TI: Tensor, grads_TO: Tensor, rank: int | None, seed: int

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rayinfluence.report.charts import layer_bars, score_bar, sign_class
+from rayinfluence.report.facts import carried
 from rayinfluence.report.heat import HeatedToken, heated_tokens, hot_window, hottest
 from rayinfluence.report.markup import Html, join, tag
-from rayinfluence.report.text import count, one_line, signed
+from rayinfluence.report.text import SUSPECT, count, one_line, prediction, signed
 from rayinfluence.storage.results import Survivor
 
 _WINDOW = 700
@@ -31,7 +32,7 @@ def card(survivor: Survivor, largest: float, fold: int, shown: Mapping[int, str]
             "p",
             tag("span", str(survivor.rank), class_="rank"),
             tag("b", signed(survivor.score), class_=f"score {sign_class(survivor.score)}"),
-            tag("span", f"{signed(survivor.delta_nats)} nats", class_="nats"),
+            tag("span", prediction(survivor.delta_nats, survivor.beyond_linear), class_="nats"),
             class_="head",
         ),
         score_bar(survivor.score, largest),
@@ -53,12 +54,13 @@ def _origin(survivor: Survivor) -> list[Html]:
 
 def _flags(survivor: Survivor, shown: Mapping[int, str]) -> list[Html]:
     flags = []
-    if survivor.spurious:
-        title = "One token carries nearly all of the score: often an artefact of the numerics."
-        flags.append(tag("span", "spurious?", class_="flag", title=title))
+    if survivor.suspect:
+        flags.append(tag("span", SUSPECT, class_="flag"))
     if survivor.near_duplicate_of is not None:
         other = shown.get(survivor.near_duplicate_of, f"sequence {survivor.near_duplicate_of}")
         flags.append(tag("span", f"near-duplicate of {other}", class_="flag"))
+    if said := carried(survivor):
+        flags.append(tag("span", said, class_="carrier"))
     return flags
 
 

@@ -20,13 +20,7 @@ def sign_class(value: float) -> str:
 
 def score_bar(score: float, largest: float) -> Html:
     """A horizontal bar for a score's share of the largest one."""
-    return tag("svg", _rect(score, 0, 100 * _share(abs(score), largest)), class_="bar")
-
-
-def pair_bar(positive: float, negative: float, largest: float) -> Html:
-    """A bar to the left for the negative sum and one to the right for the positive sum."""
-    left, right = (50 * _share(abs(value), largest) for value in (negative, positive))
-    return tag("svg", _rect(-1, 50 - left, left), _rect(1, 50, right), class_="bar pair")
+    return tag("svg", _rect(score, 100 * _share(abs(score), largest)), class_="bar")
 
 
 def layer_bars(layer_scores: Mapping[str, float]) -> Html:
@@ -88,6 +82,5 @@ def _share(value: float, largest: float) -> float:
     return min(value / largest, 1.0) if largest > 0 and math.isfinite(value) else 0.0
 
 
-def _rect(sign: float, start: float, width: float) -> Html:
-    x = f"{start:.3g}%" if start else None
-    return tag("rect", class_=sign_class(sign), x=x, width=f"{width:.3g}%", height="100%")
+def _rect(sign: float, width: float) -> Html:
+    return tag("rect", class_=sign_class(sign), width=f"{width:.3g}%", height="100%")

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rayinfluence.report.text import count, percent, signed
-from rayinfluence.storage.results import Results
+from rayinfluence.report.text import count, one_line, percent, prediction, signed
+from rayinfluence.storage.results import Results, Survivor, beyond_linear
+
+_TOGETHER = 10
 
 
 def statistics(results: Results) -> dict[str, str]:
@@ -27,6 +29,25 @@ def _mass(row: Mapping[str, Any]) -> str:
         bound = f" ± {math.ceil(1000 * error + 0.5) / 1000:.1%}" if error >= 5e-4 else ""
         parts.append(f"the top 1 % of them hold {share:.1%}{bound} of what raises")
     return "; ".join(parts) + "."
+
+
+def carried(survivor: Survivor) -> str:
+    """Which token carries a score, in words; empty where none does."""
+    if survivor.carrier is None:
+        return ""
+    place = ", a token of the completion" if survivor.carrier_in_completion else ""
+    return f"one token carries it: “{one_line(survivor.carrier) or '␣'}”{place}"
+
+
+def together(results: Results, query_id: str) -> str:
+    """One sentence on what the first proponents add up to; empty where there are none."""
+    first = results.proponents(query_id)[:_TOGETHER]
+    log_probability = results.queries[query_id].get("log_probability")
+    if not first or log_probability is None:
+        return ""
+    total = sum(survivor.delta_nats for survivor in first)
+    said = prediction(total, beyond_linear(total, log_probability))
+    return f"The first {len(first)} proponent{'s' * (len(first) != 1)} together: {said}."
 
 
 def rescoring(results: Results, query_id: str) -> str:

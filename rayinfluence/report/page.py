@@ -9,8 +9,9 @@ from importlib import resources
 from typing import Any
 
 from rayinfluence.report.facts import statistics
+from rayinfluence.report.groups import groups_of
 from rayinfluence.report.markup import Html, tag
-from rayinfluence.report.query import Groups, query_section, teaser
+from rayinfluence.report.query import query_section, teaser
 from rayinfluence.report.summary import run_summary, title
 from rayinfluence.report.text import count, shorten
 from rayinfluence.storage.results import Results
@@ -40,7 +41,7 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
     if not results_by_method:
         raise ValueError("a report needs the results of at least one method")
     methods = [
-        (results, _groups(results), statistics(results)) for results in results_by_method.values()
+        (results, groups_of(results), statistics(results)) for results in results_by_method.values()
     ]
     queries: dict[str, dict[str, Any]] = {}
     for results, *_ in reversed(methods):
@@ -108,13 +109,6 @@ def _navigation(queries: Sequence[Mapping[str, Any]]) -> Html:
     )
     heading = tag("h2", f"{count(len(queries))} queries")
     return tag("nav", heading, tools, tag("ol", *links), aria_label="Queries")
-
-
-def _groups(results: Results) -> Groups:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in results.groups.to_pylist():
-        groups.setdefault(row["query_id"], []).append(row)
-    return groups
 
 
 def _resource(name: str) -> Html:

@@ -1,4 +1,4 @@
-"""One query of the page: the question, and what raised and what lowered its completion."""
+"""One query of the page: the question, and what raises and what lowers its completion."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.card import card
-from rayinfluence.report.charts import pair_bar
-from rayinfluence.report.facts import rescoring
+from rayinfluence.report.facts import rescoring, together
+from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.markup import Html, join, tag
-from rayinfluence.report.text import count, per_token_probability, percent, shorten, signed
+from rayinfluence.report.text import count, per_token_probability, percent, shorten
 from rayinfluence.storage.results import Results, Survivor
 
 _TEASER = 90
 _PROMPT = 600
 _RUBY_TOKENS = 40
-_MAX_GROUPS = 12
 
-Groups = Mapping[str, Sequence[Mapping[str, Any]]]
-#: What a method found, with the group sums and a sentence of statistics of every query.
+#: What a method found, with the groups and a sentence of statistics of every query.
 Found = tuple[Results, Groups, Mapping[str, str]]
 
 
@@ -134,7 +132,7 @@ def _methods(
             (
                 _panel(results, query_id, per_side, fold),
                 _note(statistics.get(query_id, "")),
-                _groups(groups.get(query_id, [])),
+                groups_section(groups.get(query_id, [])),
             )
         )
         panel = tag("div", body, class_="panel")
@@ -173,54 +171,15 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
         _side(side, found, per_side, [card(s, largest, fold, names) for s in found[:per_side]])
         for side, found in sides.items()
     ]
-    return join((tag("div", *columns, class_="sides"), _note(rescoring(results, query_id))))
+    notes = (_note(together(results, query_id)), _note(rescoring(results, query_id)))
+    return join((tag("div", *columns, class_="sides"), *notes))
 
 
 def _side(side: str, found: Sequence[Survivor], per_side: int, cards: Sequence[Html]) -> Html:
-    verb = "raised" if side == "Proponents" else "lowered"
-    heading = tag("h3", side, tag("small", f" {verb} the completion's probability"))
+    verb = "raise" if side == "Proponents" else "lower"
+    heading = tag("h3", side, tag("small", f" estimated to {verb} the completion's probability"))
     rest = len(found) - len(cards)
     body = tag("ol", *cards) if found else tag("p", "None were found.", class_="quiet")
     more = f"{count(rest)} more in the results table (Parquet); {per_side} are shown here."
     note = tag("p", more, class_="quiet") if rest > 0 else Html()
     return tag("section", heading, body, note, class_=f"side {side.lower()}")
-
-
-def _groups(rows: Sequence[Mapping[str, Any]]) -> Html:
-    """The sums per value of each grouping column, largest first."""
-    tables = []
-    for column in dict.fromkeys(row["column"] for row in rows):
-        members = [row for row in rows if row["column"] == column]
-        members.sort(key=lambda row: (-_magnitude(row), str(row["value"])))
-        largest = max(max(row["positive_sum"], -row["negative_sum"]) for row in members)
-        body = [_group_row(row, largest) for row in members[:_MAX_GROUPS]]
-        rest = len(members) - len(body)
-        more = f"{count(rest)} smaller ones are in the results table." if rest else ""
-        head = ("value", "sequences", "lowering", "", "raising")
-        table = tag(
-            "table",
-            tag("caption", "Sums by ", tag("bdi", str(column))),
-            tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head))),
-            tag("tbody", *body),
-        )
-        tables += [tag("div", table, class_="scroll"), tag("p", more, class_="quiet")]
-    if not tables:
-        return Html()
-    title = tag("h3", "Where the influence comes from")
-    note = tag("p", "Sums over all scanned sequences, not only the ones above.", class_="quiet")
-    return tag("section", title, note, *tables, class_="groups")
-
-
-def _group_row(row: Mapping[str, Any], largest: float) -> Html:
-    return tag(
-        "tr",
-        tag("th", tag("bdi", str(row["value"]) or "(none given)"), scope="row"),
-        tag("td", count(row["n_sequences"])),
-        tag("td", signed(row["negative_sum"])),
-        tag("td", pair_bar(row["positive_sum"], row["negative_sum"], largest)),
-        tag("td", signed(row["positive_sum"])),
-    )
-
-
-def _magnitude(row: Mapping[str, Any]) -> float:
-    return float(row["positive_sum"] - row["negative_sum"])

@@ -9,6 +9,7 @@ from rayinfluence.report.card import definitions
 from rayinfluence.report.heat import LEVELS
 from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.text import count, percent
+from rayinfluence.report.trust import trust
 from rayinfluence.storage.results import Results
 
 _MAX_QUARANTINED = 50
@@ -32,9 +33,10 @@ def run_summary(results_by_method: Mapping[str, Results]) -> Html:
         tag("h1", title(first)),
         definitions(_facts(results_by_method)),
         _reading(first, len(results_by_method)),
+        trust(results_by_method),
         _warnings(list(warnings)),
         _quarantined(results_by_method),
-        _provenance(first, _modules(results_by_method)),
+        _provenance(results_by_method),
     )
 
 
@@ -72,13 +74,31 @@ def _facts(results_by_method: Mapping[str, Results]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _provenance(manifest: Manifest, modules: Html) -> Html:
+def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     """What few readers need and an audit does: whole digests, versions, wall time, modules."""
-    model, corpus = manifest.get("model") or {}, manifest.get("corpus") or {}
+    manifest = next(iter(results_by_method.values())).manifest
+    modules = _modules(results_by_method)
+    model, tokenizer, corpus, factors, config = (
+        manifest.get(name) or {} for name in ("model", "tokenizer", "corpus", "factors", "config")
+    )
+    results = str(manifest.get("fingerprint") or "")
+    if not results and manifest.get("set_aside"):
+        results = "none: results without all splits are made again"
+    banks = {
+        name: ", ".join(_method(results).get("banks") or [])
+        for name, results in results_by_method.items()
+    }
     rows = [
+        ("Results fingerprint", results),
         ("Model path", str(model.get("path") or "")),
         ("Model digest", str(model.get("digest") or "")),
+        ("Tokenizer digest", str(tokenizer.get("digest") or "")),
+        ("Corpus", str(corpus.get("url") or "")),
         ("Corpus fingerprint", str(corpus.get("fingerprint") or "")),
+        ("Factors fingerprint", str(factors.get("fingerprint") or "")),
+        *((f"Query banks, {name}", digests) for name, digests in banks.items()),
+        ("Queries", str(config.get("queries") or "")),
+        ("Damping", _damping_rule(config.get("scan") or {})),
         ("Stages", "; ".join(_stages(manifest.get("stages") or {}))),
         ("Versions", _pairs(manifest.get("versions"))),
     ]
@@ -91,14 +111,14 @@ def _provenance(manifest: Manifest, modules: Html) -> Html:
 
 def _reading(manifest: Manifest, n_methods: int) -> Html:
     """Sign and scale in two sentences, and the scale of the colours."""
-    n = count(manifest["n_sequences"])
+    n = count(manifest.get("n_training_sequences") or manifest["n_sequences"])
     swatches = [
         *(tag("b", "\u2007", class_=f"n{level}") for level in range(LEVELS, 0, -1)),
         *(tag("b", "\u2007", class_=f"p{level}") for level in range(1, LEVELS + 1)),
     ]
     sentences = [
-        "A positive score means that training on the sequence makes the completion more likely "
-        "(a proponent), a negative one that it makes it less likely (an opponent). ",
+        "A positive score is an estimate that training on the sequence makes the completion more "
+        "likely (a proponent), a negative one that it makes it less likely (an opponent). ",
         f"Scores are raw; divided by the number of training sequences, {n}, they are delta nats: "
         "the predicted change of the completion's log-probability if the sequence is seen once "
         "more. ",
@@ -122,15 +142,19 @@ def _quarantined(results_by_method: Mapping[str, Results]) -> Html:
         rows = _method(results).get("quarantined") or []
         if not rows:
             continue
-        items = [
-            tag("li", f"{row.get('sequence_id', 'unknown')}: {row.get('reason', 'no reason')}")
-            for row in rows[:_MAX_QUARANTINED]
-        ]
+        items = [tag("li", _reason(row)) for row in rows[:_MAX_QUARANTINED]]
         if len(rows) > len(items):
             items.append(tag("li", f"{count(len(rows) - len(items))} more in the manifest"))
-        label = f"{results.method}: {count(len(rows))} quarantined, not scored"
+        n = len({row.get("sequence_id") for row in rows})
+        label = f"{results.method}: {count(n)} quarantined, not scored"
         parts.append(tag("details", tag("summary", label), tag("ul", *items), class_="fold"))
     return join(parts)
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    text = f"{row.get('sequence_id', 'unknown')}: {row.get('reason', 'no reason')}"
+    queries = row.get("queries")
+    return f"{text} (for {', '.join(map(str, queries))})" if queries else text
 
 
 def _modules(results_by_method: Mapping[str, Results]) -> Html:
@@ -161,6 +185,14 @@ def _modules(results_by_method: Mapping[str, Results]) -> Html:
         tag("tbody", *rows),
     )
     return tag("div", table, class_="scroll")
+
+
+def _damping_rule(scan: Mapping[str, Any]) -> str:
+    """What the damping of each module was made of, in words."""
+    if scan.get("damping") is not None:
+        return f"{scan['damping']:.3g} for every module"
+    scale = scan.get("damping_scale")
+    return "" if scale is None else f"{scale:.3g} times the mean of a module's Lambda"
 
 
 def _damping(value: Any) -> str:

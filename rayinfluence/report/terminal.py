@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayinfluence.report.facts import rescoring, statistics
+from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
+    BEYOND,
+    SUSPECT,
     one_line,
     per_token_probability,
     percent,
@@ -43,7 +45,11 @@ def render(
         console.print(_header(query, results.method, console.width))
         console.print(_table("Proponents", results.proponents(query_id)[:n], console.width))
         console.print(_table("Opponents", results.opponents(query_id)[:n], console.width))
-        for sentence in (rescoring(results, query_id), sentences.get(query_id)):
+        for sentence in (
+            together(results, query_id),
+            rescoring(results, query_id),
+            sentences.get(query_id),
+        ):
             if sentence:
                 console.print(Text(sentence, "dim"))
         console.print()
@@ -86,7 +92,7 @@ def _table(title: str, survivors: Sequence[Survivor], width: int) -> Table | Tex
         table.add_row(
             str(survivor.rank),
             Text(signed(survivor.score), _style(survivor.score)),
-            Text(signed(survivor.delta_nats)),
+            Text("beyond" if survivor.beyond_linear else signed(survivor.delta_nats)),
             _sequence(survivor, max(20, width - _NUMBERS_WIDTH)),
         )
     return table
@@ -94,14 +100,18 @@ def _table(title: str, survivors: Sequence[Survivor], width: int) -> Table | Tex
 
 def _sequence(survivor: Survivor, width: int) -> Text:
     flags = []
-    if survivor.spurious:
-        flags.append("spurious")
+    if survivor.suspect:
+        flags.append(SUSPECT)
     if survivor.near_duplicate_of is not None:
         flags.append(f"near-duplicate of {survivor.near_duplicate_of}")
+    if survivor.beyond_linear:
+        flags.append(BEYOND)
     names = [name for name in (survivor.source, survivor.document_id) if name]
     text = Text.assemble((shorten(" · ".join(names), width), "bold"))
     if flags:
         text.append(f"\n{', '.join(flags)}", "yellow")
+    if said := carried(survivor):
+        text.append(f"\n{said}", "dim")
     text.append("\n")
     return text.append_text(_snippet(survivor, _SNIPPET_LINES * width))
 

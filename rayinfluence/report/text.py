@@ -11,6 +11,11 @@ from typing import Any
 _C0 = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}
 _C1 = {code: f"[U+{code:04X}]" for code in range(0x80, 0xA0)}
 _BIDI = {code: f"[U+{code:04X}]" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+#: Of a score that depends on the batch it is computed in.
+SUSPECT = "suspect: another score in another batch"
+#: Of a change that is no prediction; its number would be read as one.
+BEYOND = "beyond the linear range: no prediction"
+
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 _VISIBLE: dict[int, int | str] = {**_C0, 0x7F: 0x2421, **_C1, **_BIDI, **_SURROGATES}
 
@@ -57,6 +62,14 @@ def percent(probability: float) -> str:
     if probability < 0.01 or 0.99 < probability < 1:
         return f"{probability:.1%}"
     return f"{probability:.0%}"
+
+
+def prediction(delta_nats: float, beyond: bool) -> str:
+    """A predicted change of a log-probability, in nats and in words, if it is a prediction."""
+    if beyond:
+        return BEYOND
+    words = f", {math.exp(delta_nats):.2f} times as likely" if abs(delta_nats) >= 0.005 else ""
+    return f"{signed(delta_nats)} nats{words}"
 
 
 def count(value: Any) -> str:

@@ -26,7 +26,8 @@ METADATA_PREFIX = "metadata."
 
 #: Columns before and after the flattened ``metadata.<key>`` columns. Scores are in the raw scale of
 #: MATH (no 1/N); ``delta_nats`` is score / N, the predicted change of the completion's
-#: log-probability, in nats, when the sequence is seen once more. Both are at full rank;
+#: log-probability, in nats, when the sequence is seen once more. It is no prediction where
+#: ``beyond_linear`` is true. All are at full rank;
 #: ``scan_score`` and ``scan_rank`` are what the scan found at the rank of its query bank.
 #: ``token_scores[t]`` belongs to input position t, so it is about the prediction of token t + 1.
 LEADING_FIELDS = (
@@ -35,6 +36,7 @@ LEADING_FIELDS = (
     pa.field("direction", pa.string()),
     pa.field("score", pa.float64()),
     pa.field("delta_nats", pa.float64()),
+    pa.field("beyond_linear", pa.bool_()),
     pa.field("scan_rank", pa.int32()),
     pa.field("scan_score", pa.float64()),
     pa.field("sequence_id", pa.int64()),
@@ -50,17 +52,31 @@ TRAILING_FIELDS = (
     pa.field("token_texts", pa.list_(pa.string())),
     pa.field("token_scores", pa.list_(pa.float32())),
     pa.field("layer_scores", pa.map_(pa.string(), pa.float32())),
-    pa.field("spurious", pa.bool_()),
+    pa.field("concentration", pa.float64()),
+    pa.field("carried_by", pa.int32()),
+    pa.field("carrier_in_completion", pa.bool_()),
+    pa.field("suspect", pa.bool_()),
     pa.field("near_duplicate_of", pa.int64()),
 )
+#: Of the ``top`` proponents ``in_top`` are in the group; ``lift`` is that share over the group's
+#: share of the corpus. Within a query and column the largest lift comes first.
 GROUP_SCHEMA = pa.schema(
     [
         pa.field("query_id", pa.string()),
         pa.field("column", pa.string()),
         pa.field("value", pa.string()),
+        pa.field("value_type", pa.string()),
         pa.field("n_sequences", pa.int64()),
+        pa.field("share_of_corpus", pa.float64()),
         pa.field("positive_sum", pa.float64()),
         pa.field("negative_sum", pa.float64()),
+        pa.field("mean_score", pa.float64()),
+        pa.field("mean_score_error", pa.float64()),
+        pa.field("top", pa.int64()),
+        pa.field("in_top", pa.int64()),
+        pa.field("lift", pa.float64()),
+        pa.field("lift_low", pa.float64()),
+        pa.field("lift_high", pa.float64()),
     ]
 )
 STATISTICS_SCHEMA = pa.schema(
@@ -92,6 +108,18 @@ TAIL_SCHEMA = pa.schema(
 )
 #: What the names of a method's tables end in.
 TABLE_ENDINGS = ("", "-groups", "-statistics", "-tails")
+#: A linear prediction of a larger change than this, in nats, is none.
+LINEAR_RANGE = 0.5
+
+
+def beyond_linear(delta_nats: float, log_probability: float) -> bool:
+    """Whether a change in nats, of one sequence or of several, is out of the linear range.
+
+    Args:
+        delta_nats: the predicted change of the completion's log-probability.
+        log_probability: what the model gives the completion, in nats.
+    """
+    return log_probability + delta_nats > 0 or abs(delta_nats) > LINEAR_RANGE
 
 
 def scores_key(split_digest: str) -> str:
@@ -124,10 +152,15 @@ class Survivor:
     """One training sequence among a query's most influential.
 
     ``score`` is the raw influence (positive raises the completion's log-probability) at full rank,
-    ``delta_nats`` the same divided by the number of training sequences; ``scan_score`` and
-    ``scan_rank`` are those of the scan, whose query gradients may be of low rank. ``token_scores``
-    has one number per token of ``token_texts``, ``layer_scores`` one per tracked module; both sum
-    to the score up to rounding.
+    ``delta_nats`` the same divided by the number of training sequences, and no prediction where it
+    is ``beyond_linear``; ``scan_score`` and ``scan_rank`` are those of the scan, whose query
+    gradients may be of low rank. ``token_scores`` has one number per token of ``token_texts``,
+    ``layer_scores`` one per tracked module; both sum to the score up to rounding.
+
+    ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
+    ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
+    ``carrier_in_completion`` whether the completion has it too. ``suspect``: the scan's score did
+    not come out again in batches of other shapes.
     """
 
     query_id: str
@@ -135,6 +168,7 @@ class Survivor:
     direction: Direction
     score: float
     delta_nats: float
+    beyond_linear: bool
     scan_rank: int
     scan_score: float
     sequence_id: int
@@ -149,13 +183,21 @@ class Survivor:
     token_texts: list[str]
     token_scores: list[float]
     layer_scores: dict[str, float]
-    spurious: bool
+    concentration: float | None
+    carried_by: int | None
+    carrier_in_completion: bool | None
+    suspect: bool
     near_duplicate_of: int | None
 
     @property
     def text(self) -> str:
         """The sequence as text."""
         return "".join(self.token_texts)
+
+    @property
+    def carrier(self) -> str | None:
+        """The text of the token that carries the score, where one does."""
+        return None if self.carried_by is None else self.token_texts[self.carried_by]
 
     @property
     def source(self) -> str:

@@ -143,7 +143,7 @@ def job(size: str, modules: str, dtype: str, eigen_seconds: float) -> dict[str, 
         def second(asked: list[Any] = asked, partial: Any = partial) -> None:
             for place, query in enumerate(asked):
                 whole = whole_gradient(replica, operator, query_gradient(replica, query))
-                explain(replica, whole, rows.take(pa.array(partial.survivors(place))))
+                explain(replica, whole, None, rows.take(pa.array(partial.survivors(place))))
 
         if n == 1 or modules == "MLP":
             stages.run(f"second pass-{n}", second)

@@ -90,7 +90,7 @@ class Ours:
         else:
             for operator, query, rows in self.asked:
                 found = query_gradient(self.replica, query)
-                explain(self.replica, whole_gradient(self.replica, operator, found), rows)
+                explain(self.replica, whole_gradient(self.replica, operator, found), None, rows)
 
     def queries(self, n: int) -> list[EncodedQuery]:
         """The first queries of the shape."""

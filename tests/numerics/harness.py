@@ -191,7 +191,7 @@ def explain_pairs(
     for query in sorted({query for query, _ in pairs}):
         ids = [sequence for other, sequence in pairs if other == query]
         rows = table([sequences[sequence] for sequence in ids], ids)
-        of_query = explain(replica, one_query(bank, query), rows)
+        of_query = explain(replica, one_query(bank, query), None, rows)
         found |= {(query, sequence): one for sequence, one in of_query.items()}
     return found
 

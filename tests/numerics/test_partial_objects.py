@@ -39,7 +39,7 @@ def same(left: Partial, right: Partial) -> bool:
         tops = (partial.proponents, partial.opponents)
         return [
             *(part for t in tops for part in (t.scores_QK, t.ids_QK)),
-            *partial.groups.sums_2Q.values(),
+            *partial.groups.sums_3Q.values(),
             *vars(partial.tails).values(),
         ]
 
@@ -49,7 +49,7 @@ def same(left: Partial, right: Partial) -> bool:
             for a, b in zip(arrays(left), arrays(right), strict=True)
         )
         and left.groups.counts == right.groups.counts
-        and list(left.groups.sums_2Q) == list(right.groups.sums_2Q)
+        and list(left.groups.sums_3Q) == list(right.groups.sums_3Q)
         and (left.n_sequences, left.n_tokens) == (right.n_sequences, right.n_tokens)
         and left.quarantine == right.quarantine
     )

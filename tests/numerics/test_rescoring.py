@@ -69,7 +69,7 @@ def found_by(
         corpus.store,
         splits,
         [(bank_operands, merged)],
-        [operands(fitted.factors, folder, method)],
+        [operands(fitted.factors, Path(queries.url), method)],
         fitted.queries,
         tiny_tokenizer(),
         QUIET,
@@ -190,6 +190,32 @@ def test_the_report_of_what_changed_is_that_of_the_table(fitted: Fitted, tmp_pat
         signs = [np.sign(row["score"]) != np.sign(row["scan_score"]) for row in rows]
         assert ours["changed_signs"] == sum(signs)
     assert rescoring(table.slice(0, 0)) == {}
+
+
+@pytest.mark.parametrize("rank", [1, None])
+def test_only_a_score_that_does_not_come_out_again_is_suspect(
+    fitted: Fitted, tmp_path: Path, rank: int | None
+) -> None:
+    """At any rank: the second pass has what the scan had, in batches of other shapes."""
+    scanned, merged = found_by(fitted, tmp_path, "ekfac", rank, 5)
+    rows = check_rows(fitted, scanned, merged)
+    assert not any(row["suspect"] for row in rows)
+    digests = {query.query.query_id: query.digest for query in fitted.queries}
+    for row in rows:
+        again = scanned.explained[digests[row["query_id"]]].explanations[row["sequence_id"]]
+        assert again.scanned == pytest.approx(row["scan_score"], rel=1e-2)
+        if rank is not None:
+            assert again.scanned != pytest.approx(row["score"], rel=1e-6)
+    # As if the scan had seen another number, which a neighbour in the batch could do.
+    moved = replace(
+        merged.proponents, scores_QK=merged.proponents.scores_QK * np.array([1.2, 1, 1, 1, 1])
+    )
+    [(bank, _)] = scanned.banks
+    scanned = replace(scanned, banks=[(bank, replace(merged, proponents=moved))])
+    table = survivor_table(fitted.queries, scanned, len(fitted.sequences)).to_pylist()
+    for row in table:
+        first = (row["direction"], row["scan_rank"]) == ("proponent", 1)
+        assert row["suspect"] is first
 
 
 def test_a_sequence_that_changes_sign_stays_in_its_direction(

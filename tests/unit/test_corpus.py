@@ -145,11 +145,11 @@ def test_a_folder_without_a_corpus_says_what_to_run(store: Store) -> None:
         b"",
         b"[]",
         b"{}",
-        b'{"format": 2}',
+        b'{"format": 1}',
         b"\xff",
-        b'{"format": 1, "shards": [{"key": 1}]}',
-        b'{"format": 1, "shards": [], "settings": {"text": 1}, "files": [], "tokenizer": ""}',
-        b'{"format": 1, "shards": 3, "settings": {}, "files": [], "tokenizer": ""}',
+        b'{"format": 2, "shards": [{"key": 1}]}',
+        b'{"format": 2, "shards": [], "settings": {"text": 1}, "files": [], "tokenizer": ""}',
+        b'{"format": 2, "shards": 3, "settings": {}, "files": [], "tokenizer": ""}',
     ],
     ids=range(8),
 )
@@ -336,5 +336,5 @@ def test_footers_without_statistics_are_no_excuse(store: Store) -> None:
 def test_a_manifest_is_readable_json(store: Store) -> None:
     written(store, GOOD)
     body = json.loads(store.read("manifest.json"))
-    assert body["format"] == 1
+    assert body["format"] == 2
     assert body["shards"][0]["row_groups"][0].keys() == {"n_rows", "n_tokens", "digest"}

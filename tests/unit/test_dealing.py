@@ -84,8 +84,8 @@ def test_the_stack_merges_in_the_tree_of_fan_in_64(count: int) -> None:
     found, expected = tree.total(), levels(partials)
     assert most < FAN_IN * 3
     assert found.n_sequences == expected.n_sequences == 4 * count
-    for key, sums in expected.groups.sums_2Q.items():
-        assert np.array_equal(found.groups.sums_2Q[key], sums)
+    for key, sums in expected.groups.sums_3Q.items():
+        assert np.array_equal(found.groups.sums_3Q[key], sums)
 
 
 def test_a_long_silence_is_an_error_and_news_begin_it_anew(

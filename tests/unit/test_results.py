@@ -29,7 +29,11 @@ def test_survivors_are_what_the_table_says(finished: Done) -> None:
             "document_id",
             "shard",
             "row",
-            "spurious",
+            "beyond_linear",
+            "concentration",
+            "carried_by",
+            "carrier_in_completion",
+            "suspect",
             "n_tokens",
             "scan_score",
         ):

@@ -80,7 +80,7 @@ def test_a_short_document_is_one_sequence_with_its_metadata(tmp_path: Path) -> N
         "metadata": {"source": "books", "year": 1999, "ok": True},
     }
     assert second["document_id"] == "d.jsonl:2"
-    assert json.loads(second["metadata"]) == {"score": "1.5", "tags": "['a']", "é": "ü"}
+    assert json.loads(second["metadata"]) == {"score": 1.5, "tags": ["a"], "é": "ü"}
 
 
 @pytest.mark.parametrize("n_words", [2, 7, 8, 10, 16, 31])

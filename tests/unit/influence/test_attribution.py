@@ -1,41 +1,84 @@
-"""Flags on survivors: scores at one token, and sequences that repeat another."""
+"""What carries a survivor's score, whether it holds, and sequences that repeat another."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
-from rayinfluence.influence.attribution import is_spurious, near_duplicates
+from rayinfluence.influence.attribution import Carrier, carrier, near_duplicates, reproduces
 
 
-@pytest.mark.parametrize(
-    ("scores", "spurious"),
-    [
-        ([0.0, 5.0, 0.0, 0.0], True),
-        ([0.0, -5.0, 0.0, 0.0], True),
-        ([1.0, 1.0, 1.0, 1.0], False),
-        ([3.0, -3.0], True),  # 1 / sqrt(2) > 2/3: two tokens cannot share it widely enough
-        ([1.0, 1.0, 1.0], False),  # 1 / sqrt(3)
-        ([10.0, 0.1, -0.1, 0.1], True),
-        ([1.0, 0.5, -0.5], False),  # sqrt(1.5) / 2 = 0.61
-        ([], False),
-        ([0.0, 0.0], False),
-    ],
-)
-def test_a_score_at_one_token_is_spurious(scores: list[float], spurious: bool) -> None:
-    assert is_spurious(scores) is spurious
+def of(scores: Sequence[float], completion: str = "") -> Carrier:
+    """The carrier among tokens t0, t1, ... of which the first is predicted by nothing."""
+    texts = [f" t{place}" for place in range(len(scores) + 1)]
+    asked = completion.split()
+    ids = [texts.index(f" {word}") if f" {word}" in texts else 99 for word in asked]
+    return carrier([*scores, 0.0], range(len(texts)), texts, ids, [f" {word}" for word in asked])
 
 
-def test_the_ratio_is_compared_with_two_thirds() -> None:
-    """||(x, 1)||_2 / ||(x, 1, 1)||_1 crosses 2/3 as x grows: sqrt(x^2 + 2) / (x + 2) = 2/3."""
-    crossing = (16 + (16**2 - 4 * 5 * 2) ** 0.5) / 10
-    assert not is_spurious([crossing * 0.999, 1.0, 1.0])
-    assert is_spurious([crossing * 1.001, -1.0, 1.0])
+@pytest.mark.parametrize("n", [4, 5, 9, 100, 4096])
+def test_concentration_means_the_same_for_every_length(n: int) -> None:
+    """0 for scores of one size, 1 for a single one, whatever n tokens could have."""
+    assert of([1.0, -1.0] * (n // 2) + [1.0] * (n % 2)).concentration == pytest.approx(0, abs=1e-12)
+    alone = [0.0] * n
+    alone[n // 2] = -5.0
+    assert of(alone).concentration == pytest.approx(1)
+    assert of([3.0, *[1.0] * (n - 1)]).concentration == pytest.approx(
+        (math.sqrt(n) * math.sqrt(9 + n - 1) / (3 + n - 1) - 1) / (math.sqrt(n) - 1)
+    )
+
+
+@pytest.mark.parametrize("scores", [[], [5.0], [5.0, 0.0], [0.0, -5.0, 0.0], [0.0] * 50])
+def test_a_short_sequence_is_not_blamed_for_being_short(scores: list[float]) -> None:
+    assert of(scores, "t1 t2") == Carrier(None, None, None)
+
+
+def test_the_token_that_carries_the_score_is_the_one_that_is_predicted() -> None:
+    """Entry t of token scores is about the prediction of token t + 1."""
+    found = of([0.1, -0.2, 9.0, 0.3, 0.1])
+    assert (found.position, found.in_completion) == (3, False)
+    assert of([0.1, -9.0, 0.0, 0.3, 0.1]).position == 2
+
+
+def test_no_token_carries_what_others_outweigh() -> None:
+    assert of([3.0, -1.0, 1.0, 1.0]).position is None
+    assert of([3.01, -1.0, 1.0, 1.0]).position == 1
+    assert of([1.0, 1.0, 1.0, 1.0]).position is None
+
+
+def test_a_match_with_the_completion_is_named_with_or_without_its_space() -> None:
+    scores = [0.1, 0.1, 9.0, 0.1]
+    assert of(scores, "t3 t9").in_completion is True
+    assert of(scores, "t4").in_completion is False
+    texts = ["a", "b", "c", "1807", "."]
+    same = carrier([*scores, 0.0], range(5), texts, [77], [" 1807"])
+    assert same.in_completion is True
+    blank = carrier([*scores, 0.0], range(5), [" "] * 5, [77], ["\n"])
+    assert blank.in_completion is False
 
 
 def test_the_scale_of_scores_does_not_matter() -> None:
     for scale in (1e-12, 1.0, 1e12):
-        assert is_spurious([scale, 0.0, 0.0])
-        assert not is_spurious([scale, scale, scale])
+        assert of([scale, 0.0, 0.0, 0.0]) == of([1.0, 0.0, 0.0, 0.0])
+
+
+def test_tokens_of_random_scores_are_carried_by_none() -> None:
+    generator = np.random.default_rng(0)
+    found = [of(generator.standard_normal(n).tolist()) for n in range(8, 300)]
+    assert sum(one.position is not None for one in found) <= 2
+    assert all(one.concentration is not None and one.concentration < 0.6 for one in found)
+
+
+def test_a_score_reproduces_within_a_tenth_of_itself() -> None:
+    for score in (-50.0, 1e-9, 50.0):
+        assert reproduces(score, score)
+        assert reproduces(score, 1.09 * score)
+        assert not reproduces(score, 1.11 * score)
+        assert not reproduces(score, -score)
+    assert not reproduces(1.0, math.nan)
 
 
 def test_near_duplicates_point_to_the_best_of_their_kind() -> None:

@@ -1,0 +1,157 @@
+"""How far to trust the page: what the numbers are, how sure, and what nobody looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.text import count, percent, shorten
+from rayinfluence.storage.results import LINEAR_RANGE, Results
+
+_MAX_NAMED = 8
+_METHODS = {
+    "ekfac": "an estimate, by EK-FAC influence functions: a linear prediction of what training on "
+    "a sequence once more would change. Nothing was retrained.",
+    "kfac": "an estimate, by K-FAC influence functions, with a coarser curvature than EK-FAC: a "
+    "linear prediction of what training on a sequence once more would change. Nothing was "
+    "retrained.",
+    "gradient_product": "an estimate, by the product of gradients, without curvature: a likeness "
+    "of two gradients, of which only the order means something. Nothing was retrained.",
+}
+
+Manifest = Mapping[str, Any]
+
+
+def trust(results_by_method: Mapping[str, Results]) -> Html:
+    """The box; what the manifest does not know is left out."""
+    manifest = next(iter(results_by_method.values())).manifest
+    rows: list[tuple[str, str]] = [
+        (method, _METHODS.get(method, "an estimate; nothing was retrained."))
+        for method in results_by_method
+    ]
+    rows += [
+        ("Linear range", _linear(manifest)),
+        ("Looked at", _coverage(manifest.get("model") or {})),
+        ("Not looked at", _untracked(manifest.get("model") or {})),
+        ("Error of the factors", _factor_error(manifest.get("factors") or {})),
+        ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
+        *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),
+        ("Left out", "; ".join(_left_out(manifest, results_by_method.values()))),
+        (
+            "Proof",
+            "train again without the sequences, and ask again. Until then say “estimated”, not "
+            "“caused”.",
+        ),
+    ]
+    pairs = [(tag("dt", name), tag("dd", text)) for name, text in rows if text]
+    body = tag("dl", *(part for pair in pairs for part in pair))
+    return tag("section", tag("h2", "How far to trust this"), body, class_="trust")
+
+
+def _linear(manifest: Manifest) -> str:
+    n, there = manifest.get("n_training_sequences"), manifest.get("n_sequences")
+    text = (
+        f"a change of more than {LINEAR_RANGE} nats, or one to a probability above 1, is beyond "
+        "what a linear prediction can say, and its number is not shown."
+    )
+    if n is not None and there is not None and n > there:
+        text += (
+            f" Scores are divided by the {count(n)} sequences that the model is said to be "
+            f"trained on, of which {count(there)} ({percent(there / n)}) are in this corpus: the "
+            "others were not looked at."
+        )
+    return text
+
+
+def _coverage(model: Manifest) -> str:
+    tracked, parameters = model.get("tracked_parameters"), model.get("parameters")
+    if tracked is None or not parameters:
+        return ""
+    modules = len(model.get("modules") or [])
+    return (
+        f"{percent(tracked / parameters)} of the model's parameters ({count(tracked)} of "
+        f"{count(parameters)}), in {count(modules)} module{'s' * (modules != 1)}. Influence "
+        "through the others is not seen."
+    )
+
+
+def _untracked(model: Manifest) -> str:
+    sizes, parameters = model.get("untracked") or {}, model.get("parameters")
+    if not sizes or not parameters:
+        return ""
+    largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{shorten(name, 60)} ({percent(n / parameters)})" for name, n in largest[:_MAX_NAMED]]
+    rest = len(largest) - len(named)
+    return ", ".join(named) + (f" and {count(rest)} smaller" if rest else "")
+
+
+def _factor_error(factors: Manifest) -> str:
+    if "error" not in factors:
+        return ""
+    fitted = f"Fitted on {count(factors['n_sequences'])} sequences."
+    error, bound = factors["error"], factors.get("error_bound")
+    if error is None:
+        return f"not known: a single size of the sample was fitted. {fitted}"
+    asked = "no bound was asked for" if bound is None else f"{bound:.1%} was asked for"
+    met = "" if bound is None else ", and met" if error <= bound else ", and NOT met"
+    return (
+        f"scores of a probe set are within {error:.1%} of those of ever more sequences "
+        f"({asked}{met}). {fitted}"
+    )
+
+
+def _singular(singular: Mapping[str, int] | None) -> str:
+    if not singular:
+        return ""
+    worst = max(singular, key=lambda name: singular[name])
+    return (
+        f"{count(len(singular))}, most of all {shorten(worst, 80)} ({count(singular[worst])} "
+        "directions): there the damping decides."
+    )
+
+
+def _rank(results: Results) -> str:
+    method = _method(results)
+    if method.get("rank") is None:
+        return ""
+    changes = [found for found in (method.get("rescoring") or {}).values() if found]
+    moved = max((found["changed_ranks"] for found in changes), default=0)
+    return (
+        f"{count(method['rank'])} in the pass over all sequences. The survivors were scored again "
+        f"at full rank, and up to {count(moved)} of a query's first ranks changed hands; a "
+        "sequence that the low rank missed stays missed."
+    )
+
+
+def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
+    corpus = manifest.get("corpus") or {}
+    aside = manifest.get("set_aside") or []
+    quarantined = {row["sequence_id"] for one in results for row in _quarantined(one)}
+    in_fit = (manifest.get("factors") or {}).get("quarantined") or []
+    named = [
+        (len(aside), "splits that could not be scored", _names(aside)),
+        (len(quarantined), "sequences quarantined in the scan", ""),
+        (len(in_fit), "sequences quarantined in the fit", ""),
+        (len(corpus.get("bad_sequences") or []), "sequences that the model cannot take", ""),
+        (corpus.get("bad_documents") or 0, "rows that are no documents", ""),
+        (corpus.get("empty_documents") or 0, "documents without text", ""),
+        (corpus.get("short_chunks") or 0, "ends of a single token", ""),
+    ]
+    if "set_aside" not in manifest:
+        return []
+    found = [f"{count(n)} {what}{names}" for n, what, names in named if n]
+    return found or ["nothing: every document and every sequence was scored"]
+
+
+def _names(aside: Sequence[Mapping[str, Any]]) -> str:
+    names = [shorten(str(one.get("name")), 80) for one in aside[:_MAX_NAMED]]
+    return f" ({'; '.join(names)}{'; ...' if len(aside) > len(names) else ''})" if names else ""
+
+
+def _quarantined(results: Results) -> Sequence[Mapping[str, Any]]:
+    return _method(results).get("quarantined") or []
+
+
+def _method(results: Results) -> Mapping[str, Any]:
+    return (results.manifest.get("methods") or {}).get(results.method) or {}

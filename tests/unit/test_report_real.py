@@ -1,0 +1,168 @@
+"""The report of a real run shows what its manifest knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_results import Page, terminal_of
+
+from rayinfluence.dataflow.run import Run
+from rayinfluence.report import render_page
+from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
+
+Execute = Callable[..., dict[str, Results]]
+
+METHODS = ["ekfac", "kfac", "gradient_product"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
+    """Of a whole run by all methods."""
+    folder = tmp_path_factory.mktemp("real")
+    config = tiny_run(folder, scan={"methods": METHODS})
+    with (folder / "documents.jsonl").open("a") as file:
+        file.write('{"text": ""}\n')
+    with Run(config) as run:
+        return run.all()
+
+
+@pytest.fixture(scope="module")
+def manifest(results: dict[str, Results]) -> dict[str, Any]:
+    return results["ekfac"].manifest
+
+
+@pytest.fixture(scope="module")
+def page(results: dict[str, Results]) -> Page:
+    return Page(render_page(results))
+
+
+def test_the_damping_of_every_module_and_method_is_shown(
+    page: Page, manifest: dict[str, Any]
+) -> None:
+    ekfac, kfac = (manifest["methods"][method]["damping"] for method in METHODS[:2])
+    assert list(ekfac) == list(kfac) == manifest["model"]["modules"]
+    for module in manifest["model"]["modules"]:
+        assert f"{module}{ekfac[module]:.3g}{kfac[module]:.3g}" in page.text
+    # Each is that of its own Lambda.
+    assert ekfac != kfac
+    assert manifest["methods"]["gradient_product"]["damping"] == {}
+    assert "Damping0.1 times the mean of a module's Lambda" in page.text
+
+
+def test_digests_and_fingerprints_are_shown_whole(page: Page, manifest: dict[str, Any]) -> None:
+    digests = [
+        manifest["fingerprint"],
+        manifest["model"]["digest"],
+        manifest["tokenizer"]["digest"],
+        manifest["corpus"]["fingerprint"],
+        manifest["factors"]["fingerprint"],
+        *(bank for method in METHODS for bank in manifest["methods"][method]["banks"]),
+    ]
+    assert len(set(digests)) == 8
+    for one in digests:
+        assert one in page.text
+    for place in (manifest["config"]["queries"], manifest["corpus"]["url"]):
+        assert place in page.text
+
+
+def test_the_error_of_the_factors_stands_beside_the_bound_that_was_asked(
+    page: Page, manifest: dict[str, Any]
+) -> None:
+    error = manifest["factors"]["error"]
+    assert error > manifest["factors"]["error_bound"] == 0.02
+    assert f"within {error:.1%}" in page.text
+    assert "(2.0% was asked for, and NOT met)" in page.text
+    assert f"Fitted on {manifest['factors']['n_sequences']} sequences" in page.text
+    assert "4, most of all inputs of transformer.h.0.mlp.c_fc (1 directions)" in page.text
+
+
+def test_what_was_looked_at_and_what_was_not_is_said_in_words(
+    page: Page, manifest: dict[str, Any]
+) -> None:
+    model = manifest["model"]
+    assert "53% of the model's parameters (2,424 of 4,560), in 4 modules" in page.text
+    assert sum(model["untracked"].values()) == 4560 - 2424
+    assert "transformer.h.*.attn.c_attn" in model["untracked"]
+    assert not any("mlp" in name for name in model["untracked"])
+    for name in model["untracked"]:
+        assert name in page.text
+    assert "1 documents without text" in page.text
+    assert f"{manifest['corpus']['short_chunks']} ends of a single token" in page.text
+    assert "at full rank, and up to" in page.text
+
+
+def test_the_page_says_estimate_and_how_it_was_made(page: Page) -> None:
+    assert "How far to trust this" in page.text
+    assert "by EK-FAC influence functions: a linear prediction" in page.text
+    assert "Nothing was retrained" in page.text
+    assert "estimated to raise the completion's probability" in page.text
+    for claim in ("raised the", "lowered the", "caused the"):
+        assert claim not in page.text
+
+
+def test_splits_that_were_set_aside_are_named_where_trust_is_weighed(
+    tmp_path: Path, execute: Execute
+) -> None:
+    config = tiny_run(tmp_path, 200, corpus={"n_training_sequences": 10_000})
+    with (tmp_path / "documents.jsonl").open("a") as file:
+        file.write("not json\n")
+    with Run(config) as run:
+        run.tokenize()
+        run.fit()
+    [shard] = Path(config.run, "corpus/shards").iterdir()
+    body = bytearray(shard.read_bytes())
+    body[200] ^= 0xFF
+    shard.write_bytes(body)
+    text = Page(render_page(execute(config))).text
+    assert "1 splits that could not be scored (split 0 (row groups 0 to " in text
+    assert "1 rows that are no documents" in text
+    assert "none: results without all splits are made again" in text
+    assert "10,000 sequences that the model is said to be trained on" in text
+    assert "divided by the number of training sequences, 10,000" in text
+
+
+def test_quarantined_sequences_of_every_bank_are_in_the_manifest_and_the_report(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries that are added have a bank of their own, which may find other sequences bad."""
+    from rayinfluence.dataflow import stages
+
+    config = tiny_run(tmp_path, 200)
+    execute(config)
+    with (tmp_path / "queries.jsonl").open("a") as file:
+        file.write('{"query_id": "late", "prompt": "w1 w2", "completion": " w3"}\n')
+    original = stages._finite
+
+    def spoiled(found: Any, n_queries: int, quarantine: Any) -> Any:
+        for batch, scores in found:
+            scores[batch.sequence_ids == 7] = float("nan")
+        return original(found, n_queries, quarantine)
+
+    monkeypatch.setattr(stages, "_finite", spoiled)
+    results = execute(config)
+    method = results["ekfac"].manifest["methods"]["ekfac"]
+    reason = "its influence is not finite"
+    assert method["quarantined"] == [{"sequence_id": 7, "reason": reason, "queries": ["late"]}]
+    assert method["scanned_sequences"] == results["ekfac"].manifest["n_sequences"] - 1
+    text = Page(render_page(results)).text
+    assert f"7: {reason} (for late)" in text
+    assert "1 sequences quarantined in the scan" in text
+
+
+def test_the_same_manifest_gives_the_same_bytes(results: dict[str, Results]) -> None:
+    store = Store(results["ekfac"].manifest["config"]["run"])
+    again = {method: Results.load(store, method) for method in METHODS}
+    assert render_page(again) == render_page(results)
+    assert json.loads(json.dumps(results["ekfac"].manifest)) == results["ekfac"].manifest
+
+
+def test_the_terminal_says_what_proponents_add_up_to(results: dict[str, Results]) -> None:
+    shown = " ".join(terminal_of(results["ekfac"], width=200).split())
+    assert "The first 5 proponents together: " in shown
+    assert "beyond the linear range: no prediction" in shown or "times as likely" in shown
