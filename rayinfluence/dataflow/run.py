@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from rayinfluence.dataflow.fit import fit, refuse_many_bad
 from rayinfluence.dataflow.jobs import MethodOperands
 from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
+from rayinfluence.dataflow.models import ModelRecord
 from rayinfluence.dataflow.planning import Plan, plan_run
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import (
@@ -39,15 +41,20 @@ from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
-from rayinfluence.errors import ConfigError, CorpusError, DamagedError, ModelError
+from rayinfluence.errors import ConfigError, CorpusError, DamagedError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
-from rayinfluence.model.load import context_length, load_model, model_digest, vocabulary_size
+from rayinfluence.model.identity import model_identity
+from rayinfluence.model.load import attention_of, context_length, load_model
 from rayinfluence.model.modules import track
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+#: The longest sequence that documents are cut into unless the configuration says otherwise.
+_MOST_CONTEXT = 2048
 
 
 class Run:
@@ -97,7 +104,7 @@ class Run:
         """The model with its tracked modules, on the CPU of this process.
 
         Raises:
-            ModelError: the model, its tokenizer or the module patterns do not fit together.
+            ModelError: there is no such model, or the module patterns do not fit it.
         """
         model = load_model(
             self.config.model,
@@ -105,19 +112,22 @@ class Run:
             attention=self.config.attention,
             trust_remote_code=self.config.trust_remote_code,
         )
-        rows = vocabulary_size(model)
-        if rows is not None and len(self.tokenizer) > rows:
-            raise ModelError(
-                f"the tokenizer knows {len(self.tokenizer)} tokens and the model embeds {rows}: "
-                "they do not "
-                "belong together. Name the right one under `tokenizer`."
-            )
+        attention = attention_of(model)
+        if attention is not None and attention != self.numerics.attention:
+            # Fingerprints and the manifest say what is computed with, not what was asked for.
+            self.numerics = replace(self.numerics, attention=attention)
+            self.progress.note(f"attention    {attention}: this model has no sdpa")
         return Replica(model, track(model, self.config.modules), self.numerics)
 
-    @cached_property
+    @property
     def model_digest(self) -> str:
-        """The digest of the model's weights and architecture."""
-        return model_digest(self.replica.model)
+        """The digest of what the model computes."""
+        return self.model_record.digest
+
+    @cached_property
+    def model_record(self) -> ModelRecord:
+        """What the model is, beside those that the run directory was used with before."""
+        return ModelRecord(self.store / "models", model_identity(self.replica.model))
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -205,7 +215,7 @@ class Run:
             wanted = TokenizeSettings(
                 settings.text_column,
                 settings.id_column,
-                settings.context or self._model_context(),
+                settings.context or self._default_context(),
                 settings.row_group_tokens,
                 settings.shard_tokens,
             )
@@ -253,7 +263,7 @@ class Run:
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
             self._factors, self._fit_plan = factors, plan
             return factors
-        if reasons := why_not_reused(root, wanted):
+        if reasons := why_not_reused(root, wanted, self.model_record.differences):
             if not self._new_run:
                 refuse_mixing(self.store, "factors that were", reasons)
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
@@ -278,7 +288,9 @@ class Run:
         modules = list(self.replica.modules)
         prepared = plan_methods(self.store, self.model_digest, modules, factors, config, numerics)
         digests = [query.digest for query in self.queries]
-        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run)
+        compare = self.model_record.differences
+        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
+        self.model_record.write()
         precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
         n_sequences = self.corpus.n_sequences - len(self.bad_sequences)
         fingerprint = results_fingerprint(banks, splits, self.queries, n_sequences)
@@ -334,17 +346,19 @@ class Run:
 
     def fit_plan(self, n_shards: int | None = None) -> FitPlan:
         """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
+        replica = self.replica  # first: loading the model settles the numerics
         return plan_fit(
             self.config.fit,
             self.corpus,
             len(self.corpus.manifest.shards) if n_shards is None else n_shards,
             self.numerics,
             self.model_digest,
-            self.replica.shapes,
+            replica.shapes,
         )
 
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
+        self.model_record.write()
         self._factors = fit(
             self.runner,
             self.corpus_store,
@@ -370,11 +384,21 @@ class Run:
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
         self.store.write("config.json", body.encode())
 
-    def _model_context(self) -> int:
+    def _default_context(self) -> int:
+        """The model's context, but no more than is sane for one sequence and for one batch."""
         length = context_length(self.replica.model)
         if length is None:
-            raise ConfigError("corpus.context: this model does not say its context; set it.")
-        return length
+            raise ConfigError(
+                "corpus.context: the model's config.json does not say how many tokens it takes; "
+                "set how many a sequence may have."
+            )
+        context = max(2, min(length, _MOST_CONTEXT, self.numerics.batch_tokens))
+        if context < length:
+            self.progress.note(
+                f"context      {context:,} of the model's {length:,}; set corpus.context for "
+                "another"
+            )
+        return context
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
