@@ -13,7 +13,8 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import find_files
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries, read_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
-from rayinfluence.corpus.tokenizer import load_tokenizer, tokenizer_digest
+from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
 from rayinfluence.dataflow.factors import (
     Factors,
     find_factors,
@@ -97,7 +98,10 @@ class Run:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
         path = self.config.tokenizer or self.config.model
-        return load_tokenizer(path, trust_remote_code=self.config.trust_remote_code)
+        tokenizer = load_tokenizer(path, trust_remote_code=self.config.trust_remote_code)
+        if other := rebuilt_otherwise(path, tokenizer):
+            self._warn(other)
+        return tokenizer
 
     @cached_property
     def replica(self) -> Replica:
