@@ -44,7 +44,7 @@ class CorpusConfig(Section):
     context: int | None = Field(default=None, ge=2)
     """Most tokens in a sequence; longer documents are cut into chunks.
 
-    The model's context by default.
+    By default the model's context, but at most 2,048 and at most ``batch_tokens``.
     """
     row_group_tokens: int = Field(default=2**16, ge=1)
     """A row group of a shard is closed when it holds this many tokens."""
@@ -192,7 +192,7 @@ class RunConfig(Section):
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
     """Of weights and activations; auto is bfloat16 on a CUDA device and float32 on a CPU."""
     attention: Literal["sdpa", "eager"] = "sdpa"
-    """How transformers computes attention; eager works with every model."""
+    """How transformers computes attention; a model without sdpa gets eager by itself."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a batch, padding included; less needs less memory.
 

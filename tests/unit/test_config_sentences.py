@@ -75,7 +75,7 @@ def refusals(path: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
             yield wrong, str(error)
 
 
-@pytest.mark.parametrize("path", places(RunConfig), ids=".".join)
+@pytest.mark.parametrize("path", list(places(RunConfig)), ids=".".join)
 def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> None:
     said = list(refusals(path))
     assert said
