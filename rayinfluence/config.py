@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, brief
 
 Method = Literal["ekfac", "kfac", "gradient_product"]
 
@@ -44,7 +44,7 @@ class CorpusConfig(Section):
     context: int | None = Field(default=None, ge=2)
     """Most tokens in a sequence; longer documents are cut into chunks.
 
-    The model's context by default.
+    By default the model's context, but at most 2,048 and at most ``batch_tokens``.
     """
     row_group_tokens: int = Field(default=2**16, ge=1)
     """A row group of a shard is closed when it holds this many tokens."""
@@ -203,7 +203,7 @@ class RunConfig(Section):
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
     """Of weights and activations; auto is bfloat16 on a CUDA device and float32 on a CPU."""
     attention: Literal["sdpa", "eager"] = "sdpa"
-    """How transformers computes attention; eager works with every model."""
+    """How transformers computes attention; a model without sdpa gets eager by itself."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a batch, padding included; less needs less memory.
 
@@ -247,8 +247,8 @@ class RunConfig(Section):
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: there is no such config file.") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as YAML: {brief(error)}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path} is not a config: it must hold keys such as run and model.")
         return cls.parse({**values, **overrides}, str(path))
@@ -263,12 +263,63 @@ class RunConfig(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: "
-                f"{problem['msg'].removeprefix('Value error, ')}"
-                for problem in error.errors()
-            ]
-            raise ConfigError(f"{place}: " + "; ".join(lines)) from error
+            lines = _sentences(error)
+            more = [f"and {len(lines) - 4} more"] if len(lines) > 5 else []
+            raise ConfigError(
+                f"{place}: " + "; ".join([*lines[:4], *(more or lines[4:])])
+            ) from error
+
+
+#: What a value must be, by the beginning of pydantic's name for what is wrong with it.
+_MUST = {
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "too_short": "must hold at least {min_length}",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be more than {gt:g}",
+    "less_than": "must be less than {lt}",
+    "model_type": "must hold keys of its own",
+}
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """What is wrong at each place, in words."""
+    found: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for problem in error.errors():
+        # Of a union of types the last part names the type that was tried.
+        place = [str(p) for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
+        path = ".".join(place) or "config"
+        kind = problem["type"]
+        if kind == "missing":
+            said = "is missing; set it"
+        elif kind == "value_error":
+            said = str(problem["ctx"]["error"])
+        else:
+            must = next((text for name, text in _MUST.items() if kind.startswith(name)), "is wrong")
+            said = must.format(**problem.get("ctx", {}))
+            values[path] = problem["input"]
+        found.setdefault(path, []).append(said)
+    return [
+        f"{path}: {' or '.join(said)}" + (f", not {_shown(values[path])}" if path in values else "")
+        for path, said in found.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it, cut short; of what YAML has not, the type."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if not isinstance(value, str | int | float | list | dict):
+        return f"a value of type {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) -> None:
@@ -276,7 +327,7 @@ def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str)
     for key, value in values.items():
         if key not in known:
             raise ValueError(
-                f"unknown key {path + str(key)!r}; {_suggestion(str(key), list(known))}"
+                f"unknown key {_shown(path + str(key))}; {_suggestion(str(key), list(known))}"
             )
         inner = known[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):

@@ -22,6 +22,12 @@ from typing import ClassVar
 INCOMPLETE = 3
 
 
+def brief(error: Exception) -> str:
+    """What a library's error says, on one line: how it begins, and the advice that it ends with."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else f"{text[:250]} ... {text[-140:]}"
+
+
 class RayInfluenceError(Exception):
     """The root: catch this to catch everything that rayinfluence raises on purpose."""
 

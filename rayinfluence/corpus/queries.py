@@ -122,11 +122,7 @@ def encode_queries(
     for query, encoding in zip(queries, encode(tokenizer, texts), strict=True):
         boundary = len(query.prompt)
         first = next(
-            (
-                i
-                for i, (start, end) in enumerate(encoding.offsets)
-                if end > boundary and end > start
-            ),
+            (i for i, (_, end) in enumerate(encoding.offsets) if end > boundary),
             len(encoding.tokens),
         )
         first = max(first, 1)

@@ -1,58 +1,21 @@
-"""Tokenizers: loading, what they are by digest, and the text of each token."""
+"""Tokenizers: what they are by digest, texts as tokens, and the text of each token."""
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rayinfluence.errors import ModelError
 from rayinfluence.storage.digest import digest_bytes
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _REPLACEMENT = "\ufffd"
-
-
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
-    """Load a tokenizer that knows character offsets.
-
-    Raises:
-        ModelError: there is none, or it has no fast version.
-    """
-    if not Path(path).is_dir():
-        # transformers would take it for a name and ask the network.
-        raise ModelError(
-            f"tokenizer: there is no folder {path}; name one that `save_pretrained` wrote, with "
-            "tokenizer.json."
-        )
-    # Here, since it takes seconds to import, and most processes load no tokenizer.
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers raises many kinds, all of them about this folder
-        raise ModelError(
-            f"tokenizer: none can be loaded from {path}: {error}. Save it beside the model, or "
-            "name its "
-            "folder under `tokenizer`."
-        ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        # Where there is a config.json and no tokenizer, transformers makes an empty one.
-        raise ModelError(
-            f"tokenizer: the one of {path} knows no token but special ones, so its files "
-            "(tokenizer.json) are missing. Save it beside the model, or name its folder under "
-            "`tokenizer`."
-        )
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ModelError(
-            f"tokenizer: the one of {path} has no fast version (tokenizer.json), so it gives no "
-            "character "
-            "offsets; save it with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`."
-        )
-    return tokenizer
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -68,22 +31,51 @@ class Encoding:
     offsets: list[tuple[int, int]]
 
 
+def faithful(backend: Tokenizer) -> Tokenizer:
+    """A tokenizer that cuts nothing, pads nothing, and gives every token all its characters.
+
+    Files may ask for either, and processors for bytes leave the spaces at a token's ends out of its
+    offsets (``trim_offsets``), so that a token of spaces has none. A copy where this one does.
+    """
+    trims, processor = _without_trimming(backend.post_processor)
+    if not trims and backend.truncation is None and backend.padding is None:
+        return backend
+    plain = copy.deepcopy(backend)
+    plain.no_truncation()
+    plain.no_padding()
+    if trims:
+        plain.post_processor = processor
+    return plain
+
+
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Encoding]:
     """Encode texts as the model expects them, with the tokenizer's own leading token if it has one.
 
     Tokens that the tokenizer adds AFTER the text (an end marker) are left out: a document that is
     cut, or a completion that is asked for, does not end there.
     """
-    batch = tokenizer(
-        list(texts), return_offsets_mapping=True, return_attention_mask=False, verbose=False
-    )
     encodings = []
-    for tokens, offsets in zip(batch["input_ids"], batch["offset_mapping"], strict=True):
-        end = len(tokens)
-        while end > 1 and offsets[end - 1][0] == offsets[end - 1][1]:
+    for one in faithful(tokenizer.backend_tokenizer).encode_batch(list(texts)):
+        added, end = one.special_tokens_mask, len(one.ids)
+        while end > 1 and added[end - 1]:
             end -= 1
-        encodings.append(Encoding(tokens[:end], [tuple(pair) for pair in offsets[:end]]))
+        encodings.append(Encoding(one.ids[:end], one.offsets[:end]))
     return encodings
+
+
+def _without_trimming(processor: Any) -> tuple[bool, Any]:
+    """Whether a post-processor trims offsets, and one that is like it and does not."""
+    if processor is None:
+        return False, None
+    from tokenizers import Tokenizer, models
+
+    saved = processor.__getstate__().decode()
+    kept = re.sub(r'"trim_offsets":\s*true', '"trim_offsets":false', saved)
+    if kept == saved:
+        return False, processor
+    # The only way in for a processor's definition is that of a whole tokenizer.
+    whole = json.loads(Tokenizer(models.BPE()).to_str()) | {"post_processor": json.loads(kept)}
+    return True, Tokenizer.from_str(json.dumps(whole)).post_processor
 
 
 def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from rayinfluence.curvature.ekfac import ModuleFactors, factors_by_module
 from rayinfluence.dataflow.sample import FitPlan
 from rayinfluence.errors import DamagedError
-from rayinfluence.storage.digest import differences
+from rayinfluence.storage.digest import Differences, differences
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_tensors
@@ -103,9 +103,9 @@ def shards_fitted_before(root: Store, n_shards: int) -> list[int]:
     return sorted((n for n in found if n < n_shards), reverse=True)
 
 
-def why_not_reused(root: Store, plan: FitPlan) -> list[str]:
+def why_not_reused(root: Store, plan: FitPlan, compare: Differences = differences) -> list[str]:
     """How the nearest of the factors that are there differ from those that the plan wants."""
-    others = [differences(plan.parts, manifest["parts"]) for manifest in _manifests(root)]
+    others = [compare(plan.parts, manifest["parts"]) for manifest in _manifests(root)]
     return min(others, key=len, default=[])
 
 

@@ -26,7 +26,7 @@ from rayinfluence.dataflow.replica import Numerics
 from rayinfluence.dataflow.runner import Runner
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
-from rayinfluence.storage.digest import differences, digest
+from rayinfluence.storage.digest import Differences, differences, digest
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
@@ -131,6 +131,7 @@ def plan_banks(
     config: ScanConfig,
     numerics: Numerics,
     new_run: bool = False,
+    compare: Differences = differences,
 ) -> list[BankPlan]:
     """Group each method's queries into banks: those of earlier runs, and one for what is new.
 
@@ -157,7 +158,7 @@ def plan_banks(
             "numerics": asdict(numerics),
         }
         others = [
-            differences(base, manifest["base"])
+            compare(base, manifest["base"])
             for manifest in manifests.values()
             if (manifest["method"], manifest["base"].get("format")) == (method.method, FORMAT)
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
-from rayinfluence.corpus.tokenizer import load_tokenizer, tokenizer_digest
+from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
 from rayinfluence.dataflow import preflight
 from rayinfluence.dataflow.early import Inputs, corpus_store
 from rayinfluence.dataflow.factors import (
@@ -28,6 +30,7 @@ from rayinfluence.dataflow.grouping import left_out, refuse_unknown_keys, too_ma
 from rayinfluence.dataflow.jobs import MethodOperands
 from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
+from rayinfluence.dataflow.models import ModelRecord
 from rayinfluence.dataflow.planning import Plan, plan_run
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import (
@@ -43,9 +46,10 @@ from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
-from rayinfluence.errors import ConfigError, CorpusError, DamagedError, ModelError
+from rayinfluence.errors import ConfigError, CorpusError, DamagedError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
-from rayinfluence.model.load import load_model, model_digest, vocabulary_size
+from rayinfluence.model.identity import model_identity
+from rayinfluence.model.load import attention_of, load_model, vocabulary_size
 from rayinfluence.model.modules import Coverage, track
 from rayinfluence.model.preflight import Passed, made_up, refuse_what_does_not_run
 from rayinfluence.model.reach import (
@@ -60,6 +64,10 @@ from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+#: The longest sequence that documents are cut into unless the configuration says otherwise.
+_MOST_CONTEXT = 2048
 
 
 class Run:
@@ -117,14 +125,17 @@ class Run:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
         path = self.config.tokenizer or self.config.model
-        return load_tokenizer(path, trust_remote_code=self.config.trust_remote_code)
+        tokenizer = load_tokenizer(path, trust_remote_code=self.config.trust_remote_code)
+        if other := rebuilt_otherwise(path, tokenizer):
+            self._warn(other)
+        return tokenizer
 
     @cached_property
     def replica(self) -> Replica:
         """The model with its tracked modules, on the CPU of this process.
 
         Raises:
-            ModelError: the model, its tokenizer or the module patterns do not fit together.
+            ModelError: there is no such model, or the module patterns do not fit it.
         """
         model = load_model(
             self.config.model,
@@ -132,14 +143,12 @@ class Run:
             attention=self.config.attention,
             trust_remote_code=self.config.trust_remote_code,
         )
-        rows = vocabulary_size(model)
-        if rows is not None and len(self.tokenizer) > rows:
-            raise ModelError(
-                f"the tokenizer knows {len(self.tokenizer)} tokens and the model embeds {rows}: "
-                "they do not "
-                "belong together. Name the right one under `tokenizer`."
-            )
-        ordinary = preflight.ordinary_tokens(self.tokenizer, rows)
+        attention = attention_of(model)
+        if attention is not None and attention != self.numerics.attention:
+            # Fingerprints and the manifest say what is computed with, not what was asked for.
+            self.numerics = replace(self.numerics, attention=attention)
+            self.progress.note(f"attention    {attention}: this model has no sdpa")
+        ordinary = preflight.ordinary_tokens(self.tokenizer, vocabulary_size(model))
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         tracked = track(model, self.config.modules)
@@ -161,20 +170,54 @@ class Run:
         Raises:
             ModelError: what is wrong with the model, and what to do.
         """
+        replica = self.replica
         if self.config.corpus.documents:
-            context = self._context()
+            context = self.context
         else:
             # Sequences that are longer than the model takes are refused by what they are.
-            known = self.corpus.manifest.settings.context, self.replica.context
+            known = self.corpus.manifest.settings.context, replica.context
             context = min(length for length in known if length is not None)
-        replica = self.replica
         ordinary = preflight.ordinary_tokens(self.tokenizer, replica.vocabulary)
         return preflight.passed(self.store, replica, self.model_digest, ordinary, context)
 
     @cached_property
+    def context(self) -> int:
+        """Most tokens of a sequence that documents are cut into.
+
+        By default the model's, but no more than is sane for one sequence and for one batch.
+
+        Raises:
+            ConfigError: it is more than the model takes, or neither says it.
+        """
+        wanted, most = self.config.corpus.context, self.replica.context
+        if wanted is not None:
+            if most is not None and wanted > most:
+                raise ConfigError(
+                    f"corpus.context: {wanted:,} tokens, and the model's context is {most:,}; set "
+                    f"it to at most {most:,}."
+                )
+            return wanted
+        if most is None:
+            raise ConfigError(
+                "corpus.context: the model's config.json does not say how many tokens it takes; "
+                "set how many a sequence may have."
+            )
+        context = max(2, min(most, _MOST_CONTEXT, self.numerics.batch_tokens))
+        if context < most:
+            self.progress.note(
+                f"context      {context:,} of the model's {most:,}; set corpus.context for another"
+            )
+        return context
+
+    @property
     def model_digest(self) -> str:
-        """The digest of the model's weights and architecture."""
-        return model_digest(self.replica.model)
+        """The digest of what the model computes."""
+        return self.model_record.digest
+
+    @cached_property
+    def model_record(self) -> ModelRecord:
+        """What the model is, beside those that the run directory was used with before."""
+        return ModelRecord(self.store / "models", model_identity(self.replica.model))
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -299,7 +342,7 @@ class Run:
             wanted = TokenizeSettings(
                 settings.text_column,
                 settings.id_column,
-                self._context(),
+                self.context,
                 settings.row_group_tokens,
                 settings.shard_tokens,
             )
@@ -346,7 +389,7 @@ class Run:
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
             self._factors, self._fit_plan = factors, plan
             return factors
-        if reasons := why_not_reused(root, wanted):
+        if reasons := why_not_reused(root, wanted, self.model_record.differences):
             if not self._new_run:
                 refuse_mixing(self.store, "factors that were", reasons)
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
@@ -371,7 +414,9 @@ class Run:
         modules = list(self.replica.modules)
         prepared = plan_methods(self.store, self.model_digest, modules, factors, config, numerics)
         digests = [query.digest for query in self.queries]
-        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run)
+        compare = self.model_record.differences
+        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
+        self.model_record.write()
         precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
         n_training = self.n_training_sequences
         fingerprint = results_fingerprint(banks, splits, self.queries, n_training)
@@ -428,17 +473,19 @@ class Run:
 
     def fit_plan(self, n_shards: int | None = None) -> FitPlan:
         """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
+        replica = self.replica  # first: loading the model settles the numerics
         return plan_fit(
             self.config.fit,
             self.corpus,
             len(self.corpus.manifest.shards) if n_shards is None else n_shards,
             self.numerics,
             self.model_digest,
-            self.replica.shapes,
+            replica.shapes,
         )
 
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
+        self.model_record.write()
         self._factors = fit(
             self.runner,
             self.corpus_store,
@@ -463,23 +510,6 @@ class Run:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
         self.store.write("config.json", body.encode())
-
-    def _context(self) -> int:
-        """Most tokens of a sequence that documents are cut into.
-
-        Raises:
-            ConfigError: it is more than the model takes, or neither says it.
-        """
-        wanted, most = self.config.corpus.context, self.replica.context
-        if wanted is not None and most is not None and wanted > most:
-            raise ConfigError(
-                f"corpus.context: {wanted:,} tokens, and the model's context is {most:,}; set it "
-                f"to at most {most:,}."
-            )
-        length = most if wanted is None else wanted
-        if length is None:
-            raise ConfigError("corpus.context: this model does not say its context; set it.")
-        return length
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.corpus import MANIFEST, CorpusManifest
@@ -13,6 +13,7 @@ from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.runner import Runner
 from rayinfluence.errors import CorpusError
+from rayinfluence.storage.digest import differences
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -88,10 +89,14 @@ def _current(store: Store, empty: CorpusManifest) -> CorpusManifest | None:
     manifest = CorpusManifest.read(store)
     if manifest is None:
         return None
-    if (manifest.tokenizer, manifest.settings) != (empty.tokenizer, empty.settings):
+    theirs, ours = (
+        {"tokenizer": one.tokenizer, "corpus": asdict(one.settings)} for one in (manifest, empty)
+    )
+    if reasons := differences(ours, theirs):
         raise CorpusError(
-            f"the corpus at {store.url} was tokenised with another tokenizer or other settings "
-            f"({manifest.settings}). Give this one another `corpus.path`, or delete that folder."
+            f"the corpus at {store.url} was tokenised with another tokenizer or other settings: "
+            f"{'; '.join(reasons)}. Set the configuration back, give this one another "
+            "`corpus.path`, or delete that folder."
         )
     return manifest
 

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from rayinfluence.errors import ModelError, NumericsError
-from rayinfluence.storage.digest import digest, digest_bytes
+from rayinfluence.errors import ModelError, NumericsError, brief
+from rayinfluence.model.adapters import refuse_adapter
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
-from rayinfluence.storage.tensors import tensor_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Keys of a transformers config that say where and by what a model was saved, not what it computes.
-_IRRELEVANT = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+#: Masks and tables that old checkpoints hold and today's code computes: no weights are lost.
+_OLD_BUFFERS = re.compile(
+    r"(^|\.)((attn|attention|self_attn)\.bias|masked_bias|causal_mask|inv_freq|position_ids)$"
+)
+#: Where configurations say how many tokens the model takes; the first that is there decides.
+_CONTEXT_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "max_seq_length",
+    "n_ctx",
+)
 
 
 def load_model(
@@ -29,23 +41,57 @@ def load_model(
     Args:
         path: a folder as ``save_pretrained`` writes it.
         dtype: of weights and activations.
-        attention: transformers' ``attn_implementation``.
+        attention: transformers' ``attn_implementation``; a model that has no ``sdpa`` is loaded
+            with ``eager``, and :func:`attention_of` says so.
         trust_remote_code: let the folder's own Python code run.
 
     Raises:
-        ModelError: there is no model, it has no safetensors, or weights are missing from them.
+        ModelError: there is no model, it has no safetensors, weights are missing from them or are
+            there that it has no place for, or an adapter is in the folder.
         NumericsError: a weight is NaN or infinite.
     """
+    refuse_adapter(path)
     if not (Path(path) / "config.json").is_file():
         raise ModelError(
             f"model: {path} is not a folder with a config.json; name a folder that "
             "`save_pretrained` wrote, with its weights as safetensors."
         )
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
+        model, info = _from_pretrained(path, dtype, attention, trust_remote_code)
+    except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
+        raise ModelError(f"model: {path} cannot be loaded: {brief(error)}") from error
+    _refuse_other_weights(path, info)
+    freeze(model)
+    for weight in model.parameters():
+        # safetensors maps weights from the file, where they lie anywhere.
+        if weight.data_ptr() % ALIGNMENT:
+            weight.data = weight.data.clone()
+    check_finite(model)
+    return model
+
+
+def _from_pretrained(
+    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+    )
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    theirs = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not theirs:
+        # transformers would list all the classes that it has.
+        raise ValueError(
+            f"the installed transformers has no causal language model of the type "
+            f"{config.model_type!r}, which its config.json names"
+        )
+
+    def load(attention: str) -> tuple[nn.Module, dict[str, Any]]:
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
@@ -54,25 +100,40 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
-        raise ModelError(f"model: {path} cannot be loaded: {error}") from error
+        return model, info
+
+    try:
+        return load(attention)
+    except Exception:
+        if attention != "sdpa":
+            raise
+    # Not every model has sdpa, and parts of one may lack it: where eager loads, that was it.
+    return load("eager")
+
+
+def _refuse_other_weights(path: str, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose tensors are not one for one the model's.
+
+    Raises:
+        ModelError: names the first tensors that are missing, of another shape, or left over.
+    """
+    unexpected = {key for key in info["unexpected_keys"] if not _OLD_BUFFERS.search(key)}
     problems = {
-        "are missing": sorted(info["missing_keys"]),
-        "have another shape": sorted(str(key) for key in info["mismatched_keys"]),
+        "are missing": info["missing_keys"],
+        "have another shape": {key[0] for key in info["mismatched_keys"]},
+        "are in the files and have no place in the model of config.json": unexpected,
     }
-    for problem, names in problems.items():
-        if names:
-            raise ModelError(
-                f"model: {path} is incomplete: {len(names)} weights {problem}, such as {names[0]}. "
-                "Influence on randomly filled weights means nothing; save the whole model again."
-            )
-    freeze(model)
-    for weight in model.parameters():
-        # safetensors maps weights from the file, where they lie anywhere.
-        if weight.data_ptr() % ALIGNMENT:
-            weight.data = weight.data.clone()
-    check_finite(model)
-    return model  # type: ignore[no-any-return]
+    found = [
+        f"{len(names)} weights {problem}, such as {' and '.join(sorted(names)[:2])}"
+        for problem, names in problems.items()
+        if names
+    ]
+    if found:
+        raise ModelError(
+            f"model: config.json and the weights of {path} do not belong together: "
+            f"{'; '.join(found)}. Influence on another model than was trained means nothing: save "
+            "the whole model again, with the config.json of these weights."
+        )
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -108,22 +169,6 @@ def is_pretrained(model: nn.Module) -> TypeGuard[PreTrainedModel]:
     return isinstance(model, PreTrainedModel)
 
 
-def model_digest(model: nn.Module) -> str:
-    """The digest of what a model computes.
-
-    Architecture and weights, whatever folder they came from.
-    """
-    config: dict[str, Any] = {"class": type(model).__name__}
-    if is_pretrained(model):
-        whole = model.config.to_dict()
-        config |= {key: str(whole[key]) for key in sorted(whole.keys() - _IRRELEVANT)}
-    weights = {
-        name: [str(tensor.dtype), list(tensor.shape), digest_bytes(tensor_bytes(tensor))]
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
-    return digest({"config": config, "weights": weights})
-
-
 def vocabulary_size(model: nn.Module) -> int | None:
     """Rows of the input embedding, or None for a module that is not a transformers model."""
     if is_pretrained(model):
@@ -132,11 +177,27 @@ def vocabulary_size(model: nn.Module) -> int | None:
 
 
 def context_length(model: nn.Module) -> int | None:
-    """The most tokens that the model takes, where its config says so."""
-    if is_pretrained(model):
-        length = getattr(model.config, "max_position_embeddings", None)
-        return int(length) if length is not None else None
+    """The most tokens that the model takes, where its config says so.
+
+    Of a model of several parts the one that reads text is asked first.
+    """
+    if not is_pretrained(model):
+        return None
+    try:
+        text = model.config.get_text_config(decoder=True)
+    except ValueError:  # it has several
+        text = model.config
+    for config in (text, model.config):
+        for key in _CONTEXT_KEYS:
+            length = getattr(config, key, None)
+            if isinstance(length, int) and length > 0:
+                return length
     return None
+
+
+def attention_of(model: nn.Module) -> str | None:
+    """How a model of transformers computes attention: ``sdpa`` or ``eager``."""
+    return model.config._attn_implementation if is_pretrained(model) else None
 
 
 def disassemble(model: nn.Module) -> tuple[nn.Module, SharedTensors]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,6 +131,7 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     if not linear:
         raise ModelError("the model has no Linear or Conv1D layer, so there is nothing to track.")
     excluded = _excluded(model, linear)
+    there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
         matched = {n for n in linear if fnmatch.fnmatchcase(n, pattern)}
@@ -141,15 +142,16 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
             )
         allowed = {n for n in matched if n not in excluded or n == pattern}
         if patterns is not None and not allowed:
+            why = _why_left_out(matched, excluded) or _fused_experts(model, pattern)
             raise ModelError(
-                f"modules: the pattern {pattern!r} matches no linear layer that can be tracked. "
-                f"The model has {_examples(linear)}."
+                f"modules: the pattern {_shown(pattern)} matches no linear layer that can be "
+                f"tracked. {why or there_is}"
             )
         chosen |= allowed
     if not chosen:
+        why = _fused_experts(model) or "No MLP layer was recognised by its name in this model."
         raise ModelError(
-            "modules: no MLP layer was recognised by its name in this model; give patterns under "
-            f"`modules`. Its linear layers are {_examples(linear)}."
+            f"modules: {why} Give patterns of other layers under `modules`. {there_is}"
         )
     return {name: module for name, module in linear.items() if name in chosen}
 
@@ -204,6 +206,54 @@ def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, st
         elif module is output:
             reasons[name] = "output"
     return reasons
+
+
+def _why_left_out(matched: Collection[str], excluded: Mapping[str, str]) -> str | None:
+    """Why layers that a pattern matches are left out all the same."""
+    if not matched:
+        return None
+    name = min(matched)
+    if excluded[name] == "tied":
+        return f"{name} shares its weight with another module, so its gradient would be in part."
+    return (
+        f"{name} is the output embedding, which is tracked only where it is named in full, as its "
+        f"S is vocabulary x vocabulary: write {name}."
+    )
+
+
+def _fused_experts(model: nn.Module, pattern: str = "*") -> str | None:
+    """That the experts which a pattern means are not layers of their own, and where."""
+    fused = {
+        name: type(module).__name__
+        for name, module in model.named_modules()
+        if not type(module).__module__.startswith("torch.nn")
+        and any(
+            weight.ndim > 2 or (weight.ndim == 2 and "expert" in type(module).__name__.lower())
+            for weight in module.parameters(recurse=False)
+        )
+    }
+    met = {name: kind for name, kind in fused.items() if _may_lie_in(pattern, name)}
+    if not met:
+        return None
+    name, kind = next(iter(met.items()))
+    more = f" and {len(met) - 1} more" if len(met) > 1 else ""
+    layer = next(name for name, module in model.named_modules() if _is_supported(module))
+    return (
+        f"The experts of {name}{more} are fused into single parameters ({kind}), which is not "
+        "supported yet; what can be tracked instead are linear layers, such as "
+        f"'*.{'.'.join(layer.split('.')[-2:-1])}.*'."
+    )
+
+
+def _may_lie_in(pattern: str, name: str) -> bool:
+    """Whether a pattern means a module, or what would lie in it: `*.experts.3.w1` does."""
+    parts = pattern.split(".")
+    heads = [".".join(parts[:end]) for end in range(1, len(parts)) if parts[end - 1].strip("*?")]
+    return any(fnmatch.fnmatchcase(name, head) for head in [pattern, *heads])
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")
 
 
 def _examples(linear: Mapping[str, nn.Module]) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 DIGEST_CHARACTERS = 32
+
+#: What differs between two fingerprints, ours and theirs, a readable line each.
+Differences = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:

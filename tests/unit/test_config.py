@@ -83,7 +83,7 @@ def test_wrong_values_are_refused_at_their_place(values: dict[str, Any], place: 
 
 
 def test_what_is_missing_and_all_that_is_wrong_is_said_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"model: Field required"):
+    with pytest.raises(ConfigError, match=r"model: is missing; set it"):
         RunConfig.parse({"run": "x"})
     message = refusal({"seed": -1, "fit": {"lanes": 0}})
     assert "seed: " in message

@@ -1,5 +1,6 @@
 import pytest
 from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.modules import Coverage, shape_of, track
@@ -54,8 +55,51 @@ def test_an_untied_output_embedding_is_tracked_only_by_its_own_name() -> None:
     assert "lm_head" not in track(tiny_llama(), ["*"])
     assert list(track(tiny_llama(), ["lm_head"])) == ["lm_head"]
     assert list(track(tiny_llama(), ["*gate_proj", "lm_head"]))[-1] == "lm_head"
-    with pytest.raises(ModelError, match="'lm_*' matches no linear layer".replace("*", r"\*")):
-        track(tiny_llama(), ["lm_*"])
+    for pattern in ("lm_*", "*head*"):
+        with pytest.raises(ModelError, match="matches no linear layer") as caught:
+            track(tiny_llama(), [pattern])
+        assert f"the pattern {pattern!r} matches" in str(caught.value)
+        assert "named in full, as its S is vocabulary x vocabulary: write lm_head." in str(
+            caught.value
+        )
+    with pytest.raises(ModelError, match="lm_head shares its weight with another module"):
+        track(tiny_gpt2(), ["*head*"])
+
+
+@pytest.mark.parametrize("patterns", [None, ["*.experts.*"], ["*.mlp.experts.3.w1"], ["*.mlp.*"]])
+def test_fused_experts_are_named_with_what_can_be_tracked_instead(
+    patterns: list[str] | None,
+) -> None:
+    """Not "no MLP layer was recognised by its name": they are there, as single parameters."""
+    model = MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=48,
+            hidden_size=16,
+            intermediate_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            num_local_experts=4,
+        )
+    )
+    with pytest.raises(ModelError) as caught:
+        track(model, patterns)
+    said = str(caught.value)
+    assert "The experts of model.layers.0.mlp.experts and 1 more are fused into single" in said
+    assert "(MixtralExperts), which is not supported yet" in said
+    assert "such as '*.self_attn.*'" in said
+    assert "recognised" not in said
+    assert len(said) < 650
+    assert next(iter(track(model, ["*.self_attn.*"]))) == "model.layers.0.self_attn.q_proj"
+    with pytest.raises(ModelError) as caught:
+        track(model, ["model.layers.*.nothing"])
+    assert "experts" not in str(caught.value)
+
+
+def test_a_long_pattern_does_not_make_a_long_sentence() -> None:
+    with pytest.raises(ModelError) as caught:
+        track(tiny_gpt2(), ["x" * 5000])
+    assert len(str(caught.value)) < 500
 
 
 def test_layers_that_share_a_weight_are_left_out() -> None:
@@ -67,7 +111,7 @@ def test_layers_that_share_a_weight_are_left_out() -> None:
 def test_a_model_without_linear_layers_or_known_names_says_so() -> None:
     with pytest.raises(ModelError, match="nothing to track"):
         track(nn.Sequential(nn.Embedding(3, 3)))
-    with pytest.raises(ModelError, match=r"no MLP layer was recognised .* inner, plain, head"):
+    with pytest.raises(ModelError, match=r"No MLP layer was recognised .* inner, plain, head"):
         track(tiny_mlp())
     assert list(track(tiny_mlp(), ["inner", "head"])) == ["inner", "head"]
 

@@ -609,8 +609,19 @@ def test_another_model_in_the_same_folder_does_not_mix(
     folder, config = done
     other = tiny_run(tmp_path / "other", seed=1)
     changed = change(config, model=other.model)
-    with pytest.raises(ConfigError, match="factors that were made otherwise: model: "):
+    with pytest.raises(
+        ConfigError,
+        match=r"factors that were made otherwise: model\.weights: \d+ of \d+ differ, first \w+\.",
+    ):
         execute(changed)
+    saved = Path(other.model, "config.json")
+    text = saved.read_text()
+    saved.write_text(text.replace("gelu_new", "relu"))
+    with pytest.raises(
+        ConfigError, match=r"model\.config\.activation_function: relu, was gelu_new; model\.weights"
+    ):
+        execute(changed)
+    saved.write_text(text)
     execute(changed, new_run=True)
     execute(change(changed, run=str(folder / "fresh")))
     fresh, mixed = contents(folder / "fresh"), contents(folder / "run")

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.tokenizer import encode, load_tokenizer, token_texts, tokenizer_digest
+from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
+from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.errors import ModelError
 from rayinfluence.testing import tiny_tokenizer
 

@@ -1,0 +1,139 @@
+"""Loading a tokenizer from a folder: the one that its tokenizer.json describes."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rayinfluence.corpus.tokenizer import faithful
+from rayinfluence.errors import ModelError, brief
+from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_FILE = "tokenizer.json"
+#: Texts on which tokenizers of one vocabulary come apart, if they do anywhere.
+_PROBES = (
+    "It was the BEST of times, it's 12345.678 of the world's 1st; don't you'll WE'VE\u2019s.",
+    "  two   spaces,\ttabs\t\tand\r\n\r\n lines \n  end ",
+    "def f(x):\n    if x != 3:\n        return {'a_b': [x**2, -1e-9]}  # snake_case, CamelCase\n",
+    "caf\u00e9 cafe\u0301 na\u00efve \ufb01ne \u2460 \uff21\uff22 \u00bd \u2026 \u201cquoted\u201d",
+    "\u0420\u0443\u0441\u0441\u043a\u0438\u0439 \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
+    "\u4e2d\u6587\u5b57\u7b26 \u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17",
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u00a0\u2003\u200b\ufeff<html>&amp;",
+)
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*$")
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """Load a tokenizer that knows character offsets, and neither cuts nor pads.
+
+    Where there is a tokenizer.json its ids are those, whatever the class is that other files name:
+    transformers rebuilds some tokenizers from their class, with other splits.
+
+    Raises:
+        ModelError: there is none, or it has no fast version.
+    """
+    if not Path(path).is_dir():
+        # transformers would take it for a name and ask the network.
+        raise ModelError(
+            f"tokenizer: there is no folder {path}; name one that `save_pretrained` wrote, with "
+            "tokenizer.json."
+        )
+    # Here, since it takes seconds to import, and most processes load no tokenizer.
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        if (Path(path) / _FILE).is_file():
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises many kinds, all of them about this folder
+        raise ModelError(
+            f"tokenizer: none can be loaded from {path}: {_lacking(path) or brief(error)}. Save it "
+            "beside the model, or name its folder under `tokenizer`."
+        ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Where there is a config.json and no tokenizer, transformers makes an empty one.
+        raise ModelError(
+            f"tokenizer: the one of {path} knows no token but special ones: "
+            f"{_lacking(path) or 'its files (tokenizer.json) are missing'}. Save it beside the "
+            "model, or name its folder under `tokenizer`."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"tokenizer: the one of {path} has no fast version (tokenizer.json), so it gives no "
+            "character "
+            "offsets; save it with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`."
+        )
+    # What it is must not depend on how it was used last, and must cut and pad nothing.
+    backend = tokenizer.backend_tokenizer
+    plain = faithful(backend)
+    backend.no_truncation()
+    backend.no_padding()
+    if backend.post_processor is not None:
+        backend.post_processor = plain.post_processor
+    return tokenizer
+
+
+def rebuilt_otherwise(path: str, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """Say where transformers makes another tokenizer of a folder than its tokenizer.json, if so.
+
+    Args:
+        path: the folder.
+        tokenizer: as :func:`load_tokenizer` loads it.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        rebuilt = AutoTokenizer.from_pretrained(path)
+    except Exception:  # code of the folder's own, or a class that cannot be built from its files
+        return None
+    backend = getattr(rebuilt, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    ours, theirs = (
+        [one.ids for one in faithful(each).encode_batch(list(_PROBES))]
+        for each in (tokenizer.backend_tokenizer, backend)
+    )
+    for text, one, other in zip(_PROBES, ours, theirs, strict=True):
+        if one != other:
+            return (
+                f"tokenizer: transformers rebuilds the one of {path} as {type(rebuilt).__name__}, "
+                f"with other tokens than its tokenizer.json: {len(other)} against {len(one)} for "
+                f"{text!r}. Those of tokenizer.json are used; if the model was trained with the "
+                "others, save the rebuilt one into a folder and name that under `tokenizer`."
+            )
+    return None
+
+
+def _lacking(path: str) -> str | None:
+    """The package without which a vocabulary file of this folder is not read, as a clause."""
+    folder = Store(path)
+    for name in sorted(folder.list()):
+        if "/" in name or not name.endswith((".model", ".tiktoken")):
+            continue
+        first = folder.read(name).split(b"\n", 1)[0]
+        needed = (
+            {"tiktoken": "tiktoken"}
+            if _TIKTOKEN_LINE.match(first)
+            else {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
+        )
+        missing = [package for module, package in needed.items() if not _is_there(module)]
+        if missing:
+            return (
+                f"{name} is read by the package {' and '.join(missing)}, which is not installed "
+                f"(pip install {' '.join(missing)})"
+            )
+    return None
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is a part of
+        return False

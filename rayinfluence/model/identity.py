@@ -1,0 +1,163 @@
+"""What a model is: everything that decides what it computes in eval mode, and nothing else.
+
+A digest names it. Where two digests differ, what they are made of says in what.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from rayinfluence.model.load import is_pretrained
+from rayinfluence.storage.digest import digest, digest_bytes
+from rayinfluence.storage.tensors import tensor_bytes
+
+#: Keys of configurations that compute nothing when a text is scored: where a model comes from,
+#: what it is trained, generated or classified with, and what it returns besides logits.
+_COMPUTES_NOTHING = re.compile(
+    r"_name_or_path|transformers_version|architectures|auto_map|(torch_)?dtype|tokenizer_class|"
+    r"vocab_file|(id2label|label2id|num_labels|problem_type|finetuning_task)|"
+    r".*dropout.*|.*pdrop|.*layer_?drop|.*drop_path.*|"
+    r"initializer_.*|(.*_)?init(ializer)?_(std|range|factor)|"
+    r"router_(aux_loss|z_loss)_.*|.*aux_loss.*|z_loss_.*|router_jitter_noise|output_router_logits|"
+    r"use_cache|cache_implementation|return_dict|torchscript|gradient_checkpointing|"
+    r"output_(attentions|hidden_states)|summary_.*|task_specific_params|"
+    r"(bos|eos|pad|sep|cls|mask|unk|eod|decoder_start|forced_[be]os)_token_id"
+)
+
+Leaves = dict[str, Any]
+
+
+def model_identity(model: nn.Module) -> dict[str, Any]:
+    """What :func:`model_digest` is the digest of, as JSON.
+
+    Returns:
+        ``class``; ``config``: by dotted key what differs from the configuration class's own
+        defaults, so that a default spelled out, or one that another release of transformers adds,
+        makes no other model; ``weights``: by name dtype, shape and digest, of buffers too;
+        ``defaults``, which is not digested: the values that ``config`` leaves out, to be named
+        beside those of a model that has others.
+    """
+    own, defaults = _configuration(model)
+    return {
+        "class": type(model).__name__,
+        "config": own,
+        "weights": {
+            name: [str(tensor.dtype), list(tensor.shape), digest_bytes(tensor_bytes(tensor))]
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        },
+        "defaults": defaults,
+    }
+
+
+def model_digest(identity: Mapping[str, Any]) -> str:
+    """The digest of what a model computes, whatever folder it came from."""
+    return digest({key: identity[key] for key in ("class", "config", "weights")})
+
+
+def model_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """In what two models differ: ``config.rope_theta: 10000, was 500000``."""
+    lines = []
+    if ours["class"] != theirs["class"]:
+        lines.append(f"class: {ours['class']}, was {theirs['class']}")
+    for key in sorted(ours["config"].keys() | theirs["config"].keys()):
+        one, other = (
+            side["config"].get(key, side["defaults"].get(key, "absent")) for side in (ours, theirs)
+        )
+        if one != other:
+            lines.append(f"config.{key}: {one}, was {other}")
+    names = [*ours["weights"], *(n for n in theirs["weights"] if n not in ours["weights"])]
+    other = [n for n in names if ours["weights"].get(n) != theirs["weights"].get(n)]
+    if other:
+        lines.append(f"weights: {len(other)} of {len(names)} differ, first {other[0]}")
+    return lines
+
+
+def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
+    """A model's configuration by dotted key: what is its own, and what are defaults."""
+    if not is_pretrained(model):
+        return {}, {}
+    own: Leaves = {}
+    defaults: Leaves = {}
+    read = _names_read(model)
+    # Positions that are counted from the padding's id on: there it computes.
+    counts_padding = any(
+        "position" in f"{name} {type(module).__name__}".lower()
+        and getattr(module, "padding_idx", None) is not None
+        for name, module in model.named_modules()
+    )
+
+    def computes(key: str, declared: bool) -> bool:
+        if key == "pad_token_id" and counts_padding:
+            return True
+        # What the class does not declare is a note, unless the model's code reads it.
+        return not _COMPUTES_NOTHING.fullmatch(key) and (declared or key in read)
+
+    def take(config: Any, prefix: str) -> None:
+        values, plain = config.to_dict(), _defaults(config)
+        for key in sorted(values.keys() | plain.keys()):
+            inner = getattr(config, key, None)
+            if hasattr(inner, "to_diff_dict"):
+                take(inner, f"{prefix}{key}.")
+            elif computes(key, key in plain):
+                ours = dict(_leaves(values.get(key), prefix + key))
+                theirs = dict(_leaves(plain.get(key), prefix + key))
+                for path in ours.keys() | theirs.keys():
+                    side = defaults if ours.get(path) == theirs.get(path) else own
+                    side[path] = ours.get(path)
+
+    take(model.config, "")
+    return own, defaults
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """The configuration class's own values; none where it cannot be made without arguments."""
+    try:
+        return dict(type(config)().to_dict())
+    except Exception:  # remote code, and classes that want their parts
+        return dict.fromkeys(config.to_dict())
+
+
+def _names_read(model: nn.Module) -> set[str]:
+    """Attributes and strings in the code of a model's classes."""
+    names: set[str] = set()
+    for name in {type(module).__module__ for module in model.modules()}:
+        if name.startswith("torch."):
+            continue
+        try:
+            tree = ast.parse(inspect.getsource(sys.modules[name]))
+        except (OSError, TypeError, SyntaxError, KeyError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names.add(node.value)
+    return names
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}")
+    else:
+        yield path, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it, and 10000.0 as 10000: files write either."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    finite = not isinstance(value, float) or bool(torch.isfinite(torch.tensor(value)))
+    return value if isinstance(value, str | int | float | None) and finite else str(value)

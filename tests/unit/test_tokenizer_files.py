@@ -1,0 +1,204 @@
+"""Tokenizers as people's folders hold them."""
+
+import copy
+import json
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from rayinfluence.corpus import tokenizer_files
+from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.corpus.tokenizer import encode, tokenizer_digest
+from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
+from rayinfluence.errors import ModelError
+from rayinfluence.testing import tiny_tokenizer
+
+TEXT = "It was THE 1234  best of times,\n\tit was the worst "
+
+
+def byte_level(trim: bool) -> Tokenizer:
+    """Bytes and a few merges, with what real ones differ in: digits apart, lower case."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<bos>": 0, "<eos>": 1} | {piece: i + 2 for i, piece in enumerate(alphabet)}
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "Ġ"), ("1", "2"), ("3", "4"), ("Ġ", "w")]
+    for pair in merges:
+        vocabulary["".join(pair)] = len(vocabulary)
+    backend = Tokenizer(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    backend.add_special_tokens(["<bos>", "<eos>"])
+    backend.decoder = decoders.ByteLevel()
+    backend.normalizer = normalizers.Lowercase()
+    backend.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=trim),
+            processors.TemplateProcessing(
+                single="<bos> $A <eos>", special_tokens=[("<bos>", 0), ("<eos>", 1)]
+            ),
+        ]
+    )
+    return backend
+
+
+def save(folder: Path, backend: Tokenizer, **about: Any) -> str:
+    folder.mkdir(exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    if about:
+        (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def ids(tokenizer: PreTrainedTokenizerFast, text: str = TEXT) -> list[int]:
+    return encode(tokenizer, [text])[0].tokens
+
+
+@pytest.mark.parametrize("trim", [True, False])
+@pytest.mark.parametrize("kind", [None, "GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer"])
+@pytest.mark.parametrize("model_type", [None, "gpt2", "qwen2", "cohere", "codegen", "llama"])
+def test_the_ids_are_those_of_tokenizer_json_whatever_class_is_named(
+    tmp_path: Path, trim: bool, kind: str | None, model_type: str | None
+) -> None:
+    about = {"bos_token": "<bos>", "eos_token": "<eos>"}
+    path = save(
+        tmp_path / "a", byte_level(trim), **about, **({"tokenizer_class": kind} if kind else {})
+    )
+    if model_type:
+        (tmp_path / "a" / "config.json").write_text(json.dumps({"model_type": model_type}))
+    tokenizer = load_tokenizer(path)
+    expected = byte_level(trim).encode(TEXT, add_special_tokens=False).ids
+    assert ids(tokenizer) == [0, *expected]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1)
+
+
+def test_that_transformers_would_rebuild_another_tokenizer_is_said_with_a_text(
+    tmp_path: Path,
+) -> None:
+    about = {"bos_token": "<bos>", "eos_token": "<eos>"}
+    path = save(tmp_path / "a", byte_level(True), **about, tokenizer_class="GPT2Tokenizer")
+    said = rebuilt_otherwise(path, load_tokenizer(path))
+    assert said is not None
+    assert "rebuilds the one of" in said
+    assert "as GPT2Tokenizer, with other tokens than its tokenizer.json: " in said
+    assert 'for "It was the BEST of times' in said
+    plain = save(tmp_path / "b", byte_level(True), **about)
+    assert rebuilt_otherwise(plain, load_tokenizer(plain)) is None
+    tiny_tokenizer().save_pretrained(tmp_path / "c")
+    tiny = str(tmp_path / "c")
+    assert rebuilt_otherwise(tiny, load_tokenizer(tiny)) is None
+
+
+@pytest.mark.parametrize("how", ["truncation", "padding", "both"])
+def test_saved_truncation_and_padding_change_nothing_and_cut_nothing(
+    tmp_path: Path, how: str
+) -> None:
+    backend = byte_level(True)
+    if how != "padding":
+        backend.enable_truncation(max_length=5)
+    if how != "truncation":
+        backend.enable_padding(length=90, pad_id=1, pad_token="<eos>")
+    tokenizer = load_tokenizer(save(tmp_path / how, backend))
+    plain = load_tokenizer(save(tmp_path / "plain", byte_level(True)))
+    before = tokenizer_digest(tokenizer)
+    assert before == tokenizer_digest(plain)
+    assert ids(tokenizer) == ids(plain)
+    tokenizer(TEXT, truncation=True, max_length=3)
+    assert ids(tokenizer) == ids(plain)
+    # A tokenizer that did not come from here is read the same.
+    theirs = PreTrainedTokenizerFast(tokenizer_object=copy.deepcopy(backend))
+    assert ids(theirs) == ids(plain)
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "made elsewhere"])
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [
+        ("x =", "  12"),
+        ("x", "        return 1"),
+        ("x:", "\n\n    if y:\n        z\n"),
+        ("what follows?", "   "),
+        ("a", " b "),
+        ("a ", " "),
+        ("", "  x"),
+        ("a\n", "\t\t"),
+    ],
+)
+def test_every_token_of_a_completion_counts_where_offsets_are_trimmed(
+    tmp_path: Path, prompt: str, completion: str, loaded: bool
+) -> None:
+    trimming, plain = (
+        load_tokenizer(save(tmp_path / str(trim), byte_level(trim)))
+        if loaded
+        else PreTrainedTokenizerFast(tokenizer_object=byte_level(trim))
+        for trim in (True, False)
+    )
+    query = Query("q", prompt, completion)
+    [ours], [theirs] = (encode_queries([query], each, None) for each in (trimming, plain))
+    assert (ours.tokens, ours.first_target) == (theirs.tokens, theirs.first_target)
+    # Bytes are tokens of their own here, but for runs of two spaces.
+    text = trimming.decode(ours.tokens[ours.first_target :], clean_up_tokenization_spaces=False)
+    assert text.endswith(completion)
+    assert len(text) - len(completion) <= 1  # a token may lie across the border
+
+
+@pytest.mark.parametrize("text", ["ends in spaces   ", "   ", "a\n\n", " \t x \n "])
+def test_spaces_at_the_end_of_a_document_are_tokens_of_it(text: str) -> None:
+    trimming, plain = (
+        PreTrainedTokenizerFast(tokenizer_object=byte_level(trim)) for trim in (True, False)
+    )
+    [encoding], [expected] = encode(trimming, [text]), encode(plain, [text])
+    assert encoding == expected
+    assert trimming.decode(encoding.tokens[1:], clean_up_tokenization_spaces=False) == text
+    assert encoding.offsets[-1][1] == len(text)
+
+
+def test_an_end_marker_counts_where_the_text_holds_it_and_not_where_it_is_added() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(True))
+    assert ids(tokenizer, "a<eos>") == [0, ids(tokenizer, "a")[1], 1]
+    [query] = encode_queries([Query("q", "a", "<eos>")], tokenizer, None)
+    assert query.tokens[query.first_target :] == (1,)
+
+
+SENTENCEPIECE = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02\n"
+TIKTOKEN = b"IQ== 0\nIg== 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "there", "expected"),
+    [
+        ("tokenizer.model", SENTENCEPIECE, {"google.protobuf"}, "package sentencepiece, which"),
+        ("spiece.model", SENTENCEPIECE, {"sentencepiece"}, "package protobuf, which"),
+        ("tokenizer.model", SENTENCEPIECE, set(), "pip install sentencepiece protobuf"),
+        ("tokenizer.model", TIKTOKEN, {"sentencepiece"}, "package tiktoken, which"),
+        ("qwen.tiktoken", TIKTOKEN, set(), "package tiktoken, which"),
+    ],
+)
+def test_the_package_that_is_really_missing_is_named_for_its_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    body: bytes,
+    there: set[str],
+    expected: str,
+) -> None:
+    asked = {"sentencepiece", "google.protobuf", "tiktoken"}
+
+    def spec(module: str) -> ModuleSpec | None:
+        if module in asked:
+            return ModuleSpec(module, None) if module in there else None
+        return find_spec(module)
+
+    monkeypatch.setattr(tokenizer_files, "find_spec", spec)
+    (tmp_path / name).write_bytes(body)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError, match="tokenizer: ") as caught:
+        load_tokenizer(str(tmp_path))
+    assert f"{name} is read by the {expected}" in str(caught.value) or (
+        f"{name} is read by" in str(caught.value) and expected in str(caught.value)
+    )
+    assert len(str(caught.value)) < 500
