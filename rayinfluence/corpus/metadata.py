@@ -15,8 +15,8 @@ _EXACT = 2.0**53
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: lists and objects stay, dates and the like become their text.
 
-    NaN and infinity, which JSON does not have, become text as well, and so does what is nested too
-    deeply to be walked through.
+    So do NaN and infinity, which JSON does not have; bytes are text if they are UTF-8, and else
+    hexadecimal digits. What is nested too deeply to be walked through is left out and says so.
     """
     try:
         return _plain(value)
@@ -49,11 +49,21 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return value.decode() if _is_text(value) else value.hex()
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return str(value)
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _by_value(value: Any) -> Any:

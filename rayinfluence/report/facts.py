@@ -40,14 +40,19 @@ def carried(survivor: Survivor) -> str:
 
 
 def together(results: Results, query_id: str) -> str:
-    """One sentence on what the first proponents add up to; empty where there are none."""
-    first = results.proponents(query_id)[:_TOGETHER]
+    """What the first proponents, and opponents, add up to; empty where there are none."""
     log_probability = results.queries[query_id].get("log_probability")
-    if not first or log_probability is None:
+    if log_probability is None:
         return ""
-    total = sum(survivor.delta_nats for survivor in first)
-    said = prediction(total, beyond_linear(total, log_probability))
-    return f"The first {len(first)} proponent{'s' * (len(first) != 1)} together: {said}."
+    sides = {"proponent": results.proponents, "opponent": results.opponents}
+    sentences = []
+    for side, survivors in sides.items():
+        if first := survivors(query_id)[:_TOGETHER]:
+            total = sum(survivor.delta_nats for survivor in first)
+            said = prediction(total, beyond_linear(total, log_probability))
+            plural = "s" * (len(first) != 1)
+            sentences.append(f"The first {len(first)} {side}{plural} together: {said}.")
+    return " ".join(sentences)
 
 
 def rescoring(results: Results, query_id: str) -> str:

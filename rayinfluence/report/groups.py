@@ -38,6 +38,8 @@ def groups_of(results: Results) -> Groups:
     for start, size in zip(starts, np.diff([*starts, len(keys)]).tolist(), strict=True):
         query_id, column = keys[start]
         rows = table.slice(start, min(size, _MOST_ROWS)).to_pylist()
+        if size == 1 and rows[0]["value_type"] == "missing":
+            continue  # the default key, in a corpus that has no such thing
         groups.setdefault(query_id, []).append(Grouping(column, rows, size))
     return groups
 

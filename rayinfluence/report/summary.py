@@ -81,15 +81,16 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     model, tokenizer, corpus, factors, config = (
         manifest.get(name) or {} for name in ("model", "tokenizer", "corpus", "factors", "config")
     )
-    results = str(manifest.get("fingerprint") or "")
-    if not results and manifest.get("set_aside"):
-        results = "none: results without all splits are made again"
+    fingerprint = str(manifest.get("fingerprint") or "")
+    if not fingerprint and manifest.get("set_aside"):
+        fingerprint = "none: results without all splits are made again"
     banks = {
         name: ", ".join(_method(results).get("banks") or [])
         for name, results in results_by_method.items()
     }
+    damped = any(_method(results).get("damping") for results in results_by_method.values())
     rows = [
-        ("Results fingerprint", results),
+        ("Results fingerprint", fingerprint),
         ("Model path", str(model.get("path") or "")),
         ("Model digest", str(model.get("digest") or "")),
         ("Tokenizer digest", str(tokenizer.get("digest") or "")),
@@ -98,7 +99,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
         ("Factors fingerprint", str(factors.get("fingerprint") or "")),
         *((f"Query banks, {name}", digests) for name, digests in banks.items()),
         ("Queries", str(config.get("queries") or "")),
-        ("Damping", _damping_rule(config.get("scan") or {})),
+        ("Damping", _damping_rule(config.get("scan") or {}) if damped else ""),
         ("Stages", "; ".join(_stages(manifest.get("stages") or {}))),
         ("Versions", _pairs(manifest.get("versions"))),
     ]

@@ -27,7 +27,7 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
     """The box; what the manifest does not know is left out."""
     manifest = next(iter(results_by_method.values())).manifest
     rows: list[tuple[str, str]] = [
-        (method, _METHODS.get(method, "an estimate; nothing was retrained."))
+        (f"Method {method}", _METHODS.get(method, "an estimate; nothing was retrained."))
         for method in results_by_method
     ]
     rows += [
@@ -106,8 +106,8 @@ def _singular(singular: Mapping[str, int] | None) -> str:
         return ""
     worst = max(singular, key=lambda name: singular[name])
     return (
-        f"{count(len(singular))}, most of all {shorten(worst, 80)} ({count(singular[worst])} "
-        "directions): there the damping decides."
+        f"{count(len(singular))}, most of all {shorten(worst, 80)} (directions without any "
+        f"curvature: {count(singular[worst])}): there the damping decides."
     )
 
 
@@ -140,7 +140,7 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
     ]
     if "set_aside" not in manifest:
         return []
-    found = [f"{count(n)} {what}{names}" for n, what, names in named if n]
+    found = [f"{what}: {count(n)}{names}" for n, what, names in named if n]
     return found or ["nothing: every document and every sequence was scored"]
 
 

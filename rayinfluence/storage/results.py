@@ -247,7 +247,8 @@ class Results:
         """Read the results of one method (the run's first by default) from a run directory.
 
         Raises:
-            StorageError: the run has no results yet, or none of this method.
+            StorageError: the run has no results yet, none of this method, or some that another
+                version wrote.
         """
         if not store.exists("results/manifest.json"):
             raise StorageError(
@@ -263,6 +264,12 @@ class Results:
             )
         keys = [f"results/{method}{ending}.parquet" for ending in TABLE_ENDINGS]
         table, groups, statistics, tails = (read_table(store, key) for key in keys)
+        wanted = {field.name for field in (*LEADING_FIELDS, *TRAILING_FIELDS)}
+        if not wanted <= set(table.column_names) or groups.schema.names != GROUP_SCHEMA.names:
+            raise StorageError(
+                f"{store.url} has results of another version of rayinfluence: `rayinfluence run` "
+                "on its config makes them again, or read them with the version that wrote them."
+            )
         return cls(method, table, groups, statistics, tails, manifest, store)
 
     def proponents(self, query_id: str) -> list[Survivor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.influence import groups
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
@@ -82,6 +84,33 @@ def test_a_merged_partial_survives_the_round_trip(store: Store) -> None:
     assert merged.groups.counts == {("source", "books"): 6, ("source", "web"): 6}
     merged.write(store, KEY, ABOUT)
     assert same(Partial.read(store, KEY, ABOUT), merged)
+
+
+def test_groups_that_were_bounded_survive_it_in_any_tree(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole scores: merged by one worker, or by several that write in between."""
+    monkeypatch.setattr(groups, "MOST_VALUES", 3)
+
+    def of(seed: int) -> Partial:
+        scores = np.random.default_rng(seed).integers(-9, 9, (6, 2)).astype(float)
+        urls = [f"u{(7 * seed + i) % 11}" for i in range(6)]
+        sums = GroupSums.of(scores, {"url": urls})
+        return replace(Partial.empty(2, 3), groups=sums)
+
+    def stored(partial: Partial) -> Partial:
+        partial.write(store, KEY, ABOUT)
+        return Partial.read(store, KEY, ABOUT)
+
+    parts = [of(seed) for seed in range(8)]
+    line = reduce(Partial.merge, parts).groups
+    pairs = [stored(a.merge(b)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    tree = stored(stored(pairs[0].merge(pairs[1])).merge(pairs[2].merge(pairs[3]))).groups
+    assert len(line.counts) == 4
+    assert sum(line.counts.values()) == 48
+    assert tree.counts == line.counts
+    for group, sums in line.sums_3Q.items():
+        assert np.array_equal(tree.sums_3Q[group], sums)
 
 
 def refused_or_same(store: Store, body: bytes, partial: Partial) -> bool:

@@ -136,6 +136,7 @@ def test_what_json_cannot_hold_becomes_text() -> None:
         deep = [deep]
     found = plain({"a": math.nan, "b": [math.inf, (1, 2)], "c": np.datetime64("2020-01-01")})
     assert found == {"a": "nan", "b": ["inf", [1, 2]], "c": "2020-01-01"}
+    assert plain([b"caf\xc3\xa9", b"\xff\x00"]) == ["café", "ff00"]
     assert plain(deep) == "nested too deeply"
 
 

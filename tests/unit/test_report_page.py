@@ -153,8 +153,13 @@ def test_groups_are_in_the_order_of_the_table_and_the_rest_is_counted() -> None:
     ],
 )
 def test_a_group_is_named_by_its_value_and_type(value: str, kind: str, shown: str) -> None:
-    page = page_of(make_results([], groups=[group(value, value_type=kind)]))
-    assert f"mean score{shown}1,234" in page.text
+    groups = [group(value, value_type=kind), group("web")]
+    assert f"mean score{shown}1,234" in page_of(make_results([], groups=groups)).text
+
+
+def test_a_key_that_no_document_has_makes_no_table() -> None:
+    page = page_of(make_results([], groups=[group("", value_type="missing")]))
+    assert "Where the influence comes from" not in page.text
 
 
 def test_a_group_without_a_top_or_an_error_leaves_cells_empty() -> None:
@@ -185,13 +190,15 @@ def test_what_is_beyond_the_linear_range_has_words_and_no_number() -> None:
     assert "+0.0200 nats, 1.02 times as likely" in page_of(results).text
 
 
-def test_a_sum_of_proponents_is_marked_as_one_is() -> None:
+def test_a_sum_of_survivors_is_marked_as_one_is() -> None:
     few = make_results([row(rank=n, delta_nats=0.01) for n in range(1, 6)])
     many = make_results([row(rank=n, delta_nats=0.06) for n in range(1, 11)])
     sure = make_results(
         [row(rank=n, delta_nats=0.04) for n in range(1, 11)], [query(log_probability=-0.3)]
     )
+    against = make_results([row(rank=n, direction="opponent", delta_nats=-0.3) for n in (1, 2)])
     said = {
+        "first 2 opponents together: beyond the linear range: no prediction.": against,
         "first 5 proponents together: +0.0500 nats, 1.05 times as likely.": few,
         "first 10 proponents together: beyond the linear range: no prediction.": many,
         "10 proponents together: beyond the linear range: no prediction.": sure,

@@ -79,7 +79,10 @@ def test_the_error_of_the_factors_stands_beside_the_bound_that_was_asked(
     assert f"within {error:.1%}" in page.text
     assert "(2.0% was asked for, and NOT met)" in page.text
     assert f"Fitted on {manifest['factors']['n_sequences']} sequences" in page.text
-    assert "4, most of all inputs of transformer.h.0.mlp.c_fc (1 directions)" in page.text
+    assert (
+        "4, most of all inputs of transformer.h.0.mlp.c_fc (directions without any curvature: 1)"
+        in page.text
+    )
 
 
 def test_what_was_looked_at_and_what_was_not_is_said_in_words(
@@ -92,8 +95,8 @@ def test_what_was_looked_at_and_what_was_not_is_said_in_words(
     assert not any("mlp" in name for name in model["untracked"])
     for name in model["untracked"]:
         assert name in page.text
-    assert "1 documents without text" in page.text
-    assert f"{manifest['corpus']['short_chunks']} ends of a single token" in page.text
+    assert "documents without text: 1" in page.text
+    assert f"ends of a single token: {manifest['corpus']['short_chunks']}" in page.text
     assert "at full rank, and up to" in page.text
 
 
@@ -120,8 +123,8 @@ def test_splits_that_were_set_aside_are_named_where_trust_is_weighed(
     body[200] ^= 0xFF
     shard.write_bytes(body)
     text = Page(render_page(execute(config))).text
-    assert "1 splits that could not be scored (split 0 (row groups 0 to " in text
-    assert "1 rows that are no documents" in text
+    assert "splits that could not be scored: 1 (split 0 (row groups 0 to " in text
+    assert "rows that are no documents: 1" in text
     assert "none: results without all splits are made again" in text
     assert "10,000 sequences that the model is said to be trained on" in text
     assert "divided by the number of training sequences, 10,000" in text
@@ -152,7 +155,7 @@ def test_quarantined_sequences_of_every_bank_are_in_the_manifest_and_the_report(
     assert method["scanned_sequences"] == results["ekfac"].manifest["n_sequences"] - 1
     text = Page(render_page(results)).text
     assert f"7: {reason} (for late)" in text
-    assert "1 sequences quarantined in the scan" in text
+    assert "sequences quarantined in the scan: 1" in text
 
 
 def test_the_same_manifest_gives_the_same_bytes(results: dict[str, Results]) -> None:

@@ -1,14 +1,19 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import rayinfluence
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow import stages
 from rayinfluence.errors import StorageError
 from rayinfluence.storage.results import TABLE_ENDINGS, Results, survivor_schema
 from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
 
 Done = tuple[Path, RunConfig]
 
@@ -82,6 +87,33 @@ def test_a_damaged_or_missing_table_is_named(done: Done, name: str) -> None:
     path.unlink()
     with pytest.raises(StorageError, match=f"{name} does not exist"):
         load(done)
+
+
+@pytest.mark.parametrize(("ending", "column"), [("", "suspect"), ("-groups", "lift")])
+def test_results_of_another_version_are_refused_in_words(
+    done: Done, ending: str, column: str
+) -> None:
+    path = done[0] / "run" / "results" / f"ekfac{ending}.parquet"
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    with pytest.raises(StorageError, match=r"results of another version .* makes them again"):
+        load(done)
+
+
+def test_a_score_that_the_scan_saw_otherwise_is_suspect(
+    tmp_path: Path, execute: Callable[..., dict[str, Results]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a neighbour in the batch had a part in it: the second pass has other neighbours."""
+    original = stages._finite
+
+    def disturbed(found: Any, n_queries: int, quarantine: Any) -> Any:
+        for batch, scores in found:
+            scores[batch.sequence_ids == 7] *= 1.5
+        return original(found, n_queries, quarantine)
+
+    monkeypatch.setattr(stages, "_finite", disturbed)
+    rows = execute(tiny_run(tmp_path, 12, scan={"top": 50}))["ekfac"].table.to_pylist()
+    suspects = [(row["query_id"], row["sequence_id"]) for row in rows if row["suspect"]]
+    assert sorted(suspects) == [("q0", 7), ("q1", 7), ("q2", 7)]
 
 
 def test_results_can_be_read_without_the_rest_of_the_run(done: Done, tmp_path: Path) -> None:
