@@ -104,11 +104,11 @@ def run_manifest(
             "architecture": type(replica.model).__name__,
             "parameters": sum(weight.numel() for weight in replica.model.parameters()),
             "tracked_parameters": sum(s.n_parameters for s in replica.shapes.values()),
-            "coverage": run.coverage.share,
+            "coverage": run.tracked.coverage.share,
             "modules": list(replica.modules),
             "untracked": _untracked(replica),
         },
-        "preflight": preflight.report(run.passed, run.coverage, run.reach, run.left_out),
+        "preflight": preflight.report(run.passed, run.tracked),
         "tokenizer": {"digest": corpus.manifest.tokenizer},
         "corpus": {
             "url": corpus.store.url,

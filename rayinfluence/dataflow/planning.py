@@ -77,7 +77,7 @@ def plan_run(run: Run, actors: int) -> Plan:
     weights = sum(w.numel() * w.element_size() for w in replica.model.parameters())
     return Plan(
         sequences=run.corpus.n_sequences,
-        coverage=run.coverage.share,
+        coverage=run.tracked.coverage.share,
         actors=actors,
         device=numerics.device,
         rates=rates,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
-
-import torch
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
@@ -46,28 +43,16 @@ from rayinfluence.dataflow.runner import InlineRunner, Runner
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
+from rayinfluence.dataflow.tracked import TrackedModel
 from rayinfluence.errors import ConfigError, CorpusError, DamagedError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.identity import model_identity
-from rayinfluence.model.load import attention_of, load_model, vocabulary_size
-from rayinfluence.model.modules import Coverage, track
-from rayinfluence.model.preflight import Passed, made_up, refuse_what_does_not_run
-from rayinfluence.model.reach import (
-    Reach,
-    reach,
-    refuse_other_shapes,
-    refuse_other_weights,
-    tracked_and_reached,
-)
+from rayinfluence.model.preflight import Passed
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-
-#: The longest sequence that documents are cut into unless the configuration says otherwise.
-_MOST_CONTEXT = 2048
 
 
 class Run:
@@ -100,8 +85,6 @@ class Run:
         self.warnings: list[str] = []
         self.set_aside: list[Aside] = []
         self._has_begun = False
-        self.reach = Reach(frozenset(), {}, ())
-        self.left_out: list[str] = []
         self._runner: Runner | None = None
         self._factors: Factors | None = None
         self._fit_plan: FitPlan | None = None
@@ -131,37 +114,23 @@ class Run:
         return tokenizer
 
     @cached_property
-    def replica(self) -> Replica:
-        """The model with its tracked modules, on the CPU of this process.
+    def tracked(self) -> TrackedModel:
+        """The model with what is tracked of it, on the CPU of this process.
 
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        model = load_model(
-            self.config.model,
-            self.numerics.torch_dtype,
-            attention=self.config.attention,
-            trust_remote_code=self.config.trust_remote_code,
-        )
-        attention = attention_of(model)
-        if attention is not None and attention != self.numerics.attention:
+        found = TrackedModel.load(self.config, self.numerics, self.tokenizer)
+        if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
-            self.numerics = replace(self.numerics, attention=attention)
-            self.progress.note(f"attention    {attention}: this model has no sdpa")
-        ordinary = preflight.ordinary_tokens(self.tokenizer, vocabulary_size(model))
-        probe = made_up(ordinary, torch.device("cpu"))
-        refuse_what_does_not_run(model, probe)
-        tracked = track(model, self.config.modules)
-        refuse_other_weights(tracked)
-        self.reach = reach(model, tracked, probe)
-        kept, self.left_out = tracked_and_reached(tracked, self.reach)
-        refuse_other_shapes(kept, self.reach)
-        return Replica(model, kept, self.numerics)
+            self.numerics = found.replica.numerics
+            self.progress.note(f"attention    {self.numerics.attention}: this model has no sdpa")
+        return found
 
-    @cached_property
-    def coverage(self) -> Coverage:
-        """How much of the model is tracked."""
-        return Coverage.of(self.replica.model, self.replica.modules, self.reach)
+    @property
+    def replica(self) -> Replica:
+        """The model with its tracked modules."""
+        return self.tracked.replica
 
     @cached_property
     def passed(self) -> Passed:
@@ -170,40 +139,20 @@ class Run:
         Raises:
             ModelError: what is wrong with the model, and what to do.
         """
-        replica = self.replica
-        if self.config.corpus.documents:
-            context = self.context
-        else:
+        context = self.context
+        if not self.config.corpus.documents:
             # Sequences that are longer than the model takes are refused by what they are.
-            known = self.corpus.manifest.settings.context, replica.context
-            context = min(length for length in known if length is not None)
-        ordinary = preflight.ordinary_tokens(self.tokenizer, replica.vocabulary)
-        return preflight.passed(self.store, replica, self.model_digest, ordinary, context)
+            context = min(self.corpus.manifest.settings.context, context)
+        return preflight.passed(self.store, self.tracked, self.model_digest, context)
 
     @cached_property
     def context(self) -> int:
-        """Most tokens of a sequence that documents are cut into.
-
-        By default the model's, but no more than is sane for one sequence and for one batch.
-
-        Raises:
-            ConfigError: it is more than the model takes, or neither says it.
-        """
+        """Most tokens of a sequence that documents are cut into."""
         wanted, most = self.config.corpus.context, self.replica.context
-        if wanted is not None:
-            if most is not None and wanted > most:
-                raise ConfigError(
-                    f"corpus.context: {wanted:,} tokens, and the model's context is {most:,}; set "
-                    f"it to at most {most:,}."
-                )
-            return wanted
-        if most is None:
-            raise ConfigError(
-                "corpus.context: the model's config.json does not say how many tokens it takes; "
-                "set how many a sequence may have."
-            )
-        context = max(2, min(most, _MOST_CONTEXT, self.numerics.batch_tokens))
-        if context < most:
+        if not self.config.corpus.documents:
+            return most or self.corpus.manifest.settings.context
+        context = self.tracked.context(wanted)
+        if most is not None and wanted is None and context < most:
             self.progress.note(
                 f"context      {context:,} of the model's {most:,}; set corpus.context for another"
             )
@@ -325,9 +274,9 @@ class Run:
             _ = self.queries
         self._record_config()
         _ = self.passed
-        self.progress.note(preflight.says(self.replica, self.coverage, self.reach, self.left_out))
-        if warning := preflight.little(self.coverage):
-            self._warn(warning)
+        self.progress.note(self.tracked.line)
+        if self.tracked.warning:
+            self._warn(self.tracked.warning)
         self._has_begun = True
 
     def tokenize(self) -> Corpus:
