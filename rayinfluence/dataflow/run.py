@@ -120,7 +120,7 @@ class Run:
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        found = TrackedModel.load(self.config, self.numerics, self.tokenizer)
+        found = TrackedModel.load(self.config, self.numerics, lambda: self.tokenizer)
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -55,11 +55,15 @@ class TrackedModel:
 
     @classmethod
     def load(
-        cls, config: RunConfig, numerics: Numerics, tokenizer: PreTrainedTokenizerFast
+        cls,
+        config: RunConfig,
+        numerics: Numerics,
+        tokenizer: Callable[[], PreTrainedTokenizerFast],
     ) -> TrackedModel:
         """Load a configuration's model and find what of it can be tracked.
 
-        ``numerics`` of its replica say what attention it really has.
+        ``numerics`` of its replica say what attention it really has. The tokenizer is asked for
+        when there is a model.
 
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
@@ -71,7 +75,7 @@ class TrackedModel:
             trust_remote_code=config.trust_remote_code,
         )
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
-        ordinary = ordinary_tokens(tokenizer, vocabulary_size(model))
+        ordinary = ordinary_tokens(tokenizer(), vocabulary_size(model))
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         tracked = track(model, config.modules)

@@ -64,6 +64,14 @@ def documents(folder: Path, *rows: dict[str, Any]) -> None:
     (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def token_outside(folder: Path) -> None:
+    """A tokenizer of 48 tokens, one of which has the id 60; the model embeds 48."""
+    path = folder / "model" / "tokenizer.json"
+    definition = json.loads(path.read_text())
+    definition["model"]["vocab"]["\u2581w46"] = 60
+    path.write_text(json.dumps(definition))
+
+
 def no_tokenizer(folder: Path) -> None:
     for path in (folder / "model").glob("tokenizer*"):
         path.unlink()
