@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from rayinfluence.model.load import is_pretrained
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.tensors import tensor_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Keys of configurations that compute nothing when a text is scored: where a model comes from,
 #: what it is trained, generated or classified with, and what it returns besides logits.
@@ -98,7 +102,8 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
         if key == "pad_token_id" and counts_padding:
             return True
         # What the class does not declare is a note, unless the model's code reads it.
-        return not _COMPUTES_NOTHING.fullmatch(key) and (declared or key in read)
+        noted = not declared and read is not None and key not in read
+        return not noted and not _COMPUTES_NOTHING.fullmatch(key)
 
     def take(config: Any, prefix: str) -> None:
         values, plain = config.to_dict(), _defaults(config)
@@ -125,22 +130,30 @@ def _defaults(config: Any) -> dict[str, Any]:
         return dict.fromkeys(config.to_dict())
 
 
-def _names_read(model: nn.Module) -> set[str]:
-    """Attributes and strings in the code of a model's classes."""
-    names: set[str] = set()
-    for name in {type(module).__module__ for module in model.modules()}:
-        if name.startswith("torch."):
-            continue
-        try:
-            tree = ast.parse(inspect.getsource(sys.modules[name]))
-        except (OSError, TypeError, SyntaxError, KeyError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute):
-                names.add(node.attr)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                names.add(node.value)
-    return names
+def _names_read(model: PreTrainedModel) -> frozenset[str] | None:
+    """Attributes and strings in the code of a model's and its configuration's classes.
+
+    None where some of it cannot be read.
+    """
+    classes = {type(module) for module in model.modules()}
+    classes |= {*type(model).__mro__, *type(model.config).__mro__}
+    elsewhere = ("builtins.", "torch.", "transformers.generation.")  # they compute nothing
+    modules = {kind.__module__ for kind in classes}
+    read = [_names_in(name) for name in modules if not f"{name}.".startswith(elsewhere)]
+    known = [names for names in read if names is not None]
+    # Where weights are loaded, which is in none of these modules, one more key is read.
+    return frozenset({"quantization_config"}).union(*known) if known == read else None
+
+
+@cache
+def _names_in(module: str) -> frozenset[str] | None:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError, SyntaxError, KeyError):
+        return None
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return frozenset(attributes | {text for text in constants if isinstance(text, str)})
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -159,5 +172,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    finite = not isinstance(value, float) or bool(torch.isfinite(torch.tensor(value)))
-    return value if isinstance(value, str | int | float | None) and finite else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, str | int | None) else str(value)

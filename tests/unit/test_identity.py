@@ -91,6 +91,27 @@ def test_configuration_that_computes_makes_another_model_and_is_named(
     assert differ(identity(tmp_path), before) == [said]
 
 
+def test_every_key_counts_where_the_model_s_code_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_llama()
+    model.config.lab_book = "page 7"
+    before = model_identity(model)
+    monkeypatch.setattr("rayinfluence.model.identity._names_in", lambda module: None)
+    assert model_identity(model)["config"] == before["config"] | {"lab_book": "page 7"}
+
+
+@pytest.mark.parametrize("key", ["per_layer_config", "quantization_config"])
+def test_what_the_library_itself_reads_counts(key: str) -> None:
+    model = tiny_llama()
+    before = model_identity(model)
+    plain = model.config.to_dict()
+    model.config.to_dict = lambda: plain | {key: {"0": {"sliding_window": 4}}}
+    assert differ(model_identity(model), before) == [
+        f"config.{key}.0.sliding_window: 4, was absent"
+    ]
+
+
 @pytest.mark.parametrize(
     "values",
     [
