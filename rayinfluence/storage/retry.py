@@ -169,6 +169,8 @@ def advice(error: BaseException) -> str:
             "Check the address, storage.region, storage.path_style and, for servers that refuse "
             "checksums, storage.checksums."
         )
+    if isinstance(error, PermissionError):
+        return "Give this user the right to it, or name a place where it has it."
     return "Check the address, the credentials and the free space."
 
 
