@@ -39,7 +39,12 @@ app = typer.Typer(
 #: The exit code that typer gives an interrupt from the keyboard.
 _INTERRUPTED = 130
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")]
+ConfigPath = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="The run's YAML file, or its run directory.")
+]
+RunPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, or the run's YAML file.")
+]
 RunnerName = Annotated[
     str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
 ]
@@ -120,7 +125,12 @@ def submit(
     ] = "http://127.0.0.1:8265",
     follow: Annotated[bool, typer.Option("--follow", help="Print what the job prints.")] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Submit though it has succeeded: documents were added.")
+        bool,
+        typer.Option(
+            "--again",
+            help="Submit though it has succeeded: documents or the model's files have changed. "
+            "Queries and settings that have changed are another run by themselves.",
+        ),
     ] = False,
     new_run: NewRun = False,
 ) -> None:
@@ -134,12 +144,14 @@ def submit(
 
 @app.command()
 def report(
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    run_directory: RunPath,
     top: Annotated[int, typer.Option(help="Survivors shown per query and side.")] = 5,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
 ) -> None:
     """Print the results of a run and write its HTML page."""
-    store = _store(run_directory, endpoint_url)
+    from rayinfluence.dataflow.places import run_place
+
+    store = run_place(run_directory, endpoint_url).store
     results = _all_results(store)
     _write_report(store, results)
     _show(next(iter(results.values())), top)
@@ -186,42 +198,44 @@ def plan(
 
 @app.command()
 def status(
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    run_directory: RunPath,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until it is done.")] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 10,
 ) -> None:
     """Say how far a run is, from its directory alone."""
+    from rayinfluence.dataflow.places import run_place
     from rayinfluence.dataflow.status import status as stages
 
-    store = _store(run_directory, endpoint_url)
     while True:
-        found = stages(store, _corpus_of(store, endpoint_url))
+        place = run_place(run_directory, endpoint_url)
+        found = stages(place.store, place.corpus)
         table = Table("stage", "done", "", box=None, pad_edge=False)
         for stage in found:
             total = "" if stage.total is None else f"/{stage.total}"
             table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
         Console().print(table)
-        if not watch or (found[-1].done and all(s.total in (None, s.done) for s in found)):
+        if not watch or (found[-1].done and all(stage.ended for stage in found)):
             break
         time.sleep(every)
 
 
 @app.command()
 def clean(
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    run_directory: RunPath,
     stage: Annotated[list[str], typer.Option(help="corpus, factors, scan or results; repeatable.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
 ) -> None:
     """Delete what some stages wrote into a run directory."""
+    from rayinfluence.dataflow.places import run_place
     from rayinfluence.dataflow.status import STAGES
     from rayinfluence.dataflow.status import clean as delete
 
     for name in stage:
         if name not in STAGES:
             raise ConfigError(f"--stage {name}: the stages are {', '.join(STAGES)}.")
-    store = _store(run_directory, endpoint_url)
+    store = run_place(run_directory, endpoint_url).store
     if not yes:
         typer.confirm(f"Delete {', '.join(stage)} from {store.url}?", abort=True)
     typer.echo(f"{delete(store, stage)} objects deleted")
@@ -251,8 +265,10 @@ def show_version() -> None:
 
 
 @contextmanager
-def _opened(path: Path, runner: str | None, new_run: bool = False) -> Iterator[Run]:
-    config = RunConfig.load(path)
+def _opened(place: str, runner: str | None, new_run: bool = False) -> Iterator[Run]:
+    from rayinfluence.dataflow.places import run_config
+
+    config = run_config(place)
     if runner is not None:
         values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner
@@ -283,27 +299,6 @@ def _end_incomplete(run: Run) -> None:
             highlight=False,
         )
         raise typer.Exit(INCOMPLETE)
-
-
-def _store(url: str, endpoint_url: str | None) -> Store:
-    from rayinfluence.config import StorageConfig
-    from rayinfluence.storage.store import Store
-
-    endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
-    # What has an endpoint of its own seldom has host names for its buckets, and AWS takes both.
-    config = StorageConfig(endpoint_url=endpoint_url, path_style=endpoint_url is not None)
-    return Store(url, config.options(url))
-
-
-def _corpus_of(store: Store, endpoint_url: str | None) -> Store:
-    """The corpus that the run's recorded configuration names."""
-    from rayinfluence.storage.store import read_json
-
-    if store.exists("config.json"):
-        path = read_json(store, "config.json").get("corpus", {}).get("path")
-        if path:
-            return _store(path, endpoint_url)
-    return store / "corpus"
 
 
 def _all_results(store: Store) -> dict[str, Results]:

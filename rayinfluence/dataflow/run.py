@@ -200,6 +200,7 @@ class Run:
             CorpusError: a file cannot be read, or the corpus holds files that the configuration
                 does not list.
         """
+        self._record_config()
         settings = self.config.corpus
         if settings.documents:
             wanted = TokenizeSettings(

@@ -156,10 +156,8 @@ def _fits(names: Sequence[str], pattern: Sequence[str], hides: bool) -> bool:
     part, rest = pattern[0], pattern[1:]
     if part == "**":
         # As in a shell, a last ** stands for the files as well.
-        return (
-            (bool(names)
-            and not rest)
-            or any(_fits(names[start:], rest, hides) for start in range(len(names) + 1))
+        return (bool(names) and not rest) or any(
+            _fits(names[start:], rest, hides) for start in range(len(names) + 1)
         )
     if not names or (hides and names[0].startswith(".") and not part.startswith(".")):
         return False

@@ -171,6 +171,8 @@ def advice(error: BaseException) -> str:
         )
     if isinstance(error, PermissionError):
         return "Give this user the right to it, or name a place where it has it."
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "A part of this path is a file and has to be a folder: name another place."
     return "Check the address, the credentials and the free space."
 
 

@@ -215,7 +215,7 @@ class Store:
         def look(files: Any, path: str) -> bool:
             try:
                 files.info(path)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if error_code(error) == NO_SUCH_BUCKET:
                     raise
                 return False
@@ -292,7 +292,9 @@ class Store:
         return f"{self.url}/{key}" if key else self.url
 
     def _failed(self, verb: str, key: str, error: Exception) -> StorageError:
-        missing = isinstance(error, FileNotFoundError) and error_code(error) != NO_SUCH_BUCKET
+        # Below a file there is nothing either.
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        missing = absent and error_code(error) != NO_SUCH_BUCKET
         if missing and verb != "write":
             return StorageError(f"{self._place(key)} does not exist.")
         return StorageError(f"cannot {verb} {self._place(key)}: {cause(error)}. {advice(error)}")
