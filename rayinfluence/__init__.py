@@ -9,13 +9,7 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# Before torch allocates anything: large pages where the system grants them on request. A scan holds
-# the activations of many batches, and faulting small pages in took a sixth of its time in a virtual
-# machine.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import RayInfluenceError

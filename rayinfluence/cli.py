@@ -21,6 +21,7 @@ from rich.table import Table
 
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.memory import prepare_process
 from rayinfluence.errors import INCOMPLETE, ConfigError, RayInfluenceError, StageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ NewRun = Annotated[
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
+    prepare_process()
     try:
         app(arguments)
     except RayInfluenceError as error:

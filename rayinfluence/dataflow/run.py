@@ -35,7 +35,7 @@ from rayinfluence.dataflow.queries import (
     refuse_mixing,
 )
 from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.runner import InlineRunner, Runner
+from rayinfluence.dataflow.runner import InlineRunner, Runner, joins_a_cluster
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
@@ -68,7 +68,6 @@ class Run:
         self.config = config
         self._new_run = new_run
         self.progress = progress or ProgressLog()
-        self.numerics = Numerics.of(config)
         self.store = self._open(config.run)
         self.warnings: list[str] = []
         self.set_aside: list[Aside] = []
@@ -85,6 +84,18 @@ class Run:
             self._runner = None
 
     # What a run is made of, each read once and when first needed.
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """What decides bits besides model, corpus and queries.
+
+        Raises:
+            ConfigError: a CUDA device is asked for and there is none; the cluster is not reached.
+        """
+        workers = self.runner.device() if joins_a_cluster(self.config.runner) else None
+        numerics = Numerics.of(self.config, workers)
+        self.progress.note(numerics.place(workers))
+        return numerics
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:

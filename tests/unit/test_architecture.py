@@ -100,7 +100,8 @@ def test_ray_is_imported_where_the_cluster_is_and_nowhere_else() -> None:
         for path in MODULES
         if any(name.split(".")[0] == "ray" for name in imports(path))
     }
-    ours = {f"dataflow/{name}.py" for name in ("actors", "cluster", "metrics", "submit", "tally")}
+    names = ("actors", "cluster", "connection", "metrics", "submit", "tally")
+    ours = {f"dataflow/{name}.py" for name in names}
     assert users == ours | {"testing/cluster.py"}
 
 
