@@ -10,8 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +24,13 @@ from rich.table import Table
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.memory import prepare_process
-from rayinfluence.errors import INCOMPLETE, ConfigError, RayInfluenceError, StageError
+from rayinfluence.errors import (
+    INCOMPLETE,
+    ConfigError,
+    IncompleteResultsWarning,
+    RayInfluenceError,
+    StageError,
+)
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -60,7 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
     prepare_process()
     try:
-        app(arguments)
+        with warnings.catch_warnings():
+            # Commands say so in a line of their own, and with their exit code.
+            warnings.simplefilter("ignore", IncompleteResultsWarning)
+            app(arguments)
     except RayInfluenceError as error:
         # Other libraries' messages, quoted in ours, come in several lines; a traceback stays whole.
         text = str(error) if isinstance(error, StageError) else " ".join(str(error).split())
@@ -156,8 +167,10 @@ def report(
     store = run_place(run_directory, endpoint_url).store
     results = _all_results(store)
     _write_report(store, results)
-    _show(next(iter(results.values())), top)
+    _show(first := next(iter(results.values())), top)
     _say_report(store)
+    if not first.complete:
+        _say_incomplete(first.manifest["set_aside"])
 
 
 @app.command()
@@ -293,14 +306,17 @@ def _bytes(size: float) -> str:
 def _end_incomplete(run: Run) -> None:
     """Exit with a code of its own where splits are missing from the results."""
     if run.set_aside:
-        Console(stderr=True, soft_wrap=True).print(
-            f"complete but for {len(run.set_aside)} splits, the first of them "
-            f"{run.set_aside[0].name}: {run.set_aside[0].reason}. Put it right and run the same "
-            "command again.",
-            markup=False,
-            highlight=False,
-        )
+        _say_incomplete([asdict(aside) for aside in run.set_aside])
         raise typer.Exit(INCOMPLETE)
+
+
+def _say_incomplete(aside: Sequence[Mapping[str, Any]]) -> None:
+    Console(stderr=True, soft_wrap=True).print(
+        f"complete but for {len(aside)} splits, the first of them {aside[0]['name']}: "
+        f"{aside[0]['reason']}. Put it right and run it again.",
+        markup=False,
+        highlight=False,
+    )
 
 
 def _all_results(store: Store) -> dict[str, Results]:

@@ -44,6 +44,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -56,6 +57,9 @@ def load_model(
         )
     except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
         raise ModelError(f"model: {path} cannot be loaded: {error}") from error
+    finally:
+        if shows_bars:  # the process may be a caller's
+            logging.enable_progress_bar()
     problems = {
         "are missing": sorted(info["missing_keys"]),
         "have another shape": sorted(str(key) for key in info["mismatched_keys"]),
