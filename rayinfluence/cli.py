@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
@@ -31,6 +32,7 @@ from rayinfluence.errors import (
     RayInfluenceError,
     StageError,
 )
+from rayinfluence.text import visible, visible_line
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -75,11 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
     except RayInfluenceError as error:
         # Other libraries' messages, quoted in ours, come in several lines; a traceback stays whole.
         text = str(error) if isinstance(error, StageError) else " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {text}", markup=False, highlight=False)
+        _say(f"error: {text}", error=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            Console(stderr=True).print("interrupted; run the same command again to go on.")
+            _say("interrupted; run the same command again to go on.", error=True)
         raise
 
 
@@ -150,9 +152,7 @@ def submit(
     """Submit a run to a Ray cluster as a job, or join it if it was submitted before."""
     from rayinfluence.dataflow.submit import submit as send
 
-    raise typer.Exit(
-        send(config, address, follow=follow, again=again, new_run=new_run, say=typer.echo)
-    )
+    raise typer.Exit(send(config, address, follow=follow, again=again, new_run=new_run, say=_say))
 
 
 @app.command()
@@ -228,7 +228,7 @@ def status(
         table = Table("stage", "done", "", box=None, pad_edge=False)
         for stage in found:
             total = "" if stage.total is None else f"/{stage.total}"
-            table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
+            table.add_row(stage.stage, f"{stage.done}{total}", Text(visible_line(stage.remark)))
         Console().print(table)
         if not watch or (found[-1].done and all(stage.ended for stage in found)):
             break
@@ -252,7 +252,7 @@ def clean(
             raise ConfigError(f"--stage {name}: the stages are {', '.join(STAGES)}.")
     store = run_place(run_directory, endpoint_url).store
     if not yes:
-        typer.confirm(f"Delete {', '.join(stage)} from {store.url}?", abort=True)
+        typer.confirm(visible_line(f"Delete {', '.join(stage)} from {store.url}?"), abort=True)
     typer.echo(f"{delete(store, stage)} objects deleted")
 
 
@@ -311,11 +311,10 @@ def _end_incomplete(run: Run) -> None:
 
 
 def _say_incomplete(aside: Sequence[Mapping[str, Any]]) -> None:
-    Console(stderr=True, soft_wrap=True).print(
+    _say(
         f"complete but for {len(aside)} splits, the first of them {aside[0]['name']}: "
         f"{aside[0]['reason']}. Put it right and run it again.",
-        markup=False,
-        highlight=False,
+        error=True,
     )
 
 
@@ -343,4 +342,10 @@ def _show(results: Results, top: int, queries: int | None = None) -> None:
 
 
 def _say_report(store: Store) -> None:
-    Console(soft_wrap=True).print(f"report: {store.url}/report.html", highlight=False)
+    _say(f"report: {store.url}/report.html")
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    """Print a line or lines; what others wrote in them is neither markup nor commands."""
+    console = Console(stderr=error, soft_wrap=True)
+    console.print(visible(text), markup=False, highlight=False)

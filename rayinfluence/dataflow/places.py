@@ -74,7 +74,7 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
     Raises:
         ConfigError: it is none.
     """
-    store = Store(place, _storage(endpoint_url).options(place))
+    store = Store(place, _storage(endpoint_url, place).options(place))
     prefixes = [prefix.rstrip("/") for stage in STAGES.values() for prefix in stage]
     if store.exists(CONFIG) or any(store.list(prefix) for prefix in prefixes):
         return store
@@ -86,13 +86,15 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
     )
 
 
-def _storage(endpoint_url: str | None) -> StorageConfig:
-    return _pointed_at(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
+def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
+    return _pointed_at(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"), place)
 
 
-def _pointed_at(endpoint_url: str | None) -> StorageConfig:
+def _pointed_at(endpoint_url: str | None, place: str = "-") -> StorageConfig:
     # What has an endpoint of its own seldom has host names for its buckets, and AWS takes both.
-    return StorageConfig(endpoint_url=endpoint_url, path_style=endpoint_url is not None)
+    storage = {"endpoint_url": endpoint_url, "path_style": endpoint_url is not None}
+    values = {"run": place, "model": "-", "storage": storage}
+    return RunConfig.parse(values, "the address").storage
 
 
 def _is_file(place: str) -> bool:

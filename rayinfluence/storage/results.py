@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rayinfluence.errors import IncompleteResultsWarning, StorageError
 from rayinfluence.storage.store import Store, read_json, read_table
+from rayinfluence.text import visible_line
 
 Direction = Literal["proponent", "opponent"]
 METADATA_PREFIX = "metadata."
@@ -228,9 +229,11 @@ class Results:
         if not results.complete:
             aside = manifest["set_aside"]
             warnings.warn(
-                f"the results in {store.url} lack {len(aside)} splits of the corpus, the first of "
-                f"them {aside[0]['name']}: {aside[0]['reason']}. Put it right and run again; "
-                "`Results.warnings` has all of them.",
+                visible_line(
+                    f"the results in {store.url} lack {len(aside)} splits of the corpus, the first "
+                    f"of them {aside[0]['name']}: {aside[0]['reason']}. Put it right and run "
+                    "again; `Results.warnings` has all of them."
+                ),
                 IncompleteResultsWarning,
                 stacklevel=2,
             )

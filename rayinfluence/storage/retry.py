@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
+from rayinfluence.text import visible_line
+
 T = TypeVar("T")
 
 #: Attempts at an operation, and the seconds after which no new one begins.
@@ -195,7 +197,7 @@ def _repeated(place: str, cause: str) -> None:
     global _count
     with _lock:
         _count += 1
-    _logger.warning("%s is tried again: %s", place, cause)
+    _logger.warning("%s is tried again: %s", visible_line(place), visible_line(cause))
 
 
 def _response(error: BaseException) -> dict[str, Any]:

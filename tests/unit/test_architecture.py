@@ -11,23 +11,24 @@ import rayinfluence
 
 ROOT = Path(rayinfluence.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-DATA = {"storage", "errors", "config"}
+DATA = {"storage", "errors", "config", "text"}
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
 
 #: Which parts of the package each part may import, besides itself.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "text": set(),
     "config": {"errors"},
-    "storage": {"errors"},
-    "curvature": {"errors"},
-    "influence": {"curvature", "errors"},
+    "storage": {"errors", "text"},
+    "curvature": {"errors", "text"},
+    "influence": {"curvature", "errors", "text"},
     "model": DATA,
     "corpus": DATA,
     "methods": ALGEBRA | DATA | {"model", "corpus"},
     "dataflow": BELOW_DATAFLOW,
     "evaluation": BELOW_DATAFLOW | {"dataflow"},
-    "report": {"storage", "errors"},
+    "report": {"storage", "errors", "text"},
     "analysis": {"storage", "errors"},
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
     "testing": BELOW_DATAFLOW | {"dataflow"},

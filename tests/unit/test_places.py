@@ -128,3 +128,17 @@ def test_a_configuration_says_how_its_storage_is_reached(
     code, _, errors = say("status", "s3://bucket/typo", "--endpoint-url", s3["endpoint_url"])
     assert code == 2
     assert "s3://bucket/typo does not exist" in errors
+
+
+@pytest.mark.parametrize("how", ["flag", "environment", "address"])
+def test_a_password_in_an_address_of_the_command_line_is_refused(
+    say: Say, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    url = "http://me:hidden@127.0.0.1:9"
+    if how == "environment":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    place = "s3://me:hidden@bucket/run" if how == "address" else "s3://bucket/run"
+    code, _, errors = say("status", place, *(["--endpoint-url", url] if how == "flag" else []))
+    assert code == 2
+    assert "password in this address" in errors
+    assert "hidden" not in errors

@@ -12,7 +12,7 @@ from rayinfluence.report import render, render_page
 from rayinfluence.report.charts import by_block, layer_bars
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.markup import Html, tag
-from rayinfluence.report.text import percent, shorten, signed, visible
+from rayinfluence.report.text import percent, shorten, signed
 from rayinfluence.storage.results import (
     GROUP_SCHEMA,
     STATISTICS_SCHEMA,
@@ -20,6 +20,7 @@ from rayinfluence.storage.results import (
     Results,
     survivor_schema,
 )
+from rayinfluence.text import visible
 
 HOSTILE = (
     "</script></style><img src=x onerror=alert(1)>\"' onload=alert(2)&lt;b&gt;\x1b[31m\x00[bold]"
