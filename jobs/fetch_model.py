@@ -11,6 +11,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.errors import RayInfluenceError
 from rayinfluence.storage.fetch import fetch
 from rayinfluence.storage.store import Store
+from rayinfluence.text import visible
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,5 +28,5 @@ if __name__ == "__main__":
         store = Store(given.source, config.storage.options(given.source))
         print(f"{fetch(store, Path(config.model))} files copied to {config.model}")
     except RayInfluenceError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -9,21 +9,23 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-# Before torch allocates anything: large pages where the system grants them on request. A scan holds
-# the activations of many batches, and faulting small pages in took a sixth of its time in a virtual
-# machine.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import RayInfluenceError
+from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError
 
 if TYPE_CHECKING:
     from rayinfluence.storage.results import Results, Survivor
 
-__all__ = ["RayInfluenceError", "Results", "RunConfig", "Survivor", "load_results", "run"]
+__all__ = [
+    "IncompleteResultsWarning",
+    "RayInfluenceError",
+    "Results",
+    "RunConfig",
+    "Survivor",
+    "load_results",
+    "run",
+]
 __version__ = "0.1.0"
 
 
@@ -31,7 +33,9 @@ def run(config: RunConfig) -> Results:
     """Do everything a configuration says (tokenize, fit, scan), skipping what is done already.
 
     Returns:
-        The results of the first of ``scan.methods``; :func:`load_results` reads the others.
+        The results of the first of ``scan.methods``; :func:`load_results` reads the others. Where
+        ``complete`` is false they lack some splits, and an :class:`IncompleteResultsWarning` says
+        so.
 
     Raises:
         RayInfluenceError: what is wrong, where, and what to do.

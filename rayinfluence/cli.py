@@ -10,18 +10,29 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import INCOMPLETE, ConfigError, RayInfluenceError, StageError
+from rayinfluence.dataflow.memory import prepare_process
+from rayinfluence.errors import (
+    INCOMPLETE,
+    ConfigError,
+    IncompleteResultsWarning,
+    RayInfluenceError,
+    StageError,
+)
+from rayinfluence.text import visible, visible_line
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -39,7 +50,12 @@ app = typer.Typer(
 #: The exit code that typer gives an interrupt from the keyboard.
 _INTERRUPTED = 130
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")]
+ConfigPath = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="The run's YAML file, or its run directory.")
+]
+RunPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, or the run's YAML file.")
+]
 RunnerName = Annotated[
     str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
 ]
@@ -52,16 +68,20 @@ NewRun = Annotated[
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
+    prepare_process()
     try:
-        app(arguments)
+        with warnings.catch_warnings():
+            # Commands say so in a line of their own, and with their exit code.
+            warnings.simplefilter("ignore", IncompleteResultsWarning)
+            app(arguments)
     except RayInfluenceError as error:
         # Other libraries' messages, quoted in ours, come in several lines; a traceback stays whole.
         text = str(error) if isinstance(error, StageError) else " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {text}", markup=False, highlight=False)
+        _say(f"error: {text}", error=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            Console(stderr=True).print("interrupted; run the same command again to go on.")
+            _say("interrupted; run the same command again to go on.", error=True)
         raise
 
 
@@ -122,30 +142,37 @@ def submit(
     ] = "http://127.0.0.1:8265",
     follow: Annotated[bool, typer.Option("--follow", help="Print what the job prints.")] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Submit though it has succeeded: documents were added.")
+        bool,
+        typer.Option(
+            "--again",
+            help="Submit though it has succeeded: documents or the model's files have changed. "
+            "Queries and settings that have changed are another run by themselves.",
+        ),
     ] = False,
     new_run: NewRun = False,
 ) -> None:
     """Submit a run to a Ray cluster as a job, or join it if it was submitted before."""
     from rayinfluence.dataflow.submit import submit as send
 
-    raise typer.Exit(
-        send(config, address, follow=follow, again=again, new_run=new_run, say=typer.echo)
-    )
+    raise typer.Exit(send(config, address, follow=follow, again=again, new_run=new_run, say=_say))
 
 
 @app.command()
 def report(
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    run_directory: RunPath,
     top: Annotated[int, typer.Option(help="Survivors shown per query and side.")] = 5,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
 ) -> None:
     """Print the results of a run and write its HTML page."""
-    store = _store(run_directory, endpoint_url)
+    from rayinfluence.dataflow.places import run_place
+
+    store = run_place(run_directory, endpoint_url).store
     results = _all_results(store)
     _write_report(store, results)
-    _show(next(iter(results.values())), top)
+    _show(first := next(iter(results.values())), top)
     _say_report(store)
+    if not first.complete:
+        _say_incomplete(first.manifest["set_aside"])
 
 
 @app.command()
@@ -188,44 +215,46 @@ def plan(
 
 @app.command()
 def status(
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    run_directory: RunPath,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until it is done.")] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 10,
 ) -> None:
     """Say how far a run is, from its directory alone."""
+    from rayinfluence.dataflow.places import run_place
     from rayinfluence.dataflow.status import status as stages
 
-    store = _store(run_directory, endpoint_url)
     while True:
-        found = stages(store, _corpus_of(store, endpoint_url))
+        place = run_place(run_directory, endpoint_url)
+        found = stages(place.store, place.corpus)
         table = Table("stage", "done", "", box=None, pad_edge=False)
         for stage in found:
             total = "" if stage.total is None else f"/{stage.total}"
-            table.add_row(stage.stage, f"{stage.done}{total}", stage.remark)
+            table.add_row(stage.stage, f"{stage.done}{total}", Text(visible_line(stage.remark)))
         Console().print(table)
-        if not watch or (found[-1].done and all(s.total in (None, s.done) for s in found)):
+        if not watch or (found[-1].done and all(stage.ended for stage in found)):
             break
         time.sleep(every)
 
 
 @app.command()
 def clean(
-    run_directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    run_directory: RunPath,
     stage: Annotated[list[str], typer.Option(help="corpus, factors, scan or results; repeatable.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
 ) -> None:
     """Delete what some stages wrote into a run directory."""
+    from rayinfluence.dataflow.places import run_place
     from rayinfluence.dataflow.status import STAGES
     from rayinfluence.dataflow.status import clean as delete
 
     for name in stage:
         if name not in STAGES:
             raise ConfigError(f"--stage {name}: the stages are {', '.join(STAGES)}.")
-    store = _store(run_directory, endpoint_url)
+    store = run_place(run_directory, endpoint_url).store
     if not yes:
-        typer.confirm(f"Delete {', '.join(stage)} from {store.url}?", abort=True)
+        typer.confirm(visible_line(f"Delete {', '.join(stage)} from {store.url}?"), abort=True)
     typer.echo(f"{delete(store, stage)} objects deleted")
 
 
@@ -254,9 +283,11 @@ def show_version() -> None:
 
 @contextmanager
 def _opened(
-    path: Path, runner: str | None, new_run: bool = False, needs_queries: bool = False
+    place: str, runner: str | None, new_run: bool = False, needs_queries: bool = False
 ) -> Iterator[Run]:
-    config = RunConfig.load(path)
+    from rayinfluence.dataflow.places import run_config
+
+    config = run_config(place)
     if runner is not None:
         values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner
@@ -282,35 +313,16 @@ def _bytes(size: float) -> str:
 def _end_incomplete(run: Run) -> None:
     """Exit with a code of its own where splits are missing from the results."""
     if run.set_aside:
-        Console(stderr=True, soft_wrap=True).print(
-            f"complete but for {len(run.set_aside)} splits, the first of them "
-            f"{run.set_aside[0].name}: {run.set_aside[0].reason}. Put it right and run the same "
-            "command again.",
-            markup=False,
-            highlight=False,
-        )
+        _say_incomplete([asdict(aside) for aside in run.set_aside])
         raise typer.Exit(INCOMPLETE)
 
 
-def _store(url: str, endpoint_url: str | None) -> Store:
-    from rayinfluence.config import StorageConfig
-    from rayinfluence.storage.store import Store
-
-    endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
-    # What has an endpoint of its own seldom has host names for its buckets, and AWS takes both.
-    config = StorageConfig(endpoint_url=endpoint_url, path_style=endpoint_url is not None)
-    return Store(url, config.options(url))
-
-
-def _corpus_of(store: Store, endpoint_url: str | None) -> Store:
-    """The corpus that the run's recorded configuration names."""
-    from rayinfluence.storage.store import read_json
-
-    if store.exists("config.json"):
-        path = read_json(store, "config.json").get("corpus", {}).get("path")
-        if path:
-            return _store(path, endpoint_url)
-    return store / "corpus"
+def _say_incomplete(aside: Sequence[Mapping[str, Any]]) -> None:
+    _say(
+        f"complete but for {len(aside)} splits, the first of them {aside[0]['name']}: "
+        f"{aside[0]['reason']}. Put it right and run it again.",
+        error=True,
+    )
 
 
 def _all_results(store: Store) -> dict[str, Results]:
@@ -337,4 +349,10 @@ def _show(results: Results, top: int, queries: int | None = None) -> None:
 
 
 def _say_report(store: Store) -> None:
-    Console(soft_wrap=True).print(f"report: {store.url}/report.html", highlight=False)
+    _say(f"report: {store.url}/report.html")
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    """Print a line or lines; what others wrote in them is neither markup nor commands."""
+    console = Console(stderr=error, soft_wrap=True)
+    console.print(visible(text), markup=False, highlight=False)

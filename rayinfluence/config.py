@@ -7,8 +7,9 @@ Unknown keys are refused with a suggestion. Relative paths are relative to the w
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rayinfluence.errors import ConfigError, brief
+
+#: A user of an endpoint; a user and a password in any address.
+_USER = re.compile(r"([\w+.-]+://)?[^/?#]*@")
+_PASSWORD = re.compile(r"[\w+.-]+://[^/?#@]*:[^/?#]*@")
+#: What is wrong with an address that has credentials in it.
+_SECRET = (
+    "there is a password in this address, and a configuration is copied into the run directory and "
+    "its manifest. Take it out; credentials come from the environment (AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, a profile or a role)."
+)
 
 Method = Literal["ekfac", "kfac", "gradient_product"]
 
@@ -169,6 +180,13 @@ class StorageConfig(Section):
     environment's AWS_REQUEST_CHECKSUM_CALCULATION, and ``when_supported`` without it.
     """
 
+    @field_validator("endpoint_url")
+    @classmethod
+    def _without_credentials(cls, value: str | None) -> str | None:
+        if value is not None and _USER.match(value):
+            raise ValueError(_SECRET)
+        return value
+
     def options(self, url: str) -> dict[str, Any]:
         """The fsspec options of an address."""
         if not url.startswith("s3://"):
@@ -235,6 +253,14 @@ class RunConfig(Section):
         return {
             key: {} if value is None and key in sections else value for key, value in values.items()
         }
+
+    @model_validator(mode="after")
+    def _without_passwords(self) -> RunConfig:
+        # It would be written into the run directory, with everything else.
+        for place, text in _texts(self.model_dump()):
+            if _PASSWORD.match(text):
+                raise ValueError(f"{place}: {_SECRET}")
+        return self
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> RunConfig:
@@ -320,6 +346,16 @@ def _shown(value: Any) -> str:
         return f"a value of type {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """The strings in plain values, each with its place."""
+    if isinstance(values, str):
+        yield place, values
+    elif isinstance(values, dict | list):
+        items = values.items() if isinstance(values, dict) else enumerate(values)
+        for key, value in items:
+            yield from _texts(value, f"{place}.{key}" if place else str(key))
 
 
 def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) -> None:

@@ -78,3 +78,7 @@ class StageError(RayInfluenceError):
     """A worker failed unexpectedly; the message carries its traceback."""
 
     exit_code = 7
+
+
+class IncompleteResultsWarning(UserWarning):
+    """Results that were returned or read lack some of the corpus's splits."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -45,25 +43,23 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     """The files that paths, folders and globs name, as stores whose URL is the file.
 
     Raises:
-        CorpusError: one of them names no file.
+        CorpusError: one of them names no file, or leads into a folder that cannot be read.
+        StorageError: an address cannot be listed.
     """
     found: list[Store] = []
     for pattern in patterns:
-        path = Path(pattern.removeprefix("file://")).expanduser()
-        if "://" in pattern.removeprefix("file://"):
-            files = _remote_files(pattern, options(pattern))
-        elif path.is_dir():
-            files = [str(p) for p in sorted(path.rglob("*")) if _readable(p.name) and p.is_file()]
-        elif path.is_file():
-            files = [str(path)]  # even where its name would be a glob
-        else:
-            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
-            files = [match for match in matches if Path(match).is_file()]
+        place = Store(pattern, options(pattern))
+        try:
+            files = place.matches(_readable)
+        except StorageError as error:
+            kind = CorpusError if place.is_local else StorageError
+            raise kind(
+                f"corpus.documents: {error} Documents are not left out in silence."
+            ) from error
         if not files:
             raise CorpusError(
                 f"corpus.documents: {pattern} names no file; give a .jsonl or .parquet file, a "
-                "folder "
-                "of them, or a glob."
+                "folder of them, or a glob."
             )
         found += [Store(file, options(file)) for file in files]
     # Patterns may overlap: a file is read once.
@@ -155,13 +151,6 @@ def _to_the_end(file: Store) -> Iterator[None]:
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."
         ) from error
-
-
-def _remote_files(pattern: str, options: Mapping[str, Any]) -> list[str]:
-    try:
-        return list(Store(pattern, options).matches(_readable))
-    except StorageError as error:
-        raise StorageError(f"corpus.documents: {error}") from error
 
 
 def _readable(name: str) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rayinfluence.errors import NumericsError
+from rayinfluence.text import visible_line
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(symmetric)
     except RuntimeError:
         jitter = 1e-10 * float(symmetric.diagonal().mean())
-        logger.warning("eigh of %s did not converge; retrying with jitter %.3g", name, jitter)
+        logger.warning(
+            "eigh of %s did not converge; retrying with jitter %.3g", visible_line(name), jitter
+        )
         try:
             values, vectors = torch.linalg.eigh(
                 symmetric + jitter * torch.eye(len(symmetric)).to(symmetric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,10 +17,12 @@ from torch import nn
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.dataflow.logs import log_as_json
+from rayinfluence.dataflow.memory import prepare_process
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.scan_job import Pending, ScanJob
 from rayinfluence.dataflow.tally import ActorWatch
-from rayinfluence.errors import RayInfluenceError
+from rayinfluence.errors import ConfigError, RayInfluenceError
+from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import disassemble
 from rayinfluence.storage.shared import SharedTensors
 
@@ -28,6 +31,8 @@ from rayinfluence.storage.shared import SharedTensors
 class ModelParts:
     """A replica taken apart, as it travels."""
 
+    #: First, since the skeleton may be of classes that it brings.
+    code: FolderCode
     skeleton: nn.Module
     weights: SharedTensors
     modules: list[str]
@@ -37,10 +42,21 @@ class ModelParts:
     def of(cls, replica: Replica) -> ModelParts:
         """Take a replica apart."""
         skeleton, weights = disassemble(replica.model)
-        return cls(skeleton, weights, list(replica.modules), replica.numerics)
+        modules = list(replica.modules)
+        return cls(FolderCode.imported(), skeleton, weights, modules, replica.numerics)
 
     def build(self) -> Replica:
-        """Put it together in this process, which computes on one thread from now on."""
+        """Put it together in this process, which computes on one thread from now on.
+
+        Raises:
+            ConfigError: the numbers are to be made on a CUDA device, and there is none here.
+        """
+        if self.numerics.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"device: cuda, and a worker on the node {platform.node()}, which Ray takes for "
+                f"one with a GPU, sees no CUDA device (torch {torch.__version__}). Install a CUDA "
+                "build of torch and a driver there, or set `device: cpu`."
+            )
         torch.set_num_threads(1)
         return Replica.build(self.skeleton, self.weights, self.modules, self.numerics)
 
@@ -50,6 +66,7 @@ class ReplicaActor:
     """Holds a model replica and runs jobs on it."""
 
     def __init__(self) -> None:
+        prepare_process()
         self._replica: Replica | None = None
         self._key: Any = None
         self._job: Any = None
@@ -77,14 +94,23 @@ class Scorer:
     """The pool's actor: scores the splits in each row and commits their partials."""
 
     def __init__(self, model: list[Any], operands: list[Any], tally: Any, run: str) -> None:
+        prepare_process()
         log_as_json(run)
-        self._replica = ray.get(model[0]).build()
+        self._refusal: RayInfluenceError | None = None
+        try:
+            self._replica = ray.get(model[0]).build()
+        except RayInfluenceError as error:
+            # What is raised here would be tried again, and be lost as well.
+            self._refusal = error
+            return
         self._job: ScanJob = ray.get(operands[0])
         self._job.prepare(self._replica)
         self._watch = ActorWatch(tally, run, self._job.stage)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Score one row: splits that follow each other."""
+        if self._refusal is not None:
+            return _settled([(-1, str(self._refusal), type(self._refusal).__name__)])
         (row,) = rows.to_pylist()
         bundle = from_row(row)
         try:
@@ -122,9 +148,11 @@ def from_row(row: Mapping[str, str]) -> list[Pending]:
     return bundle
 
 
-def single_threaded(function: Callable[[Any], Any], item: Any) -> Any:
-    """A task: apply a function on one thread."""
+def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> Any:
+    """A task: apply a function to an item, which may be of a folder's classes, on one thread."""
+    prepare_process()
     torch.set_num_threads(1)
+    _, function, item = parcel
     return function(item)
 
 

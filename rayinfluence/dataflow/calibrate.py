@@ -6,7 +6,7 @@ nothing has to be fitted before a run can be planned.
 
 from __future__ import annotations
 
-import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Rates:
         scan, covariance, moments, explain: seconds per token.
         eigen: seconds per cubed width.
         partial_bytes: of one split's partials, all banks together.
-        worker_bytes: the most memory that the worker's process held.
+        worker_bytes: the most memory that the worker's process held; 0 where that is not known.
         device_bytes: the most memory of a CUDA device; 0 on a CPU.
         splits: seconds of each split that was scored.
     """
@@ -139,7 +139,7 @@ class CalibrateJob:
             explain=_timed(lambda: explain(replica, dense, cut, first)) / explained,
             eigen=_eigen_rate(replica),
             partial_bytes=partial_bytes,
-            worker_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            worker_bytes=peak_bytes(),
             device_bytes=_device_bytes(replica),
             splits=seconds,
         )
@@ -183,6 +183,17 @@ def _eigen_rate(replica: Replica) -> float:
     rows = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(0))
     matrix = (rows.T @ rows).double()
     return _timed(lambda: eigenbasis(matrix, "calibration")) / width**3
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held; 0 on a system that does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In bytes on macOS and in KiB elsewhere.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _timed(work: Callable[[], Any]) -> float:

@@ -7,8 +7,6 @@ was made of, so doing it again writes the same bytes under the same key.
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 import time
 import traceback
@@ -32,13 +30,15 @@ from rayinfluence.dataflow.actors import (
     single_threaded,
     to_row,
 )
+from rayinfluence.dataflow.connection import Connection
 from rayinfluence.dataflow.jobs import Job
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.runner import Lead, ignore
 from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
 from rayinfluence.dataflow.stages import Advance
 from rayinfluence.dataflow.tally import Tally
-from rayinfluence.errors import ConfigError, RayInfluenceError, StageError
+from rayinfluence.errors import RayInfluenceError, StageError
+from rayinfluence.model.folder_code import FolderCode
 
 _POLL_SECONDS = 1.0
 #: Splits in a row, at most: Ray Data passes tens of rows a second, and a split may be small.
@@ -75,7 +75,7 @@ class RayRunner:
         self._config = config
         self._make = replica
         self._run = run
-        self._started = _connect(config)
+        self._connection = Connection(config)
         # As in workers: other threads would mean other bits.
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -84,6 +84,12 @@ class RayRunner:
         self._idle: list[Any] = []
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._tally: Any = Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+
+    def device(self) -> str:
+        """CUDA if a node that is up has room for a replica on a GPU."""
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        able = any(has.get("GPU", 0) >= 1 and has.get("CPU", 0) >= 1 for has in alive)
+        return "cuda" if able else "cpu"
 
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item; an actor takes its next item when it has done the last.
@@ -196,9 +202,10 @@ class RayRunner:
             self._stop_actors()
         remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(single_threaded)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
+        code = FolderCode.imported()
         under_way: deque[Any] = deque()
         for item in items:
-            under_way.append(remote.remote(function, item))
+            under_way.append(remote.remote((code, function, item)))
             if len(under_way) == most:
                 yield self._get(under_way.popleft())
         while under_way:
@@ -210,8 +217,7 @@ class RayRunner:
         end(self._tally)
         self._model = None
         torch.set_num_threads(self._threads)
-        if self._started:
-            ray.shutdown()
+        self._connection.close()
 
     @property
     def _gpus(self) -> int:
@@ -326,38 +332,6 @@ def bundles(pending: Sequence[Pending], actors: int) -> list[list[Pending]]:
         rows.append(list(pending[start : start + length]))
         start += length
     return rows
-
-
-def _connect(config: RunnerConfig) -> bool:
-    """Join the cluster that is named, or that this job runs in; else start a local Ray.
-
-    True if it was started.
-    """
-    if ray.is_initialized():
-        return False
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    for name in ("ray.data", "ray._private.authentication"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    quiet = {"logging_level": "error", "log_to_driver": False}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            # Ray would print an error for each pooled actor that could not be restarted after the
-            # driver's death: there is no driver to restart it for.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            # A corpus may be private: a Ray that we start reports to nobody.
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            # One CPU more than replicas, or tasks beside them would wait forever.
-            # "local": not the cluster of somebody else that happens to run on this machine.
-            ray.init("local", num_cpus=config.most_actors + 1, include_dashboard=False, **quiet)
-    except Exception as error:  # connection, authentication and start-up errors share no base
-        raise ConfigError(
-            f"runner: Ray cannot be reached at {address or 'a local start'}: {error}. Check the "
-            "address and the "
-            "token (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or set `runner: {name: inline}`."
-        ) from error
-    return True
 
 
 def _end_pass(dataset: ray.data.Dataset) -> None:

@@ -101,8 +101,9 @@ def forecast(
         "query banks": work.n_banks * bank_bytes(shapes, work, work.operand_bytes),
         "bases and sums while fitting": (work.operand_bytes + _FLOAT) * squares + _FLOAT * numbers,
         "one query at full rank while explaining": _FLOAT * numbers,
-        "worker process, measured": rates.worker_bytes,
     }
+    if rates.worker_bytes:
+        memory["worker process, measured"] = rates.worker_bytes
     if rates.device_bytes:
         memory["CUDA device, measured"] = rates.device_bytes
     return Forecast(seconds, stored, memory)

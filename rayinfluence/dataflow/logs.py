@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from rayinfluence.text import visible_line
+
 #: What every record of logging has; the rest is what a call has added.
 _PLAIN = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
@@ -36,7 +38,7 @@ class JsonLines(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _PLAIN}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return visible_line(json.dumps(line, ensure_ascii=False, default=str))
 
 
 def log_as_json(run: str) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rayinfluence.dataflow.watch import Leaders, keep_leaders
+from rayinfluence.text import visible_line
 
 _LINE_SECONDS = 10.0
 #: Queries whose leader is shown.
@@ -111,8 +112,8 @@ class StageProgress:
             self._bar.stop()
 
     def _say(self, text: str) -> None:
-        # Ids of queries are their authors', and no markup.
-        self._console.print(f"{self.name:<12} {text}", highlight=False, markup=False)
+        # Ids of queries are their authors', and neither markup nor commands to a terminal.
+        self._console.print(visible_line(f"{self.name:<12} {text}"), highlight=False, markup=False)
 
 
 class ProgressLog:
@@ -137,4 +138,4 @@ class ProgressLog:
 
     def note(self, text: str) -> None:
         """Say one line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(visible_line(text), highlight=False, markup=False)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, sequences_of
-from rayinfluence.dataflow.memory import keep_freed_memory
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
@@ -53,15 +52,20 @@ class Numerics:
     version: int = NUMERICS_VERSION
 
     @classmethod
-    def of(cls, config: RunConfig) -> Numerics:
+    def of(cls, config: RunConfig, workers: str | None = None) -> Numerics:
         """Resolve what the configuration leaves to the program.
+
+        Args:
+            config: of the run.
+            workers: the device that a cluster's workers have; None where the work is done here.
 
         Raises:
             ConfigError: a CUDA device is asked for and there is none.
         """
-        available = torch.cuda.is_available()
-        device = ("cuda" if available else "cpu") if config.device == "auto" else config.device
-        if device == "cuda" and not available and config.runner.name == "inline":
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        device = (workers or here) if config.device == "auto" else config.device
+        # A cluster may get its GPUs later.
+        if device == "cuda" and here != "cuda" and workers is None:
             raise ConfigError("device: cuda is not available here; set `device: cpu` or `auto`.")
         automatic = "bfloat16" if device == "cuda" else "float32"
         return cls(
@@ -72,6 +76,17 @@ class Numerics:
             attention=config.attention,
             seed=config.seed,
         )
+
+    def place(self, workers: str | None) -> str:
+        """What is computed where, in a line; ``workers`` as in :meth:`of`."""
+        told = f"device {self.device}, {self.dtype}"
+        if workers is None:
+            return told
+        if workers == "cuda":
+            here = "" if torch.cuda.is_available() else "; this process has none"
+            return f"{told} (workers have GPUs{here})"
+        waits = ": workers wait for one" if self.device == "cuda" else ""
+        return f"{told} (no node of the cluster has a GPU now{waits})"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -85,7 +100,6 @@ class Replica:
     def __init__(
         self, model: nn.Module, modules: Mapping[str, nn.Module], numerics: Numerics
     ) -> None:
-        keep_freed_memory()
         self.model = model
         self.modules = dict(modules)
         self.shapes = shapes_of(model, modules)

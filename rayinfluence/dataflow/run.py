@@ -39,7 +39,7 @@ from rayinfluence.dataflow.queries import (
     refuse_mixing,
 )
 from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.runner import InlineRunner, Runner
+from rayinfluence.dataflow.runner import InlineRunner, Runner, joins_a_cluster
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
@@ -80,7 +80,6 @@ class Run:
             self.inputs = inputs
         self._new_run = new_run
         self.progress = progress or ProgressLog()
-        self.numerics = Numerics.of(config)
         self.store = self._open(config.run)
         self.warnings: list[str] = []
         self.set_aside: list[Aside] = []
@@ -103,6 +102,18 @@ class Run:
     def inputs(self) -> Inputs:
         """Queries and documents that the configuration names."""
         return Inputs.of(self.config)
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """What decides bits besides model, corpus and queries.
+
+        Raises:
+            ConfigError: a CUDA device is asked for and there is none; the cluster is not reached.
+        """
+        workers = self.runner.device() if joins_a_cluster(self.config.runner) else None
+        numerics = Numerics.of(self.config, workers)
+        self.progress.note(numerics.place(workers))
+        return numerics
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -286,6 +297,7 @@ class Run:
             CorpusError: a file cannot be read, or the corpus holds files that the configuration
                 does not list.
         """
+        self._record_config()
         settings = self.config.corpus
         if settings.documents:
             wanted = TokenizeSettings(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
 
+from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.jobs import Job
 from rayinfluence.dataflow.replica import Replica
 from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
@@ -22,8 +25,20 @@ def ignore(leaders: Leaders) -> None:
     """For who does not want to know who leads."""
 
 
+def joins_a_cluster(config: RunnerConfig) -> bool:
+    """Whether the work goes to a Ray that is there already: elsewhere, or started by the caller."""
+    if config.name == "inline":
+        return False
+    ray = sys.modules.get("ray")  # who has started it has imported it
+    started = ray is not None and ray.is_initialized()
+    return bool(started or config.address or os.environ.get("RAY_ADDRESS"))
+
+
 class Runner(Protocol):
     """Runs work on items, in any order and anywhere; outcomes do not depend on which."""
+
+    def device(self) -> str:
+        """The device that workers have: cuda or cpu."""
 
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item with a model replica; yields outcomes as they come."""
@@ -63,6 +78,10 @@ class InlineRunner:
         self._replica: Replica | None = None
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
+
+    def device(self) -> str:
+        """This process's."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item."""

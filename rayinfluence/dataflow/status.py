@@ -24,6 +24,13 @@ class StageStatus:
     done: int
     total: int | None
     remark: str
+    #: Units that were given up, until the run is begun again.
+    aside: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self.total in (None, self.done + self.aside)
 
 
 def status(store: Store, corpus_store: Store) -> list[StageStatus]:
@@ -119,7 +126,7 @@ def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> l
         }
         if missing := len(aside & tokens.keys() - partials.keys()):
             remark += f", {missing} set aside"
-        found.append(StageStatus("scan", len(done), len(splits) or None, remark))
+        found.append(StageStatus("scan", len(done), len(splits) or None, remark, missing))
     return found or [StageStatus("scan", 0, None, "not begun")]
 
 

@@ -1,6 +1,7 @@
 """Submitting a run to a Ray cluster: what the run is names the job, so a run is submitted once.
 
-The submission id is a digest of the run directory and of the configuration that decides results.
+The submission id is a digest of the run directory and its server, of the configuration that decides
+results, and of what the queries say, where they can be read.
 Submitting again joins the job while it waits, runs, or has succeeded. A job that failed or was
 stopped is submitted anew under the next number: Ray lets an id be used once, even when its job was
 deleted.
@@ -14,7 +15,8 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +24,9 @@ from typing import Any, Protocol
 import yaml
 
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import ConfigError, StageError
+from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.dataflow.places import run_config
+from rayinfluence.errors import ConfigError, StageError, StorageError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
 
@@ -56,14 +60,21 @@ class JobClient(Protocol):
         """What a job prints, from its beginning to its end."""
 
 
-def run_id(config: RunConfig) -> str:
-    """The submission id of a run: the same for the same results in the same run directory."""
+def run_id(config: RunConfig, queries: Sequence[Query] | None = None) -> str:
+    """The submission id of a run: the same for the same results in the same run directory.
+
+    Args:
+        config: of which the server is a part, since two servers may have buckets of one name.
+        queries: what the file says, or None where it cannot be read from here.
+    """
     values = config.model_dump(exclude={"runner", "storage"})
+    values["endpoint_url"] = (config.storage.endpoint_url or "").rstrip("/")
+    values["queries"] = config.queries if queries is None else [asdict(one) for one in queries]
     return f"rayinfluence-{digest(values)[:16]}"
 
 
 def submit(
-    path: Path,
+    place: str | Path,
     address: str,
     *,
     follow: bool,
@@ -76,10 +87,11 @@ def submit(
     """Submit a run, or join it where it was submitted before.
 
     Args:
-        path: the run's YAML file, which alone is sent to the cluster.
+        place: the run's YAML file, or its run directory; the configuration alone is sent.
         address: of the cluster's dashboard, http://host:8265.
         follow: print what the job prints until it ends.
-        again: submit a run that has succeeded once more, for documents that were added since.
+        again: submit a run that has succeeded once more, since documents or the model's files have
+            changed.
         new_run: begin anew beside what was run with other settings.
         say: prints a line.
         connect: makes a client for an address.
@@ -91,23 +103,29 @@ def submit(
     Raises:
         ConfigError: the configuration is wrong, or cannot be meant for a cluster; or the cluster
             cannot be reached or refuses the token.
+        QueryError: the queries can be read from here, and one of them is wrong.
         StageError: the cluster does not take the job, or the connection to it is lost.
     """
-    config = RunConfig.load(path)
+    config = run_config(str(place))
     _refuse_relative(config)
     client = (connect or _connect)(address)
-    job, info = _latest(client, run_id(config))
+    queries = _queries(config)
+    job, info = _latest(client, run_id(config, queries))
     state = _state(info)
     if info is None or state in ("FAILED", "STOPPED") or (again and state == "SUCCEEDED"):
         if info is not None:
             say(f"{job} has {state.lower()}: {info.message}")
             job = _next(job)
-        _send(client, job, path, config, new_run, sleep)
+        _send(client, job, Path(place).name, config, new_run, sleep)
         say(f"{job} submitted to {address}; it writes to {config.run}")
     else:
         say(f"{job} was submitted before: {state.lower()}")
         if state == "SUCCEEDED":
-            say("--again submits it once more, for documents that were added since")
+            unseen = config.queries is not None and queries is None
+            what = (
+                "documents or queries (which cannot be read from here)" if unseen else "documents"
+            )
+            say(f"--again submits it once more, for {what} that have changed since")
     if follow:
         _follow(client, job, say)
         info = _ended(client, job, sleep)
@@ -133,6 +151,16 @@ def _refuse_relative(config: RunConfig) -> None:
                 "own. Write an address such as s3://bucket/prefix, or a full path that is on the "
                 "cluster's nodes."
             )
+
+
+def _queries(config: RunConfig) -> list[Query] | None:
+    """The queries, or None where only the cluster can read them."""
+    if config.queries is None:
+        return None
+    try:
+        return read_queries(Store(config.queries, config.storage.options(config.queries)))
+    except StorageError:
+        return None
 
 
 def _connect(address: str) -> JobClient:
@@ -196,7 +224,7 @@ def _state(info: Any) -> str:
 def _send(
     client: JobClient,
     job: str,
-    path: Path,
+    name: str,
     config: RunConfig,
     new_run: bool,
     sleep: Callable[[float], None],
@@ -216,7 +244,7 @@ def _send(
                         runtime_env={"working_dir": folder},
                         metadata={
                             "run": config.run,
-                            "config": path.name,
+                            "config": name,
                             "rayinfluence": version("rayinfluence"),
                         },
                     )

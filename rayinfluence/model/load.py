@@ -58,11 +58,15 @@ def load_model(
         )
     from transformers.utils import logging
 
+    shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model, info = _from_pretrained(path, dtype, attention, trust_remote_code)
     except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
         raise ModelError(f"model: {path} cannot be loaded: {brief(error)}") from error
+    finally:
+        if shows_bars:  # the process may be a caller's
+            logging.enable_progress_bar()
     _refuse_other_weights(path, info)
     freeze(model)
     for weight in model.parameters():

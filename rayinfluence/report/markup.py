@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from rayinfluence.report.text import visible
+from rayinfluence.text import visible
 
 
 class Html(str):

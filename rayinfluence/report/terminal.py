@@ -19,9 +19,9 @@ from rayinfluence.report.text import (
     percent,
     shorten,
     signed,
-    visible,
 )
 from rayinfluence.storage.results import Results, Survivor
+from rayinfluence.text import visible
 
 _NUMBERS_WIDTH = 32
 _SNIPPET_LINES = 2

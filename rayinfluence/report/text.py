@@ -5,24 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-# Characters that act instead of showing: control characters (all but tab and newline),
-# bidirectional overrides, which can make text read as something else, and lone surrogates, which
-# cannot be encoded.
-_C0 = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}
-_C1 = {code: f"[U+{code:04X}]" for code in range(0x80, 0xA0)}
-_BIDI = {code: f"[U+{code:04X}]" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+from rayinfluence.text import visible
+
 #: Of a score that depends on the batch it is computed in.
 SUSPECT = "suspect: another score in another batch"
 #: Of a change that is no prediction; its number would be read as one.
 BEYOND = "beyond the linear range: no prediction"
-
-_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
-_VISIBLE: dict[int, int | str] = {**_C0, 0x7F: 0x2421, **_C1, **_BIDI, **_SURROGATES}
-
-
-def visible(text: str) -> str:
-    """Replace characters that act on a screen by ones that show; tabs and newlines stay."""
-    return text if text.isascii() and text.isprintable() else text.translate(_VISIBLE)
 
 
 def one_line(text: str) -> str:

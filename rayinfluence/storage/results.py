@@ -10,6 +10,7 @@ manifest.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayinfluence.errors import StorageError
+from rayinfluence.errors import IncompleteResultsWarning, StorageError
 from rayinfluence.storage.store import Store, read_json, read_table
+from rayinfluence.text import visible_line
 
 Direction = Literal["proponent", "opponent"]
 METADATA_PREFIX = "metadata."
@@ -246,6 +248,8 @@ class Results:
     def load(cls, store: Store, method: str | None = None) -> Results:
         """Read the results of one method (the run's first by default) from a run directory.
 
+        Results that lack splits come with an :class:`IncompleteResultsWarning`.
+
         Raises:
             StorageError: the run has no results yet, none of this method, or some that another
                 version wrote.
@@ -270,7 +274,29 @@ class Results:
                 f"{store.url} has results of another version of rayinfluence: `rayinfluence run` "
                 "on its config makes them again, or read them with the version that wrote them."
             )
-        return cls(method, table, groups, statistics, tails, manifest, store)
+        results = cls(method, table, groups, statistics, tails, manifest, store)
+        if not results.complete:
+            aside = manifest["set_aside"]
+            warnings.warn(
+                visible_line(
+                    f"the results in {store.url} lack {len(aside)} splits of the corpus, the first "
+                    f"of them {aside[0]['name']}: {aside[0]['reason']}. Put it right and run "
+                    "again; `Results.warnings` has all of them."
+                ),
+                IncompleteResultsWarning,
+                stacklevel=2,
+            )
+        return results
+
+    @property
+    def complete(self) -> bool:
+        """Whether every split of the corpus is in the results; those that could not be are not."""
+        return not self.manifest.get("set_aside")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run warned of, in sentences."""
+        return list(self.manifest.get("warnings", ()))
 
     def proponents(self, query_id: str) -> list[Survivor]:
         """The sequences that raised the completion's log-probability most, strongest first."""

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
+from rayinfluence.text import visible_line
+
 T = TypeVar("T")
 
 #: Attempts at an operation, and the seconds after which no new one begins.
@@ -169,6 +171,10 @@ def advice(error: BaseException) -> str:
             "Check the address, storage.region, storage.path_style and, for servers that refuse "
             "checksums, storage.checksums."
         )
+    if isinstance(error, PermissionError):
+        return "Give this user the right to it, or name a place where it has it."
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "A part of this path is a file and has to be a folder: name another place."
     return "Check the address, the credentials and the free space."
 
 
@@ -191,7 +197,7 @@ def _repeated(place: str, cause: str) -> None:
     global _count
     with _lock:
         _count += 1
-    _logger.warning("%s is tried again: %s", place, cause)
+    _logger.warning("%s is tried again: %s", visible_line(place), visible_line(cause))
 
 
 def _response(error: BaseException) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.storage.finding import LocalTree, RemoteTree, Tree, has_magic, matching
 from rayinfluence.storage.reading import READ_AHEAD, PatientFile
 from rayinfluence.storage.retry import (
     CLIENT_CONFIG,
@@ -61,7 +62,7 @@ class Store:
     """
 
     url: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         url = self.url.removeprefix("file://")
@@ -108,7 +109,7 @@ class Store:
         Raises:
             StorageError: it is missing, or reading it fails in the middle.
         """
-        if self._is_local:
+        if self.is_local:
             file = self._do("read", key, lambda files, path: files.open(path, "rb"))
         else:
             remote = self._do(
@@ -125,7 +126,7 @@ class Store:
 
     def write(self, key: str, body: bytes) -> None:
         """Write an object in one atomic step; an object of the same key is replaced."""
-        if self._is_local:
+        if self.is_local:
             with self._errors("write", key):
                 _write_local(Path(self._path(key)), body)
         else:
@@ -140,7 +141,7 @@ class Store:
         Raises:
             StorageError: it cannot be written, for another reason than that it is there.
         """
-        if self._is_local:
+        if self.is_local:
             with self._errors("write", key):
                 return _create_local(Path(self._path(key)), body)
         token = uuid.uuid4().hex
@@ -159,10 +160,18 @@ class Store:
         return self._do("write", key, put)
 
     def list(self, prefix: str = "") -> dict[str, Listed]:
-        """The objects under a prefix, by key, sorted; empty where there are none."""
+        """The objects under a prefix, by key, sorted; empty where there are none.
+
+        Raises:
+            StorageError: a part of them cannot be listed: who reads the list as a ledger would do
+                again what is missing from it.
+        """
         root = self._path(prefix) if prefix else self._path("").rstrip("/")
         # Where there is no such prefix the listing is empty; a bucket that is missing is an error.
-        found = self._do("list", prefix, lambda files, _: files.find(root, detail=True))
+        if self.is_local:
+            found = self._do("list", prefix, lambda _, path: dict(_listed_local(path)))
+        else:
+            found = self._do("list", prefix, lambda files, _: files.find(root, detail=True))
         base = len(self._path("").rstrip("/")) + 1
         return {
             path[base:]: Listed(int(info["size"]), _modified(info))
@@ -171,13 +180,29 @@ class Store:
         }
 
     def matches(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
-        """The URLs that this store's own names: as a folder, all wanted ones in it; as a glob."""
+        """The URLs of the files that this store's own URL names.
 
-        def find(files: Any, path: str) -> Iterable[str]:
-            return filter(wanted, files.find(path)) if files.isdir(path) else files.glob(path)
+        As a folder: all wanted ones in it and below; as a file: itself; as a glob: what it matches.
 
-        protocol = self.url.split("://", 1)[0]
-        return tuple(f"{protocol}://{name}" for name in sorted(self._do("list", "", find)))
+        Raises:
+            StorageError: it cannot be listed, or a folder in it cannot: none is left out.
+        """
+        protocol = self.url.split("://", 1)[0] if "://" in self.url else ""
+
+        def find(files: Any, path: str) -> list[str]:
+            tree: Tree = RemoteTree(files, protocol) if protocol else LocalTree()
+            if files.isdir(path):
+                return [file for file in tree.below(path) if wanted(file)]
+            if tree.is_file(path):
+                return [path]  # even where its name would be a glob
+            if not has_magic(path):
+                return []
+            root = path.startswith("/")
+            return list(matching(tree, "/" * root, path.lstrip("/").split("/")))
+
+        # By the parts of their paths: what is in a folder stays together.
+        names = sorted(self._do("list", "", find), key=lambda name: name.split("/"))
+        return tuple(f"{protocol}://{name}" if protocol else name for name in names)
 
     def info(self, key: str = "") -> Listed:
         """Size and time of one object."""
@@ -190,7 +215,7 @@ class Store:
         def look(files: Any, path: str) -> bool:
             try:
                 files.info(path)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if error_code(error) == NO_SUCH_BUCKET:
                     raise
                 return False
@@ -203,7 +228,7 @@ class Store:
         keys = self.list(prefix)
         if not keys:
             return 0
-        if self._is_local:
+        if self.is_local:
             self._do("delete", prefix, lambda _, path: _delete_local(Path(path)))
             return len(keys)
         paths = [self._path(key) for key in keys]
@@ -237,7 +262,8 @@ class Store:
         return files
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """Whether it is a folder or a file on a disk."""
         return "://" not in self.url
 
     def _path(self, key: str) -> str:
@@ -266,7 +292,9 @@ class Store:
         return f"{self.url}/{key}" if key else self.url
 
     def _failed(self, verb: str, key: str, error: Exception) -> StorageError:
-        missing = isinstance(error, FileNotFoundError) and error_code(error) != NO_SUCH_BUCKET
+        # Below a file there is nothing either.
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        missing = absent and error_code(error) != NO_SUCH_BUCKET
         if missing and verb != "write":
             return StorageError(f"{self._place(key)} does not exist.")
         return StorageError(f"cannot {verb} {self._place(key)}: {cause(error)}. {advice(error)}")
@@ -319,6 +347,24 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
 def _write_local(path: Path, body: bytes) -> None:
     with _written(path, body) as temporary:
         temporary.replace(path)
+
+
+def _listed_local(root: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The files below a folder; what goes while they are listed is left out, and nothing else."""
+
+    def unless_gone(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    below = (
+        f"{folder}/{name}"
+        for folder, _, names in os.walk(root, onerror=unless_gone)
+        for name in names
+    )
+    for path in [root] if Path(root).is_file() else below:
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(path)  # noqa: PTH116
+            yield path, {"size": about.st_size, "mtime": about.st_mtime}
 
 
 def _delete_local(path: Path) -> None:

@@ -24,6 +24,7 @@ from rayinfluence.dataflow.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.memory import prepare_process
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.stages import explain, query_gradient, score_split, whole_gradient
@@ -34,6 +35,7 @@ class Ours:
     """The three passes, and the explanation of survivors."""
 
     def __init__(self, shape: Shape) -> None:
+        prepare_process()
         model = shape.build()
         dtype = str(shape.dtype).removeprefix("torch.")
         numerics = Numerics(dtype, shape.device, BATCH_TOKENS[shape.device], 2**21, "sdpa", 0)

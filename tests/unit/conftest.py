@@ -1,12 +1,15 @@
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
@@ -34,6 +37,27 @@ def done(finished: tuple[Path, RunConfig], tmp_path: Path) -> tuple[Path, RunCon
     shutil.copytree(source, folder)
     values = json.dumps(config.model_dump()).replace(str(source), str(folder))
     return folder, RunConfig.parse(json.loads(values))
+
+
+@pytest.fixture
+def say(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command; returns its exit code, what it printed, and what it said of errors."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["rayinfluence", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        printed, errors = capfd.readouterr()
+        return code, printed, errors
+
+    return run
 
 
 @pytest.fixture

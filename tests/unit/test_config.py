@@ -190,3 +190,30 @@ def test_path_style_options_reach_the_server(s3: dict[str, Any]) -> None:
     store = Store("s3://bucket/a", storage.options("s3://bucket/a"))
     store.write("key", b"body")
     assert store.read("key") == b"body"
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"storage": {"endpoint_url": "http://user:hidden@minio:9000"}}, "storage.endpoint_url"),
+        ({"storage": {"endpoint_url": "https://hidden@minio"}}, "storage.endpoint_url"),
+        ({"storage": {"endpoint_url": "user:hidden@minio:9000"}}, "storage.endpoint_url"),
+        ({"run": "s3://key:hidden@bucket/run"}, "run: "),
+        ({"queries": "https://me:hidden@host/q.jsonl"}, "queries: "),
+        ({"corpus": {"documents": ["x", "s3://key:hidden@bucket/*"]}}, "corpus.documents.1: "),
+        ({"runner": {"address": "ray://me:hidden@head:10001"}}, "runner.address: "),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    values: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"password in this address.*environment") as refused:
+        RunConfig.parse({"run": "r", "model": "m", **values})
+    assert place in str(refused.value)
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["http://minio:9000", "http://[::1]:9000/x@y", "https://s3.eu"])
+def test_an_endpoint_without_credentials_is_taken(address: str) -> None:
+    values = {"run": "s3://bucket/a:b@c", "model": "m", "storage": {"endpoint_url": address}}
+    assert RunConfig.parse(values).storage.endpoint_url == address

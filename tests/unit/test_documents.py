@@ -1,6 +1,8 @@
 import bz2
+import errno
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,82 @@ def test_documents_in_object_storage(s3: dict[str, Any]) -> None:
         find_files(["s3://bucket/data/none*.jsonl"], lambda url: s3)
     with pytest.raises(CorpusError, match="names no file"):
         find_files(["s3://bucket/data/missing.jsonl"], lambda url: s3)
+
+
+def _locked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Tests may run as root, to whom every folder is open."""
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path) == str(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.jsonl", "*/deep/*.jsonl", "*/*/[xy].jsonl"])
+def test_an_unreadable_folder_of_documents_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ("a/deep/x.jsonl", "b/deep/x.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(JSONL)
+    assert names(str(tmp_path / pattern)) == ["x.jsonl", "x.jsonl"]
+    _locked(monkeypatch, tmp_path / "b" / "deep")
+    with pytest.raises(
+        CorpusError, match=r"^corpus\.documents: .*Permission denied.*b/deep.*right"
+    ):
+        names(str(tmp_path / pattern))
+    # What nobody named may be as it likes.
+    assert names(str(tmp_path / "a" / pattern.removeprefix("*/"))) == ["x.jsonl"]
+
+
+def test_an_unreadable_prefix_of_object_storage_is_an_error(
+    s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    for name in ("a/x.jsonl", "b/x.jsonl"):
+        Store("s3://bucket/data", s3).write(name, JSONL)
+    listing = s3fs.S3FileSystem._lsdir
+
+    async def refusing(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        found = await listing(self, path, *arguments, **options)
+        if any("data/b" in info["name"].rpartition("/")[0] for info in found):
+            raise PermissionError("Access Denied")
+        return found
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_lsdir", refusing)
+    for pattern in ("data", "data/*/*.jsonl", "data/**", "data/**/x.jsonl"):
+        with pytest.raises(StorageError, match="Access Denied"):
+            find_files([f"s3://bucket/{pattern}"], lambda url: s3)
+    assert len(find_files(["s3://bucket/data/a/*.jsonl"], lambda url: s3)) == 1
+
+
+def test_links_are_followed_and_a_folder_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.jsonl").write_bytes(JSONL)
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "link again").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    (folder / "gone.jsonl").symlink_to(tmp_path / "nothing")
+    files = find_files([str(folder)], nothing)
+    assert [Path(file.url).name for file in files] == ["gone.jsonl", "x.jsonl"]
+    with pytest.raises(StorageError, match=r"gone\.jsonl does not exist"):
+        files[0].info()
+
+
+def test_hidden_files_are_left_out_of_globs_alone(tmp_path: Path) -> None:
+    for name in ("a.jsonl", ".b.jsonl", ".c/d.jsonl", "e/f.jsonl", "e/.g/h.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(JSONL)
+    assert names(f"{tmp_path}/**/*.jsonl") == ["a.jsonl", "f.jsonl"]
+    assert names(f"{tmp_path}/.*.jsonl") == [".b.jsonl"]
+    assert names(f"{tmp_path}/.c/*") == ["d.jsonl"]
+    assert len(names(str(tmp_path))) == 5
 
 
 def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """The forecast: its arithmetic, and a calibration that leaves nothing behind."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow import calibrate
 from rayinfluence.dataflow.calibrate import Rates
 from rayinfluence.dataflow.forecast import Forecast, Work, bank_bytes, eigen_widths, forecast
 from rayinfluence.dataflow.run import Run
@@ -117,3 +121,22 @@ def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
     with Run(tiny_run(tmp_path)) as run:
         run.tokenize()
         assert run.plan(actors=1).forecast.seconds["explain"] > 0
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int) -> None:
+    held = SimpleNamespace(ru_maxrss=3 * 2**20 // unit)
+    usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: held)
+    monkeypatch.setitem(sys.modules, "resource", usage)
+    monkeypatch.setattr("sys.platform", platform)
+    assert calibrate.peak_bytes() == 3 * 2**20
+
+
+def test_a_run_can_be_imported_where_there_is_no_resource_module() -> None:
+    """As on Windows."""
+    program = (
+        "import sys; sys.modules['resource'] = None; import rayinfluence.dataflow.run; "
+        "from rayinfluence.dataflow.calibrate import peak_bytes; print(peak_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr

@@ -94,3 +94,21 @@ def test_a_stage_that_comes_again_is_added_up(clock: Clock) -> None:
             clock.now += 2.0
             stage.advance(10)
     assert log.timings == {"moments": Timing(4.0, 20)}
+
+
+HOSTILE = "q\x1b]0;title\x07\x1b[2J\r\n\x85\u202e\u200b\u2028\U000e0041end"
+SHOWN = "q␛]0;title␇␛[2J␍␊[U+0085][U+202E][U+200B][U+2028][U+E0041]end"
+
+
+def test_ids_and_names_of_others_command_no_terminal(clock: Clock) -> None:
+    said = io.StringIO()
+    log = ProgressLog(Console(file=said, width=1000))
+    log.note(f"warning: {HOSTILE}")
+    with log.stage("scan", 1000) as stage:
+        stage.names = {"a": HOSTILE}
+        stage.lead({"a": (1.0, 3)})
+        clock.now = 11.0
+        stage.advance(20)
+    assert said.getvalue().startswith(f"warning: {SHOWN}\n")
+    assert f"leading so far: {SHOWN}: sequence 3" in said.getvalue()
+    assert len(said.getvalue().splitlines()) == 4

@@ -113,6 +113,54 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         Numerics.of(RunConfig.parse(values))
 
 
+@pytest.mark.parametrize(
+    ("device", "workers", "line"),
+    [
+        ("auto", None, "device cpu, float32"),
+        ("auto", "cpu", "device cpu, float32 (no node of the cluster has a GPU now)"),
+        ("auto", "cuda", "device cuda, bfloat16 (workers have GPUs; this process has none)"),
+        ("cpu", "cuda", "device cpu, float32 (workers have GPUs; this process has none)"),
+        (
+            "cuda",
+            "cpu",
+            "device cuda, bfloat16 (no node of the cluster has a GPU now: workers wait for one)",
+        ),
+    ],
+)
+def test_the_device_is_decided_where_the_work_runs(
+    monkeypatch: pytest.MonkeyPatch, device: str, workers: str | None, line: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = RunConfig.parse({"run": "r", "model": "m", "device": device})
+    assert Numerics.of(config, workers).place(workers) == line
+
+
+def test_a_gpu_of_the_head_is_none_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    config = RunConfig.parse({"run": "r", "model": "m"})
+    assert Numerics.of(config, "cpu").device == "cpu"
+    assert Numerics.of(config).device == "cuda"
+
+
+def test_a_scorer_without_its_device_says_so_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pyarrow as pa
+
+    from rayinfluence.dataflow import actors
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ours = replica(tiny_mlp())
+    parts = actors.ModelParts.of(ours)
+    numerics = Numerics(**{**vars(NUMERICS), "device": "cuda"})
+    parts = actors.ModelParts(parts.code, parts.skeleton, parts.weights, parts.modules, numerics)
+    monkeypatch.setattr(actors.ray, "get", lambda reference: reference)
+    monkeypatch.setattr(actors, "log_as_json", lambda run: None)
+    [row] = actors.Scorer([parts], [None], None, "run")(pa.table({"bundle": ["[]"]})).to_pylist()
+    assert row["error"] == "ConfigError"
+    assert "sees no CUDA device" in row["reason"]
+
+
 # Whole runs with a word after which the model's numbers overflow.
 
 POISON = "w45"

@@ -15,7 +15,8 @@ from made_up_results import (
 
 from rayinfluence.report.charts import by_block, layer_bars
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
-from rayinfluence.report.text import percent, shorten, signed, visible
+from rayinfluence.report.text import percent, shorten, signed
+from rayinfluence.text import visible
 
 # Heat, bars, text.
 

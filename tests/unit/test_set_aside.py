@@ -1,6 +1,7 @@
 """Splits that cannot be scored are set aside, said, and tried again by the next run."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
+import rayinfluence
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import read_split
@@ -18,7 +20,7 @@ from rayinfluence.dataflow.scan_job import Pending, Settled
 from rayinfluence.dataflow.stages import score_split
 from rayinfluence.dataflow.status import status
 from rayinfluence.dataflow.watch import LocalWatch
-from rayinfluence.errors import StageError, StorageError
+from rayinfluence.errors import IncompleteResultsWarning, StageError, StorageError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
@@ -83,6 +85,29 @@ def test_a_damaged_split_is_set_aside_and_scored_when_it_is_restored(
     execute(undisturbed)
     ours, theirs = contents(folder), contents(Path(undisturbed.run))
     assert ours == theirs
+
+
+def test_results_that_lack_splits_say_so_in_python(
+    fitted: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [shard] = (Path(fitted.run) / "corpus" / "shards").iterdir()
+    whole = damage(shard)
+    for load in (lambda: rayinfluence.run(fitted), lambda: rayinfluence.load_results(fitted.run)):
+        with pytest.warns(IncompleteResultsWarning, match=r"lack 1 splits.*split 0 .*cannot be"):
+            results = load()
+        assert not results.complete
+        assert any("cannot be used" in warning for warning in results.warnings)
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the command line says it in its own way
+        with pytest.raises(SystemExit):
+            cli.main(["report", fitted.run])
+    assert "complete but for 1 splits" in capsys.readouterr().err
+    shard.write_bytes(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IncompleteResultsWarning)
+        assert rayinfluence.run(fitted).complete
+        assert rayinfluence.load_results(fitted.run).warnings == []
 
 
 def test_storage_that_fails_blames_no_split(

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -314,3 +315,22 @@ def test_a_disk_without_links_is_a_sentence(
     with pytest.raises(StorageError, match=r"cannot write .*/key: PermissionError"):
         Store(str(tmp_path)).create("key", BODY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing of partials is the ledger: what it lacks is scored again."""
+    store, scandir = Store(str(tmp_path)), os.scandir
+    store.write("scan/partials/a", b"1")
+
+    def stale(path: str) -> Any:
+        if str(path).endswith("partials"):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", stale)
+    for prefix in ("", "scan", "scan/partials"):
+        with pytest.raises(StorageError, match="Stale file handle"):
+            store.list(prefix)
+    assert store.list("factors") == {}

@@ -1,5 +1,6 @@
 """Submitting, with a client that remembers jobs as Ray's does."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,12 @@ import yaml
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.submit import run_id, submit
-from rayinfluence.errors import ConfigError, StageError
+from rayinfluence.errors import ConfigError, QueryError, StageError
 
 CONFIG: dict[str, Any] = {
     "run": "s3://bucket/run",
     "model": "/models/m",
-    "queries": "s3://bucket/queries.jsonl",
+    "queries": "/on/the/nodes/queries.jsonl",
 }
 
 
@@ -150,6 +151,43 @@ def test_an_id_is_of_what_decides_results() -> None:
     assert run_id(RunConfig.parse(here)) == first
     for other in ({"run": "s3://bucket/other"}, {"seed": 1}, {"scan": {"rank": 8}}):
         assert run_id(RunConfig.parse({**CONFIG, **other})) != first
+
+
+def test_runs_on_two_servers_have_two_names(tmp_path: Path) -> None:
+    """Buckets of one name on two servers are two places."""
+    client = FakeClient()
+    for number, url in enumerate(["http://one:9000", "http://one:9000/", "http://two:9000"]):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(yaml.safe_dump({**CONFIG, "storage": {"endpoint_url": url}}))
+        send(client, file)
+    assert [sent["config"] for sent in (s["metadata"] for s in client.sent)] == ["0.yaml", "2.yaml"]
+
+
+def test_queries_that_were_edited_are_another_run(tmp_path: Path) -> None:
+    client, queries, file = FakeClient(), tmp_path / "queries.jsonl", tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, "queries": str(queries)}))
+    row = '{"query_id": "a", "prompt": "x", "completion": " y"}'
+    for text in (row, f"\n{row}\n", row.replace(" y", " z")):
+        queries.write_text(text)
+        send(client, file)
+    assert len(client.sent) == 2
+    queries.write_text(row.replace(" y", ""))
+    with pytest.raises(QueryError, match="completion of query 'a' is empty"):
+        send(client, file)
+
+
+def test_queries_that_only_the_cluster_can_read_are_said_to_be_unseen(path: Path) -> None:
+    client = FakeClient()
+    send(client, path, follow=True)
+    assert "queries (which cannot be read from here)" in send(client, path)[1][1]
+
+
+def test_a_run_directory_is_submitted_with_what_it_was_made_with(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "run": "elsewhere", "seed": 3}))
+    client = FakeClient()
+    send(client, tmp_path)
+    sent = yaml.safe_load(client.uploads[0]["run.yaml"])
+    assert (sent["run"], sent["seed"]) == (str(tmp_path), 3)
 
 
 @pytest.mark.parametrize(

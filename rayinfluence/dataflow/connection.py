@@ -1,0 +1,87 @@
+"""Joining a Ray cluster or starting a local one, and leaving the driver's process as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+from rayinfluence.config import RunnerConfig
+from rayinfluence.errors import ConfigError
+
+#: Loggers of which only errors are for our users.
+_QUIET = ("ray.data", "ray._private.authentication")
+#: Variables that are Ray's, and the debugger that it puts in the place of Python's.
+_VARIABLES = ("RAY_", "PYTHONBREAKPOINT")
+#: What a Ray that we start finds in its environment.
+_LOCAL = {
+    # It would print an error for each pooled actor that could not be restarted after the driver's
+    # death: there is no driver to restart it for.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # A corpus may be private: it reports to nobody.
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Connection:
+    """This process's part in a Ray: joined, or started, and left as it was found.
+
+    The cluster that is named, or that this job runs in, is joined; else a local Ray is started. Of
+    a Ray that the caller has started nothing is touched.
+
+    Args:
+        config: the cluster's address, and how many replicas a local Ray has to have room for.
+
+    Raises:
+        ConfigError: Ray cannot be reached or started.
+    """
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self._ours = not ray.is_initialized()
+        if not self._ours:
+            return
+        self._levels = {name: logging.getLogger(name).level for name in _loggers()}
+        self._environment = {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)}
+        address = config.address or os.environ.get("RAY_ADDRESS")
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        quiet = {"logging_level": "error", "log_to_driver": False}
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                for name, value in _LOCAL.items():
+                    os.environ.setdefault(name, value)
+                # One CPU more than replicas, or tasks beside them would wait forever.
+                # "local": not the cluster of somebody else that happens to run on this machine.
+                ray.init("local", num_cpus=config.most_actors + 1, include_dashboard=False, **quiet)
+        except Exception as error:  # connection, authentication, start-up: they share no base
+            self._restore()
+            raise ConfigError(
+                f"runner: Ray cannot be reached at {address or 'a local start'}: {error}. Check "
+                "the address and the token (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or set "
+                "`runner: {name: inline}`."
+            ) from error
+
+    def close(self) -> None:
+        """End a Ray that was started, or leave the one that was joined."""
+        if self._ours:
+            ray.shutdown()
+            self._restore()
+
+    def _restore(self) -> None:
+        for name in _loggers():
+            logging.getLogger(name).setLevel(self._levels.get(name, logging.NOTSET))
+        # Ray sets variables of its own as well.
+        for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
+            if name in self._environment:
+                os.environ[name] = self._environment[name]
+            else:
+                del os.environ[name]
+
+
+def _loggers() -> list[str]:
+    """Ray's loggers that there are."""
+    known = [*logging.root.manager.loggerDict, *_QUIET]
+    return [name for name in known if name.split(".")[0] == "ray"]

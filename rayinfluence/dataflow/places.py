@@ -1,0 +1,105 @@
+"""What a command is pointed at: a run directory, or the configuration of a run. Both will do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayinfluence.config import RunConfig, StorageConfig
+from rayinfluence.dataflow.status import STAGES
+from rayinfluence.errors import ConfigError
+from rayinfluence.storage.store import Store, read_json
+
+CONFIG = "config.json"
+_ALWAYS = ("run", "model", "storage")
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """A run directory, and where its shards are."""
+
+    store: Store
+    corpus: Store
+
+
+def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
+    """The run directory that a path or an address means.
+
+    Args:
+        place: a run directory, or the YAML file of a run; a run that a file describes may not have
+            begun.
+        endpoint_url: of an S3-compatible server, over what configuration and environment say.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if _is_file(place):
+        config = RunConfig.load(place)
+        storage = _pointed_at(endpoint_url) if endpoint_url else config.storage
+        store, path = Store(config.run, storage.options(config.run)), config.corpus.path
+    else:
+        store = _directory(place, endpoint_url)
+        values = read_json(store, CONFIG) if store.exists(CONFIG) else {}
+        storage, path = _storage(endpoint_url), values.get("corpus", {}).get("path")
+        if storage.endpoint_url is None and values:
+            # Not all of it: what an earlier version has written may have other keys.
+            known = {key: value for key, value in values.items() if key in _ALWAYS}
+            storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
+    return RunPlace(store, Store(path, storage.options(path)) if path else store / "corpus")
+
+
+def run_config(place: str) -> RunConfig:
+    """The configuration in a YAML file, or the one that a run directory was last used with.
+
+    Raises:
+        ConfigError: there is none, or it is wrong.
+    """
+    if _is_file(place) or not (_is_address(place) or Path(place).exists()):
+        return RunConfig.load(place)
+    store = _directory(place, None)
+    if not store.exists(CONFIG):
+        raise ConfigError(
+            f"{store.url} does not hold the configuration of its run ({CONFIG}); name its YAML "
+            "file."
+        )
+    # It may have been moved since.
+    values = {**read_json(store, CONFIG), "run": store.url}
+    return RunConfig.parse(values, f"{store.url}/{CONFIG}")
+
+
+def _directory(place: str, endpoint_url: str | None) -> Store:
+    """A run directory, as the environment reaches it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    store = Store(place, _storage(endpoint_url, place).options(place))
+    prefixes = [prefix.rstrip("/") for stage in STAGES.values() for prefix in stage]
+    if store.exists(CONFIG) or any(store.list(prefix) for prefix in prefixes):
+        return store
+    what = "is no run directory" if store.is_local and store.exists("") else "does not exist"
+    raise ConfigError(
+        f"{store.url} {what}: there is no {CONFIG} of a run in it. Name the folder that a "
+        "configuration gives as `run`, or its YAML file; a run writes there from its first "
+        "seconds on."
+    )
+
+
+def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
+    return _pointed_at(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"), place)
+
+
+def _pointed_at(endpoint_url: str | None, place: str = "-") -> StorageConfig:
+    # What has an endpoint of its own seldom has host names for its buckets, and AWS takes both.
+    storage = {"endpoint_url": endpoint_url, "path_style": endpoint_url is not None}
+    values = {"run": place, "model": "-", "storage": storage}
+    return RunConfig.parse(values, "the address").storage
+
+
+def _is_file(place: str) -> bool:
+    return not _is_address(place) and Path(place).is_file()
+
+
+def _is_address(place: str) -> bool:
+    return "://" in place.removeprefix("file://")

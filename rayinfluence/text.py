@@ -1,0 +1,48 @@
+"""Text of others on its way to a screen or into a log."""
+
+from __future__ import annotations
+
+import unicodedata
+
+#: Characters that act instead of showing: control and format characters (with them bidirectional
+#: marks, which can make text read as something else, and tags) and separators of lines.
+_ACTING = {"Cc", "Cf", "Zl", "Zp"}
+#: Format characters that show all the same: signs of Arabic, Syriac and Kaithi.
+_SHOWN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
+#: Others that show nothing: fillers, joiners, variation selectors (but the two that emoji have).
+_EMPTY = {
+    *(0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065, 0x3164, 0xFFA0),
+    *range(0x180B, 0x1810),
+    *range(0xFE00, 0xFE0E),
+    *range(0xE0000, 0xE1000),
+}
+
+
+class _Visible(dict[int, int | str]):
+    """What each character is shown as, worked out when it is first met."""
+
+    def __missing__(self, code: int) -> int | str:
+        shown: int | str = code
+        if 0xD800 <= code < 0xE000:
+            shown = 0xFFFD  # half of a pair, which cannot be encoded
+        elif code < 0x20:
+            shown = 0x2400 + code
+        elif code == 0x7F:
+            shown = 0x2421
+        elif code in _EMPTY or (unicodedata.category(chr(code)) in _ACTING and code not in _SHOWN):
+            shown = f"[U+{code:04X}]"
+        self[code] = shown
+        return shown
+
+
+_VISIBLE = _Visible({0x09: 0x09, 0x0A: 0x0A})
+
+
+def visible(text: str) -> str:
+    """Replace characters that act on a screen by ones that show; tabs and newlines stay."""
+    return text if text.isascii() and text.isprintable() else text.translate(_VISIBLE)
+
+
+def visible_line(text: str) -> str:
+    """The same in one line: a newline is shown, and begins none."""
+    return visible(text).replace("\n", "␊")

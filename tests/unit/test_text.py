@@ -1,0 +1,93 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.logs import JsonLines
+from rayinfluence.report import render_page
+from rayinfluence.storage import retry
+from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
+from rayinfluence.text import visible, visible_line
+
+Say = Callable[..., tuple[int, str, str]]
+ACTING = [
+    *(code for code in range(0xA0) if chr(code) not in "\t\n" and not 0x20 <= code < 0x7F),
+    *(0xAD, 0x34F, 0x61C, 0x3164, 0xFEFF),
+    *range(0x200B, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE0E),
+    *range(0xE0000, 0xE0080),
+    *range(0xE0100, 0xE01F0),
+]
+
+
+def test_characters_that_act_or_hide_are_shown() -> None:
+    for code in ACTING:
+        shown = visible(f"a{chr(code)}b")
+        assert chr(code) not in shown, hex(code)
+        assert len(shown) >= 3
+        assert visible(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "é ü 漢字 עברית العربية", "a\tb\nc", "😀❤\ufe0f", "e\u0301", ""]
+)
+def test_what_shows_already_is_left_alone(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_a_line_stays_one_line() -> None:
+    assert visible_line("a\nb\r\nc\u2028d") == "a␊b␍␊c[U+2028]d"
+
+
+def test_file_names_and_columns_reach_the_terminal_visibly(tmp_path: Path, say: Say) -> None:
+    name = "evil\x1b]0;title\x07\u202e"
+    documents = tmp_path / f"{name}.parquet"
+    pq.write_table(pa.table({f"body{name}": ["x"]}), documents)
+    config = tiny_run(tmp_path, corpus={"documents": [str(documents)]})
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(config.model_dump_json())
+    for arguments in (["tokenize", path], ["status", f"{path}.typo"], ["clean", tmp_path / name]):
+        stage = ["--stage", "scan", "--yes"] if arguments[0] == "clean" else []
+        code, printed, errors = say(*arguments, *stage)
+        assert code in (2, 4)
+        assert not set(printed + errors) & set("\x1b\x07\u202e")
+        assert "evil␛]0;title␇[U+202E]" in errors
+
+
+def test_markup_in_a_run_s_path_is_text(done: tuple[Path, RunConfig], say: Say) -> None:
+    run = done[0] / "[red]run\u200b"
+    (done[0] / "run").rename(run)
+    code, printed, _ = say("report", run)
+    assert code == 0
+    assert f"report: {done[0]}/[red]run[U+200B]/report.html" in printed
+
+
+def test_log_lines_show_what_acts(caplog: pytest.LogCaptureFixture) -> None:
+    record = logging.makeLogRecord({"msg": "x\u202e\x1b\n\u2028", "extra": "\u200b"})
+    line = JsonLines("run\u200f").format(record)
+    assert not set(line) & set("\u202e\x1b\n\u2028\u200b\u200f")
+    with caplog.at_level(logging.WARNING):
+        retry._repeated("s3://bucket/a\x1b[2J\nb", "x\u202e")
+    assert caplog.messages == ["s3://bucket/a␛[2J␊b is tried again: x[U+202E]"]
+
+
+def test_the_page_shows_what_hides(finished: tuple[Path, RunConfig]) -> None:
+    results = Results.load(Store(finished[1].run))
+    results.manifest["queries"][0]["prompt"] = "a\u200b\ufeff\u2029\U000e0042"
+    page = render_page({"ekfac": results})
+    assert "a[U+200B][U+FEFF][U+2029][U+E0042]" in page
+    assert "overflow: clip" in page
+
+
+def test_the_repr_of_a_store_shows_no_secret() -> None:
+    store = Store("s3://bucket/x", {"key": "AKIA", "secret": "hidden"})
+    assert repr(store) == "Store(url='s3://bucket/x')"
+    assert "hidden" not in repr(store / "y")
