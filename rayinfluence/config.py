@@ -55,7 +55,7 @@ class CorpusConfig(Section):
     context: int | None = Field(default=None, ge=2)
     """Most tokens in a sequence; longer documents are cut into chunks.
 
-    By default the model's context, but at most 2,048 and at most ``batch_tokens``.
+    By default the model's context, but at most 2,048 and at most ``batch_tokens`` (from 64 on).
     """
     row_group_tokens: int = Field(default=2**16, ge=1)
     """A row group of a shard is closed when it holds this many tokens."""

@@ -10,7 +10,7 @@ from rayinfluence.storage.store import Listed, Store, read_json
 #: What ``clean`` can remove, and the prefixes of each.
 STAGES = {
     "corpus": ("corpus/",),
-    "factors": ("factors/", "preflight/"),
+    "factors": ("factors/", "preflight/", "models/"),
     "scan": ("queries/", "scan/"),
     "results": ("results/", "report.html", "stages.json"),
 }

@@ -58,7 +58,7 @@ def long_context(config: RunConfig, length: int) -> None:
 
 @pytest.mark.parametrize(
     ("length", "batch_tokens", "expected"),
-    [(16, None, 16), (4096, None, 2048), (4096, 100, 100), (4096, 3000, 2048), (64, 1, 2)],
+    [(16, None, 16), (4096, None, 2048), (4096, 100, 100), (4096, 3000, 2048), (64, 1, 64)],
 )
 def test_the_default_context_is_sane_and_said(
     tmp_path: Path,

@@ -122,7 +122,7 @@ def top(run: Path) -> set[str]:
     ("stage", "gone"),
     [
         ("corpus", {"corpus"}),
-        ("factors", {"factors", "preflight"}),
+        ("factors", {"factors", "preflight", "models"}),
         ("scan", {"queries", "scan"}),
         ("results", {"results", "report.html", "stages.json"}),
     ],
