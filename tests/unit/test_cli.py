@@ -211,7 +211,8 @@ def test_a_missing_folder_is_not_looked_for_on_the_network(
     config = tiny_run(tmp_path, **{key: "models/typo"})
     code, _, errors = say("run", write_yaml(tmp_path, config))
     assert code == 4
-    assert errors.startswith(f"error: {key}: ")
+    [sentence] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert sentence.startswith(f"error: {key}: ")
     assert "models/typo" in errors
     assert "huggingface.co" not in errors
 
