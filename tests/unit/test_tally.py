@@ -93,6 +93,7 @@ def test_after_a_row_nothing_is_left_to_tell(clock: list[float], error: Exceptio
     remote = Remote()
     scorer = object.__new__(Scorer)
     scorer._replica = None  # type: ignore[assignment]
+    scorer._refusal = None
     scorer._job = Job(error)  # type: ignore[assignment]
     scorer._watch = tally.ActorWatch(remote, "run", "scan")
     scorer(pa.Table.from_pylist([to_row([])]))
