@@ -92,10 +92,12 @@ class Run:
         Raises:
             ConfigError: a CUDA device is asked for and there is none; the cluster is not reached.
         """
-        workers = self.runner.device() if joins_a_cluster(self.config.runner) else None
-        numerics = Numerics.of(self.config, workers)
-        self.progress.note(numerics.place(workers))
-        return numerics
+        return Numerics.of(self.config, self._workers)
+
+    @cached_property
+    def _workers(self) -> str | None:
+        """The device of a cluster's workers; None where the work is done on this machine."""
+        return self.runner.device() if joins_a_cluster(self.config.runner) else None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -123,6 +125,7 @@ class Run:
                 "they do not "
                 "belong together. Name the right one under `tokenizer`."
             )
+        self.progress.note(self.numerics.place(self._workers))
         return Replica(model, track(model, self.config.modules), self.numerics)
 
     @cached_property
