@@ -110,10 +110,12 @@ class Run:
         Raises:
             ConfigError: a CUDA device is asked for and there is none; the cluster is not reached.
         """
-        workers = self.runner.device() if joins_a_cluster(self.config.runner) else None
-        numerics = Numerics.of(self.config, workers)
-        self.progress.note(numerics.place(workers))
-        return numerics
+        return Numerics.of(self.config, self._workers)
+
+    @cached_property
+    def _workers(self) -> str | None:
+        """The device of a cluster's workers; None where the work is done on this machine."""
+        return self.runner.device() if joins_a_cluster(self.config.runner) else None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -136,6 +138,7 @@ class Run:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
             self.progress.note(f"attention    {self.numerics.attention}: this model has no sdpa")
+        self.progress.note(self.numerics.place(self._workers))
         return found
 
     @property

@@ -88,7 +88,7 @@ def test_workers_decide_the_device_and_one_without_cuda_says_so(
 ) -> None:
     config = tiny_run(tmp_path, scan={"methods": ["gradient_product"]}, runner={"name": "ray"})
     (tmp_path / "run.yaml").write_text(config.model_dump_json())
-    told, decided, *_, refused = program(PRETENDED, str(tmp_path / "run.yaml")).splitlines()
+    decided, told, *_, refused = program(PRETENDED, str(tmp_path / "run.yaml")).splitlines()
     assert told == "device cuda, bfloat16 (workers have GPUs; this process has none)"
     assert decided == "cuda bfloat16"
     assert refused.startswith("ConfigError device: cuda, and a worker on the node ")
