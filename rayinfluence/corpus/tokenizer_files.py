@@ -80,17 +80,20 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def rebuilt_otherwise(path: str, tokenizer: PreTrainedTokenizerFast) -> str | None:
+def rebuilt_otherwise(
+    path: str, tokenizer: PreTrainedTokenizerFast, trust_remote_code: bool = False
+) -> str | None:
     """Say where transformers makes another tokenizer of a folder than its tokenizer.json, if so.
 
     Args:
         path: the folder.
         tokenizer: as :func:`load_tokenizer` loads it.
+        trust_remote_code: let the folder's own Python code run.
     """
     from transformers import AutoTokenizer
 
     try:
-        rebuilt = AutoTokenizer.from_pretrained(path)
+        rebuilt = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception:  # code of the folder's own, or a class that cannot be built from its files
         return None
     backend = getattr(rebuilt, "backend_tokenizer", None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
@@ -43,6 +44,8 @@ class Inputs:
             file = Store(config.queries, config.storage.options(config.queries))
             if not file.exists(""):
                 raise ConfigError(f"queries: there is no file {config.queries}.")
+            if "://" not in config.queries and Path(config.queries).is_dir():
+                raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
         elif needs_queries:
             raise ConfigError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayinfluence.config import RunConfig, StorageConfig
-from rayinfluence.dataflow.status import STAGES
+from rayinfluence.dataflow.status import holds_a_run
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.store import Store, read_json
 
@@ -75,8 +75,11 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
         ConfigError: it is none.
     """
     store = Store(place, _storage(endpoint_url, place).options(place))
-    prefixes = [prefix.rstrip("/") for stage in STAGES.values() for prefix in stage]
-    if store.exists(CONFIG) or any(store.list(prefix) for prefix in prefixes):
+    if store.exists(CONFIG):
+        values = read_json(store, CONFIG)
+        if isinstance(values, dict) and {"run", "model", "corpus"} <= values.keys():
+            return store
+    elif holds_a_run(store):
         return store
     what = "is no run directory" if store.is_local and store.exists("") else "does not exist"
     raise ConfigError(

@@ -121,8 +121,9 @@ class Run:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
         path = self.config.tokenizer or self.config.model
-        tokenizer = load_tokenizer(path, trust_remote_code=self.config.trust_remote_code)
-        if other := rebuilt_otherwise(path, tokenizer):
+        trusted = self.config.trust_remote_code
+        tokenizer = load_tokenizer(path, trust_remote_code=trusted)
+        if other := rebuilt_otherwise(path, tokenizer, trusted):
             self._warn(other)
         return tokenizer
 

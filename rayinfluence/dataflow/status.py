@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest
@@ -14,6 +15,12 @@ STAGES = {
     "scan": ("queries/", "scan/"),
     "results": ("results/", "report.html", "stages.json"),
 }
+#: Names that a run writes below those. What is called otherwise is somebody else's: a user's
+#: folders may well be named `models` or `queries`.
+_OURS = re.compile(
+    r"corpus/(manifest\.json|shards)|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
+    r"|results/[^/]+\.(parquet|json)|report\.html|stages\.json"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,25 @@ def status(store: Store, corpus_store: Store) -> list[StageStatus]:
 
 def clean(store: Store, stages: list[str]) -> int:
     """Delete what some stages wrote; returns the number of objects."""
-    return sum(store.delete(prefix.rstrip("/")) for stage in stages for prefix in STAGES[stage])
+    n_deleted = 0
+    for prefix in (prefix.rstrip("/") for stage in stages for prefix in STAGES[stage]):
+        names = _below(store, prefix)
+        ours = [name for name in names if _OURS.fullmatch(name)]
+        # Whole where nothing else is in it, so that no empty folder is left on a disk.
+        n_deleted += sum(store.delete(name) for name in ([prefix] if ours == names else ours))
+    return n_deleted
+
+
+def holds_a_run(store: Store) -> bool:
+    """Whether a stage has written something there."""
+    prefixes = (prefix.rstrip("/") for stage in STAGES.values() for prefix in stage)
+    return any(_OURS.fullmatch(name) for prefix in prefixes for name in _below(store, prefix))
+
+
+def _below(store: Store, prefix: str) -> list[str]:
+    """The names directly below a prefix, or the key that it is."""
+    tops = ("/".join(key.split("/")[:2]) for key in store.list(prefix))
+    return list(dict.fromkeys(tops)) or ([prefix] if store.exists(prefix) else [])
 
 
 def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.replica import Numerics, Replica
@@ -75,7 +76,7 @@ class TrackedModel:
             trust_remote_code=config.trust_remote_code,
         )
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
-        ordinary = ordinary_tokens(tokenizer(), vocabulary_size(model))
+        ordinary = ordinary_tokens(tokenizer(), model)
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         tracked = track(model, config.modules)
@@ -144,9 +145,11 @@ class TrackedModel:
         return min(most, _MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
 
 
-def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, vocabulary: int | None) -> list[int]:
-    """Ids that are text and nothing else: none that was added to the vocabulary or is special."""
-    n_tokens = len(tokenizer) if vocabulary is None else min(len(tokenizer), vocabulary)
+def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:
+    """Ids that are text and nothing else: none that was added, or is special to either."""
+    n_tokens = min(len(tokenizer), vocabulary_size(model) or len(tokenizer))
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    names = ("pad", "bos", "eos", "sep", "cls", "mask")
+    special |= {getattr(getattr(model, "config", None), f"{name}_token_id", None) for name in names}
     ids = [token for token in range(n_tokens) if token not in special] or list(range(n_tokens))
     return ids[:: max(1, len(ids) // _ORDINARY)]

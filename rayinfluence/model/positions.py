@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,15 +28,19 @@ def check_positions(
         ModelError: with the longest context that works.
     """
     for name, module in model.named_modules():
-        if hasattr(module, "inv_freq") and "position_ids" in _arguments(module.forward):
-            longest = _longest(context, partial(_keeps_angles, module))
+        if not any(part.endswith("inv_freq") for part, _ in module.named_buffers(recurse=False)):
+            continue
+        kinds = set(getattr(getattr(module, "config", None), "layer_types", None) or [])
+        more = "layer_type" in _arguments(module.forward)
+        for kind in sorted(kinds) if more else [None]:
+            longest = _longest(context, partial(_keeps_angles, module, kind))
             if longest < context:
                 raise ModelError(
                     f"corpus.context: in this model the angles of {name} depend on the longest "
                     f"sequence of a batch beyond {longest:,} tokens, so that a score would depend "
                     f"on the batch. Set it to at most {longest:,}."
                 )
-    works = _positions(model, int(ordinary[0]), context, device)
+    works = _positions(model, ordinary, context, device)
     if works is None:
         return
     if not works(context):
@@ -48,15 +53,16 @@ def check_positions(
 
 
 def _positions(
-    model: nn.Module, token: int, context: int, device: torch.device
+    model: nn.Module, ordinary: Sequence[int], context: int, device: torch.device
 ) -> Callable[[int], bool] | None:
     """What tells whether a model has so many positions; None where that would take too long."""
     if is_cheap(model, context):
-        tokens = torch.full((1, context), token, device=device)
+        # Unlike each other: one of them may be what the model takes for padding.
+        tokens = torch.from_numpy(np.resize(np.asarray(ordinary), context)).to(device)[None]
         return lambda length: _runs(lambda: forward_logits(model, tokens[:, :length]))
     if "position_ids" not in _arguments(model.forward):
         return None
-    one = torch.full((1, 1), token, device=device)
+    one = torch.full((1, 1), int(ordinary[0]), device=device)
 
     def at(length: int) -> bool:
         place = torch.full((1, 1), length - 1, device=device)
@@ -65,14 +71,15 @@ def _positions(
     return at
 
 
-def _keeps_angles(module: nn.Module, length: int) -> bool:
+def _keeps_angles(module: nn.Module, kind: str | None, length: int) -> bool:
     """Whether the angles of the first positions are those of a short sequence."""
     twin: Any = copy.deepcopy(module)
-    device = twin.inv_freq.device
+    device = next(twin.buffers()).device
     like = torch.zeros(1, 1, 1, device=device)
+    more = () if kind is None else (kind,)
     try:
-        short = twin(like, torch.arange(min(8, length), device=device)[None])
-        long = twin(like, torch.arange(length, device=device)[None])
+        short = twin(like, torch.arange(min(8, length), device=device)[None], *more)
+        long = twin(like, torch.arange(length, device=device)[None], *more)
     except (TypeError, AttributeError):
         return True  # called otherwise than most; a longer neighbour tells
     pairs = zip(_tensors(short), _tensors(long), strict=True)

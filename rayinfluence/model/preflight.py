@@ -31,6 +31,8 @@ _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.05}
 _SAME_SHAPES = {torch.float64: 5e-5, torch.float32: 5e-5, torch.bfloat16: 0.01}
 #: Lengths of the made-up sequences.
 _LENGTHS = (12, 7, 9)
+#: Tokens of a sequence that are changed.
+_PLACES = 8
 #: Ids that are tried for being finite.
 _TRIED = 64
 
@@ -41,7 +43,7 @@ class Passed:
 
     Attributes:
         gradients: largest distance of a module's captured gradient from autograd's, relative.
-        future: how much the last token moves the logits before it, relative to its own.
+        future: how much a token moves the logits before it, relative to those at its own place.
         neighbour: how much a longer neighbour moves a sequence's logits, relative.
         context: tokens of the longest sequence that positions were tried for.
     """
@@ -78,16 +80,16 @@ def preflight(
     lengths = [min(length, context) for length in _LENGTHS]
     ordinary = sound_tokens(language_model, modules, ordinary, min(8, context))
     sequences = [generator.choice(np.asarray(ordinary), length) for length in lengths]
-    future = future_effect(model, sequences[0], ordinary, device)
+    check_positions(model, ordinary, context, device)
+    longest = context if is_cheap(model, 2 * _PLACES * context) else min(context, 48)
+    longer = generator.choice(np.asarray(ordinary), longest)
+    future = max(future_effect(model, one, ordinary, device) for one in (sequences[0], longer))
     if future > _SAME_SHAPES[weight.dtype]:
         raise ModelError(
-            f"{type(model).__name__} is not causal: changing the last token of a sequence changes "
-            f"what it says of earlier ones (by {future:.2%} of the change at its own place), so "
-            "that every token would see its target. Name a causal language model under `model`."
+            f"{type(model).__name__} is not causal: changing a token changes what is said before "
+            f"it (by {future:.2%} of the change at its own place), so that tokens would see their "
+            "targets. Name a causal language model under `model`."
         )
-    check_positions(model, ordinary, context, device)
-    longest = context if is_cheap(model, 2 * context) else min(context, 4 * max(_LENGTHS))
-    longer = generator.choice(np.asarray(ordinary), longest)
     neighbour = neighbour_effect(model, sequences[1], longer, device, alone)
     if neighbour > allowed:
         raise ModelError(
@@ -216,12 +218,20 @@ def _objective(language_model: LanguageModel, batch: Batch) -> Tensor:
 def future_effect(
     model: nn.Module, sequence: np.ndarray, ordinary: Sequence[int], device: torch.device
 ) -> float:
-    """The largest change of earlier logits by another last token, over that of its own."""
-    other = sequence.copy()
-    other[-1] = next(token for token in ordinary if token != sequence[-1])
-    logits = [_logits(model, [one], device)[0] for one in (sequence, other)]
-    change_T = (logits[0] - logits[1]).abs().amax(dim=-1)
-    return float(change_T[:-1].max() / change_T[-1].clamp_min(1e-30))
+    """The largest change of logits before a changed token, over that at its own place.
+
+    Tokens are changed one at a time: the last, and some before it.
+    """
+    (expected_TV,) = _logits(model, [sequence], device)
+    worst = 0.0
+    for place in sorted({len(sequence) * part // _PLACES - 1 for part in range(1, _PLACES + 1)}):
+        if place < 1:
+            continue
+        other = sequence.copy()
+        other[place] = next(token for token in ordinary if token != sequence[place])
+        change_T = (_logits(model, [other], device)[0] - expected_TV).abs().amax(dim=-1)
+        worst = max(worst, float(change_T[:place].max() / change_T[place].clamp_min(1e-30)))
+    return worst
 
 
 def neighbour_effect(

@@ -30,13 +30,16 @@ class Reach:
 
     Attributes:
         called: names of modules that were called.
-        input_dims: of tracked modules that were called, the number of axes of their inputs.
+        inputs: of tracked modules that were called, the shapes of their inputs' leading axes; None
+            where the input was no positional argument.
+        tokens: [sequence, token], as they should be.
         outside: the largest modules that text does not reach.
     """
 
     called: frozenset[str]
-    input_dims: Mapping[str, int]
+    inputs: Mapping[str, tuple[int, ...] | None]
     outside: tuple[str, ...]
+    tokens: tuple[int, ...]
 
     def is_outside(self, name: str) -> bool:
         """Whether a module or a weight belongs to what text does not reach."""
@@ -52,12 +55,13 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         tokens_BT: made up.
     """
     called: set[str] = set()
-    dims: dict[str, int] = {}
+    inputs: dict[str, tuple[int, ...] | None] = {}
 
     def note(name: str, args: tuple[Any, ...]) -> None:
         called.add(name)
-        if name in modules and args and isinstance(args[0], Tensor):
-            dims[name] = args[0].ndim
+        if name in modules:
+            is_tensor = bool(args) and isinstance(args[0], Tensor)
+            inputs[name] = tuple(args[0].shape[:-1]) if is_tensor else None
 
     named = dict(model.named_modules())
     handles = [
@@ -79,20 +83,28 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         if not below and not _among_called(name, named, called):
             tops.append(name)
     used = _used_without_a_call(model, tops, tokens_BT)
-    return Reach(frozenset(called), dims, tuple(top for top in tops if top not in used))
+    outside = tuple(top for top in tops if top not in used)
+    return Reach(frozenset(called), inputs, outside, tuple(tokens_BT.shape))
 
 
 def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -> bool:
     """Whether a module, or one that holds it, is in a list of which other members are called."""
     parts = name.split(".")
-    for end in range(len(parts) - 1, 0, -1):
+    for end in range(len(parts) - 1, -1, -1):
         parent, child = ".".join(parts[:end]), ".".join(parts[: end + 1])
+        # Experts stand in a list, or side by side with numbers in their names.
+        kind, pattern = type(named[child]), patterns_of([child])
+        members = {
+            f"{parent}.{name}".lstrip(".")
+            for name, member in named[parent].named_children()
+            if type(member) is kind
+        }
+        if not isinstance(named[parent], _CONTAINERS):
+            members = {name for name in members if patterns_of([name]) == pattern}
+        if (members - {child}) & called:
+            return True
         if parent in called:
             return False
-        if isinstance(named[parent], _CONTAINERS):
-            members = {f"{parent}.{member}" for member, _ in named[parent].named_children()}
-            if (members - {child}) & called:
-                return True
     return False
 
 
@@ -170,7 +182,7 @@ def refuse_other_shapes(modules: Mapping[str, nn.Module], found: Reach) -> None:
     Raises:
         ModelError: with all such layers and patterns for the others.
     """
-    wrong = [name for name in modules if found.input_dims.get(name, 3) != 3]
+    wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
     if not wrong:
         return
     rest = patterns_of(name for name in modules if name not in set(wrong))
@@ -180,16 +192,18 @@ def refuse_other_shapes(modules: Mapping[str, nn.Module], found: Reach) -> None:
         if rest and clean
         else "Name other layers under `modules`"
     )
+    axes = found.inputs[wrong[0]]
+    got = "no positional argument" if axes is None else f"[{', '.join(map(str, axes))}, width]"
     raise ModelError(
-        f"modules: {len(wrong)} layers get inputs without an axis of sequences, [token, width] "
-        "instead of [sequence, token, width], and cannot be attributed to sequences: "
-        f"{listed(patterns_of(wrong))}. {advice}."
+        f"modules: {len(wrong)} layers do not get inputs of shape [sequence, token, width], and "
+        f"cannot be attributed to sequences: {listed(patterns_of(wrong))} (the first gets {got} "
+        f"for {found.tokens[0]} sequences of {found.tokens[1]} tokens). {advice}."
     )
 
 
 def patterns_of(names: Iterable[str]) -> list[str]:
     """Names with a star for each number, each once: `model.layers.*.mlp.up_proj`."""
-    return list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names))
+    return list(dict.fromkeys(re.sub(r"(?<=[._])\d+(?=[._]|$)", "*", name) for name in names))
 
 
 def listed(names: Iterable[str], most: int = _NAMED) -> str:

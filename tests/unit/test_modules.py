@@ -137,7 +137,7 @@ def test_coverage_is_the_share_of_parameters_that_is_tracked() -> None:
     attention = 2 * (12 * 36 + 36 + 12 * 12 + 12)
     norms = 5 * 24
     embeddings = (48 + 16) * 12  # the output embedding is tied to the input's
-    nowhere = Reach(frozenset(), {}, ())
+    nowhere = Reach(frozenset(), {}, (), (1, 1))
     found = Coverage.of(model, track(model), nowhere)
     assert found.share == mlp / (mlp + attention + norms + embeddings)
     assert found.rest["transformer.wte.weight"] == 48 * 12

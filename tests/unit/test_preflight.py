@@ -176,7 +176,7 @@ def test_a_masked_language_model_is_refused(dtype: torch.dtype) -> None:
         is_decoder=False,
     )
     model = seeded(lambda: BertLMHeadModel(config), dtype)
-    with pytest.raises(ModelError, match="BertLMHeadModel is not causal: changing the last token"):
+    with pytest.raises(ModelError, match="BertLMHeadModel is not causal: changing a token"):
         check(model, ("*.intermediate.dense",))
 
 
@@ -190,6 +190,29 @@ class Averaging(nn.Module):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         hidden = self.embed(tokens_BT)
         return self.head(torch.tanh(hidden + self.share * hidden.mean(dim=1, keepdim=True)))
+
+
+class Glance(nn.Module):
+    """Tokens see each other within the first few, or from some place on."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.start, self.end = start, end
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = torch.tanh(self.embed(tokens_BT))
+        seen = hidden[:, self.start : self.end].sum(dim=1, keepdim=True)
+        place = torch.arange(hidden.shape[1])[None, :, None]
+        inside = (place >= self.start) & (place < self.end)
+        return self.head(hidden + torch.where(inside, seen, 0.0))
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 6), (20, 30), (28, 32)])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_leak_in_a_part_of_the_sequence_is_seen(start: int, end: int, alone: bool) -> None:
+    with pytest.raises(ModelError, match="is not causal"):
+        check(seeded(lambda: Glance(start, end)), context=32, alone=alone)
 
 
 def test_a_small_leak_is_seen() -> None:
@@ -356,12 +379,65 @@ def test_layers_that_see_tokens_without_sequences_are_all_named(
     model = seeded(make)
     tracked = track(model, patterns)
     found = reach(model, tracked, made_up(TOKENS, CPU))
-    if all(dims == 3 for dims in found.input_dims.values()):
+    if all(axes == found.tokens for axes in found.inputs.values()):
         pytest.skip("this version of transformers keeps the axis of sequences")
     with pytest.raises(ModelError) as caught:
         refuse_other_shapes(tracked, found)
     assert wrong in str(caught.value)
     assert advice.replace("*self", "model.layers.*.self") in str(caught.value)
+
+
+class Shaped(nn.Module):
+    """A layer that is given its input in another shape, or by another name."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.embed, self.head, self.layer = nn.Embedding(48, 8), nn.Linear(8, 48), nn.Linear(8, 8)
+        self.how = how
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x = self.embed(tokens_BT)
+        if self.how == "tokens first":
+            return self.head(x + self.layer(x.transpose(0, 1)).transpose(0, 1))
+        if self.how == "all in one":
+            return self.head(x + self.layer(x.reshape(1, -1, 8)).reshape(x.shape))
+        return self.head(x + self.layer(input=x))
+
+
+@pytest.mark.parametrize(
+    ("how", "got"),
+    [
+        ("tokens first", "[7, 2, width]"),
+        ("all in one", "[1, 14, width]"),
+        ("by keyword", "no positional argument"),
+    ],
+)
+def test_a_layer_whose_input_is_not_sequence_by_sequence_is_refused(how: str, got: str) -> None:
+    model = seeded(lambda: Shaped(how))
+    tracked = track(model, ("*",))
+    with pytest.raises(ModelError) as caught:
+        refuse_other_shapes(tracked, reach(model, tracked, made_up(TOKENS, CPU)))
+    assert f": layer (the first gets {got} for 2 sequences of 7 tokens)" in str(caught.value)
+
+
+class Towers(nn.Module):
+    """Experts without a list, and a list of which one member is no expert."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.expert_0, self.expert_1 = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.towers = nn.ModuleList([nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8))])
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = self.embed(tokens_BT)
+        return self.head(hidden + self.expert_1(hidden) + self.towers[0](hidden))
+
+
+def test_experts_are_known_by_their_kind_and_numbers() -> None:
+    model = seeded(Towers)
+    found = reach(model, track(model, ("*",)), made_up(TOKENS, CPU))
+    assert found.outside == ("towers.1",)
 
 
 @pytest.mark.parametrize("cheap", [True, False])

@@ -143,6 +143,22 @@ def test_the_stages_of_clean_are_all_that_a_run_writes(done: Done) -> None:
     assert top(run) == {"config.json"}
 
 
+def test_clean_deletes_nothing_that_the_run_did_not_write(done: Done) -> None:
+    run = done[0] / "run"
+    theirs = [
+        run / "models" / "mine" / "model.safetensors",
+        run / "queries" / "mine.jsonl",
+        run / "corpus" / "raw.jsonl",
+        run / "results" / "notes.txt",
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert clean(Store(str(run)), list(STAGES)) > 10
+    left = {path for path in run.rglob("*") if path.is_file()}
+    assert left == {*theirs, run / "config.json"}
+
+
 def test_clean_leaves_a_shared_corpus_alone(tmp_path: Path, execute: Callable[..., Any]) -> None:
     config = tiny_run(tmp_path, corpus={"path": str(tmp_path / "shared")})
     execute(config)
