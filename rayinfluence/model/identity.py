@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import is_pretrained
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.tensors import tensor_bytes
@@ -46,12 +47,14 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
         ``class``; ``config``: by dotted key what differs from the configuration class's own
         defaults, so that a default spelled out, or one that another release of transformers adds,
         makes no other model; ``weights``: by name dtype, shape and digest, of buffers too;
+        ``code``: by module the digest of the Python code that the model's folder brought;
         ``defaults``, which is not digested: the values that ``config`` leaves out, to be named
         beside those of a model that has others.
     """
     own, defaults = _configuration(model)
     return {
         "class": type(model).__name__,
+        "code": _code(model),
         "config": own,
         "weights": {
             name: [str(tensor.dtype), list(tensor.shape), digest_bytes(tensor_bytes(tensor))]
@@ -63,7 +66,7 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
 
 def model_digest(identity: Mapping[str, Any]) -> str:
     """The digest of what a model computes, whatever folder it came from."""
-    return digest({key: identity[key] for key in ("class", "config", "weights")})
+    return digest({key: identity[key] for key in ("class", "code", "config", "weights")})
 
 
 def model_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -71,6 +74,11 @@ def model_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
     lines = []
     if ours["class"] != theirs["class"]:
         lines.append(f"class: {ours['class']}, was {theirs['class']}")
+    lines += [
+        f"code: {name}.py differs"
+        for name in sorted(ours["code"].keys() | theirs["code"].keys())
+        if ours["code"].get(name) != theirs["code"].get(name)
+    ]
     for key in sorted(ours["config"].keys() | theirs["config"].keys()):
         one, other = (
             side["config"].get(key, side["defaults"].get(key, "absent")) for side in (ours, theirs)
@@ -82,6 +90,16 @@ def model_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
     if other:
         lines.append(f"weights: {len(other)} of {len(names)} differ, first {other[0]}")
     return lines
+
+
+def _code(model: nn.Module) -> dict[str, str]:
+    """Digests of the modules that the folder of a model brought, if it brought its class."""
+    package = type(model).__module__.rpartition(".")[0]
+    return {
+        name.rpartition(".")[2]: digest_bytes(source.encode())
+        for name, source in sorted(FolderCode.imported().sources.items())
+        if source and package and name.startswith(f"{package}.")
+    }
 
 
 def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
