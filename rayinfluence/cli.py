@@ -294,7 +294,9 @@ def _opened(
         config = RunConfig.parse(values, "--runner")
     from rayinfluence.dataflow.early import Inputs
 
-    inputs = Inputs.of(config, needs_queries)
+    inputs = Inputs.of(config)
+    if needs_queries:
+        _ = inputs.needed_queries
     # After what the configuration names is known to be good: importing torch takes seconds.
     from rayinfluence.dataflow.run import Run
 

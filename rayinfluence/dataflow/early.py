@@ -29,13 +29,25 @@ class Inputs:
     queries: list[Query] | None
     documents: Sequence[Store]
 
+    @property
+    def needed_queries(self) -> list[Query]:
+        """The queries.
+
+        Raises:
+            ConfigError: the configuration names none.
+        """
+        if self.queries is None:
+            raise ConfigError(
+                "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
+            )
+        return self.queries
+
     @classmethod
-    def of(cls, config: RunConfig, needs_queries: bool = False) -> Inputs:
+    def of(cls, config: RunConfig) -> Inputs:
         """Read queries, find documents, and see that there is a corpus where none are given.
 
         Raises:
-            ConfigError: the configuration names no queries where they are needed, or a file that
-                is not there.
+            ConfigError: the configuration names a queries file that is not there.
             QueryError: a query is malformed.
             CorpusError: an address of documents names no file, or there is no corpus.
         """
@@ -47,10 +59,6 @@ class Inputs:
             if "://" not in config.queries and Path(config.queries).is_dir():
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
-        elif needs_queries:
-            raise ConfigError(
-                "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
-            )
         documents = find_files(config.corpus.documents, config.storage.options)
         if not config.corpus.documents:
             Corpus.refuse_none(corpus_store(config))

@@ -154,18 +154,18 @@ class Run:
         Raises:
             ModelError: what is wrong with the model, and what to do.
         """
-        context = self.context
-        if not self.config.corpus.documents:
+        if self.config.corpus.documents:
+            context = self.context
+        else:
             # Sequences that are longer than the model takes are refused by what they are.
-            context = min(self.corpus.manifest.settings.context, context)
+            there = self.corpus.manifest.settings.context
+            context = min(there, self.replica.context or there)
         return preflight.passed(self.store, self.tracked, self.model_digest, context)
 
     @cached_property
     def context(self) -> int:
         """Most tokens of a sequence that documents are cut into."""
         wanted, most = self.config.corpus.context, self.replica.context
-        if not self.config.corpus.documents:
-            return most or self.corpus.manifest.settings.context
         context = self.tracked.context(wanted)
         if most is not None and wanted is None and context < most:
             self.progress.note(
@@ -240,13 +240,8 @@ class Run:
             ConfigError: the configuration names none.
             QueryError: one of them is malformed.
         """
-        queries = self.inputs.queries
-        if queries is None:
-            queries = Inputs.of(self.config, needs_queries=True).queries
-        assert queries is not None
-        return encode_queries(
-            queries, self.tokenizer, self.replica.context, self.replica.vocabulary
-        )
+        queries, replica = self.inputs.needed_queries, self.replica
+        return encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
 
     @property
     def corpus_store(self) -> Store:

@@ -104,8 +104,8 @@ def preflight(
         raise ModelError(
             f"modules: the gradient of {len(wrong)} layers is not what their inputs and outputs "
             f"say: {listed(wrong)} ({worst}: {_share(wrong[worst])}). Their weights are also used "
-            "without calling the layer, and scores would leave that part out. Leave them out of "
-            "`modules`."
+            "without calling the layer, or the layer is more than a product, and scores would be "
+            "wrong by that. Leave them out of `modules`."
         )
     return Passed(max(errors.values(), default=0.0), future, neighbour, context)
 
@@ -279,7 +279,7 @@ def refuse_what_does_not_run(model: nn.Module, tokens_BT: Tensor) -> None:
     try:
         with torch.no_grad():
             forward_logits(model, tokens_BT)
-    except (RuntimeError, NotImplementedError, IndexError, TypeError, ValueError) as error:
+    except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:
         dtype = str(weight.dtype).removeprefix("torch.")
         raise ModelError(
             f"{type(model).__name__} cannot run on a few tokens in {dtype} on {weight.device}: "
