@@ -8,15 +8,16 @@ from typing import Any
 
 from rayinfluence.storage.digest import canonical_json
 
-#: Up to here every whole float64 is that very number.
-_EXACT = 2.0**53
+#: Up to here every whole float64 is written as the number that it is; beyond, by its exponent.
+_WRITTEN_OUT = 2.0**53
 
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: lists and objects stay, dates and the like become their text.
 
-    So do NaN and infinity, which JSON does not have; bytes are text if they are UTF-8, and else
-    hexadecimal digits. What is nested too deeply to be walked through is left out and says so.
+    NaN and infinity, which JSON does not have, and bytes that are no UTF-8 are objects that say so,
+    and no text that somebody may have written. What is nested too deeply to be walked through is
+    left out and says so.
     """
     try:
         return _plain(value)
@@ -48,9 +49,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | bool):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+        return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, bytes):
-        return value.decode() if _is_text(value) else value.hex()
+        return value.decode() if _is_text(value) else {"bytes": value.hex()}
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -66,9 +67,18 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
+def _is_float(value: int) -> bool:
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
+
+
 def _by_value(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _WRITTEN_OUT:
         return int(value)
+    if isinstance(value, int) and abs(value) > _WRITTEN_OUT and _is_float(value):
+        return float(value)
     if isinstance(value, dict):
         return {key: _by_value(inner) for key, inner in value.items()}
     if isinstance(value, list):

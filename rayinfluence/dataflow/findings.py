@@ -29,6 +29,7 @@ from rayinfluence.dataflow.runner import Runner
 from rayinfluence.dataflow.scan import by_split
 from rayinfluence.dataflow.statistics import statistics_table, tails_table
 from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces
+from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.storage.results import METADATA_PREFIX, beyond_linear, survivor_schema
 from rayinfluence.storage.store import Store, write_table
 
@@ -123,8 +124,10 @@ def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_training
     """The result table of one method: a row per query and survivor, in order of queries and ranks.
 
     A sequence whose score changed its sign when it was scored again stays in the direction that the
-    scan found it in. ``n_training`` is N, which ``delta_nats`` divides by.
+    scan found it in. ``n_training`` is N, which ``delta_nats`` divides by; a method without
+    curvature predicts no change, and has none.
     """
+    predicts = scanned.method not in WITHOUT_CURVATURE
     metadata_of = _metadata(scanned)
     keys = sorted({key for metadata in metadata_of.values() for key in metadata})
     rows: list[dict[str, Any]] = []
@@ -151,7 +154,7 @@ def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_training
                 metadata = metadata_of[sequence_id]
                 scan_rank = scan_ranks[sequence_id]
                 scan_score = sign * float(scan_scores[scan_rank - 1])
-                delta_nats = explanation.score / n_training
+                delta_nats = explanation.score / n_training if predicts else None
                 carries = carrier(
                     explanation.token_scores,
                     row["tokens"].tolist(),
@@ -166,7 +169,9 @@ def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_training
                         "direction": direction,
                         "score": explanation.score,
                         "delta_nats": delta_nats,
-                        "beyond_linear": beyond_linear(delta_nats, explained.log_probability),
+                        "beyond_linear": None
+                        if delta_nats is None
+                        else beyond_linear(delta_nats, explained.log_probability),
                         "scan_rank": scan_rank,
                         "scan_score": scan_score,
                         "sequence_id": sequence_id,

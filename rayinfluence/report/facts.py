@@ -47,8 +47,9 @@ def together(results: Results, query_id: str) -> str:
     sides = {"proponent": results.proponents, "opponent": results.opponents}
     sentences = []
     for side, survivors in sides.items():
-        if first := survivors(query_id)[:_TOGETHER]:
-            total = sum(survivor.delta_nats for survivor in first)
+        deltas = [survivor.delta_nats for survivor in survivors(query_id)[:_TOGETHER]]
+        if first := [delta for delta in deltas if delta is not None]:
+            total = sum(first)
             said = prediction(total, beyond_linear(total, log_probability))
             plural = "s" * (len(first) != 1)
             sentences.append(f"The first {len(first)} {side}{plural} together: {said}.")

@@ -126,6 +126,8 @@ def _reading(manifest: Manifest, n_methods: int) -> Html:
         "A coloured token is one whose own prediction carries the score; colours are relative to "
         "the strongest token of its sequence. ",
     ]
+    if "gradient_product" in manifest["methods"]:
+        sentences.append("The gradient product predicts no change, and has no delta nats. ")
     if n_methods > 1:
         sentences.append("Scores of different methods are not on one scale. ")
     legend = tag("span", "lowers ", *swatches, " raises", class_="legend text")

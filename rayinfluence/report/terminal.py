@@ -92,10 +92,16 @@ def _table(title: str, survivors: Sequence[Survivor], width: int) -> Table | Tex
         table.add_row(
             str(survivor.rank),
             Text(signed(survivor.score), _style(survivor.score)),
-            Text("beyond" if survivor.beyond_linear else signed(survivor.delta_nats)),
+            Text(_delta(survivor)),
             _sequence(survivor, max(20, width - _NUMBERS_WIDTH)),
         )
     return table
+
+
+def _delta(survivor: Survivor) -> str:
+    if survivor.delta_nats is None:
+        return ""
+    return "beyond" if survivor.beyond_linear else signed(survivor.delta_nats)
 
 
 def _sequence(survivor: Survivor, width: int) -> Text:

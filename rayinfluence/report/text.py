@@ -52,8 +52,10 @@ def percent(probability: float) -> str:
     return f"{probability:.0%}"
 
 
-def prediction(delta_nats: float, beyond: bool) -> str:
+def prediction(delta_nats: float | None, beyond: bool | None) -> str:
     """A predicted change of a log-probability, in nats and in words, if it is a prediction."""
+    if delta_nats is None:
+        return ""
     if beyond:
         return BEYOND
     words = f", {math.exp(delta_nats):.2f} times as likely" if abs(delta_nats) >= 0.005 else ""

@@ -29,7 +29,8 @@ METADATA_PREFIX = "metadata."
 #: Columns before and after the flattened ``metadata.<key>`` columns. Scores are in the raw scale of
 #: MATH (no 1/N); ``delta_nats`` is score / N, the predicted change of the completion's
 #: log-probability, in nats, when the sequence is seen once more. It is no prediction where
-#: ``beyond_linear`` is true. All are at full rank;
+#: ``beyond_linear`` is true, and both are null by a method without curvature, which predicts no
+#: change. All are at full rank;
 #: ``scan_score`` and ``scan_rank`` are what the scan found at the rank of its query bank.
 #: ``token_scores[t]`` belongs to input position t, so it is about the prediction of token t + 1.
 LEADING_FIELDS = (
@@ -155,9 +156,10 @@ class Survivor:
 
     ``score`` is the raw influence (positive raises the completion's log-probability) at full rank,
     ``delta_nats`` the same divided by the number of training sequences, and no prediction where it
-    is ``beyond_linear``; ``scan_score`` and ``scan_rank`` are those of the scan, whose query
-    gradients may be of low rank. ``token_scores`` has one number per token of ``token_texts``,
-    ``layer_scores`` one per tracked module; both sum to the score up to rounding.
+    is ``beyond_linear`` (both None by a method without curvature); ``scan_score`` and ``scan_rank``
+    are those of the scan, whose query gradients may be of low rank. ``token_scores`` has one number
+    per token of ``token_texts``, ``layer_scores`` one per tracked module; both sum to the score up
+    to rounding.
 
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
@@ -169,8 +171,8 @@ class Survivor:
     rank: int
     direction: Direction
     score: float
-    delta_nats: float
-    beyond_linear: bool
+    delta_nats: float | None
+    beyond_linear: bool | None
     scan_rank: int
     scan_score: float
     sequence_id: int

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import ConfigError
+from rayinfluence.report import facts, render, render_page
 from rayinfluence.report.text import BEYOND, prediction
 from rayinfluence.storage.results import Results, beyond_linear
 from rayinfluence.testing import tiny_run
@@ -52,6 +55,23 @@ def test_the_table_marks_what_is_beyond_the_linear_range(finished: Done) -> None
     for row in results.table.to_pylist():
         log_probability = results.queries[row["query_id"]]["log_probability"]
         assert row["beyond_linear"] is beyond_linear(row["delta_nats"], log_probability)
+
+
+def test_a_method_without_curvature_predicts_no_change(tmp_path: Path, execute: Execute) -> None:
+    config = tiny_run(tmp_path, scan={"methods": ["ekfac", "gradient_product"]})
+    found = execute(config)
+    table = found["gradient_product"].table
+    assert table["delta_nats"].null_count == table["beyond_linear"].null_count == len(table) > 0
+    assert found["ekfac"].table["delta_nats"].null_count == 0
+    assert facts.together(found["gradient_product"], "q0") == ""
+    assert facts.together(found["ekfac"], "q0")
+    assert prediction(None, None) == ""
+    page = render_page(found)
+    assert "The gradient product predicts no change, and has no delta nats." in page
+    said = io.StringIO()
+    render(found["gradient_product"], Console(file=said, width=100))
+    assert "together:" not in said.getvalue()
+    assert "beyond" not in said.getvalue()
 
 
 def test_a_corpus_that_is_a_sample_is_divided_by_what_it_is_a_sample_of(
