@@ -32,8 +32,9 @@ _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*$")
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """Load a tokenizer that knows character offsets, and neither cuts nor pads.
 
-    Where there is a tokenizer.json its ids are those, whatever the class is that other files name:
-    transformers rebuilds some tokenizers from their class, with other splits.
+    Where there is a tokenizer.json its ids are those, whatever other files say: transformers
+    rebuilds some tokenizers from their class, and splits texts at whatever tokenizer_config.json
+    calls special.
 
     Raises:
         ModelError: there is none, or it has no fast version.
@@ -45,17 +46,21 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             "tokenizer.json."
         )
     # Here, since it takes seconds to import, and most processes load no tokenizer.
+    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    file = Path(path) / _FILE
     try:
-        if (Path(path) / _FILE).is_file():
+        if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+            # As the file has it, without the tokens that were made special since.
+            tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds, all of them about this folder
         raise ModelError(
-            f"tokenizer: none can be loaded from {path}: {_lacking(path) or brief(error)}. Save it "
-            "beside the model, or name its folder under `tokenizer`."
+            f"tokenizer: none can be loaded from {path}: {_why(path, error)}. Save it beside the "
+            "model, or name its folder under `tokenizer`."
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Where there is a config.json and no tokenizer, transformers makes an empty one.
@@ -99,19 +104,34 @@ def rebuilt_otherwise(
     backend = getattr(rebuilt, "backend_tokenizer", None)
     if backend is None:
         return None
+    special = sorted({str(token) for token in rebuilt.added_tokens_decoder.values()})
+    probes = [*_PROBES, *(f"x{token}{token} {token}y" for token in special)]
     ours, theirs = (
-        [one.ids for one in faithful(each).encode_batch(list(_PROBES))]
+        [one.ids for one in faithful(each).encode_batch(probes)]
         for each in (tokenizer.backend_tokenizer, backend)
     )
-    for text, one, other in zip(_PROBES, ours, theirs, strict=True):
+    for text, one, other in zip(probes, ours, theirs, strict=True):
         if one != other:
             return (
-                f"tokenizer: transformers rebuilds the one of {path} as {type(rebuilt).__name__}, "
-                f"with other tokens than its tokenizer.json: {len(other)} against {len(one)} for "
+                f"tokenizer: transformers makes the one of {path} a {type(rebuilt).__name__} with "
+                f"other tokens than its tokenizer.json: {len(other)} against {len(one)} for "
                 f"{text!r}. Those of tokenizer.json are used; if the model was trained with the "
                 "others, save the rebuilt one into a folder and name that under `tokenizer`."
             )
     return None
+
+
+def _why(path: str, error: Exception) -> str:
+    """What is wrong with the files, where they tell, and else what the library says."""
+    folder = Path(path)
+    if (folder / _FILE).is_file():
+        return f"its {_FILE} is damaged or of a later version ({brief(error).rstrip('.')})"
+    if lacking := _lacking(path):
+        return lacking
+    vocabularies = ("*.model", "*.tiktoken", "vocab.*")
+    if not any(match for pattern in vocabularies for match in folder.glob(pattern)):
+        return f"there is no {_FILE} in it"
+    return brief(error).rstrip(".")
 
 
 def _lacking(path: str) -> str | None:

@@ -103,6 +103,7 @@ def _from_pretrained(
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused with their names
         )
         return model, info
 

@@ -142,4 +142,4 @@ def test_that_a_tokenizer_would_be_rebuilt_otherwise_is_in_the_run_s_warnings(
     Path(config.model, "tokenizer_config.json").write_text(json.dumps(about))
     with Run(config, quiet) as run:
         assert run.tokenizer("w5 w6").input_ids == [6, 7]
-        assert "rebuilds the one of" in run.warnings[0]
+        assert "transformers makes the one of" in run.warnings[0]

@@ -83,14 +83,47 @@ def test_that_transformers_would_rebuild_another_tokenizer_is_said_with_a_text(
     path = save(tmp_path / "a", byte_level(True), **about, tokenizer_class="GPT2Tokenizer")
     said = rebuilt_otherwise(path, load_tokenizer(path))
     assert said is not None
-    assert "rebuilds the one of" in said
-    assert "as GPT2Tokenizer, with other tokens than its tokenizer.json: " in said
+    assert "transformers makes the one of" in said
+    assert "a GPT2Tokenizer with other tokens than its tokenizer.json: " in said
     assert 'for "It was the BEST of times' in said
     plain = save(tmp_path / "b", byte_level(True), **about)
     assert rebuilt_otherwise(plain, load_tokenizer(plain)) is None
     tiny_tokenizer().save_pretrained(tmp_path / "c")
     tiny = str(tmp_path / "c")
     assert rebuilt_otherwise(tiny, load_tokenizer(tiny)) is None
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"pad_token": "!"},
+        {"bos_token": "the"},
+        {"extra_special_tokens": {"unit": "12"}},
+        {"added_tokens_decoder": {"5": {"content": "!", "special": True}}},
+    ],
+    ids=lambda about: next(iter(about)),
+)
+def test_an_ordinary_word_that_was_made_special_elsewhere_splits_no_text(
+    tmp_path: Path, about: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a", byte_level(True), **about)
+    text = "Wow!! x!= y, the 12 others 1212"
+    tokenizer = load_tokenizer(path)
+    assert ids(tokenizer, text) == [0, *byte_level(True).encode(text, add_special_tokens=False).ids]
+    said = rebuilt_otherwise(path, tokenizer)
+    assert said is None or "than its tokenizer.json" in said
+
+
+def test_what_is_wrong_with_a_tokenizer_s_files_is_said(tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    none.mkdir()
+    (none / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ModelError, match=r"there is no tokenizer\.json in it"):
+        load_tokenizer(str(none))
+    broken = save(tmp_path / "broken", byte_level(True))
+    Path(broken, "tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(ModelError, match=r"its tokenizer\.json is damaged or of a later version"):
+        load_tokenizer(broken)
 
 
 @pytest.mark.parametrize("how", ["truncation", "padding", "both"])
