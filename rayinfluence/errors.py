@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rayinfluence.text import visible
+
 #: The exit code of a scan that is complete but for some splits.
 INCOMPLETE = 3
 
@@ -29,9 +31,16 @@ def brief(error: Exception) -> str:
 
 
 class RayInfluenceError(Exception):
-    """The root: catch this to catch everything that rayinfluence raises on purpose."""
+    """The root: catch this to catch everything that rayinfluence raises on purpose.
+
+    Args:
+        message: a sentence; what acts on a terminal in names that it quotes is shown instead.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class ConfigError(RayInfluenceError):

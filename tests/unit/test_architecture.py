@@ -17,9 +17,9 @@ BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
 
 #: Which parts of the package each part may import, besides itself.
 ARROWS: dict[str, set[str]] = {
-    "errors": set(),
+    "errors": {"text"},
     "text": set(),
-    "config": {"errors"},
+    "config": {"errors", "text"},
     "storage": {"errors", "text"},
     "curvature": {"errors", "text"},
     "influence": {"curvature", "errors", "text"},

@@ -1,4 +1,5 @@
 import logging
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayinfluence.config import RunConfig
+import rayinfluence
+from rayinfluence.config import CorpusConfig, RunConfig
 from rayinfluence.dataflow.logs import JsonLines
+from rayinfluence.errors import CorpusError
 from rayinfluence.report import render_page
 from rayinfluence.storage import retry
 from rayinfluence.storage.results import Results
@@ -91,3 +94,17 @@ def test_the_repr_of_a_store_shows_no_secret() -> None:
     store = Store("s3://bucket/x", {"key": "AKIA", "secret": "hidden"})
     assert repr(store) == "Store(url='s3://bucket/x')"
     assert "hidden" not in repr(store / "y")
+
+
+def test_an_error_says_names_of_others_as_they_show(tmp_path: Path) -> None:
+    """From Python too: a notebook prints what an error says."""
+    config = tiny_run(tmp_path)
+    strange = tmp_path / "x\x1b[31m\u202e.jsonl"
+    strange.write_text('{"body": "no text"}\n')
+    corpus = CorpusConfig(documents=[str(strange)])
+    with pytest.raises(CorpusError) as caught:
+        rayinfluence.run(config.model_copy(update={"corpus": corpus}))
+    assert "x␛[31m[U+202E].jsonl" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
