@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from contenders import BATCH_TOKENS
 from flops import peak
-from shapes import Shape, llama
+from shapes import Shape, decoder, llama
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -28,19 +28,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def qwen(width: int, inner: int, layers: int, heads: int, kv_heads: int, words: int) -> nn.Module:
     """A Qwen2.5 with random weights and tied embeddings."""
-    config = Qwen2Config(
-        vocab_size=words,
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=LENGTH,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return Qwen2ForCausalLM(config)
+    sizes = (width, inner), layers, (heads, kv_heads), words, LENGTH
+    return decoder(Qwen2Config, Qwen2ForCausalLM, *sizes, tied=True)
 
 
 #: Width, inner width, layers, heads, heads of keys and values, vocabulary: Qwen2.5's config.json.

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+)
 
 from rayinfluence.model.load import freeze
 from rayinfluence.testing.models import linear_for_conv1d
@@ -87,22 +93,38 @@ def gpt2(width: int, layers: int, heads: int, vocabulary: int, context: int) -> 
     return linear_for_conv1d(GPT2LMHeadModel(config))
 
 
+def decoder(
+    config_class: type[PreTrainedConfig],
+    model_class: Callable[[PreTrainedConfig], nn.Module],
+    widths: tuple[int, int],
+    layers: int,
+    heads: tuple[int, int],
+    vocabulary: int,
+    context: int,
+    tied: bool = False,
+) -> nn.Module:
+    """A decoder of Llama's make: hidden and inner width, heads and heads of keys and values."""
+    config = config_class(
+        vocab_size=vocabulary,
+        hidden_size=widths[0],
+        intermediate_size=widths[1],
+        num_hidden_layers=layers,
+        num_attention_heads=heads[0],
+        num_key_value_heads=heads[1],
+        max_position_embeddings=context,
+        tie_word_embeddings=tied,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return model_class(config)
+
+
 def llama(
     width: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int, context: int
 ) -> nn.Module:
     """Llama with an output head of its own."""
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=context,
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return LlamaForCausalLM(config)
+    sizes = (width, inner), layers, (heads, kv_heads), vocabulary, context
+    return decoder(LlamaConfig, LlamaForCausalLM, *sizes)
 
 
 SHAPES = {

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from masked import tiny_bert
 from rich.console import Console
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
+from transformers import AutoModelForCausalLM, BertLMHeadModel
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow import preflight
@@ -90,15 +91,7 @@ def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
 ) -> None:
     config = tiny_run(tmp_path)
     torch.manual_seed(0)
-    small = BertConfig(
-        vocab_size=48,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-    )
-    BertLMHeadModel(small).save_pretrained(tmp_path / "model")
+    tiny_bert().save_pretrained(tmp_path / "model")
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "model")) is BertLMHeadModel
     with pytest.raises(ModelError, match="BertLMHeadModel is not causal"):
         begun(config)

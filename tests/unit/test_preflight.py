@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from masked import tiny_bert
 from torch import Tensor, nn
 from transformers import (
-    BertConfig,
-    BertLMHeadModel,
     BloomConfig,
     BloomForCausalLM,
     GPT2Config,
@@ -166,16 +165,7 @@ def test_a_weight_that_is_computed_or_quantised_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_masked_language_model_is_refused(dtype: torch.dtype) -> None:
-    config = BertConfig(
-        vocab_size=48,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-        is_decoder=False,
-    )
-    model = seeded(lambda: BertLMHeadModel(config), dtype)
+    model = seeded(tiny_bert, dtype)
     with pytest.raises(ModelError, match="BertLMHeadModel is not causal: changing a token"):
         check(model, ("*.intermediate.dense",))
 

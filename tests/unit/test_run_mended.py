@@ -1,0 +1,222 @@
+"""Objects that are lost or damaged, and runs that are killed: the same bytes in the end."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whole_runs import TABLES, Change, Contents, Done, Execute, add_query, partials, times
+
+from rayinfluence.dataflow.stages import query_gradient
+from rayinfluence.errors import NumericsError, RayInfluenceError
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
+
+# Damage.
+
+
+def spoil(path: Path) -> None:
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "emptied", "deleted", "exchanged"])
+def test_a_damaged_partial_is_scored_again_to_the_same_bytes(
+    done: Done, execute: Execute, contents: Contents, how: str, said: Any
+) -> None:
+    folder, config = done
+    run, before, written = folder / "run", contents(folder / "run"), partials(folder / "run")
+    key, other = sorted(written)[3:5]
+    path = run / key
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif how == "flipped":
+        spoil(path)
+    elif how == "emptied":
+        path.write_bytes(b"")
+    elif how == "deleted":
+        path.unlink()
+    else:
+        shutil.copy(run / other, path)
+    shutil.rmtree(run / "results")
+    execute(config)
+    assert contents(run) == before
+    after = partials(run)
+    assert after.pop(key) != written.pop(key)
+    assert after == written
+    assert ("1 damaged partials were discarded" in said.getvalue()) == (how != "deleted")
+
+
+@pytest.mark.parametrize("kind", ["covariance", "eigen", "moments", "modules"])
+@pytest.mark.parametrize("how", ["deleted", "flipped"])
+def test_a_fit_goes_on_from_what_is_whole(
+    done: Done, execute: Execute, contents: Contents, kind: str, how: str
+) -> None:
+    folder, config = done
+    run, before = folder / "run", contents(folder / "run")
+    [manifest] = (run / "factors").glob("*/manifest.json")
+    manifest.unlink()  # as if the fit had been killed before its end
+    shutil.rmtree(run / "results")
+    victim = sorted(path for path in (manifest.parent / kind).rglob("*") if path.is_file())[-2]
+    touched = str(victim.relative_to(run))
+    untouched = {k: t for k, t in times(run).items() if f"/{kind}/" in k and k != touched}
+    if how == "deleted":
+        victim.unlink()
+    else:
+        spoil(victim)
+    execute(config)
+    assert contents(run) == before
+    if kind != "modules":
+        assert {key: times(run)[key] for key in untouched} == untouched
+
+
+@pytest.mark.parametrize("how", ["lost", "flipped"])
+def test_factors_that_lost_a_file_are_completed(
+    done: Done, execute: Execute, contents: Contents, said: Any, how: str
+) -> None:
+    folder, config = done
+    [victim, *_] = sorted((folder / "run" / "factors").glob("*/modules/*"))
+    before = contents(folder / "run")
+    if how == "lost":
+        victim.unlink()
+    else:
+        spoil(victim)
+    add_query(folder)
+    execute(config)
+    after = contents(folder / "run")
+    assert after.items() >= {k: b for k, b in before.items() if "results/" not in k}.items()
+    assert (f"{victim.name} is damaged" in said.getvalue()) == (how == "flipped")
+
+
+def test_tables_of_other_settings_do_not_pass_for_finished_ones(
+    done: Done, execute: Execute, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = done
+    tables = {name: (folder / "run" / name).read_bytes() for name in TABLES}
+    write = Store.write
+
+    def killed(store: Store, key: str, body: bytes) -> None:
+        if key == "results/manifest.json":
+            raise KeyboardInterrupt
+        write(store, key, body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(change(config, scan={"top": 3}), new_run=True)
+    assert (folder / "run" / TABLES[0]).read_bytes() != tables[TABLES[0]]
+    execute(config)
+    assert {name: (folder / "run" / name).read_bytes() for name in TABLES} == tables
+
+
+def test_a_query_that_could_not_be_made_can_be_taken_out(
+    done: Done, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = done
+    before = (folder / "queries.jsonl").read_text()
+    add_query(folder, "good", "w3 w4")
+    kept = (folder / "queries.jsonl").read_text()
+    add_query(folder, "bad", "w5 w6")
+
+    def refuse(replica: Any, query: Any) -> Any:
+        if query.query.query_id == "bad":
+            raise NumericsError("query 'bad': its gradient is not finite.")
+        return query_gradient(replica, query)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rayinfluence.dataflow.jobs.query_gradient", refuse)
+        with pytest.raises(NumericsError):
+            execute(config)
+    (folder / "queries.jsonl").write_text(kept)
+    found = execute(config)["ekfac"].table["query_id"].unique().to_pylist()
+    assert found == ["q0", "q1", "q2", "good"]
+    assert before in kept
+
+
+@pytest.mark.parametrize("kind", ["eigen", "moments"])
+def test_a_fit_that_stopped_early_is_mended(
+    tmp_path: Path, execute: Execute, contents: Contents, kind: str
+) -> None:
+    config = tiny_run(tmp_path, fit={"lanes": 3, "error_bound": 50.0})
+    execute(config)
+    run = tmp_path / "run"
+    before = contents(run)
+    [manifest] = (run / "factors").glob("*/manifest.json")
+    assert len(json.loads(manifest.read_text())["rounds"]) == 2
+    for victim in (kind, "modules"):
+        spoil(next(path for path in (manifest.parent / victim).rglob("*") if path.is_file()))
+    shutil.rmtree(run / "results")
+    shutil.rmtree(run / "queries")
+    execute(config)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["results/manifest.json", "factors/*/manifest.json", "scan/*/manifest.json", "stages.json"],
+)
+def test_a_damaged_manifest_is_an_error_that_names_it(
+    done: Done, execute: Execute, pattern: str
+) -> None:
+    folder, config = done
+    [victim] = (folder / "run").glob(pattern)
+    victim.write_bytes(victim.read_bytes()[:-30])
+    add_query(folder)
+    with pytest.raises(RayInfluenceError, match=rf"{victim.name} is damaged: .* Delete it"):
+        execute(config)
+    victim.unlink()
+    execute(config)
+
+
+@pytest.mark.parametrize("pattern", ["queries/*/*", "results/ekfac.parquet"])
+def test_the_remedy_of_a_damaged_object_works(
+    done: Done, execute: Execute, contents: Contents, pattern: str
+) -> None:
+    folder, config = done
+    before, results = contents(folder / "run"), pattern.startswith("results")
+    victim = sorted((folder / "run").glob(pattern))[0]
+    victim.write_bytes(victim.read_bytes()[:-30])
+    if not results:
+        add_query(folder)
+    with pytest.raises(RayInfluenceError, match=r"is damaged .* Delete it"):
+        execute(config)
+    victim.unlink()
+    execute(config)
+    kept = {key: body for key, body in before.items() if results or "results/" not in key}
+    assert kept.items() <= contents(folder / "run").items()
+
+
+@pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33])
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
+    finished: Done,
+    tmp_path: Path,
+    execute: Execute,
+    contents: Contents,
+    monkeypatch: pytest.MonkeyPatch,
+    writes: int,
+) -> None:
+    from rayinfluence.storage.store import Store
+
+    config = tiny_run(tmp_path)
+    original, left = Store.write, [writes]
+
+    def dying(self: Store, key: str, body: bytes) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        original(self, key, body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            execute(config)
+    written = times(tmp_path / "run")
+    execute(config)
+    assert contents(tmp_path / "run") == contents(finished[0] / "run")
+    after = times(tmp_path / "run")
+    again = {key for key, time in written.items() if after.get(key, time) != time}
+    # A round's bases go when the next round has its own. Only the factors' last step, which is
+    # cheap, and shards without a manifest are done twice.
+    assert all("/modules/" in key or key.startswith("corpus/") for key in again)
