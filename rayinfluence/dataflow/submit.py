@@ -68,7 +68,9 @@ def run_id(config: RunConfig, queries: Sequence[Query] | None = None) -> str:
         queries: what the file says, or None where it cannot be read from here.
     """
     values = config.model_dump(exclude={"runner", "storage"})
-    values["endpoint_url"] = (config.storage.endpoint_url or "").rstrip("/")
+    values["run"] = config.run.rstrip("/")
+    # A server's name is the same in any case.
+    values["endpoint_url"] = (config.storage.endpoint_url or "").rstrip("/").lower()
     values["queries"] = config.queries if queries is None else [asdict(one) for one in queries]
     return f"rayinfluence-{digest(values)[:16]}"
 

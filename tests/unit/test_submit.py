@@ -156,9 +156,14 @@ def test_an_id_is_of_what_decides_results() -> None:
 def test_runs_on_two_servers_have_two_names(tmp_path: Path) -> None:
     """Buckets of one name on two servers are two places."""
     client = FakeClient()
-    for number, url in enumerate(["http://one:9000", "http://one:9000/", "http://two:9000"]):
+    places = [
+        ("http://one:9000", CONFIG["run"]),
+        ("http://ONE:9000/", f"{CONFIG['run']}/"),
+        ("http://two:9000", CONFIG["run"]),
+    ]
+    for number, (url, run) in enumerate(places):
         file = tmp_path / f"{number}.yaml"
-        file.write_text(yaml.safe_dump({**CONFIG, "storage": {"endpoint_url": url}}))
+        file.write_text(yaml.safe_dump({**CONFIG, "run": run, "storage": {"endpoint_url": url}}))
         send(client, file)
     assert [sent["config"] for sent in (s["metadata"] for s in client.sent)] == ["0.yaml", "2.yaml"]
 
