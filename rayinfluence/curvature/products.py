@@ -12,7 +12,7 @@ from torch import Tensor
 
 #: Below this width a Gram matrix is one product: smaller triangles would cost more in calls than
 #: they save in operations.
-_TRIANGLE = 128
+_TRIANGLE = {"cpu": 128, "cuda": 1024}
 #: Kinds of device that multiply bfloat16 and sum in float32; others are given float32.
 _NARROW = frozenset({"cuda"})
 
@@ -52,7 +52,7 @@ def add_gram(total_DD: Tensor, rows_ND: Tensor) -> None:
     is symmetric. :func:`mirrored` gives the whole matrix.
     """
     width = total_DD.shape[0]
-    if width <= _TRIANGLE:
+    if width <= _TRIANGLE[total_DD.device.type]:
         _accumulate(total_DD, rows_ND, rows_ND)
         return
     half = width // 2

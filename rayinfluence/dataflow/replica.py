@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +23,11 @@ from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import assemble, context_length, vocabulary_size
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.modules import shapes_of
+from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 4
+NUMERICS_VERSION = 5
 
 #: Given a batch, the labels whose log-probability is the objective.
 Labels = Callable[[Batch], Choose]
@@ -109,6 +112,23 @@ class Replica:
         self.vocabulary = vocabulary_size(model)
         self.context = context_length(model)
 
+    @cached_property
+    def _is_repeatable(self) -> bool:
+        """Whether every operation of the model can add in one order; tried on two tokens."""
+        if not in_any_order(self.device):
+            return True
+        little = make_batch([np.array([0, 1])], [0], self.device)
+        reason = missing_order(
+            lambda: backward(
+                self.modules, lambda: self._values(little, own_labels).sum(), lambda *_: None
+            ),
+            self.device,
+        )
+        if reason is not None:
+            told = f"scores may differ in their last bits from run to run: {reason}"
+            warnings.warn(told, stacklevel=2)
+        return reason is None
+
     @classmethod
     def build(
         cls,
@@ -151,7 +171,8 @@ class Replica:
             The batch that ``step`` saw, or None when nothing was left of it.
         """
         try:
-            backward(self.modules, lambda: self._objective(batch, labels), partial(step, batch))
+            with repeatable(self.device) if self._is_repeatable else nullcontext():
+                backward(self.modules, lambda: self._objective(batch, labels), partial(step, batch))
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"
@@ -160,13 +181,15 @@ class Replica:
         return batch
 
     def _objective(self, batch: Batch, labels: Labels) -> Tensor:
-        values_N = self.language_model.log_probabilities(batch, labels(batch))
-        values_B = values_N.new_zeros(len(batch.lengths_B))
-        values_B = values_B.index_add(0, batch.sequences_N, values_N)
+        values_B = self._values(batch, labels)
         bad_B = ~torch.isfinite(values_B.detach()).cpu().numpy()
         if bad_B.any():
             raise _NotFinite(bad_B)
         return values_B.sum()
+
+    def _values(self, batch: Batch, labels: Labels) -> Tensor:
+        values_N = self.language_model.log_probabilities(batch, labels(batch))
+        return values_N.new_zeros(len(batch.lengths_B)).index_add(0, batch.sequences_N, values_N)
 
 
 def own_labels(batch: Batch) -> Choose:

@@ -27,7 +27,7 @@ from rayinfluence.curvature.products import accumulation_dtype, product
 Part = tuple[Tensor, Tensor]
 
 #: Most numbers in a temporary.
-_TILE_NUMBERS = {"cpu": 1 << 23, "cuda": 1 << 23}
+_TILE_NUMBERS = {"cpu": 1 << 23, "cuda": 1 << 27}
 #: FLOPs that a device does in the time of moving one byte: about 60 GFLOP/s at 8 GB/s on a core,
 #: 600 TFLOP/s at 3 TB/s on a GPU.
 _FLOPS_PER_BYTE = {"cpu": 8, "cuda": 200}

@@ -32,7 +32,10 @@ def _attention_backward(_grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) 
     return _attention(q, k, v) * 5 // 2
 
 
-#: What FlopCounterMode does not know: in-place products and the CPU's fused attention.
+#: Kernels of fused attention; each has one that goes back.
+_FUSED = ("flash", "efficient", "cudnn")
+#: What FlopCounterMode does not know: in-place products, the CPU's fused attention, and heads of
+#: queries that share a head of keys.
 _MAPPING: dict[Any, Any] = {
     # Its own counts of these do not take the dtype of the result that ours ask for.
     _aten.mm: _product,
@@ -41,6 +44,11 @@ _MAPPING: dict[Any, Any] = {
     _aten.baddbmm_: _sum_product,
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    **{getattr(_aten, f"_scaled_dot_product_{kind}_attention"): _attention for kind in _FUSED},
+    **{
+        getattr(_aten, f"_scaled_dot_product_{kind}_attention_backward"): _attention_backward
+        for kind in _FUSED
+    },
 }
 
 

@@ -32,10 +32,10 @@ from typing import Any, TextIO
 _HERE = Path(__file__).resolve().parent
 #: Module of each part, and its share of the time.
 PARTS = {
-    "a": ("gpu_numerics", 0.2),
-    "b": ("gpu_jobs", 0.5),
-    "c": ("gpu_passes", 0.2),
-    "d": ("gpu_eigen", 0.1),
+    "a": ("gpu_numerics", 0.22),
+    "b": ("gpu_jobs", 0.45),
+    "c": ("gpu_passes", 0.25),
+    "d": ("gpu_eigen", 0.08),
 }
 #: Measures something, and says what it found.
 Step = Callable[[], dict[str, Any]]

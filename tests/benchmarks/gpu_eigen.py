@@ -19,17 +19,17 @@ def steps(clock: Clock) -> Iterator[tuple[str, Step]]:
     threads = torch.get_num_threads()
     if DEVICE == "cuda":
         torch.linalg.eigh(torch.eye(64, device=DEVICE))  # loads the library
-    last: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for width in _WIDTHS:
         for dtype in (torch.float32, torch.float64):
-            expected = last.get(str(dtype), 0.0) * (width / _WIDTHS[0]) ** 3
+            expected = rates.get(str(dtype), 0.0) * width**3
             if expected > clock():
                 yield f"{DEVICE}, {dtype}, {width}", lambda e=expected: {"extrapolated": e}
                 continue
 
             def step(width: int = width, dtype: torch.dtype = dtype) -> dict[str, Any]:
                 found = decomposed(covariance(width), dtype, DEVICE)
-                last.setdefault(str(dtype), found["seconds"])
+                rates[str(dtype)] = found["per_cubed_width"]
                 return found
 
             yield f"{DEVICE}, {dtype}, {width}", step

@@ -42,8 +42,10 @@ def steps(clock: Clock) -> Iterator[tuple[str, Step]]:
     passes = Passes()
     for name in ("covariance", "lambda", "scan-10", "scan-256"):
         yield name, lambda name=name: passes.beside_plain(name)
-        yield f"profile of {name}", lambda name=name: profiled(lambda: passes.run(name, share=4))
+        yield f"profile of {name}", lambda name=name: profiled(lambda: passes.run(name, share=8))
     yield "triangles of Gram matrices", triangles
+    if DEVICE == "cuda":
+        yield "sums in a product", sums_in_a_product
     for name in ("scan-10", "scan-256"):
         yield f"tiles of {name}", lambda name=name: tiles(lambda: passes.run(name, share=4))
 
@@ -148,7 +150,7 @@ def tiles(run: Callable[[], None]) -> dict[str, Any]:
 def triangles() -> dict[str, Any]:
     """A Gram matrix's sum by the width under which it is one product."""
     found: dict[str, Any] = {}
-    kept = products._TRIANGLE
+    kept = products._TRIANGLE[DEVICE]
     widths = (64,) if TOY else (2048, 8192)
     for dtype in (torch.bfloat16, torch.float32):
         for width in widths:
@@ -156,7 +158,7 @@ def triangles() -> dict[str, Any]:
             total = torch.zeros(width, width, device=DEVICE)
             by_triangle = {}
             for triangle in (128, 512, 1024, 2048, 4096, 10**6):
-                products._TRIANGLE = triangle
+                products._TRIANGLE[DEVICE] = triangle
 
                 def add(rows: torch.Tensor = rows, total: torch.Tensor = total) -> None:
                     products.add_gram(total, rows)
@@ -164,5 +166,22 @@ def triangles() -> dict[str, Any]:
                 add()
                 by_triangle[triangle] = round(1000 * min(timed(add)[0] for _ in range(4)), 3)
             found[f"{dtype}, {width}, ms"] = by_triangle
-    products._TRIANGLE = kept
+    products._TRIANGLE[DEVICE] = kept
+    return found
+
+
+def sums_in_a_product() -> dict[str, Any]:
+    """Whether a product of bfloat16 that adds to a block of a float32 sum itself is sooner."""
+    rows = torch.randn(BATCH, 4096, device=DEVICE).bfloat16()
+    total = torch.zeros(8192, 8192, device=DEVICE)[4096:, :4096]
+    adding: dict[str, Callable[[], object]] = {
+        "product, then sum": lambda: total.add_(products.product(rows.T, rows)),
+        "addmm": lambda: torch.addmm(total, rows.T, rows, out_dtype=total.dtype, out=total),
+    }
+    found: dict[str, Any] = {}
+    for name, add in adding.items():
+        total.zero_()
+        add()
+        found[name] = {"sum": float(total.double().sum())}
+        found[name]["ms"] = round(1000 * min(timed(add)[0] for _ in range(6)), 3)
     return found

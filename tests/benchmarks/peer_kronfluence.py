@@ -54,7 +54,8 @@ class Kronfluence:
         self.names = [name for name in linear if any(fnmatch(name, p) for p in MLP_PATTERNS)]
         self.task = LanguageModelling()
         self.task.get_influence_tracked_modules = lambda: self.names
-        self.model = prepare_model(model, self.task)
+        # What it adds to a model is on the CPU.
+        self.model = prepare_model(model, self.task).to(shape.device)
         self.common: dict[str, Any] = {
             "model": self.model,
             "task": self.task,

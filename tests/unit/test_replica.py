@@ -282,3 +282,32 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
     assert aside == {"sequence_id": 100, "reason": "its influence is not finite"}
     assert manifest["methods"]["ekfac"]["scanned_sequences"] == 199
     scores(results)
+
+
+def test_a_device_that_adds_in_any_order_is_told_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayinfluence.model.repeatable._ANY_ORDER", {"cpu"})
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    ours = replica()
+    [batch] = ours.batches(table([1, 2, 3]), {})
+    seen: list[bool] = []
+    ours.run(
+        batch, own_labels, lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()), {}
+    )
+    assert seen
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_model_without_an_order_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayinfluence.model.repeatable._ANY_ORDER", {"cpu"})
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    model = tiny_gpt2(dtype=torch.float32, attention="sdpa")
+
+    def unordered(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+
+    model.transformer.h[0].register_forward_pre_hook(unordered)
+    ours = replica(model)
+    [batch] = ours.batches(table([1, 2, 3]), {})
+    with pytest.warns(UserWarning, match="last bits.*put_"):
+        assert ours.run(batch, own_labels, lambda *_: None, {}) is batch

@@ -188,7 +188,8 @@ def test_queries_that_only_the_cluster_can_read_are_said_to_be_unseen(path: Path
 
 
 def test_a_run_directory_is_submitted_with_what_it_was_made_with(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "run": "elsewhere", "seed": 3}))
+    made_with = RunConfig.parse({**CONFIG, "run": "elsewhere", "seed": 3}, "it")
+    (tmp_path / "config.json").write_text(made_with.model_dump_json())
     client = FakeClient()
     send(client, tmp_path)
     sent = yaml.safe_load(client.uploads[0]["run.yaml"])
