@@ -32,7 +32,7 @@ from rayinfluence.errors import (
     RayInfluenceError,
     StageError,
 )
-from rayinfluence.text import visible, visible_line
+from rayinfluence.text import visible, visible_line, without_credentials
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -356,5 +356,6 @@ def _say_report(store: Store) -> None:
 
 def _say(text: str, *, error: bool = False) -> None:
     """Print a line or lines; what others wrote in them is neither markup nor commands."""
+    text = without_credentials(text)
     console = Console(stderr=error, soft_wrap=True)
     console.print(visible(text), markup=False, highlight=False)

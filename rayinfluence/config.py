@@ -17,15 +17,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rayinfluence.errors import ConfigError, brief
+from rayinfluence.text import holds_credentials
 
-#: A user of an endpoint; a user and a password in any address.
-_USER = re.compile(r"([\w+.-]+://)?[^/?#]*@")
-_PASSWORD = re.compile(r"[\w+.-]+://[^/?#@]*:[^/?#]*@")
 #: What is wrong with an address that has credentials in it.
 _SECRET = (
-    "there is a password in this address, and a configuration is copied into the run directory and "
-    "its manifest. Take it out; credentials come from the environment (AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, a profile or a role)."
+    "there is a password or a token in this address, and a configuration is copied into the run "
+    "directory and its manifest. Take it out; credentials come from the environment "
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role)."
 )
 
 Method = Literal["ekfac", "kfac", "gradient_product"]
@@ -182,9 +180,13 @@ class StorageConfig(Section):
 
     @field_validator("endpoint_url")
     @classmethod
-    def _without_credentials(cls, value: str | None) -> str | None:
-        if value is not None and _USER.match(value):
+    def _is_a_server(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if holds_credentials(value) or "@" in value.partition("://")[0]:
             raise ValueError(_SECRET)
+        if not re.match(r"https?://[^/?#\s]+/?[^?#\s]*$", value, re.IGNORECASE):
+            raise ValueError("must be the address of a server, such as http://minio:9000")
         return value
 
     def options(self, url: str) -> dict[str, Any]:
@@ -258,7 +260,7 @@ class RunConfig(Section):
     def _without_passwords(self) -> RunConfig:
         # It would be written into the run directory, with everything else.
         for place, text in _texts(self.model_dump()):
-            if _PASSWORD.match(text):
+            if holds_credentials(text):
                 raise ValueError(f"{place}: {_SECRET}")
         return self
 

@@ -1,13 +1,13 @@
-"""The exception tree. Every message says what is wrong, where, and what to do.
+"""The exception tree, with exit codes. A message says what is wrong, where, and what to do.
 
-    RayInfluenceError            exit code 1 ├── ConfigError              2   a key, value or file
-    named in the configuration ├── InputError               4   what the user gave us to read │
-    ├── CorpusError              documents and shards │   ├── QueryError               queries │
-    └── ModelError               weights, tokenizer, tracked modules ├── StorageError             5
-    an object that cannot be read or written │   └── DamagedError             an object of ours that
-    is cut short, altered or about something else ├── NumericsError            6   a value that is
-    not finite, a matrix that cannot be decomposed └── StageError               7   a worker failed
-    in a way nobody foresaw
+* RayInfluenceError, 1: the root.
+* ConfigError, 2: a key, value or file named in the configuration.
+* InputError, 4: what the user gave us to read; CorpusError (documents and shards), QueryError and
+  ModelError (weights, tokenizer, tracked modules).
+* StorageError, 5: an object that cannot be read or written; DamagedError (an object of ours that is
+  cut short, altered or about something else).
+* NumericsError, 6: a value that is not finite, a matrix that cannot be decomposed.
+* StageError, 7: a worker failed in a way nobody foresaw.
 
 Exit code 0 is success, 3 a scan that is complete but for some splits (INCOMPLETE), and 130 an
 interrupt from the keyboard. Errors cross process borders, so each is rebuilt from its one
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rayinfluence.text import visible
+from rayinfluence.text import visible, without_credentials
 
 #: The exit code of a scan that is complete but for some splits.
 INCOMPLETE = 3
@@ -34,13 +34,14 @@ class RayInfluenceError(Exception):
     """The root: catch this to catch everything that rayinfluence raises on purpose.
 
     Args:
-        message: a sentence; what acts on a terminal in names that it quotes is shown instead.
+        message: a sentence; what acts on a terminal in names that it quotes is shown instead, and
+            credentials in addresses are hidden.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(visible(message))
+        super().__init__(visible(without_credentials(message)))
 
 
 class ConfigError(RayInfluenceError):

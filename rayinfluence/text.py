@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 #: Characters that act instead of showing: control and format characters (with them bidirectional
@@ -16,6 +17,18 @@ _EMPTY = {
     *range(0xFE00, 0xFE0E),
     *range(0xE0000, 0xE1000),
 }
+
+#: Credentials in addresses are a user with a password (of a web address also a user alone, since
+#: tokens are given so) and parameters such as a signature or a token.
+_HIDDEN = "***"
+#: The user's part of an address, and whether a password is in it.
+_USER = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^\s/?#@'\"]+)@")
+#: A parameter whose name says that its value is secret.
+_PARAMETER = re.compile(
+    r"(?P<name>[?&;#](?:[\w.%-]*(?:token|secret|signature|credential|passw|passwd|password|key|auth)"
+    r"[\w.%-]*|sig|pw|pwd|code|jwt)=)(?P<value>[^\s&;#'\"]*[^\s&;#'\".,:)])",
+    re.IGNORECASE,
+)
 
 
 class _Visible(dict[int, int | str]):
@@ -46,3 +59,21 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """The same in one line: a newline is shown, and begins none."""
     return visible(text).replace("\n", "␊")
+
+
+def holds_credentials(address: str) -> bool:
+    """Whether an address says more than where something is."""
+    return without_credentials(address) != address
+
+
+def without_credentials(text: str) -> str:
+    """A text with the credentials of all addresses in it hidden."""
+    if "://" not in text:
+        return text
+    return _PARAMETER.sub(rf"\g<name>{_HIDDEN}", _USER.sub(_without_user, text))
+
+
+def _without_user(match: re.Match[str]) -> str:
+    scheme, user = match["scheme"], match["user"]
+    is_secret = ":" in user or scheme.lower().startswith("http")
+    return f"{scheme}{_HIDDEN}@" if is_secret else match[0]

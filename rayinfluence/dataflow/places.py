@@ -90,14 +90,18 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
 
 
 def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
-    return _pointed_at(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"), place)
+    if endpoint_url is not None:
+        return _pointed_at(endpoint_url, place)
+    return _pointed_at(os.environ.get("AWS_ENDPOINT_URL"), place, "AWS_ENDPOINT_URL")
 
 
-def _pointed_at(endpoint_url: str | None, place: str = "-") -> StorageConfig:
+def _pointed_at(
+    endpoint_url: str | None, place: str = "-", said: str = "--endpoint-url"
+) -> StorageConfig:
     # What has an endpoint of its own seldom has host names for its buckets, and AWS takes both.
     storage = {"endpoint_url": endpoint_url, "path_style": endpoint_url is not None}
     values = {"run": place, "model": "-", "storage": storage}
-    return RunConfig.parse(values, "the address").storage
+    return RunConfig.parse(values, said).storage
 
 
 def _is_file(place: str) -> bool:

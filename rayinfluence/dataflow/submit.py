@@ -29,6 +29,7 @@ from rayinfluence.dataflow.places import run_config
 from rayinfluence.errors import ConfigError, StageError, StorageError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
+from rayinfluence.text import without_credentials
 
 #: How long a cluster that has just started may be without an agent that takes jobs.
 _PATIENCE_SECONDS = 60.0
@@ -119,7 +120,7 @@ def submit(
             say(f"{job} has {state.lower()}: {info.message}")
             job = _next(job)
         _send(client, job, Path(place).name, config, new_run, sleep)
-        say(f"{job} submitted to {address}; it writes to {config.run}")
+        say(f"{job} submitted to {without_credentials(address)}; it writes to {config.run}")
     else:
         say(f"{job} was submitted before: {state.lower()}")
         if state == "SUCCEEDED":

@@ -36,6 +36,7 @@ from rayinfluence.storage.retry import (
     retrying,
     watch,
 )
+from rayinfluence.text import without_credentials
 
 T = TypeVar("T")
 
@@ -63,6 +64,9 @@ class Store:
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Store(url={without_credentials(self.url)!r})"
 
     def __post_init__(self) -> None:
         url = self.url.removeprefix("file://")

@@ -9,7 +9,8 @@ from pydantic_core import PydanticUndefined
 
 from rayinfluence import config as config_module
 from rayinfluence.config import RunConfig, Section, StorageConfig
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, StorageError
+from rayinfluence.storage.store import Store
 
 MINIMAL = {"run": "runs/a", "model": "models/a"}
 SECTIONS = [s for s in vars(config_module).values() if inspect.isclass(s) and s is not Section]
@@ -184,7 +185,6 @@ def test_storage_options_are_those_of_s3_and_of_s3_alone() -> None:
 
 
 def test_path_style_options_reach_the_server(s3: dict[str, Any]) -> None:
-    from rayinfluence.storage.store import Store
 
     storage = StorageConfig(endpoint_url=s3["endpoint_url"], region="us-east-1", path_style=True)
     store = Store("s3://bucket/a", storage.options("s3://bucket/a"))
@@ -202,12 +202,18 @@ def test_path_style_options_reach_the_server(s3: dict[str, Any]) -> None:
         ({"queries": "https://me:hidden@host/q.jsonl"}, "queries: "),
         ({"corpus": {"documents": ["x", "s3://key:hidden@bucket/*"]}}, "corpus.documents.1: "),
         ({"runner": {"address": "ray://me:hidden@head:10001"}}, "runner.address: "),
+        ({"storage": {"endpoint_url": " https://me:hidden@minio"}}, "storage.endpoint_url"),
+        ({"storage": {"endpoint_url": "https://minio?token=hidden"}}, "storage.endpoint_url"),
+        ({"run": "s3://bucket/r?X-Amz-Signature=hidden"}, "run: "),
+        ({"corpus": {"documents": ["https://hidden@host/x.jsonl"]}}, "corpus.documents.0: "),
+        ({"corpus": {"documents": ["https://h/x?a=1&sig=hidden"]}}, "corpus.documents.0: "),
+        ({"model": " https://me:hidden@host/m"}, "model: "),
     ],
 )
 def test_a_password_in_an_address_is_refused_and_not_repeated(
     values: dict[str, Any], place: str
 ) -> None:
-    with pytest.raises(ConfigError, match=r"password in this address.*environment") as refused:
+    with pytest.raises(ConfigError, match=r"password or a token.*environment") as refused:
         RunConfig.parse({"run": "r", "model": "m", **values})
     assert place in str(refused.value)
     assert "hidden" not in str(refused.value)
@@ -217,3 +223,26 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(
 def test_an_endpoint_without_credentials_is_taken(address: str) -> None:
     values = {"run": "s3://bucket/a:b@c", "model": "m", "storage": {"endpoint_url": address}}
     assert RunConfig.parse(values).storage.endpoint_url == address
+
+
+@pytest.mark.parametrize("address", ["minio:9000", "s3://minio", " http://minio", "http://"])
+def test_an_endpoint_is_the_address_of_a_server(address: str) -> None:
+    values = {"run": "s3://b/r", "model": "m", "storage": {"endpoint_url": address}}
+    with pytest.raises(ConfigError, match=r"endpoint_url: must be the address of a server"):
+        RunConfig.parse(values)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:hidden@host/x", "https://***@host/x"),
+        ("https://hidden@host/x", "https://***@host/x"),
+        ("s3://b/x?versionId=1&X-Amz-Security-Token=hidden", None),
+        ("sftp://me@host/x", "sftp://me@host/x"),
+        ("s3://bucket/part-?.jsonl", "s3://bucket/part-?.jsonl"),
+    ],
+)
+def test_what_shows_an_address_hides_its_credentials(address: str, shown: str | None) -> None:
+    shown = shown or "s3://b/x?versionId=1&X-Amz-Security-Token=***"
+    assert str(StorageError(f"cannot read {address}: no")) == f"cannot read {shown}: no"
+    assert repr(Store(address, {"key": "hidden"})) == f"Store(url='{shown}')"

@@ -1,6 +1,5 @@
 """Submitting, with a client that remembers jobs as Ray's does."""
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
