@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -12,15 +11,14 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import refuse_adapter
+from rayinfluence.model.leftovers import computed, other_angles
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Masks and tables that old checkpoints hold and today's code computes: no weights are lost.
-_OLD_BUFFERS = re.compile(
-    r"(^|\.)((attn|attention|self_attn)\.bias|masked_bias|causal_mask|inv_freq|position_ids)$"
-)
+#: A model's weights in one file, and the list of files that they are in.
+_BOTH = ("model.safetensors", "model.safetensors.index.json")
 #: Where configurations say how many tokens the model takes; the first that is there decides.
 _CONTEXT_KEYS = (
     "max_position_embeddings",
@@ -56,6 +54,11 @@ def load_model(
             f"model: {path} is not a folder with a config.json; name a folder that "
             "`save_pretrained` wrote, with its weights as safetensors."
         )
+    if all((Path(path) / name).is_file() for name in _BOTH):
+        raise ModelError(
+            f"model: {path} holds two sets of weights, {' and '.join(_BOTH)}, and it cannot be "
+            "told which is the model's. Remove the one that is not."
+        )
     from transformers.utils import logging
 
     shows_bars = logging.is_progress_bar_enabled()
@@ -67,7 +70,7 @@ def load_model(
     finally:
         if shows_bars:  # the process may be a caller's
             logging.enable_progress_bar()
-    _refuse_other_weights(path, info)
+    _refuse_other_weights(path, info, model)
     freeze(model)
     for weight in model.parameters():
         # safetensors maps weights from the file, where they lie anywhere.
@@ -116,17 +119,19 @@ def _from_pretrained(
     return load("eager")
 
 
-def _refuse_other_weights(path: str, info: dict[str, Any]) -> None:
+def _refuse_other_weights(path: str, info: dict[str, Any], model: nn.Module) -> None:
     """Refuse a checkpoint whose tensors are not one for one the model's.
 
     Raises:
         ModelError: names the first tensors that are missing, of another shape, or left over.
     """
-    unexpected = {key for key in info["unexpected_keys"] if not _OLD_BUFFERS.search(key)}
+    unexpected = set(info["unexpected_keys"])
+    unexpected -= computed(path, unexpected)
     problems = {
         "are missing": info["missing_keys"],
         "have another shape": {key[0] for key in info["mismatched_keys"]},
         "are in the files and have no place in the model of config.json": unexpected,
+        "are rotary angles that config.json does not give (rope_theta?)": other_angles(path, model),
     }
     found = [
         f"{len(names)} weights {problem}, such as {' and '.join(sorted(names)[:2])}"

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+#: torch's stubs do not know what is in it.
+_SETTINGS: Any = torch.utils.deterministic
 #: Kinds of device that add in any order.
 _ANY_ORDER = frozenset({"cuda"})
 
@@ -32,15 +35,15 @@ def repeatable(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     on = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filled = _SETTINGS.fill_uninitialized_memory
     # What only warns leaves fused attention as it is.
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _SETTINGS.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(on, warn_only=only_warns)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        _SETTINGS.fill_uninitialized_memory = filled
 
 
 def missing_order(run: Callable[[], object], device: torch.device) -> str | None:

@@ -171,11 +171,39 @@ def test_loaded_weights_are_aligned(tmp_path: Path) -> None:
     assert {weight.data_ptr() % 64 for weight in loaded.parameters()} == {0}
 
 
-def test_old_checkpoints_may_hold_masks_that_are_computed_today(gpt2: Path) -> None:
-    mask = torch.tril(torch.ones(1, 1, 16, 16))
-    masks = {f"transformer.h.0.attn.{n}": mask.clone() for n in ("bias", "masked_bias")}
-    save(gpt2, weights(gpt2) | masks)
-    load(gpt2)
+_ANGLES = 1 / 10000 ** (torch.arange(0, 4, 2) / 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_computed", "is_not"),
+    [
+        ("self_attn.bias", torch.ones(1, 1, 16, 16).tril(), torch.ones(1, 1, 16, 16)),
+        ("self_attn.causal_mask", torch.ones(1, 1, 9, 9).bool().triu(1), torch.rand(1, 1, 9, 9)),
+        ("self_attn.masked_bias", torch.tensor(-1e9), torch.tensor(0.5)),
+        ("rotary_emb.position_ids", torch.arange(16)[None], torch.arange(1, 17)[None]),
+        ("self_attn.rotary_emb.inv_freq", _ANGLES, 1 / 5e5 ** (torch.arange(0, 4, 2) / 4)),
+        ("mlp.up_proj.bias", None, torch.ones(48)),
+    ],
+)
+def test_old_checkpoints_may_hold_what_is_computed_today(
+    tmp_path: Path, name: str, is_computed: Tensor | None, is_not: Tensor
+) -> None:
+    tiny_llama(dtype=torch.float32).save_pretrained(tmp_path / "model")
+    folder, name = tmp_path / "model", f"model.layers.0.{name}"
+    made = {key: value.clone() for key, value in weights(folder).items()}
+    if is_computed is not None:
+        save(folder, made | {name: is_computed.contiguous()})
+        load(folder)
+    save(folder, made | {name: is_not})
+    what = "rotary angles" if name.endswith("inv_freq") else "have no place in the model"
+    with pytest.raises(ModelError, match=f"{what}.*{name}"):
+        load(folder)
+
+
+def test_two_sets_of_weights_are_refused(gpt2: Path) -> None:
+    (gpt2 / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"two sets of weights.*Remove the one"):
+        load(gpt2)
 
 
 def test_weights_that_the_model_has_no_place_for_are_refused_by_name(folder: Path) -> None:
