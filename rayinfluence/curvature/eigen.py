@@ -29,6 +29,7 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
     Raises:
         NumericsError: it is not finite, or cannot be decomposed even with jitter.
+        OutOfMemoryError: its device is too small for it.
     """
     symmetric = matrix.double()
     symmetric = (symmetric + symmetric.T) / 2
@@ -38,6 +39,8 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
         )
     try:
         values, vectors = torch.linalg.eigh(symmetric)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:
         jitter = 1e-10 * float(symmetric.diagonal().mean())
         logger.warning(

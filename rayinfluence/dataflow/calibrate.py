@@ -181,7 +181,8 @@ def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
 def _eigen_rate(replica: Replica) -> float:
     width = min(_WIDTH, max(max(s.columns, s.d_out) for s in replica.shapes.values()))
     rows = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(0))
-    matrix = (rows.T @ rows).double()
+    matrix = (rows.T @ rows).double().to(replica.device)
+    eigenbasis(matrix[:8, :8], "calibration")  # a device loads its library
     return _timed(lambda: eigenbasis(matrix, "calibration")) / width**3
 
 

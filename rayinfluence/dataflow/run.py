@@ -454,6 +454,7 @@ class Run:
             self.replica.shapes,
             self.progress,
             self.config.runner.checkpoint_seconds,
+            self.numerics.device,
         )
         return self._factors
 

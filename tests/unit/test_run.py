@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from whole_runs import TABLES, Change, Contents, Done, Execute, partials, survivors, times
 
 import rayinfluence
+from rayinfluence.dataflow import fit as fit_stage
 from rayinfluence.errors import ConfigError, RayInfluenceError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -207,6 +209,30 @@ def test_the_reason_for_fitting_anew_is_said(
 
 
 # Kinds of runs.
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_device_that_decomposes_sooner_makes_the_same_factors(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    def written(folder: Path) -> dict[str, bytes]:
+        execute(tiny_run(folder))
+        root = folder / "run" / "factors"
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.safe*")}
+
+    expected = written(tmp_path / "in tasks")
+    monkeypatch.setattr(fit_stage, "_DECOMPOSES", {"cpu"})
+    made, decomposed = [], fit_stage.decomposed
+
+    def on_a_device(sums: Any, *given: Any) -> Any:
+        made.append(given)
+        if not fits and len(made) % 2:
+            raise torch.OutOfMemoryError
+        return decomposed(sums, *given)
+
+    monkeypatch.setattr(fit_stage, "decomposed", on_a_device)
+    assert written(tmp_path / "on replicas") == expected
+    assert made
 
 
 def test_gradient_products_need_no_factors(tmp_path: Path, execute: Execute) -> None:
