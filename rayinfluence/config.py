@@ -107,6 +107,8 @@ class ScanConfig(Section):
     """An absolute lambda for every module, instead of ``damping_scale``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
+    token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
+    """How many proponents, and how many opponents, get scores by token; ``all`` of them."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 
@@ -127,6 +129,11 @@ class ScanConfig(Section):
         if repeated := [value for value, count in Counter(values or ()).items() if count > 1]:
             raise ValueError(f"{repeated[0]!r} is listed twice.")
         return values
+
+    @property
+    def by_token(self) -> int | None:
+        """How many of each direction get scores by token; None is all."""
+        return None if self.token_scores == "all" else self.token_scores
 
     @property
     def grouped_by(self) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -29,17 +30,19 @@ from rayinfluence.dataflow.folding import (
     fold_moments,
 )
 from rayinfluence.dataflow.replica import Replica
-from rayinfluence.dataflow.stages import explain, score_split
+from rayinfluence.dataflow.rescoring import Asked, rescore
+from rayinfluence.dataflow.second_pass import queries_at_once
+from rayinfluence.dataflow.stages import score_split
 from rayinfluence.dataflow.watch import Watch
-from rayinfluence.influence.bank import DenseQueries, QueryBank
+from rayinfluence.influence.bank import QueryBank
 from rayinfluence.storage.store import Store
 
 #: Enough splits are scored to last this long, if there are as many.
 _SECONDS = 20.0
 #: An eigendecomposition of this width, or of the widest factor, stands for all: cost is cubic.
 _WIDTH = 1024
-#: Sequences that are explained.
-_EXPLAINED = 8
+#: Sequences that are scored again.
+_AGAIN = 8
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Rates:
     """What one worker measured.
 
     Attributes:
-        scan, covariance, moments, explain: seconds per token.
+        scan, covariance, moments, rescore: seconds per token.
         eigen: seconds per cubed width.
         partial_bytes: of one split's partials, all banks together.
         worker_bytes: the most memory that the worker's process held; 0 where that is not known.
@@ -58,7 +61,7 @@ class Rates:
     scan: float
     covariance: float
     moments: float
-    explain: float
+    rescore: float
     eigen: float
     partial_bytes: int
     worker_bytes: int
@@ -80,6 +83,7 @@ class CalibrateJob:
         group_by: metadata keys.
         labels: of the fit.
         n_blocks: of the fit.
+        by_token: queries that a survivor is scored for by token, on average.
     """
 
     corpus: Store
@@ -91,6 +95,7 @@ class CalibrateJob:
     group_by: tuple[str, ...]
     labels: str
     n_blocks: int
+    by_token: int
     stage: ClassVar[str] = "plan"
 
     def prepare(self, replica: Replica) -> None:
@@ -102,7 +107,7 @@ class CalibrateJob:
         labels = fitting_labels(self.labels, replica.numerics.seed)
         bases = trivial_bases(replica, self.n_blocks)
         table = read_split(self.corpus, item[0])
-        first = table.slice(0, min(len(table), _EXPLAINED))
+        first = table.slice(0, min(len(table), _AGAIN))
         # Once to warm up: allocators, caches, kernels. Rows that cannot be scored drop out.
         warm, *_ = score_split(replica, [bank] * self.n_banks, first)
         first = first.filter(pc.is_in(first["sequence_id"], pa.array(warm.ids_N)))
@@ -124,25 +129,30 @@ class CalibrateJob:
         last = item[len(seconds) - 1].n_tokens
         covariance = _timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
         moments = _timed(lambda: fold_moments(replica, rows, bases)) / last
-        dense = {
-            name: DenseQueries(
-                torch.zeros(1, shape.d_out, shape.columns, device=replica.device), shape.d_in
-            )
-            for name, shape in replica.shapes.items()
-        }
-        cut = None if self.rank is None else random_bank(replica, 1, self.rank).modules
-        explained = sum(first["n_tokens"].to_pylist())
+        asked = self._asked(replica, len(first))
+        again = sum(first["n_tokens"].to_pylist())
         return Rates(
             scan=sum(seconds) / tokens,
             covariance=covariance,
             moments=moments,
-            explain=_timed(lambda: explain(replica, dense, cut, first)) / explained,
+            rescore=_timed(lambda: rescore(replica, [asked] * self.n_banks, first)) / again,
             eigen=_eigen_rate(replica),
             partial_bytes=partial_bytes,
             worker_bytes=peak_bytes(),
             device_bytes=_device_bytes(replica),
             splits=seconds,
         )
+
+    def _asked(self, replica: Replica, n_rows: int) -> Asked:
+        """What the second pass is asked of some rows: everything, and by token as on average."""
+        n = min(
+            self.n_queries,
+            queries_at_once(replica.shapes, replica.numerics.device, self.n_banks),
+        )
+        wanted = np.ones((n_rows, n), dtype=np.bool_)
+        by_token = np.arange(n) < min(n, self.by_token)
+        cut = None if self.rank is None else random_bank(replica, n, self.rank)
+        return Asked(random_bank(replica, n, None), cut, wanted, wanted & by_token)
 
 
 def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank:

@@ -1,7 +1,4 @@
-"""From merged partials to results.
-
-Explain the survivors, put them in order, write tables and the manifest.
-"""
+"""From what the scan and the second pass found to results: order, tables, what changed."""
 
 from __future__ import annotations
 
@@ -18,18 +15,18 @@ from numpy.typing import NDArray
 from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.metadata import as_text
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA
+from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA, sequences_of
 from rayinfluence.corpus.tokenizer import token_texts
-from rayinfluence.dataflow.banks import BankOperands
 from rayinfluence.dataflow.grouping import group_table
-from rayinfluence.dataflow.jobs import Explained, ExplainJob, MethodOperands
-from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.queries import MethodQueries, query_report
 from rayinfluence.dataflow.runner import Runner
 from rayinfluence.dataflow.scan import by_split
+from rayinfluence.dataflow.second_pass import Found, Scanned
 from rayinfluence.dataflow.statistics import statistics_table, tails_table
-from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces
+from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces, shingles
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
+from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.results import METADATA_PREFIX, beyond_linear, survivor_schema
 from rayinfluence.storage.store import Store, write_table
 
@@ -47,70 +44,56 @@ _COMPARED_RANKS = 10
 
 
 @dataclass(frozen=True)
-class Scanned:
-    """What one method found: its banks with their merged partials, and its survivors, by query."""
+class Survivors:
+    """The rows of all survivors, by the places of their ids: text, tokens, where they are from."""
 
-    method: str
-    banks: Sequence[tuple[BankOperands, Partial]]
-    explained: dict[str, Explained]
+    rows: pa.Table
+    texts: list[list[str]]
+    metadata: list[dict[str, Any]]
+    tokens: list[NDArray[np.int32]]
+    shingles: list[frozenset[tuple[int, ...]]]
 
-    def of_query(self, query_digest: str) -> tuple[Partial, int]:
-        """The partial of the bank that a query is in, and its place there."""
-        return _of_query(self.banks, query_digest)
+    @classmethod
+    def of(cls, rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> Survivors:
+        """What is needed of rows in the order of their ids."""
+        tokens = sequences_of(rows)
+        return cls(
+            rows,
+            [token_texts(tokenizer, one.tolist()) for one in tokens],
+            [json.loads(text) for text in rows["metadata"].to_pylist()],
+            tokens,
+            [shingles(one.tolist()) for one in tokens],
+        )
+
+    def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where some sequences are."""
+        return np.searchsorted(self.rows["sequence_id"].to_numpy(), ids)
 
 
-def _of_query(
-    banks: Sequence[tuple[BankOperands, Partial]], query_digest: str
-) -> tuple[Partial, int]:
-    for bank, partial in banks:
-        if query_digest in bank.plan.query_digests:
-            return partial, bank.plan.query_digests.index(query_digest)
-    raise AssertionError(f"query {query_digest} is in no bank")  # plan_banks covers all
+@dataclass(frozen=True)
+class Rescored:
+    """What one method found, scored again, by query digest."""
+
+    scanned: Scanned
+    modules: Sequence[str]
+    found: dict[str, Found]
 
 
-def explain_survivors(
+def gather_survivors(
     runner: Runner,
     corpus: Store,
     splits: Sequence[Split],
-    merged: Sequence[tuple[BankOperands, Partial]],
-    methods: Sequence[MethodOperands],
+    scanned: Sequence[Scanned],
     queries: Sequence[EncodedQuery],
-    tokenizer: PreTrainedTokenizerFast,
     progress: ProgressLog,
-) -> list[Scanned]:
-    """A small second pass: the survivors of each query are scored again at full rank.
-
-    Their rows are gathered first, without a model, from the row groups that hold them.
-    """
-    asked = {query.digest: query for query in queries}
-    banks = [[pair for pair in merged if pair[0].plan.method == one.method] for one in methods]
-    # By method and query: the ids of the survivors, ascending.
-    survivors: list[dict[str, NDArray[np.int64]]] = []
-    for of_method in banks:
-        places = {digest: _of_query(of_method, digest) for digest in asked}
-        survivors.append({d: partial.survivors(q) for d, (partial, q) in places.items()})
+) -> pa.Table:
+    """The rows of all survivors, from the row groups that hold them; without a model."""
     with progress.stage("gather"):
-        found = [ids for of_query in survivors for ids in of_query.values()]
-        everyone = np.unique(np.concatenate(found))
+        found = [one.survivors(query.digest) for one in scanned for query in queries]
+        everyone = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
         holding = [(corpus, split, ids) for split, ids in by_split(splits, everyone.tolist())]
         gathered = runner.tasks(gather, holding, small=len(holding) <= _FEW_SPLITS)
-        rows = pa.concat_tables([_ROWS.empty_table(), *gathered])
-    work = [
-        [
-            (asked[digest], rows.take(pa.array(np.searchsorted(everyone, ids))))
-            for digest, ids in of_query.items()
-            if len(ids)
-        ]
-        for of_query in survivors
-    ]
-    n_tokens = sum(pc.sum(table["n_tokens"]).as_py() for of in work for _, table in of)
-    scanned = []
-    with progress.stage("explain", n_tokens) as stage:
-        for operands, of_method, items in zip(methods, banks, work, strict=True):
-            job = ExplainJob(operands, tokenizer)
-            explained = {e.query_digest: e for e in runner.replicas(job, items, stage.advance)}
-            scanned.append(Scanned(operands.method, of_method, explained))
-    return scanned
+        return pa.concat_tables([_ROWS.empty_table(), *gathered])
 
 
 def gather(item: tuple[Store, Split, tuple[int, ...]]) -> pa.Table:
@@ -120,82 +103,109 @@ def gather(item: tuple[Store, Split, tuple[int, ...]]) -> pa.Table:
     return read_rows(corpus, split, ids).append_column("shard", shard).cast(_ROWS)
 
 
-def survivor_table(queries: Sequence[EncodedQuery], scanned: Scanned, n_training: int) -> pa.Table:
+def survivor_table(
+    queries: Sequence[EncodedQuery],
+    rescored: Rescored,
+    survivors: Survivors,
+    headers: Mapping[str, Mapping[str, Any]],
+    n_training: int,
+) -> pa.Table:
     """The result table of one method: a row per query and survivor, in order of queries and ranks.
 
     A sequence whose score changed its sign when it was scored again stays in the direction that the
-    scan found it in. ``n_training`` is N, which ``delta_nats`` divides by; a method without
-    curvature predicts no change, and has none.
+    scan found it in.
+
+    Args:
+        queries: in order.
+        rescored: what the method found.
+        survivors: rows of its sequences, at least.
+        headers: by query digest, what the model thinks of it.
+        n_training: N, which ``delta_nats`` divides by; a method without curvature predicts no
+            change, and has none.
     """
-    predicts = scanned.method not in WITHOUT_CURVATURE
-    metadata_of = _metadata(scanned)
-    keys = sorted({key for metadata in metadata_of.values() for key in metadata})
-    rows: list[dict[str, Any]] = []
+    predicts = rescored.scanned.method not in WITHOUT_CURVATURE
+    keys = sorted({key for metadata in survivors.metadata for key in metadata})
+    schema = survivor_schema(keys)
+    tables = [schema.empty_table()]
     for query in queries:
-        partial, place = scanned.of_query(query.digest)
-        for direction, side, sign in (
-            ("proponent", partial.proponents, 1.0),
-            ("opponent", partial.opponents, -1.0),
+        found = rescored.found.get(query.digest)
+        if found is None:
+            continue
+        log_probability = float(np.sum(headers[query.digest]["log_probabilities"]))
+        completion = query.tokens[query.first_target :], headers[query.digest]["texts"]
+        for direction, side in zip(
+            ("proponent", "opponent"), rescored.scanned.sides(query.digest), strict=True
         ):
-            scan_scores, scan_ids = side.of_query(place)
-            if not len(scan_ids):
-                continue
-            explained = scanned.explained[query.digest]
-            completion = query.tokens[query.first_target :]
-            scan_ranks = {i: rank for rank, i in enumerate(scan_ids.tolist(), start=1)}
-            order = [(-sign * explained.explanations[i].score, i) for i in scan_ranks]
-            ids = [sequence_id for _, sequence_id in sorted(order)]
-            duplicates = near_duplicates([explained.rows[i]["tokens"].tolist() for i in ids])
-            for rank, (sequence_id, earlier) in enumerate(
-                zip(ids, duplicates, strict=True), start=1
-            ):
-                row = explained.rows[sequence_id]
-                explanation = explained.explanations[sequence_id]
-                metadata = metadata_of[sequence_id]
-                scan_rank = scan_ranks[sequence_id]
-                scan_score = sign * float(scan_scores[scan_rank - 1])
-                delta_nats = explanation.score / n_training if predicts else None
-                carries = carrier(
-                    explanation.token_scores,
-                    row["tokens"].tolist(),
-                    row["token_texts"],
-                    completion,
-                    explained.completion_texts,
-                )
-                rows.append(
-                    {
-                        "query_id": query.query.query_id,
-                        "rank": rank,
-                        "direction": direction,
-                        "score": explanation.score,
-                        "delta_nats": delta_nats,
-                        "beyond_linear": None
-                        if delta_nats is None
-                        else beyond_linear(delta_nats, explained.log_probability),
-                        "scan_rank": scan_rank,
-                        "scan_score": scan_score,
-                        "sequence_id": sequence_id,
-                        "content_digest": row["content_digest"],
-                        "document_id": row["document_id"],
-                        "shard": row["shard"],
-                        "row": sequence_id % ROWS_PER_SHARD,
-                        "n_tokens": row["n_tokens"],
-                        "char_start": row["char_start"],
-                        "char_end": row["char_end"],
-                        **{
-                            METADATA_PREFIX + key: as_text(value) for key, value in metadata.items()
-                        },
-                        "token_texts": row["token_texts"],
-                        "token_scores": explanation.token_scores.astype(np.float32),
-                        "layer_scores": list(explanation.layer_scores.items()),
-                        "concentration": carries.concentration,
-                        "carried_by": carries.position,
-                        "carrier_in_completion": carries.in_completion,
-                        "suspect": not reproduces(scan_score, explanation.scanned),
-                        "near_duplicate_of": None if earlier is None else ids[earlier],
-                    }
-                )
-    return pa.Table.from_pylist(rows, schema=survivor_schema(keys))
+            places = found.ranked(side)
+            ids, scores = found.ids_S[places], found.scores_S[places]
+            in_scan = np.argsort(side.ids_K)[np.searchsorted(np.sort(side.ids_K), ids)]
+            scan_scores = side.sign * side.scores_K[in_scan]
+            rows = survivors.places(ids)
+            nats = (scores / n_training).tolist() if predicts else [None] * len(ids)
+            carriers = [
+                carrier(tokens, survivors.tokens[row].tolist(), survivors.texts[row], *completion)
+                if (tokens := found.token_scores.get(place)) is not None
+                else None
+                for place, row in zip(places.tolist(), rows.tolist(), strict=True)
+            ]
+            duplicates = near_duplicates([survivors.shingles[row] for row in rows])
+            columns = {
+                "query_id": [query.query.query_id] * len(ids),
+                "rank": np.arange(1, len(ids) + 1),
+                "direction": [direction] * len(ids),
+                "score": scores,
+                "delta_nats": nats,
+                "beyond_linear": [
+                    None if change is None else beyond_linear(change, log_probability)
+                    for change in nats
+                ],
+                "scan_rank": in_scan + 1,
+                "scan_score": scan_scores,
+                "sequence_id": ids,
+                "content_digest": [content_digest(survivors.tokens[row]) for row in rows],
+                "row": ids % ROWS_PER_SHARD,
+                "token_texts": [survivors.texts[row] for row in rows],
+                "token_scores": [found.token_scores.get(place) for place in places.tolist()],
+                "layer_scores": _layers(rescored.modules, found.layer_scores_SM[places]),
+                "concentration": [one and one.concentration for one in carriers],
+                "carried_by": [one and one.position for one in carriers],
+                "carrier_in_completion": [one and one.in_completion for one in carriers],
+                "suspect": [
+                    not reproduces(scan_score, again)
+                    for scan_score, again in zip(scan_scores, found.scanned_S[places], strict=True)
+                ],
+                "near_duplicate_of": [None if one is None else int(ids[one]) for one in duplicates],
+            }
+            columns |= {
+                name: survivors.rows[name].take(pa.array(rows))
+                for name in ("document_id", "shard", "n_tokens", "char_start", "char_end")
+            }
+            columns |= {
+                METADATA_PREFIX + key: [
+                    as_text(survivors.metadata[row][key])
+                    if key in survivors.metadata[row]
+                    else None
+                    for row in rows
+                ]
+                for key in keys
+            }
+            arrays = [_column(columns[field.name], field.type) for field in schema]
+            tables.append(pa.table(arrays, schema=schema))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _column(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values.cast(kind)
+    return pa.array(values, kind)
+
+
+def _layers(modules: Sequence[str], scores_SM: NDArray[np.float64]) -> pa.Array:
+    """Scores by module, of each survivor."""
+    n, width = scores_SM.shape
+    names = pa.array(list(modules) * n, pa.string())
+    scores = pa.array(scores_SM.astype(np.float32).ravel())
+    return pa.MapArray.from_arrays(np.arange(n + 1, dtype=np.int32) * width, names, scores)
 
 
 def rescoring(table: pa.Table) -> dict[str, dict[str, Any]]:
@@ -226,53 +236,86 @@ def rescoring(table: pa.Table) -> dict[str, dict[str, Any]]:
     return report
 
 
-def write_method(
-    store: Store, queries: Sequence[EncodedQuery], scanned: Scanned, n_training: int
+def write_tables(
+    store: Store,
+    queries: Sequence[EncodedQuery],
+    scanned: Sequence[Scanned],
+    found: Sequence[dict[str, Found]],
+    modules: Sequence[str],
+    survivors: Survivors,
+    headers: Mapping[str, Mapping[str, Any]],
+    n_training: int,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Write the tables of all methods; returns what scoring their survivors again changed."""
+    return {
+        one.method: _write_method(
+            store, queries, Rescored(one, modules, of_method), survivors, headers, n_training
+        )
+        for one, of_method in zip(scanned, found, strict=True)
+    }
+
+
+def _write_method(
+    store: Store,
+    queries: Sequence[EncodedQuery],
+    rescored: Rescored,
+    survivors: Survivors,
+    headers: Mapping[str, Mapping[str, Any]],
+    n_training: int,
 ) -> dict[str, dict[str, Any]]:
     """Write the tables of one method; returns what scoring its survivors again changed."""
-    survivors = survivor_table(queries, scanned, n_training)
+    scanned = rescored.scanned
+    found = survivor_table(queries, rescored, survivors, headers, n_training)
     partials = {query.query.query_id: scanned.of_query(query.digest) for query in queries}
     tables = {
-        "": survivors,
-        "-groups": group_table(partials, _proponents(survivors, _metadata(scanned), partials)),
+        "": found,
+        "-groups": group_table(partials, _proponents(found, survivors, partials)),
         "-statistics": statistics_table(partials),
         "-tails": tails_table(partials),
     }
     for ending, table in tables.items():
         write_table(store, f"results/{scanned.method}{ending}.parquet", table)
-    return rescoring(survivors)
-
-
-def _metadata(scanned: Scanned) -> dict[int, dict[str, Any]]:
-    """The metadata of all survivors, by sequence id."""
-    return {
-        sequence_id: json.loads(row["metadata"])
-        for explained in scanned.explained.values()
-        for sequence_id, row in explained.rows.items()
-    }
+    return rescoring(found)
 
 
 def _proponents(
-    survivors: pa.Table, metadata_of: Mapping[int, dict[str, Any]], query_ids: Iterable[str]
+    found: pa.Table, survivors: Survivors, query_ids: Iterable[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """The metadata of each query's proponents, strongest first."""
-    found: dict[str, list[dict[str, Any]]] = {query_id: [] for query_id in query_ids}
-    columns = (survivors[name].to_pylist() for name in ("query_id", "direction", "sequence_id"))
-    for query_id, direction, sequence_id in zip(*columns, strict=True):
-        if direction == "proponent":
-            found[query_id].append(metadata_of[sequence_id])
-    return found
+    proponents = found.filter(pc.equal(found["direction"], "proponent"))
+    rows = survivors.places(proponents["sequence_id"].to_numpy()).tolist()
+    best: dict[str, list[dict[str, Any]]] = {query_id: [] for query_id in query_ids}
+    for query_id, row in zip(proponents["query_id"].to_pylist(), rows, strict=True):
+        best[query_id].append(survivors.metadata[row])
+    return best
 
 
-def query_manifest(
-    query: EncodedQuery, header: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
-) -> dict[str, Any]:
+def content_digest(tokens: NDArray[np.int32]) -> str:
+    """The digest of a sequence's token ids: equal text, equal digest."""
+    return digest_bytes(np.ascontiguousarray(tokens, dtype="<i4").tobytes())
+
+
+def query_headers(
+    method: MethodQueries, queries: Sequence[EncodedQuery], tokenizer: PreTrainedTokenizerFast
+) -> dict[str, dict[str, Any]]:
+    """By query digest, what the model thinks of its completion, and the texts of its tokens."""
+    return {
+        query.digest: {
+            **query_report(method, query),
+            "texts": token_texts(tokenizer, query.tokens)[query.first_target :],
+        }
+        for query in queries
+    }
+
+
+def query_manifest(query: EncodedQuery, header: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of a query.
 
-    The model's own log-probability of it, and whether it would say it.
+    The model's own log-probability of it, and whether it would say it; ``header`` has the texts of
+    the completion's tokens, too.
     """
     log_ps: list[float] = header["log_probabilities"]
-    texts = token_texts(tokenizer, query.tokens)[query.first_target :]
+    texts: list[str] = header["texts"]
     unlikely = [
         (text, log_p)
         for text, log_p, rank in zip(texts, log_ps, header["ranks"], strict=True)
@@ -299,3 +342,14 @@ def query_manifest(
         "greedy": all(rank == 1 for rank in header["ranks"]),
         "warning": warning,
     }
+
+
+def unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
+    """A warning of completions that the model would hardly say, from the manifest's queries."""
+    names = [query["query_id"] for query in queries if query["warning"]]
+    if not names:
+        return None
+    return (
+        f"warning: the model would hardly say the completions of {len(names)} of {len(queries)} "
+        f"queries ({', '.join(names[:3])} ...); see the report."
+    )

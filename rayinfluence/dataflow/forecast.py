@@ -24,7 +24,7 @@ class Work:
         rounds: of the fit, at most.
         lanes: of the fit.
         n_queries, n_banks, top: of the scan.
-        survivor_tokens: of all survivors, explained once per query.
+        survivor_tokens: of all survivors, once per block of queries.
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.
@@ -87,7 +87,7 @@ def forecast(
         "eigen": rates.eigen * cubes * work.rounds / eigen_tasks,
         "moments": rates.moments * work.moment_tokens / actors * lanes,
         "scan": rates.scan * work.tokens / actors,
-        "explain": rates.explain * work.survivor_tokens / min(actors, work.n_queries),
+        "rescore": rates.rescore * work.survivor_tokens / actors,
     }
     stored = {
         "corpus": 4 * work.tokens,
@@ -100,7 +100,7 @@ def forecast(
         "weights": model_bytes,
         "query banks": work.n_banks * bank_bytes(shapes, work, work.operand_bytes),
         "bases and sums while fitting": (work.operand_bytes + _FLOAT) * squares + _FLOAT * numbers,
-        "one query at full rank while explaining": _FLOAT * numbers,
+        "one query at full rank in the second pass": _FLOAT * numbers,
     }
     if rates.worker_bytes:
         memory["worker process, measured"] = rates.worker_bytes

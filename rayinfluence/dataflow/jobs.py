@@ -7,16 +7,15 @@ Running a job on an item twice writes the same bytes under the same key, so any 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 from torch import Tensor
 
 from rayinfluence.corpus.corpus import Split, read_split
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.curvature.ekfac import factors_by_module
 from rayinfluence.dataflow.banks import query_key
 from rayinfluence.dataflow.checkpoint import Checkpoint
@@ -29,22 +28,16 @@ from rayinfluence.dataflow.folding import (
 )
 from rayinfluence.dataflow.replica import Quarantine, Replica
 from rayinfluence.dataflow.stages import (
-    Explanation,
-    content_digest,
-    explain,
     query_gradient,
-    rows_by_id,
-    whole_gradient,
 )
 from rayinfluence.dataflow.watch import Watch, begin_or_refuse, trap
-from rayinfluence.influence.bank import ModuleQueries, QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
+from rayinfluence.storage.tensors import write_tensors
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    pass
 
 Item = TypeVar("Item", contravariant=True)
 Outcome = TypeVar("Outcome", covariant=True)
@@ -202,60 +195,3 @@ class QueryJob:
             write_tensors(self.methods[index].store, query_key(query.digest), tensors, header)
         watch.advance(len(query.tokens))
         return query.digest
-
-
-@dataclass(frozen=True)
-class Explained:
-    """The survivors of one query, by sequence id.
-
-    Their rows, with token texts and content digest, and their scores at full rank.
-    """
-
-    query_digest: str
-    log_probability: float
-    completion_texts: list[str]
-    rows: dict[int, dict[str, Any]]
-    explanations: dict[int, Explanation]
-
-
-@dataclass
-class ExplainJob:
-    """Score a query's survivors again at full rank, by token and by layer.
-
-    The query's gradient is computed again and kept whole, one query at a time, and never written.
-    Commits nothing: it is cheap to repeat.
-    """
-
-    operands: MethodOperands
-    tokenizer: PreTrainedTokenizerFast
-    stage: ClassVar[str] = "explain"
-    _operator: Preconditioner | None = None
-
-    def prepare(self, replica: Replica) -> None:
-        """Build the operator on the device."""
-        self._operator = self.operands.preconditioner(replica)
-
-    def run(self, replica: Replica, item: tuple[EncodedQuery, pa.Table], watch: Watch) -> Explained:
-        """Explain one query's survivors, given their rows."""
-        query, table = item
-        begin_or_refuse(watch, f"explaining the survivors of query {query.query.query_id!r}")
-        assert self._operator is not None
-        found = query_gradient(replica, query)
-        whole = whole_gradient(replica, self._operator, found)
-        explanations = explain(replica, whole, self._cut(replica, query), table, watch.advance)
-        rows = rows_by_id(table)
-        for row in rows.values():
-            row["token_texts"] = token_texts(self.tokenizer, row["tokens"])
-            row["content_digest"] = content_digest(row["tokens"])
-        completion = token_texts(self.tokenizer, query.tokens)[query.first_target :]
-        return Explained(query.digest, found.log_probability, completion, rows, explanations)
-
-    def _cut(self, replica: Replica, query: EncodedQuery) -> Mapping[str, ModuleQueries] | None:
-        """The query as the scan had it; None where that is whole, as it is here."""
-        store, key = self.operands.store, query_key(query.digest)
-        if any(name.endswith("/dense") for name in tensor_names(store, key)):
-            return None
-        stacked = stack_queries([read_tensors(store, key)[0]])
-        on_device = {name: tensor.to(replica.device) for name, tensor in stacked.items()}
-        widths = {name: shape.d_in for name, shape in replica.shapes.items()}
-        return QueryBank.from_tensors([query.digest], on_device, widths).modules

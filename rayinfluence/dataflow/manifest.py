@@ -16,9 +16,10 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow import preflight
 from rayinfluence.dataflow.banks import BankPlan
 from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.findings import Scanned, query_manifest
+from rayinfluence.dataflow.findings import query_manifest
 from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.queries import MethodQueries, query_report
+from rayinfluence.dataflow.second_pass import Scanned
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import TABLE_ENDINGS
 from rayinfluence.storage.store import Store, read_json
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 MANIFEST = "results/manifest.json"
 TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 3
+_TABLES_VERSION = 4
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -39,6 +40,7 @@ def results_fingerprint(
     splits: Sequence[Split],
     queries: Sequence[EncodedQuery],
     n_training: int,
+    by_token: int | None,
 ) -> str:
     """What decides the bytes of the tables."""
     return digest(
@@ -48,6 +50,7 @@ def results_fingerprint(
             "splits": digest([split.digest for split in splits]),
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
+            "token_scores": by_token,
         }
     )
 
@@ -69,6 +72,7 @@ def run_manifest(
     splits: Sequence[Split],
     scanned: Sequence[Scanned],
     rescored: Mapping[str, dict[str, Any]],
+    headers: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The manifest of a run's results.
 
@@ -79,6 +83,7 @@ def run_manifest(
         splits: that were scanned.
         scanned: what each method found.
         rescored: by method and query, what scoring the survivors again changed.
+        headers: by query digest, what the model thinks of it.
     """
     replica, corpus = run.replica, run.corpus
     files = corpus.manifest.files
@@ -94,10 +99,7 @@ def run_manifest(
         "dense_scores": [split.digest for split in splits if split.digest not in aside]
         if run.config.scan.scores == "dense"
         else None,
-        "queries": [
-            query_manifest(query, query_report(prepared[0], query), run.tokenizer)
-            for query in run.queries
-        ],
+        "queries": [query_manifest(query, headers[query.digest]) for query in run.queries],
         "model": {
             "path": run.config.model,
             "digest": run.model_digest,

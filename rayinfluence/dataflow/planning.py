@@ -10,6 +10,7 @@ from rayinfluence.corpus.corpus import Split
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.second_pass import queries_at_once
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -68,6 +69,7 @@ def plan_run(run: Run, actors: int) -> Plan:
         group_by=tuple(scan.grouped_by),
         labels=run.config.fit.labels,
         n_blocks=run.config.fit.blocks,
+        by_token=_by_token(run),
     )
     chosen = _spread(splits)
     with run.progress.stage("plan", sum(split.n_tokens for split in chosen)) as stage:
@@ -95,7 +97,10 @@ def _work(run: Run, splits: Sequence[Split]) -> Work:
     corpus, scan = run.corpus, run.config.scan
     fit = run.fit_plan()
     tokens = [split.n_tokens for split in fit.sample]
-    survivors = min(2 * scan.top, corpus.n_sequences) * len(run.queries) * len(scan.methods)
+    n_queries = len(run.queries)
+    at_once = queries_at_once(run.replica.shapes, run.numerics.device, len(scan.methods))
+    blocks = [min(at_once, n_queries - start) for start in range(0, n_queries, at_once)]
+    survivors = sum(_survivors(run, n) for n in blocks)
     rank = None if scan.rank == "dense" else scan.rank
     return Work(
         tokens=corpus.n_tokens,
@@ -104,7 +109,7 @@ def _work(run: Run, splits: Sequence[Split]) -> Work:
         moment_tokens=sum(sum(tokens[:size]) for size in fit.rounds),
         rounds=len(fit.rounds),
         lanes=fit.n_lanes,
-        n_queries=len(run.queries),
+        n_queries=n_queries,
         n_banks=len(scan.methods),
         top=scan.top,
         survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
@@ -112,3 +117,16 @@ def _work(run: Run, splits: Sequence[Split]) -> Work:
         n_blocks=run.config.fit.blocks,
         operand_bytes=operand_dtype(run.numerics.torch_dtype, run.replica.device).itemsize,
     )
+
+
+def _survivors(run: Run, n_queries: int) -> int:
+    """Sequences that survive for some of so many queries, at most."""
+    scan = run.config.scan
+    return min(2 * scan.top * n_queries * len(scan.methods), run.corpus.n_sequences)
+
+
+def _by_token(run: Run) -> int:
+    """Queries that a survivor is scored for by token, on average; at least one."""
+    scan, n_queries = run.config.scan, len(run.queries)
+    first = scan.top if scan.by_token is None else min(scan.by_token, scan.top)
+    return -(-2 * first * n_queries // _survivors(run, n_queries))

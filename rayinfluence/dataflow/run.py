@@ -21,7 +21,13 @@ from rayinfluence.dataflow.factors import (
     shards_fitted_before,
     why_not_reused,
 )
-from rayinfluence.dataflow.findings import explain_survivors, write_method
+from rayinfluence.dataflow.findings import (
+    Survivors,
+    gather_survivors,
+    query_headers,
+    unlikely,
+    write_tables,
+)
 from rayinfluence.dataflow.fit import fit, refuse_many_bad
 from rayinfluence.dataflow.grouping import left_out, refuse_unknown_keys, too_many_values
 from rayinfluence.dataflow.jobs import MethodOperands
@@ -42,6 +48,7 @@ from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner, Runner, joins_a_cluster
 from rayinfluence.dataflow.sample import FitPlan, plan_fit
 from rayinfluence.dataflow.scan import Aside, scan
+from rayinfluence.dataflow.second_pass import SecondPass, scanned_by_method
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.dataflow.tracked import TrackedModel
 from rayinfluence.errors import ConfigError, CorpusError, DamagedError
@@ -379,7 +386,7 @@ class Run:
         self.model_record.write()
         precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
         n_training = self.n_training_sequences
-        fingerprint = results_fingerprint(banks, splits, self.queries, n_training)
+        fingerprint = results_fingerprint(banks, splits, self.queries, n_training, config.by_token)
         if known_results(self.store) == fingerprint:
             self.progress.note("results      reused")
         else:
@@ -396,33 +403,35 @@ class Run:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")
             for key, count in left_out([partial for _, partial in merged]).items():
                 self._warn(too_many_values(key, count))
-            scanned = explain_survivors(
-                self.runner,
-                self.corpus_store,
-                splits,
-                merged,
-                self._operands(prepared),
-                self.queries,
-                self.tokenizer,
-                self.progress,
+            scanned = scanned_by_method(methods, merged)
+            rows = gather_survivors(
+                self.runner, self.corpus_store, splits, scanned, self.queries, self.progress
             )
+            found = SecondPass(
+                self.runner,
+                self.replica,
+                self.corpus_store,
+                self.store / "rescored",
+                splits,
+                self._operands(prepared),
+                scanned,
+                self.queries,
+                rows,
+            ).run(config.by_token, self.progress)
             # Tables under the manifest of others would pass for theirs.
             self.store.delete(RESULTS_MANIFEST)
-            rescored = {
-                found.method: write_method(self.store, self.queries, found, n_training)
-                for found in scanned
-            }
-            manifest = run_manifest(self, prepared, factors, splits, scanned, rescored)
+            headers = query_headers(prepared[0], self.queries, self.tokenizer)
+            survivors = Survivors.of(rows, self.tokenizer)
+            rescored = write_tables(
+                self.store, self.queries, scanned, found, modules, survivors, headers, n_training
+            )
+            manifest = run_manifest(self, prepared, factors, splits, scanned, rescored, headers)
             # Results that lack splits are no results to reuse.
             manifest["fingerprint"] = None if self.set_aside else fingerprint
             body = json.dumps(manifest, indent=1, ensure_ascii=False)
             self.store.write(RESULTS_MANIFEST, body.encode())
-            unlikely = [query["query_id"] for query in manifest["queries"] if query["warning"]]
-            if unlikely:
-                self.progress.note(
-                    f"warning: the model would hardly say the completions of {len(unlikely)} of "
-                    f"{len(self.queries)} queries ({', '.join(unlikely[:3])} ...); see the report."
-                )
+            if told := unlikely(manifest["queries"]):
+                self.progress.note(told)
         return {method: Results.load(self.store, method) for method in methods}
 
     def all(self) -> dict[str, Results]:

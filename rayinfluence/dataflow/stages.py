@@ -7,9 +7,8 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,23 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.grouping import group_values
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Quarantine, Replica, own_labels
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
+from rayinfluence.influence.bank import QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
-from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
-from rayinfluence.storage.digest import digest_bytes
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -103,18 +99,14 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
     return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]])
 
 
-class Window:
-    """Holds what the modules of some batches saw, and scores them together.
+#: Of one module: the batch's place in the window, inputs [B, T, I], output gradients [B, T, O].
+Part = tuple[int, Tensor, Tensor]
 
-    Args:
-        replica: the model.
-        banks: to score with.
-    """
 
-    def __init__(self, replica: Replica, banks: Sequence[QueryBank]) -> None:
-        self._shapes = replica.shapes
-        self._banks = banks
-        self._contraction = Contraction()
+class Held:
+    """What the modules of some batches saw, held to be scored together: a window."""
+
+    def __init__(self, replica: Replica) -> None:
         # A function of shapes alone, so that a split is always cut into the same windows.
         widths = sum(
             shape.d_out + (shape.d_in if shape.source == shape.name else 0)
@@ -125,32 +117,58 @@ class Window:
         self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
         self._batches: list[Batch] = []
         self._n_tokens = 0
-        self._parts: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
+        self._parts: dict[str, list[Part]] = {}
 
     def hold(self, _batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-        """Keep a module's tensors until the window is scored."""
+        """Keep a module's tensors of the batch that is under way."""
         part = len(self._batches), inputs.to(self._operand), grads.to(self._operand)
         self._parts.setdefault(name, []).append(part)
 
-    def add(self, batch: Batch) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
-        """Take note of a batch that has been held; scores, if the window is full."""
+    def add(self, batch: Batch) -> bool:
+        """Take note of a batch that has been held; whether the window is full."""
         self._batches.append(batch)
         self._n_tokens += batch.tokens_BT.numel()
-        full = self._n_tokens + batch.tokens_BT.numel() > self._capacity
-        return self.scores() if full else []
+        return self._n_tokens + batch.tokens_BT.numel() > self._capacity
+
+    def take(self) -> tuple[list[Batch], dict[str, list[Part]]]:
+        """The window, by batch and by module; it is empty afterwards."""
+        window = self._batches, self._parts
+        self._batches, self._n_tokens, self._parts = [], 0, {}
+        return window
+
+
+class Window:
+    """Scores what the modules of some batches saw.
+
+    Args:
+        replica: the model.
+        banks: to score with.
+    """
+
+    def __init__(self, replica: Replica, banks: Sequence[QueryBank]) -> None:
+        self._shapes = replica.shapes
+        self._banks = banks
+        self._contraction = Contraction()
+        self._held = Held(replica)
+        self.hold = self._held.hold
+
+    def add(self, batch: Batch) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
+        """Take note of a batch that has been held; scores, if the window is full."""
+        return self.scores() if self._held.add(batch) else []
 
     def scores(self) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
         """The batches of the window, each with its scores [B, Q] for every bank; empties it."""
-        if not self._batches:
+        batches, held = self._held.take()
+        if not batches:
             return []
-        ends = np.cumsum([len(batch.lengths_B) for batch in self._batches])
-        device = self._batches[0].tokens_BT.device
+        ends = np.cumsum([len(batch.lengths_B) for batch in batches])
+        device = batches[0].tokens_BT.device
         totals = [
             torch.zeros(int(ends[-1]), len(bank), dtype=torch.float64, device=device)
             for bank in self._banks
         ]
-        for name in [name for name in self._shapes if name in self._parts]:
-            parts = self._parts.pop(name)
+        for name in [name for name in self._shapes if name in held]:
+            parts = held.pop(name)
             found = self._contraction.scores(
                 [(inputs, grads) for _, inputs, grads in parts],
                 [bank.modules[name] for bank in self._banks],
@@ -162,12 +180,10 @@ class Window:
             for total, part in zip(totals, found, strict=True):
                 total.index_add_(0, rows.to(device), part.double())
         whole = [total.cpu().numpy() for total in totals]
-        scored = [
+        return [
             (batch, [part[end - len(batch.lengths_B) : end] for part in whole])
-            for batch, end in zip(self._batches, ends, strict=True)
+            for batch, end in zip(batches, ends, strict=True)
         ]
-        self._batches, self._n_tokens = [], 0
-        return scored
 
 
 @dataclass(frozen=True)
@@ -245,113 +261,3 @@ def _finite(
         scores.append(part_BQ[finite_B])
         n_tokens += int(batch.lengths_B[finite_B].sum())
     return Scored(np.concatenate(ids), np.concatenate(scores), n_tokens, quarantine | bad)
-
-
-def whole_gradient(
-    replica: Replica, operator: Preconditioner, query: QueryGradient
-) -> dict[str, DenseQueries]:
-    """(G + lambda I)^-1 grad f_q by module, at full rank and in the dtype of sums."""
-    dtype = accumulation_dtype(replica.numerics.torch_dtype)
-    whole = {}
-    for name, (inputs, grads) in query.tokens.items():
-        matrix_OJ = operator.solve_tokens(name, inputs, grads, None, 0)["dense"]
-        whole[name] = DenseQueries(matrix_OJ[None].to(dtype), replica.shapes[name].d_in)
-    return whole
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The score of a sequence for one query, and its parts by token and by layer.
-
-    ``score`` is the sum of ``layer_scores``, and of ``token_scores`` up to rounding; ``scanned`` is
-    what the scan's query gradient, cut to its rank, gives in this pass.
-    """
-
-    score: float
-    scanned: float
-    token_scores: NDArray[np.float64]
-    layer_scores: dict[str, float]
-
-
-def explain(
-    replica: Replica,
-    query: Mapping[str, ModuleQueries],
-    cut: Mapping[str, ModuleQueries] | None,
-    table: pa.Table,
-    advance: Advance = lambda tokens: None,
-) -> dict[int, Explanation]:
-    """Score every row of a table for one query, by token and by layer.
-
-    Args:
-        replica: the model.
-        query: its preconditioned gradient in each module.
-        cut: the same as the scan has it; None where that is whole.
-        table: rows of sequences, all of which have been scored before.
-        advance: told of the tokens of each batch.
-
-    Returns:
-        By sequence id.
-
-    Raises:
-        NumericsError: a sequence that was scored cannot be scored any more.
-    """
-    found: dict[int, Explanation] = {}
-    changed: Quarantine = {}
-    for batch in replica.batches(table, changed):
-        width = batch.tokens_BT.shape[1]
-        parts_BT: dict[str, Tensor] = {}
-        scanned_B = torch.zeros(len(batch.lengths_B), dtype=torch.float64, device=replica.device)
-
-        def step(
-            _batch: Batch,
-            name: str,
-            inputs: Tensor,
-            grads: Tensor,
-            width: int = width,
-            parts_BT: dict[str, Tensor] = parts_BT,
-            scanned_B: Tensor = scanned_B,
-        ) -> None:
-            scores_BT = query[name].token_scores(inputs, grads)[:, :, 0].double()
-            if cut is not None:
-                cut_BT = cut[name].token_scores(inputs, grads)[:, :, 0]
-                scanned_B += cut_BT.sum(dim=1, dtype=torch.float64)
-            # The calls of a module that is called several times stand side by side.
-            parts_BT[name] = scores_BT.unflatten(1, (-1, width)).sum(dim=1)
-
-        replica.run(batch, own_labels, step, changed)
-        if changed:
-            break
-        advance(int(batch.lengths_B.sum()))
-        names = [name for name in replica.modules if name in parts_BT]
-        parts_MBT = torch.stack([parts_BT[name] for name in names])
-        tokens_BT = parts_MBT.sum(dim=0).cpu().numpy()
-        layers_BM = parts_MBT.sum(dim=2).T.cpu().numpy()
-        for row, (sequence_id, length) in enumerate(
-            zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
-        ):
-            by_layer = dict(zip(names, layers_BM[row].tolist(), strict=True))
-            score = float(layers_BM[row].sum())
-            if not np.isfinite(score):
-                changed[sequence_id] = "its influence is not finite"
-            scanned = score if cut is None else float(scanned_B[row])
-            found[sequence_id] = Explanation(score, scanned, tokens_BT[row, :length], by_layer)
-    if changed:
-        raise NumericsError(
-            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
-            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
-        )
-    return found
-
-
-def content_digest(tokens: np.ndarray) -> str:
-    """The digest of a sequence's token ids: equal text, equal digest."""
-    return digest_bytes(np.ascontiguousarray(tokens, dtype="<i4").tobytes())
-
-
-def rows_by_id(table: pa.Table) -> dict[int, dict[str, Any]]:
-    """The rows of a table by sequence id, with their tokens as an array."""
-    light = table.drop_columns(["tokens"]).to_pylist()
-    return {
-        row["sequence_id"]: {**row, "tokens": tokens}
-        for row, tokens in zip(light, sequences_of(table), strict=True)
-    }

@@ -12,13 +12,14 @@ from rayinfluence.storage.store import Listed, Store, read_json
 STAGES = {
     "corpus": ("corpus/",),
     "factors": ("factors/", "preflight/", "models/"),
-    "scan": ("queries/", "scan/"),
+    "scan": ("queries/", "scan/", "rescored/"),
     "results": ("results/", "report.html", "stages.json"),
 }
 #: Names that a run writes below those. What is called otherwise is somebody else's: a user's
 #: folders may well be named `models` or `queries`.
 _OURS = re.compile(
     r"corpus/(manifest\.json|shards)|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
+    r"|rescored/[0-9a-f]{32}\.safetensors"
     r"|results/[^/]+\.(parquet|json)|report\.html|stages\.json"
 )
 

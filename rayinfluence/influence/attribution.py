@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,32 +78,34 @@ def reproduces(score: float, again: float) -> bool:
     return abs(again - score) <= REPRODUCES_WITHIN * abs(score)
 
 
-def near_duplicates(sequences: Sequence[Sequence[int]]) -> list[int | None]:
+def shingles(tokens: Sequence[int]) -> frozenset[tuple[int, ...]]:
+    """The token 5-grams of a sequence; all of a shorter one."""
+    n = max(1, len(tokens) - _SHINGLE + 1)
+    return frozenset(tuple(tokens[i : i + _SHINGLE]) for i in range(n))
+
+
+def near_duplicates(of_each: Sequence[frozenset[tuple[int, ...]]]) -> list[int | None]:
     """For each sequence, the first earlier one that it nearly repeats, or None.
 
     Args:
-        sequences: token ids, best-ranked first; so the answer points to the best-ranked of its
-            kind.
+        of_each: shingles of sequences, best-ranked first; so the answer points to the best-ranked
+            of its kind.
 
     Returns:
-        Positions in ``sequences``.
+        Positions in ``of_each``.
     """
-    shingles = [
-        {tuple(tokens[i : i + _SHINGLE]) for i in range(max(1, len(tokens) - _SHINGLE + 1))}
-        for tokens in sequences
-    ]
     answer: list[int | None] = []
-    for position, ours in enumerate(shingles):
-        answer.append(
-            next(
-                (
-                    earlier
-                    for earlier in range(position)
-                    if answer[earlier] is None
-                    and len(ours & shingles[earlier])
-                    >= NEAR_DUPLICATE_SHARE * len(ours | shingles[earlier])
-                ),
-                None,
-            )
-        )
+    # By shingle, the sequences that repeat none and have it.
+    having: dict[tuple[int, ...], list[int]] = {}
+    for position, ours in enumerate(of_each):
+        common = Counter(earlier for shingle in ours for earlier in having.get(shingle, ()))
+        near = [
+            earlier
+            for earlier, n in common.items()
+            if n >= NEAR_DUPLICATE_SHARE * (len(ours) + len(of_each[earlier]) - n)
+        ]
+        answer.append(min(near, default=None))
+        if not near:
+            for shingle in ours:
+                having.setdefault(shingle, []).append(position)
     return answer

@@ -112,9 +112,14 @@ class Work:
 
 
 class Contraction:
-    """Scores windows; keeps its temporaries, because fresh memory costs as much as filling it."""
+    """Scores windows; keeps its temporaries, because fresh memory costs as much as filling it.
 
-    def __init__(self) -> None:
+    Args:
+        dtype: of sequences' gradients D_z; None is that of what they are made of.
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        self._dtype = dtype
         self._scratch: dict[str, Tensor] = {}
 
     def scores(self, parts: Sequence[Part], banks: Sequence[Queries]) -> list[Tensor]:
@@ -159,15 +164,16 @@ class Contraction:
         """A band of D_z [n, o, I] of all sequences."""
         n = sum(len(inputs) for inputs, _ in parts)
         inputs, grads = parts[0]
-        band = self._temporary(
-            "gradients", (n, outputs.stop - outputs.start, inputs.shape[2]), grads
-        )
+        shape = n, outputs.stop - outputs.start, inputs.shape[2]
+        band = self._temporary("gradients", shape, grads, self._dtype)
         start = 0
         for inputs, grads in parts:
             end = start + len(inputs)
-            torch.bmm(
-                grads[:, :, outputs].transpose(1, 2), inputs.to(grads.dtype), out=band[start:end]
-            )
+            left = grads[:, :, outputs].transpose(1, 2)
+            if band.dtype == left.dtype:
+                torch.bmm(left, inputs.to(left.dtype), out=band[start:end])
+            else:
+                band[start:end] = product(left, inputs)
             start = end
         return band
 
@@ -184,12 +190,14 @@ class Contraction:
             columns.append(product(tile.flatten(1), gradients_nK.T).T)
         return torch.cat(columns, dim=1)
 
-    def _temporary(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory of a shape, the same each time."""
-        size = int(torch.Size(shape).numel())
+    def _temporary(
+        self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Memory of a shape, the same each time; its dtype is ``like``'s where none is given."""
+        size, dtype = int(torch.Size(shape).numel()), dtype or like.dtype
         there = self._scratch.get(name)
-        if there is None or there.numel() < size or there.dtype != like.dtype:
-            there = self._scratch[name] = like.new_empty(size)
+        if there is None or there.numel() < size or there.dtype != dtype:
+            there = self._scratch[name] = like.new_empty(size, dtype=dtype)
         return there[:size].view(shape)
 
 

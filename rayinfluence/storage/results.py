@@ -158,8 +158,9 @@ class Survivor:
     ``delta_nats`` the same divided by the number of training sequences, and no prediction where it
     is ``beyond_linear`` (both None by a method without curvature); ``scan_score`` and ``scan_rank``
     are those of the scan, whose query gradients may be of low rank. ``token_scores`` has one number
-    per token of ``token_texts``, ``layer_scores`` one per tracked module; both sum to the score up
-    to rounding.
+    per token of ``token_texts`` where the run has it (``scan.token_scores``), ``layer_scores`` one
+    per tracked module; both sum to the score up to rounding. What follows from token scores is None
+    without them.
 
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
@@ -185,7 +186,7 @@ class Survivor:
     char_end: int
     metadata: dict[str, str]
     token_texts: list[str]
-    token_scores: list[float]
+    token_scores: list[float] | None
     layer_scores: dict[str, float]
     concentration: float | None
     carried_by: int | None

@@ -3,7 +3,7 @@
 The stages are ``plain`` (one forward and backward pass, weight gradients included),
 ``covariance``, ``lambda``, ``scan-<Q>`` for Q queries at rank 32, and what only some have:
 ``dense-<Q>`` without the low rank; ``mixed-<Q>``, a scan of as many tokens in documents of all
-lengths; ``explain-<Q>``, token and layer scores of the survivors.
+lengths; ``rescore-<Q>``, token and layer scores of the survivors.
 """
 
 from __future__ import annotations

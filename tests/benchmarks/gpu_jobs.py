@@ -30,6 +30,7 @@ from gpu_shapes import (
     timed,
 )
 from harness import encoded, table
+from ours import second_pass
 from torch import Tensor
 
 from rayinfluence.curvature.blocks import Basis
@@ -47,7 +48,7 @@ from rayinfluence.dataflow.folding import (
     fold_moments,
 )
 from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.stages import explain, query_gradient, score_split, whole_gradient
+from rayinfluence.dataflow.stages import query_gradient, score_split
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Curved
 from rayinfluence.model.modules import track
@@ -145,14 +146,10 @@ def job(size: str, modules: str, dtype: str, clock: Clock, share: float) -> dict
         )
         partial = scored.partial(rows, TOP, [])
 
-        def second(asked: list[Any] = asked, partial: Any = partial) -> None:
-            for place, query in enumerate(asked):
-                whole = whole_gradient(replica, operator, query_gradient(replica, query))
-                explain(replica, whole, None, rows.take(pa.array(partial.survivors(place))))
-
-        expected = n * stages.found.get("second pass-1", {}).get("seconds", 0.0)
-        if expected < share * clock():
-            stages.run(f"second pass-{n}", second)
+        stages.run(
+            f"second pass-{n}",
+            lambda a=asked, p=partial: second_pass(replica, operator, a, p, rows),
+        )
         stages.found[f"scan-{n}"]["kept"] = len(partial.survivors(0))
     shares = flops(replica, rows, bases, bank, stages, dtype)
     return {"n_tokens": n_tokens, "modules": len(replica.modules), **stages.found, **shares}

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tempfile
 
+import numpy as np
 import pyarrow as pa
 import torch
 from contenders import BATCH_TOKENS, RANK, TOP
@@ -27,12 +28,15 @@ from rayinfluence.dataflow.folding import (
 from rayinfluence.dataflow.memory import prepare_process
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.stages import explain, query_gradient, score_split, whole_gradient
+from rayinfluence.dataflow.rescoring import Asked, rescore, whole_banks
+from rayinfluence.dataflow.second_pass import queries_at_once
+from rayinfluence.dataflow.stages import score_split
+from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.model.modules import track
 
 
 class Ours:
-    """The three passes, and the explanation of survivors."""
+    """The three passes, and the second one over survivors."""
 
     def __init__(self, shape: Shape) -> None:
         prepare_process()
@@ -50,7 +54,7 @@ class Ours:
             "lambda",
             *(f"scan-{n}" for n in shape.queries),
             f"mixed-{shape.queries[0]}",
-            f"explain-{shape.queries[0]}",
+            f"rescore-{shape.queries[0]}",
         )
         self.factors = None
         self.banks = {}
@@ -65,17 +69,14 @@ class Ours:
             self.factors = fit_factors(self.replica, self.sequences[:32], path, lanes=1)
             self.bases = Bases.on(self.replica, self.factors.tensors())
         kind, _, n = stage.partition("-")
-        if kind in ("scan", "mixed", "explain") and n not in self.banks:
+        if kind in ("scan", "mixed", "rescore") and n not in self.banks:
             path = Path(self.folder.name)
             queries = self.queries(int(n))
             self.banks[n] = make_bank(self.replica, self.factors, queries, path, rank=RANK)
-        if kind == "explain":
+        if kind == "rescore":
             partial = self.score(n, self.table)
             operator = operands(self.factors, Path(self.folder.name)).preconditioner(self.replica)
-            self.asked = [
-                (operator, query, self.table.take(pa.array(partial.survivors(place))))
-                for place, query in enumerate(self.queries(int(n)))
-            ]
+            self.again = operator, self.queries(int(n)), partial
 
     def run(self, stage: str) -> None:
         """One stage over all sequences."""
@@ -90,9 +91,7 @@ class Ours:
         elif kind[0] == "mixed":
             self.score(kind[2], self.mixed)
         else:
-            for operator, query, rows in self.asked:
-                found = query_gradient(self.replica, query)
-                explain(self.replica, whole_gradient(self.replica, operator, found), None, rows)
+            second_pass(self.replica, *self.again, self.table)
 
     def queries(self, n: int) -> list[EncodedQuery]:
         """The first queries of the shape."""
@@ -102,6 +101,24 @@ class Ours:
         """A split's partial."""
         (scored,) = score_split(self.replica, [self.banks[n]], rows)
         return scored.partial(rows, TOP, [])
+
+
+def second_pass(
+    replica: Replica,
+    operator: Preconditioner,
+    queries: list[EncodedQuery],
+    partial: Partial,
+    rows: pa.Table,
+) -> None:
+    """All survivors again at full rank, by layer and by token, in blocks of queries."""
+    size = queries_at_once(replica.shapes, replica.numerics.device, 1)
+    for start in range(0, len(queries), size):
+        block = queries[start : start + size]
+        survivors = [partial.survivors(start + place) for place in range(len(block))]
+        ids = np.unique(np.concatenate(survivors))
+        wanted_NQ = np.stack([np.isin(ids, of) for of in survivors], axis=1)
+        (whole,) = whole_banks(replica, [operator], block)
+        rescore(replica, [Asked(whole, None, wanted_NQ, wanted_NQ)], rows.take(pa.array(ids)))
 
 
 torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import naive
@@ -27,11 +27,12 @@ from rayinfluence.dataflow.fit import fit
 from rayinfluence.dataflow.jobs import MethodOperands, QueryJob
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.rescoring import Asked, rescore
 from rayinfluence.dataflow.runner import InlineRunner
 from rayinfluence.dataflow.sample import plan_fit
-from rayinfluence.dataflow.stages import Explanation, explain, score_split
+from rayinfluence.dataflow.stages import score_split
 from rayinfluence.dataflow.watch import LocalWatch
-from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
+from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.model.modules import track
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
@@ -172,28 +173,48 @@ def all_scores(
     return scores
 
 
-def one_query(bank: QueryBank, place: int) -> dict[str, ModuleQueries]:
-    """A query of a bank, by itself."""
-    some = slice(place, place + 1)
-    return {
-        name: replace(module, matrix_QOJ=module.matrix_QOJ[some])
-        if isinstance(module, DenseQueries)
-        else replace(module, left_OQR=module.left_OQR[:, some], right_JQR=module.right_JQR[:, some])
-        for name, module in bank.modules.items()
-    }
+@dataclass(frozen=True)
+class Explanation:
+    """A pair's score at full rank, and its parts by token and by layer."""
+
+    score: float
+    token_scores: np.ndarray
+    layer_scores: dict[str, float]
 
 
 def explain_pairs(
     replica: Replica, bank: QueryBank, sequences: Tokens, pairs: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], Explanation]:
     """Explanations of (query, sequence) pairs by the queries of a bank; ids count from 0."""
-    found = {}
-    for query in sorted({query for query, _ in pairs}):
-        ids = [sequence for other, sequence in pairs if other == query]
-        rows = table([sequences[sequence] for sequence in ids], ids)
-        of_query = explain(replica, one_query(bank, query), None, rows)
-        found |= {(query, sequence): one for sequence, one in of_query.items()}
-    return found
+    ids = sorted({sequence for _, sequence in pairs})
+    wanted_NQ = np.zeros((len(ids), len(bank)), dtype=np.bool_)
+    for query, sequence in pairs:
+        wanted_NQ[ids.index(sequence), query] = True
+    rows = table([sequences[sequence] for sequence in ids], ids)
+    (found,) = rescore(replica, [Asked(dense(bank), None, wanted_NQ, wanted_NQ)], rows)
+    return {
+        (int(query), ids[row]): Explanation(
+            float(layers.sum()),
+            found.token_scores[place],
+            dict(zip(replica.modules, layers.tolist(), strict=True)),
+        )
+        for place, (row, query, layers) in enumerate(
+            zip(found.rows_P, found.queries_P, found.layer_scores_PM, strict=True)
+        )
+    }
+
+
+def dense(bank: QueryBank) -> QueryBank:
+    """The same queries, multiplied out."""
+    modules = {
+        name: module
+        if isinstance(module, DenseQueries)
+        else DenseQueries(
+            torch.einsum("oqr,jqr->qoj", module.left_OQR, module.right_JQR), module.d_in
+        )
+        for name, module in bank.modules.items()
+    }
+    return QueryBank(bank.query_digests, modules)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from cases import token_sequences
@@ -25,20 +27,25 @@ from harness import (
 from rich.console import Console
 from torch import Tensor
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.banks import BankOperands, BankPlan
 from rayinfluence.dataflow.findings import (
-    Scanned,
-    explain_survivors,
+    Rescored,
+    Survivors,
+    gather_survivors,
+    query_headers,
     rescoring,
     survivor_table,
 )
 from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.queries import MethodQueries
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.dataflow.runner import InlineRunner
 from rayinfluence.dataflow.scan import merge
 from rayinfluence.dataflow.scan_job import Pending, ScanJob
+from rayinfluence.dataflow.second_pass import Found, SecondPass, scanned_by_method
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
@@ -47,10 +54,31 @@ from rayinfluence.testing import tiny_tokenizer
 QUIET = ProgressLog(Console(quiet=True))
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A scan and a second pass, and what tables are made of."""
+
+    rescored: Rescored
+    survivors: Survivors
+    headers: dict[str, dict[str, Any]]
+
+    def table(self, fitted: Fitted) -> pa.Table:
+        n = len(fitted.sequences)
+        return survivor_table(fitted.queries, self.rescored, self.survivors, self.headers, n)
+
+    def found(self, query: EncodedQuery) -> Found:
+        return self.rescored.found[query.digest]
+
+
 def found_by(
-    fitted: Fitted, folder: Path, method: str, rank: int | None, top: int
-) -> tuple[Scanned, Partial]:
-    """Scan, merge and explain as a run does."""
+    fitted: Fitted,
+    folder: Path,
+    method: str,
+    rank: int | None,
+    top: int,
+    by_token: int | None = None,
+) -> tuple[Whole, Partial]:
+    """Scan, merge and score again as a run does."""
     bank = make_bank(fitted.replica, fitted.factors, fitted.queries, folder, method, rank)
     queries = Store(str(folder / f"queries-{method}-{rank}-None"))
     plan = BankPlan(method, "", tuple(bank.query_digests), queries, Store(str(folder / "bank")))
@@ -64,22 +92,29 @@ def found_by(
     merged, damaged = merge(runner, plan, splits, set(), top)
     assert not damaged
     assert merged.n_sequences == len(fitted.sequences)
-    (scanned,) = explain_survivors(
+    scanned = scanned_by_method([method], [(bank_operands, merged)])
+    rows = gather_survivors(runner, corpus.store, splits, scanned, fitted.queries, QUIET)
+    (found,) = SecondPass(
         runner,
+        fitted.replica,
         corpus.store,
+        Store(str(folder / "rescored")),
         splits,
-        [(bank_operands, merged)],
         [operands(fitted.factors, Path(queries.url), method)],
+        scanned,
         fitted.queries,
-        tiny_tokenizer(),
-        QUIET,
-    )
-    return scanned, merged
+        rows,
+    ).run(by_token, QUIET)
+    tokenizer = tiny_tokenizer()
+    headers = query_headers(MethodQueries(method, "", {}, queries), fitted.queries, tokenizer)
+    modules = list(fitted.replica.modules)
+    rescored = Rescored(scanned[0], modules, found)
+    return Whole(rescored, Survivors.of(rows, tokenizer), headers), merged
 
 
-def check_rows(fitted: Fitted, scanned: Scanned, merged: Partial) -> list[dict]:
+def check_rows(fitted: Fitted, scanned: Whole, merged: Partial) -> list[dict]:
     """What holds of every table; gives its rows."""
-    table = survivor_table(fitted.queries, scanned, len(fitted.sequences))
+    table = scanned.table(fitted)
     rows = table.to_pylist()
     for place, query in enumerate(fitted.queries):
         for direction, side, sign in (
@@ -102,23 +137,27 @@ def check_rows(fitted: Fitted, scanned: Scanned, merged: Partial) -> list[dict]:
             for row in ours:
                 predicted = row["score"] / len(fitted.sequences)
                 # Which a method without curvature does not predict.
-                curved = scanned.method != "gradient_product"
+                curved = scanned.rescored.scanned.method != "gradient_product"
                 assert row["delta_nats"] == (predicted if curved else None)
     return rows
 
 
-def compare(fitted: Fitted, rows: list[dict], scanned: Scanned, expected: Tensor, tol: float):
+def compare(fitted: Fitted, rows: list[dict], scanned: Whole, expected: Tensor, tol: float):
     """Scores, their parts by token and by layer."""
     places = {query.query.query_id: index for index, query in enumerate(fitted.queries)}
     for row in rows:
         place, sequence = places[row["query_id"]], row["sequence_id"]
         scale = float(expected[:, place].abs().max())
         assert_same(row["score"], expected[sequence, place], "score", tol, scale)
-        one = scanned.explained[fitted.queries[place].digest].explanations[sequence]
-        assert one.score == row["score"]
-        assert one.token_scores.shape == fitted.sequences[sequence].shape
-        assert_same(one.token_scores.sum(), one.score, "tokens", 1e-12, scale)
-        assert_same(sum(one.layer_scores.values()), one.score, "layers", 1e-12, scale)
+        found = scanned.found(fitted.queries[place])
+        (at,) = found.places(np.array([sequence]))
+        assert found.ids_S[at] == sequence
+        tokens = found.token_scores[int(at)]
+        assert tokens.shape == fitted.sequences[sequence].shape
+        # Layers and tokens are summed apart, in the dtype of the model's sums.
+        rounding = 1e-12 if tol < 1e-8 else 1e-6
+        assert_same(tokens.sum(), row["score"], "tokens", rounding, scale)
+        assert found.layer_scores_SM[at].sum() == row["score"]
 
 
 @pytest.mark.parametrize("rank", [1, 3, None], ids=["rank 1", "rank 3", "dense"])
@@ -181,7 +220,7 @@ def test_scores_in_float32_are_the_exact_ones_of_its_factors(
 
 def test_the_report_of_what_changed_is_that_of_the_table(fitted: Fitted, tmp_path: Path) -> None:
     scanned, _ = found_by(fitted, tmp_path, "ekfac", 1, 5)
-    table = survivor_table(fitted.queries, scanned, len(fitted.sequences))
+    table = scanned.table(fitted)
     report = rescoring(table)
     assert list(report) == [query.query.query_id for query in fitted.queries]
     for query_id, ours in report.items():
@@ -203,19 +242,21 @@ def test_only_a_score_that_does_not_come_out_again_is_suspect(
     scanned, merged = found_by(fitted, tmp_path, "ekfac", rank, 5)
     rows = check_rows(fitted, scanned, merged)
     assert not any(row["suspect"] for row in rows)
-    digests = {query.query.query_id: query.digest for query in fitted.queries}
+    by_id = {query.query.query_id: query for query in fitted.queries}
     for row in rows:
-        again = scanned.explained[digests[row["query_id"]]].explanations[row["sequence_id"]]
-        assert again.scanned == pytest.approx(row["scan_score"], rel=1e-2)
+        found = scanned.found(by_id[row["query_id"]])
+        again = found.scanned_S[found.places(np.array([row["sequence_id"]]))[0]]
+        assert again == pytest.approx(row["scan_score"], rel=1e-2)
         if rank is not None:
-            assert again.scanned != pytest.approx(row["score"], rel=1e-6)
+            assert again != pytest.approx(row["score"], rel=1e-6)
     # As if the scan had seen another number, which a neighbour in the batch could do.
     moved = replace(
         merged.proponents, scores_QK=merged.proponents.scores_QK * np.array([1.2, 1, 1, 1, 1])
     )
-    [(bank, _)] = scanned.banks
-    scanned = replace(scanned, banks=[(bank, replace(merged, proponents=moved))])
-    table = survivor_table(fitted.queries, scanned, len(fitted.sequences)).to_pylist()
+    [(bank, _)] = scanned.rescored.scanned.banks
+    other = replace(scanned.rescored.scanned, banks=[(bank, replace(merged, proponents=moved))])
+    scanned = replace(scanned, rescored=replace(scanned.rescored, scanned=other))
+    table = scanned.table(fitted).to_pylist()
     for row in table:
         first = (row["direction"], row["scan_rank"]) == ("proponent", 1)
         assert row["suspect"] is first
@@ -225,11 +266,12 @@ def test_a_sequence_that_changes_sign_stays_in_its_direction(
     fitted: Fitted, tmp_path: Path
 ) -> None:
     scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
-    digest, place = fitted.queries[0].digest, 0
-    first, second = merged.proponents.of_query(place)[1][:2].tolist()
-    explained = scanned.explained[digest].explanations
-    explained[first] = replace(explained[first], score=-1.0)
-    explained[second] = replace(explained[second], score=0.0)
+    found = scanned.found(fitted.queries[0])
+    first, second = merged.proponents.of_query(0)[1][:2].tolist()
+    for sequence, score in ((first, -1.0), (second, 0.0)):
+        layers_M = found.layer_scores_SM[found.places(np.array([sequence]))[0]]
+        layers_M[:] = 0.0
+        layers_M[0] = score
     rows = check_rows(fitted, scanned, merged)
     ours = [
         (row["sequence_id"], row["score"])
@@ -237,20 +279,20 @@ def test_a_sequence_that_changes_sign_stays_in_its_direction(
         if row["query_id"] == fitted.queries[0].query.query_id and row["direction"] == "proponent"
     ]
     assert ours[-2:] == [(second, 0.0), (first, -1.0)]
-    report = rescoring(survivor_table(fitted.queries, scanned, len(fitted.sequences)))
-    found = report[fitted.queries[0].query.query_id]
-    assert found["changed_signs"] == 2
-    assert found["largest_relative_difference"] > 1
+    report = rescoring(scanned.table(fitted))
+    changes = report[fitted.queries[0].query.query_id]
+    assert changes["changed_signs"] == 2
+    assert changes["largest_relative_difference"] > 1
 
 
 def test_equal_scores_are_in_the_order_of_ids(fitted: Fitted, tmp_path: Path) -> None:
     scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
-    for explained in scanned.explained.values():
-        for sequence, one in explained.explanations.items():
-            explained.explanations[sequence] = replace(one, score=2.0)
+    for found in scanned.rescored.found.values():
+        found.layer_scores_SM[:] = 0.0
+        found.layer_scores_SM[:, 0] = 2.0
     for query in {row["query_id"] for row in check_rows(fitted, scanned, merged)}:
         for direction in ("proponent", "opponent"):
-            table = survivor_table(fitted.queries, scanned, len(fitted.sequences)).to_pylist()
+            table = scanned.table(fitted).to_pylist()
             ids = [
                 row["sequence_id"]
                 for row in table

@@ -56,18 +56,18 @@ def test_seconds_are_rates_times_work() -> None:
             "eigen": 2e-6 * (4**3 + 11**3 + 10**3 + 10**3 + 4**3),
             "moments": 6.4,
             "scan": 20.0,
-            "explain": 3.0,
+            "rescore": 3.0,
         }
     )
     assert made(actors=2).seconds["scan"] == 10.0
     assert made(tokens=20_000).seconds["scan"] == 40.0
 
 
-def test_actors_idle_when_lanes_or_queries_run_out() -> None:
+def test_actors_idle_when_lanes_run_out() -> None:
     assert made(actors=8).seconds["covariance"] == pytest.approx(2.4 / 8)
     assert made(actors=16).seconds["covariance"] == pytest.approx(2.4 / 8)
     assert made(actors=5).seconds["covariance"] == pytest.approx(2.4 / 4)  # two rounds of lanes
-    assert made(actors=16).seconds["explain"] == pytest.approx(1.0)
+    assert made(actors=16).seconds["rescore"] == pytest.approx(3.0 / 16)
 
 
 def test_blocks_are_decomposed_by_themselves() -> None:
@@ -120,7 +120,7 @@ def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
     monkeypatch.setattr("rayinfluence.dataflow.replica.bad_rows", bad_rows)
     with Run(tiny_run(tmp_path)) as run:
         run.tokenize()
-        assert run.plan(actors=1).forecast.seconds["explain"] > 0
+        assert run.plan(actors=1).forecast.seconds["rescore"] > 0
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])

@@ -64,11 +64,14 @@ def test_a_removed_query_disappears_and_comes_back_for_nothing(
     (folder / "queries.jsonl").write_text(lines[2] + "\n" + lines[0] + "\n")
     results = execute(config)["ekfac"]
     assert list(results.queries) == ["q2", "q0"]
-    assert survivors(results) == {key: s for key, s in scores.items() if key[0] != "q1"}
+    # What shares a block of the second pass shares its batches, which decide the last bits.
+    assert survivors(results) == pytest.approx(
+        {key: score for key, score in scores.items() if key[0] != "q1"}, rel=1e-4
+    )
     assert partials(run) == written
     (folder / "queries.jsonl").write_text("\n".join(lines) + "\n")
     execute(config)
-    assert contents(run) == before
+    assert before.items() <= contents(run).items()
     assert partials(run) == written
 
 
@@ -115,7 +118,7 @@ def test_added_documents_are_scanned_and_the_factors_are_kept_with_a_warning(
     kept = {key: time for key, time in before.items() if "results/" not in key}
     assert {key: after[key] for key in kept} == kept
     new = {key.split("/")[0] for key in after.keys() - before.keys()}
-    assert new == {"corpus", "scan"}
+    assert new == {"corpus", "scan", "rescored"}
     assert "the factors were fitted when the corpus had 1 shards; it has 2 now" in said.getvalue()
     assert "clean --stage factors" in results.manifest["warnings"][0]
     assert results.manifest["corpus"]["documents"] == 80

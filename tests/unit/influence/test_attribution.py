@@ -8,7 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from rayinfluence.influence.attribution import Carrier, carrier, near_duplicates, reproduces
+from rayinfluence.influence.attribution import (
+    Carrier,
+    carrier,
+    reproduces,
+    shingles,
+)
+from rayinfluence.influence.attribution import near_duplicates as near_duplicates_of
 
 
 def of(scores: Sequence[float], completion: str = "") -> Carrier:
@@ -79,6 +85,10 @@ def test_a_score_reproduces_within_a_tenth_of_itself() -> None:
         assert not reproduces(score, 1.11 * score)
         assert not reproduces(score, -score)
     assert not reproduces(1.0, math.nan)
+
+
+def near_duplicates(sequences: list[list[int]]) -> list[int | None]:
+    return near_duplicates_of([shingles(one) for one in sequences])
 
 
 def test_near_duplicates_point_to_the_best_of_their_kind() -> None:
