@@ -94,9 +94,7 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
 
 def main() -> None:
     """Print the tables."""
-    print(
-        "| model | tokens | GPUs | fit, hours | scan, hours | again, hours | GPU-hours | price |"
-    )
+    print("| model | tokens | GPUs | fit, hours | scan, hours | again, hours | GPU-hours | price |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for model in MODELS:
         for tokens, actors in ((1e9, 8), (1e12, 512)):

@@ -42,10 +42,12 @@ from rayinfluence.dataflow.partial import Partial
 from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import MethodQueries
 from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.rescore_job import Asking, RescoreJob
 from rayinfluence.dataflow.runner import InlineRunner
 from rayinfluence.dataflow.scan import merge
 from rayinfluence.dataflow.scan_job import Pending, ScanJob
 from rayinfluence.dataflow.second_pass import Found, SecondPass, scanned_by_method
+from rayinfluence.dataflow.watch import Watch
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
@@ -299,3 +301,79 @@ def test_equal_scores_are_in_the_order_of_ids(fitted: Fitted, tmp_path: Path) ->
                 if (row["query_id"], row["direction"]) == (query, direction)
             ]
             assert ids == sorted(ids)
+
+
+def test_a_query_of_a_block_has_what_it_has_alone(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, _ = found_by(fitted, tmp_path / "together", "ekfac", 2, 5)
+    assert len(list((tmp_path / "together" / "rescored").iterdir())) == 1
+    monkeypatch.setattr("rayinfluence.dataflow.second_pass._WHOLE_BYTES", {DEVICE.type: 1})
+    alone, _ = found_by(fitted, tmp_path / "alone", "ekfac", 2, 5)
+    assert len(list((tmp_path / "alone" / "rescored").iterdir())) == len(fitted.queries)
+    for query in fitted.queries:
+        ours, theirs = together.found(query), alone.found(query)
+        assert ours.ids_S.tolist() == theirs.ids_S.tolist()
+        scale = np.abs(theirs.scores_S).max()
+        assert_same(ours.layer_scores_SM, theirs.layer_scores_SM, "layers", 1e-10, scale)
+        assert_same(ours.scanned_S, theirs.scanned_S, "scanned", 1e-10, scale)
+        for place, scores in theirs.token_scores.items():
+            assert_same(ours.token_scores[place], scores, "tokens", 1e-10, scale)
+
+
+def test_small_items_find_what_a_large_one_finds(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = found_by(fitted, tmp_path / "whole", "ekfac", 2, 5)
+    monkeypatch.setattr("rayinfluence.dataflow.second_pass._BATCHES", 1)
+    cut, _ = found_by(fitted, tmp_path / "cut", "ekfac", 2, 5)
+    assert len(list((tmp_path / "cut" / "rescored").iterdir())) > 1
+    for query in fitted.queries:
+        ours, theirs = cut.found(query), whole.found(query)
+        assert ours.ids_S.tolist() == theirs.ids_S.tolist()
+        scale = np.abs(theirs.scores_S).max()
+        assert_same(ours.layer_scores_SM, theirs.layer_scores_SM, "layers", 1e-10, scale)
+        assert ours.token_scores.keys() == theirs.token_scores.keys()
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_the_first_of_each_direction_have_token_scores(
+    fitted: Fitted, tmp_path: Path, n: int
+) -> None:
+    """By their ranks at full rank, which those of a scan at rank 1 are not."""
+    scanned, merged = found_by(fitted, tmp_path, "ekfac", 1, 5, n)
+    rows = check_rows(fitted, scanned, merged)
+    for row in rows:
+        assert row["rank"] > n or row["token_scores"] is not None
+        if row["token_scores"] is None:
+            assert row["concentration"] is row["carried_by"] is row["carrier_in_completion"] is None
+        else:
+            total = pytest.approx(row["score"], rel=1e-4, abs=1e-4)
+            assert sum(row["token_scores"]) == total
+    without = sum(row["token_scores"] is None for row in rows)
+    assert without > 0
+    assert without == len(rows) or n > 0
+    if n == 1:
+        assert any(row["scan_rank"] > 1 for row in rows if row["rank"] == 1)
+
+
+def test_what_is_there_is_found_again_and_what_is_damaged_is_made_again(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_by(fitted, tmp_path, "ekfac", 1, 5)
+    (item,) = (tmp_path / "rescored").iterdir()
+    body = item.read_bytes()
+    made: list[str] = []
+    run = RescoreJob.run
+
+    def counted(self: RescoreJob, replica: Replica, item: Asking, watch: Watch) -> str:
+        made.append(item.key)
+        return run(self, replica, item, watch)
+
+    monkeypatch.setattr(RescoreJob, "run", counted)
+    found_by(fitted, tmp_path, "ekfac", 1, 5)
+    assert made == []
+    item.write_bytes(body[:-8])
+    found_by(fitted, tmp_path, "ekfac", 1, 5)
+    assert made == [item.name]
+    assert item.read_bytes() == body
