@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from rayinfluence.dataflow.tracked import TrackedModel
+from rayinfluence.guest import same_draws
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json
@@ -44,7 +45,8 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
     if store.exists(key):
         return Passed(**read_json(store, key))
     language_model = replica.language_model
-    found = preflight(language_model, replica.modules, tracked.ordinary, context, alone)
+    with same_draws():
+        found = preflight(language_model, replica.modules, tracked.ordinary, context, alone)
     store.write(key, json.dumps(asdict(found), indent=1).encode())
     return found
 

@@ -13,6 +13,7 @@ from torch import nn
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
+from rayinfluence.guest import as_found
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
 from rayinfluence.model.modules import Coverage, track
 from rayinfluence.model.preflight import made_up, refuse_what_does_not_run
@@ -55,6 +56,7 @@ class TrackedModel:
     ordinary: Sequence[int]
 
     @classmethod
+    @as_found()
     def load(
         cls,
         config: RunConfig,
