@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError
+from rayinfluence.guest import as_found
 
 if TYPE_CHECKING:
     from rayinfluence.storage.results import Results, Survivor
@@ -40,7 +41,8 @@ def run(config: RunConfig) -> Results:
     Raises:
         RayInfluenceError: what is wrong, where, and what to do.
     """
-    from rayinfluence.dataflow.run import run as run_config
+    with as_found():
+        from rayinfluence.dataflow.run import run as run_config
 
     return run_config(config)
 
@@ -56,8 +58,9 @@ def load_results(run: str, method: str | None = None, **options: Any) -> Results
     Raises:
         StorageError: there are no results, or none of this method.
     """
-    from rayinfluence.storage.results import Results
-    from rayinfluence.storage.store import Store
+    with as_found():
+        from rayinfluence.storage.results import Results
+        from rayinfluence.storage.store import Store
 
     return Results.load(Store(run, options), method)
 
@@ -65,7 +68,8 @@ def load_results(run: str, method: str | None = None, **options: Any) -> Results
 def __getattr__(name: str) -> Any:
     # Importing pyarrow takes a while; `rayinfluence --help` should not.
     if name in ("Results", "Survivor"):
-        from rayinfluence.storage import results
+        with as_found():
+            from rayinfluence.storage import results
 
         return getattr(results, name)
     raise AttributeError(f"module 'rayinfluence' has no attribute {name!r}")

@@ -45,6 +45,7 @@ from rayinfluence.dataflow.scan import Aside, scan
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.dataflow.tracked import TrackedModel
 from rayinfluence.errors import ConfigError, CorpusError, DamagedError
+from rayinfluence.guest import as_found
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
@@ -262,7 +263,8 @@ class Run:
                     )
                 )
             else:
-                from rayinfluence.dataflow.cluster import RayRunner
+                with as_found():
+                    from rayinfluence.dataflow.cluster import RayRunner
 
                 self._runner = RayRunner(self.config.runner, make, self.store.name)
         return self._runner
