@@ -38,6 +38,18 @@ class Section(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    @field_validator("*")
+    @classmethod
+    def _not_blank(cls, value: Any) -> Any:
+        # No name, path or address is blank; an empty path would mean the working directory.
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{value!r} is blank; write a value, or leave the key out.")
+        if isinstance(value, list):
+            for entry in value:
+                if isinstance(entry, str) and not entry.strip():
+                    raise ValueError(f"an entry is blank ({entry!r}); take it out of the list.")
+        return value
+
 
 class CorpusConfig(Section):
     """Documents and the shards they are tokenised into."""

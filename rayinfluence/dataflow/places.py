@@ -90,7 +90,7 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
 
 
 def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
-    return _pointed_at(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"), place)
+    return _pointed_at(endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None, place)
 
 
 def _pointed_at(endpoint_url: str | None, place: str = "-") -> StorageConfig:
