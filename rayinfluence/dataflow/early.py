@@ -5,13 +5,12 @@ Importing torch and loading a model take seconds to minutes; a typing error in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.documents import find_files
+from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.store import Store
@@ -23,11 +22,12 @@ class Inputs:
 
     Attributes:
         queries: None where it names none.
-        documents: files to tokenise; none where the corpus is used as it is.
+        documents: files to tokenise, none where the corpus is used as it is; and what lies
+            among them.
     """
 
     queries: list[Query] | None
-    documents: Sequence[Store]
+    documents: Found
 
     @property
     def needed_queries(self) -> list[Query]:
@@ -49,7 +49,8 @@ class Inputs:
         Raises:
             ConfigError: the configuration names a queries file that is not there.
             QueryError: a query is malformed.
-            CorpusError: an address of documents names no file, or there is no corpus.
+            CorpusError: an address of documents names nothing that can be read, or there is no
+                corpus.
         """
         queries = None
         if config.queries is not None:

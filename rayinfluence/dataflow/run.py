@@ -299,6 +299,11 @@ class Run:
         self._record_config()
         settings = self.config.corpus
         if settings.documents:
+            documents = self.inputs.documents
+            if documents.left_out:
+                self.progress.note(
+                    f"documents    {len(documents.files):,} files; left out: {documents.line}"
+                )
             wanted = TokenizeSettings(
                 settings.text_column,
                 settings.id_column,
@@ -308,7 +313,7 @@ class Run:
             )
             tokenize_files(
                 lambda: self.runner,
-                self.inputs.documents,
+                documents,
                 self.corpus_store,
                 self.tokenizer,
                 wanted,
