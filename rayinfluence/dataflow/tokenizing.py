@@ -127,22 +127,20 @@ def _missing(
     for file in files:
         about = file.info()
         digests.append(known.get((file.url, about.size, about.modified)) or file_digest(file))
-    left = list(digests)
+    left: dict[str, list[Store]] = {}
+    for file, digest in zip(files, digests, strict=True):
+        left.setdefault(digest, []).append(file)
     for report in manifest.files:
-        if report["digest"] not in left:
+        same = left.get(report["digest"])
+        if not same:
             raise CorpusError(
                 f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` does "
-                "not "
-                "list (or it has changed). Shards are only ever appended: use another "
+                "not list (or it has changed). Shards are only ever appended: use another "
                 "`corpus.path`."
             )
-        left.remove(report["digest"])
-    missing = []
-    for file, digest in zip(files, digests, strict=True):
-        if digest in left:
-            left.remove(digest)
-            missing.append((file, digest))
-    return missing
+        # Of copies of a file the one that was tokenised; it may have been moved since.
+        same.remove(next((file for file in same if file.url == report["url"]), same[0]))
+    return [pair for pair in zip(files, digests, strict=True) if pair[0] in left[pair[1]]]
 
 
 def _refuse_bad_documents(report: FileReport) -> None:
