@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rayinfluence.config import RunConfig, StorageConfig
 from rayinfluence.dataflow.status import holds_a_run
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.storage.store import Store, read_json
 
 CONFIG = "config.json"
@@ -68,6 +68,44 @@ def run_config(place: str) -> RunConfig:
     return RunConfig.parse(values, f"{store.url}/{CONFIG}")
 
 
+def why_no_run(store: Store) -> str | None:
+    """Why an address is no run directory, in sentences; None where it is one.
+
+    Raises:
+        DamagedError: it is one, and its configuration cannot be read.
+    """
+    wanted = (
+        "Name the folder that a configuration gives as `run`; a run writes there from its first "
+        "seconds on."
+    )
+    if store.is_local and Path(store.url).is_file():
+        return f"{store.url} is a file, and no run directory. {wanted}"
+    if not store.exists(CONFIG):
+        if holds_a_run(store):
+            return None
+        if not store.exists(""):
+            return f"{store.url} does not exist. {wanted}"
+        return f"{store.url} is no run directory: a run leaves a {CONFIG} there. {wanted}"
+    if is_of_a_run(store):
+        return None
+    return f"{store.url} is no run directory: its {CONFIG} is not that of a run. {wanted}"
+
+
+def is_of_a_run(store: Store) -> bool:
+    """Whether the ``config.json`` that is there is one that a run has left.
+
+    Raises:
+        DamagedError: it cannot be read, and the rest is of a run.
+    """
+    try:
+        values = read_json(store, CONFIG)
+    except DamagedError:
+        if holds_a_run(store):
+            raise
+        return False
+    return {"run", "model"} <= values.keys() and isinstance(values.get("corpus"), dict)
+
+
 def _directory(place: str, endpoint_url: str | None) -> Store:
     """A run directory, as the environment reaches it.
 
@@ -75,18 +113,9 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
         ConfigError: it is none.
     """
     store = Store(place, _storage(endpoint_url, place).options(place))
-    if store.exists(CONFIG):
-        values = read_json(store, CONFIG)
-        if isinstance(values, dict) and {"run", "model", "corpus"} <= values.keys():
-            return store
-    elif holds_a_run(store):
-        return store
-    what = "is no run directory" if store.is_local and store.exists("") else "does not exist"
-    raise ConfigError(
-        f"{store.url} {what}: there is no {CONFIG} of a run in it. Name the folder that a "
-        "configuration gives as `run`, or its YAML file; a run writes there from its first "
-        "seconds on."
-    )
+    if why := why_no_run(store):
+        raise ConfigError(f"{why} On the command line its YAML file will do too.")
+    return store
 
 
 def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:

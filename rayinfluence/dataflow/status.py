@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.storage.results import read_results_manifest
 from rayinfluence.storage.store import Listed, Store, read_json
 
 #: What ``clean`` can remove, and the prefixes of each.
@@ -21,6 +22,7 @@ _OURS = re.compile(
     r"corpus/(manifest\.json|shards)|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
     r"|results/[^/]+\.(parquet|json)|report\.html|stages\.json"
 )
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def status(store: Store, corpus_store: Store) -> list[StageStatus]:
     found += _factors(store, objects)
     found += _banks(store, objects, corpus)
     if "results/manifest.json" in objects:
-        results = read_json(store, "results/manifest.json")
+        results = read_results_manifest(store)
         remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
         found.append(StageStatus("results", 1, 1, remark))
     else:
@@ -92,7 +94,8 @@ def _below(store: Store, prefix: str) -> list[str]:
 
 
 def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
-    fingerprints = sorted({key.split("/")[1] for key in objects if key.startswith("factors/")})
+    folders = {key.split("/")[1] for key in objects if key.startswith("factors/")}
+    fingerprints = sorted(filter(_FINGERPRINT.fullmatch, folders))
     found = []
     for fingerprint in fingerprints:
         prefix = f"factors/{fingerprint}/"
@@ -129,10 +132,11 @@ def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
 def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> list[StageStatus]:
     found = []
     for key in sorted(objects):
-        if not (key.startswith("scan/") and key.count("/") == 2 and key.endswith("/manifest.json")):
+        kind, _, rest = key.partition("/")
+        fingerprint, _, name = rest.partition("/")
+        if (kind, name) != ("scan", "manifest.json") or not _FINGERPRINT.fullmatch(fingerprint):
             continue
         manifest = read_json(store, key)
-        fingerprint = key.split("/")[1]
         splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
         tokens = {split.digest: split.n_tokens for split in splits}
         partials = {

@@ -124,9 +124,12 @@ def test_a_config_does_not_change() -> None:
         ("run: [1\n", "cannot be read as YAML"),
         ("run: a\n\tmodel: b\n", "cannot be read as YAML"),
         ("run: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
-        ("", "is not a config"),
-        ("- run\n", "is not a config"),
-        ("just text", "is not a config"),
+        ("", "is not the configuration of a run: neither run nor model"),
+        ("- run\n", "is not the configuration of a run"),
+        ("just text", "is not the configuration of a run"),
+        ("name: a\nseed: 3\n", "is not the configuration of a run"),
+        ('{"query_id": "a", "prompt": "b"}\n', "is not the configuration of a run"),
+        ('{"query_id": "a"}\n{"query_id": "b"}\n', "cannot be read as YAML"),
     ],
 )
 def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> None:
@@ -135,6 +138,7 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> N
     with pytest.raises(ConfigError, match=expected) as caught:
         RunConfig.load(path)
     assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("on the command line the run directory will do too.")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
