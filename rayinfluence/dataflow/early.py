@@ -12,6 +12,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.dataflow.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.store import Store
 
@@ -47,11 +48,13 @@ class Inputs:
         """Read queries, find documents, and see that there is a corpus where none are given.
 
         Raises:
-            ConfigError: the configuration names a queries file that is not there.
+            ConfigError: the configuration names a queries file that is not there, or inputs
+                among what the run writes.
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
                 corpus.
         """
+        refuse_written_over(config)
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))
@@ -61,6 +64,7 @@ class Inputs:
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
         documents = find_files(config.corpus.documents, config.storage.options)
+        refuse_own_documents(config, documents)
         if not config.corpus.documents:
             Corpus.refuse_none(corpus_store(config))
         return cls(queries, documents)

@@ -296,10 +296,10 @@ class Run:
             CorpusError: a file cannot be read, or the corpus holds files that the configuration
                 does not list.
         """
+        documents = self.inputs.documents  # first: they may not be among what is written
         self._record_config()
         settings = self.config.corpus
         if settings.documents:
-            documents = self.inputs.documents
             if documents.left_out:
                 self.progress.note(
                     f"documents    {len(documents.files):,} files; left out: {documents.line}"

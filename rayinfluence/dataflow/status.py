@@ -87,6 +87,11 @@ def holds_a_run(store: Store) -> bool:
     return any(_OURS.fullmatch(name) for prefix in prefixes for name in _below(store, prefix))
 
 
+def is_cleaned(key: str) -> bool:
+    """Whether a key of a run directory is of what :func:`clean` deletes, or is below that."""
+    return _OURS.fullmatch("/".join(key.split("/")[:2])) is not None
+
+
 def _below(store: Store, prefix: str) -> list[str]:
     """The names directly below a prefix, or the key that it is."""
     tops = ("/".join(key.split("/")[:2]) for key in store.list(prefix))

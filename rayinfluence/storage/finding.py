@@ -161,7 +161,7 @@ def matching(tree: Tree, folder: str, pattern: Sequence[str]) -> Iterator[Entry]
         for entry in tree.below(folder):
             names = entry.path[len(folder) :].strip("/").split("/")
             hidden = tree.hides and any(name.startswith(".") for name in names)
-            if not hidden and _fits(names, pattern, tree.hides):
+            if not hidden and fits(names, pattern, tree.hides):
                 yield entry
     elif not has_magic(part):
         path = f"{folder.rstrip('/')}/{part}" if folder else part
@@ -178,7 +178,7 @@ def matching(tree: Tree, folder: str, pattern: Sequence[str]) -> Iterator[Entry]
             tree.refuse_lost(folder)
             return  # as in a/*/b/*.jsonl, where not every folder has a b
         for entry in entries:
-            if not _fits([entry.path.rsplit("/", 1)[-1]], [part], tree.hides):
+            if not fits([entry.path.rsplit("/", 1)[-1]], [part], tree.hides):
                 continue
             if entry.kind == "other":
                 tree.refuse_lost(entry.path)
@@ -193,18 +193,19 @@ def has_magic(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def _fits(names: Sequence[str], pattern: Sequence[str], hides: bool) -> bool:
+def fits(names: Sequence[str], pattern: Sequence[str], hides: bool) -> bool:
+    """Whether a path, in parts, is one that a glob stands for."""
     if not pattern:
         return not names
     part, rest = pattern[0], pattern[1:]
     if part == "**":
         # As in a shell, a last ** stands for the files as well.
         return (bool(names) and not rest) or any(
-            _fits(names[start:], rest, hides) for start in range(len(names) + 1)
+            fits(names[start:], rest, hides) for start in range(len(names) + 1)
         )
     if not names or (hides and names[0].startswith(".") and not part.startswith(".")):
         return False
-    return fnmatch.fnmatchcase(names[0], part) and _fits(names[1:], rest, hides)
+    return fnmatch.fnmatchcase(names[0], part) and fits(names[1:], rest, hides)
 
 
 def _kind(entry: os.DirEntry[str]) -> Kind:
