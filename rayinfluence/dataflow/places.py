@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayinfluence.config import RunConfig, StorageConfig
+from rayinfluence.config import RunConfig, RunnerConfig, StorageConfig
 from rayinfluence.dataflow.status import holds_a_run
 from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.storage.store import Store, read_json
@@ -17,10 +17,11 @@ _ALWAYS = ("run", "model", "storage")
 
 @dataclass(frozen=True)
 class RunPlace:
-    """A run directory, and where its shards are."""
+    """A run directory, where its shards are, and how long a run is silent at most."""
 
     store: Store
     corpus: Store
+    stall_seconds: float
 
 
 def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
@@ -38,15 +39,19 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
         config = RunConfig.load(place)
         storage = _pointed_at(endpoint_url) if endpoint_url else config.storage
         store, path = Store(config.run, storage.options(config.run)), config.corpus.path
+        stall_seconds = config.runner.stall_seconds
     else:
         store = _directory(place, endpoint_url)
         values = read_json(store, CONFIG) if store.exists(CONFIG) else {}
         storage, path = _storage(endpoint_url), values.get("corpus", {}).get("path")
+        default = RunnerConfig().stall_seconds
+        stall_seconds = values.get("runner", {}).get("stall_seconds", default)
         if storage.endpoint_url is None and values:
             # Not all of it: what an earlier version has written may have other keys.
             known = {key: value for key, value in values.items() if key in _ALWAYS}
             storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
-    return RunPlace(store, Store(path, storage.options(path)) if path else store / "corpus")
+    corpus = Store(path, storage.options(path)) if path else store / "corpus"
+    return RunPlace(store, corpus, stall_seconds)
 
 
 def run_config(place: str) -> RunConfig:
