@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError
+from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError, StorageError
 from rayinfluence.guest import as_found
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run(config: RunConfig) -> Results:
     return run_config(config)
 
 
-def load_results(run: str, method: str | None = None, **options: Any) -> Results:
+def load_results(run: str | Path, method: str | None = None, **options: Any) -> Results:
     """Read the results in a run directory.
 
     Args:
@@ -56,13 +57,18 @@ def load_results(run: str, method: str | None = None, **options: Any) -> Results
         options: fsspec options of the address, such as ``endpoint_url``.
 
     Raises:
-        StorageError: there are no results, or none of this method.
+        StorageError: it is no run directory, there are no results, or none of this method.
     """
     with as_found():
+        from rayinfluence.dataflow.places import why_no_run
         from rayinfluence.storage.results import Results
         from rayinfluence.storage.store import Store
 
-    return Results.load(Store(run, options), method)
+    store = Store(str(run), options)
+    # Results that were copied without the rest of the run are read too.
+    if not store.exists("results/manifest.json") and (why := why_no_run(store)):
+        raise StorageError(why)
+    return Results.load(store, method)
 
 
 def __getattr__(name: str) -> Any:

@@ -298,9 +298,14 @@ class Run:
             CorpusError: a file cannot be read, or the corpus holds files that the configuration
                 does not list.
         """
+        documents = self.inputs.documents  # first: they may not be among what is written
         self._record_config()
         settings = self.config.corpus
         if settings.documents:
+            if documents.left_out:
+                self.progress.note(
+                    f"documents    {len(documents.files):,} files; left out: {documents.line}"
+                )
             wanted = TokenizeSettings(
                 settings.text_column,
                 settings.id_column,
@@ -310,7 +315,7 @@ class Run:
             )
             tokenize_files(
                 lambda: self.runner,
-                self.inputs.documents,
+                documents,
                 self.corpus_store,
                 self.tokenizer,
                 wanted,

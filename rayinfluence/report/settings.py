@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rayinfluence.report.text import address, count, shorten
+from rayinfluence.report.text import count, shorten
+from rayinfluence.text import without_credentials
 
 _MAX_NAMED = 8
 #: Longer names are cut, with what tells them apart at their end.
@@ -34,7 +35,7 @@ def documents(manifest: Manifest) -> str:
         return "none are named: shards that were there already were used as they are"
     column = corpus.get("text_column") or "text"
     read = "" if column == "text" else f" (the text is in {shorten(column, _WIDTH)})"
-    return _listed([address(str(one)) for one in named], "; ") + read
+    return _listed([without_credentials(str(one)) for one in named], "; ") + read
 
 
 def _layers(manifest: Manifest) -> str:
@@ -95,7 +96,9 @@ def _sequences(manifest: Manifest) -> str:
         "one of them"
     )
     tokenizer = (manifest.get("config") or {}).get("tokenizer")
-    return text + (f"; by the tokenizer in {address(str(tokenizer))}." if tokenizer else ".")
+    return text + (
+        f"; by the tokenizer in {without_credentials(str(tokenizer))}." if tokenizer else "."
+    )
 
 
 def _listed(names: Iterable[str], separator: str) -> str:

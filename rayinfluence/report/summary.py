@@ -9,9 +9,10 @@ from rayinfluence.report.card import definitions
 from rayinfluence.report.heat import LEVELS
 from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.settings import documents
-from rayinfluence.report.text import address, count, percent
+from rayinfluence.report.text import count, percent
 from rayinfluence.report.trust import is_dense, trust
 from rayinfluence.storage.results import Results
+from rayinfluence.text import without_credentials
 
 _MAX_QUARANTINED = 50
 
@@ -84,6 +85,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     model, tokenizer, corpus, factors, config = (
         manifest.get(name) or {} for name in ("model", "tokenizer", "corpus", "factors", "config")
     )
+    storage = config.get("storage") or {}
     fingerprint = str(manifest.get("fingerprint") or "")
     if not fingerprint and manifest.get("set_aside"):
         fingerprint = "none: results without all splits are made again"
@@ -97,12 +99,15 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
         ("Model's code", _code(config)),
         ("Model digest", str(model.get("digest") or "")),
         ("Tokenizer digest", str(tokenizer.get("digest") or "")),
-        ("Corpus", address(str(corpus.get("url") or ""))),
-        ("Object storage", address(str((config.get("storage") or {}).get("endpoint_url") or ""))),
+        ("Corpus", without_credentials(str(corpus.get("url") or ""))),
+        (
+            "Object storage",
+            without_credentials(str((config.get("storage") or {}).get("endpoint_url") or "")),
+        ),
         ("Corpus fingerprint", str(corpus.get("fingerprint") or "")),
         ("Factors fingerprint", str(factors.get("fingerprint") or "")),
         *((f"Query banks, {name}", digests) for name, digests in banks.items()),
-        ("Queries", address(str(config.get("queries") or ""))),
+        ("Queries", without_credentials(str(config.get("queries") or ""))),
         ("Stages", "; ".join(_stages(manifest.get("stages") or {}))),
         ("Versions", _pairs(manifest.get("versions"))),
     ]

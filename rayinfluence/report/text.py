@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from rayinfluence.text import visible
-
-_USER = re.compile(r"(://)[^/?#]*@")
-_SIGNED = re.compile(r"([?#])[^?#/=]*=.*", re.DOTALL)
 
 #: Of a score that depends on the batch it is computed in.
 SUSPECT = "suspect: another score in another batch"
@@ -20,14 +16,6 @@ BEYOND = "beyond the linear range: no prediction"
 def one_line(text: str) -> str:
     """The visible text with every run of white space collapsed to one space."""
     return " ".join(visible(text).split())
-
-
-def address(url: str) -> str:
-    """An address without what may be a secret in it: a user, a signed query string."""
-    if "://" not in url:
-        return url
-    # A star or a question mark of a glob is none; a query string has names and values.
-    return _SIGNED.sub(r"\1…", _USER.sub(r"\1…@", url))
 
 
 def shorten(text: str, width: int, *, keep: str = "start") -> str:

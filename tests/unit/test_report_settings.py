@@ -10,9 +10,9 @@ import pytest
 from made_up_results import Page, make_results, page_of
 
 from rayinfluence.report import render_page
-from rayinfluence.report.text import address
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
+from rayinfluence.text import without_credentials
 
 Execute = Callable[..., dict[str, Results]]
 
@@ -94,18 +94,21 @@ def test_another_tokenizer_and_a_folder_s_own_code_are_named() -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("s3://b/x.jsonl?X-Amz-Signature=SECRET&X-Amz-Date=1", "s3://b/x.jsonl?…"),
-        ("https://h/x?sig=SEC/RET=", "https://h/x?…"),
-        ("https://h/x#access_token=SECRET", "https://h/x#…"),
-        ("https://user:SECRET@h/x", "https://…@h/x"),
-        ("https://SECRET@h/x?v=SECRET", "https://…@h/x?…"),
+        (
+            "s3://b/x.jsonl?X-Amz-Signature=SECRET&X-Amz-Date=1",
+            "s3://b/x.jsonl?X-Amz-Signature=***&X-Amz-Date=***",
+        ),
+        ("https://h/x?sig=SEC/RET=", "https://h/x?sig=***"),
+        ("https://h/x#access_token=SECRET", "https://h/x#access_token=***"),
+        ("https://user:SECRET@h/x", "https://***@h/x"),
+        ("https://SECRET@h/x?v=SECRET", "https://***@h/x?v=***"),
         ("s3://b/part-?.jsonl", "s3://b/part-?.jsonl"),
         ("s3://b/year=2020/a@b.jsonl", "s3://b/year=2020/a@b.jsonl"),
         ("data/part-?-lang=en.jsonl", "data/part-?-lang=en.jsonl"),
     ],
 )
 def test_addresses_are_shown_without_what_may_be_secret(url: str, shown: str) -> None:
-    assert address(url) == shown
+    assert without_credentials(url) == shown
     text = render_page(
         {
             "ekfac": make_results(
