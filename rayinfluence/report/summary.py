@@ -102,7 +102,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
         ("Corpus", without_credentials(str(corpus.get("url") or ""))),
         (
             "Object storage",
-            without_credentials(str((config.get("storage") or {}).get("endpoint_url") or "")),
+            without_credentials(str(storage.get("endpoint_url") or "")),
         ),
         ("Corpus fingerprint", str(corpus.get("fingerprint") or "")),
         ("Factors fingerprint", str(factors.get("fingerprint") or "")),

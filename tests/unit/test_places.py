@@ -192,5 +192,5 @@ def test_a_password_in_an_address_of_the_command_line_is_refused(
     place = "s3://me:hidden@bucket/run" if how == "address" else "s3://bucket/run"
     code, _, errors = say("status", place, *(["--endpoint-url", url] if how == "flag" else []))
     assert code == 2
-    assert "password in this address" in errors
+    assert "password or a token in this address" in errors
     assert "hidden" not in errors
