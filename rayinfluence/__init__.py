@@ -9,10 +9,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError
+from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError, StorageError
+from rayinfluence.guest import as_found
 
 if TYPE_CHECKING:
     from rayinfluence.storage.results import Results, Survivor
@@ -40,12 +42,13 @@ def run(config: RunConfig) -> Results:
     Raises:
         RayInfluenceError: what is wrong, where, and what to do.
     """
-    from rayinfluence.dataflow.run import run as run_config
+    with as_found():
+        from rayinfluence.dataflow.run import run as run_config
 
     return run_config(config)
 
 
-def load_results(run: str, method: str | None = None, **options: Any) -> Results:
+def load_results(run: str | Path, method: str | None = None, **options: Any) -> Results:
     """Read the results in a run directory.
 
     Args:
@@ -54,18 +57,25 @@ def load_results(run: str, method: str | None = None, **options: Any) -> Results
         options: fsspec options of the address, such as ``endpoint_url``.
 
     Raises:
-        StorageError: there are no results, or none of this method.
+        StorageError: it is no run directory, there are no results, or none of this method.
     """
-    from rayinfluence.storage.results import Results
-    from rayinfluence.storage.store import Store
+    with as_found():
+        from rayinfluence.dataflow.places import why_no_run
+        from rayinfluence.storage.results import Results
+        from rayinfluence.storage.store import Store
 
-    return Results.load(Store(run, options), method)
+    store = Store(str(run), options)
+    # Results that were copied without the rest of the run are read too.
+    if not store.exists("results/manifest.json") and (why := why_no_run(store)):
+        raise StorageError(why)
+    return Results.load(store, method)
 
 
 def __getattr__(name: str) -> Any:
     # Importing pyarrow takes a while; `rayinfluence --help` should not.
     if name in ("Results", "Survivor"):
-        from rayinfluence.storage import results
+        with as_found():
+            from rayinfluence.storage import results
 
         return getattr(results, name)
     raise AttributeError(f"module 'rayinfluence' has no attribute {name!r}")

@@ -47,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+#: Of a run that is not done, a silence as long as this is said.
+_SILENCE_SECONDS = 60
 #: The exit code that typer gives an interrupt from the keyboard.
 _INTERRUPTED = 130
 
@@ -222,18 +224,32 @@ def status(
 ) -> None:
     """Say how far a run is, from its directory alone."""
     from rayinfluence.dataflow.places import run_place
-    from rayinfluence.dataflow.status import status as stages
+    from rayinfluence.dataflow.status import status as look
 
+    before, moved = None, time.time()
     while True:
         place = run_place(run_directory, endpoint_url)
-        found = stages(place.store, place.corpus)
+        found, now = look(place.store, place.corpus), time.time()
         table = Table("stage", "done", "", box=None, pad_edge=False)
-        for stage in found:
+        for stage in found.stages:
             total = "" if stage.total is None else f"/{stage.total}"
             table.add_row(stage.stage, f"{stage.done}{total}", Text(visible_line(stage.remark)))
         Console().print(table)
-        if not watch or (found[-1].done and all(stage.ended for stage in found)):
+        done = found.is_done(now, place.stall_seconds)
+        if not done and found.written is not None and now - found.written >= _SILENCE_SECONDS:
+            _say(f"nothing has been written {_since(found.written, now)}")
+        if done or not watch:
             break
+        # Whose clock is another's may tell any time; that something has changed is sure.
+        moved, before = (moved if found == before else now), found
+        if now - max(moved, found.written or 0) >= place.stall_seconds:
+            raise StageError(
+                f"nothing has been written to {place.store.url} "
+                + ("yet" if found.written is None else _since(found.written, now))
+                + f", and for `runner.stall_seconds` ({place.stall_seconds:,g} s) it was watched "
+                "in vain. Look whether the process or the Ray job still works on it, and watch it "
+                "again if so; if it is gone, the same command goes on with the run."
+            )
         time.sleep(every)
 
 
@@ -302,6 +318,18 @@ def _opened(
 
     with Run(config, new_run=new_run, inputs=inputs) as opened:
         yield opened
+
+
+def _since(written: float, now: float) -> str:
+    """When something was written last, and how long that is ago."""
+    ago, unit = now - written, "s"
+    for size, larger in ((60, "min"), (60, "h"), (24, "days")):
+        if ago >= 2 * size:
+            ago, unit = ago / size, larger
+        else:
+            break
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))
+    return f"since {when} ({ago:.0f} {unit} ago)"
 
 
 def _bytes(size: float) -> str:

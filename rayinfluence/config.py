@@ -25,6 +25,11 @@ _SECRET = (
     "directory and its manifest. Take it out; credentials come from the environment "
     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role)."
 )
+#: What to name instead of a file that is something else.
+_WANTED = (
+    "Name the YAML file of a run, with keys such as run and model; on the command line the run "
+    "directory will do too."
+)
 
 Method = Literal["ekfac", "kfac", "gradient_product"]
 
@@ -35,6 +40,18 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _not_blank(cls, value: Any) -> Any:
+        # No name, path or address is blank; an empty path would mean the working directory.
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{value!r} is blank; write a value, or leave the key out.")
+        if isinstance(value, list):
+            for entry in value:
+                if isinstance(entry, str) and not entry.strip():
+                    raise ValueError(f"an entry is blank ({entry!r}); take it out of the list.")
+        return value
 
 
 class CorpusConfig(Section):
@@ -276,16 +293,24 @@ class RunConfig(Section):
         """Read a YAML file; ``overrides`` replace top-level keys.
 
         Raises:
-            ConfigError: the file is missing, is not YAML, or holds a wrong key or value.
+            ConfigError: the file is missing, is no run's configuration, or holds a wrong key or
+                value.
         """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: there is no such config file.") from error
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} cannot be read as YAML: {brief(error)}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} is not a config: it must hold keys such as run and model.")
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {brief(error)}. {_WANTED}") from error
+        except (ValueError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"{path} cannot be read as YAML: {brief(error)}. {_WANTED}"
+            ) from error
+        if not isinstance(values, dict) or not {"run", "model"} & values.keys():
+            raise ConfigError(
+                f"{path} is not the configuration of a run: neither run nor model is among its "
+                f"keys. {_WANTED}"
+            )
         return cls.parse({**values, **overrides}, str(path))
 
     @classmethod

@@ -23,11 +23,10 @@ _EMPTY = {
 _HIDDEN = "***"
 #: The user's part of an address, and whether a password is in it.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^\s/?#@'\"]+)@")
-#: A parameter whose name says that its value is secret.
-_PARAMETER = re.compile(
-    r"(?P<name>[?&;#](?:[\w.%-]*(?:token|secret|signature|credential|passw|passwd|password|key|auth)"
-    r"[\w.%-]*|sig|pw|pwd|code|jwt)=)(?P<value>[^\s&;#'\"]*[^\s&;#'\".,:)])",
-    re.IGNORECASE,
+#: A parameter, and a name that says that its value is secret.
+_PARAMETER = re.compile(r"(?P<name>[?&;#][\w.%-]+)=(?P<value>[^\s&;#'\"]*[^\s&;#'\".,:)])")
+_SECRET_NAME = re.compile(
+    r".(.*(token|secret|signature|credential|passw|key|auth).*|sig|pw|pwd|code|jwt)", re.IGNORECASE
 )
 
 
@@ -63,17 +62,21 @@ def visible_line(text: str) -> str:
 
 def holds_credentials(address: str) -> bool:
     """Whether an address says more than where something is."""
-    return without_credentials(address) != address
+    if "://" not in address:
+        return False
+    named = (_SECRET_NAME.fullmatch(match["name"]) for match in _PARAMETER.finditer(address))
+    return any(map(_is_secret, _USER.finditer(address))) or any(named)
 
 
 def without_credentials(text: str) -> str:
-    """A text with the credentials of all addresses in it hidden."""
+    """A text with the users and the parameters of all addresses in it hidden."""
     if "://" not in text:
         return text
-    return _PARAMETER.sub(rf"\g<name>{_HIDDEN}", _USER.sub(_without_user, text))
+    hidden = _USER.sub(
+        lambda match: f"{match['scheme']}{_HIDDEN}@" if _is_secret(match) else match[0], text
+    )
+    return _PARAMETER.sub(rf"\g<name>={_HIDDEN}", hidden)
 
 
-def _without_user(match: re.Match[str]) -> str:
-    scheme, user = match["scheme"], match["user"]
-    is_secret = ":" in user or scheme.lower().startswith("http")
-    return f"{scheme}{_HIDDEN}@" if is_secret else match[0]
+def _is_secret(user: re.Match[str]) -> bool:
+    return ":" in user["user"] or user["scheme"].lower().startswith("http")

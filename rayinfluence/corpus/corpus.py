@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayinfluence.corpus.files import LeftOut
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA, RowGroup, bad_rows, row_group_digest
 from rayinfluence.corpus.tokenize import (
     NAMED_KEYS,
@@ -67,13 +68,15 @@ class Split:
 class CorpusManifest:
     """What a corpus consists of.
 
-    ``shards`` is only ever appended to: an ordinal is a place in it.
+    ``shards`` is only ever appended to: an ordinal is a place in it. ``left_out`` is what lay among
+    the documents and was not read, when the last of them was appended.
     """
 
     tokenizer: str
     settings: TokenizeSettings
     shards: tuple[ShardRecord, ...]
     files: tuple[dict[str, Any], ...]
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """The manifest as stored."""
@@ -102,7 +105,9 @@ class CorpusManifest:
                 for record in body["shards"]
             )
             settings = TokenizeSettings(**body["settings"])
-            return cls(body["tokenizer"], settings, shards, tuple(body["files"]))
+            # Corpora that were tokenised before do not say.
+            left_out = {why: LeftOut(**left) for why, left in body.get("left_out", {}).items()}
+            return cls(body["tokenizer"], settings, shards, tuple(body["files"]), left_out)
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(
                 f"{store.url}/{MANIFEST} is not a corpus manifest of this version: {error}. "
@@ -122,11 +127,10 @@ class CorpusManifest:
         self, records: Sequence[ShardRecord], reports: Sequence[FileReport]
     ) -> CorpusManifest:
         """The manifest with more shards at its end."""
-        return CorpusManifest(
-            self.tokenizer,
-            self.settings,
-            (*self.shards, *records),
-            (*self.files, *(asdict(report) for report in reports)),
+        return replace(
+            self,
+            shards=(*self.shards, *records),
+            files=(*self.files, *(asdict(report) for report in reports)),
         )
 
 

@@ -6,19 +6,18 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayinfluence.errors import CorpusError, StorageError
+from rayinfluence.corpus.files import PARQUET_ENDINGS, refuse_other_kinds
+from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import DIGEST_CHARACTERS
 from rayinfluence.storage.store import Store
 
-JSONL_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2")
-PARQUET_ENDINGS = (".parquet",)
 _CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 
 
@@ -39,33 +38,6 @@ class BadDocument:
     reason: str
 
 
-def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]]) -> list[Store]:
-    """The files that paths, folders and globs name, as stores whose URL is the file.
-
-    Raises:
-        CorpusError: one of them names no file, or leads into a folder that cannot be read.
-        StorageError: an address cannot be listed.
-    """
-    found: list[Store] = []
-    for pattern in patterns:
-        place = Store(pattern, options(pattern))
-        try:
-            files = place.matches(_readable)
-        except StorageError as error:
-            kind = CorpusError if place.is_local else StorageError
-            raise kind(
-                f"corpus.documents: {error} Documents are not left out in silence."
-            ) from error
-        if not files:
-            raise CorpusError(
-                f"corpus.documents: {pattern} names no file; give a .jsonl or .parquet file, a "
-                "folder of them, or a glob."
-            )
-        found += [Store(file, options(file)) for file in files]
-    # Patterns may overlap: a file is read once.
-    return list({file.url: file for file in found}.values())
-
-
 def file_digest(file: Store) -> str:
     """The digest of a file's bytes: a copy under another path is the same file."""
     state = hashlib.sha256()
@@ -84,15 +56,11 @@ def read_documents(
         CorpusError: the file is neither JSONL nor Parquet, or has no text column.
         StorageError: it cannot be read.
     """
-    if file.url.endswith(PARQUET_ENDINGS):
+    refuse_other_kinds(file.url)
+    if file.url.lower().endswith(PARQUET_ENDINGS):
         rows = _parquet_rows(file, text_column)
-    elif file.url.endswith(JSONL_ENDINGS):
-        rows = _jsonl_rows(file)
     else:
-        raise CorpusError(
-            f"{file.url}: documents are read from {', '.join(JSONL_ENDINGS + PARQUET_ENDINGS)} "
-            "files."
-        )
+        rows = _jsonl_rows(file)
     for number, row in rows:
         place = f"{file.url}:{number}"
         if isinstance(row, str):
@@ -111,7 +79,7 @@ def read_documents(
 
 def _jsonl_rows(file: Store) -> Iterator[tuple[int, dict[str, Any] | str]]:
     with file.open("") as raw, _to_the_end(file):
-        codec = _CODECS.get(file.url.rsplit(".", 1)[-1])
+        codec = _CODECS.get(file.url.lower().rsplit(".", 1)[-1])
         stream = io.BufferedReader(pa.CompressedInputStream(raw, codec)) if codec else raw
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -151,7 +119,3 @@ def _to_the_end(file: Store) -> Iterator[None]:
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."
         ) from error
-
-
-def _readable(name: str) -> bool:
-    return name.endswith(JSONL_ENDINGS + PARQUET_ENDINGS)

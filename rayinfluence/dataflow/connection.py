@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import signal
+import threading
+from typing import Any
 
 import ray
 
 from rayinfluence.config import RunnerConfig
 from rayinfluence.errors import ConfigError
+from rayinfluence.guest import same_draws
 
 #: Loggers of which only errors are for our users.
 _QUIET = ("ray.data", "ray._private.authentication")
@@ -42,20 +47,25 @@ class Connection:
         if not self._ours:
             return
         self._levels = {name: logging.getLogger(name).level for name in _loggers()}
+        self._on_term = signal.getsignal(signal.SIGTERM)
+        self._dumps_faults = faulthandler.is_enabled()
         self._environment = {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)}
         address = config.address or os.environ.get("RAY_ADDRESS")
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
-        quiet = {"logging_level": "error", "log_to_driver": False}
+        quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:
             if address:
-                ray.init(address=address, **quiet)
+                where: dict[str, Any] = {"address": address}
             else:
                 for name, value in _LOCAL.items():
                     os.environ.setdefault(name, value)
                 # One CPU more than replicas, or tasks beside them would wait forever.
                 # "local": not the cluster of somebody else that happens to run on this machine.
-                ray.init("local", num_cpus=config.most_actors + 1, include_dashboard=False, **quiet)
+                cpus = config.most_actors + 1
+                where = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+            with same_draws():
+                ray.init(**where, **quiet)
         except Exception as error:  # connection, authentication, start-up: they share no base
             self._restore()
             raise ConfigError(
@@ -67,12 +77,18 @@ class Connection:
     def close(self) -> None:
         """End a Ray that was started, or leave the one that was joined."""
         if self._ours:
-            ray.shutdown()
+            with same_draws():
+                ray.shutdown()
             self._restore()
 
     def _restore(self) -> None:
         for name in _loggers():
             logging.getLogger(name).setLevel(self._levels.get(name, logging.NOTSET))
+        # Where nothing has set a handler from Python there is none that could be put back.
+        if self._on_term is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_term)
+        if not self._dumps_faults:
+            faulthandler.disable()
         # Ray sets variables of its own as well.
         for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
             if name in self._environment:

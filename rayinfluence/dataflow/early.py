@@ -5,14 +5,14 @@ Importing torch and loading a model take seconds to minutes; a typing error in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.documents import find_files
+from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.dataflow.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.store import Store
 
@@ -23,11 +23,12 @@ class Inputs:
 
     Attributes:
         queries: None where it names none.
-        documents: files to tokenise; none where the corpus is used as it is.
+        documents: files to tokenise, none where the corpus is used as it is; and what lies
+            among them.
     """
 
     queries: list[Query] | None
-    documents: Sequence[Store]
+    documents: Found
 
     @property
     def needed_queries(self) -> list[Query]:
@@ -47,10 +48,13 @@ class Inputs:
         """Read queries, find documents, and see that there is a corpus where none are given.
 
         Raises:
-            ConfigError: the configuration names a queries file that is not there.
+            ConfigError: the configuration names a queries file that is not there, or inputs
+                among what the run writes.
             QueryError: a query is malformed.
-            CorpusError: an address of documents names no file, or there is no corpus.
+            CorpusError: an address of documents names nothing that can be read, or there is no
+                corpus.
         """
+        refuse_written_over(config)
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))
@@ -60,6 +64,7 @@ class Inputs:
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
         documents = find_files(config.corpus.documents, config.storage.options)
+        refuse_own_documents(config, documents)
         if not config.corpus.documents:
             Corpus.refuse_none(corpus_store(config))
         return cls(queries, documents)

@@ -21,7 +21,7 @@ from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.queries import MethodQueries, query_report
 from rayinfluence.dataflow.second_pass import Scanned
 from rayinfluence.storage.digest import digest
-from rayinfluence.storage.results import TABLE_ENDINGS
+from rayinfluence.storage.results import TABLE_ENDINGS, read_results_manifest
 from rayinfluence.storage.store import Store, read_json
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def known_results(store: Store) -> str | None:
     there = store.list("results")
     if MANIFEST not in there:
         return None
-    manifest = read_json(store, MANIFEST)
+    manifest = read_results_manifest(store)
     tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in TABLE_ENDINGS}
     return manifest["fingerprint"] if tables <= there.keys() else None
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayinfluence.config import RunConfig, StorageConfig
+from rayinfluence.config import RunConfig, RunnerConfig, StorageConfig
 from rayinfluence.dataflow.status import holds_a_run
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.storage.store import Store, read_json
 
 CONFIG = "config.json"
@@ -17,10 +17,11 @@ _ALWAYS = ("run", "model", "storage")
 
 @dataclass(frozen=True)
 class RunPlace:
-    """A run directory, and where its shards are."""
+    """A run directory, where its shards are, and how long a run is silent at most."""
 
     store: Store
     corpus: Store
+    stall_seconds: float
 
 
 def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
@@ -38,15 +39,19 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
         config = RunConfig.load(place)
         storage = _pointed_at(endpoint_url) if endpoint_url else config.storage
         store, path = Store(config.run, storage.options(config.run)), config.corpus.path
+        stall_seconds = config.runner.stall_seconds
     else:
         store = _directory(place, endpoint_url)
         values = read_json(store, CONFIG) if store.exists(CONFIG) else {}
         storage, path = _storage(endpoint_url), values.get("corpus", {}).get("path")
+        default = RunnerConfig().stall_seconds
+        stall_seconds = values.get("runner", {}).get("stall_seconds", default)
         if storage.endpoint_url is None and values:
             # Not all of it: what an earlier version has written may have other keys.
             known = {key: value for key, value in values.items() if key in _ALWAYS}
             storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
-    return RunPlace(store, Store(path, storage.options(path)) if path else store / "corpus")
+    corpus = Store(path, storage.options(path)) if path else store / "corpus"
+    return RunPlace(store, corpus, stall_seconds)
 
 
 def run_config(place: str) -> RunConfig:
@@ -68,6 +73,44 @@ def run_config(place: str) -> RunConfig:
     return RunConfig.parse(values, f"{store.url}/{CONFIG}")
 
 
+def why_no_run(store: Store) -> str | None:
+    """Why an address is no run directory, in sentences; None where it is one.
+
+    Raises:
+        DamagedError: it is one, and its configuration cannot be read.
+    """
+    wanted = (
+        "Name the folder that a configuration gives as `run`; a run writes there from its first "
+        "seconds on."
+    )
+    if store.is_local and Path(store.url).is_file():
+        return f"{store.url} is a file, and no run directory. {wanted}"
+    if not store.exists(CONFIG):
+        if holds_a_run(store):
+            return None
+        if not store.exists(""):
+            return f"{store.url} does not exist. {wanted}"
+        return f"{store.url} is no run directory: a run leaves a {CONFIG} there. {wanted}"
+    if is_of_a_run(store):
+        return None
+    return f"{store.url} is no run directory: its {CONFIG} is not that of a run. {wanted}"
+
+
+def is_of_a_run(store: Store) -> bool:
+    """Whether the ``config.json`` that is there is one that a run has left.
+
+    Raises:
+        DamagedError: it cannot be read, and the rest is of a run.
+    """
+    try:
+        values = read_json(store, CONFIG)
+    except DamagedError:
+        if holds_a_run(store):
+            raise
+        return False
+    return {"run", "model"} <= values.keys() and isinstance(values.get("corpus"), dict)
+
+
 def _directory(place: str, endpoint_url: str | None) -> Store:
     """A run directory, as the environment reaches it.
 
@@ -75,24 +118,15 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
         ConfigError: it is none.
     """
     store = Store(place, _storage(endpoint_url, place).options(place))
-    if store.exists(CONFIG):
-        values = read_json(store, CONFIG)
-        if isinstance(values, dict) and {"run", "model", "corpus"} <= values.keys():
-            return store
-    elif holds_a_run(store):
-        return store
-    what = "is no run directory" if store.is_local and store.exists("") else "does not exist"
-    raise ConfigError(
-        f"{store.url} {what}: there is no {CONFIG} of a run in it. Name the folder that a "
-        "configuration gives as `run`, or its YAML file; a run writes there from its first "
-        "seconds on."
-    )
+    if why := why_no_run(store):
+        raise ConfigError(f"{why} On the command line its YAML file will do too.")
+    return store
 
 
 def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
     if endpoint_url is not None:
         return _pointed_at(endpoint_url, place)
-    return _pointed_at(os.environ.get("AWS_ENDPOINT_URL"), place, "AWS_ENDPOINT_URL")
+    return _pointed_at(os.environ.get("AWS_ENDPOINT_URL") or None, place, "AWS_ENDPOINT_URL")
 
 
 def _pointed_at(

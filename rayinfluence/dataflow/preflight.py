@@ -11,12 +11,13 @@ from importlib.metadata import version
 from typing import Any
 
 from rayinfluence.dataflow.tracked import TrackedModel
+from rayinfluence.guest import same_draws
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json
 
 #: Raised whenever the checks find something else.
-_VERSION = 1
+_VERSION = 2
 _PACKAGES = ("torch", "transformers")
 #: Names of weights that are not tracked, in a manifest.
 _LISTED = 20
@@ -44,7 +45,8 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
     if store.exists(key):
         return Passed(**read_json(store, key))
     language_model = replica.language_model
-    found = preflight(language_model, replica.modules, tracked.ordinary, context, alone)
+    with same_draws():
+        found = preflight(language_model, replica.modules, tracked.ordinary, context, alone)
     store.write(key, json.dumps(asdict(found), indent=1).encode())
     return found
 

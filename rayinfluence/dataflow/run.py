@@ -52,6 +52,7 @@ from rayinfluence.dataflow.second_pass import SecondPass, scanned_by_method
 from rayinfluence.dataflow.tokenizing import tokenize_files
 from rayinfluence.dataflow.tracked import TrackedModel
 from rayinfluence.errors import ConfigError, CorpusError, DamagedError
+from rayinfluence.guest import as_found
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
@@ -269,7 +270,8 @@ class Run:
                     )
                 )
             else:
-                from rayinfluence.dataflow.cluster import RayRunner
+                with as_found():
+                    from rayinfluence.dataflow.cluster import RayRunner
 
                 self._runner = RayRunner(self.config.runner, make, self.store.name)
         return self._runner
@@ -303,9 +305,14 @@ class Run:
             CorpusError: a file cannot be read, or the corpus holds files that the configuration
                 does not list.
         """
+        documents = self.inputs.documents  # first: they may not be among what is written
         self._record_config()
         settings = self.config.corpus
         if settings.documents:
+            if documents.left_out:
+                self.progress.note(
+                    f"documents    {len(documents.files):,} files; left out: {documents.line}"
+                )
             wanted = TokenizeSettings(
                 settings.text_column,
                 settings.id_column,
@@ -315,7 +322,7 @@ class Run:
             )
             tokenize_files(
                 lambda: self.runner,
-                self.inputs.documents,
+                documents,
                 self.corpus_store,
                 self.tokenizer,
                 wanted,

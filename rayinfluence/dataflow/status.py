@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.storage.results import read_results_manifest
 from rayinfluence.storage.store import Listed, Store, read_json
 
 #: What ``clean`` can remove, and the prefixes of each.
@@ -22,6 +25,7 @@ _OURS = re.compile(
     r"|rescored/[0-9a-f]{32}\.safetensors"
     r"|results/[^/]+\.(parquet|json)|report\.html|stages\.json"
 )
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class StageStatus:
     remark: str
     #: Units that were given up, until the run is begun again.
     aside: int = 0
+    #: When something of it was written last, in epoch seconds, where that is known.
+    written: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -41,8 +47,38 @@ class StageStatus:
         return self.total in (None, self.done + self.aside)
 
 
-def status(store: Store, corpus_store: Store) -> list[StageStatus]:
-    """How far each stage of a run is.
+@dataclass(frozen=True)
+class RunStatus:
+    """How far each stage of a run is, and the run as a whole.
+
+    Attributes:
+        stages: a line for each, and for each of several fits and banks.
+        written: when a run wrote something there last, in epoch seconds; None where it has not,
+            or the storage does not tell.
+        n_objects: how many objects runs have written there.
+        has_results: whether there are results, and nothing is unfinished that is newer.
+        current: whether those are of the configuration that the directory was used with last.
+    """
+
+    stages: list[StageStatus]
+    written: float | None
+    n_objects: int
+    has_results: bool
+    current: bool
+
+    def is_done(self, now: float, patience: float) -> bool:
+        """Whether nothing is left to wait for.
+
+        Where the results are of other settings the run may be under way with new ones, or it may
+        have found that these give the same results; then it writes nothing, and after a time
+        without a write it counts as done.
+        """
+        silent = self.written is None or now - self.written >= patience
+        return self.has_results and (self.current or silent)
+
+
+def status(store: Store, corpus_store: Store) -> RunStatus:
+    """How far a run is.
 
     Args:
         store: the run directory.
@@ -60,13 +96,56 @@ def status(store: Store, corpus_store: Store) -> list[StageStatus]:
     objects = store.list()
     found += _factors(store, objects)
     found += _banks(store, objects, corpus)
-    if "results/manifest.json" in objects:
-        results = read_json(store, "results/manifest.json")
+    results, finished = None, None
+    if listed := objects.get("results/manifest.json"):
+        results, finished = read_results_manifest(store), listed.modified
+        found = [_left_behind(stage, finished) for stage in found]
         remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
         found.append(StageStatus("results", 1, 1, remark))
     else:
         found.append(StageStatus("results", 0, 1, "not written yet"))
-    return found
+    ours = [listed for key, listed in objects.items() if _moves(key)]
+    if not f"{corpus_store.url}/".startswith(f"{store.url}/"):
+        ours += corpus_store.list().values()
+    return RunStatus(
+        found,
+        max((one.modified for one in ours if one.modified is not None), default=None),
+        len(ours),
+        results is not None and all(one.ended or _is_older(one, finished) for one in found),
+        results is None or _same_settings(store, objects, results),
+    )
+
+
+def _moves(key: str) -> bool:
+    """Whether it is of the work itself: reports and plans are written whenever they are asked."""
+    return key == "config.json" or (is_cleaned(key) and key != "report.html")
+
+
+def _is_older(stage: StageStatus, finished: float | None) -> bool:
+    return stage.written is not None and finished is not None and stage.written < finished
+
+
+def _left_behind(stage: StageStatus, finished: float | None) -> StageStatus:
+    """A stage, with a remark where it was given up and results were made without it."""
+    if stage.ended or not _is_older(stage, finished):
+        return stage
+    return replace(stage, remark=f"{stage.remark}; left behind, older than the results")
+
+
+def _same_settings(store: Store, objects: Mapping[str, Listed], results: Mapping[str, Any]) -> bool:
+    """Whether results are of the configuration that the run directory was used with last."""
+    if "config.json" not in objects:
+        return True
+    theirs, ours = results.get("config", {}), read_json(store, "config.json")
+    same = {"run", "runner", "storage"}  # where the work is done, and not what is done
+    return {key: value for key, value in ours.items() if key not in same} == {
+        key: value for key, value in theirs.items() if key not in same
+    }
+
+
+def _written(objects: Mapping[str, Listed], prefix: str) -> float | None:
+    times = (listed.modified for key, listed in objects.items() if key.startswith(prefix))
+    return max((time for time in times if time is not None), default=None)
 
 
 def clean(store: Store, stages: list[str]) -> int:
@@ -86,6 +165,11 @@ def holds_a_run(store: Store) -> bool:
     return any(_OURS.fullmatch(name) for prefix in prefixes for name in _below(store, prefix))
 
 
+def is_cleaned(key: str) -> bool:
+    """Whether a key of a run directory is of what :func:`clean` deletes, or is below that."""
+    return _OURS.fullmatch("/".join(key.split("/")[:2])) is not None
+
+
 def _below(store: Store, prefix: str) -> list[str]:
     """The names directly below a prefix, or the key that it is."""
     tops = ("/".join(key.split("/")[:2]) for key in store.list(prefix))
@@ -93,7 +177,8 @@ def _below(store: Store, prefix: str) -> list[str]:
 
 
 def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
-    fingerprints = sorted({key.split("/")[1] for key in objects if key.startswith("factors/")})
+    folders = {key.split("/")[1] for key in objects if key.startswith("factors/")}
+    fingerprints = sorted(filter(_FINGERPRINT.fullmatch, folders))
     found = []
     for fingerprint in fingerprints:
         prefix = f"factors/{fingerprint}/"
@@ -123,17 +208,19 @@ def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
                 f"{fingerprint[:12]}: {lanes[0]} covariance and {lanes[1]} moment lanes committed "
                 f"of sample {number}, each twice the one before"
             )
-            found.append(StageStatus("fit", 0, 1, remark))
-    return found or [StageStatus("fit", 0, 1, "not begun")]
+            written = _written(objects, prefix)
+            found.append(StageStatus("fit", 0, 1, remark, written=written))
+    return found or [StageStatus("fit", 0, None, "not begun")]
 
 
 def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> list[StageStatus]:
     found = []
     for key in sorted(objects):
-        if not (key.startswith("scan/") and key.count("/") == 2 and key.endswith("/manifest.json")):
+        kind, _, rest = key.partition("/")
+        fingerprint, _, name = rest.partition("/")
+        if (kind, name) != ("scan", "manifest.json") or not _FINGERPRINT.fullmatch(fingerprint):
             continue
         manifest = read_json(store, key)
-        fingerprint = key.split("/")[1]
         splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
         tokens = {split.digest: split.n_tokens for split in splits}
         partials = {
@@ -152,7 +239,8 @@ def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> l
         }
         if missing := len(aside & tokens.keys() - partials.keys()):
             remark += f", {missing} set aside"
-        found.append(StageStatus("scan", len(done), len(splits) or None, remark, missing))
+        written = _written(objects, f"scan/{fingerprint}/")
+        found.append(StageStatus("scan", len(done), len(splits) or None, remark, missing, written))
     return found or [StageStatus("scan", 0, None, "not begun")]
 
 

@@ -27,6 +27,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.dataflow.places import run_config
 from rayinfluence.errors import ConfigError, StageError, StorageError
+from rayinfluence.guest import as_found
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
 from rayinfluence.text import without_credentials
@@ -167,13 +168,16 @@ def _queries(config: RunConfig) -> list[Query] | None:
 
 
 def _connect(address: str) -> JobClient:
-    # Ray reads the mode when it is imported. Nodes of 2.60 want a token; one is found in
-    # RAY_AUTH_TOKEN, in the file RAY_AUTH_TOKEN_PATH, or where `ray get-auth-token` leaves it.
+    # Nodes of 2.60 want a token; one is found in RAY_AUTH_TOKEN, in the file RAY_AUTH_TOKEN_PATH,
+    # or where `ray get-auth-token` leaves it.
     places = (os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH"))
-    if any(places) or (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
+    has_token = any(places) or (Path.home() / ".ray" / "auth_token").exists()
+    # Ray reads the mode when it is imported, and never again.
+    with as_found():
+        if has_token:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
 
     kept = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:
@@ -275,8 +279,9 @@ def _follow(client: JobClient, job: str, say: Say) -> None:
 
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
-    from aiohttp import ClientError
-    from ray.exceptions import AuthenticationError
+    with as_found():
+        from aiohttp import ClientError
+        from ray.exceptions import AuthenticationError
 
     try:
         yield

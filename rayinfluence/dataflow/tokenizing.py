@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.corpus import MANIFEST, CorpusManifest
 from rayinfluence.corpus.documents import file_digest
+from rayinfluence.corpus.files import Found
 from rayinfluence.corpus.tokenize import FileReport, ShardRecord, TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.dataflow.progress import ProgressLog
@@ -46,7 +47,7 @@ class Pending:
 
 def tokenize_files(
     runner: Callable[[], Runner],
-    files: Sequence[Store],
+    documents: Found,
     store: Store,
     tokenizer: PreTrainedTokenizerFast,
     settings: TokenizeSettings,
@@ -62,11 +63,11 @@ def tokenize_files(
         CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
             file's rows are no documents.
     """
-    empty = CorpusManifest(tokenizer_digest(tokenizer), settings, (), ())
+    empty = CorpusManifest(tokenizer_digest(tokenizer), settings, (), (), documents.left_out)
     manifest = _current(store, empty) or empty
     pending = [
         Pending(file, digest, store, tokenizer, settings)
-        for file, digest in _missing(files, manifest, store)
+        for file, digest in _missing(documents.files, manifest, store)
     ]
     if not pending:
         return
@@ -111,7 +112,8 @@ def _append(
             return
         manifest = _current(store, empty) or empty
     if (report.url, report.digest) not in {(f["url"], f["digest"]) for f in manifest.files}:
-        store.write(MANIFEST, manifest.extended(records, [report]).to_json())
+        seen = replace(manifest, left_out=empty.left_out)
+        store.write(MANIFEST, seen.extended(records, [report]).to_json())
 
 
 def _missing(
@@ -125,22 +127,20 @@ def _missing(
     for file in files:
         about = file.info()
         digests.append(known.get((file.url, about.size, about.modified)) or file_digest(file))
-    left = list(digests)
+    left: dict[str, list[Store]] = {}
+    for file, digest in zip(files, digests, strict=True):
+        left.setdefault(digest, []).append(file)
     for report in manifest.files:
-        if report["digest"] not in left:
+        same = left.get(report["digest"])
+        if not same:
             raise CorpusError(
                 f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` does "
-                "not "
-                "list (or it has changed). Shards are only ever appended: use another "
+                "not list (or it has changed). Shards are only ever appended: use another "
                 "`corpus.path`."
             )
-        left.remove(report["digest"])
-    missing = []
-    for file, digest in zip(files, digests, strict=True):
-        if digest in left:
-            left.remove(digest)
-            missing.append((file, digest))
-    return missing
+        # Of copies of a file the one that was tokenised; it may have been moved since.
+        same.remove(next((file for file in same if file.url == report["url"]), same[0]))
+    return [pair for pair in zip(files, digests, strict=True) if pair[0] in left[pair[1]]]
 
 
 def _refuse_bad_documents(report: FileReport) -> None:

@@ -13,14 +13,17 @@ from torch import nn
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
+from rayinfluence.guest import as_found
+from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
+from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
-from rayinfluence.model.modules import Coverage, track
+from rayinfluence.model.modules import Coverage, track, trackable
 from rayinfluence.model.preflight import made_up, refuse_what_does_not_run
 from rayinfluence.model.reach import (
     Reach,
     listed,
+    patterns_of,
     reach,
-    refuse_other_shapes,
     refuse_other_weights,
     tracked_and_reached,
 )
@@ -55,6 +58,7 @@ class TrackedModel:
     ordinary: Sequence[int]
 
     @classmethod
+    @as_found()
     def load(
         cls,
         config: RunConfig,
@@ -81,10 +85,14 @@ class TrackedModel:
         refuse_what_does_not_run(model, probe)
         tracked = track(model, config.modules)
         refuse_other_weights(tracked)
-        found = reach(model, tracked, probe)
+        found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
-        refuse_other_shapes(kept, found)
-        return cls(Replica(model, kept, numerics), found, left_out, ordinary)
+        if config.modules is None:
+            refuse_little(model, kept, found)
+        refuse_other_shapes(model, kept, found)
+        with in_words(model, "run on a few tokens", FORWARD):
+            replica = Replica(model, kept, numerics)
+        return cls(replica, found, left_out, ordinary)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -111,14 +119,11 @@ class TrackedModel:
         coverage = self.coverage
         if coverage.share >= _LITTLE:
             return None
-        most = [
-            f"{pattern} ({size / coverage.reached:.1%})"
-            for pattern, size in list(coverage.rest.items())[:4]
-        ]
+        names = listed(patterns_of(self.replica.modules))
+        more = more_layers(self.replica.model, self.replica.modules, self.reach)
         return (
-            f"only {coverage.share:.2%} of the model's parameters are tracked, and scores say "
-            f"nothing of the rest, most of which is in {', '.join(most)}. Name more layers under "
-            "`modules`."
+            f"only {coverage.share:.2%} of the model's parameters are tracked, in {names}; scores "
+            f"say nothing of the rest, most of which is in {coverage.most}. {more}"
         )
 
     def context(self, wanted: int | None) -> int:

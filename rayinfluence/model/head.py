@@ -47,7 +47,7 @@ class LanguageModel:
             logits = forward_logits(model, tokens[None])
             try:
                 same = torch.equal(head(apart.hidden(tokens[None])), logits)
-            except (TypeError, AttributeError):  # a body that is called otherwise than most
+            except Exception:  # a body that is called otherwise than most
                 return whole
         return apart if same else whole
 

@@ -25,6 +25,9 @@ MLP_PATTERNS = (
     "*.output.dense",
 )
 
+#: Names of weights in a message.
+_NAMED = 4
+
 
 @dataclass(frozen=True)
 class ModuleShape:
@@ -156,6 +159,13 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     return {name: module for name, module in linear.items() if name in chosen}
 
 
+def trackable(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers that patterns may match, by name."""
+    linear = {name: m for name, m in model.named_modules() if _is_supported(m)}
+    excluded = _excluded(model, linear)
+    return {name: module for name, module in linear.items() if name not in excluded}
+
+
 @dataclass(frozen=True)
 class Coverage:
     """How many of a model's parameters are tracked (tied weights count once).
@@ -189,6 +199,12 @@ class Coverage:
     def share(self) -> float:
         """Of what text reaches, 0 to 1."""
         return self.tracked / self.reached
+
+    @property
+    def most(self) -> str:
+        """Where most of what is not tracked is, with shares of what text reaches."""
+        largest = list(self.rest.items())[:_NAMED]
+        return ", ".join(f"{pattern} ({size / self.reached:.1%})" for pattern, size in largest)
 
 
 def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _keeps_angles(module: nn.Module, kind: str | None, length: int) -> bool:
     try:
         short = twin(like, torch.arange(min(8, length), device=device)[None], *more)
         long = twin(like, torch.arange(length, device=device)[None], *more)
-    except (TypeError, AttributeError):
+    except Exception:
         return True  # called otherwise than most; a longer neighbour tells
     pairs = zip(_tensors(short), _tensors(long), strict=True)
     return all(torch.equal(a, b[:, : a.shape[1]]) for a, b in pairs)
@@ -108,7 +108,7 @@ def _runs(run: Callable[[], Any]) -> bool:
     try:
         with torch.no_grad():
             run()
-    except (IndexError, RuntimeError, ValueError):
+    except Exception:  # somebody else's code may say so in any way
         return False
     return True
 

@@ -1,8 +1,9 @@
 """Checks on made-up sequences before a document is read: is this a model that we are right about?
 
-Each answers a question whose wrong answer would be a wrong number with exit code 0: are captured
-gradients those of autograd, does no token see what comes after it, does a neighbour in the batch or
-padding change nothing, are there as many positions as are asked for.
+Each answers a question whose wrong answer would be a wrong number with exit code 0: is the same
+said of the same tokens, are captured gradients those of autograd, does no token see what comes
+after it, does a neighbour in the batch or padding change nothing, are there as many positions as
+are asked for.
 
 B sequence in batch, T token, V vocabulary, I input width, O output width.
 """
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.guest import same_draws
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
+from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.positions import check_positions, is_cheap
 from rayinfluence.model.reach import listed
@@ -78,11 +81,14 @@ def preflight(
     allowed, device = _ROUNDING[weight.dtype], weight.device
     generator = np.random.default_rng(0)
     lengths = [min(length, context) for length in _LENGTHS]
+    some = np.resize(np.asarray(ordinary), lengths[0])
+    refuse_what_does_not_run(model, torch.from_numpy(some).to(device)[None])
     ordinary = sound_tokens(language_model, modules, ordinary, min(8, context))
     sequences = [generator.choice(np.asarray(ordinary), length) for length in lengths]
     check_positions(model, ordinary, context, device)
     longest = context if is_cheap(model, 2 * _PLACES * context) else min(context, 48)
     longer = generator.choice(np.asarray(ordinary), longest)
+    refuse_what_does_not_run(model, torch.from_numpy(longer).to(device)[None])
     future = max(future_effect(model, one, ordinary, device) for one in (sequences[0], longer))
     if future > _SAME_SHAPES[weight.dtype]:
         raise ModelError(
@@ -135,7 +141,9 @@ def sound_tokens(
             finite.append(torch.isfinite(inputs).all() & torch.isfinite(grads).all())
 
         batch = make_batch([sequence], [0], device)
-        backward(modules, partial(_objective, language_model, batch), note)
+        objective = partial(_objective, language_model, batch)
+        with in_words(language_model.model, "run backward", BACKWARD):
+            backward(modules, objective, note)
         if all(finite):
             sound += some[start : start + length].tolist()
     if len(set(sound)) < 2:
@@ -161,7 +169,8 @@ def gradient_errors(
     def keep(name: str, inputs: Tensor, grads: Tensor) -> None:
         captured[name] = inputs.flatten(0, 1).clone(), grads.flatten(0, 1).clone()
 
-    backward(modules, objective, keep)
+    with in_words(language_model.model, "run backward", BACKWARD):
+        backward(modules, objective, keep)
     differences: dict[str, float] = dict.fromkeys(modules, 0.0)
     norms: dict[str, float] = dict.fromkeys(modules, 0.0)
 
@@ -192,7 +201,7 @@ def gradient_errors(
                 )
             )
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), in_words(language_model.model, "run backward", BACKWARD):
             torch.autograd.backward([objective()])
     finally:
         for handle in handles:
@@ -258,7 +267,8 @@ def neighbour_effect(
 
 def _logits(model: nn.Module, sequences: Sequence[np.ndarray], device: torch.device) -> Tensor:
     batch = make_batch(sequences, range(len(sequences)), device)
-    with torch.no_grad():
+    length = batch.tokens_BT.shape[1]
+    with torch.no_grad(), in_words(model, f"run on {length} tokens", FORWARD):
         return forward_logits(model, batch.tokens_BT).double()
 
 
@@ -270,21 +280,38 @@ def made_up(ordinary: Sequence[int], device: torch.device) -> Tensor:
 
 
 def refuse_what_does_not_run(model: nn.Module, tokens_BT: Tensor) -> None:
-    """Run a model on a few tokens, and say so in words where it cannot.
+    """Refuse a model that cannot run, or says something else of the same tokens the second time.
+
+    First of all: the other checks compare passes, and would give a wrong reason.
 
     Raises:
-        ModelError: with what it said.
+        ModelError: with what it said; or whether it draws or remembers, and what to do.
     """
-    weight = next(model.parameters())
-    try:
-        with torch.no_grad():
-            forward_logits(model, tokens_BT)
-    except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:
-        dtype = str(weight.dtype).removeprefix("torch.")
-        raise ModelError(
-            f"{type(model).__name__} cannot run on a few tokens in {dtype} on {weight.device}: "
-            f"{str(error)[:300]}. Try another `dtype` or `attention: eager`."
-        ) from error
+
+    def run(seed: int | None = None) -> Tensor:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        n_tokens = tokens_BT.shape[1]
+        with torch.no_grad(), in_words(model, f"run on {n_tokens} tokens", FORWARD):
+            return forward_logits(model, tokens_BT).double()
+
+    with same_draws():
+        first, second = run(seed=0), run()
+        spread = (first - first.mean(dim=-1, keepdim=True)).norm().clamp_min(1e-30)
+        change = float((second - first).norm() / spread)
+        if change <= _SAME_SHAPES[next(model.parameters()).dtype] or not np.isfinite(change):
+            return
+        draws = torch.equal(run(seed=0), first)
+    kind = (
+        "draws random numbers in evaluation mode, as hashes and samplers do"
+        if draws
+        else "remembers what it was asked before, or draws from a generator of its own"
+    )
+    raise ModelError(
+        f"{type(model).__name__} says something else of the same {tokens_BT.shape[1]} tokens each "
+        f"time (logits differ by {change:.1%}): it {kind}, and a score would depend on that. "
+        "Switch it off in the model's config.json or code, or name another model under `model`."
+    )
 
 
 def _share(error: float) -> str:

@@ -6,7 +6,6 @@ it belongs to something that text cannot reach at all, such as a vision tower.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
 
 #: Containers that hold modules and are never called themselves.
@@ -30,7 +30,7 @@ class Reach:
 
     Attributes:
         called: names of modules that were called.
-        inputs: of tracked modules that were called, the shapes of their inputs' leading axes; None
+        inputs: of linear layers that were called, the shapes of their inputs' leading axes; None
             where the input was no positional argument.
         tokens: [sequence, token], as they should be.
         outside: the largest modules that text does not reach.
@@ -51,7 +51,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
 
     Args:
         model: a causal language model.
-        modules: the tracked ones, by name.
+        modules: those whose inputs are noted, by name.
         tokens_BT: made up.
     """
     called: set[str] = set()
@@ -69,7 +69,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         for name, module in named.items()
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
             forward_logits(model, tokens_BT)
     finally:
         for handle in handles:
@@ -121,12 +121,12 @@ def _used_without_a_call(model: nn.Module, tops: list[str], tokens_BT: Tensor) -
     for _, weight in weights.values():
         weight.requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), in_words(model, "run backward", BACKWARD):
             value = forward_logits(model, tokens_BT).float().logsumexp(dim=-1).sum()
-        if not value.requires_grad:
-            return set()
-        tensors = [weight for _, weight in weights.values()]
-        found = torch.autograd.grad(value, tensors, allow_unused=True)
+            if not value.requires_grad:
+                return set()
+            tensors = [weight for _, weight in weights.values()]
+            found = torch.autograd.grad(value, tensors, allow_unused=True)
     finally:
         for _, weight in weights.values():
             weight.requires_grad_(False)
@@ -174,31 +174,6 @@ def refuse_other_weights(modules: Mapping[str, nn.Module]) -> None:
                 f"modules: the weight of {len(names)} layers {what}: {listed(names)}. {advice} "
                 "and save it again, or leave them out of `modules`."
             )
-
-
-def refuse_other_shapes(modules: Mapping[str, nn.Module], found: Reach) -> None:
-    """Refuse layers whose inputs are not [sequence, token, width].
-
-    Raises:
-        ModelError: with all such layers and patterns for the others.
-    """
-    wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
-    if not wrong:
-        return
-    rest = patterns_of(name for name in modules if name not in set(wrong))
-    clean = not any(fnmatch.fnmatchcase(name, pattern) for name in wrong for pattern in rest)
-    advice = (
-        f"Leave them out with `modules: [{', '.join(rest)}]`"
-        if rest and clean
-        else "Name other layers under `modules`"
-    )
-    axes = found.inputs[wrong[0]]
-    got = "no positional argument" if axes is None else f"[{', '.join(map(str, axes))}, width]"
-    raise ModelError(
-        f"modules: {len(wrong)} layers do not get inputs of shape [sequence, token, width], and "
-        f"cannot be attributed to sequences: {listed(patterns_of(wrong))} (the first gets {got} "
-        f"for {found.tokens[0]} sequences of {found.tokens[1]} tokens). {advice}."
-    )
 
 
 def patterns_of(names: Iterable[str]) -> list[str]:

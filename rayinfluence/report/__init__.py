@@ -8,7 +8,10 @@ shown as data: it cannot become markup in the page, nor a style or escape sequen
 
 from __future__ import annotations
 
-from rayinfluence.report.page import render_page
-from rayinfluence.report.terminal import render
+from rayinfluence.guest import as_found
+
+with as_found():
+    from rayinfluence.report.page import render_page
+    from rayinfluence.report.terminal import render
 
 __all__ = ["render", "render_page"]

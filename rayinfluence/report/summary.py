@@ -8,9 +8,11 @@ from typing import Any
 from rayinfluence.report.card import definitions
 from rayinfluence.report.heat import LEVELS
 from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.settings import documents
 from rayinfluence.report.text import count, percent
-from rayinfluence.report.trust import trust
+from rayinfluence.report.trust import is_dense, trust
 from rayinfluence.storage.results import Results
+from rayinfluence.text import without_credentials
 
 _MAX_QUARANTINED = 50
 
@@ -61,11 +63,13 @@ def _facts(results_by_method: Mapping[str, Results]) -> list[tuple[str, str]]:
             ),
         ),
     ]
+    rows.append(("Documents", documents(manifest)))
     for results in results_by_method.values():
         method = _method(results)
         facts = _phrase(
-            method,
+            {**method, "dense": "" if is_dense(method) else None},
             rank="rank {}",
+            dense="dense: whole query gradients",
             scanned_sequences="{} sequences scanned",
             scanned_tokens="{} tokens scanned",
         )
@@ -81,6 +85,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     model, tokenizer, corpus, factors, config = (
         manifest.get(name) or {} for name in ("model", "tokenizer", "corpus", "factors", "config")
     )
+    storage = config.get("storage") or {}
     fingerprint = str(manifest.get("fingerprint") or "")
     if not fingerprint and manifest.get("set_aside"):
         fingerprint = "none: results without all splits are made again"
@@ -88,18 +93,21 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
         name: ", ".join(_method(results).get("banks") or [])
         for name, results in results_by_method.items()
     }
-    damped = any(_method(results).get("damping") for results in results_by_method.values())
     rows = [
         ("Results fingerprint", fingerprint),
         ("Model path", str(model.get("path") or "")),
+        ("Model's code", _code(config)),
         ("Model digest", str(model.get("digest") or "")),
         ("Tokenizer digest", str(tokenizer.get("digest") or "")),
-        ("Corpus", str(corpus.get("url") or "")),
+        ("Corpus", without_credentials(str(corpus.get("url") or ""))),
+        (
+            "Object storage",
+            without_credentials(str(storage.get("endpoint_url") or "")),
+        ),
         ("Corpus fingerprint", str(corpus.get("fingerprint") or "")),
         ("Factors fingerprint", str(factors.get("fingerprint") or "")),
         *((f"Query banks, {name}", digests) for name, digests in banks.items()),
-        ("Queries", str(config.get("queries") or "")),
-        ("Damping", _damping_rule(config.get("scan") or {}) if damped else ""),
+        ("Queries", without_credentials(str(config.get("queries") or ""))),
         ("Stages", "; ".join(_stages(manifest.get("stages") or {}))),
         ("Versions", _pairs(manifest.get("versions"))),
     ]
@@ -190,12 +198,8 @@ def _modules(results_by_method: Mapping[str, Results]) -> Html:
     return tag("div", table, class_="scroll")
 
 
-def _damping_rule(scan: Mapping[str, Any]) -> str:
-    """What the damping of each module was made of, in words."""
-    if scan.get("damping") is not None:
-        return f"{scan['damping']:.3g} for every module"
-    scale = scan.get("damping_scale")
-    return "" if scale is None else f"{scale:.3g} times the mean of a module's Lambda"
+def _code(config: Mapping[str, Any]) -> str:
+    return "the folder's own (trust_remote_code)" if config.get("trust_remote_code") else ""
 
 
 def _damping(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.settings import choices
 from rayinfluence.report.text import count, percent, shorten
 from rayinfluence.storage.results import LINEAR_RANGE, Results
 
@@ -32,6 +33,7 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
     ]
     rows += [
         ("Linear range", _linear(manifest)),
+        *choices(manifest),
         ("Looked at", _coverage(manifest.get("model") or {})),
         ("Not looked at", _untracked(manifest.get("model") or {})),
         ("Error of the factors", _factor_error(manifest.get("factors") or {})),
@@ -89,15 +91,14 @@ def _untracked(model: Manifest) -> str:
 def _factor_error(factors: Manifest) -> str:
     if "error" not in factors:
         return ""
-    fitted = f"Fitted on {count(factors['n_sequences'])} sequences."
     error, bound = factors["error"], factors.get("error_bound")
     if error is None:
-        return f"not known: a single size of the sample was fitted. {fitted}"
+        return "not known: a single size of the sample was fitted."
     asked = "no bound was asked for" if bound is None else f"{bound:.1%} was asked for"
     met = "" if bound is None else ", and met" if error <= bound else ", and NOT met"
     return (
         f"scores of a probe set are within {error:.1%} of those of ever more sequences "
-        f"({asked}{met}). {fitted}"
+        f"({asked}{met})."
     )
 
 
@@ -113,6 +114,11 @@ def _singular(singular: Mapping[str, int] | None) -> str:
 
 def _rank(results: Results) -> str:
     method = _method(results)
+    if is_dense(method):
+        return (
+            "dense: query gradients were kept whole in the pass over all sequences, and no "
+            "sequence was missed for its rank."
+        )
     if method.get("rank") is None:
         return ""
     changes = [found for found in (method.get("rescoring") or {}).values() if found]
@@ -122,6 +128,11 @@ def _rank(results: Results) -> str:
         f"at full rank, and up to {count(moved)} of a query's first ranks changed hands; a "
         "sequence that the low rank missed stays missed."
     )
+
+
+def is_dense(method: Manifest) -> bool:
+    """Whether whole query gradients met all sequences; a manifest that does not know says none."""
+    return "rank" in method and method["rank"] is None
 
 
 def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:

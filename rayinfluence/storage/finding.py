@@ -10,19 +10,23 @@ import fnmatch
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from rayinfluence.errors import StorageError
 from rayinfluence.storage.retry import NO_SUCH_BUCKET, error_code
 
 #: File systems whose find lists all keys under a prefix, page by page, and raises what goes wrong.
 _FLAT = ("s3", "gs", "gcs")
 
+#: ``other`` is what no text can be read from: a pipe, a socket, a device.
+Kind = Literal["file", "folder", "other"]
+
 
 class Entry(NamedTuple):
-    """A path in a listing, and whether there are others below it."""
+    """A path that was found, and what is there."""
 
     path: str
-    is_folder: bool
+    kind: Kind
 
 
 class Tree(Protocol):
@@ -34,11 +38,22 @@ class Tree(Protocol):
     def entries(self, folder: str) -> list[Entry]:
         """What is in a folder."""
 
-    def below(self, folder: str, hidden: bool = True) -> Iterator[str]:
-        """All files in a folder and in those below it; ``hidden`` ones may be left out."""
+    def below(self, folder: str) -> Iterator[Entry]:
+        """All that is in a folder and in those below it.
 
-    def is_file(self, path: str) -> bool:
-        """Whether there is a file at a path."""
+        On a disk a hidden folder is not entered, and stands for what is in it; of the others
+        only the contents come.
+        """
+
+    def kind(self, path: str) -> Kind | None:
+        """What is at a path, or None."""
+
+    def refuse_lost(self, path: str) -> None:
+        """Where nothing is at a path, see that no link has lost it.
+
+        Raises:
+            StorageError: the path, or a folder that it is in, is a link to nothing.
+        """
 
 
 class LocalTree:
@@ -49,32 +64,48 @@ class LocalTree:
     def entries(self, folder: str) -> list[Entry]:
         """What is in a folder."""
         with os.scandir(folder) as found:
-            return [Entry(entry.path, entry.is_dir()) for entry in found]
+            return [Entry(entry.path, _kind(entry)) for entry in found]
 
-    def below(self, folder: str, hidden: bool = True) -> Iterator[str]:
-        """All files in a folder and in those below it."""
+    def below(self, folder: str) -> Iterator[Entry]:
+        """All that is in a folder and in those below it."""
         seen: set[tuple[int, int]] = {_identity(folder)}
         for root, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
             fresh = []
             for name in sorted(folders):
-                identity = _identity(os.path.join(root, name))  # noqa: PTH118 - a string again
-                if identity not in seen and (hidden or not name.startswith(".")):
+                path = os.path.join(root, name)  # noqa: PTH118 - a string again
+                if name.startswith("."):
+                    yield Entry(path, "folder")
+                elif (identity := _identity(path)) not in seen:
                     seen.add(identity)
                     fresh.append(name)
             folders[:] = fresh
             for name in names:
                 path = os.path.join(root, name)  # noqa: PTH118
-                if (hidden or not name.startswith(".")) and self.is_file(path):
-                    yield path
+                if name.startswith("."):
+                    yield Entry(path, "other")  # the lock of an editor is a link to nothing
+                elif kind := self.kind(path):
+                    yield Entry(path, kind)
 
-    def is_file(self, path: str) -> bool:
-        """Whether it is a file, or a link to nothing: whoever opens that is told."""
+    def kind(self, path: str) -> Kind | None:
+        """What is at a path, or None."""
         try:
-            return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
-        except NotADirectoryError:
-            return False
-        except FileNotFoundError:
-            return os.path.islink(path)  # noqa: PTH114
+            mode = os.stat(path).st_mode  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            self.refuse_lost(path)
+            return None
+        if stat.S_ISDIR(mode):
+            return "folder"
+        return "file" if stat.S_ISREG(mode) else "other"
+
+    def refuse_lost(self, path: str) -> None:
+        """Where nothing is at a path, see that no link has lost it."""
+        while path.strip("/"):
+            if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+                raise StorageError(
+                    f"{path} is a link to {os.readlink(path)}, where nothing is. Put that back, "  # noqa: PTH115
+                    "or delete the link."
+                )
+            path = path.rpartition("/")[0]
 
 
 class RemoteTree:
@@ -89,60 +120,72 @@ class RemoteTree:
     def entries(self, folder: str) -> list[Entry]:
         """What is in a folder."""
         return [
-            Entry(path, info["type"] == "directory")
+            Entry(path, "folder" if info["type"] == "directory" else "file")
             for info in self._files.ls(folder, detail=True)
             if (path := info["name"].rstrip("/")) != folder  # a key that ends in a slash
         ]
 
-    def below(self, folder: str, hidden: bool = True) -> Iterator[str]:
-        """All files in a folder and in those below it."""
+    def below(self, folder: str) -> Iterator[Entry]:
+        """All that is in a folder and in those below it."""
         if self._flat:
-            yield from self._files.find(folder)
+            yield from (Entry(path, "file") for path in self._files.find(folder))
             return
-        for path, is_folder in self.entries(folder):
-            yield from self.below(path) if is_folder else [path]
+        for entry in self.entries(folder):
+            if entry.kind == "folder":
+                yield from self.below(entry.path)
+            else:
+                yield entry
 
-    def is_file(self, path: str) -> bool:
-        """Whether there is a file at a path."""
+    def kind(self, path: str) -> Kind | None:
+        """What is at a path, or None."""
         try:
-            return bool(self._files.info(path)["type"] == "file")
+            return "file" if self._files.info(path)["type"] == "file" else "folder"
         except FileNotFoundError as error:
             if error_code(error) == NO_SUCH_BUCKET:
                 raise
-            return False
+            return None
+
+    def refuse_lost(self, path: str) -> None:
+        """There are no links."""
 
 
-def matching(tree: Tree, folder: str, pattern: Sequence[str]) -> Iterator[str]:
-    """The files that a glob names, given in parts below a folder; ``**`` stands for any folders.
+def matching(tree: Tree, folder: str, pattern: Sequence[str]) -> Iterator[Entry]:
+    """What a glob names, given in parts below a folder; ``**`` stands for any folders.
 
     Raises:
         OSError: a folder that the pattern leads into cannot be listed.
+        StorageError: a link that the pattern leads through leads to nothing.
     """
     part, rest = pattern[0], pattern[1:]
     if part == "**":
-        for path in tree.below(folder, hidden=not tree.hides):
-            if _fits(path[len(folder) :].strip("/").split("/"), pattern, tree.hides):
-                yield path
+        for entry in tree.below(folder):
+            names = entry.path[len(folder) :].strip("/").split("/")
+            hidden = tree.hides and any(name.startswith(".") for name in names)
+            if not hidden and fits(names, pattern, tree.hides):
+                yield entry
     elif not has_magic(part):
         path = f"{folder.rstrip('/')}/{part}" if folder else part
         if rest:
             yield from matching(tree, path, rest)
-        elif tree.is_file(path):
-            yield path
+        elif kind := tree.kind(path):
+            yield Entry(path, kind)
     else:
         try:
             entries = tree.entries(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error_code(error) == NO_SUCH_BUCKET:
                 raise
+            tree.refuse_lost(folder)
             return  # as in a/*/b/*.jsonl, where not every folder has a b
-        for path, is_folder in entries:
-            if not _fits([path.rsplit("/", 1)[-1]], [part], tree.hides):
+        for entry in entries:
+            if not fits([entry.path.rsplit("/", 1)[-1]], [part], tree.hides):
                 continue
-            if rest and is_folder:
-                yield from matching(tree, path, rest)
-            elif not rest and not is_folder and tree.is_file(path):
-                yield path
+            if entry.kind == "other":
+                tree.refuse_lost(entry.path)
+            if rest and entry.kind == "folder":
+                yield from matching(tree, entry.path, rest)
+            elif not rest:
+                yield entry
 
 
 def has_magic(text: str) -> bool:
@@ -150,18 +193,25 @@ def has_magic(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def _fits(names: Sequence[str], pattern: Sequence[str], hides: bool) -> bool:
+def fits(names: Sequence[str], pattern: Sequence[str], hides: bool) -> bool:
+    """Whether a path, in parts, is one that a glob stands for."""
     if not pattern:
         return not names
     part, rest = pattern[0], pattern[1:]
     if part == "**":
         # As in a shell, a last ** stands for the files as well.
         return (bool(names) and not rest) or any(
-            _fits(names[start:], rest, hides) for start in range(len(names) + 1)
+            fits(names[start:], rest, hides) for start in range(len(names) + 1)
         )
     if not names or (hides and names[0].startswith(".") and not part.startswith(".")):
         return False
-    return fnmatch.fnmatchcase(names[0], part) and _fits(names[1:], rest, hides)
+    return fnmatch.fnmatchcase(names[0], part) and fits(names[1:], rest, hides)
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    if entry.is_dir():
+        return "folder"
+    return "file" if entry.is_file() else "other"
 
 
 def _identity(folder: str) -> tuple[int, int]:

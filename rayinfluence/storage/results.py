@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayinfluence.errors import IncompleteResultsWarning, StorageError
+from rayinfluence.errors import DamagedError, IncompleteResultsWarning, StorageError
 from rayinfluence.storage.store import Store, read_json, read_table
 from rayinfluence.text import visible_line
 
@@ -210,6 +210,24 @@ class Survivor:
         return self.metadata.get("source", "")
 
 
+def read_results_manifest(store: Store) -> dict[str, Any]:
+    """The manifest of a run directory's results.
+
+    Raises:
+        DamagedError: it is not one that a run has written.
+        StorageError: it is missing or cannot be read.
+    """
+    manifest = read_json(store, "results/manifest.json")
+    methods, queries = manifest.get("methods"), manifest.get("queries")
+    if not (methods and isinstance(methods, dict) and isinstance(queries, list)):
+        raise DamagedError(
+            f"{store.url}/results/manifest.json is no manifest of results: it names no methods or "
+            "no queries. If a run wrote it, delete it and run again; if not, this is no run "
+            "directory."
+        )
+    return manifest
+
+
 class Results:
     """What one method found for every query of a run.
 
@@ -259,10 +277,10 @@ class Results:
         """
         if not store.exists("results/manifest.json"):
             raise StorageError(
-                f"{store.url} has no results: run `rayinfluence run` on its config, or look at "
-                f"`rayinfluence status {store.url}`."
+                f"{store.url} has no results yet: `rayinfluence run` on its configuration makes "
+                "them, and `rayinfluence status` on that says how far they are."
             )
-        manifest = read_json(store, "results/manifest.json")
+        manifest = read_results_manifest(store)
         methods = list(manifest["methods"])
         method = method or methods[0]
         if method not in methods:

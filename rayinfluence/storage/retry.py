@@ -43,6 +43,9 @@ CLIENT_CONFIG: Final[dict[str, Any]] = {
     "retries": {"mode": "standard", "total_max_attempts": 3},
 }
 
+#: Draws from the machine: the generator of the `random` module is a caller's.
+_RANDOM = random.SystemRandom()
+
 #: 409 is how S3 answers writes to one key that meet: it asks for the request to be sent again.
 _TRANSIENT_STATUSES = {408, 409, 429, 500, 502, 503, 504}
 #: Error codes that come with status 400 or 200.
@@ -111,7 +114,7 @@ def retrying(operation: Callable[[], T], place: str) -> T:
                 raise
             _repeated(place, cause(error))
             longest = min(FIRST_WAIT * 2 ** (attempt - 1), LONGEST_WAIT)
-            time.sleep(longest * random.uniform(0.5, 1))
+            time.sleep(longest * _RANDOM.uniform(0.5, 1))
     raise AssertionError("unreachable")
 
 

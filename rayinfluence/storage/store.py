@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.errors import DamagedError, StorageError
-from rayinfluence.storage.finding import LocalTree, RemoteTree, Tree, has_magic, matching
+from rayinfluence.storage.finding import Entry, LocalTree, RemoteTree, Tree, has_magic, matching
 from rayinfluence.storage.reading import READ_AHEAD, PatientFile
 from rayinfluence.storage.retry import (
     CLIENT_CONFIG,
@@ -50,6 +50,14 @@ class Listed:
 
     size: int
     modified: float | None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What an address names, by URL; of a folder, all that is in it and below."""
+
+    entries: tuple[Entry, ...]
+    of_folder: bool
 
 
 @dataclass(frozen=True)
@@ -183,30 +191,35 @@ class Store:
             if not path.endswith(".part")
         }
 
-    def matches(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
-        """The URLs of the files that this store's own URL names.
-
-        As a folder: all wanted ones in it and below; as a file: itself; as a glob: what it matches.
+    def matches(self) -> Matches:
+        """What this store's own URL names: a folder, a file, or a glob.
 
         Raises:
-            StorageError: it cannot be listed, or a folder in it cannot: none is left out.
+            StorageError: it cannot be listed, or a folder in it cannot, or a link leads to
+                nothing: none is left out.
         """
         protocol = self.url.split("://", 1)[0] if "://" in self.url else ""
 
-        def find(files: Any, path: str) -> list[str]:
+        def find(files: Any, path: str) -> tuple[list[Entry], bool]:
             tree: Tree = RemoteTree(files, protocol) if protocol else LocalTree()
             if files.isdir(path):
-                return [file for file in tree.below(path) if wanted(file)]
-            if tree.is_file(path):
-                return [path]  # even where its name would be a glob
+                return list(tree.below(path)), True
+            if kind := tree.kind(path):
+                return [Entry(path, kind)], False  # even where its name would be a glob
             if not has_magic(path):
-                return []
+                return [], False
             root = path.startswith("/")
-            return list(matching(tree, "/" * root, path.lstrip("/").split("/")))
+            return list(matching(tree, "/" * root, path.lstrip("/").split("/"))), False
 
+        entries, of_folder = self._do("list", "", find)
         # By the parts of their paths: what is in a folder stays together.
-        names = sorted(self._do("list", "", find), key=lambda name: name.split("/"))
-        return tuple(f"{protocol}://{name}" if protocol else name for name in names)
+        return Matches(
+            tuple(
+                Entry(f"{protocol}://{path}" if protocol else path, kind)
+                for path, kind in sorted(entries, key=lambda entry: entry.path.split("/"))
+            ),
+            of_folder,
+        )
 
     def info(self, key: str = "") -> Listed:
         """Size and time of one object."""

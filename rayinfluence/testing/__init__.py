@@ -1,6 +1,9 @@
 """Tiny models and corpora for tests, ours and our users'."""
 
-from rayinfluence.testing.models import tiny_gpt2, tiny_llama, tiny_mlp, tiny_tokenizer
-from rayinfluence.testing.runs import tiny_run
+from rayinfluence.guest import as_found
+
+with as_found():
+    from rayinfluence.testing.models import tiny_gpt2, tiny_llama, tiny_mlp, tiny_tokenizer
+    from rayinfluence.testing.runs import tiny_run
 
 __all__ = ["tiny_gpt2", "tiny_llama", "tiny_mlp", "tiny_run", "tiny_tokenizer"]

@@ -16,21 +16,18 @@ pytestmark = pytest.mark.cluster
 
 #: Starts and ends a Ray as a run does; prints what has changed of the process.
 STARTED = """
-import logging, os
 import ray, ray.data  # what imports set up is their own
+from process_state import changed, state
 from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.connection import Connection
 
-def levels():
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    return {one.name: one.level for one in loggers if isinstance(one, logging.Logger)}
-
-before, environment = levels(), dict(os.environ)
+before = state()
 connection = Connection(RunnerConfig())
 started = "started" if ray.is_initialized() else "not started"
 connection.close()
-changed = {name: level for name, level in levels().items() if before.get(name, 0) != level}
-print(started, changed, sorted(dict(os.environ).items() ^ environment.items()), sep=", ")
+after = state()
+levels = [one for one in after.keys() - before.keys() if "logger ray" in one and after[one][0]]
+print(started, changed(before, after, imported=True), levels)
 """
 #: A cluster that counts GPUs which are none.
 PRETENDED = """
@@ -54,6 +51,7 @@ ray.shutdown()
 
 def program(text: str, *arguments: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_USAGE")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # with the tests' own modules
     command = [sys.executable, "-c", text, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr
@@ -61,7 +59,7 @@ def program(text: str, *arguments: str) -> str:
 
 
 def test_a_ray_that_is_started_leaves_the_caller_s_process_as_it_was(ray_token: Path) -> None:
-    assert program(STARTED).splitlines()[-1] == "started, {}, []"
+    assert program(STARTED).splitlines()[-1] == "started {} []"
 
 
 def test_code_of_a_folder_runs_on_ray_as_inline(

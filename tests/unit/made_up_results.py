@@ -219,7 +219,16 @@ def hostile_results() -> Results:
         },
         fingerprint=HOSTILE,
         set_aside=[{"name": HOSTILE, "reason": HOSTILE}],
-        config={"queries": HOSTILE, "scan": {"damping_scale": 0.1}},
+        config={
+            "queries": HOSTILE,
+            "tokenizer": HOSTILE,
+            "modules": [HOSTILE],
+            "corpus": {"documents": [HOSTILE], "text_column": HOSTILE},
+            "scan": {"damping_scale": 0.1},
+            "fit": {"labels": HOSTILE, "blocks": 2},
+            "storage": {"endpoint_url": HOSTILE},
+        },
+        preflight={"context": 4},
         methods={
             HOSTILE: {
                 "banks": [HOSTILE],

@@ -15,7 +15,7 @@ import torch
 import yaml
 from masked import tiny_bert
 from rich.console import Console
-from transformers import AutoModelForCausalLM, BertLMHeadModel
+from transformers import AutoModelForCausalLM, BertLMHeadModel, PhimoeConfig, PhimoeForCausalLM
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow import preflight
@@ -55,8 +55,33 @@ def test_a_warning_names_what_is_not_tracked_where_that_is_nearly_all(
     config = change(tiny_run(tmp_path), modules=["transformer.h.0.attn.c_proj"])
     run, said = begun(config)
     assert "warning: only 3." in said
+    assert "are tracked, in transformer.h.*.attn.c_proj; scores say nothing" in said
+    assert "`modules: [transformer.h.*.attn.*, transformer.h.*.mlp.*]`, with 9" in said
     assert "transformer.h.*.mlp.c_fc.weight (" in said
     assert any("of the model's parameters are tracked" in warning for warning in run.warnings)
+
+
+def test_defaults_that_find_routers_alone_are_refused_and_routers_that_are_named_are_not(
+    tmp_path: Path, change: Change
+) -> None:
+    config = tiny_run(tmp_path)
+    phimoe = PhimoeConfig(
+        vocab_size=48,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        max_position_embeddings=16,
+    )
+    PhimoeForCausalLM(phimoe).save_pretrained(config.model)
+    with pytest.raises(ModelError, match=r"by default only .*\.router would be .* in routers"):
+        begun(config)
+    with pytest.raises(ModelError, match=r"do not get inputs of shape .*\.self_attn\.\*\]`"):
+        begun(change(config, modules=["*.router"]))
+    begun(change(config, modules=["model.layers.*.self_attn.*"]))
+    assert nothing_was_read(config)
 
 
 def test_the_manifest_holds_what_the_checks_found(tmp_path: Path, execute: Execute) -> None:

@@ -161,6 +161,12 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
     "a run directory that is a file": (
         lambda f: (f / "run").write_text(""),
         {},
+        2,
+        ("run: ", "/run is a file; name a folder"),
+    ),
+    "a run directory below a file": (
+        lambda f: (f / "run").write_text(""),
+        {"run": "{folder}/run/deep"},
         5,
         ("cannot write", "A part of this path is a file and has to be a folder"),
     ),

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import CorpusManifest
+from rayinfluence.corpus.files import Found
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import tokenizing
 from rayinfluence.dataflow.banks import BankPlan
@@ -101,7 +102,7 @@ def tokenise(tmp_path: Path) -> Callable[..., None]:
             path.parent.mkdir(exist_ok=True)
             if not path.exists():
                 write_documents(path, np.random.default_rng(len(name)), 10)
-        files = [Store(str(tmp_path / "documents" / name)) for name in names]
+        files = Found([Store(str(tmp_path / "documents" / name)) for name in names])
         progress = ProgressLog(Console(file=io.StringIO()))
         tokenize_files(lambda: InlineRunner(no_model), files, store, tokenizer, settings, progress)
 

@@ -67,6 +67,19 @@ def test_unknown_keys_are_refused_with_a_suggestion(values: dict[Any, Any], expe
         ({"scan": {"methods": ["ekfac", "ekfac"]}}, "scan.methods: 'ekfac' is listed twice"),
         ({"scan": {"group_by": ["source", "source"]}}, "scan.group_by: 'source' is listed twice"),
         ({"scan": {"group_by": "source"}}, "scan.group_by: "),
+        ({"scan": {"group_by": [""]}}, "scan.group_by: an entry is blank ('')"),
+        ({"scan": {"group_by": ["source", " \t"]}}, "scan.group_by: an entry is blank (' \\t')"),
+        ({"corpus": {"documents": [""]}}, "corpus.documents: an entry is blank"),
+        ({"modules": ["*.mlp.*", ""]}, "modules: an entry is blank"),
+        ({"run": " "}, "run: ' ' is blank; write a value, or leave the key out"),
+        ({"queries": ""}, "queries: '' is blank"),
+        ({"tokenizer": ""}, "tokenizer: '' is blank"),
+        ({"corpus": {"path": ""}}, "corpus.path: '' is blank"),
+        ({"corpus": {"text_column": ""}}, "corpus.text_column: '' is blank"),
+        ({"corpus": {"id_column": "\n"}}, "corpus.id_column: '\\n' is blank"),
+        ({"runner": {"address": ""}}, "runner.address: '' is blank"),
+        ({"storage": {"endpoint_url": ""}}, "storage.endpoint_url: '' is blank"),
+        ({"storage": {"region": ""}}, "storage.region: '' is blank"),
         ({"scan": {"rank": 0}}, "scan.rank"),
         ({"scan": {"rank": -1}}, "scan.rank"),
         ({"scan": {"rank": "full"}}, "scan.rank"),
@@ -112,9 +125,12 @@ def test_a_config_does_not_change() -> None:
         ("run: [1\n", "cannot be read as YAML"),
         ("run: a\n\tmodel: b\n", "cannot be read as YAML"),
         ("run: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
-        ("", "is not a config"),
-        ("- run\n", "is not a config"),
-        ("just text", "is not a config"),
+        ("", "is not the configuration of a run: neither run nor model"),
+        ("- run\n", "is not the configuration of a run"),
+        ("just text", "is not the configuration of a run"),
+        ("name: a\nseed: 3\n", "is not the configuration of a run"),
+        ('{"query_id": "a", "prompt": "b"}\n', "is not the configuration of a run"),
+        ('{"query_id": "a"}\n{"query_id": "b"}\n', "cannot be read as YAML"),
     ],
 )
 def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> None:
@@ -123,6 +139,7 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> N
     with pytest.raises(ConfigError, match=expected) as caught:
         RunConfig.load(path)
     assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("on the command line the run directory will do too.")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -243,6 +260,6 @@ def test_an_endpoint_is_the_address_of_a_server(address: str) -> None:
     ],
 )
 def test_what_shows_an_address_hides_its_credentials(address: str, shown: str | None) -> None:
-    shown = shown or "s3://b/x?versionId=1&X-Amz-Security-Token=***"
+    shown = shown or "s3://b/x?versionId=***&X-Amz-Security-Token=***"
     assert str(StorageError(f"cannot read {address}: no")) == f"cannot read {shown}: no"
     assert repr(Store(address, {"key": "hidden"})) == f"Store(url='{shown}')"

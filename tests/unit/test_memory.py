@@ -1,6 +1,5 @@
 """Memory of freed tensors stays with the process that computes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,27 +9,11 @@ import pytest
 
 from rayinfluence.testing import tiny_run
 
-#: Calls us, and prints what a run has changed of the process.
+#: Calls us.
 GUEST = """
-import json, logging, os, sys
-import torch
+import sys
 import rayinfluence
-config = rayinfluence.RunConfig.load(sys.argv[1])
-# What imports of others set up is theirs.
-import transformers
-
-def levels():
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    return {one.name: one.level for one in loggers if isinstance(one, logging.Logger)}
-
-before, environment, threads = levels(), dict(os.environ), torch.get_num_threads()
-rayinfluence.run(config)
-after = levels()
-print(json.dumps({
-    "levels": {name: after[name] for name in before if before[name] != after[name]},
-    "environment": sorted(dict(os.environ).items() ^ environment.items()),
-    "threads": torch.get_num_threads() - threads,
-}))
+rayinfluence.run(rayinfluence.RunConfig.load(sys.argv[1]))
 """
 #: Blocks as a batch's, in a thread as an actor's; prints how many pages later rounds fault in.
 ROUNDS = """
@@ -92,16 +75,8 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="settings of glibc")
-def test_a_caller_keeps_allocator_environment_and_loggers_as_they_were(tmp_path: Path) -> None:
+def test_a_caller_keeps_the_allocator_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(tiny_run(tmp_path).model_dump_json())
     command = [sys.executable, "-c", GUEST + FREES, str(tmp_path / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found, stays = done.stdout.splitlines()[-2:]
-    assert json.loads(found) == {"levels": {}, "environment": [], "threads": 0}
-    assert int(stays) < 100
-
-
-def test_importing_us_changes_no_environment() -> None:
-    program = "import os; b = dict(os.environ); import rayinfluence; print(b == dict(os.environ))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 100

@@ -1,6 +1,7 @@
 """Every command takes a run directory or its configuration, and refuses what is neither."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,57 @@ def test_what_is_neither_is_refused_in_a_sentence(
     assert place in errors
     assert "redentials" not in errors
     assert [p.name for p in tmp_path.rglob("*")] == ["no-run", "notes.txt"]
+
+
+@pytest.mark.parametrize("command", OF_DIRECTORIES, ids=lambda command: command[0])
+@pytest.mark.parametrize("options", [(), ("--endpoint-url", "http://127.0.0.1:9")])
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("run/../model", "is no run directory: its config.json is not that of a run"),
+        ("queries.jsonl", "queries.jsonl cannot be read as YAML"),
+        ("one.jsonl", "one.jsonl is not the configuration of a run"),
+        ("other.yaml", "other.yaml is not the configuration of a run"),
+        ("model/config.json", "model/config.json is not the configuration of a run"),
+        ("damaged", "damaged is no run directory: its config.json is not that of a run"),
+    ],
+)
+def test_what_is_there_and_something_else_is_called_by_what_it_is_not(
+    finished: Done,
+    tmp_path: Path,
+    say: Say,
+    command: list[str],
+    options: Any,
+    place: str,
+    what: str,
+) -> None:
+    folder = tmp_path / "done"
+    shutil.copytree(finished[0], folder)
+    (folder / "one.jsonl").write_text('{"query_id": "a", "prompt": "b", "completion": "c"}\n')
+    (folder / "other.yaml").write_text("name: a workflow\non: push\n")
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "config.json").write_text("[")
+    before = sorted(folder.rglob("*"))
+    code, printed, errors = say(command[0], folder / place, *command[1:], *options)
+    assert (code, printed) == (2, "")
+    assert what in errors
+    assert "run directory" in errors
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_an_environment_without_an_endpoint_may_say_so_with_nothing(
+    done: Done, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+    assert say("status", done[0] / "run")[0] == 0
+
+
+def test_what_others_keep_in_a_run_directory_is_no_stage(done: Done, say: Say) -> None:
+    before = say("status", done[0] / "run")
+    for name in ("factors/notes/x.txt", "scan/mine/manifest.json", "factors/mine/manifest.json"):
+        (done[0] / "run" / name).parent.mkdir(exist_ok=True)
+        (done[0] / "run" / name).write_text("mine")
+    assert say("status", done[0] / "run") == before
 
 
 def test_watching_a_mistyped_path_ends(tmp_path: Path, say: Say) -> None:
@@ -140,5 +192,5 @@ def test_a_password_in_an_address_of_the_command_line_is_refused(
     place = "s3://me:hidden@bucket/run" if how == "address" else "s3://bucket/run"
     code, _, errors = say("status", place, *(["--endpoint-url", url] if how == "flag" else []))
     assert code == 2
-    assert "password in this address" in errors
+    assert "password or a token in this address" in errors
     assert "hidden" not in errors

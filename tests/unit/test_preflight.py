@@ -15,12 +15,10 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
-    Qwen2MoeConfig,
-    Qwen2MoeForCausalLM,
+    ReformerConfig,
+    ReformerModelWithLMHead,
 )
 
 from rayinfluence.errors import ModelError
@@ -31,7 +29,6 @@ from rayinfluence.model.preflight import Passed, made_up, preflight, refuse_what
 from rayinfluence.model.reach import (
     Reach,
     reach,
-    refuse_other_shapes,
     refuse_other_weights,
     tracked_and_reached,
 )
@@ -74,6 +71,114 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     check(model)
     assert not any(weight.requires_grad or weight.grad is not None for weight in model.parameters())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+# --- the same tokens, the same answer; and it runs at all ---
+
+
+class Sampler(nn.Module):
+    """Draws or counts in its forward pass: on all sequences, or on long ones alone."""
+
+    def __init__(self, how: str, least: int = 0) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.how, self.least, self.calls = how, least, 0
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = self.embed(tokens_BT)
+        self.calls += 1
+        if tokens_BT.shape[1] < self.least:
+            return self.head(hidden)
+        if self.how == "counts":
+            return self.head(hidden * self.calls)
+        own = self.generator if self.how == "draws by itself" else None
+        kept = torch.rand(hidden.shape[1:], generator=own) > 0.1
+        return self.head(hidden * kept)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("draws", "it draws random"), ("counts", "it remembers"), ("draws by itself", "it remembers")],
+)
+def test_other_answers_to_the_same_tokens_are_told_from_a_look_ahead(how: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=rf"Sampler says .* the same 7 tokens each .*: {reason}"):
+        refuse_what_does_not_run(seeded(lambda: Sampler(how)), made_up(TOKENS, CPU))
+    for least, tokens in ((10, 12), (20, 30)):  # as where long sequences are hashed
+        with pytest.raises(ModelError, match=f"the same {tokens} tokens each time .*: {reason}"):
+            check(seeded(lambda least=least: Sampler(how, least)), context=30)
+
+
+def reformer(hash_seed: int | None) -> nn.Module:
+    """Its attention draws its hashes, unless they are seeded, and it refuses gradients."""
+    config = ReformerConfig(
+        attention_head_size=8,
+        attn_layers=["lsh", "lsh"],
+        axial_pos_shape=[4, 4],
+        axial_pos_embds_dim=[8, 8],
+        hidden_size=16,
+        feed_forward_size=32,
+        num_attention_heads=2,
+        vocab_size=48,
+        max_position_embeddings=16,
+        is_decoder=True,
+        num_buckets=4,
+        lsh_attn_chunk_length=2,
+        hash_seed=hash_seed,
+    )
+    return ReformerModelWithLMHead(config)
+
+
+def test_a_reformer_is_refused_for_what_it_does() -> None:
+    with pytest.raises(ModelError, match=r"ReformerModelWithLMHead says .* draws random numbers"):
+        refuse_what_does_not_run(seeded(lambda: reformer(None)), made_up(TOKENS, CPU))
+    model = seeded(lambda: reformer(7))
+    refuse_what_does_not_run(model, made_up(TOKENS, CPU))
+    with pytest.raises(ModelError, match=r"Reformer.* cannot run backward .* AssertionError: If"):
+        check(model, ("*dense*",))
+
+
+class Failing(nn.Module):
+    """Raises where it is told to, what nobody foresees."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.where = where
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = self.embed(tokens_BT)
+        if self.where == "forward" or (self.where == "gradients" and torch.is_grad_enabled()):
+            raise KeyError("no such cache")
+        if self.where == "beside another" and len(tokens_BT) > 1:
+            raise NotImplementedError
+        hidden = self.head(hidden)
+        if self.where == "backward" and hidden.requires_grad:
+            hidden.register_hook(self.fail)
+        return hidden
+
+    def fail(self, gradient: Tensor) -> None:
+        raise LookupError("no kernel")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("forward", r"cannot run on \d+ tokens in float32 on cpu: KeyError: 'no such cache'\. "),
+        ("gradients", r"cannot run backward in float32 on cpu: KeyError: .* needs gradients"),
+        ("backward", r"cannot run backward .*: LookupError: no kernel\. "),
+        ("beside another", r"cannot run on 16 tokens .*: NotImplementedError\. Try another"),
+    ],
+)
+def test_whatever_a_model_raises_becomes_a_sentence(where: str, said: str) -> None:
+    model = seeded(lambda: Failing(where))
+    layers = {"head": model.head}
+    with pytest.raises(ModelError, match=f"^Failing {said}") as caught:
+        preflight(LanguageModel(model, None, None), layers, TOKENS, 16)
+    assert caught.value.__cause__ is not None
+    if where == "forward":
+        with pytest.raises(ModelError, match=said):
+            reach(model, layers, made_up(TOKENS, CPU))
 
 
 # --- gradients are those of autograd ---
@@ -326,90 +431,6 @@ def test_modules_that_text_never_reaches_are_refused_where_nothing_else_is_track
 # --- shapes, positions, dtypes ---
 
 
-def opt() -> nn.Module:
-    config = OPTConfig(
-        vocab_size=48,
-        hidden_size=16,
-        word_embed_proj_dim=16,
-        ffn_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-    )
-    return OPTForCausalLM(config)
-
-
-def qwen_moe() -> nn.Module:
-    config = Qwen2MoeConfig(
-        vocab_size=48,
-        hidden_size=16,
-        intermediate_size=32,
-        moe_intermediate_size=8,
-        shared_expert_intermediate_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        num_experts=4,
-        num_experts_per_tok=2,
-        max_position_embeddings=16,
-    )
-    return Qwen2MoeForCausalLM(config)
-
-
-@pytest.mark.parametrize(
-    ("make", "patterns", "wrong", "advice"),
-    [
-        (qwen_moe, ("*.mlp.*", "*proj"), "shared_expert.gate_proj", "`modules: [*self_attn.q_proj"),
-        (opt, ("*.fc1", "*.fc2"), "layers.*.fc1", "Name other layers under `modules`"),
-    ],
-)
-def test_layers_that_see_tokens_without_sequences_are_all_named(
-    make, patterns: tuple[str, ...], wrong: str, advice: str
-) -> None:
-    model = seeded(make)
-    tracked = track(model, patterns)
-    found = reach(model, tracked, made_up(TOKENS, CPU))
-    if all(axes == found.tokens for axes in found.inputs.values()):
-        pytest.skip("this version of transformers keeps the axis of sequences")
-    with pytest.raises(ModelError) as caught:
-        refuse_other_shapes(tracked, found)
-    assert wrong in str(caught.value)
-    assert advice.replace("*self", "model.layers.*.self") in str(caught.value)
-
-
-class Shaped(nn.Module):
-    """A layer that is given its input in another shape, or by another name."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.embed, self.head, self.layer = nn.Embedding(48, 8), nn.Linear(8, 48), nn.Linear(8, 8)
-        self.how = how
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        x = self.embed(tokens_BT)
-        if self.how == "tokens first":
-            return self.head(x + self.layer(x.transpose(0, 1)).transpose(0, 1))
-        if self.how == "all in one":
-            return self.head(x + self.layer(x.reshape(1, -1, 8)).reshape(x.shape))
-        return self.head(x + self.layer(input=x))
-
-
-@pytest.mark.parametrize(
-    ("how", "got"),
-    [
-        ("tokens first", "[7, 2, width]"),
-        ("all in one", "[1, 14, width]"),
-        ("by keyword", "no positional argument"),
-    ],
-)
-def test_a_layer_whose_input_is_not_sequence_by_sequence_is_refused(how: str, got: str) -> None:
-    model = seeded(lambda: Shaped(how))
-    tracked = track(model, ("*",))
-    with pytest.raises(ModelError) as caught:
-        refuse_other_shapes(tracked, reach(model, tracked, made_up(TOKENS, CPU)))
-    assert f": layer (the first gets {got} for 2 sequences of 7 tokens)" in str(caught.value)
-
-
 class Towers(nn.Module):
     """Experts without a list, and a list of which one member is no expert."""
 
@@ -452,7 +473,7 @@ def test_a_dtype_that_the_model_cannot_compute_in_is_refused_in_words() -> None:
 
     model = seeded(lambda: Functional(called=True, elsewhere=False), torch.float64)
     model.layer.__class__ = OneKernel
-    with pytest.raises(ModelError, match=r"cannot run on a few tokens in float64 .*for Double"):
+    with pytest.raises(ModelError, match=r"cannot run on 7 tokens in float64 .*for Double"):
         refuse_what_does_not_run(model, made_up(TOKENS, CPU))
 
 

@@ -66,9 +66,45 @@ def test_a_method_that_was_not_run_is_refused(finished: Done) -> None:
     assert "ekfac" in str(caught.value)
 
 
-def test_a_folder_without_results_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"has no results: run `rayinfluence run`"):
-        rayinfluence.load_results(str(tmp_path))
+def test_a_run_without_results_says_what_to_run(done: Done) -> None:
+    (done[0] / "run" / "results" / "manifest.json").unlink()
+    with pytest.raises(StorageError, match=r"/run has no results yet: `rayinfluence run` on its"):
+        load(done)
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("run.yaml", "run.yaml is a file, and no run directory"),
+        ("queries.jsonl", "queries.jsonl is a file, and no run directory"),
+        ("missing", "missing does not exist"),
+        ("empty", "empty is no run directory: a run leaves a config.json there"),
+        ("model", "model is no run directory: its config.json is not that of a run"),
+        ("list", "list is no run directory: its config.json is not that of a run"),
+        ("garbled", "garbled is no run directory: its config.json is not that of a run"),
+        ("other", "manifest.json is no manifest of results: it names no methods"),
+    ],
+)
+def test_what_is_no_run_directory_is_told_what_it_is(done: Done, place: str, what: str) -> None:
+    folder = done[0]
+    (folder / "run.yaml").write_text("run: run\nmodel: model\n")
+    for name, body in (("list/config.json", "[1]"), ("garbled/config.json", "{"),
+                       ("other/results/manifest.json", '{"version": 1}')):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(body)
+    (folder / "empty").mkdir()
+    with pytest.raises(StorageError, match=what) as caught:
+        rayinfluence.load_results(folder / place)
+    assert "has no results" not in str(caught.value)
+    assert "run" in str(caught.value)
+
+
+def test_a_damaged_configuration_of_a_run_does_not_hide_its_results(done: Done) -> None:
+    (done[0] / "run" / "config.json").write_text("{")
+    assert load(done).method == "ekfac"
+    (done[0] / "run" / "results" / "manifest.json").unlink()
+    with pytest.raises(StorageError, match=r"run/config\.json is damaged"):
+        load(done)
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]"])

@@ -21,6 +21,8 @@ from whole_runs import (
 
 import rayinfluence
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.run import Run
 from rayinfluence.errors import RayInfluenceError
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents
@@ -164,6 +166,23 @@ def test_two_files_of_the_same_documents_without_ids_are_both_in_the_corpus(
     documents = [*config.corpus.documents, str(tmp_path / "twin.jsonl")]
     results = execute(change(config, corpus={"documents": documents}))["ekfac"]
     assert results.manifest["corpus"]["documents"] == 120
+
+
+@pytest.mark.parametrize("name", ["a-copy.jsonl", "z-copy.jsonl"])
+def test_a_copy_that_is_added_to_a_folder_is_in_the_corpus(
+    tmp_path: Path, change: Change, quiet: ProgressLog, name: str
+) -> None:
+    config = change(tiny_run(tmp_path), corpus={"documents": [f"{tmp_path}/*.jsonl"]})
+    (tmp_path / "queries.jsonl").unlink()
+    config = change(config, queries=None)
+    with Run(config, quiet) as run:
+        run.tokenize()
+    shutil.copy(tmp_path / "documents.jsonl", tmp_path / name)
+    with Run(config, quiet) as run:
+        assert [Path(f["url"]).name for f in run.tokenize().manifest.files] == [
+            "documents.jsonl",
+            name,
+        ]
 
 
 def test_a_file_that_is_listed_twice_is_read_once(

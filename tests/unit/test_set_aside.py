@@ -69,7 +69,7 @@ def test_a_damaged_split_is_set_aside_and_scored_when_it_is_restored(
     assert "cannot be used" in aside["reason"]
     assert any(aside["name"] in warning for warning in manifest["warnings"])
     store = Store(fitted.run)
-    (scanning,) = [one for one in status(store, store / "corpus") if one.stage == "scan"]
+    (scanning,) = [one for one in status(store, store / "corpus").stages if one.stage == "scan"]
     assert scanning.total == scanning.done + 1
     assert scanning.remark.endswith("1 set aside")
     scanned = manifest["methods"]["ekfac"]["scanned_sequences"]

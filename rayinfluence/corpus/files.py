@@ -1,0 +1,157 @@
+"""Which files `corpus.documents` names, and what lies among them that is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rayinfluence.errors import CorpusError, StorageError
+from rayinfluence.storage.store import Matches, Store
+
+JSONL_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2")
+PARQUET_ENDINGS = (".parquet",)
+#: In any case: .JSONL is one of them.
+_ENDINGS = JSONL_ENDINGS + PARQUET_ENDINGS
+#: What frameworks and systems leave beside their data, besides names that begin with a dot.
+_BOOKKEEPING_ENDINGS = (".crc", "_$folder$")
+_BOOKKEEPING_NAMES = ("thumbs.db", "desktop.ini")
+#: Examples of names, of each kind that is left out.
+_NAMED = 5
+
+_OTHER = "of other kinds"
+_HIDDEN = "hidden or bookkeeping"
+_FOLDERS = "folders that a glob names"
+_NO_FILES = "pipes, sockets or devices"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many were left out for one reason, and the first of their names."""
+
+    count: int
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What addresses of documents name: files to read, and what is left out, by reason."""
+
+    files: list[Store] = field(default_factory=list)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """What is left out, in words."""
+        return _described(self.left_out)
+
+
+def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]]) -> Found:
+    """The files that paths, folders and globs name, as stores whose URL is the file.
+
+    In a folder, files of other kinds are left out, and counted; a path or a glob has to name
+    files that can be read.
+
+    Raises:
+        CorpusError: one of them names no file that can be read, a file of another kind, a link
+            to nothing, or leads into a folder that cannot be read.
+        StorageError: an address cannot be listed.
+    """
+    found: dict[str, Store] = {}
+    others: dict[str, tuple[str, str]] = {}
+    for pattern in patterns:
+        place = Store(pattern, options(pattern))
+        try:
+            matches = place.matches()
+        except StorageError as error:
+            kind = CorpusError if place.is_local else StorageError
+            raise kind(
+                f"corpus.documents: {error} Documents are not left out in silence."
+            ) from error
+        files, left = _sorted_out(place, matches)
+        if not files:
+            raise CorpusError(f"corpus.documents: {_nothing(pattern, left)}")
+        # Patterns may overlap: a file is read once.
+        found |= {url: Store(url, options(url)) for url in files if url not in found}
+        others |= left
+    return Found(
+        list(found.values()), _counted({url: o for url, o in others.items() if url not in found})
+    )
+
+
+def refuse_other_kinds(url: str) -> None:
+    """See that a file is of a kind that documents are read from.
+
+    Raises:
+        CorpusError: it is not.
+    """
+    if not _readable(url):
+        raise CorpusError(f"{url}: documents are read from {', '.join(_ENDINGS)} files.")
+
+
+def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """The URLs to read, and for the others why they are left out and what to call them."""
+    files, left = [], {}
+    for url, kind in matches.entries:
+        name = url.rsplit("/", 1)[-1]
+        if matches.of_folder:
+            name = url.removeprefix(place.url).strip("/")
+            parts = name.split("/")
+            # A hidden folder counts once, whatever is in it.
+            hidden = next((i for i, part in enumerate(parts) if part.startswith(".")), None)
+            if hidden is not None:
+                name = "/".join(parts[: hidden + 1])
+                left[f"{place.url}/{name}"] = _HIDDEN, name
+                continue
+        if kind != "file":
+            left[url] = _FOLDERS if kind == "folder" else _NO_FILES, name
+        elif _readable(name):
+            files.append(url)
+        elif _bookkeeping(name.rsplit("/", 1)[-1]):
+            left[url] = _HIDDEN, name
+        elif matches.of_folder:
+            left[url] = _OTHER, name
+        else:
+            refuse_other_kinds(url)
+    return files, left
+
+
+def _counted(others: Mapping[str, tuple[str, str]]) -> dict[str, LeftOut]:
+    names: dict[str, list[str]] = {}
+    for reason, name in others.values():
+        names.setdefault(reason, []).append(name)
+    return {reason: LeftOut(len(of), of[:_NAMED]) for reason, of in sorted(names.items())}
+
+
+def _described(left_out: Mapping[str, LeftOut]) -> str:
+    return ", ".join(
+        f"{left.count:,} {reason} ({', '.join(left.names)}"
+        + (", ..." if left.count > len(left.names) else "")
+        + ")"
+        for reason, left in left_out.items()
+    )
+
+
+def _nothing(pattern: str, others: Mapping[str, tuple[str, str]]) -> str:
+    """What to say of an address with no file to read."""
+    if not others:
+        return (
+            f"{pattern} names no file; give a .jsonl or .parquet file, a folder of them, or a glob."
+        )
+    return (
+        f"{pattern} names no file that can be read: there are {_described(_counted(others))}. "
+        f"Documents are read from {', '.join(_ENDINGS)} files: call a file with a JSON object on "
+        "each line .jsonl, turn others into such, and name folders without a glob."
+    )
+
+
+def _readable(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS)
+
+
+def _bookkeeping(name: str) -> bool:
+    return (
+        name.startswith((".", "_"))
+        or name.lower().endswith(_BOOKKEEPING_ENDINGS)
+        or name.lower() in _BOOKKEEPING_NAMES
+    )

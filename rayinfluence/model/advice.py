@@ -1,0 +1,150 @@
+"""Choices of modules that lead nowhere are refused, with patterns that work in their place."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from torch import nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.modules import Coverage, trackable
+from rayinfluence.model.reach import Reach, listed, patterns_of
+
+#: How layers that choose experts are called; `gate_proj` is none.
+_ROUTER = re.compile(r"(^|[._])(router|gate|gating)(\.|$)")
+#: Below this share of the parameters of a model's layers, defaults have missed the model.
+_LEAST = 0.01
+#: Patterns in a message.
+_MOST = 6
+
+
+def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
+    """Refuse layers whose inputs are not [sequence, token, width].
+
+    Args:
+        model: the model.
+        modules: its tracked modules.
+        found: what a pass reached, with the inputs of all layers that can be tracked.
+
+    Raises:
+        ModelError: with all such layers and patterns for others.
+    """
+    wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
+    if not wrong:
+        return
+    names = {*trackable(model), *modules}
+    if rest := _working(modules, names, found, exactly=True):
+        advice = f"Leave them out with `modules: [{', '.join(rest)}]`."
+    else:
+        advice = _others(model, found)
+    axes = found.inputs[wrong[0]]
+    got = "no positional argument" if axes is None else f"[{', '.join(map(str, axes))}, width]"
+    raise ModelError(
+        f"modules: {len(wrong)} layers do not get inputs of shape [sequence, token, width], and "
+        f"cannot be attributed to sequences: {listed(patterns_of(wrong))} (the first gets {got} "
+        f"for {found.tokens[0]} sequences of {found.tokens[1]} tokens). {advice}"
+    )
+
+
+def refuse_little(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
+    """Refuse what default patterns found where that is next to nothing of a model, or routers.
+
+    Whoever names layers means them, and is only warned.
+
+    Raises:
+        ModelError: with what they found, and patterns that find more.
+    """
+    coverage = Coverage.of(model, modules, found)
+    share = coverage.tracked / _in_layers(model, coverage)
+    routers = all(map(_is_router, modules))
+    if share >= _LEAST and not routers:
+        return
+    raise ModelError(
+        f"modules: by default only {listed(patterns_of(modules))} would be tracked in "
+        f"{type(model).__name__}, {share:.2%} of the parameters of its layers"
+        f"{', all in routers of experts' if routers else ''}; scores would say nothing of the "
+        f"others, most of which are in {coverage.most}. {_others(model, found)}"
+    )
+
+
+def more_layers(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> str:
+    """What to set to track more than some modules; where nothing would, that this is all."""
+    if all(name in modules for name in _good(trackable(model), found)):
+        return "No other linear layer can be tracked."
+    return _others(model, found)
+
+
+def _others(model: nn.Module, found: Reach) -> str:
+    """Which layers of a model can be tracked, and how much of it they are."""
+    names = trackable(model)
+    patterns = _working(names, names, found, exactly=False)
+    if not patterns:
+        return (
+            "No linear layer of this model gets such inputs, so that no pattern works: name "
+            "another model under `model`."
+        )
+    chosen = {
+        name: module
+        for name, module in names.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    coverage = Coverage.of(model, chosen, found)
+    share = coverage.tracked / _in_layers(model, coverage)
+    return (
+        f"What can be tracked is `modules: [{', '.join(patterns)}]`, with {share:.1%} of the "
+        "parameters of its layers."
+    )
+
+
+def _working(
+    wanted: Iterable[str], names: Collection[str], found: Reach, *, exactly: bool
+) -> list[str]:
+    """Patterns of the wanted layers that can be tracked, and of none that cannot.
+
+    Args:
+        wanted: names of layers.
+        names: all that a pattern could match.
+        found: the inputs of all of them.
+        exactly: whether patterns name layers, rather than all that is beside them as well.
+    """
+    good = _good(wanted, found)
+    if all(map(_is_router, good)):
+        return []
+    fine, kinds = _good(names, found), set(patterns_of(good))
+    # An expert that was not chosen is like the others; what is never called is like nothing.
+    bad = {
+        name
+        for name in set(names) - set(fine)
+        if not found.is_outside(name)
+        and (name in found.inputs or not kinds.intersection(patterns_of([name])))
+    }
+    patterns: dict[str, None] = {}
+    for pattern in patterns_of(good):
+        beside = f"{pattern.rpartition('.')[0]}.*"
+        for candidate in [pattern] if exactly or "." not in pattern else [beside, pattern]:
+            if not any(fnmatch.fnmatchcase(name, candidate) for name in bad):
+                patterns[candidate] = None
+                break
+    return list(patterns)[:_MOST]
+
+
+def _good(names: Iterable[str], found: Reach) -> list[str]:
+    return [name for name in names if found.inputs.get(name) == found.tokens]
+
+
+def _is_router(name: str) -> bool:
+    return _ROUTER.search(name) is not None
+
+
+def _in_layers(model: nn.Module, coverage: Coverage) -> int:
+    """Parameters that text reaches, less those of embeddings; one at least."""
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    weights = {
+        id(weight): weight.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) or module is output
+        for weight in module.parameters(recurse=False)
+    }
+    return max(coverage.reached - sum(weights.values()), coverage.tracked, 1)

@@ -1,0 +1,111 @@
+"""What was chosen, and decides how scores are to be read, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rayinfluence.report.text import count, shorten
+from rayinfluence.text import without_credentials
+
+_MAX_NAMED = 8
+#: Longer names are cut, with what tells them apart at their end.
+_WIDTH = 120
+
+Manifest = Mapping[str, Any]
+
+
+def choices(manifest: Manifest) -> list[tuple[str, str]]:
+    """Names and sentences of what the configuration chose; empty where it is not known."""
+    return [
+        ("Layers", _layers(manifest)),
+        ("Curvature", _curvature(manifest)),
+        ("Damping", _damping(manifest)),
+        ("Sequences", _sequences(manifest)),
+    ]
+
+
+def documents(manifest: Manifest) -> str:
+    """Where the documents are, and what of them was read."""
+    corpus = _section(manifest, "corpus")
+    if "documents" not in corpus:
+        return ""
+    named = corpus["documents"] or []
+    if not named:
+        return "none are named: shards that were there already were used as they are"
+    column = corpus.get("text_column") or "text"
+    read = "" if column == "text" else f" (the text is in {shorten(column, _WIDTH)})"
+    return _listed([without_credentials(str(one)) for one in named], "; ") + read
+
+
+def _layers(manifest: Manifest) -> str:
+    config = manifest.get("config") or {}
+    if "modules" not in config:
+        return ""
+    patterns = config["modules"]
+    if patterns is None:
+        return "the MLP layers of every block, by default."
+    return f"those that match {_listed(map(str, patterns), ', ')}."
+
+
+def _curvature(manifest: Manifest) -> str:
+    """What the factors are of, how coarse they are and what they were fitted on."""
+    factors, fit = manifest.get("factors"), _section(manifest, "fit")
+    if not factors:
+        return ""
+    sentences = {
+        "sampled": "Of labels that the model itself drew (the true Fisher).",
+        "data": (
+            "Of the documents' own tokens instead of labels that the model drew (fit.labels: data, "
+            "the empirical Fisher): scores are not comparable with those of sampled labels."
+        ),
+    }
+    parts = [sentences.get(fit.get("labels", ""), "")]
+    if (fit.get("blocks") or 1) > 1:
+        parts.append(
+            f"A and S of each module were cut into {count(fit['blocks'])} blocks (fit.blocks), and "
+            "what lies between blocks was taken for zero: coarser than EK-FAC as a whole."
+        )
+    if (n := factors.get("n_sequences")) is not None:
+        there = manifest.get("n_sequences")
+        of = "" if there is None else f" of {count(there)}"
+        wanted = fit.get("sequences")
+        most = "" if wanted is None else f" (about {count(wanted)} at most were asked for)"
+        parts.append(f"Fitted on {count(n)} sequences{of}{most}.")
+    return " ".join(part for part in parts if part)
+
+
+def _damping(manifest: Manifest) -> str:
+    """What the damping of each module was made of."""
+    if not any(method.get("damping") for method in (manifest.get("methods") or {}).values()):
+        return ""
+    scan = _section(manifest, "scan")
+    if scan.get("damping") is not None:
+        return f"{scan['damping']:.3g} for every module"
+    scale = scan.get("damping_scale")
+    return "" if scale is None else f"{scale:.3g} times the mean of a module's Lambda"
+
+
+def _sequences(manifest: Manifest) -> str:
+    """How documents were cut, which decides what a score is a score of."""
+    context = (manifest.get("preflight") or {}).get("context")
+    if context is None:
+        return ""
+    text = (
+        f"of at most {count(context)} tokens each: a longer document is several, and a score is of "
+        "one of them"
+    )
+    tokenizer = (manifest.get("config") or {}).get("tokenizer")
+    return text + (
+        f"; by the tokenizer in {without_credentials(str(tokenizer))}." if tokenizer else "."
+    )
+
+
+def _listed(names: Iterable[str], separator: str) -> str:
+    shown: Sequence[str] = [shorten(name, _WIDTH, keep="end") for name in names]
+    more = f" and {count(len(shown) - _MAX_NAMED)} more" if len(shown) > _MAX_NAMED else ""
+    return separator.join(shown[:_MAX_NAMED]) + more
+
+
+def _section(manifest: Manifest, name: str) -> Mapping[str, Any]:
+    return (manifest.get("config") or {}).get(name) or {}
