@@ -23,7 +23,7 @@ from rayinfluence.storage.store import Store
 Parts = tuple[str, ...]
 
 #: Folders of the run directory that no corpus may be in: its manifest would pass for another.
-_NO_CORPUS = ("factors", "preflight", "models", "queries", "scan", "results", "plan")
+_NO_CORPUS = ("factors", "preflight", "models", "queries", "scan", "rescored", "results", "plan")
 #: Stands for any fingerprint.
 _SOME = "0" * 32
 

@@ -12,16 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.metadata import as_text
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA, sequences_of
+from rayinfluence.corpus.shards import ROWS_PER_SHARD, sequences_of
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.grouping import group_table
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import MethodQueries, query_report
-from rayinfluence.dataflow.runner import Runner
-from rayinfluence.dataflow.scan import by_split
 from rayinfluence.dataflow.second_pass import Found, Scanned
 from rayinfluence.dataflow.statistics import statistics_table, tails_table
 from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces, shingles
@@ -35,10 +31,6 @@ if TYPE_CHECKING:
 
 #: A completion's token below this probability, and not the model's first choice, makes a warning.
 UNLIKELY = 0.1
-#: Of survivors.
-_ROWS = pa.schema([*SCHEMA, pa.field("sequence_id", pa.int64()), pa.field("shard", pa.string())])
-#: Splits whose row groups are read sooner than a process that reads them starts.
-_FEW_SPLITS = 64
 #: Ranks of either direction that a change of order is counted in.
 _COMPARED_RANKS = 10
 
@@ -77,30 +69,6 @@ class Rescored:
     scanned: Scanned
     modules: Sequence[str]
     found: dict[str, Found]
-
-
-def gather_survivors(
-    runner: Runner,
-    corpus: Store,
-    splits: Sequence[Split],
-    scanned: Sequence[Scanned],
-    queries: Sequence[EncodedQuery],
-    progress: ProgressLog,
-) -> pa.Table:
-    """The rows of all survivors, from the row groups that hold them; without a model."""
-    with progress.stage("gather"):
-        found = [one.survivors(query.digest) for one in scanned for query in queries]
-        everyone = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-        holding = [(corpus, split, ids) for split, ids in by_split(splits, everyone.tolist())]
-        gathered = runner.tasks(gather, holding, small=len(holding) <= _FEW_SPLITS)
-        return pa.concat_tables([_ROWS.empty_table(), *gathered])
-
-
-def gather(item: tuple[Store, Split, tuple[int, ...]]) -> pa.Table:
-    """The rows of some sequences of a split, with the name of its shard."""
-    corpus, split, ids = item
-    shard = pa.array([split.shard] * len(ids))
-    return read_rows(corpus, split, ids).append_column("shard", shard).cast(_ROWS)
 
 
 def survivor_table(

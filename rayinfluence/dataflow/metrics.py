@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-#: A stage: scan, covariance, moments, queries, probe or explain.
+#: A stage: scan, covariance, moments, queries, probe or rescore.
 TAGS = ("run", "stage")
 
 

@@ -21,13 +21,7 @@ from rayinfluence.dataflow.factors import (
     shards_fitted_before,
     why_not_reused,
 )
-from rayinfluence.dataflow.findings import (
-    Survivors,
-    gather_survivors,
-    query_headers,
-    unlikely,
-    write_tables,
-)
+from rayinfluence.dataflow.findings import Survivors, query_headers, unlikely, write_tables
 from rayinfluence.dataflow.fit import fit, refuse_many_bad
 from rayinfluence.dataflow.grouping import left_out, refuse_unknown_keys, too_many_values
 from rayinfluence.dataflow.jobs import MethodOperands
@@ -411,10 +405,7 @@ class Run:
             for key, count in left_out([partial for _, partial in merged]).items():
                 self._warn(too_many_values(key, count))
             scanned = scanned_by_method(methods, merged)
-            rows = gather_survivors(
-                self.runner, self.corpus_store, splits, scanned, self.queries, self.progress
-            )
-            found = SecondPass(
+            again = SecondPass(
                 self.runner,
                 self.replica,
                 self.corpus_store,
@@ -423,8 +414,9 @@ class Run:
                 self._operands(prepared),
                 scanned,
                 self.queries,
-                rows,
-            ).run(config.by_token, self.progress)
+            )
+            rows = again.gather(self.progress)
+            found = again.run(rows, config.by_token, self.progress)
             # Tables under the manifest of others would pass for theirs.
             self.store.delete(RESULTS_MANIFEST)
             headers = query_headers(prepared[0], self.queries, self.tokenizer)

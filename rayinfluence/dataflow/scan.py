@@ -59,7 +59,7 @@ def scan(
     digest, are for the progress.
 
     Returns:
-        Per bank, the operands that the explain pass needs, and the merged partial; and the splits
+        Per bank, the operands that the second pass needs, and the merged partial; and the splits
         that are missing from them.
 
     Raises:

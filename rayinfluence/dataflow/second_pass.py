@@ -9,7 +9,7 @@ that a run which asks for the same again finds it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.shards import SCHEMA
 from rayinfluence.dataflow.banks import BankOperands
 from rayinfluence.dataflow.jobs import MethodOperands
 from rayinfluence.dataflow.partial import Partial
@@ -38,6 +39,10 @@ _WHOLE_BYTES = {"cpu": 1 << 30, "cuda": 1 << 34}
 _NUMBER = 4
 #: An item has at most this many times the tokens of a batch.
 _BATCHES = 16
+#: Of survivors.
+_ROWS = pa.schema([*SCHEMA, pa.field("sequence_id", pa.int64()), pa.field("shard", pa.string())])
+#: Splits whose row groups are read sooner than a process that reads them starts.
+_FEW_SPLITS = 64
 #: Raised whenever the same survivors would get other numbers.
 _VERSION = 1
 
@@ -162,7 +167,6 @@ class SecondPass:
         methods: what they need.
         scanned: what they found; as many.
         queries: that are asked.
-        rows: of all survivors, in the order of ids.
     """
 
     runner: Runner
@@ -173,10 +177,26 @@ class SecondPass:
     methods: Sequence[MethodOperands]
     scanned: Sequence[Scanned]
     queries: Sequence[EncodedQuery]
-    rows: pa.Table
 
-    def run(self, n_by_token: int | None, progress: ProgressLog) -> list[dict[str, Found]]:
+    def gather(self, progress: ProgressLog) -> pa.Table:
+        """The rows of all survivors in the order of their ids, without a model."""
+        with progress.stage("gather"):
+            everyone = _union(
+                one.survivors(query.digest) for one in self.scanned for query in self.queries
+            )
+            holding = [(self.corpus, *some) for some in by_split(self.splits, everyone.tolist())]
+            gathered = self.runner.tasks(gather, holding, small=len(holding) <= _FEW_SPLITS)
+            return pa.concat_tables([_ROWS.empty_table(), *gathered])
+
+    def run(
+        self, rows: pa.Table, n_by_token: int | None, progress: ProgressLog
+    ) -> list[dict[str, Found]]:
         """Score all survivors, and by token the first of each direction, or all (None).
+
+        Args:
+            rows: as :meth:`gather` gives them.
+            n_by_token: of each direction.
+            progress: told of it.
 
         Returns:
             By method and query digest.
@@ -184,20 +204,20 @@ class SecondPass:
         digests = [query.digest for query in self.queries]
         everyone = [{d: one.survivors(d) for d in digests} for one in self.scanned]
         if n_by_token is None:
-            return self._rescore(everyone, everyone, progress)
+            return self._rescore(rows, everyone, everyone, progress)
         # Ranks at full rank are known afterwards; few move far from those of the scan.
         margin = n_by_token + n_by_token // 4
         first = [
             {d: _union(side.ids_K[:margin] for side in one.sides(d)) for d in digests}
             for one in self.scanned
         ]
-        found = self._rescore(everyone, first, progress)
+        found = self._rescore(rows, everyone, first, progress)
         late = [
             {d: self._without_tokens(one, d, of[d], n_by_token) for d in of}
             for one, of in zip(self.scanned, found, strict=True)
         ]
         if any(len(ids) for of_method in late for ids in of_method.values()):
-            again = self._rescore(late, late, progress)
+            again = self._rescore(rows, late, late, progress)
             for of, more in zip(found, again, strict=True):
                 for d, one in more.items():
                     places = of[d].places(one.ids_S)
@@ -210,10 +230,12 @@ class SecondPass:
         return np.unique(found.ids_S[lacking])
 
     def _rescore(
-        self, wanted: Wanted, by_token: Wanted, progress: ProgressLog
+        self, rows: pa.Table, wanted: Wanted, by_token: Wanted, progress: ProgressLog
     ) -> list[dict[str, Found]]:
         """Do what is not there yet, and read all of it."""
-        items = [item for block in self._blocks() for item in self._items(block, wanted, by_token)]
+        items = [
+            item for block in self._blocks() for item in self._items(rows, block, wanted, by_token)
+        ]
         job = RescoreJob(self.corpus, self.store, self.methods)
         pairs = sum(len(pairs.rows_P) for item in items for pairs in item.pairs)
         n_tokens = sum(item.n_tokens for item in items)
@@ -254,12 +276,16 @@ class SecondPass:
                 yield tuple(ordered[start : start + size])
 
     def _items(
-        self, block: tuple[EncodedQuery, ...], wanted: Wanted, by_token: Wanted
+        self,
+        rows: pa.Table,
+        block: tuple[EncodedQuery, ...],
+        wanted: Wanted,
+        by_token: Wanted,
     ) -> Iterator[Asking]:
         """The rows of a block, cut into pieces of some batches."""
-        everyone = self.rows["sequence_id"].to_numpy()
+        everyone = rows["sequence_id"].to_numpy()
         ids = _union(of[query.digest] for of in wanted for query in block)
-        lengths = self.rows["n_tokens"].to_numpy()[np.searchsorted(everyone, ids)].astype(np.int64)
+        lengths = rows["n_tokens"].to_numpy()[np.searchsorted(everyone, ids)].astype(np.int64)
         pieces = (lengths.cumsum() - 1) // (_BATCHES * self.replica.numerics.batch_tokens)
         for piece in np.unique(pieces):
             some = ids[pieces == piece]
@@ -310,6 +336,13 @@ class SecondPass:
         return [{d: Found.joined(found) for d, found in of.items()} for of in pieces]
 
 
+def gather(item: tuple[Store, Split, tuple[int, ...]]) -> pa.Table:
+    """The rows of some sequences of a split, with the name of its shard."""
+    corpus, split, ids = item
+    shard = pa.array([split.shard] * len(ids))
+    return read_rows(corpus, split, ids).append_column("shard", shard).cast(_ROWS)
+
+
 def _pairs(ids: Ids, wanted: Sequence[Ids], by_token: Sequence[Ids]) -> Pairs:
     """What some queries want of some rows."""
     wanted_NQ = np.stack([np.isin(ids, of) for of in wanted], axis=1)
@@ -318,5 +351,5 @@ def _pairs(ids: Ids, wanted: Sequence[Ids], by_token: Sequence[Ids]) -> Pairs:
     return Pairs(rows_P, queries_P, by_token_NQ[rows_P, queries_P])
 
 
-def _union(some: Iterator[Ids]) -> Ids:
+def _union(some: Iterable[Ids]) -> Ids:
     return np.unique(np.concatenate([np.zeros(0, np.int64), *some]))

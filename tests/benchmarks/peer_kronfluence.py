@@ -27,6 +27,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 
+def mlp_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers that everyone tracks."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in linear if any(fnmatch(name, pattern) for pattern in MLP_PATTERNS)]
+
+
 class LanguageModelling(Task):
     """Summed loss over predicted tokens; labels are drawn from the model to fit factors."""
 
@@ -41,6 +47,24 @@ class LanguageModelling(Task):
     compute_measurement = compute_train_loss
 
 
+class Language(LanguageModelling):
+    """The same for queries that are a prompt and a completion; MLP layers are tracked."""
+
+    def __init__(self, n_prompt: int, model: nn.Module) -> None:
+        self._n_prompt = n_prompt
+        self._names = mlp_layers(model)
+
+    def compute_measurement(self, batch: Tensor, model: nn.Module) -> Tensor:
+        """Of the completions alone; minus their log-probabilities."""
+        first = self._n_prompt
+        logits = model(input_ids=batch, use_cache=False).logits[:, first - 1 : -1].float()
+        return cross_entropy(logits.flatten(0, 1), batch[:, first:].flatten(), reduction="sum")
+
+    def get_influence_tracked_modules(self) -> list[str]:
+        """By name."""
+        return self._names
+
+
 class Kronfluence:
     """The three passes; ``dense-<Q>`` is the scan without low rank.
 
@@ -50,8 +74,7 @@ class Kronfluence:
 
     def __init__(self, shape: Shape) -> None:
         self.shape, model = shape, shape.build()
-        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        self.names = [name for name in linear if any(fnmatch(name, p) for p in MLP_PATTERNS)]
+        self.names = mlp_layers(model)
         self.task = LanguageModelling()
         self.task.get_influence_tracked_modules = lambda: self.names
         # What it adds to a model is on the CPU.

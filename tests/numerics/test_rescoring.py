@@ -33,7 +33,6 @@ from rayinfluence.dataflow.banks import BankOperands, BankPlan
 from rayinfluence.dataflow.findings import (
     Rescored,
     Survivors,
-    gather_survivors,
     query_headers,
     rescoring,
     survivor_table,
@@ -95,8 +94,7 @@ def found_by(
     assert not damaged
     assert merged.n_sequences == len(fitted.sequences)
     scanned = scanned_by_method([method], [(bank_operands, merged)])
-    rows = gather_survivors(runner, corpus.store, splits, scanned, fitted.queries, QUIET)
-    (found,) = SecondPass(
+    again = SecondPass(
         runner,
         fitted.replica,
         corpus.store,
@@ -105,8 +103,9 @@ def found_by(
         [operands(fitted.factors, Path(queries.url), method)],
         scanned,
         fitted.queries,
-        rows,
-    ).run(by_token, QUIET)
+    )
+    rows = again.gather(QUIET)
+    (found,) = again.run(rows, by_token, QUIET)
     tokenizer = tiny_tokenizer()
     headers = query_headers(MethodQueries(method, "", {}, queries), fitted.queries, tokenizer)
     modules = list(fitted.replica.modules)

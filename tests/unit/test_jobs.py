@@ -43,6 +43,6 @@ def test_the_report_of_a_run_that_is_done(done: tuple[Path, RunConfig]) -> None:
 
 
 def test_a_wrong_configuration_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("runn: x")
+    (tmp_path / "run.yaml").write_text("run: r\nmodel: m\nrunn: x")
     outcome = run("report.py", tmp_path / "run.yaml")
     assert (outcome.returncode, "unknown key 'runn'" in outcome.stderr) == (2, True)

@@ -123,7 +123,7 @@ def top(run: Path) -> set[str]:
     [
         ("corpus", {"corpus"}),
         ("factors", {"factors", "preflight", "models"}),
-        ("scan", {"queries", "scan"}),
+        ("scan", {"queries", "scan", "rescored"}),
         ("results", {"results", "report.html", "stages.json"}),
     ],
 )
