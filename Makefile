@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels demo test test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
@@ -43,6 +43,11 @@ check: .venv/ready
 BENCH ?= --all
 bench: .venv-bench/ready
 	.venv-bench/bin/python tests/benchmarks/bench.py $(BENCH)
+
+# A whole job beside kronfluence's, in turns: JOB="--jobs small --repeats 1".
+JOB ?=
+bench-job: .venv/ready
+	$(BIN)/python tests/benchmarks/job.py $(JOB)
 
 # What a CUDA device shows of us, in minutes; at toy sizes where there is none. GPU="--parts a --minutes 3".
 GPU ?=
