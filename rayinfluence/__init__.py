@@ -48,12 +48,15 @@ def run(config: RunConfig) -> Results:
     return run_config(config)
 
 
-def load_results(run: str | Path, method: str | None = None, **options: Any) -> Results:
+def load_results(
+    run: str | Path, method: str | None = None, *, version: str | None = None, **options: Any
+) -> Results:
     """Read the results in a run directory.
 
     Args:
         run: the run directory, local or s3://.
         method: such as ``ekfac``; the run's first method by default.
+        version: fingerprint of earlier results (``Results.versions``); the current ones by default.
         options: fsspec options of the address, such as ``endpoint_url``.
 
     Raises:
@@ -68,7 +71,7 @@ def load_results(run: str | Path, method: str | None = None, **options: Any) -> 
     # Results that were copied without the rest of the run are read too.
     if not store.exists("results/manifest.json") and (why := why_no_run(store)):
         raise StorageError(why)
-    return Results.load(store, method)
+    return Results.load(store, method, version)
 
 
 def __getattr__(name: str) -> Any:

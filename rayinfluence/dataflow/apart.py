@@ -121,7 +121,7 @@ def _tables(config: RunConfig) -> list[tuple[str, Parts]]:
         (f"the shards in {place}", (*_parts(place), "shards", f"{_SOME[:16]}-0000.parquet")),
         (f"all scores in {config.run}/scan", (*run, "scan", _SOME, "scores", f"{_SOME}.parquet")),
         *(
-            (results, (*run, "results", f"{method}{ending}.parquet"))
+            (results, (*run, "results", _SOME, f"{method}{ending}.parquet"))
             for method in config.scan.methods
             for ending in TABLE_ENDINGS
         ),

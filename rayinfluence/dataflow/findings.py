@@ -17,13 +17,14 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import ROWS_PER_SHARD, sequences_of
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.grouping import group_table
+from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.queries import MethodQueries, query_report
-from rayinfluence.dataflow.second_pass import Found, Scanned
+from rayinfluence.dataflow.second_pass import Found, Scanned, SecondPass
 from rayinfluence.dataflow.statistics import statistics_table, tails_table
 from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces, shingles
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
 from rayinfluence.storage.digest import digest_bytes
-from rayinfluence.storage.results import METADATA_PREFIX, beyond_linear, survivor_schema
+from rayinfluence.storage.results import METADATA_PREFIX, beyond_linear, survivor_schema, table_key
 from rayinfluence.storage.store import Store, write_table
 
 if TYPE_CHECKING:
@@ -204,46 +205,80 @@ def rescoring(table: pa.Table) -> dict[str, dict[str, Any]]:
     return report
 
 
-def write_tables(
+@dataclass(frozen=True)
+class Written:
+    """Results whose tables are written.
+
+    Attributes:
+        fingerprint: of the results.
+        tables: digests of the tables, by name.
+        rescored: by method and query, what scoring the survivors again changed.
+        headers: by query digest, what the model thinks of it.
+    """
+
+    fingerprint: str
+    tables: dict[str, str]
+    rescored: dict[str, dict[str, dict[str, Any]]]
+    headers: dict[str, dict[str, Any]]
+
+
+def write_results(
+    again: SecondPass,
     store: Store,
-    queries: Sequence[EncodedQuery],
-    scanned: Sequence[Scanned],
-    found: Sequence[dict[str, Found]],
-    modules: Sequence[str],
-    survivors: Survivors,
-    headers: Mapping[str, Mapping[str, Any]],
+    prepared: MethodQueries,
+    tokenizer: PreTrainedTokenizerFast,
+    n_by_token: int | None,
     n_training: int,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Write the tables of all methods; returns what scoring their survivors again changed."""
-    return {
-        one.method: _write_method(
-            store, queries, Rescored(one, modules, of_method), survivors, headers, n_training
-        )
-        for one, of_method in zip(scanned, found, strict=True)
-    }
+    fingerprint: str,
+    progress: ProgressLog,
+) -> Written:
+    """Score the survivors again, and write the tables of all methods.
+
+    Args:
+        again: the second pass.
+        store: the run directory.
+        prepared: queries of a method, which say what the model thinks of them.
+        tokenizer: of the corpus.
+        n_by_token: of each direction get token scores; None is all.
+        n_training: N.
+        fingerprint: of the results.
+        progress: told of it.
+    """
+    headers = query_headers(prepared, again.queries, tokenizer)
+    rows = again.gather(progress)
+    found = again.run(rows, n_by_token, progress)
+    survivors, modules = Survivors.of(rows, tokenizer), list(again.replica.modules)
+    written = Written(fingerprint, {}, {}, headers)
+    for scanned, of_method in zip(again.scanned, found, strict=True):
+        rescored = Rescored(scanned, modules, of_method)
+        tables = _tables(again.queries, rescored, survivors, headers, n_training)
+        written.rescored[scanned.method] = rescoring(tables[""])
+        for ending, table in tables.items():
+            name = f"{scanned.method}{ending}.parquet"
+            body = write_table(store, table_key(fingerprint, name), table)
+            written.tables[name] = digest_bytes(body)
+    if told := unlikely([query_manifest(q, headers[q.digest]) for q in again.queries]):
+        progress.note(told)
+    return written
 
 
-def _write_method(
-    store: Store,
+def _tables(
     queries: Sequence[EncodedQuery],
     rescored: Rescored,
     survivors: Survivors,
     headers: Mapping[str, Mapping[str, Any]],
     n_training: int,
-) -> dict[str, dict[str, Any]]:
-    """Write the tables of one method; returns what scoring its survivors again changed."""
+) -> dict[str, pa.Table]:
+    """The tables of one method, by what their names end in."""
     scanned = rescored.scanned
     found = survivor_table(queries, rescored, survivors, headers, n_training)
     partials = {query.query.query_id: scanned.of_query(query.digest) for query in queries}
-    tables = {
+    return {
         "": found,
         "-groups": group_table(partials, _proponents(found, survivors, partials)),
         "-statistics": statistics_table(partials),
         "-tails": tails_table(partials),
     }
-    for ending, table in tables.items():
-        write_table(store, f"results/{scanned.method}{ending}.parquet", table)
-    return rescoring(found)
 
 
 def _proponents(

@@ -6,7 +6,7 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -16,22 +16,27 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow import preflight
 from rayinfluence.dataflow.banks import BankPlan
 from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.findings import query_manifest
+from rayinfluence.dataflow.findings import Written, query_manifest
 from rayinfluence.dataflow.progress import Timing
 from rayinfluence.dataflow.queries import MethodQueries, query_report
 from rayinfluence.dataflow.second_pass import Scanned
+from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import digest
-from rayinfluence.storage.results import TABLE_ENDINGS, read_results_manifest
+from rayinfluence.storage.results import (
+    MANIFEST,
+    read_results_manifest,
+    table_key,
+    version_manifest,
+)
 from rayinfluence.storage.store import Store, read_json
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.replica import Replica
     from rayinfluence.dataflow.run import Run
 
-MANIFEST = "results/manifest.json"
 TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 4
+_TABLES_VERSION = 5
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -41,8 +46,9 @@ def results_fingerprint(
     queries: Sequence[EncodedQuery],
     n_training: int,
     by_token: int | None,
+    missing: Collection[str] = (),
 ) -> str:
-    """What decides the bytes of the tables."""
+    """What decides the bytes of the tables; ``missing`` are digests of splits that they lack."""
     return digest(
         {
             "version": _TABLES_VERSION,
@@ -51,18 +57,33 @@ def results_fingerprint(
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
             "token_scores": by_token,
+            "missing": sorted(missing),
         }
     )
 
 
-def known_results(store: Store) -> str | None:
-    """The fingerprint of the results that a run directory holds, or None."""
+def take_up_results(store: Store, fingerprint: str) -> bool:
+    """Whether these results are there, whole; they are the current ones then."""
     there = store.list("results")
-    if MANIFEST not in there:
-        return None
-    manifest = read_results_manifest(store)
-    tables = {f"results/{m}{end}.parquet" for m in manifest["methods"] for end in TABLE_ENDINGS}
-    return manifest["fingerprint"] if tables <= there.keys() else None
+    if version_manifest(fingerprint) not in there:
+        return False
+    try:
+        manifest = read_results_manifest(store, fingerprint)
+    except DamagedError:
+        return False
+    if not {table_key(fingerprint, name) for name in manifest["tables"]} <= there.keys():
+        return False
+    body = store.read(version_manifest(fingerprint))
+    if MANIFEST not in there or store.read(MANIFEST) != body:
+        store.write(MANIFEST, body)
+    return True
+
+
+def write_manifest(store: Store, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest beside its tables, and then as that of the current results."""
+    body = json.dumps(manifest, indent=1, ensure_ascii=False).encode()
+    for key in (version_manifest(manifest["fingerprint"]), MANIFEST):
+        store.write(key, body)
 
 
 def run_manifest(
@@ -71,8 +92,7 @@ def run_manifest(
     factors: Factors | None,
     splits: Sequence[Split],
     scanned: Sequence[Scanned],
-    rescored: Mapping[str, dict[str, Any]],
-    headers: Mapping[str, Mapping[str, Any]],
+    written: Written,
 ) -> dict[str, Any]:
     """The manifest of a run's results.
 
@@ -82,24 +102,25 @@ def run_manifest(
         factors: that they were preconditioned with.
         splits: that were scanned.
         scanned: what each method found.
-        rescored: by method and query, what scoring the survivors again changed.
-        headers: by query digest, what the model thinks of it.
+        written: what the tables are.
     """
     replica, corpus = run.replica, run.corpus
     files = corpus.manifest.files
     aside = {one.digest for one in run.set_aside}
     return {
+        "fingerprint": written.fingerprint,
+        "tables": written.tables,
         "n_sequences": run.n_sequences,
         "n_training_sequences": run.n_training_sequences,
         "n_tokens": corpus.n_tokens,
         "methods": {
-            one.method: _method(run, queries, one, rescored[one.method])
+            one.method: _method(run, queries, one, written.rescored[one.method])
             for queries, one in zip(prepared, scanned, strict=True)
         },
         "dense_scores": [split.digest for split in splits if split.digest not in aside]
         if run.config.scan.scores == "dense"
         else None,
-        "queries": [query_manifest(query, headers[query.digest]) for query in run.queries],
+        "queries": [query_manifest(query, written.headers[query.digest]) for query in run.queries],
         "model": {
             "path": run.config.model,
             "digest": run.model_digest,

@@ -21,12 +21,16 @@ from rayinfluence.dataflow.factors import (
     shards_fitted_before,
     why_not_reused,
 )
-from rayinfluence.dataflow.findings import Survivors, query_headers, unlikely, write_tables
+from rayinfluence.dataflow.findings import write_results
 from rayinfluence.dataflow.fit import fit, refuse_many_bad
 from rayinfluence.dataflow.grouping import left_out, refuse_unknown_keys, too_many_values
 from rayinfluence.dataflow.jobs import MethodOperands
-from rayinfluence.dataflow.manifest import MANIFEST as RESULTS_MANIFEST
-from rayinfluence.dataflow.manifest import known_results, results_fingerprint, run_manifest
+from rayinfluence.dataflow.manifest import (
+    results_fingerprint,
+    run_manifest,
+    take_up_results,
+    write_manifest,
+)
 from rayinfluence.dataflow.models import ModelRecord
 from rayinfluence.dataflow.planning import Plan, plan_run
 from rayinfluence.dataflow.progress import ProgressLog
@@ -387,18 +391,13 @@ class Run:
         self.model_record.write()
         precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
         n_training = self.n_training_sequences
-        fingerprint = results_fingerprint(banks, splits, self.queries, n_training, config.by_token)
-        if known_results(self.store) == fingerprint:
+        decided = banks, splits, self.queries, n_training, config.by_token
+        if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
         else:
+            names = {query.digest: query.query.query_id for query in self.queries}
             merged, self.set_aside = scan(
-                self.runner,
-                self.corpus,
-                splits,
-                banks,
-                self.config.scan,
-                self.progress,
-                {query.digest: query.query.query_id for query in self.queries},
+                self.runner, self.corpus, splits, banks, config, self.progress, names
             )
             for aside in self.set_aside:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")
@@ -415,22 +414,18 @@ class Run:
                 scanned,
                 self.queries,
             )
-            rows = again.gather(self.progress)
-            found = again.run(rows, config.by_token, self.progress)
-            # Tables under the manifest of others would pass for theirs.
-            self.store.delete(RESULTS_MANIFEST)
-            headers = query_headers(prepared[0], self.queries, self.tokenizer)
-            survivors = Survivors.of(rows, self.tokenizer)
-            rescored = write_tables(
-                self.store, self.queries, scanned, found, modules, survivors, headers, n_training
+            written = write_results(
+                again,
+                self.store,
+                prepared[0],
+                self.tokenizer,
+                config.by_token,
+                n_training,
+                results_fingerprint(*decided, [one.digest for one in self.set_aside]),
+                self.progress,
             )
-            manifest = run_manifest(self, prepared, factors, splits, scanned, rescored, headers)
-            # Results that lack splits are no results to reuse.
-            manifest["fingerprint"] = None if self.set_aside else fingerprint
-            body = json.dumps(manifest, indent=1, ensure_ascii=False)
-            self.store.write(RESULTS_MANIFEST, body.encode())
-            if told := unlikely(manifest["queries"]):
-                self.progress.note(told)
+            manifest = run_manifest(self, prepared, factors, splits, scanned, written)
+            write_manifest(self.store, manifest)
         return {method: Results.load(self.store, method) for method in methods}
 
     def all(self) -> dict[str, Results]:

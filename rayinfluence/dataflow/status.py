@@ -23,7 +23,7 @@ STAGES = {
 _OURS = re.compile(
     r"corpus/(manifest\.json|shards)|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
     r"|rescored/[0-9a-f]{32}\.safetensors"
-    r"|results/[^/]+\.(parquet|json)|report\.html|stages\.json"
+    r"|results/([0-9a-f]{32}|[^/]+\.(parquet|json))|report\.html|stages\.json"
 )
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 

@@ -87,8 +87,6 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     )
     storage = config.get("storage") or {}
     fingerprint = str(manifest.get("fingerprint") or "")
-    if not fingerprint and manifest.get("set_aside"):
-        fingerprint = "none: results without all splits are made again"
     banks = {
         name: ", ".join(_method(results).get("banks") or [])
         for name, results in results_by_method.items()

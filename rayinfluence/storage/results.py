@@ -1,7 +1,11 @@
 """Results as users read them.
 
-Per method a Parquet table of survivors, one of sums per group, and two of what all scores are like;
-one manifest.
+    <run>/results/<fingerprint>/<method>.parquet        survivors; also -groups (sums per group),
+                                                        -statistics and -tails (of all scores)
+    <run>/results/<fingerprint>/manifest.json           what they are made of, with their digests
+    <run>/results/manifest.json                         the same of the current ones; written last
+
+Results of other settings have another fingerprint, and stay readable beside the current ones.
 
 Positive scores are proponents: training on the sequence makes the completion MORE likely. The
 tables hold no time, host, path or version, so equal inputs give equal bytes; all of that is in the
@@ -20,7 +24,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayinfluence.errors import DamagedError, IncompleteResultsWarning, StorageError
-from rayinfluence.storage.store import Store, read_json, read_table
+from rayinfluence.storage.digest import digest_bytes
+from rayinfluence.storage.store import Store, parse_table, read_json, read_table
 from rayinfluence.text import visible_line
 
 Direction = Literal["proponent", "opponent"]
@@ -109,6 +114,8 @@ TAIL_SCHEMA = pa.schema(
         pa.field("sum", pa.float64()),
     ]
 )
+#: Names the current results.
+MANIFEST = "results/manifest.json"
 #: What the names of a method's tables end in.
 TABLE_ENDINGS = ("", "-groups", "-statistics", "-tails")
 #: A linear prediction of a larger change than this, in nats, is none.
@@ -210,22 +217,45 @@ class Survivor:
         return self.metadata.get("source", "")
 
 
-def read_results_manifest(store: Store) -> dict[str, Any]:
+def version_manifest(fingerprint: str) -> str:
+    """Where the manifest of some results is, current ones or not."""
+    return f"results/{fingerprint}/manifest.json"
+
+
+def table_key(fingerprint: str, name: str) -> str:
+    """Where a table of some results is."""
+    return f"results/{fingerprint}/{name}"
+
+
+def read_results_manifest(store: Store, version: str | None = None) -> dict[str, Any]:
     """The manifest of a run directory's results.
+
+    Args:
+        store: the run directory.
+        version: fingerprint of the results; None names the current ones.
 
     Raises:
         DamagedError: it is not one that a run has written.
-        StorageError: it is missing or cannot be read.
+        StorageError: it is missing, cannot be read, or another version of rayinfluence wrote it.
     """
-    manifest = read_json(store, "results/manifest.json")
+    key = MANIFEST if version is None else version_manifest(version)
+    manifest = read_json(store, key)
     methods, queries = manifest.get("methods"), manifest.get("queries")
     if not (methods and isinstance(methods, dict) and isinstance(queries, list)):
         raise DamagedError(
-            f"{store.url}/results/manifest.json is no manifest of results: it names no methods or "
-            "no queries. If a run wrote it, delete it and run again; if not, this is no run "
-            "directory."
+            f"{store.url}/{key} is no manifest of results: it names no methods or no queries. If a "
+            "run wrote it, delete it and run again; if not, this is no run directory."
         )
+    if not isinstance(manifest.get("tables"), dict):
+        raise StorageError(_other_version(store))
     return manifest
+
+
+def _other_version(store: Store) -> str:
+    return (
+        f"{store.url} has results of another version of rayinfluence: `rayinfluence run` on its "
+        "config makes them again, or read them with the version that wrote them."
+    )
 
 
 class Results:
@@ -266,35 +296,38 @@ class Results:
             self._places.setdefault(key, []).append(place)
 
     @classmethod
-    def load(cls, store: Store, method: str | None = None) -> Results:
-        """Read the results of one method (the run's first by default) from a run directory.
+    def load(cls, store: Store, method: str | None = None, version: str | None = None) -> Results:
+        """Read results from a run directory; those that lack splits come with a warning.
 
-        Results that lack splits come with an :class:`IncompleteResultsWarning`.
+        Args:
+            store: the run directory.
+            method: of those that were run; None is the first.
+            version: fingerprint of the results (:meth:`versions`); None names the current ones.
 
         Raises:
-            StorageError: the run has no results yet, none of this method, or some that another
-                version wrote.
+            StorageError: the run has no results yet, none of this method or version, some that
+                another version of rayinfluence wrote, or a table that is not the manifest's.
         """
-        if not store.exists("results/manifest.json"):
+        if not store.exists(MANIFEST if version is None else version_manifest(version)):
+            there = ", ".join(cls.versions(store))
+            if version is not None and there:
+                raise StorageError(f"{store.url} has no results {version!r}; it has {there}.")
             raise StorageError(
                 f"{store.url} has no results yet: `rayinfluence run` on its configuration makes "
                 "them, and `rayinfluence status` on that says how far they are."
             )
-        manifest = read_results_manifest(store)
+        manifest = read_results_manifest(store, version)
         methods = list(manifest["methods"])
         method = method or methods[0]
         if method not in methods:
             raise StorageError(
                 f"{store.url} has no results of method {method!r}; it has {', '.join(methods)}."
             )
-        keys = [f"results/{method}{ending}.parquet" for ending in TABLE_ENDINGS]
-        table, groups, statistics, tails = (read_table(store, key) for key in keys)
+        names = [f"{method}{ending}.parquet" for ending in TABLE_ENDINGS]
+        table, groups, statistics, tails = (_read(store, manifest, name) for name in names)
         wanted = {field.name for field in (*LEADING_FIELDS, *TRAILING_FIELDS)}
         if not wanted <= set(table.column_names) or groups.schema.names != GROUP_SCHEMA.names:
-            raise StorageError(
-                f"{store.url} has results of another version of rayinfluence: `rayinfluence run` "
-                "on its config makes them again, or read them with the version that wrote them."
-            )
+            raise StorageError(_other_version(store))
         results = cls(method, table, groups, statistics, tails, manifest, store)
         if not results.complete:
             aside = manifest["set_aside"]
@@ -308,6 +341,13 @@ class Results:
                 stacklevel=2,
             )
         return results
+
+    @staticmethod
+    def versions(store: Store) -> list[str]:
+        """Fingerprints of all results that a run directory holds, by when they were written."""
+        found = store.list("results")
+        keys = [key for key in found if key.endswith("/manifest.json") and key != MANIFEST]
+        return [key.split("/")[1] for key in sorted(keys, key=lambda k: found[k].modified or 0.0)]
 
     @property
     def complete(self) -> bool:
@@ -368,6 +408,18 @@ class Results:
         self._query(query_id)
         rows = self._places.get((query_id, direction), [])
         return [_survivor(row) for row in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
+
+
+def _read(store: Store, manifest: dict[str, Any], name: str) -> pa.Table:
+    """A table, if it is the one that the manifest is about."""
+    key = table_key(manifest["fingerprint"], name)
+    body = store.read(key)
+    if digest_bytes(body) != manifest["tables"].get(name):
+        raise StorageError(
+            f"{store.url}/{key} is damaged: it is not the table that its manifest is about. Delete "
+            "it and run again."
+        )
+    return parse_table(store, key, body)
 
 
 def _survivor(row: dict[str, Any]) -> Survivor:

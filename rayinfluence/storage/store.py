@@ -317,26 +317,42 @@ class Store:
         return StorageError(f"cannot {verb} {self._place(key)}: {cause(error)}. {advice(error)}")
 
 
-def write_table(store: Store, key: str, table: pa.Table, row_group_size: int | None = None) -> None:
-    """Write a table as one Parquet object; equal tables give equal bytes."""
+def write_table(
+    store: Store, key: str, table: pa.Table, row_group_size: int | None = None
+) -> bytes:
+    """Write a table as one Parquet object, and return it; equal tables give equal bytes."""
     sink = io.BytesIO()
     pq.write_table(
         table, sink, compression="zstd", row_group_size=row_group_size, write_page_index=True
     )
-    store.write(key, sink.getvalue())
+    store.write(key, body := sink.getvalue())
+    return body
 
 
-def read_table(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet object, whole or some of its columns.
+def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a Parquet object.
 
     Raises:
         StorageError: it is missing or not Parquet, or lacks a column.
     """
+    with _parquet(store, key), store.open(key) as file:
+        return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
+
+
+def parse_table(store: Store, key: str, body: bytes) -> pa.Table:
+    """The table in the bytes of an object, which ``store`` and ``key`` name in errors.
+
+    Raises:
+        StorageError: it is not Parquet.
+    """
+    with _parquet(store, key):
+        return pq.read_table(pa.BufferReader(body))
+
+
+@contextlib.contextmanager
+def _parquet(store: Store, key: str) -> Iterator[None]:
     try:
-        if columns is None:
-            return pq.read_table(pa.BufferReader(store.read(key)))
-        with store.open(key) as file:
-            return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
+        yield
     except (pa.ArrowException, OSError, KeyError) as error:
         raise StorageError(
             f"{store.url}/{key} is damaged or not Parquet: {error}. Delete it and run again."

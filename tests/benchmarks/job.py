@@ -3,10 +3,10 @@
     python tests/benchmarks/job.py [--jobs small large] [--contenders ours ray kronfluence]
                                    [--repeats 3]
 
-Each contender is a process of its own on one thread, and its time is from its start to its end: ours
-at its defaults (rank 32, top 100, token scores of the first 20 of each direction and layer scores of
-all survivors included), inline or on a local Ray with one actor; kronfluence's `Analyzer` with
-EK-FAC at its defaults, scores of all pairs. They take turns.
+Each contender is a process of its own on one thread, and its time is from its start to its end.
+Ours is at its defaults (rank 32, top 100, token scores of the first 20 of each direction and layer
+scores of all survivors included), inline or on a local Ray with one actor; kronfluence's `Analyzer`
+has EK-FAC at its defaults, and scores all pairs. They take turns.
 """
 
 from __future__ import annotations

@@ -82,8 +82,9 @@ def committed(config: RunConfig, kind: str = "partials") -> dict[str, int]:
 
 def assert_same(config: RunConfig, undisturbed: RunConfig, before: dict[str, int]) -> None:
     for name in TABLES:
-        ours = Path(config.run, "results", name).read_bytes()
-        assert ours == Path(undisturbed.run, "results", name).read_bytes(), name
+        (ours,) = Path(config.run, "results").glob(f"*/{name}")
+        (theirs,) = Path(undisturbed.run, "results").glob(f"*/{name}")
+        assert ours.read_bytes() == theirs.read_bytes(), name
     after = committed(config)
     assert after.keys() == committed(undisturbed).keys()
     for name, written in before.items():

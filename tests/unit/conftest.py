@@ -16,7 +16,13 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.testing import tiny_run
 
 #: What a run directory says of time, paths and versions; all else is a function of the inputs.
-ABOUT_THE_RUN = {"config.json", "stages.json", "results/manifest.json", "corpus/manifest.json"}
+ABOUT_THE_RUN = ("config.json", "stages.json", "corpus/manifest.json")
+
+
+def about_the_run(key: str) -> bool:
+    """Whether an object says such things."""
+    manifest = key.startswith("results/") and key.endswith("/manifest.json")
+    return key in ABOUT_THE_RUN or manifest
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +75,7 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         return {
             key: path.read_bytes()
             for key, path in files.items()
-            if key not in ABOUT_THE_RUN and not key.startswith("preflight/")
+            if not about_the_run(key) and not key.startswith("preflight/")
         }
 
     return read

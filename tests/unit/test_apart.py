@@ -60,7 +60,7 @@ def test_a_folder_that_holds_the_run_is_refused_before_the_first_shard_is_writte
         ("data/run", None, "link/**/*.p*", "shards"),
         ("link/run", None, "data", "shards"),
         ("data/run", "elsewhere", "data", "all scores"),
-        ("data/run", "elsewhere", "data/run/*/*.parquet", "results"),
+        ("data/run", "elsewhere", "data/run/*/*/*.parquet", "results"),
         ("data/run", "elsewhere", "data/run/results", "results"),
         ("run", "data/shared", "data", "shards"),
         ("run", "data", "data/shards", "shards"),

@@ -125,7 +125,6 @@ def test_splits_that_were_set_aside_are_named_where_trust_is_weighed(
     text = Page(render_page(execute(config))).text
     assert "splits that could not be scored: 1 (split 0 (row groups 0 to " in text
     assert "rows that are no documents: 1" in text
-    assert "none: results without all splits are made again" in text
     assert "10,000 sequences that the model is said to be trained on" in text
     assert "divided by the number of training sequences, 10,000" in text
 

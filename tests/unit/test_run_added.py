@@ -120,7 +120,7 @@ def test_added_documents_are_scanned_and_the_factors_are_kept_with_a_warning(
     kept = {key: time for key, time in before.items() if "results/" not in key}
     assert {key: after[key] for key in kept} == kept
     new = {key.split("/")[0] for key in after.keys() - before.keys()}
-    assert new == {"corpus", "scan", "rescored"}
+    assert new == {"corpus", "scan", "rescored", "results"}
     assert "the factors were fitted when the corpus had 1 shards; it has 2 now" in said.getvalue()
     assert "clean --stage factors" in results.manifest["warnings"][0]
     assert results.manifest["corpus"]["documents"] == 80

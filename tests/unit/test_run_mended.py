@@ -6,10 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_runs import TABLES, Change, Contents, Done, Execute, add_query, partials, times
+from whole_runs import (
+    TABLES,
+    Change,
+    Contents,
+    Done,
+    Execute,
+    add_query,
+    partials,
+    results_of,
+    times,
+)
 
+import rayinfluence
 from rayinfluence.dataflow.stages import query_gradient
-from rayinfluence.errors import NumericsError, RayInfluenceError
+from rayinfluence.errors import NumericsError, RayInfluenceError, StorageError
+from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
@@ -90,25 +102,45 @@ def test_factors_that_lost_a_file_are_completed(
     assert (f"{victim.name} is damaged" in said.getvalue()) == (how == "flipped")
 
 
-def test_tables_of_other_settings_do_not_pass_for_finished_ones(
-    done: Done, execute: Execute, change: Change, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last", ["ekfac-tails.parquet", "manifest.json", "results/manifest.json"])
+def test_results_of_other_settings_are_beside_and_do_not_mix(
+    done: Done, execute: Execute, change: Change, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
+    """Whenever another run with other settings is killed, or writes, ours are ours."""
     folder, config = done
-    tables = {name: (folder / "run" / name).read_bytes() for name in TABLES}
+    before = rayinfluence.load_results(config.run)
+    tables = {name: (results_of(folder / "run") / name).read_bytes() for name in TABLES}
     write = Store.write
 
     def killed(store: Store, key: str, body: bytes) -> None:
-        if key == "results/manifest.json":
+        if key.endswith(last) and key.startswith("results/"):
             raise KeyboardInterrupt
         write(store, key, body)
 
+    other = change(config, scan={"top": 3})
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", killed)
         with pytest.raises(KeyboardInterrupt):
-            execute(change(config, scan={"top": 3}), new_run=True)
-    assert (folder / "run" / TABLES[0]).read_bytes() != tables[TABLES[0]]
+            execute(other, new_run=True)
+    ours = rayinfluence.load_results(config.run)
+    assert ours.manifest == before.manifest
+    assert {name: (results_of(folder / "run") / name).read_bytes() for name in TABLES} == tables
+    # Done, they are the current ones, and those before them are still to be had.
+    execute(other, new_run=True)
+    current = rayinfluence.load_results(config.run)
+    assert len(current.proponents("q0")) == 3
+    version = before.manifest["fingerprint"]
+    earlier = rayinfluence.load_results(config.run, version=version)
+    assert earlier.table.equals(before.table)
+    store = Store(config.run)
+    assert set(Results.versions(store)) == {version, current.manifest["fingerprint"]}
+    with pytest.raises(StorageError, match=f"has no results 'x'; it has .*{version}"):
+        rayinfluence.load_results(config.run, version="x")
+    # The earlier settings bring theirs back, and nothing is computed.
+    written = times(folder / "run" / "results")
     execute(config)
-    assert {name: (folder / "run" / name).read_bytes() for name in TABLES} == tables
+    assert rayinfluence.load_results(config.run).manifest == before.manifest
+    assert times(folder / "run" / "results") == written
 
 
 def test_a_query_that_could_not_be_made_can_be_taken_out(
@@ -155,7 +187,7 @@ def test_a_fit_that_stopped_early_is_mended(
 
 @pytest.mark.parametrize(
     "pattern",
-    ["results/manifest.json", "factors/*/manifest.json", "scan/*/manifest.json", "stages.json"],
+    ["factors/*/manifest.json", "scan/*/manifest.json", "stages.json"],
 )
 def test_a_damaged_manifest_is_an_error_that_names_it(
     done: Done, execute: Execute, pattern: str
@@ -170,7 +202,20 @@ def test_a_damaged_manifest_is_an_error_that_names_it(
     execute(config)
 
 
-@pytest.mark.parametrize("pattern", ["queries/*/*", "results/ekfac.parquet"])
+@pytest.mark.parametrize("pattern", ["results/manifest.json", "results/*/manifest.json"])
+def test_a_damaged_manifest_of_results_is_made_again(
+    done: Done, execute: Execute, contents: Contents, pattern: str
+) -> None:
+    folder, config = done
+    before = contents(folder / "run")
+    [victim] = (folder / "run").glob(pattern)
+    victim.write_bytes(victim.read_bytes()[:-30])
+    execute(config)
+    assert contents(folder / "run") == before
+    assert json.loads(victim.read_text())["tables"]
+
+
+@pytest.mark.parametrize("pattern", ["queries/*/*", "results/*/ekfac.parquet"])
 def test_the_remedy_of_a_damaged_object_works(
     done: Done, execute: Execute, contents: Contents, pattern: str
 ) -> None:
@@ -180,7 +225,7 @@ def test_the_remedy_of_a_damaged_object_works(
     victim.write_bytes(victim.read_bytes()[:-30])
     if not results:
         add_query(folder)
-    with pytest.raises(RayInfluenceError, match=r"is damaged .* Delete it"):
+    with pytest.raises(RayInfluenceError, match=r"is damaged.* Delete it"):
         execute(config)
     victim.unlink()
     execute(config)

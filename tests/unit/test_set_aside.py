@@ -84,9 +84,9 @@ def test_a_damaged_split_is_set_aside_and_scored_when_it_is_restored(
     undisturbed = tiny_run(tmp_path / "undisturbed")
     execute(undisturbed)
     ours, theirs = contents(folder), contents(Path(undisturbed.run))
-    # What survived among fewer was scored again, too.
+    # What survived among fewer was scored again, too, and its results are kept.
     assert theirs.items() <= ours.items()
-    assert all(key.startswith("rescored/") for key in ours.keys() - theirs.keys())
+    assert all(key.startswith(("rescored/", "results/")) for key in ours.keys() - theirs.keys())
 
 
 def test_results_that_lack_splits_say_so_in_python(

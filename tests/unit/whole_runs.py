@@ -15,7 +15,7 @@ Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 Done = tuple[Path, RunConfig]
 
-TABLES = tuple(f"results/ekfac{ending}.parquet" for ending in TABLE_ENDINGS)
+TABLES = tuple(f"ekfac{ending}.parquet" for ending in TABLE_ENDINGS)
 
 
 def times(run: Path) -> dict[str, int]:
@@ -37,8 +37,14 @@ def survivors(results: Results) -> dict[tuple[str, str, int], float]:
     return {(r["query_id"], r["direction"], r["sequence_id"]): r["score"] for r in rows}
 
 
+def results_of(run: Path) -> Path:
+    """The folder of the current results."""
+    manifest = json.loads((run / "results" / "manifest.json").read_text())
+    return run / "results" / str(manifest["fingerprint"])
+
+
 def of_query(run: Path, query_id: str) -> pa.Table:
-    table = pq.read_table(run / TABLES[0])
+    table = pq.read_table(results_of(run) / TABLES[0])
     return table.filter(pa.compute.equal(table["query_id"], query_id))
 
 
