@@ -12,7 +12,7 @@ Sums are kept in float32, or float64 where the model is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -146,24 +146,29 @@ def rotated_gradients(
         yield gradient
 
 
-def tree_sum(parts: list[Mapping[str, Tensor] | None]) -> dict[str, Tensor]:
+def tree_sum(parts: Iterable[Mapping[str, Tensor] | None]) -> dict[str, Tensor]:
     """Sum named tensors pairwise in one fixed tree, in float64; None is the identity.
 
     The tree depends on the number of parts alone, so the sum has the same bits whoever made the
-    parts.
+    parts. They are taken as they come: of n parts no more than log2(n) + 2 sums exist at a time.
     """
-    level: list[Mapping[str, Tensor] | None] = [
-        None if part is None else {name: tensor.double() for name, tensor in part.items()}
-        for part in parts
-    ]
-    while len(level) > 1:
-        level = [_add(*level[i : i + 2]) for i in range(0, len(level), 2)]
-    return dict(level[0] or {})
+    # Sums of 2^level neighbours, the earliest first.
+    waiting: list[tuple[int, dict[str, Tensor] | None]] = []
+    for part in parts:
+        level = 0
+        total = None if part is None else {name: one.double() for name, one in part.items()}
+        while waiting and waiting[-1][0] == level:
+            total, level = _add(waiting.pop()[1], total), level + 1
+        waiting.append((level, total))
+    whole: dict[str, Tensor] | None = None
+    while waiting:
+        whole = _add(waiting.pop()[1], whole)
+    return whole or {}
 
 
 def _add(
-    left: Mapping[str, Tensor] | None, right: Mapping[str, Tensor] | None = None
-) -> Mapping[str, Tensor] | None:
+    left: dict[str, Tensor] | None, right: dict[str, Tensor] | None
+) -> dict[str, Tensor] | None:
     if left is None or right is None:
         return right if left is None else left
     return {name: left[name] + right[name] for name in left}

@@ -220,7 +220,7 @@ def decompose(item: Side, device: torch.device = _CPU) -> None:
     counts, _ = lane_totals(store, lanes)
     prefix = f"{side}/{shape.name}"
     names = [name for name in tensor_names(store, lanes[0].key) if name.startswith(f"{prefix}/")]
-    sums = tree_sum([read_tensors(store, lane.key, names)[0] for lane in lanes])
+    sums = tree_sum(read_tensors(store, lane.key, names)[0] for lane in lanes)
     first = f"{prefix}/0"
     dtype = read_tensors(store, lanes[0].key, [first])[0][first].dtype
     on_device = {name: tensor.to(device) for name, tensor in sums.items()}
@@ -275,7 +275,7 @@ def assemble_factors(item: tuple[Store, FitPlan, str, int]) -> float:
     (module,) = [module for module in plan.parts["modules"] if module[0] == name]
     lanes = plan.lanes("moments", number)
     counts, _ = lane_totals(store, lanes)
-    sums = tree_sum([read_tensors(store, lane.key, [name])[0] for lane in lanes])
+    sums = tree_sum(read_tensors(store, lane.key, [name])[0] for lane in lanes)
     tensors = {"moments": sums[name] / counts["n_sequences"]}
     tensors |= read_tensors(store, _eigen_key(number, "outputs", name))[0]
     if module[-1] == name:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import naive
@@ -123,6 +125,27 @@ def test_the_tree_sum_is_exact_where_float32_is_not() -> None:
     parts = [{"x": torch.tensor([2.0**24, 1.0])}, None, *[{"x": torch.ones(2)}] * 5]
     assert tree_sum(parts)["x"].tolist() == [2.0**24 + 5, 6.0]
     assert tree_sum([None, None]) == {}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 7, 11, 64])
+def test_the_tree_is_of_neighbours_and_few_sums_wait(n: int) -> None:
+    values = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    def parts() -> Iterator[dict[str, torch.Tensor]]:
+        nonlocal most
+        for value in values:
+            part = value.clone()
+            alive.add(part)
+            most = max(most, len(alive))
+            yield {"x": part}
+
+    expected = list(values)
+    while len(expected) > 1:
+        expected = [sum(expected[i : i + 2][1:], expected[i]) for i in range(0, len(expected), 2)]
+    assert tree_sum(parts())["x"] == expected[0]
+    assert most <= 3
 
 
 def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
