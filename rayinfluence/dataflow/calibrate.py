@@ -118,13 +118,17 @@ class CalibrateJob:
             scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
             for index, one in enumerate(scored):
                 partial = one.partial(table, self.top, self.group_by)
-                partial.write(self.scratch, f"partial-{index}", {})
+                partial.write(self.scratch, _scratch_key(index), {})
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
-            partial_bytes = sum(listed.size for listed in self.scratch.list().values())
+            written = self.scratch.list()
+            partial_bytes = sum(written[_scratch_key(i)].size for i in range(self.n_banks))
             if sum(seconds) > _SECONDS:
                 break
-        self.scratch.delete()
+        ours = {_scratch_key(index) for index in range(self.n_banks)}
+        # Whole where nothing else is in it, so that no empty folder is left on a disk.
+        for key in [""] if ours == self.scratch.list().keys() else sorted(ours):
+            self.scratch.delete(key)
         rows = LaneRows(lambda start: [table][start:], labels)
         last = item[len(seconds) - 1].n_tokens
         covariance = _timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
@@ -153,6 +157,10 @@ class CalibrateJob:
         by_token = np.arange(n) < min(n, self.by_token)
         cut = None if self.rank is None else random_bank(replica, n, self.rank)
         return Asked(random_bank(replica, n, None), cut, wanted, wanted & by_token)
+
+
+def _scratch_key(bank: int) -> str:
+    return f"partial-{bank}"
 
 
 def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank:

@@ -118,9 +118,13 @@ def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
         return {row: "it is bad" for row, sequence_id in enumerate(ids) if sequence_id == 0}
 
     monkeypatch.setattr("rayinfluence.dataflow.replica.bad_rows", bad_rows)
+    theirs = tmp_path / "run" / "plan" / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("a user's")
     with Run(tiny_run(tmp_path)) as run:
         run.tokenize()
         assert run.plan(actors=1).forecast.seconds["rescore"] > 0
+    assert [path.name for path in theirs.parent.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
