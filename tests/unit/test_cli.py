@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from whole_runs import results_of
 
 from rayinfluence.config import RunConfig
 from rayinfluence.testing import tiny_run
@@ -296,8 +297,8 @@ def test_the_stages_one_by_one_and_what_they_say(
     assert code == 0
     assert f"report: {run}/report.html" in printed
     assert (run / "report.html").read_text().startswith("<!doctype html>")
-    assert pq.read_table(run / "results" / "ekfac.parquet").equals(
-        pq.read_table(finished[0] / "run" / "results" / "ekfac.parquet")
+    assert pq.read_table(results_of(run) / "ekfac.parquet").equals(
+        pq.read_table(results_of(finished[0] / "run") / "ekfac.parquet")
     )
     code, printed, errors = say("run", path)
     assert code == 0

@@ -28,11 +28,9 @@ def write_yaml(folder: Path, config: RunConfig) -> Path:
 @pytest.mark.parametrize("command", OF_DIRECTORIES, ids=lambda command: command[0])
 def test_a_configuration_names_its_run_directory(done: Done, say: Say, command: list[str]) -> None:
     folder, config = done
-    results = {p.name: p.read_bytes() for p in (folder / "run" / "results").iterdir()}
+    shutil.copytree(folder / "run" / "results", folder / "copy")
     of_directory = say(command[0], folder / "run", *command[1:])
-    for name, body in results.items():
-        (folder / "run" / "results").mkdir(exist_ok=True)
-        (folder / "run" / "results" / name).write_bytes(body)
+    shutil.copytree(folder / "copy", folder / "run" / "results", dirs_exist_ok=True)
     of_file = say(command[0], write_yaml(folder, config), *command[1:])
     assert of_directory[0] == of_file[0] == 0, of_file
     assert of_directory[1].splitlines()[:-1] == of_file[1].splitlines()[:-1]

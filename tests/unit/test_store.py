@@ -16,7 +16,7 @@ from s3.faults import FaultProxy
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.storage import retry
 from rayinfluence.storage import store as store_module
-from rayinfluence.storage.store import Store, read_json, read_table, write_table
+from rayinfluence.storage.store import Store, parse_table, read_json, read_table, write_table
 
 BODY = bytes(range(256))
 
@@ -231,7 +231,9 @@ def test_tables_come_back_and_equal_tables_give_equal_bytes(tmp_path: Path) -> N
     table = pa.table({"a": [1, 2, 3], "b": [["x"], [], None]})
     write_table(store, "a.parquet", table, row_group_size=2)
     write_table(store, "b.parquet", pa.table({"a": [1, 2, 3], "b": [["x"], [], None]}), 2)
-    assert read_table(store, "a.parquet").equals(table)
+    body = write_table(store, "a.parquet", table, row_group_size=2)
+    assert parse_table(store, "a.parquet", body).equals(table)
+    assert read_table(store, "a.parquet", ["b"]).equals(table.select(["b"]))
     assert store.read("a.parquet") == store.read("b.parquet")
     assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 2
 
@@ -244,7 +246,9 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     for body in (b"", whole[:-10], whole[: len(whole) // 2], b"not Parquet at all", garbled):
         store.write("t.parquet", body)
         with pytest.raises(StorageError, match=r"t\.parquet is damaged or not Parquet"):
-            read_table(store, "t.parquet")
+            parse_table(store, "t.parquet", body)
+        with pytest.raises(StorageError, match=r"t\.parquet is damaged or not Parquet"):
+            read_table(store, "t.parquet", ["a"])
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff\xfe{}", b"[" * 100_000])
