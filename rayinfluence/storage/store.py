@@ -335,7 +335,7 @@ def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
     Raises:
         StorageError: it is missing or not Parquet, or lacks a column.
     """
-    with _parquet(store, key), store.open(key) as file:
+    with store.open(key) as file, _parquet(store, key):
         return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
 
 
