@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.errors import ModelError, brief
 from rayinfluence.storage.digest import digest_bytes
 
 if TYPE_CHECKING:
@@ -53,9 +54,20 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
 
     Tokens that the tokenizer adds AFTER the text (an end marker) are left out: a document that is
     cut, or a completion that is asked for, does not end there.
+
+    Raises:
+        ModelError: it fails on a text.
     """
     encodings = []
-    for one in faithful(tokenizer.backend_tokenizer).encode_batch(list(texts)):
+    backend = faithful(tokenizer.backend_tokenizer)
+    try:
+        encoded = backend.encode_batch(list(texts))
+    except Exception as error:  # the library's errors have no kind of their own
+        raise ModelError(
+            f"tokenizer: it cannot tokenise a text ({brief(error)}). Give its tokenizer.json a "
+            "token for what it does not know, or name another tokenizer under `tokenizer`."
+        ) from error
+    for one in encoded:
         added, end = one.special_tokens_mask, len(one.ids)
         while end > 1 and added[end - 1]:
             end -= 1

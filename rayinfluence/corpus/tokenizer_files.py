@@ -106,10 +106,17 @@ def rebuilt_otherwise(
         return None
     special = sorted({str(token) for token in rebuilt.added_tokens_decoder.values()})
     probes = [*_PROBES, *(f"x{token}{token} {token}y" for token in special)]
-    ours, theirs = (
-        [one.ids for one in faithful(each).encode_batch(probes)]
-        for each in (tokenizer.backend_tokenizer, backend)
-    )
+    try:
+        ours = [one.ids for one in faithful(tokenizer.backend_tokenizer).encode_batch(probes)]
+    except Exception:  # it has no token for what it does not know; a text that it fails on is told
+        return None
+    try:
+        theirs = [one.ids for one in faithful(backend).encode_batch(probes)]
+    except Exception as error:
+        return (
+            f"tokenizer: transformers makes the one of {path} a {type(rebuilt).__name__}, which "
+            f"cannot tokenise ({brief(error)}). That of tokenizer.json is used."
+        )
     for text, one, other in zip(probes, ours, theirs, strict=True):
         if one != other:
             return (

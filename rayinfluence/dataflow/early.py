@@ -13,7 +13,7 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.dataflow.apart import refuse_own_documents, refuse_written_over
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.storage.store import Store
 
 
@@ -50,11 +50,19 @@ class Inputs:
         Raises:
             ConfigError: the configuration names a queries file that is not there, or inputs
                 among what the run writes.
+            ModelError: a folder is not there.
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
                 corpus.
         """
         refuse_written_over(config)
+        for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
+            if path is not None and "://" not in path and not Path(path).is_dir():
+                needed = "config.json" if key == "model" else "tokenizer.json"
+                raise ModelError(
+                    f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
+                    f"with its {needed}."
+                )
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))

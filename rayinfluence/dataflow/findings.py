@@ -214,12 +214,14 @@ class Written:
         tables: digests of the tables, by name.
         rescored: by method and query, what scoring the survivors again changed.
         headers: by query digest, what the model thinks of it.
+        warning: of completions that it would hardly say.
     """
 
     fingerprint: str
     tables: dict[str, str]
     rescored: dict[str, dict[str, dict[str, Any]]]
     headers: dict[str, dict[str, Any]]
+    warning: str | None
 
 
 def write_results(
@@ -248,7 +250,8 @@ def write_results(
     rows = again.gather(progress)
     found = again.run(rows, n_by_token, progress)
     survivors, modules = Survivors.of(rows, tokenizer), list(again.replica.modules)
-    written = Written(fingerprint, {}, {}, headers)
+    warning = _unlikely([query_manifest(query, headers[query.digest]) for query in again.queries])
+    written = Written(fingerprint, {}, {}, headers, warning)
     for scanned, of_method in zip(again.scanned, found, strict=True):
         rescored = Rescored(scanned, modules, of_method)
         tables = _tables(again.queries, rescored, survivors, headers, n_training)
@@ -257,8 +260,6 @@ def write_results(
             name = f"{scanned.method}{ending}.parquet"
             body = write_table(store, table_key(fingerprint, name), table)
             written.tables[name] = digest_bytes(body)
-    if told := unlikely([query_manifest(q, headers[q.digest]) for q in again.queries]):
-        progress.note(told)
     return written
 
 
@@ -347,12 +348,12 @@ def query_manifest(query: EncodedQuery, header: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
+def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
     """A warning of completions that the model would hardly say, from the manifest's queries."""
     names = [query["query_id"] for query in queries if query["warning"]]
     if not names:
         return None
     return (
-        f"warning: the model would hardly say the completions of {len(names)} of {len(queries)} "
+        f"the model would hardly say the completions of {len(names)} of {len(queries)} "
         f"queries ({', '.join(names[:3])} ...); see the report."
     )

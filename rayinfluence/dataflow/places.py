@@ -126,7 +126,8 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
 def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
     if endpoint_url is not None:
         return _pointed_at(endpoint_url, place)
-    return _pointed_at(os.environ.get("AWS_ENDPOINT_URL") or None, place, "AWS_ENDPOINT_URL")
+    found = os.environ.get("AWS_ENDPOINT_URL") or None
+    return _pointed_at(found, place, "AWS_ENDPOINT_URL" if found else "the address")
 
 
 def _pointed_at(

@@ -17,7 +17,7 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json
 
 #: Raised whenever the checks find something else.
-_VERSION = 2
+_VERSION = 3
 _PACKAGES = ("torch", "transformers")
 #: Names of weights that are not tracked, in a manifest.
 _LISTED = 20

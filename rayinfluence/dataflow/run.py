@@ -286,7 +286,10 @@ class Run:
         """
         if self._has_begun:
             return
-        _ = self.inputs, self.replica
+        _ = self.inputs
+        if not self.config.corpus.documents:
+            refuse_unknown_keys(self.config.scan.group_by, Corpus.open(self.corpus_store))
+        _ = self.replica
         if needs_queries or self.config.queries is not None:
             _ = self.queries
         self._record_config()
@@ -424,6 +427,8 @@ class Run:
                 results_fingerprint(*decided, [one.digest for one in self.set_aside]),
                 self.progress,
             )
+            if written.warning:
+                self._warn(written.warning)
             manifest = run_manifest(self, prepared, factors, splits, scanned, written)
             write_manifest(self.store, manifest)
         return {method: Results.load(self.store, method) for method in methods}

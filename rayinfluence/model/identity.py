@@ -126,8 +126,8 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
     def take(config: Any, prefix: str) -> None:
         values, plain = config.to_dict(), _defaults(config)
         for key in sorted(values.keys() | plain.keys()):
-            inner = getattr(config, key, None)
-            if hasattr(inner, "to_diff_dict"):
+            inner = _part(config, key)
+            if inner is not None:
                 take(inner, f"{prefix}{key}.")
             elif computes(key, key in plain):
                 ours = dict(_leaves(values.get(key), prefix + key))
@@ -138,6 +138,15 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
 
     take(model.config, "")
     return own, defaults
+
+
+def _part(config: Any, key: str) -> Any:
+    """The configuration of a part, or None where a key holds something else."""
+    try:
+        inner = getattr(config, key, None)
+    except Exception:  # a value that differs by layer has none of its own
+        return None
+    return inner if hasattr(inner, "to_diff_dict") else None
 
 
 def _defaults(config: Any) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from rayinfluence.storage.store import Store, read_json
+
 #: What masked places are given before a softmax, at most.
 _MASKED = -1e3
 #: Of angles that were rounded to bfloat16.
@@ -44,11 +46,26 @@ def other_angles(path: str, model: nn.Module) -> set[str]:
 
 def _tensors(path: str, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for file in sorted(Path(path).glob("*.safetensors")):
+    for file in _files(Path(path)):
         with safe_open(file, "pt") as tensors:
             names = filter(wanted, tensors.keys())
             found |= {name: tensors.get_tensor(name) for name in names}
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that a model is loaded from; others may lie beside them."""
+    store, index = Store(str(folder)), "model.safetensors.index.json"
+    if not store.exists(index):
+        return [folder / "model.safetensors"] if store.exists("model.safetensors") else []
+    return [folder / name for name in sorted(set(read_json(store, index)["weight_map"].values()))]
+
+
+def unlisted(path: str) -> list[str]:
+    """Shards of the model in a folder that its index does not name."""
+    folder = Path(path)
+    there = {file.name for file in folder.glob("model-*-of-*.safetensors")}
+    return sorted(there - {file.name for file in _files(folder)})
 
 
 def _is_computed(name: str, tensor: Tensor) -> bool:

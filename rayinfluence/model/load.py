@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import refuse_adapter
-from rayinfluence.model.leftovers import computed, other_angles
+from rayinfluence.model.leftovers import computed, other_angles, unlisted
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _CONTEXT_KEYS = (
     "max_sequence_length",
     "max_seq_length",
     "n_ctx",
+    "max_target_positions",
 )
 
 
@@ -70,6 +71,11 @@ def load_model(
     finally:
         if shows_bars:  # the process may be a caller's
             logging.enable_progress_bar()
+    if left_out := unlisted(path):
+        raise ModelError(
+            f"model: {path} holds weights that its index does not name, such as {left_out[0]}. "
+            "Save the whole model again, or remove what is not part of it."
+        )
     _refuse_other_weights(path, info, model)
     freeze(model)
     for weight in model.parameters():

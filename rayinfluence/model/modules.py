@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.head import forward_logits
 from rayinfluence.model.reach import Reach, patterns_of
 
 #: How transformers names the linear layers of MLP blocks.
@@ -83,7 +84,7 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
     try:
         with torch.no_grad():
             device = next(model.parameters()).device
-            model(torch.zeros(1, 2, dtype=torch.int64, device=device))
+            forward_logits(model, torch.zeros(1, 2, dtype=torch.int64, device=device))
     finally:
         for handle in handles:
             handle.remove()
@@ -244,7 +245,9 @@ def _fused_experts(model: nn.Module, pattern: str = "*") -> str | None:
         for name, module in model.named_modules()
         if not type(module).__module__.startswith("torch.nn")
         and any(
-            weight.ndim > 2 or (weight.ndim == 2 and "expert" in type(module).__name__.lower())
+            # Stacked by expert: some call them so, others lie in what routes to them.
+            (weight.ndim > 2 and _is_of_experts(name, module))
+            or (weight.ndim == 2 and "expert" in type(module).__name__.lower())
             for weight in module.parameters(recurse=False)
         )
     }
@@ -259,6 +262,11 @@ def _fused_experts(model: nn.Module, pattern: str = "*") -> str | None:
         "supported yet; what can be tracked instead are linear layers, such as "
         f"'*.{'.'.join(layer.split('.')[-2:-1])}.*'."
     )
+
+
+def _is_of_experts(name: str, module: nn.Module) -> bool:
+    words = f"{name} {type(module).__name__}".lower()
+    return any(word in words for word in ("expert", "moe", "mixture", "mlp", "feed_forward", "ffn"))
 
 
 def _may_lie_in(pattern: str, name: str) -> bool:

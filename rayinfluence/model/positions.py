@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,14 +15,21 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.head import forward_logits
 
-#: Weights times tokens of a forward pass that takes a second or less on one core.
-_A_SECOND = 2 * 10**10
+#: Weights times tokens of a forward pass that takes some five seconds on one core.
+_SECONDS = 10**11
 
 
 def check_positions(
-    model: nn.Module, ordinary: Sequence[int], context: int, device: torch.device
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    ordinary: Sequence[int],
+    context: int,
+    device: torch.device,
 ) -> None:
     """Refuse a context for which the model has no positions, or others than for shorter ones.
+
+    Whole sequences are run up to the first tracked module, which is behind all positions and costs
+    next to nothing of a model of any size.
 
     Raises:
         ModelError: with the longest context that works.
@@ -40,9 +47,14 @@ def check_positions(
                     f"sequence of a batch beyond {longest:,} tokens, so that a score would depend "
                     f"on the batch. Set it to at most {longest:,}."
                 )
-    works = _positions(model, ordinary, context, device)
-    if works is None:
-        return
+    # Padding has no position of its own in some models; nor may what else they take for it.
+    padding = getattr(getattr(model, "config", None), "pad_token_id", None)
+    some = [token for token in ordinary if token != padding]
+    tokens = torch.from_numpy(np.resize(np.asarray(some), context)).to(device)[None]
+
+    def works(length: int) -> bool:
+        return _runs(model, modules, tokens[:, :length])
+
     if not works(context):
         longest = _longest(context, works)
         raise ModelError(
@@ -50,25 +62,6 @@ def check_positions(
             f"this run's may have {context:,}: it has fewer positions than its configuration says. "
             f"Set it to at most {longest:,}."
         )
-
-
-def _positions(
-    model: nn.Module, ordinary: Sequence[int], context: int, device: torch.device
-) -> Callable[[int], bool] | None:
-    """What tells whether a model has so many positions; None where that would take too long."""
-    if is_cheap(model, context):
-        # Unlike each other: one of them may be what the model takes for padding.
-        tokens = torch.from_numpy(np.resize(np.asarray(ordinary), context)).to(device)[None]
-        return lambda length: _runs(lambda: forward_logits(model, tokens[:, :length]))
-    if "position_ids" not in _arguments(model.forward):
-        return None
-    one = torch.full((1, 1), int(ordinary[0]), device=device)
-
-    def at(length: int) -> bool:
-        place = torch.full((1, 1), length - 1, device=device)
-        return _runs(lambda: model(input_ids=one, position_ids=place, use_cache=False))
-
-    return at
 
 
 def _keeps_angles(module: nn.Module, kind: str | None, length: int) -> bool:
@@ -99,17 +92,31 @@ def _longest(context: int, works: Callable[[int], bool]) -> int:
     return least
 
 
-def is_cheap(model: nn.Module, tokens: int) -> bool:
-    """Whether a forward pass over so many tokens takes a second or less on one core."""
-    return tokens * sum(weight.numel() for weight in model.parameters()) <= _A_SECOND
+def affordable(model: nn.Module, n_passes: int, most: int) -> int:
+    """Tokens, up to ``most``, that so many forward passes over them take some seconds for."""
+    n_weights = sum(weight.numel() for weight in model.parameters())
+    return min(most, _SECONDS // (n_passes * max(1, n_weights)))
 
 
-def _runs(run: Callable[[], Any]) -> bool:
+class _Reached(Exception):
+    """The first tracked module has its inputs."""
+
+
+def _runs(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor) -> bool:
+    def stop(*_: Any) -> None:
+        raise _Reached
+
+    handles = [module.register_forward_pre_hook(stop) for module in modules.values()]
     try:
         with torch.no_grad():
-            run()
+            forward_logits(model, tokens_BT)
+    except _Reached:
+        return True
     except Exception:  # somebody else's code may say so in any way
         return False
+    finally:
+        for handle in handles:
+            handle.remove()
     return True
 
 

@@ -24,7 +24,7 @@ from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
-from rayinfluence.model.positions import check_positions, is_cheap
+from rayinfluence.model.positions import affordable, check_positions
 from rayinfluence.model.reach import listed
 
 #: By dtype, what rounding may do to a ratio that is zero in exact arithmetic. Models that are run
@@ -32,8 +32,12 @@ from rayinfluence.model.reach import listed
 _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.05}
 #: The same where both sides are computed in the same shapes, and so mostly to the same bits.
 _SAME_SHAPES = {torch.float64: 5e-5, torch.float32: 5e-5, torch.bfloat16: 0.01}
+#: What rounding may do to a gradient by what else is in the batch.
+_BESIDE = {torch.float64: 1e-3, torch.float32: 1e-2, torch.bfloat16: 0.25}
 #: Lengths of the made-up sequences.
-_LENGTHS = (12, 7, 9)
+_LENGTHS = (12, 7, 9, 8, 11)
+#: A long one has so many tokens at least, whatever it takes.
+_LONG = 48
 #: Tokens of a sequence that are changed.
 _PLACES = 8
 #: Ids that are tried for being finite.
@@ -85,11 +89,13 @@ def preflight(
     refuse_what_does_not_run(model, torch.from_numpy(some).to(device)[None])
     ordinary = sound_tokens(language_model, modules, ordinary, min(8, context))
     sequences = [generator.choice(np.asarray(ordinary), length) for length in lengths]
-    check_positions(model, ordinary, context, device)
-    longest = context if is_cheap(model, 2 * _PLACES * context) else min(context, 48)
-    longer = generator.choice(np.asarray(ordinary), longest)
+    check_positions(model, modules, ordinary, context, device)
+    # Forward and backward three times each, and beside a shorter one.
+    long = max(affordable(model, 12, context), min(context, _LONG))
+    longer = generator.choice(np.asarray(ordinary), long)
     refuse_what_does_not_run(model, torch.from_numpy(longer).to(device)[None])
-    future = max(future_effect(model, one, ordinary, device) for one in (sequences[0], longer))
+    asked = longer[: max(affordable(model, 2 * _PLACES, context), min(context, _LONG))]
+    future = max(future_effect(model, one, ordinary, device) for one in (sequences[0], asked))
     if future > _SAME_SHAPES[weight.dtype]:
         raise ModelError(
             f"{type(model).__name__} is not causal: changing a token changes what is said before "
@@ -103,7 +109,11 @@ def preflight(
             f"it (logits differ by {neighbour:.1%}), so that a score would depend on the batch. "
             "Set `batch_tokens: 1`, which runs each sequence alone, or another model."
         )
-    errors = gradient_errors(language_model, modules, make_batch(sequences, range(3), device))
+    errors: dict[str, float] = dict.fromkeys(modules, 0.0)
+    for members in (sequences, [longer]):
+        batch = make_batch(members, range(len(members)), device)
+        for name, error in gradient_errors(language_model, modules, batch).items():
+            errors[name] = max(errors[name], error)
     wrong = {name: error for name, error in errors.items() if not error <= allowed}
     if wrong:
         worst = max(wrong, key=lambda name: wrong[name])
@@ -112,6 +122,15 @@ def preflight(
             f"say: {listed(wrong)} ({worst}: {_share(wrong[worst])}). Their weights are also used "
             "without calling the layer, or the layer is more than a product, and scores would be "
             "wrong by that. Leave them out of `modules`."
+        )
+    beside = {} if alone else beside_errors(language_model, modules, sequences, device)
+    if moved := {name: one for name, one in beside.items() if not one <= _BESIDE[weight.dtype]}:
+        worst = max(moved, key=lambda name: moved[name])
+        raise ModelError(
+            f"modules: what {len(moved)} layers see of a sequence depends on the others in its "
+            f"batch: {listed(moved)} ({worst}: gradients {_share(moved[worst])}), so that a score "
+            "would be partly about another sequence. Set `batch_tokens: 1`, which runs each "
+            "sequence alone, or leave them out of `modules`."
         )
     return Passed(max(errors.values(), default=0.0), future, neighbour, context)
 
@@ -167,6 +186,12 @@ def gradient_errors(
     captured: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str, inputs: Tensor, grads: Tensor) -> None:
+        length = batch.tokens_BT.shape[1]
+        if inputs.shape[1] % length:
+            raise ModelError(
+                f"modules: {name} gets {inputs.shape[1]} of the {length} tokens of a sequence, and "
+                "cannot be attributed token by token. Leave it out of `modules`."
+            )
         captured[name] = inputs.flatten(0, 1).clone(), grads.flatten(0, 1).clone()
 
     with in_words(language_model.model, "run backward", BACKWARD):
@@ -217,6 +242,46 @@ def gradient_errors(
         else (differences[name] ** 0.5) / max(norms[name] ** 0.5, least, 1e-30)
         for name in modules
     }
+
+
+def beside_errors(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    sequences: Sequence[np.ndarray],
+    device: torch.device,
+) -> dict[str, float]:
+    """||D_z - D'_z|| / ||D'_z|| of each module over sequences z: in one batch, and each alone."""
+    together = _gradients(language_model, modules, sequences, device)
+    alone = [_gradients(language_model, modules, [one], device) for one in sequences]
+    errors = {}
+    for name in modules:
+        expected = difference = 0.0
+        for row, one in enumerate(alone):
+            ours = together[name][row] if name in together else torch.zeros(())
+            theirs = one[name][0] if name in one else torch.zeros(())
+            expected += float(theirs.norm()) ** 2
+            difference += float((ours - theirs).norm()) ** 2
+        errors[name] = (difference / max(expected, 1e-30)) ** 0.5
+    return errors
+
+
+def _gradients(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    sequences: Sequence[np.ndarray],
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """D [B, O, I] of each module that is reached."""
+    batch = make_batch(sequences, range(len(sequences)), device)
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, inputs: Tensor, grads: Tensor) -> None:
+        wide = torch.promote_types(grads.dtype, torch.float32)
+        found[name] = grads.to(wide).transpose(1, 2) @ inputs.to(wide)
+
+    with in_words(language_model.model, "run backward", BACKWARD):
+        backward(modules, partial(_objective, language_model, batch), keep)
+    return found
 
 
 def _objective(language_model: LanguageModel, batch: Batch) -> Tensor:

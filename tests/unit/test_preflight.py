@@ -359,7 +359,7 @@ def test_angles_that_depend_on_the_longest_sequence_are_refused_with_the_context
     model = seeded(lambda: llama_with(dynamic))
     check(model, ("*.mlp.*",), context=16)
     for cheap in (True, False):  # also where a whole forward pass would take too long
-        monkeypatch.setattr("rayinfluence.model.positions._A_SECOND", 10**12 if cheap else 0)
+        monkeypatch.setattr("rayinfluence.model.positions._SECONDS", 10**12 if cheap else 0)
         with pytest.raises(ModelError, match=r"corpus.context: .*rotary_emb .* at most 16\."):
             check(model, ("*.mlp.*",), context=40)
     check(seeded(lambda: llama_with({"rope_type": "linear", "factor": 2.0})), ("*.mlp.*",), 40)
@@ -458,7 +458,7 @@ def test_fewer_positions_than_the_configuration_says_are_refused_with_how_many_t
     model = tiny_gpt2(dtype=torch.float32)
     table = model.transformer.wpe
     table.weight = nn.Parameter(table.weight[:13].clone(), requires_grad=False)
-    monkeypatch.setattr("rayinfluence.model.positions._A_SECOND", 10**12 if cheap else 0)
+    monkeypatch.setattr("rayinfluence.model.positions._SECONDS", 10**12 if cheap else 0)
     check(model, context=13)
     with pytest.raises(ModelError, match=r"fails on sequences of more than 13 tokens.*have 16"):
         check(model, context=16)

@@ -139,7 +139,7 @@ def test_factors_that_were_cleaned_are_fitted_on_all_documents(
     said.truncate(0)
     again = execute(larger, new_run=True)["ekfac"].manifest
     assert "warning: the factors" not in said.getvalue()
-    assert again["warnings"] == []
+    assert not any("factors" in warning for warning in again["warnings"])
     assert again["factors"]["n_sequences"] > first["n_sequences"]
 
 
