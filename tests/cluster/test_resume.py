@@ -54,8 +54,8 @@ def test_killed_driver_resumes_with_the_same_bytes(ray_token: Path, tmp_path: Pa
     assert n_splits > 40
 
     driver = start(tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while len(partials(config)) < 5 and time.monotonic() < deadline:
+    # However long that takes on a busy machine.
+    while len(partials(config)) < 5 and driver.poll() is None:
         time.sleep(0.01)
     driver.kill()
     driver.wait()
@@ -69,8 +69,9 @@ def test_killed_driver_resumes_with_the_same_bytes(ray_token: Path, tmp_path: Pa
     assert len(after) == n_splits
     assert {path: after[path] for path in before} == before  # none was written again
     for name in ("ekfac.parquet", "ekfac-groups.parquet"):
-        ours = Path(config.run, "results", name).read_bytes()
-        assert ours == Path(undisturbed.run, "results", name).read_bytes()
+        (ours,) = Path(config.run, "results").glob(f"*/{name}")
+        (theirs,) = Path(undisturbed.run, "results").glob(f"*/{name}")
+        assert ours.read_bytes() == theirs.read_bytes()
 
 
 def wait_for_silence(config: RunConfig) -> None:
