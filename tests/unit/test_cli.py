@@ -70,7 +70,12 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
     "no queries": (None, {"queries": None}, 2, ("queries: name a queries.jsonl",)),
     "missing queries": (None, {"queries": "/no/q.jsonl"}, 2, ("queries: there is no file /no/q",)),
     "no cuda": (None, {"device": "cuda"}, 2, ("cuda is not available", "`device: cpu`")),
-    "missing model": (None, {"model": "/no/model"}, 4, ("model: there is no folder /no/model", "config.json")),
+    "missing model": (
+        None,
+        {"model": "/no/model"},
+        4,
+        ("model: there is no folder /no/model", "config.json"),
+    ),
     "missing documents": (
         None,
         {"corpus": {"documents": ["/no/d.jsonl"]}},
