@@ -116,6 +116,9 @@ class Cluster:
             role += ["--temp-dir", str(self.folder)]
         else:
             role = [f"--address={self.address}", "--num-cpus=2"]
+            # As on machines of their own: nodes that share a folder unpack a job's files over those
+            # that its driver stands in.
+            role += ["--temp-dir", str(self.folder / str(index))]
         process = subprocess.Popen(
             [*host.prefix, self.bin / "ray", "start", "--block", *role]
             + ["--object-store-memory=150000000", f"--node-ip-address={host.address}"]
