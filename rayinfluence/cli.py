@@ -24,7 +24,7 @@ from rich.text import Text
 
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.memory import prepare_process
+from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.errors import (
     INCOMPLETE,
     ConfigError,
@@ -154,7 +154,7 @@ def submit(
     new_run: NewRun = False,
 ) -> None:
     """Submit a run to a Ray cluster as a job, or join it if it was submitted before."""
-    from rayinfluence.dataflow.submit import submit as send
+    from rayinfluence.submit import submit as send
 
     raise typer.Exit(send(config, address, follow=follow, again=again, new_run=new_run, say=_say))
 
@@ -308,7 +308,7 @@ def _opened(
         values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner
         config = RunConfig.parse(values, "--runner")
-    from rayinfluence.dataflow.early import Inputs
+    from rayinfluence.dataflow.begin.early import Inputs
 
     inputs = Inputs.of(config)
     if needs_queries:

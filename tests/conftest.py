@@ -17,8 +17,8 @@ from rich.console import Console
 from s3.faults import FaultProxy, fault_proxy
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.storage import retry
 from rayinfluence.storage.results import Results
 

@@ -1,4 +1,4 @@
-"""Traps: each holds the next process that enters a phase (see rayinfluence/dataflow/watch.py)."""
+"""Traps: each holds the next process that enters a phase (see dataflow/jobs/watch.py)."""
 
 from __future__ import annotations
 

@@ -9,17 +9,20 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.dataflow import preflight
-from rayinfluence.dataflow.banks import BankPlan
-from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.findings import Written, query_manifest
-from rayinfluence.dataflow.progress import Timing
-from rayinfluence.dataflow.queries import MethodQueries, query_report
-from rayinfluence.dataflow.second_pass import Scanned
+from rayinfluence.dataflow.begin import preflight
+from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.jobs.banks import BankPlan
+from rayinfluence.dataflow.stages.factors import Factors
+from rayinfluence.dataflow.stages.progress import Timing
+from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
+from rayinfluence.dataflow.stages.results import Written, query_manifest
+from rayinfluence.dataflow.stages.scan import Aside
+from rayinfluence.dataflow.stages.second_pass import Scanned
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
@@ -29,10 +32,6 @@ from rayinfluence.storage.results import (
     version_manifest,
 )
 from rayinfluence.storage.store import Store, read_json
-
-if TYPE_CHECKING:
-    from rayinfluence.dataflow.replica import Replica
-    from rayinfluence.dataflow.run import Run
 
 TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
@@ -87,12 +86,13 @@ def write_manifest(store: Store, manifest: Mapping[str, Any]) -> None:
 
 
 def run_manifest(
-    run: Run,
+    run: Parts,
     prepared: Sequence[MethodQueries],
     factors: Factors | None,
     splits: Sequence[Split],
     scanned: Sequence[Scanned],
     written: Written,
+    set_aside: Sequence[Aside],
 ) -> dict[str, Any]:
     """The manifest of a run's results.
 
@@ -103,10 +103,11 @@ def run_manifest(
         splits: that were scanned.
         scanned: what each method found.
         written: what the tables are.
+        set_aside: splits that they lack.
     """
     replica, corpus = run.replica, run.corpus
     files = corpus.manifest.files
-    aside = {one.digest for one in run.set_aside}
+    aside = {one.digest for one in set_aside}
     return {
         "fingerprint": written.fingerprint,
         "tables": written.tables,
@@ -164,7 +165,7 @@ def run_manifest(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
         "stages": keep_timings(run.store, run.progress.timings),
-        "set_aside": [asdict(aside) for aside in run.set_aside],
+        "set_aside": [asdict(aside) for aside in set_aside],
         "warnings": run.warnings,
     }
 
@@ -181,7 +182,7 @@ def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
 
 
 def _method(
-    run: Run, queries: MethodQueries, scanned: Scanned, rescored: dict[str, Any]
+    run: Parts, queries: MethodQueries, scanned: Scanned, rescored: dict[str, Any]
 ) -> dict[str, Any]:
     """What a method did, over all of its banks: queries that were added have one of their own.
 

@@ -1,40 +1,33 @@
-"""A run: configuration, corpus, model and queries together, refused early what can be."""
+"""A run: its stages, in the order of the flow; whatever is done already is skipped."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.queries import EncodedQuery, encode_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
-from rayinfluence.corpus.tokenizer import tokenizer_digest
-from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
-from rayinfluence.dataflow import preflight
-from rayinfluence.dataflow.early import Inputs, corpus_store
-from rayinfluence.dataflow.factors import (
-    Factors,
-    find_factors,
-    shards_fitted_before,
-    why_not_reused,
-)
-from rayinfluence.dataflow.findings import write_results
-from rayinfluence.dataflow.fit import fit, refuse_many_bad
-from rayinfluence.dataflow.grouping import left_out, refuse_unknown_keys, too_many_values
-from rayinfluence.dataflow.jobs import MethodOperands
+from rayinfluence.dataflow.begin.early import Inputs
+from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
+from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.manifest import (
     results_fingerprint,
     run_manifest,
     take_up_results,
     write_manifest,
 )
-from rayinfluence.dataflow.models import ModelRecord
-from rayinfluence.dataflow.planning import Plan, plan_run
-from rayinfluence.dataflow.progress import ProgressLog
-from rayinfluence.dataflow.queries import (
+from rayinfluence.dataflow.plan.planning import Plan, plan_run
+from rayinfluence.dataflow.stages.factors import (
+    Factors,
+    find_factors,
+    shards_fitted_before,
+    why_not_reused,
+)
+from rayinfluence.dataflow.stages.fit import fit
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.queries import (
     MethodQueries,
     method_operands,
     plan_banks,
@@ -42,26 +35,20 @@ from rayinfluence.dataflow.queries import (
     precondition,
     refuse_mixing,
 )
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.runner import InlineRunner, Runner, joins_a_cluster
-from rayinfluence.dataflow.sample import FitPlan, plan_fit
-from rayinfluence.dataflow.scan import Aside, scan
-from rayinfluence.dataflow.second_pass import SecondPass, scanned_by_method
-from rayinfluence.dataflow.tokenizing import tokenize_files
-from rayinfluence.dataflow.tracked import TrackedModel
-from rayinfluence.errors import ConfigError, CorpusError, DamagedError
-from rayinfluence.guest import as_found
+from rayinfluence.dataflow.stages.results import write_results
+from rayinfluence.dataflow.stages.sample import FitPlan
+from rayinfluence.dataflow.stages.scan import Aside, scan
+from rayinfluence.dataflow.stages.second_pass import SecondPass, scanned_by_method
+from rayinfluence.dataflow.stages.tokenize import tokenize_files
+from rayinfluence.errors import DamagedError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
-from rayinfluence.model.identity import model_identity
-from rayinfluence.model.preflight import Passed
 from rayinfluence.storage.results import Results
-from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    pass
 
 
-class Run:
+class Run(Parts):
     """One run directory under one configuration.
 
     Use as a context manager; stages may be called in any order.
@@ -81,223 +68,11 @@ class Run:
         new_run: bool = False,
         inputs: Inputs | None = None,
     ) -> None:
-        self.config = config
-        if inputs is not None:
-            self.inputs = inputs
-        self._new_run = new_run
-        self.progress = progress or ProgressLog()
-        self.store = self._open(config.run)
-        self.warnings: list[str] = []
+        super().__init__(config, progress, inputs)
         self.set_aside: list[Aside] = []
-        self._has_begun = False
-        self._runner: Runner | None = None
+        self._new_run = new_run
         self._factors: Factors | None = None
         self._fit_plan: FitPlan | None = None
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
-
-    # What a run is made of, each read once and when first needed.
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        """Queries and documents that the configuration names."""
-        return Inputs.of(self.config)
-
-    @cached_property
-    def numerics(self) -> Numerics:
-        """What decides bits besides model, corpus and queries.
-
-        Raises:
-            ConfigError: a CUDA device is asked for and there is none; the cluster is not reached.
-        """
-        return Numerics.of(self.config, self._workers)
-
-    @cached_property
-    def _workers(self) -> str | None:
-        """The device of a cluster's workers; None where the work is done on this machine."""
-        return self.runner.device() if joins_a_cluster(self.config.runner) else None
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of the model, or the one that the configuration names."""
-        path = self.config.tokenizer or self.config.model
-        trusted = self.config.trust_remote_code
-        tokenizer = load_tokenizer(path, trust_remote_code=trusted)
-        if other := rebuilt_otherwise(path, tokenizer, trusted):
-            self._warn(other)
-        return tokenizer
-
-    @cached_property
-    def tracked(self) -> TrackedModel:
-        """The model with what is tracked of it, on the CPU of this process.
-
-        Raises:
-            ModelError: there is no such model, or the module patterns do not fit it.
-        """
-        found = TrackedModel.load(self.config, self.numerics, lambda: self.tokenizer)
-        if found.replica.numerics != self.numerics:
-            # Fingerprints and the manifest say what is computed with, not what was asked for.
-            self.numerics = found.replica.numerics
-            self.progress.note(f"attention    {self.numerics.attention}: this model has no sdpa")
-        self.progress.note(self.numerics.place(self._workers))
-        return found
-
-    @property
-    def replica(self) -> Replica:
-        """The model with its tracked modules."""
-        return self.tracked.replica
-
-    @cached_property
-    def passed(self) -> Passed:
-        """The checks that a run starts with.
-
-        Raises:
-            ModelError: what is wrong with the model, and what to do.
-        """
-        if self.config.corpus.documents:
-            context = self.context
-        else:
-            # Sequences that are longer than the model takes are refused by what they are.
-            there = self.corpus.manifest.settings.context
-            context = min(there, self.replica.context or there)
-        return preflight.passed(self.store, self.tracked, self.model_digest, context)
-
-    @cached_property
-    def context(self) -> int:
-        """Most tokens of a sequence that documents are cut into."""
-        wanted, most = self.config.corpus.context, self.replica.context
-        context = self.tracked.context(wanted)
-        if most is not None and wanted is None and context < most:
-            self.progress.note(
-                f"context      {context:,} of the model's {most:,}; set corpus.context for another"
-            )
-        return context
-
-    @property
-    def model_digest(self) -> str:
-        """The digest of what the model computes."""
-        return self.model_record.digest
-
-    @cached_property
-    def model_record(self) -> ModelRecord:
-        """What the model is, beside those that the run directory was used with before."""
-        return ModelRecord(self.store / "models", model_identity(self.replica.model))
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """The tokenised corpus, checked against tokenizer and model.
-
-        Raises:
-            CorpusError: there is none, it is empty, was tokenised otherwise, or has too many bad
-                rows.
-        """
-        corpus = Corpus.open(self.corpus_store)
-        if corpus.manifest.tokenizer != tokenizer_digest(self.tokenizer):
-            raise CorpusError(
-                f"the corpus at {self.corpus_store.url} was tokenised with another tokenizer than "
-                "the model's. "
-                "Tokenise it again into another folder, or name its tokenizer under `tokenizer`."
-            )
-        return corpus
-
-    @cached_property
-    def bad_sequences(self) -> dict[int, str]:
-        """Sequences that the model cannot be scored on, by id.
-
-        From footers (and rows where those leave doubt).
-        """
-        bad = self.corpus.check(self.replica.vocabulary, self.replica.context)
-        refuse_many_bad(len(bad), self.corpus.n_sequences, bad)
-        return bad
-
-    @property
-    def n_sequences(self) -> int:
-        """Sequences in the corpus that the model can be scored on."""
-        return self.corpus.n_sequences - len(self.bad_sequences)
-
-    @property
-    def n_training_sequences(self) -> int:
-        """N, which scores are divided by: of the training data, which the corpus may be a part of.
-
-        Raises:
-            ConfigError: the configuration says fewer than the corpus has.
-        """
-        given, there = self.config.corpus.n_training_sequences, self.n_sequences
-        if given is not None and given < there:
-            raise ConfigError(
-                f"corpus.n_training_sequences: {given:,}, and the corpus at "
-                f"{self.corpus_store.url} has {there:,} sequences. It is how many the model was "
-                "trained on, those of the corpus among them; leave it out where the corpus is all "
-                "of them."
-            )
-        return given or there
-
-    @cached_property
-    def queries(self) -> list[EncodedQuery]:
-        """The queries, as tokens.
-
-        Raises:
-            ConfigError: the configuration names none.
-            QueryError: one of them is malformed.
-        """
-        queries, replica = self.inputs.needed_queries, self.replica
-        return encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
-
-    @property
-    def corpus_store(self) -> Store:
-        """Where the shards are."""
-        return corpus_store(self.config)
-
-    @property
-    def runner(self) -> Runner:
-        """Where work runs; started when first needed."""
-        if self._runner is None:
-            make: Callable[[], Replica] = lambda: self.replica  # noqa: E731
-            if self.config.runner.name == "inline":
-                self._runner = InlineRunner(
-                    lambda: Replica(
-                        self.replica.model.to(self.numerics.device),
-                        self.replica.modules,
-                        self.numerics,
-                    )
-                )
-            else:
-                with as_found():
-                    from rayinfluence.dataflow.cluster import RayRunner
-
-                self._runner = RayRunner(self.config.runner, make, self.store.name)
-        return self._runner
-
-    # Stages.
-
-    def begin(self, needs_queries: bool = False) -> None:
-        """Refuse whatever can be refused before a document is read, and say what is tracked.
-
-        Raises:
-            ConfigError: queries are needed, and none are named.
-            QueryError: a query is malformed.
-            ModelError: model, tokenizer, modules or their numbers are not what a run relies on.
-        """
-        if self._has_begun:
-            return
-        _ = self.inputs
-        if not self.config.corpus.documents:
-            refuse_unknown_keys(self.config.scan.group_by, Corpus.open(self.corpus_store))
-        _ = self.replica
-        if needs_queries or self.config.queries is not None:
-            _ = self.queries
-        self._record_config()
-        _ = self.passed
-        self.progress.note(self.tracked.line)
-        if self.tracked.warning:
-            self._warn(self.tracked.warning)
-        self._has_begun = True
 
     def tokenize(self) -> Corpus:
         """Documents -> shards; files that are in the corpus already are skipped.
@@ -331,12 +106,6 @@ class Run:
             )
             self.__dict__.pop("corpus", None)
         return self.corpus
-
-    def check(self) -> None:
-        """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
-        self.begin()
-        _ = self.corpus, self.bad_sequences, self.n_training_sequences
-        refuse_unknown_keys(self.config.scan.group_by, self.corpus)
 
     def fit(self) -> Factors:
         """Fit the EK-FAC factors, or find those that were fitted before.
@@ -372,6 +141,9 @@ class Run:
 
     def plan(self, actors: int | None = None) -> Plan:
         """Forecast the run from a few splits, for the configuration's replicas or this many."""
+        self.begin(needs_queries=True)
+        self.tokenize()
+        self.check()
         return plan_run(self, actors or self.config.runner.most_actors)
 
     def scan(self) -> dict[str, Results]:
@@ -429,7 +201,9 @@ class Run:
             )
             if written.warning:
                 self._warn(written.warning)
-            manifest = run_manifest(self, prepared, factors, splits, scanned, written)
+            manifest = run_manifest(
+                self, prepared, factors, splits, scanned, written, self.set_aside
+            )
             write_manifest(self.store, manifest)
         return {method: Results.load(self.store, method) for method in methods}
 
@@ -438,18 +212,6 @@ class Run:
         self.begin(needs_queries=True)
         self.tokenize()
         return self.scan()
-
-    def fit_plan(self, n_shards: int | None = None) -> FitPlan:
-        """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
-        replica = self.replica  # first: loading the model settles the numerics
-        return plan_fit(
-            self.config.fit,
-            self.corpus,
-            len(self.corpus.manifest.shards) if n_shards is None else n_shards,
-            self.numerics,
-            self.model_digest,
-            replica.shapes,
-        )
 
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
@@ -474,18 +236,6 @@ class Run:
             assert self._fit_plan is not None
             self._warn(f"{damage} It is made again now, from the sums that it was made of.")
             return method_operands(methods, self._fit(self._fit_plan), self.config.scan)
-
-    def _record_config(self) -> None:
-        """Leave the configuration in the run directory: `status` finds the corpus by it."""
-        body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
-        self.store.write("config.json", body.encode())
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.progress.note(f"warning: {text}")
-
-    def _open(self, url: str) -> Store:
-        return Store(url, self.config.storage.options(url))
 
 
 def run(config: RunConfig) -> Results:

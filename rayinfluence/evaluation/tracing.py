@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.dataflow.replica import Replica
+from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.losses import log_probabilities
 

@@ -37,9 +37,7 @@ from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.products import operand_dtype
-from rayinfluence.dataflow.calibrate import random_bank, trivial_bases
-from rayinfluence.dataflow.fit import decomposed
-from rayinfluence.dataflow.folding import (
+from rayinfluence.dataflow.compute.folding import (
     Bases,
     Fold,
     LaneRows,
@@ -47,8 +45,10 @@ from rayinfluence.dataflow.folding import (
     fold_covariance,
     fold_moments,
 )
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.stages import query_gradient, score_split
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
+from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
+from rayinfluence.dataflow.stages.fit import decomposed
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.preconditioner import Curved
 from rayinfluence.model.modules import track

@@ -20,10 +20,15 @@ from harness import table
 from precision import Distance, scores
 from shapes import MLP_PATTERNS
 
-from rayinfluence.dataflow.calibrate import random_bank, trivial_bases
-from rayinfluence.dataflow.folding import LaneRows, fitting_labels, fold_covariance, fold_moments
-from rayinfluence.dataflow.replica import Numerics, Replica, own_labels
-from rayinfluence.dataflow.stages import score_split
+from rayinfluence.dataflow.compute.folding import (
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
+from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.modules import track
 

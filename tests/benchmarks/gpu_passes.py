@@ -26,10 +26,15 @@ from shapes import MLP_PATTERNS
 from torch.profiler import ProfilerActivity, profile
 
 from rayinfluence.curvature import products
-from rayinfluence.dataflow.calibrate import random_bank, trivial_bases
-from rayinfluence.dataflow.folding import LaneRows, fitting_labels, fold_covariance, fold_moments
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.stages import score_split
+from rayinfluence.dataflow.compute.folding import (
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
 from rayinfluence.influence import contraction
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.modules import track

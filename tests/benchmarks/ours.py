@@ -18,19 +18,19 @@ from harness import encoded, fit_factors, make_bank, operands, table
 from shapes import MLP_PATTERNS, Shape
 
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.dataflow.folding import (
+from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,
     fitting_labels,
     fold_covariance,
     fold_moments,
 )
-from rayinfluence.dataflow.memory import prepare_process
-from rayinfluence.dataflow.partial import Partial
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.rescoring import Asked, rescore, whole_banks
-from rayinfluence.dataflow.second_pass import queries_at_once
-from rayinfluence.dataflow.stages import score_split
+from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.rescoring import Asked, rescore, whole_banks
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.runners.memory import prepare_process
+from rayinfluence.dataflow.stages.second_pass import queries_at_once
 from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.model.modules import track
 

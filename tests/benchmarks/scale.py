@@ -34,13 +34,13 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
-from rayinfluence.dataflow import scan as scan_stage
-from rayinfluence.dataflow.banks import partial_key
-from rayinfluence.dataflow.partial import Partial
-from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.jobs.banks import partial_key
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.run import Run
-from rayinfluence.dataflow.scan import merge, scan
-from rayinfluence.dataflow.scan_job import Pending, ScanJob, Settled
+from rayinfluence.dataflow.stages import scan as scan_stage
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.scan import merge, scan
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
@@ -267,7 +267,7 @@ def _real_run(folder: Path, n_splits: int, split_tokens: int, fitted: int) -> Ru
 
 
 def _banks(run: Run) -> list[Any]:
-    from rayinfluence.dataflow.queries import (
+    from rayinfluence.dataflow.stages.queries import (
         method_operands,
         plan_banks,
         plan_methods,

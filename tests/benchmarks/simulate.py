@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rayinfluence.dataflow.calibrate import Rates
-from rayinfluence.dataflow.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.jobs.calibrate import Rates
+from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
 from rayinfluence.model.modules import ModuleShape
 
 #: Of an H200's 989 TFLOP/s in dense bfloat16, what a plain forward and backward pass reached.

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from traps import Traps
 
-from rayinfluence.dataflow.watch import TRAPS
+from rayinfluence.dataflow.jobs.watch import TRAPS
 
 
 class Chaos(Traps):

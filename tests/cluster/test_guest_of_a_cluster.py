@@ -19,7 +19,7 @@ STARTED = """
 import ray, ray.data  # what imports set up is their own
 from process_state import changed, state
 from rayinfluence.config import RunnerConfig
-from rayinfluence.dataflow.connection import Connection
+from rayinfluence.dataflow.runners.ray.connection import Connection
 
 before = state()
 connection = Connection(RunnerConfig())
@@ -35,7 +35,7 @@ import io, sys
 import ray
 from rich.console import Console
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 config = RunConfig.load(sys.argv[1])

@@ -81,7 +81,7 @@ def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path
 def test_workers_that_die_before_they_are_ready_end_the_stage(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rayinfluence.dataflow import cluster
+    from rayinfluence.dataflow.runners.ray import runner as cluster
     from rayinfluence.errors import StageError
 
     # All of it is inside, since workers cannot import this module.

@@ -19,7 +19,7 @@ import yaml
 from kube_run import parsed, pins
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.metrics import METRICS, TAGS
+from rayinfluence.dataflow.runners.ray.metrics import METRICS, TAGS
 from rayinfluence.errors import ConfigError
 
 #: Metrics of Ray 2.60 that tests/k8s/test_deployed.py finds on a running cluster, with labels that

@@ -21,17 +21,17 @@ from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.curvature.ekfac import EKFAC, factors_by_module
-from rayinfluence.dataflow.banks import BankOperands, BankPlan
-from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.fit import fit
-from rayinfluence.dataflow.jobs import MethodOperands, QueryJob
-from rayinfluence.dataflow.progress import ProgressLog
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.rescoring import Asked, rescore
-from rayinfluence.dataflow.runner import InlineRunner
-from rayinfluence.dataflow.sample import plan_fit
-from rayinfluence.dataflow.stages import score_split
-from rayinfluence.dataflow.watch import LocalWatch
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.rescoring import Asked, rescore
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan
+from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
+from rayinfluence.dataflow.jobs.watch import LocalWatch
+from rayinfluence.dataflow.runners.inline import InlineRunner
+from rayinfluence.dataflow.stages.factors import Factors
+from rayinfluence.dataflow.stages.fit import fit
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.sample import plan_fit
 from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.model.modules import track
 from rayinfluence.storage.shared import SharedTensors

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature import products
-from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 

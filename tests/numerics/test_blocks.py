@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rayinfluence.config import FitConfig
 from rayinfluence.curvature.blocks import Basis, block_sizes
-from rayinfluence.dataflow.factors import MANIFEST, find_factors
-from rayinfluence.dataflow.sample import plan_fit
+from rayinfluence.dataflow.stages.factors import MANIFEST, find_factors
+from rayinfluence.dataflow.stages.sample import plan_fit
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 

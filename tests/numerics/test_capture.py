@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.sums import rotated_gradients
-from rayinfluence.dataflow.replica import own_labels
-from rayinfluence.dataflow.stages import query_gradient
+from rayinfluence.dataflow.compute.replica import own_labels
+from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.capture import backward

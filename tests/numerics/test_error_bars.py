@@ -18,11 +18,11 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import read_split
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
-from rayinfluence.dataflow import fit as fit_module
-from rayinfluence.dataflow.factors import Factors
-from rayinfluence.dataflow.probe import probe_rows, read_probe
-from rayinfluence.dataflow.replica import Replica
-from rayinfluence.dataflow.sample import plan_fit
+from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.jobs.probe import probe_rows, read_probe
+from rayinfluence.dataflow.stages import fit as fit_module
+from rayinfluence.dataflow.stages.factors import Factors
+from rayinfluence.dataflow.stages.sample import plan_fit
 from rayinfluence.testing.models import VOCABULARY
 
 GPT2 = CASES[0]

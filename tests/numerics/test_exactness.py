@@ -18,7 +18,7 @@ from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors, kfac_factors
 from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
-from rayinfluence.dataflow.folding import Bases, LaneRows, fitting_labels, fold_moments
+from rayinfluence.dataflow.compute.folding import Bases, LaneRows, fitting_labels, fold_moments
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze

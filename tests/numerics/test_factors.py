@@ -27,14 +27,14 @@ from harness import (
 
 from rayinfluence.curvature.products import accumulation_dtype
 from rayinfluence.curvature.sums import GramSums, tree_sum
-from rayinfluence.dataflow.folding import (
+from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,
     fitting_labels,
     fold_covariance,
     fold_moments,
 )
-from rayinfluence.dataflow.stages import score_split
+from rayinfluence.dataflow.compute.scoring import score_split
 
 
 @pytest.mark.parametrize("labels", ["sampled", "data"])

@@ -10,7 +10,7 @@ from device import DEVICE
 from harness import make_replica, table
 from torch import Tensor, nn
 
-from rayinfluence.dataflow.replica import Replica, own_labels, sampled_labels
+from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_labels
 from rayinfluence.model import losses
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.testing import tiny_gpt2, tiny_llama

@@ -15,7 +15,7 @@ import torch
 from harness import all_scores, encoded, fit_factors, make_bank
 from torch import Tensor, nn
 
-from rayinfluence.dataflow.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.testing import tiny_gpt2, tiny_llama

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rayinfluence.dataflow.partial import Partial
+from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.influence import groups
 from rayinfluence.influence.groups import GroupSums

@@ -15,8 +15,13 @@ from harness import table
 from precision import Distance, gpu_operands, replica, scores, sequences, top
 from torch import Tensor
 
-from rayinfluence.dataflow.calibrate import trivial_bases
-from rayinfluence.dataflow.folding import LaneRows, fitting_labels, fold_covariance, fold_moments
+from rayinfluence.dataflow.compute.folding import (
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
+from rayinfluence.dataflow.jobs.calibrate import trivial_bases
 
 #: By dtype and labels: the largest distance in L2, the least correlation, the least overlap.
 BOUNDS = {

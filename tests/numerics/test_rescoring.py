@@ -29,24 +29,24 @@ from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.dataflow.banks import BankOperands, BankPlan
-from rayinfluence.dataflow.findings import (
+from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan
+from rayinfluence.dataflow.jobs.rescore import Asking, RescoreJob
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
+from rayinfluence.dataflow.jobs.watch import Watch
+from rayinfluence.dataflow.runners.inline import InlineRunner
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.queries import MethodQueries
+from rayinfluence.dataflow.stages.results import (
     Rescored,
     Survivors,
     query_headers,
     rescoring,
     survivor_table,
 )
-from rayinfluence.dataflow.partial import Partial
-from rayinfluence.dataflow.progress import ProgressLog
-from rayinfluence.dataflow.queries import MethodQueries
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.rescore_job import Asking, RescoreJob
-from rayinfluence.dataflow.runner import InlineRunner
-from rayinfluence.dataflow.scan import merge
-from rayinfluence.dataflow.scan_job import Pending, ScanJob
-from rayinfluence.dataflow.second_pass import Found, SecondPass, scanned_by_method
-from rayinfluence.dataflow.watch import Watch
+from rayinfluence.dataflow.stages.scan import merge
+from rayinfluence.dataflow.stages.second_pass import Found, SecondPass, scanned_by_method
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
@@ -307,7 +307,7 @@ def test_a_query_of_a_block_has_what_it_has_alone(
 ) -> None:
     together, _ = found_by(fitted, tmp_path / "together", "ekfac", 2, 5)
     assert len(list((tmp_path / "together" / "rescored").iterdir())) == 1
-    monkeypatch.setattr("rayinfluence.dataflow.second_pass._WHOLE_BYTES", {DEVICE.type: 1})
+    monkeypatch.setattr("rayinfluence.dataflow.compute.rescoring._WHOLE_BYTES", {DEVICE.type: 1})
     alone, _ = found_by(fitted, tmp_path / "alone", "ekfac", 2, 5)
     assert len(list((tmp_path / "alone" / "rescored").iterdir())) == len(fitted.queries)
     for query in fitted.queries:
@@ -324,7 +324,7 @@ def test_small_items_find_what_a_large_one_finds(
     fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = found_by(fitted, tmp_path / "whole", "ekfac", 2, 5)
-    monkeypatch.setattr("rayinfluence.dataflow.second_pass._BATCHES", 1)
+    monkeypatch.setattr("rayinfluence.dataflow.stages.second_pass._BATCHES", 1)
     cut, _ = found_by(fitted, tmp_path / "cut", "ekfac", 2, 5)
     assert len(list((tmp_path / "cut" / "rescored").iterdir())) > 1
     for query in fitted.queries:

@@ -10,7 +10,7 @@ from cases import Case, token_sequences
 from harness import make_replica, table
 from torch import Tensor
 
-from rayinfluence.dataflow.folding import fitting_labels
+from rayinfluence.dataflow.compute.folding import fitting_labels
 from rayinfluence.model.losses import sample_labels, uniforms
 
 IDS = [5, 0, 2**32 + 3, 17]

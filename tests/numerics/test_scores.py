@@ -12,9 +12,9 @@ from device import DEVICE
 from harness import Fitted, all_scores, explain_pairs, make_bank, naive_scores, table
 from torch import Tensor
 
-from rayinfluence.dataflow import stages
-from rayinfluence.dataflow.replica import own_labels
-from rayinfluence.dataflow.stages import query_gradient, score_split
+from rayinfluence.dataflow.compute import scoring as stages
+from rayinfluence.dataflow.compute.replica import own_labels
+from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
 from rayinfluence.influence import contraction
 from rayinfluence.influence.bank import DenseQueries, LowRankQueries
 from rayinfluence.influence.contraction import Contraction, Part, Work

@@ -16,7 +16,7 @@ from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
-from rayinfluence.dataflow.stages import query_gradient
+from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.influence.bank import DenseQueries
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.model.capture import backward

@@ -17,8 +17,8 @@ from s3.faults import FaultProxy, fault_proxy
 from s3.radosgw import Radosgw
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 

@@ -14,9 +14,9 @@ from traps import Traps
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.jobs.watch import TRAPS
 from rayinfluence.dataflow.run import Run
-from rayinfluence.dataflow.watch import TRAPS
+from rayinfluence.dataflow.stages.progress import ProgressLog
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(400)]
 

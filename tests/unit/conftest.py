@@ -11,8 +11,8 @@ from rich.console import Console
 
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.testing import tiny_run
 
 #: What a run directory says of time, paths and versions; all else is a function of the inputs.

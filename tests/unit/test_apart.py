@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.early import Inputs
-from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.status import STAGES, clean
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.store import Store

@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "analysis": {"storage", "errors"},
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
     "testing": BELOW_DATAFLOW | {"dataflow"},
-    "cli": BELOW_DATAFLOW | {"dataflow", "evaluation", "analysis", "report", "demo", ""},
+    "submit": DATA | {"corpus", "dataflow"},
+    "cli": BELOW_DATAFLOW | {"dataflow", "submit", "evaluation", "analysis", "report", "demo", ""},
     "__main__": {"cli"},
 }
 
@@ -96,21 +97,63 @@ def test_the_arrows_have_no_circle() -> None:
     assert all("cli" not in parts for part, parts in below.items() if part != "__main__")
 
 
+#: Which rooms of the dataflow, and modules beside them, each of them may import, besides itself.
+ROOMS: dict[str, set[str]] = {
+    "compute": set(),
+    "jobs": {"compute"},
+    "runners": {"compute", "jobs"},
+    "stages": {"compute", "jobs", "runners"},
+    "status": set(),
+    "places": {"status"},
+    "begin": {"compute", "runners", "stages", "status", "places"},
+    "plan": {"compute", "jobs", "stages", "begin"},
+    "manifest": {"compute", "jobs", "stages", "begin"},
+    "run": {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "dataflow").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if part_of(p) == "dataflow" and room_of(p) != "__init__"],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_a_room_of_the_dataflow_imports_only_what_is_below_it(path: Path) -> None:
+    inside = "rayinfluence.dataflow."
+    found = {n.removeprefix(inside).split(".")[0] for n in imports(path) if n.startswith(inside)}
+    assert found - {room_of(path)} <= ROOMS[room_of(path)]
+
+
+def test_no_two_modules_of_the_dataflow_import_each_other() -> None:
+    ours = [p for p in MODULES if part_of(p) == "dataflow"]
+    names = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts): p for p in ours}
+    below: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = [f"{n}." for n in imports(path)]
+        below[name] = {other for other in names if any(n.startswith(f"{other}.") for n in found)}
+    while leaves := {name for name, others in below.items() if not others}:
+        below = {name: others - leaves for name, others in below.items() if name not in leaves}
+    assert not below
+
+
 def test_ray_is_imported_where_the_cluster_is_and_nowhere_else() -> None:
     users = {
         str(path.relative_to(ROOT))
         for path in MODULES
         if any(name.split(".")[0] == "ray" for name in imports(path))
     }
-    names = ("actors", "cluster", "connection", "metrics", "submit", "tally")
-    ours = {f"dataflow/{name}.py" for name in names}
-    assert users == ours | {"testing/cluster.py"}
+    inside = "dataflow/runners/ray/"
+    others = {user for user in users if not user.startswith(inside)}
+    assert others == {"submit.py", "testing/cluster.py"}
 
 
 def test_the_module_of_the_cluster_is_imported_only_when_it_is_needed() -> None:
     for path in MODULES:
         if path.name != "cluster.py":
-            assert "rayinfluence.dataflow.cluster" not in {
+            assert "rayinfluence.dataflow.runners.ray.runner" not in {
                 name.rsplit(".", 1)[0] for name in imports(path, only_top=True)
             }
 
@@ -162,7 +205,7 @@ def test_the_package_s_own_imports_are_light() -> None:
 
 def test_what_starts_before_everything_else_does_without_torch() -> None:
     """The tally is a process of its own, and others wait for it."""
-    program = "import sys, rayinfluence.dataflow.tally; print('torch' in sys.modules)"
+    program = "import sys, rayinfluence.dataflow.runners.ray.tally; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, BertLMHeadModel, PhimoeConfig, PhimoeForCausalLM
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow import preflight
-from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.testing import tiny_run
 

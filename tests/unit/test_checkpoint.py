@@ -8,9 +8,9 @@ import pytest
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import read_split
-from rayinfluence.dataflow import jobs
-from rayinfluence.dataflow.checkpoint import Checkpoint
-from rayinfluence.dataflow.folding import Fold
+from rayinfluence.dataflow.compute.folding import Fold
+from rayinfluence.dataflow.jobs import fold
+from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
 from rayinfluence.dataflow.run import Run
 from rayinfluence.errors import StageError
 from rayinfluence.storage.store import Store
@@ -39,7 +39,7 @@ def test_a_lane_goes_on_where_it_was_and_to_the_same_bytes(
     settings: dict[str, Any] = {"fit": {"lanes": 2, "error_bound": None}}
     undisturbed = tiny_run(tmp_path / "alone", **settings)
     config = tiny_run(tmp_path / "cut", **settings, runner={"checkpoint_seconds": 0})
-    monkeypatch.setattr("rayinfluence.dataflow.checkpoint._SHARE", 1e9)  # after every split
+    monkeypatch.setattr("rayinfluence.dataflow.jobs.checkpoint._SHARE", 1e9)  # after every split
     if model == "bad":
         poison(monkeypatch)
     fit(undisturbed)
@@ -53,7 +53,7 @@ def test_a_lane_goes_on_where_it_was_and_to_the_same_bytes(
         return read_split(store, split)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "read_split", read)
+        patch.setattr(fold, "read_split", read)
         with pytest.raises(KeyboardInterrupt):
             fit(config)
     before = len(seen)
@@ -64,7 +64,7 @@ def test_a_lane_goes_on_where_it_was_and_to_the_same_bytes(
         return read_split(store, split)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "read_split", counted)
+        patch.setattr(fold, "read_split", counted)
         fit(config)
     ours, theirs = contents(Path(config.run)), contents(Path(undisturbed.run))
     assert ours == theirs
@@ -76,7 +76,7 @@ def test_a_lane_goes_on_where_it_was_and_to_the_same_bytes(
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the gradients of one sequence infinite in every lane, so that lanes begin again."""
-    from rayinfluence.dataflow import folding
+    from rayinfluence.dataflow.compute import folding
 
     original = folding._checked
 
@@ -94,7 +94,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(folding, "_checked", checked)
     # Two of sixty is more than the share at which a fit gives up.
-    monkeypatch.setattr("rayinfluence.dataflow.fit.QUARANTINE_LIMIT", 0.5)
+    monkeypatch.setattr("rayinfluence.dataflow.stages.fit.QUARANTINE_LIMIT", 0.5)
 
 
 def test_a_checkpoint_of_other_splits_or_a_damaged_one_is_not_used(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_checkpoints_take_a_small_share_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("rayinfluence.dataflow.checkpoint.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rayinfluence.dataflow.jobs.checkpoint.time.monotonic", lambda: clock[0])
     kept = Checkpoint(Store(str(tmp_path)), "lane-000.safetensors", "lane", 60)
     made = []
 
@@ -131,7 +131,7 @@ def test_checkpoints_take_a_small_share_of_the_time(
 
 
 def test_a_lane_whose_workers_die_at_one_place_ends_the_fit(tmp_path: Path) -> None:
-    from rayinfluence.dataflow.watch import LocalWatch, begin_or_refuse
+    from rayinfluence.dataflow.jobs.watch import LocalWatch, begin_or_refuse
 
     watch = LocalWatch(lambda tokens: None)
     for _ in range(2):

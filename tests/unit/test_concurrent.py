@@ -15,13 +15,13 @@ from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import CorpusManifest
 from rayinfluence.corpus.files import Found
 from rayinfluence.corpus.tokenize import TokenizeSettings
-from rayinfluence.dataflow import tokenizing
-from rayinfluence.dataflow.banks import BankPlan
-from rayinfluence.dataflow.progress import ProgressLog
-from rayinfluence.dataflow.queries import MethodQueries, plan_banks
-from rayinfluence.dataflow.replica import Numerics, Replica
-from rayinfluence.dataflow.runner import InlineRunner
-from rayinfluence.dataflow.tokenizing import tokenize_files
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.jobs.banks import BankPlan
+from rayinfluence.dataflow.runners.inline import InlineRunner
+from rayinfluence.dataflow.stages import tokenize as tokenizing
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.queries import MethodQueries, plan_banks
+from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.testing import tiny_tokenizer

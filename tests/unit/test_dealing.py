@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
-from rayinfluence.dataflow import cluster
-from rayinfluence.dataflow.actors import from_row, to_row
-from rayinfluence.dataflow.cluster import bundles
-from rayinfluence.dataflow.partial import FAN_IN, MergeTree, Partial
-from rayinfluence.dataflow.scan_job import Pending
-from rayinfluence.dataflow.watch import Leaders, keep_leaders
+from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
+from rayinfluence.dataflow.jobs.scan import Pending
+from rayinfluence.dataflow.jobs.watch import Leaders, keep_leaders
+from rayinfluence.dataflow.runners.ray import runner as cluster
+from rayinfluence.dataflow.runners.ray.actors import from_row, to_row
+from rayinfluence.dataflow.runners.ray.runner import bundles
 from rayinfluence.errors import StageError
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.tails import Tails

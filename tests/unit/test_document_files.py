@@ -14,9 +14,9 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import CorpusManifest
 from rayinfluence.corpus.documents import read_documents
 from rayinfluence.corpus.files import Found, LeftOut, find_files
-from rayinfluence.dataflow.early import Inputs
-from rayinfluence.dataflow.progress import ProgressLog
+from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run

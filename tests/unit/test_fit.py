@@ -9,9 +9,9 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import Corpus, CorpusManifest
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
-from rayinfluence.dataflow.fit import refuse_many_bad
-from rayinfluence.dataflow.replica import Numerics
-from rayinfluence.dataflow.sample import FitPlan, plan_fit
+from rayinfluence.dataflow.compute.replica import Numerics
+from rayinfluence.dataflow.stages.fit import refuse_many_bad
+from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import CorpusError
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store

@@ -14,8 +14,8 @@ import pytest
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.metadata import as_text, canonical, plain, shown
-from rayinfluence.dataflow.grouping import group_table
-from rayinfluence.dataflow.partial import Partial
+from rayinfluence.dataflow.compute.grouping import group_table
+from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.errors import ConfigError
 from rayinfluence.influence import groups
 from rayinfluence.influence.groups import GroupSums

@@ -119,7 +119,7 @@ def test_draws_and_variables_of_the_environment_come_back(monkeypatch: pytest.Mo
 SUBMITS = """
 import sys
 from process_state import changed, state
-from rayinfluence.dataflow.submit import submit
+from rayinfluence.submit import submit
 from rayinfluence.errors import ConfigError
 before = state()
 try:

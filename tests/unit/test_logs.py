@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from rayinfluence.dataflow import logs
-from rayinfluence.dataflow.watch import LocalWatch, timed_phase
+from rayinfluence.dataflow.jobs.watch import LocalWatch, timed_phase
+from rayinfluence.dataflow.runners.ray import logs
 
 
 def test_workers_log_json_lines_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

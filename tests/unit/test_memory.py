@@ -19,7 +19,7 @@ rayinfluence.run(rayinfluence.RunConfig.load(sys.argv[1]))
 ROUNDS = """
 import resource, sys, threading
 import numpy as np
-from rayinfluence.dataflow.memory import keep_freed_memory
+from rayinfluence.dataflow.runners.memory import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt

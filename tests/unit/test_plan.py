@@ -13,9 +13,9 @@ import pytest
 
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow import calibrate
-from rayinfluence.dataflow.calibrate import Rates
-from rayinfluence.dataflow.forecast import Forecast, Work, bank_bytes, eigen_widths, forecast
+from rayinfluence.dataflow.jobs import calibrate
+from rayinfluence.dataflow.jobs.calibrate import Rates
+from rayinfluence.dataflow.plan.forecast import Forecast, Work, bank_bytes, eigen_widths, forecast
 from rayinfluence.dataflow.run import Run
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.tensors import read_tensors
@@ -117,7 +117,7 @@ def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
         ids = table["sequence_id"].to_pylist()
         return {row: "it is bad" for row, sequence_id in enumerate(ids) if sequence_id == 0}
 
-    monkeypatch.setattr("rayinfluence.dataflow.replica.bad_rows", bad_rows)
+    monkeypatch.setattr("rayinfluence.dataflow.compute.replica.bad_rows", bad_rows)
     theirs = tmp_path / "run" / "plan" / "notes.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("a user's")
@@ -140,7 +140,7 @@ def test_a_run_can_be_imported_where_there_is_no_resource_module() -> None:
     """As on Windows."""
     program = (
         "import sys; sys.modules['resource'] = None; import rayinfluence.dataflow.run; "
-        "from rayinfluence.dataflow.calibrate import peak_bytes; print(peak_bytes())"
+        "from rayinfluence.dataflow.jobs.calibrate import peak_bytes; print(peak_bytes())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "0\n", done.stderr

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from rayinfluence.dataflow import progress as module
-from rayinfluence.dataflow.progress import ProgressLog, Timing
+from rayinfluence.dataflow.stages import progress as module
+from rayinfluence.dataflow.stages.progress import ProgressLog, Timing
 
 
 class Clock:

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import SCHEMA
-from rayinfluence.dataflow.replica import Numerics, Replica, own_labels
+from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.errors import ConfigError, CorpusError, NumericsError
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.modules import track
@@ -147,7 +147,7 @@ def test_a_scorer_without_its_device_says_so_and_is_not_tried_again(
 ) -> None:
     import pyarrow as pa
 
-    from rayinfluence.dataflow import actors
+    from rayinfluence.dataflow.runners.ray import actors
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     ours = replica(tiny_mlp())
@@ -258,7 +258,7 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
     tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """The loss is finite, and what one module saw of one sequence is not."""
-    from rayinfluence.dataflow import replica as module
+    from rayinfluence.dataflow.compute import replica as module
 
     original = module.backward
 

@@ -133,7 +133,7 @@ def test_quarantined_sequences_of_every_bank_are_in_the_manifest_and_the_report(
     tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Queries that are added have a bank of their own, which may find other sequences bad."""
-    from rayinfluence.dataflow import stages
+    from rayinfluence.dataflow.compute import scoring as stages
 
     config = tiny_run(tmp_path, 200)
     execute(config)

@@ -10,7 +10,7 @@ from whole_runs import results_of
 
 import rayinfluence
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow import stages
+from rayinfluence.dataflow.compute import scoring as stages
 from rayinfluence.errors import StorageError
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.results import TABLE_ENDINGS, Results, survivor_schema

@@ -22,7 +22,7 @@ from whole_runs import (
 )
 
 import rayinfluence
-from rayinfluence.dataflow import fit as fit_stage
+from rayinfluence.dataflow.stages import fit as fit_stage
 from rayinfluence.errors import ConfigError, RayInfluenceError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run

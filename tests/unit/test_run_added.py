@@ -21,8 +21,8 @@ from whole_runs import (
 
 import rayinfluence
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import RayInfluenceError
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents

@@ -19,7 +19,7 @@ from whole_runs import (
 )
 
 import rayinfluence
-from rayinfluence.dataflow.stages import query_gradient
+from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.errors import NumericsError, RayInfluenceError, StorageError
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
@@ -158,7 +158,7 @@ def test_a_query_that_could_not_be_made_can_be_taken_out(
         return query_gradient(replica, query)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rayinfluence.dataflow.jobs.query_gradient", refuse)
+        patch.setattr("rayinfluence.dataflow.jobs.query.query_gradient", refuse)
         with pytest.raises(NumericsError):
             execute(config)
     (folder / "queries.jsonl").write_text(kept)

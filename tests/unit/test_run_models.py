@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, CorpusError, QueryError
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run, tiny_tokenizer

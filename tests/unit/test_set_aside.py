@@ -13,13 +13,13 @@ import rayinfluence
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import read_split
-from rayinfluence.dataflow import scan_job as job_module
-from rayinfluence.dataflow.banks import partial_key
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.jobs import scan as job_module
+from rayinfluence.dataflow.jobs.banks import partial_key
+from rayinfluence.dataflow.jobs.scan import Pending, Settled
+from rayinfluence.dataflow.jobs.watch import LocalWatch
 from rayinfluence.dataflow.run import Run
-from rayinfluence.dataflow.scan_job import Pending, Settled
-from rayinfluence.dataflow.stages import score_split
 from rayinfluence.dataflow.status import status
-from rayinfluence.dataflow.watch import LocalWatch
 from rayinfluence.errors import IncompleteResultsWarning, StageError, StorageError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -119,7 +119,7 @@ def test_storage_that_fails_blames_no_split(
     def denied(*_: Any) -> None:
         raise StorageError("cannot write here: access denied.")
 
-    monkeypatch.setattr("rayinfluence.dataflow.partial.Partial.write", denied)
+    monkeypatch.setattr("rayinfluence.dataflow.compute.partial.Partial.write", denied)
     with pytest.raises(StorageError, match="access denied"):
         execute(fitted)
     assert not list(Path(fitted.run).glob("scan/*/aside/*"))
@@ -159,7 +159,7 @@ def scan_job(fitted: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     def capture(self: Any, job: Any, pending: Any, *_: Any) -> None:
         raise Captured(self._ready(), job, pending)
 
-    monkeypatch.setattr("rayinfluence.dataflow.runner.InlineRunner.scan", capture)
+    monkeypatch.setattr("rayinfluence.dataflow.runners.inline.InlineRunner.scan", capture)
     with pytest.raises(Captured) as caught, Run(fitted) as run:
         run.scan()
     replica, job, pending = caught.value.args

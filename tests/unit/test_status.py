@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.progress import ProgressLog
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.status import STAGES, StageStatus, clean, status
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store

@@ -12,8 +12,8 @@ import requests
 import yaml
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.submit import run_id, submit
 from rayinfluence.errors import ConfigError, QueryError, StageError
+from rayinfluence.submit import run_id, submit
 
 CONFIG: dict[str, Any] = {
     "run": "s3://bucket/run",

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rayinfluence.dataflow import tally
-from rayinfluence.dataflow.actors import Scorer, to_row
+from rayinfluence.dataflow.runners.ray import tally
+from rayinfluence.dataflow.runners.ray.actors import Scorer, to_row
 from rayinfluence.errors import StorageError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import rayinfluence
 from rayinfluence.config import CorpusConfig, RunConfig
-from rayinfluence.dataflow.logs import JsonLines
+from rayinfluence.dataflow.runners.ray.logs import JsonLines
 from rayinfluence.errors import CorpusError
 from rayinfluence.report import render_page
 from rayinfluence.storage import retry

@@ -1,0 +1,1 @@
+"""What is read, checked and refused before work begins."""

@@ -1,0 +1,86 @@
+"""What can be refused before torch is imported: queries, addresses of documents and of a corpus.
+
+Importing torch and loading a model take seconds to minutes; a typing error in a file should not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.files import Found, find_files
+from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
+from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a configuration names, found and read.
+
+    Attributes:
+        queries: None where it names none.
+        documents: files to tokenise, none where the corpus is used as it is; and what lies
+            among them.
+    """
+
+    queries: list[Query] | None
+    documents: Found
+
+    @property
+    def needed_queries(self) -> list[Query]:
+        """The queries.
+
+        Raises:
+            ConfigError: the configuration names none.
+        """
+        if self.queries is None:
+            raise ConfigError(
+                "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
+            )
+        return self.queries
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Inputs:
+        """Read queries, find documents, and see that there is a corpus where none are given.
+
+        Raises:
+            ConfigError: the configuration names a queries file that is not there, or inputs
+                among what the run writes.
+            ModelError: a folder is not there.
+            QueryError: a query is malformed.
+            CorpusError: an address of documents names nothing that can be read, or there is no
+                corpus.
+        """
+        refuse_written_over(config)
+        for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
+            if path is not None and "://" not in path and not Path(path).is_dir():
+                needed = "config.json" if key == "model" else "tokenizer.json"
+                raise ModelError(
+                    f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
+                    f"with its {needed}."
+                )
+        queries = None
+        if config.queries is not None:
+            file = Store(config.queries, config.storage.options(config.queries))
+            if not file.exists(""):
+                raise ConfigError(f"queries: there is no file {config.queries}.")
+            if "://" not in config.queries and Path(config.queries).is_dir():
+                raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
+            queries = read_queries(file)
+        documents = find_files(config.corpus.documents, config.storage.options)
+        refuse_own_documents(config, documents)
+        if not config.corpus.documents:
+            Corpus.refuse_none(corpus_store(config))
+        return cls(queries, documents)
+
+
+def corpus_store(config: RunConfig) -> Store:
+    """Where a run's shards are."""
+    path = config.corpus.path
+    if path:
+        return Store(path, config.storage.options(path))
+    return Store(config.run, config.storage.options(config.run)) / "corpus"

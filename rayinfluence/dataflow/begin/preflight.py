@@ -1,0 +1,61 @@
+"""The checks that a run starts with, and when they need not be made again.
+
+<run>/preflight/<fingerprint>.json   that a model with these modules passed, under these versions
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from rayinfluence.dataflow.begin.tracked import TrackedModel
+from rayinfluence.guest import same_draws
+from rayinfluence.model.preflight import Passed, preflight
+from rayinfluence.storage.digest import digest
+from rayinfluence.storage.store import Store, read_json
+
+#: Raised whenever the checks find something else.
+_VERSION = 3
+_PACKAGES = ("torch", "transformers")
+#: Names of weights that are not tracked, in a manifest.
+_LISTED = 20
+
+
+def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int) -> Passed:
+    """Make the checks, or find that the same model, modules and versions passed them before.
+
+    Raises:
+        ModelError: what is wrong with the model, and what to do.
+    """
+    replica = tracked.replica
+    numerics, alone = replica.numerics, replica.numerics.batch_tokens == 1
+    fingerprint = digest(
+        {
+            "version": _VERSION,
+            "packages": {name: version(name) for name in _PACKAGES},
+            "model": model_digest,
+            "modules": list(replica.modules),
+            "numerics": [numerics.dtype, numerics.attention, alone],
+            "context": context,
+        }
+    )
+    key = f"preflight/{fingerprint}.json"
+    if store.exists(key):
+        return Passed(**read_json(store, key))
+    language_model = replica.language_model
+    with same_draws():
+        found = preflight(language_model, replica.modules, tracked.ordinary, context, alone)
+    store.write(key, json.dumps(asdict(found), indent=1).encode())
+    return found
+
+
+def report(found: Passed, tracked: TrackedModel) -> dict[str, Any]:
+    """What the manifest says of the checks, and of what is not tracked."""
+    return {
+        **asdict(found),
+        "unreached": list(tracked.reach.outside),
+        "left_out": list(tracked.left_out),
+        "not_tracked": dict(list(tracked.coverage.rest.items())[:_LISTED]),
+    }

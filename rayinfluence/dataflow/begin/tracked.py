@@ -1,0 +1,160 @@
+"""The model of a run with what is tracked of it, and how long its sequences may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.errors import ConfigError
+from rayinfluence.guest import as_found
+from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
+from rayinfluence.model.foreign import FORWARD, in_words
+from rayinfluence.model.load import attention_of, load_model, vocabulary_size
+from rayinfluence.model.modules import Coverage, track, trackable
+from rayinfluence.model.preflight import made_up, refuse_what_does_not_run
+from rayinfluence.model.reach import (
+    Reach,
+    listed,
+    patterns_of,
+    reach,
+    refuse_other_weights,
+    tracked_and_reached,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+#: The longest sequence that documents are cut into unless the configuration says otherwise.
+_MOST_CONTEXT = 2048
+#: A smaller batch is meant to hold one sequence, and not to cut it to pieces.
+_LEAST_BATCH = 64
+#: Below this share of the parameters a warning says what is not tracked.
+_LITTLE = 0.1
+#: Made-up sequences are drawn from so many ids.
+_ORDINARY = 512
+
+
+@dataclass(frozen=True)
+class TrackedModel:
+    """A model whose tracked modules are known, on the CPU of this process.
+
+    Attributes:
+        replica: the model with the tracked modules that text reaches.
+        reach: what a forward pass on made-up tokens reached.
+        left_out: modules that the patterns match and text does not reach.
+        ordinary: ids that made-up sequences are drawn from.
+    """
+
+    replica: Replica
+    reach: Reach
+    left_out: Sequence[str]
+    ordinary: Sequence[int]
+
+    @classmethod
+    @as_found()
+    def load(
+        cls,
+        config: RunConfig,
+        numerics: Numerics,
+        tokenizer: Callable[[], PreTrainedTokenizerFast],
+    ) -> TrackedModel:
+        """Load a configuration's model and find what of it can be tracked.
+
+        ``numerics`` of its replica say what attention it really has. The tokenizer is asked for
+        when there is a model.
+
+        Raises:
+            ModelError: there is no such model, or the module patterns do not fit it.
+        """
+        model = load_model(
+            config.model,
+            numerics.torch_dtype,
+            attention=config.attention,
+            trust_remote_code=config.trust_remote_code,
+        )
+        numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
+        ordinary = ordinary_tokens(tokenizer(), model)
+        probe = made_up(ordinary, torch.device("cpu"))
+        refuse_what_does_not_run(model, probe)
+        tracked = track(model, config.modules)
+        refuse_other_weights(tracked)
+        found = reach(model, trackable(model) | tracked, probe)
+        kept, left_out = tracked_and_reached(tracked, found)
+        if config.modules is None:
+            refuse_little(model, kept, found)
+        refuse_other_shapes(model, kept, found)
+        with in_words(model, "run on a few tokens", FORWARD):
+            replica = Replica(model, kept, numerics)
+        return cls(replica, found, left_out, ordinary)
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much of the model is tracked."""
+        return Coverage.of(self.replica.model, self.replica.modules, self.reach)
+
+    @property
+    def line(self) -> str:
+        """The model in one line: how much of it is tracked, and what text does not reach."""
+        line = (
+            f"model        {type(self.replica.model).__name__}: {self.coverage.share:.1%} of "
+            f"{self.coverage.reached:,} parameters are tracked, in {len(self.replica.modules)} "
+            "layers"
+        )
+        if self.reach.outside:
+            line += f"; text does not reach {listed(self.reach.outside)}"
+            if self.left_out:
+                line += f", with {len(self.left_out)} layers that would be tracked"
+        return line
+
+    @property
+    def warning(self) -> str | None:
+        """What is not tracked, where that is nearly all."""
+        coverage = self.coverage
+        if coverage.share >= _LITTLE:
+            return None
+        names = listed(patterns_of(self.replica.modules))
+        more = more_layers(self.replica.model, self.replica.modules, self.reach)
+        return (
+            f"only {coverage.share:.2%} of the model's parameters are tracked, in {names}; scores "
+            f"say nothing of the rest, most of which is in {coverage.most}. {more}"
+        )
+
+    def context(self, wanted: int | None) -> int:
+        """Most tokens of a sequence that documents are cut into.
+
+        By default the model's, but no more than is sane for one sequence and for one batch.
+
+        Raises:
+            ConfigError: it is more than the model takes, or neither says it.
+        """
+        most, batch = self.replica.context, self.replica.numerics.batch_tokens
+        if wanted is not None:
+            if most is not None and wanted > most:
+                raise ConfigError(
+                    f"corpus.context: {wanted:,} tokens, and the model's context is {most:,}; set "
+                    f"it to at most {most:,}."
+                )
+            return wanted
+        if most is None:
+            raise ConfigError(
+                "corpus.context: the model's config.json does not say how many tokens it takes; "
+                "set how many a sequence may have."
+            )
+        return min(most, _MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
+
+
+def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:
+    """Ids that are text and nothing else: none that was added, or is special to either."""
+    n_tokens = min(len(tokenizer), vocabulary_size(model) or len(tokenizer))
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    names = ("pad", "bos", "eos", "sep", "cls", "mask")
+    special |= {getattr(getattr(model, "config", None), f"{name}_token_id", None) for name in names}
+    ids = [token for token in range(n_tokens) if token not in special] or list(range(n_tokens))
+    return ids[:: max(1, len(ids) // _ORDINARY)]

@@ -1,0 +1,139 @@
+"""Groups of sequences: which metadata keys there are, the values of rows, and their table."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.metadata import canonical, shown
+from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.errors import ConfigError
+from rayinfluence.influence.groups import MISSING, MOST_VALUES, OTHER
+from rayinfluence.influence.lift import lift, mean_and_error
+from rayinfluence.storage.results import GROUP_SCHEMA
+
+#: The top that groups are counted in: one per cent of the sequences, and no fewer than this.
+_LEAST_TOP = 10
+_NAMED_KEYS = 20
+
+
+def refuse_unknown_keys(keys: Sequence[str] | None, corpus: Corpus) -> None:
+    """Refuse to group by what no document has; None is the default, which need not be there.
+
+    Raises:
+        ConfigError: with the keys that there are.
+    """
+    known = corpus.manifest.metadata_keys
+    if keys is None or known is None:
+        return
+    for key in keys:
+        if key in known:
+            continue
+        close = difflib.get_close_matches(key, known, n=2)
+        names = sorted(known, key=lambda name: (-known[name], name))
+        more = ", ..." if len(names) > _NAMED_KEYS else ""
+        there = f"the keys there are {', '.join(map(repr, names[:_NAMED_KEYS]))}{more}"
+        raise ConfigError(
+            f"scan.group_by: no document in the corpus at {corpus.store.url} has the key {key!r}; "
+            + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
+            + (f"{there}." if names else "its documents have no metadata: set `group_by: []`.")
+        )
+
+
+def group_value(metadata: Mapping[str, Any], key: str) -> str:
+    """The group that a sequence is in by a key: the value as canonical JSON, or MISSING."""
+    value = metadata.get(key)
+    return MISSING if value is None else canonical(value)
+
+
+def group_values(
+    table: pa.Table, ids_N: NDArray[np.int64], group_by: Sequence[str]
+) -> dict[str, list[str]]:
+    """For each metadata key the group of every scored sequence."""
+    if not group_by:
+        return {}
+    rows = {sequence_id: row for row, sequence_id in enumerate(table["sequence_id"].to_pylist())}
+    texts = table["metadata"].to_pylist()
+    metadata = [json.loads(texts[rows[sequence_id]]) for sequence_id in ids_N.tolist()]
+    return {key: [group_value(of_row, key) for of_row in metadata] for key in group_by}
+
+
+def left_out(partials: Sequence[Partial]) -> dict[str, int]:
+    """Keys that have too many values, with how many sequences have one of those not kept."""
+    found: dict[str, int] = {}
+    for partial in partials:
+        for (key, value), count in partial.groups.counts.items():
+            if value == OTHER:
+                found[key] = max(count, found.get(key, 0))
+    return found
+
+
+def too_many_values(key: str, count: int) -> str:
+    """What to say of a key that has."""
+    return (
+        f"scan.group_by: {key!r} has more than {MOST_VALUES:,} values. That many have sums of "
+        "their own, chosen by the digest of the value alone; the "
+        f"{count:,} sequences with another value are one group, called other."
+    )
+
+
+def group_table(
+    found: Mapping[str, tuple[Partial, int]], best: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> pa.Table:
+    """A row per query, key and value, over all scanned sequences; the largest lift comes first.
+
+    Args:
+        found: by query id, the merged partial of its bank and its place there.
+        best: by query id, the metadata of its proponents, strongest first.
+    """
+    tables = [GROUP_SCHEMA.empty_table()]
+    for query_id, (partial, place) in found.items():
+        top = best[query_id][: max(_LEAST_TOP, -(-partial.n_sequences // 100))]
+        tables += [
+            _of_key(query_id, key, partial, place, top)
+            for key in sorted({key for key, _ in partial.groups.counts})
+        ]
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _of_key(
+    query_id: str, key: str, partial: Partial, place: int, top: Sequence[Mapping[str, Any]]
+) -> pa.Table:
+    sums = partial.groups
+    values = sorted(value for other, value in sums.counts if other == key)
+    counts_G = np.array([sums.counts[key, value] for value in values])
+    parts_G3 = np.array([sums.sums_3Q[key, value][:, place] for value in values])
+    positive_G, negative_G, squares_G = parts_G3.T
+    mean_G, error_G = mean_and_error(positive_G + negative_G, squares_G, counts_G)
+    kept, members = set(values), [group_value(metadata, key) for metadata in top]
+    counted = Counter(value if value in kept else OTHER for value in members)
+    in_top_G = np.array([counted[value] for value in values])
+    nothing_G = np.full(len(values), np.nan)
+    lifts = lift(in_top_G, len(top), counts_G) if top else (nothing_G, nothing_G, nothing_G)
+    # Values are sorted already, and the sort is stable.
+    order = np.lexsort((-counts_G, -np.nan_to_num(lifts[0])))
+    names, types = zip(*(_shown(value) for value in values), strict=True)
+    columns: list[Any] = [
+        *([query_id] * len(values), [key] * len(values)),
+        *(list(names), list(types), counts_G, counts_G / counts_G.sum()),
+        *(positive_G, negative_G, mean_G, error_G),
+        *([len(top)] * len(values), in_top_G, *lifts),
+    ]
+    arrays = [
+        pa.array(column, field.type, from_pandas=True)
+        for column, field in zip(columns, GROUP_SCHEMA, strict=True)
+    ]
+    return pa.table(arrays, schema=GROUP_SCHEMA).take(pa.array(order))
+
+
+def _shown(value: str) -> tuple[str, str]:
+    """A group's value and its type, as the table has them."""
+    return {MISSING: ("", "missing"), OTHER: ("", "other")}.get(value) or shown(value)

@@ -1,0 +1,279 @@
+"""The second pass: what a scan found is scored again at full rank, by layer and by token.
+
+All queries of a block and all methods share one forward and backward pass of each sequence; a score
+is the inner product of a query's gradient with the sequence's own, made once for all of them.
+
+B sequence in batch, N row, n row in window, T token, Q query of the block, P pair of row and query,
+M module, O and I widths of a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.curvature.products import accumulation_dtype
+from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
+from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
+from rayinfluence.errors import NumericsError
+from rayinfluence.influence.bank import DenseQueries, QueryBank
+from rayinfluence.influence.contraction import Contraction
+from rayinfluence.methods.preconditioner import Preconditioner
+from rayinfluence.model.batches import Batch
+from rayinfluence.model.modules import ModuleShape
+
+#: Bytes of whole gradients that are held at once.
+_WHOLE_BYTES = {"cpu": 1 << 30, "cuda": 1 << 34}
+_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of one method.
+
+    Attributes:
+        whole: its queries at full rank.
+        cut: the same as the scan had them, or None where that is whole.
+        wanted_NQ: which rows are scored for which queries.
+        by_token_NQ: which of those by token, too.
+    """
+
+    whole: QueryBank
+    cut: QueryBank | None
+    wanted_NQ: NDArray[np.bool_]
+    by_token_NQ: NDArray[np.bool_]
+
+
+@dataclass
+class Rescored:
+    """The pairs of one method, in the order of rows and then queries.
+
+    Attributes:
+        rows_P, queries_P: their places.
+        layer_scores_PM: by module, at full rank; a pair's score is their sum.
+        scanned_P: what the scan's queries give in this pass.
+        token_scores: by place among the pairs, of those that were asked for by token.
+    """
+
+    rows_P: NDArray[np.int64]
+    queries_P: NDArray[np.int64]
+    layer_scores_PM: NDArray[np.float64]
+    scanned_P: NDArray[np.float64]
+    token_scores: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+
+    @classmethod
+    def nothing_yet(cls, asked: Asked, n_modules: int) -> Rescored:
+        """Pairs whose scores are zero."""
+        rows_P, queries_P = np.nonzero(asked.wanted_NQ)
+        zeros = np.zeros(len(rows_P))
+        return cls(rows_P, queries_P, np.zeros((len(rows_P), n_modules)), zeros)
+
+
+def queries_at_once(shapes: Mapping[str, ModuleShape], device: str, n_methods: int) -> int:
+    """Queries of a block: as many as have their whole gradients in a bounded memory."""
+    numbers = sum(shape.d_out * shape.columns for shape in shapes.values())
+    return max(1, _WHOLE_BYTES[device] // (_NUMBER * numbers * n_methods))
+
+
+def whole_banks(
+    replica: Replica, operators: Sequence[Preconditioner], queries: Sequence[EncodedQuery]
+) -> list[QueryBank]:
+    """(G + lambda I)^-1 grad f_q of all queries by each operator, at full rank."""
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+    matrices = [
+        {
+            name: torch.empty(
+                len(queries), shape.d_out, shape.columns, dtype=dtype, device=replica.device
+            )
+            for name, shape in replica.shapes.items()
+        }
+        for _ in operators
+    ]
+    for place, query in enumerate(queries):
+        for name, (inputs, grads) in query_gradient(replica, query).tokens.items():
+            for operator, of_method in zip(operators, matrices, strict=True):
+                of_method[name][place] = operator.solve_tokens(name, inputs, grads, None, 0)[
+                    "dense"
+                ]
+    digests = [query.digest for query in queries]
+    return [
+        QueryBank(
+            digests,
+            {
+                name: DenseQueries(matrix, replica.shapes[name].d_in)
+                for name, matrix in of_method.items()
+            },
+        )
+        for of_method in matrices
+    ]
+
+
+def rescore(
+    replica: Replica,
+    asked: Sequence[Asked],
+    table: pa.Table,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> list[Rescored]:
+    """Score rows for the queries that want them.
+
+    Args:
+        replica: the model.
+        asked: by method.
+        table: rows in the order of their ids; all have been scored before.
+        advance: told of the tokens of each batch.
+
+    Returns:
+        By method.
+
+    Raises:
+        NumericsError: a sequence that was scored cannot be scored any more.
+    """
+    ids = table["sequence_id"].to_numpy()
+    found = [Rescored.nothing_yet(one, len(replica.modules)) for one in asked]
+    work = _Work(replica, asked, found)
+    held = Held(replica)
+    changed: Quarantine = {}
+    for batch in replica.batches(table, changed):
+        done = replica.run(batch, own_labels, held.hold, changed)
+        if changed or done is None:
+            break
+        advance(int(batch.lengths_B.sum()))
+        if held.add(batch):
+            work.score(*held.take(), ids)
+    if not changed:
+        work.score(*held.take(), ids)
+    for one in found:
+        bad = ~np.isfinite(one.layer_scores_PM.sum(axis=1))
+        changed |= dict.fromkeys(ids[one.rows_P[bad]].tolist(), "its influence is not finite")
+    if changed:
+        raise NumericsError(
+            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
+            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
+        )
+    return found
+
+
+class _Work:
+    """Scores windows into what was found so far."""
+
+    def __init__(self, replica: Replica, asked: Sequence[Asked], found: Sequence[Rescored]) -> None:
+        self._modules = list(replica.modules)
+        self._asked, self._found = asked, found
+        self._banks = [bank for one in asked for bank in (one.whole, one.cut) if bank is not None]
+        # Gradients of sequences are not rounded to what the model computes in.
+        self._contraction = Contraction(accumulation_dtype(replica.numerics.torch_dtype))
+        self._places: list[NDArray[np.int64]] = []
+        for one in asked:
+            places_NQ = np.full(one.wanted_NQ.shape, -1, dtype=np.int64)
+            places_NQ[one.wanted_NQ] = np.arange(one.wanted_NQ.sum())
+            self._places.append(places_NQ)
+
+    def score(
+        self,
+        batches: Sequence[Batch],
+        parts: Mapping[str, Sequence[Part]],
+        ids: NDArray[np.int64],
+    ) -> None:
+        """Add the scores of a window."""
+        if not batches:
+            return
+        rows = [np.searchsorted(ids, batch.sequence_ids) for batch in batches]
+        picks = [self._picks(index, batches, rows) for index in range(len(self._asked))]
+        by_token: list[list[Tensor]] = [[] for _ in self._asked]
+        for place, name in enumerate(self._modules):
+            if name not in parts:
+                continue
+            here = parts[name]
+            rows_n = np.concatenate([rows[batch] for batch, _, _ in here])
+            scores = iter(
+                self._contraction.scores(
+                    [(inputs, grads) for _, inputs, grads in here],
+                    [bank.modules[name] for bank in self._banks],
+                )
+            )
+            for index, one in enumerate(self._asked):
+                found, places_nQ = self._found[index], self._places[index][rows_n]
+                wanted = places_nQ >= 0
+                whole_nQ = next(scores).double().cpu().numpy()
+                found.layer_scores_PM[places_nQ[wanted], place] = whole_nQ[wanted]
+                cut_nQ = whole_nQ if one.cut is None else next(scores).double().cpu().numpy()
+                found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
+                tokens = {batch: (inputs, grads) for batch, inputs, grads in here}
+                module = one.whole.modules[name]
+                assert isinstance(module, DenseQueries)
+                for query, chosen in picks[index].items():
+                    of_query = DenseQueries(module.matrix_QOJ[query : query + 1], module.d_in)
+                    by_token[index].append(_by_token(of_query, chosen, tokens, batches))
+        for index, chosen_by_query in enumerate(picks):
+            self._keep(index, chosen_by_query, by_token[index], rows)
+
+    def _picks(
+        self, index: int, batches: Sequence[Batch], rows: Sequence[NDArray[np.int64]]
+    ) -> dict[int, list[tuple[int, int, int]]]:
+        """By query, the rows of the window that are scored by token: batch, row in it, length."""
+        wanted_NQ = self._asked[index].by_token_NQ
+        picks: dict[int, list[tuple[int, int, int]]] = {}
+        for place, (batch, rows_B) in enumerate(zip(batches, rows, strict=True)):
+            for row, query in zip(*np.nonzero(wanted_NQ[rows_B]), strict=True):
+                length = int(batch.lengths_B[row])
+                picks.setdefault(int(query), []).append((place, int(row), length))
+        return picks
+
+    def _keep(
+        self,
+        index: int,
+        picks: Mapping[int, Sequence[tuple[int, int, int]]],
+        by_module: Sequence[Tensor],
+        rows: Sequence[NDArray[np.int64]],
+    ) -> None:
+        """Sum token scores over modules and put each pair's where it belongs."""
+        for number, (query, chosen) in enumerate(picks.items()):
+            # Modules follow each other, and in each of them the queries.
+            total = torch.stack(list(by_module[number :: len(picks)])).sum(dim=0).cpu().numpy()
+            start = 0
+            for batch, row, length in chosen:
+                place = int(self._places[index][rows[batch][row], query])
+                self._found[index].token_scores[place] = total[start : start + length]
+                start += length
+
+
+def _by_token(
+    query: DenseQueries,
+    chosen: Sequence[tuple[int, int, int]],
+    tokens: Mapping[int, tuple[Tensor, Tensor]],
+    batches: Sequence[Batch],
+) -> Tensor:
+    """Token scores [K] of some rows for one query and module, one row after another.
+
+    Zero where a batch does not reach the module; the calls of a module that is called several times
+    are added up.
+    """
+    device = query.matrix_QOJ.device
+    scores = torch.zeros(sum(length for _, _, length in chosen), dtype=torch.float64, device=device)
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    spans, start = [], 0
+    for batch, row, length in chosen:
+        if batch in tokens:
+            width = batches[batch].tokens_BT.shape[1]
+            for side, values in zip(sides, tokens[batch], strict=True):
+                calls = values[row].unflatten(0, (-1, width))[:, :length]
+                side.append(calls.flatten(0, 1))
+            spans.append((start, length, len(calls)))
+        start += length
+    if not spans:
+        return scores
+    inputs, grads = (torch.cat(side)[None] for side in sides)
+    flat = query.token_scores(inputs, grads)[0, :, 0].double()
+    read = 0
+    for start, length, n_calls in spans:
+        calls = flat[read : read + n_calls * length].view(n_calls, length)
+        scores[start : start + length] = calls.sum(dim=0)
+        read += n_calls * length
+    return scores

@@ -1,0 +1,263 @@
+"""The stages as pure functions of (replica, rows, operands): no Ray, no files.
+
+Same inputs, same bits.
+
+B sequence in batch, T token, O and J widths of a module, Q query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
+from rayinfluence.dataflow.compute.grouping import group_values
+from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
+from rayinfluence.errors import NumericsError
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.contraction import Contraction
+from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.tails import Tails
+from rayinfluence.influence.topk import TopK
+from rayinfluence.model.batches import Batch, make_batch
+from rayinfluence.model.capture import backward
+from rayinfluence.model.head import forward_logits, target_logits
+from rayinfluence.model.losses import log_probabilities
+
+Advance = Callable[[int], None]
+#: Inputs and output gradients that wait to be scored together.
+_WINDOW_BYTES = {"cpu": 1 << 30, "cuda": 1 << 33}
+
+
+@dataclass(frozen=True)
+class QueryGradient:
+    """grad f_q by module, and what the model itself thinks of the completion.
+
+    Attributes:
+        tokens: inputs [T, I] and output gradients [T, O] of every module that the query reaches,
+            in the dtype of sums; its gradient is their product.
+        log_probabilities: of the completion's tokens, in nats.
+        ranks: of the completion's tokens among all tokens, 1 for the model's first choice.
+    """
+
+    tokens: dict[str, tuple[Tensor, Tensor]]
+    log_probabilities: list[float]
+    ranks: list[int]
+
+    @property
+    def log_probability(self) -> float:
+        """Log p(completion | prompt), in nats."""
+        return float(np.sum(self.log_probabilities))
+
+
+def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
+    """The gradient of log p(completion | prompt) in every tracked weight.
+
+    Raises:
+        NumericsError: the query's log-probability or gradient is not finite.
+    """
+    batch = make_batch([np.array(query.tokens)], [0], replica.device, query.first_target)
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+    tokens: dict[str, tuple[Tensor, Tensor]] = {}
+    values: list[Tensor] = []
+    ranks: list[Tensor] = []
+
+    def objective() -> Tensor:
+        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), batch)
+        labels = batch.own_labels_N
+        values.append(log_probabilities(logits, labels))
+        chosen = logits.detach().gather(1, labels[:, None])
+        ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
+        return values[0].sum()
+
+    def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
+        tokens[name] = inputs[0].to(dtype), grads[0].to(dtype)
+
+    backward(replica.modules, objective, consume)
+    for name, shape in replica.shapes.items():
+        # A module that the query does not reach has no part in it.
+        if name not in tokens:
+            nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=replica.device)
+            tokens[name] = nothing[:, : shape.d_in], nothing[:, shape.d_in :]
+    log_ps = [float(value) for value in values[0].detach()]
+    if not np.isfinite(log_ps).all() or not all(
+        bool(torch.isfinite(side).all()) for sides in tokens.values() for side in sides
+    ):
+        raise NumericsError(
+            f"query {query.query.query_id!r}: its log-probability or gradient is not finite; try "
+            "`dtype: float32`, "
+            "or another query."
+        )
+    return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]])
+
+
+#: Of one module: the batch's place in the window, inputs [B, T, I], output gradients [B, T, O].
+Part = tuple[int, Tensor, Tensor]
+
+
+class Held:
+    """What the modules of some batches saw, held to be scored together: a window."""
+
+    def __init__(self, replica: Replica) -> None:
+        # A function of shapes alone, so that a split is always cut into the same windows.
+        widths = sum(
+            shape.d_out + (shape.d_in if shape.source == shape.name else 0)
+            for shape in replica.shapes.values()
+        )
+        self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
+        n_bytes = widths * self._operand.itemsize
+        self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
+        self._batches: list[Batch] = []
+        self._n_tokens = 0
+        self._parts: dict[str, list[Part]] = {}
+
+    def hold(self, _batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+        """Keep a module's tensors of the batch that is under way."""
+        part = len(self._batches), inputs.to(self._operand), grads.to(self._operand)
+        self._parts.setdefault(name, []).append(part)
+
+    def add(self, batch: Batch) -> bool:
+        """Take note of a batch that has been held; whether the window is full."""
+        self._batches.append(batch)
+        self._n_tokens += batch.tokens_BT.numel()
+        return self._n_tokens + batch.tokens_BT.numel() > self._capacity
+
+    def take(self) -> tuple[list[Batch], dict[str, list[Part]]]:
+        """The window, by batch and by module; it is empty afterwards."""
+        window = self._batches, self._parts
+        self._batches, self._n_tokens, self._parts = [], 0, {}
+        return window
+
+
+class Window:
+    """Scores what the modules of some batches saw.
+
+    Args:
+        replica: the model.
+        banks: to score with.
+    """
+
+    def __init__(self, replica: Replica, banks: Sequence[QueryBank]) -> None:
+        self._shapes = replica.shapes
+        self._banks = banks
+        self._contraction = Contraction()
+        self._held = Held(replica)
+        self.hold = self._held.hold
+
+    def add(self, batch: Batch) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
+        """Take note of a batch that has been held; scores, if the window is full."""
+        return self.scores() if self._held.add(batch) else []
+
+    def scores(self) -> list[tuple[Batch, list[NDArray[np.float64]]]]:
+        """The batches of the window, each with its scores [B, Q] for every bank; empties it."""
+        batches, held = self._held.take()
+        if not batches:
+            return []
+        ends = np.cumsum([len(batch.lengths_B) for batch in batches])
+        device = batches[0].tokens_BT.device
+        totals = [
+            torch.zeros(int(ends[-1]), len(bank), dtype=torch.float64, device=device)
+            for bank in self._banks
+        ]
+        for name in [name for name in self._shapes if name in held]:
+            parts = held.pop(name)
+            found = self._contraction.scores(
+                [(inputs, grads) for _, inputs, grads in parts],
+                [bank.modules[name] for bank in self._banks],
+            )
+            # A module that a batch does not reach adds nothing to its scores.
+            rows = torch.cat(
+                [torch.arange(int(ends[i]) - len(a), int(ends[i])) for i, a, _ in parts]
+            )
+            for total, part in zip(totals, found, strict=True):
+                total.index_add_(0, rows.to(device), part.double())
+        whole = [total.cpu().numpy() for total in totals]
+        return [
+            (batch, [part[end - len(batch.lengths_B) : end] for part in whole])
+            for batch, end in zip(batches, ends, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores [N, Q] of a split's sequences by a bank.
+
+    ``n_tokens`` are of the sequences that were scored; the quarantined ones were not.
+    """
+
+    ids_N: NDArray[np.int64]
+    scores_NQ: NDArray[np.float64]
+    n_tokens: int
+    quarantine: Quarantine
+
+    def partial(self, table: pa.Table, top: int, group_by: Sequence[str]) -> Partial:
+        """The partial, of which the statistics are over all scores.
+
+        Args:
+            table: the split's rows.
+            top: survivors of each query and direction.
+            group_by: metadata keys.
+        """
+        return Partial(
+            proponents=TopK.of(self.scores_NQ, self.ids_N, top),
+            opponents=TopK.of(-self.scores_NQ, self.ids_N, top),
+            groups=GroupSums.of(self.scores_NQ, group_values(table, self.ids_N, group_by)),
+            tails=Tails.of(self.scores_NQ),
+            n_sequences=len(self.ids_N),
+            n_tokens=self.n_tokens,
+            quarantine=dict(sorted(self.quarantine.items())),
+        )
+
+
+def score_split(
+    replica: Replica,
+    banks: Sequence[QueryBank],
+    table: pa.Table,
+    advance: Advance = lambda tokens: None,
+) -> list[Scored]:
+    """Score a split against every query of every bank, in one forward and backward pass.
+
+    What a bank yields does not depend on the banks beside it. ``advance`` is told of the tokens of
+    each batch.
+    """
+    quarantine: Quarantine = {}
+    found: list[list[tuple[Batch, NDArray[np.float64]]]] = [[] for _ in banks]
+    window = Window(replica, banks)
+
+    def scored() -> Iterator[tuple[Batch, list[NDArray[np.float64]]]]:
+        for batch in replica.batches(table, quarantine):
+            done = replica.run(batch, own_labels, window.hold, quarantine)
+            advance(int(batch.lengths_B.sum()))
+            if done is not None:
+                yield from window.add(done)
+        yield from window.scores()
+
+    for batch, parts in scored():
+        for of_bank, part_BQ in zip(found, parts, strict=True):
+            of_bank.append((batch, part_BQ))
+    return [
+        _finite(of_bank, len(bank), quarantine) for bank, of_bank in zip(banks, found, strict=True)
+    ]
+
+
+def _finite(
+    found: Sequence[tuple[Batch, NDArray[np.float64]]], n_queries: int, quarantine: Quarantine
+) -> Scored:
+    """The scores of sequences whose scores by a bank are all finite."""
+    ids, scores, n_tokens = [np.zeros(0, np.int64)], [np.zeros((0, n_queries))], 0
+    bad: Quarantine = {}
+    for batch, part_BQ in found:
+        finite_B = np.isfinite(part_BQ).all(axis=1)
+        bad |= {int(i): "its influence is not finite" for i in batch.sequence_ids[~finite_B]}
+        ids.append(batch.sequence_ids[finite_B])
+        scores.append(part_BQ[finite_B])
+        n_tokens += int(batch.lengths_B[finite_B].sum())
+    return Scored(np.concatenate(ids), np.concatenate(scores), n_tokens, quarantine | bad)

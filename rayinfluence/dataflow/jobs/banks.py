@@ -1,0 +1,76 @@
+"""Banks of queries as a scan plans, shares and names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.influence.bank import QueryBank, stack_queries
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tensors import read_tensors
+
+
+def query_key(query_digest: str) -> str:
+    """Where a preconditioned query is."""
+    return f"{query_digest}.safetensors"
+
+
+def partial_key(split_digest: str) -> str:
+    """Where a split's partial is: its name is what it was made of."""
+    return f"partials/{split_digest}.safetensors"
+
+
+def aside_key(split_digest: str) -> str:
+    """Where a note is that a split could not be scored, and why."""
+    return f"aside/{split_digest}.json"
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """Some queries of one method, scanned together: where they are, and their partials.
+
+    ``dense``: every score is kept, not those of survivors alone.
+    """
+
+    method: str
+    fingerprint: str
+    query_digests: tuple[str, ...]
+    queries: Store
+    store: Store
+    dense: bool = False
+
+    def about(self, split_digest: str) -> dict[str, Any]:
+        """What a partial must say of itself."""
+        return {"split": split_digest, "bank": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class BankOperands:
+    """A query bank as it travels."""
+
+    plan: BankPlan
+    tensors: SharedTensors
+
+    @classmethod
+    def load(cls, plan: BankPlan) -> BankOperands:
+        """Read the bank's queries and stack them."""
+        queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
+        return cls(plan, SharedTensors(stack_queries(queries)))
+
+    @property
+    def rank(self) -> int | None:
+        """The largest rank of a module's queries, or None where they are dense."""
+        ranks = [t.shape[2] for name, t in self.tensors.items() if name.endswith("/left")]
+        return max(ranks, default=None)
+
+    def bank(self, replica: Replica) -> QueryBank:
+        """The bank on a replica's device; on a CPU its tensors are the shared ones."""
+        dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+        return QueryBank.from_tensors(
+            self.plan.query_digests,
+            {name: t.to(replica.device, dtype) for name, t in self.tensors.items()},
+            {name: shape.d_in for name, shape in replica.shapes.items()},
+        )

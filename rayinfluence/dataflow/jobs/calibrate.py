@@ -1,0 +1,228 @@
+"""Calibration: a worker does a little of every stage, with operands of the right shapes.
+
+Query banks and bases are random or trivial: what a stage costs does not depend on their numbers, so
+nothing has to be fitted before a run can be planned.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.curvature.blocks import Basis, block_sizes
+from rayinfluence.curvature.eigen import eigenbasis
+from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.compute.folding import (
+    Bases,
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
+from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.jobs.watch import Watch
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.storage.store import Store
+
+#: Enough splits are scored to last this long, if there are as many.
+_SECONDS = 20.0
+#: An eigendecomposition of this width, or of the widest factor, stands for all: cost is cubic.
+_WIDTH = 1024
+#: Sequences that are scored again.
+_AGAIN = 8
+
+
+@dataclass
+class Rates:
+    """What one worker measured.
+
+    Attributes:
+        scan, covariance, moments, rescore: seconds per token.
+        eigen: seconds per cubed width.
+        partial_bytes: of one split's partials, all banks together.
+        worker_bytes: the most memory that the worker's process held; 0 where that is not known.
+        device_bytes: the most memory of a CUDA device; 0 on a CPU.
+        splits: seconds of each split that was scored.
+    """
+
+    scan: float
+    covariance: float
+    moments: float
+    rescore: float
+    eigen: float
+    partial_bytes: int
+    worker_bytes: int
+    device_bytes: int
+    splits: list[float]
+
+
+@dataclass
+class CalibrateJob:
+    """Measure the stages on some splits.
+
+    Args:
+        corpus: where they are.
+        scratch: where partials are written, and deleted again.
+        n_queries: in each bank.
+        n_banks: methods that are scanned for.
+        rank: of the queries, or None for dense ones.
+        top: survivors kept.
+        group_by: metadata keys.
+        labels: of the fit.
+        n_blocks: of the fit.
+        by_token: queries that a survivor is scored for by token, on average.
+    """
+
+    corpus: Store
+    scratch: Store
+    n_queries: int
+    n_banks: int
+    rank: int | None
+    top: int
+    group_by: tuple[str, ...]
+    labels: str
+    n_blocks: int
+    by_token: int
+    stage: ClassVar[str] = "plan"
+
+    def prepare(self, replica: Replica) -> None:
+        """Nothing that outlives the one item."""
+
+    def run(self, replica: Replica, item: Sequence[Split], watch: Watch) -> Rates:
+        """Measure, on these splits in order."""
+        bank = random_bank(replica, self.n_queries, self.rank)
+        labels = fitting_labels(self.labels, replica.numerics.seed)
+        bases = trivial_bases(replica, self.n_blocks)
+        table = read_split(self.corpus, item[0])
+        first = table.slice(0, min(len(table), _AGAIN))
+        # Once to warm up: allocators, caches, kernels. Rows that cannot be scored drop out.
+        warm, *_ = score_split(replica, [bank] * self.n_banks, first)
+        first = first.filter(pc.is_in(first["sequence_id"], pa.array(warm.ids_N)))
+        seconds, tokens, partial_bytes = [], 0, 0
+        for split in item:
+            started = time.monotonic()
+            table = read_split(self.corpus, split)
+            scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
+            for index, one in enumerate(scored):
+                partial = one.partial(table, self.top, self.group_by)
+                partial.write(self.scratch, _scratch_key(index), {})
+            seconds.append(time.monotonic() - started)
+            tokens += split.n_tokens
+            written = self.scratch.list()
+            partial_bytes = sum(written[_scratch_key(i)].size for i in range(self.n_banks))
+            if sum(seconds) > _SECONDS:
+                break
+        ours = {_scratch_key(index) for index in range(self.n_banks)}
+        # Whole where nothing else is in it, so that no empty folder is left on a disk.
+        for key in [""] if ours == self.scratch.list().keys() else sorted(ours):
+            self.scratch.delete(key)
+        rows = LaneRows(lambda start: [table][start:], labels)
+        last = item[len(seconds) - 1].n_tokens
+        covariance = _timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
+        moments = _timed(lambda: fold_moments(replica, rows, bases)) / last
+        asked = self._asked(replica, len(first))
+        again = sum(first["n_tokens"].to_pylist())
+        return Rates(
+            scan=sum(seconds) / tokens,
+            covariance=covariance,
+            moments=moments,
+            rescore=_timed(lambda: rescore(replica, [asked] * self.n_banks, first)) / again,
+            eigen=_eigen_rate(replica),
+            partial_bytes=partial_bytes,
+            worker_bytes=peak_bytes(),
+            device_bytes=_device_bytes(replica),
+            splits=seconds,
+        )
+
+    def _asked(self, replica: Replica, n_rows: int) -> Asked:
+        """What the second pass is asked of some rows: everything, and by token as on average."""
+        n = min(
+            self.n_queries,
+            queries_at_once(replica.shapes, replica.numerics.device, self.n_banks),
+        )
+        wanted = np.ones((n_rows, n), dtype=np.bool_)
+        by_token = np.arange(n) < min(n, self.by_token)
+        cut = None if self.rank is None else random_bank(replica, n, self.rank)
+        return Asked(random_bank(replica, n, None), cut, wanted, wanted & by_token)
+
+
+def _scratch_key(bank: int) -> str:
+    return f"partial-{bank}"
+
+
+def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank:
+    """Queries of the right shapes on the replica's device, their numbers random."""
+    generator = torch.Generator(replica.device).manual_seed(0)
+    dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=replica.device, dtype=dtype)
+
+    tensors: dict[str, Tensor] = {}
+    for name, shape in replica.shapes.items():
+        if rank is None:
+            tensors[f"{name}/dense"] = random(n_queries, shape.d_out, shape.columns)
+        else:
+            cut = min(rank, shape.d_out, shape.columns)
+            tensors[f"{name}/left"] = random(shape.d_out, n_queries, cut)
+            tensors[f"{name}/right"] = random(shape.columns, n_queries, cut)
+    widths = {name: shape.d_in for name, shape in replica.shapes.items()}
+    return QueryBank.from_tensors([str(i) for i in range(n_queries)], tensors, widths)
+
+
+def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
+    """Identities in the place of eigenbases, on the replica's device."""
+    dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+
+    def identity(width: int) -> Basis:
+        sizes = block_sizes(width, n_blocks)
+        return Basis(tuple(torch.eye(n, dtype=dtype, device=replica.device) for n in sizes))
+
+    shapes = replica.shapes.values()
+    inputs = {shape.source: identity(replica.shapes[shape.source].columns) for shape in shapes}
+    return Bases(inputs, {shape.name: identity(shape.d_out) for shape in shapes})
+
+
+def _eigen_rate(replica: Replica) -> float:
+    width = min(_WIDTH, max(max(s.columns, s.d_out) for s in replica.shapes.values()))
+    rows = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(0))
+    matrix = (rows.T @ rows).double().to(replica.device)
+    eigenbasis(matrix[:8, :8], "calibration")  # a device loads its library
+    return _timed(lambda: eigenbasis(matrix, "calibration")) / width**3
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held; 0 on a system that does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In bytes on macOS and in KiB elsewhere.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic() - started
+
+
+def _device_bytes(replica: Replica) -> int:
+    if replica.device.type != "cuda":
+        return 0
+    return int(torch.cuda.max_memory_allocated(replica.device))

@@ -1,0 +1,102 @@
+"""The fit's job: fold a lane of splits into sums and commit them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+
+from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.dataflow.compute.folding import (
+    Bases,
+    LaneRows,
+    fitting_labels,
+    fold_covariance,
+    fold_moments,
+)
+from rayinfluence.dataflow.compute.replica import Quarantine, Replica
+from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
+from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse, trap
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tensors import write_tensors
+
+if TYPE_CHECKING:
+    pass
+
+Item = TypeVar("Item", contravariant=True)
+Outcome = TypeVar("Outcome", covariant=True)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Splits that are folded, in this order, into one accumulator.
+
+    ``key`` is where it is committed; ``digest`` names their content.
+    """
+
+    key: str
+    splits: tuple[Split, ...]
+    digest: str
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in its splits."""
+        return sum(split.n_tokens for split in self.splits)
+
+
+@dataclass
+class FoldJob:
+    """Fold a lane into sums and commit them with their counts as one object.
+
+    Covariances, or moments when bases are given. Sums so far are kept beside the lane's place every
+    ``checkpoint_seconds``, so an actor that dies loses no more than that.
+    """
+
+    corpus: Store
+    factors: Store
+    labels: str
+    n_blocks: int
+    checkpoint_seconds: float
+    bases: SharedTensors | None = None
+    _bases: Bases | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+        return "covariance" if self.bases is None else "moments"
+
+    def prepare(self, replica: Replica) -> None:
+        """Move the bases to the device."""
+        if self.bases is not None:
+            self._bases = Bases.on(replica, self.bases)
+
+    def run(self, replica: Replica, item: Lane, watch: Watch) -> Quarantine:
+        """Fold one lane; returns the sequences it left out."""
+        checkpoint = Checkpoint(self.factors, item.key, item.digest, self.checkpoint_seconds)
+        found = checkpoint.read()
+        begin_or_refuse(watch, f"{item.key} from its split {found.n_splits if found else 0} on")
+
+        def read(start: int) -> Iterator[pa.Table]:
+            for place, split in enumerate(item.splits[start:]):
+                if place:
+                    trap(f"lane of {self.stage}", item.key)
+                with watch.phase("read", split.digest):
+                    table = read_split(self.corpus, split)
+                with watch.phase("score", split.digest):
+                    yield table
+
+        labels = fitting_labels(self.labels, replica.numerics.seed)
+        rows = LaneRows(read, labels, watch.advance, found, checkpoint.offer)
+        if self._bases is None:
+            fold = fold_covariance(replica, rows, self.n_blocks)
+        else:
+            fold = fold_moments(replica, rows, self._bases)
+        with watch.phase("write", item.digest):
+            write_tensors(self.factors, item.key, fold.tensors, fold.header(item.digest))
+        checkpoint.drop()
+        watch.count("rayinfluence_sequences", fold.n_sequences)
+        watch.count("rayinfluence_quarantined", len(fold.quarantine), kind="sequence")
+        return fold.quarantine

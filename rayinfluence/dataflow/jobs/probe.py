@@ -1,0 +1,232 @@
+"""The probe set: how far the factors of a sample are from those of an endless one.
+
+Some sequences of the sample, cut short, are scored against others, and two errors of these scores
+are estimated, relative, in L2:
+
+* jackknife: the spread of the scores when one lane's part of Lambda is left out, the eigenbases
+  being what they are;
+* doubling: scores s_n and s_N of samples n < N, the first within the second, differ by a variance
+  of sigma^2 (1/n - 1/N), so their difference times sqrt(n / (N - n)) is the error at N, with all
+  that the larger sample changed, the eigenbases included.
+
+The larger of both counts; a single sample has no error, as the jackknife alone says too little. L
+lane, Q probe query, Z probe sequence, O and J widths of a module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.curvature.ekfac import module_damping
+from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out, relative
+from rayinfluence.curvature.products import product
+from rayinfluence.curvature.sums import rotate_inputs
+from rayinfluence.dataflow.compute.folding import Bases
+from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
+from rayinfluence.dataflow.jobs.fold import Lane
+from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
+from rayinfluence.errors import DamagedError
+from rayinfluence.model.batches import Batch
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
+
+_QUERIES = 8
+_SEQUENCES = 32
+#: Probe sequences are cut to this, so that what all modules see of them fits in memory.
+_TOKENS = 64
+#: That of the paper, whatever the scan's will be.
+_DAMPING_SCALE = 0.1
+#: Numbers of rotated gradients that exist at a time.
+_TILE_NUMBERS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Scores [Q, Z] of the probe set with the factors of a round, and their errors."""
+
+    scores: Tensor
+    report: dict[str, Any]
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences that the factors were fitted on."""
+        return int(self.report["n_sequences"])
+
+    @property
+    def error(self) -> float | None:
+        """The larger of the estimated errors of the scores; None in the first round."""
+        error = self.report["error"]
+        return None if error is None else float(error)
+
+
+def probe_rows(tables: Iterable[pa.Table]) -> pa.Table:
+    """Rows of the probe set: of the first splits, as many as it takes, cut short."""
+    rows: list[dict[str, Any]] = []
+    for table in tables:
+        for tokens in sequences_of(table):
+            if len(tokens) >= 2:
+                rows.append({"sequence_id": len(rows), "tokens": tokens[:_TOKENS]})
+            if len(rows) == _QUERIES + _SEQUENCES:
+                return _table(rows)
+    return _table(rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    schema = pa.schema({"sequence_id": pa.int64(), "tokens": pa.list_(pa.int32())})
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+@dataclass
+class ProbeJob:
+    """Score the probe set with a round's factors and with those of all lanes but one."""
+
+    store: Store
+    lanes: tuple[Lane, ...]
+    rows: pa.Table
+    bases: SharedTensors
+    counts: dict[str, int]
+    previous: Probed | None
+    fingerprint: str
+    stage: ClassVar[str] = "probe"
+
+    def prepare(self, replica: Replica) -> None:
+        """Nothing that outlives the one item."""
+
+    def run(self, replica: Replica, item: str, watch: Watch) -> Probed:
+        """Probe, and commit what was found under the key ``item``."""
+        begin_or_refuse(watch, f"the probe of {item}")
+        sequences = _capture(replica, self.rows)
+        watch.advance(pc.sum(pc.list_value_length(self.rows["tokens"])).as_py() or 0)
+        n_queries = min(_QUERIES, len(sequences) // 2)
+        counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in self.lanes]
+        bases = Bases.on(replica, self.bases)
+        several = len(self.lanes) > 1
+        totals: list[Tensor | float] = [0.0] * (1 + len(self.lanes) * several)
+        moments_errors = []
+        for name in replica.shapes:
+            sums = [read_tensors(self.store, lane.key, [name])[0][name] for lane in self.lanes]
+            whole = torch.stack([part.double() for part in sums]).sum(dim=0) / sum(counts)
+            variants = [whole]
+            if several:
+                variants += leave_one_out(sums, counts)
+                moments_errors.append(jackknife_error(whole, variants[1:]))
+            inverses = [
+                (moments + module_damping(moments, _DAMPING_SCALE, None)).reciprocal()
+                for moments in variants
+            ]
+            found = _scores(replica, bases, name, sequences, n_queries, inverses)
+            totals = [total + part for total, part in zip(totals, found, strict=True)]
+        scores, *without_lane = [torch.as_tensor(total).cpu() for total in totals]
+        report: dict[str, Any] = {**self.counts, "moments": None, "jackknife": None}
+        if several:
+            report["moments"] = max(moments_errors)
+            report["jackknife"] = jackknife_error(scores, without_lane)
+        report["doubling"] = self._doubling(scores)
+        # A probe set without any influence has no relative error.
+        report |= {k: None for k, v in report.items() if v is not None and not math.isfinite(v)}
+        estimates = report["jackknife"], report["doubling"]
+        report["error"] = None if None in estimates else max(estimates)
+        header = {"fingerprint": self.fingerprint, "report": report}
+        write_tensors(self.store, item, {"scores": scores}, header)
+        return Probed(scores, report)
+
+    def _doubling(self, scores: Tensor) -> float | None:
+        if self.previous is None or self.previous.scores.shape != scores.shape:
+            return None
+        before, now = self.previous.n_sequences, self.counts["n_sequences"]
+        if now <= before:
+            return None
+        difference = float((scores - self.previous.scores).norm())
+        return relative(difference * math.sqrt(before / (now - before)), scores)
+
+
+def read_probe(store: Store, key: str, fingerprint: str) -> Probed | None:
+    """What a round's probe found, or None where it is missing, damaged or of other factors."""
+    try:
+        if not store.exists(key):
+            return None
+        tensors, header = read_tensors(store, key)
+    except DamagedError:
+        return None
+    if header["fingerprint"] != fingerprint:
+        return None
+    return Probed(tensors["scores"], header["report"])
+
+
+#: By module, the inputs [T, I] and output gradients [T, O] of one sequence.
+_Captured = dict[str, tuple[Tensor, Tensor]]
+
+
+def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
+    """What every module sees of every probe sequence that is finite, under its own labels."""
+    captured: dict[int, _Captured] = {}
+
+    def hold(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+        for row, (sequence_id, length) in enumerate(
+            zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
+        ):
+            width = batch.tokens_BT.shape[1]
+            real = [side[row].unflatten(0, (-1, width))[:, :length] for side in (inputs, grads)]
+            captured.setdefault(sequence_id, {})[name] = (
+                real[0].flatten(0, 1).clone(),
+                real[1].flatten(0, 1).clone(),
+            )
+
+    quarantine: Quarantine = {}
+    for batch in replica.batches(rows, quarantine):
+        replica.run(batch, own_labels, hold, quarantine)
+    return [
+        captured[sequence_id]
+        for sequence_id in sorted(captured)
+        if all(
+            bool(side.isfinite().all()) for pair in captured[sequence_id].values() for side in pair
+        )
+    ]
+
+
+def _scores(
+    replica: Replica,
+    bases: Bases,
+    name: str,
+    sequences: list[_Captured],
+    n_queries: int,
+    inverses: list[Tensor],
+) -> list[Tensor]:
+    """<D_q / (Lambda + lambda), D_z> [Q, Z] in the eigenbasis, for each variant of Lambda."""
+    shape = replica.shapes[name]
+    inputs_basis, outputs_basis = bases.inputs[shape.source], bases.outputs[name]
+    rotated = [
+        (
+            rotate_inputs(sequence[name][0], inputs_basis),
+            outputs_basis.rotate(sequence[name][1].to(outputs_basis.blocks[0].dtype)),
+        )
+        for sequence in sequences
+        if name in sequence
+    ]
+    n_sequences = len(sequences) - n_queries
+    scores = [torch.zeros(n_queries, n_sequences, dtype=torch.float64) for _ in inverses]
+    if len(rotated) < len(sequences):
+        # A module that no probe sequence reaches has no part in the scores.
+        return scores
+    for band in _bands(shape.d_out, max(1, _TILE_NUMBERS // (len(rotated) * shape.columns))):
+        gradients = torch.stack([product(g[:, band].T, a).double() for a, g in rotated])
+        queries, others = gradients[:n_queries], gradients[n_queries:].flatten(1)
+        for index, inverse in enumerate(inverses):
+            weighted = queries * inverse[band].to(queries.device)
+            scores[index] += (weighted.flatten(1) @ others.T).cpu()
+    return scores
+
+
+def _bands(length: int, most: int) -> Iterator[slice]:
+    for start in range(0, length, most):
+        yield slice(start, min(start + most, length))

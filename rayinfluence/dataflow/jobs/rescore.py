@@ -1,0 +1,141 @@
+"""The second pass's job: rows of one block of queries, scored at full rank and committed.
+
+Picklable; no Ray. Doing an item twice writes the same bytes under the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayinfluence.corpus.corpus import Split, read_rows
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
+from rayinfluence.dataflow.jobs.banks import query_key
+from rayinfluence.dataflow.jobs.query import MethodOperands
+from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
+from rayinfluence.influence.bank import QueryBank, stack_queries
+from rayinfluence.methods.preconditioner import Preconditioner
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a method [P], in the order of rows and then queries; and which by token, too."""
+
+    rows_P: NDArray[np.int64]
+    queries_P: NDArray[np.int64]
+    by_token_P: NDArray[np.bool_]
+
+    def asked(self, whole: QueryBank, cut: QueryBank | None, n_rows: int) -> Asked:
+        """The same as what is asked of a table."""
+        wanted_NQ = np.zeros((n_rows, len(whole)), dtype=np.bool_)
+        by_token_NQ = np.zeros_like(wanted_NQ)
+        wanted_NQ[self.rows_P, self.queries_P] = True
+        by_token_NQ[self.rows_P, self.queries_P] = self.by_token_P
+        return Asked(whole, cut, wanted_NQ, by_token_NQ)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Some rows that survived for queries of a block.
+
+    Attributes:
+        digest: of everything that decides what is found; its name.
+        queries: of the block.
+        pairs: by method.
+        splits: that hold the rows, with their ids; ascending.
+        n_tokens: of the rows.
+    """
+
+    digest: str
+    queries: tuple[EncodedQuery, ...]
+    pairs: tuple[Pairs, ...]
+    splits: tuple[tuple[Split, tuple[int, ...]], ...]
+    n_tokens: int
+
+    @property
+    def key(self) -> str:
+        """Where it is committed."""
+        return f"{self.digest}.safetensors"
+
+    def ids(self) -> NDArray[np.int64]:
+        """Of the rows, ascending."""
+        return np.array([i for _, some in self.splits for i in some], dtype=np.int64)
+
+
+@dataclass
+class RescoreJob:
+    """Score what a scan found again, with the whole gradients of a block of queries.
+
+    Those are made when the block begins, kept while its rows follow each other, and never written.
+    """
+
+    corpus: Store
+    store: Store
+    methods: Sequence[MethodOperands]
+    stage: ClassVar[str] = "rescore"
+    _operators: list[Preconditioner] = field(default_factory=list)
+    _block: tuple[str, ...] = ()
+    _banks: list[tuple[QueryBank, QueryBank | None]] = field(default_factory=list)
+
+    def prepare(self, replica: Replica) -> None:
+        """Build the operators on the device."""
+        self._operators = [operands.preconditioner(replica) for operands in self.methods]
+
+    def run(self, replica: Replica, item: Asking, watch: Watch) -> str:
+        """Do one item; returns where it is."""
+        begin_or_refuse(watch, f"scoring survivors again ({item.key})")
+        block = tuple(query.digest for query in item.queries)
+        if block != self._block:
+            self._banks = []  # first: two blocks may not fit
+            whole = whole_banks(replica, self._operators, item.queries)
+            cut = [_cut(replica, operands.store, block) for operands in self.methods]
+            self._block, self._banks = block, list(zip(whole, cut, strict=True))
+        with watch.phase("read", item.digest):
+            table = pa.concat_tables([read_rows(self.corpus, split, i) for split, i in item.splits])
+        with watch.phase("score", item.digest):
+            asked = [
+                pairs.asked(whole, cut, len(table))
+                for pairs, (whole, cut) in zip(item.pairs, self._banks, strict=True)
+            ]
+            found = rescore(replica, asked, table, watch.advance)
+        with watch.phase("write", item.digest):
+            tensors: dict[str, Tensor] = {}
+            for operands, one in zip(self.methods, found, strict=True):
+                tensors |= {f"{operands.method}/{name}": t for name, t in _tensors(one).items()}
+            about = {"asked": item.digest, "modules": list(replica.modules)}
+            write_tensors(self.store, item.key, tensors, about)
+        return item.key
+
+
+def _cut(replica: Replica, store: Store, queries: Sequence[str]) -> QueryBank | None:
+    """Queries as the scan had them; None where that is whole, as it is here."""
+    if any(name.endswith("/dense") for name in tensor_names(store, query_key(queries[0]))):
+        return None
+    stacked = stack_queries([read_tensors(store, query_key(query))[0] for query in queries])
+    on_device = {name: tensor.to(replica.device) for name, tensor in stacked.items()}
+    widths = {name: shape.d_in for name, shape in replica.shapes.items()}
+    return QueryBank.from_tensors(queries, on_device, widths)
+
+
+def _tensors(found: Rescored) -> dict[str, Tensor]:
+    """What was found, but for rows and queries, which are those that were asked for."""
+    places = sorted(found.token_scores)
+    pieces: list[NDArray[Any]] = [found.token_scores[place] for place in places]
+    return {
+        "layer_scores": torch.from_numpy(found.layer_scores_PM),
+        "scanned": torch.from_numpy(found.scanned_P),
+        "token_places": torch.tensor(places, dtype=torch.int64),
+        "token_ends": torch.tensor([len(one) for one in pieces], dtype=torch.int64).cumsum(0),
+        "token_scores": torch.from_numpy(np.concatenate([np.zeros(0), *pieces])),
+    }

@@ -1,0 +1,1 @@
+"""What a run would take, forecast from a few splits."""

@@ -1,0 +1,126 @@
+"""What a run will take: hours, money and bytes, from one worker's rates. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rayinfluence.curvature.blocks import block_sizes
+from rayinfluence.dataflow.jobs.calibrate import Rates
+from rayinfluence.model.modules import ModuleShape
+
+#: A sum, and a sum of squares in the eigenbasis, is kept in float32; a basis too.
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do.
+
+    Attributes:
+        tokens, splits: of the corpus.
+        fit_tokens: of the fit's sample, folded once for covariances.
+        moment_tokens: folded for moments, over all rounds that the fit may need.
+        rounds: of the fit, at most.
+        lanes: of the fit.
+        n_queries, n_banks, top: of the scan.
+        survivor_tokens: of all survivors, once per block of queries.
+        rank: of the queries, or None where they are dense.
+        n_blocks: that factors are split into.
+        operand_bytes: of a number that is multiplied.
+    """
+
+    tokens: int
+    splits: int
+    fit_tokens: int
+    moment_tokens: int
+    rounds: int
+    lanes: int
+    n_queries: int
+    n_banks: int
+    top: int
+    survivor_tokens: int
+    rank: int | None
+    n_blocks: int
+    operand_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds by stage, with this many workers, and bytes by what takes them."""
+
+    seconds: dict[str, float]
+    stored: dict[str, int]
+    memory: dict[str, int]
+
+    @property
+    def hours(self) -> float:
+        """Of all stages one after another."""
+        return sum(self.seconds.values()) / 3600
+
+
+def forecast(
+    rates: Rates,
+    work: Work,
+    shapes: Mapping[str, ModuleShape],
+    model_bytes: int,
+    actors: int,
+    eigen_tasks: int,
+) -> Forecast:
+    """What a run takes.
+
+    Args:
+        rates: of one worker.
+        work: to be done.
+        shapes: of the tracked modules.
+        model_bytes: of a replica's weights.
+        actors: replicas.
+        eigen_tasks: eigendecompositions at a time.
+    """
+    widths = eigen_widths(shapes, work.n_blocks)
+    cubes = sum(width**3 for width in widths)
+    squares = sum(width**2 for width in widths)
+    numbers = sum(shape.d_out * shape.columns for shape in shapes.values())
+    lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
+    seconds = {
+        "covariance": rates.covariance * work.fit_tokens / actors * lanes,
+        "eigen": rates.eigen * cubes * work.rounds / eigen_tasks,
+        "moments": rates.moments * work.moment_tokens / actors * lanes,
+        "scan": rates.scan * work.tokens / actors,
+        "rescore": rates.rescore * work.survivor_tokens / actors,
+    }
+    stored = {
+        "corpus": 4 * work.tokens,
+        "sums of lanes": _FLOAT * work.lanes * (squares * work.rounds + numbers),
+        "factors": _FLOAT * (2 * squares + numbers),
+        "queries": work.n_banks * bank_bytes(shapes, work, _FLOAT),
+        "partials": rates.partial_bytes * work.splits,
+    }
+    memory = {
+        "weights": model_bytes,
+        "query banks": work.n_banks * bank_bytes(shapes, work, work.operand_bytes),
+        "bases and sums while fitting": (work.operand_bytes + _FLOAT) * squares + _FLOAT * numbers,
+        "one query at full rank in the second pass": _FLOAT * numbers,
+    }
+    if rates.worker_bytes:
+        memory["worker process, measured"] = rates.worker_bytes
+    if rates.device_bytes:
+        memory["CUDA device, measured"] = rates.device_bytes
+    return Forecast(seconds, stored, memory)
+
+
+def eigen_widths(shapes: Mapping[str, ModuleShape], n_blocks: int) -> list[int]:
+    """Widths of the blocks that are decomposed: inputs that modules share count once."""
+    widths = [shape.columns for shape in shapes.values() if shape.source == shape.name]
+    widths += [shape.d_out for shape in shapes.values()]
+    return [size for width in widths for size in block_sizes(width, n_blocks)]
+
+
+def bank_bytes(shapes: Mapping[str, ModuleShape], work: Work, number_bytes: int) -> int:
+    """Bytes of one query bank."""
+    total = 0
+    for shape in shapes.values():
+        whole = shape.d_out * shape.columns
+        rank = None if work.rank is None else min(work.rank, shape.d_out, shape.columns)
+        total += whole if rank is None else rank * (shape.d_out + shape.columns)
+    return work.n_queries * total * number_bytes

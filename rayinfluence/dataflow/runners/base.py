@@ -1,0 +1,63 @@
+"""What a stage needs of the place it runs in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from rayinfluence.config import RunnerConfig
+from rayinfluence.dataflow.compute.scoring import Advance
+from rayinfluence.dataflow.jobs.job import Job
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
+from rayinfluence.dataflow.jobs.watch import Leaders
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+Lead = Callable[[Leaders], None]
+
+
+def ignore(leaders: Leaders) -> None:
+    """For who does not want to know who leads."""
+
+
+def joins_a_cluster(config: RunnerConfig) -> bool:
+    """Whether the work goes to a Ray that is there already: elsewhere, or started by the caller."""
+    if config.name == "inline":
+        return False
+    ray = sys.modules.get("ray")  # who has started it has imported it
+    started = ray is not None and ray.is_initialized()
+    return bool(started or config.address or os.environ.get("RAY_ADDRESS"))
+
+
+class Runner(Protocol):
+    """Runs work on items, in any order and anywhere; outcomes do not depend on which."""
+
+    def device(self) -> str:
+        """The device that workers have: cuda or cpu."""
+
+    def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
+        """Run a job on each item with a model replica; yields outcomes as they come."""
+
+    def scan(
+        self, job: ScanJob, pending: Sequence[Pending], advance: Advance, lead: Lead = ignore
+    ) -> Iterator[Settled]:
+        """Score splits; yields each when it is committed or set aside."""
+
+    def tasks(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Iterator[Any]:
+        """Apply a function to each item, without a model.
+
+        Args:
+            function: what to do.
+            items: what to do it to.
+            small: whether all of it takes less time than a process takes to start, some seconds;
+                then it is done in this one.
+
+        Yields outcomes in the order of the items.
+        """
+
+    def close(self) -> None:
+        """Give back what the runner holds."""

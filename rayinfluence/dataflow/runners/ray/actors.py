@@ -1,0 +1,162 @@
+"""What runs inside Ray's workers: replicas that do jobs, the pool's scorer, tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from torch import nn
+
+from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
+from rayinfluence.dataflow.runners.memory import prepare_process
+from rayinfluence.dataflow.runners.ray.logs import log_as_json
+from rayinfluence.dataflow.runners.ray.tally import ActorWatch
+from rayinfluence.errors import ConfigError, RayInfluenceError
+from rayinfluence.model.folder_code import FolderCode
+from rayinfluence.model.load import disassemble
+from rayinfluence.storage.shared import SharedTensors
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A replica taken apart, as it travels."""
+
+    #: First, since the skeleton may be of classes that it brings.
+    code: FolderCode
+    skeleton: nn.Module
+    weights: SharedTensors
+    modules: list[str]
+    numerics: Numerics
+
+    @classmethod
+    def of(cls, replica: Replica) -> ModelParts:
+        """Take a replica apart."""
+        skeleton, weights = disassemble(replica.model)
+        modules = list(replica.modules)
+        return cls(FolderCode.imported(), skeleton, weights, modules, replica.numerics)
+
+    def build(self) -> Replica:
+        """Put it together in this process, which computes on one thread from now on.
+
+        Raises:
+            ConfigError: the numbers are to be made on a CUDA device, and there is none here.
+        """
+        if self.numerics.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"device: cuda, and a worker on the node {platform.node()}, which Ray takes for "
+                f"one with a GPU, sees no CUDA device (torch {torch.__version__}). Install a CUDA "
+                "build of torch and a driver there, or set `device: cpu`."
+            )
+        torch.set_num_threads(1)
+        return Replica.build(self.skeleton, self.weights, self.modules, self.numerics)
+
+
+@ray.remote
+class ReplicaActor:
+    """Holds a model replica and runs jobs on it."""
+
+    def __init__(self) -> None:
+        prepare_process()
+        self._replica: Replica | None = None
+        self._key: Any = None
+        self._job: Any = None
+
+    def prepare(self, model: list[Any], operands: list[Any], run: str) -> None:
+        """Get ready for the items of a job."""
+        if self._replica is None:
+            log_as_json(run)
+            self._replica = ray.get(model[0]).build()
+        if self._key != operands[0]:
+            self._job = None  # the last job's operands go before the next one's come
+            self._job = ray.get(operands[0])
+            self._job.prepare(self._replica)
+            self._key = operands[0]
+
+    def run(self, item: Any, tally: Any, run: str) -> Any:
+        """Run the job on one item."""
+        watch = ActorWatch(tally, run, self._job.stage)
+        outcome = self._job.run(self._replica, item, watch)
+        watch.tell()
+        return outcome
+
+
+class Scorer:
+    """The pool's actor: scores the splits in each row and commits their partials."""
+
+    def __init__(self, model: list[Any], operands: list[Any], tally: Any, run: str) -> None:
+        prepare_process()
+        log_as_json(run)
+        self._refusal: RayInfluenceError | None = None
+        try:
+            self._replica = ray.get(model[0]).build()
+        except RayInfluenceError as error:
+            # What is raised here would be tried again, and be lost as well.
+            self._refusal = error
+            return
+        self._job: ScanJob = ray.get(operands[0])
+        self._job.prepare(self._replica)
+        self._watch = ActorWatch(tally, run, self._job.stage)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Score one row: splits that follow each other."""
+        if self._refusal is not None:
+            return _settled([(-1, str(self._refusal), type(self._refusal).__name__)])
+        (row,) = rows.to_pylist()
+        bundle = from_row(row)
+        try:
+            scored = list(self._job.run(self._replica, bundle, self._watch))
+        except RayInfluenceError as error:
+            # Ray Data wraps what is raised here, and our error is lost on its way to the driver.
+            return _settled([(-1, str(error), type(error).__name__)])
+        finally:
+            self._watch.tell()
+        return _settled([(one.split.index, one.reason, None) for one in scored])
+
+
+def _settled(rows: Sequence[tuple[int, str | None, str | None]]) -> pa.Table:
+    splits, reasons, errors = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "split": pa.array(splits, pa.int64()),
+            "reason": pa.array(reasons, pa.string()),
+            "error": pa.array(errors, pa.string()),
+        }
+    )
+
+
+def to_row(bundle: Sequence[Pending]) -> dict[str, str]:
+    """A row for the pool: which splits, and where they are; the actor reads them."""
+    return {"bundle": json.dumps([asdict(item) for item in bundle])}
+
+
+def from_row(row: Mapping[str, str]) -> list[Pending]:
+    """What :func:`to_row` took."""
+    bundle = []
+    for item in json.loads(row["bundle"]):
+        groups = tuple(RowGroup(**group) for group in item["split"].pop("row_groups"))
+        bundle.append(Pending(Split(**item["split"], row_groups=groups), tuple(item["banks"])))
+    return bundle
+
+
+def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> Any:
+    """A task: apply a function to an item, which may be of a folder's classes, on one thread."""
+    prepare_process()
+    torch.set_num_threads(1)
+    _, function, item = parcel
+    return function(item)
+
+
+def end(actor: Any) -> None:
+    """Kill an actor, dead or alive."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.kill(actor)

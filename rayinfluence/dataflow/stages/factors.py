@@ -1,0 +1,114 @@
+"""Committed factors: where they are, what they were fitted on, which of them serve a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayinfluence.curvature.ekfac import ModuleFactors, factors_by_module
+from rayinfluence.dataflow.stages.sample import FitPlan
+from rayinfluence.errors import DamagedError
+from rayinfluence.storage.digest import Differences, differences
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store, read_json
+from rayinfluence.storage.tensors import read_tensors
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Committed factors: where they are and what they were fitted on."""
+
+    store: Store
+    fingerprint: str
+    manifest: dict[str, Any]
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences that they were fitted on."""
+        return int(self.manifest["n_sequences"])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that they were fitted on."""
+        return int(self.manifest["n_tokens"])
+
+    @property
+    def error(self) -> float | None:
+        """The sampling error of a probe set's scores, relative; None where it is not known."""
+        error = self.manifest["rounds"][-1]["error"]
+        return None if error is None else float(error)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """For each module the one that stands for its inputs."""
+        return {name: source for name, *_, source in self.manifest["parts"]["modules"]}
+
+    @property
+    def bias(self) -> dict[str, bool]:
+        """Whether each module has a bias."""
+        return {name: bias for name, _, _, bias, _ in self.manifest["parts"]["modules"]}
+
+    def tensors(self) -> SharedTensors:
+        """All factors as ``<module>/<part>``; parts of shared inputs under their source alone.
+
+        Raises:
+            DamagedError: a factor file is damaged, or of other factors, another model or another
+                block layout.
+        """
+        loaded = SharedTensors()
+        for module in self.manifest["parts"]["modules"]:
+            key = f"modules/{module[0]}.safetensors"
+            tensors, header = read_tensors(self.store, key)
+            about = {"fingerprint": self.fingerprint, "module": module}
+            wrong = [name for name, value in about.items() if header.get(name) != value]
+            if wrong:
+                raise DamagedError(
+                    f"{self.store.url}/{key} belongs to other factors (its {wrong[0]} is "
+                    f"{header.get(wrong[0])}, expected {about[wrong[0]]}): another model, corpus "
+                    f"or block layout. Delete {self.store.url} and fit again."
+                )
+            loaded |= {f"{module[0]}/{name}": tensor for name, tensor in tensors.items()}
+        return loaded
+
+    def by_module(self) -> dict[str, ModuleFactors]:
+        """All factors, module by module."""
+        return factors_by_module(self.tensors(), self.sources)
+
+
+def find_factors(root: Store, plan: FitPlan) -> Factors | None:
+    """The committed factors of a plan, or None.
+
+    Raises:
+        DamagedError: the manifest in their folder is about other factors.
+    """
+    store = root / plan.fingerprint
+    there = store.list()
+    if MANIFEST not in there:
+        return None
+    manifest = read_json(store, MANIFEST)
+    if reasons := differences(plan.parts, manifest["parts"]):
+        raise DamagedError(
+            f"{store.url}/{MANIFEST} is about other factors than its folder's name says: "
+            f"{'; '.join(reasons[:3])}. Delete {store.url} and fit again."
+        )
+    modules = {f"modules/{module[0]}.safetensors" for module in manifest["parts"]["modules"]}
+    return Factors(store, plan.fingerprint, manifest) if modules <= there.keys() else None
+
+
+def shards_fitted_before(root: Store, n_shards: int) -> list[int]:
+    """Numbers of shards below ``n_shards`` that committed factors were fitted on, largest first."""
+    found = {manifest["parts"]["n_shards"] for manifest in _manifests(root)}
+    return sorted((n for n in found if n < n_shards), reverse=True)
+
+
+def why_not_reused(root: Store, plan: FitPlan, compare: Differences = differences) -> list[str]:
+    """How the nearest of the factors that are there differ from those that the plan wants."""
+    others = [compare(plan.parts, manifest["parts"]) for manifest in _manifests(root)]
+    return min(others, key=len, default=[])
+
+
+def _manifests(root: Store) -> list[dict[str, Any]]:
+    keys = [key for key in root.list() if key.count("/") == 1 and key.endswith(MANIFEST)]
+    return [read_json(root, key) for key in keys]

@@ -1,0 +1,214 @@
+"""Queries: preconditioned by each method, and put together into banks.
+
+    <run>/queries/<fingerprint>/<query digest>.safetensors   a query preconditioned by one method
+    <run>/scan/<bank fingerprint>/manifest.json              which queries, in which order, under
+                                                             which settings
+
+Queries that are added to a run get a bank of their own, so all that was computed before stays
+valid.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+from rayinfluence.config import ScanConfig
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow.compute.partial import FORMAT
+from rayinfluence.dataflow.compute.replica import Numerics
+from rayinfluence.dataflow.jobs.banks import BankPlan, query_key
+from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
+from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.factors import Factors
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.errors import ConfigError
+from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
+from rayinfluence.storage.digest import Differences, differences, digest
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store, read_json
+from rayinfluence.storage.tensors import read_header
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class MethodQueries:
+    """The queries of one method: where they are kept and the fingerprint of how they were made."""
+
+    method: str
+    fingerprint: str
+    parts: dict[str, Any]
+    store: Store
+
+
+def plan_methods(
+    root: Store,
+    model_digest: str,
+    modules: Sequence[str],
+    factors: Factors | None,
+    config: ScanConfig,
+    numerics: Numerics,
+) -> list[MethodQueries]:
+    """Where the queries of each method are, and what decides them."""
+    planned = []
+    for method in config.methods:
+        curved = method not in WITHOUT_CURVATURE
+        parts = {
+            "method": method,
+            "model": model_digest,
+            "modules": list(modules),
+            "factors": factors.fingerprint if curved and factors else None,
+            "damping_scale": config.damping_scale if curved else None,
+            "damping": config.damping if curved else None,
+            "rank": config.rank,
+            "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
+        }
+        planned.append(
+            MethodQueries(method, digest(parts), parts, root / "queries" / digest(parts))
+        )
+    return planned
+
+
+def precondition(
+    runner: Runner,
+    methods: Sequence[MethodQueries],
+    operands: Callable[[Sequence[MethodQueries]], Sequence[MethodOperands]],
+    queries: Sequence[EncodedQuery],
+    config: ScanConfig,
+    progress: ProgressLog,
+) -> None:
+    """Precondition every query by every method that has not done so, and commit each.
+
+    ``operands`` reads what some methods need.
+    """
+    by_digest = {query.digest: query for query in queries}
+    missing = [
+        [d for d in by_digest if query_key(d) not in keys]
+        for keys in (method.store.list() for method in methods)
+    ]
+    # Methods that lack nothing need no operator.
+    active = [index for index, digests in enumerate(missing) if digests]
+    items = [
+        (query, tuple(place for place, index in enumerate(active) if d in missing[index]))
+        for d, query in by_digest.items()
+        if any(d in missing[index] for index in active)
+    ]
+    if items:
+        lacking = operands([methods[index] for index in active])
+        job = QueryJob(lacking, None if config.rank == "dense" else config.rank)
+        with progress.stage("queries", sum(len(q.tokens) for q, _ in items)) as stage:
+            for _ in runner.replicas(job, items, stage.advance):
+                pass
+
+
+def method_operands(
+    methods: Sequence[MethodQueries], factors: Factors | None, config: ScanConfig
+) -> list[MethodOperands]:
+    """What methods need to precondition queries; the factors are read if one of them has any."""
+    curved = [one.method not in WITHOUT_CURVATURE for one in methods]
+    tensors = factors.tensors() if factors and any(curved) else SharedTensors()
+    return [
+        MethodOperands(
+            one.method,
+            one.store,
+            tensors if has_factors else SharedTensors(),
+            config.damping_scale,
+            config.damping,
+            factors.n_tokens if factors else 0,
+            factors.n_sequences if factors else 0,
+        )
+        for one, has_factors in zip(methods, curved, strict=True)
+    ]
+
+
+def plan_banks(
+    root: Store,
+    methods: Sequence[MethodQueries],
+    query_digests: Sequence[str],
+    config: ScanConfig,
+    numerics: Numerics,
+    new_run: bool = False,
+    compare: Differences = differences,
+) -> list[BankPlan]:
+    """Group each method's queries into banks: those of earlier runs, and one for what is new.
+
+    Of planners that want the same new bank at once, one makes it and the others take it.
+
+    Raises:
+        ConfigError: the method's banks were all made otherwise, and this is not to be a new run
+            beside theirs.
+    """
+    needed = list(dict.fromkeys(query_digests))
+    manifests = {
+        key.split("/")[0]: read_json(root / "scan", key)
+        for key in (root / "scan").list()
+        if key.count("/") == 1 and key.endswith(MANIFEST)
+    }
+    banks: list[BankPlan] = []
+    for method in methods:
+        base = {
+            "queries": method.parts,
+            "top": config.top,
+            "group_by": config.grouped_by,
+            "format": FORMAT,
+            "scores": config.scores,
+            "numerics": asdict(numerics),
+        }
+        others = [
+            compare(base, manifest["base"])
+            for manifest in manifests.values()
+            if (manifest["method"], manifest["base"].get("format")) == (method.method, FORMAT)
+        ]
+        if others and all(others) and not new_run:
+            refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))
+        left = list(needed)
+        dense = config.scores == "dense"
+        # A bank of which a query was never made, or is no longer, cannot be scanned with.
+        there = method.store.list()
+        known = {*needed, *(key.removesuffix(".safetensors") for key in there)}
+        for fingerprint, manifest in sorted(manifests.items(), key=lambda item: item[1]["ordinal"]):
+            members = tuple(manifest["query_digests"])
+            if manifest["base"] == base and set(members) & set(left) and set(members) <= known:
+                store = root / "scan" / fingerprint
+                banks.append(
+                    BankPlan(method.method, fingerprint, members, method.store, store, dense)
+                )
+                left = [query for query in left if query not in members]
+        if left:
+            fingerprint = digest({"base": base, "query_digests": left})
+            store = root / "scan" / fingerprint
+            manifest = {
+                "method": method.method,
+                "base": base,
+                "query_digests": left,
+                "ordinal": len(manifests),
+            }
+            body = json.dumps(manifest, indent=1, sort_keys=True).encode()
+            # The ordinal is about the banks that we saw; another planner may have seen others.
+            made = store.create(MANIFEST, body)
+            manifests[fingerprint] = manifest if made else read_json(store, MANIFEST)
+            banks.append(
+                BankPlan(method.method, fingerprint, tuple(left), method.store, store, dense)
+            )
+    return banks
+
+
+def refuse_mixing(store: Store, what: str, reasons: Sequence[str]) -> NoReturn:
+    """Refuse to go on in a run directory with other settings than it was begun with.
+
+    Raises:
+        ConfigError: with the differences.
+    """
+    raise ConfigError(
+        f"{store.url} holds {what} made otherwise: {'; '.join(reasons[:5])}. Set the configuration "
+        "back to go on with it, or add --new-run to begin anew beside it: nothing is deleted, and "
+        "each is found again by its settings."
+    )
+
+
+def query_report(method: MethodQueries, query: EncodedQuery) -> dict[str, Any]:
+    """What the model thinks of a completion: log-probabilities [nats] and ranks of its tokens."""
+    return read_header(method.store, query_key(query.digest))

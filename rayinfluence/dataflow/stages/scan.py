@@ -1,0 +1,199 @@
+"""The scan stage: every split against every bank that lacks it, and merging.
+
+    <run>/scan/<bank fingerprint>/partials/<split digest>.safetensors
+                                  scores/<split digest>.parquet, if all scores are kept
+                                  aside/<split digest>.json   why a split could not be scored
+
+Shards that are added get partials of their own, so all that was computed before stays valid.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from rayinfluence.config import ScanConfig
+from rayinfluence.corpus.corpus import Corpus, Split
+from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
+from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, aside_key, partial_key
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
+from rayinfluence.dataflow.jobs.watch import trap
+from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT, refuse_many_bad
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.errors import DamagedError, StageError
+from rayinfluence.storage.store import read_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A split that could not be scored, and why."""
+
+    name: str
+    digest: str
+    reason: str
+
+    @classmethod
+    def of(cls, split: Split, reason: str) -> Aside:
+        """Of a split."""
+        return cls(split.name, split.digest, reason)
+
+
+def scan(
+    runner: Runner,
+    corpus: Corpus,
+    splits: Sequence[Split],
+    banks: Sequence[BankPlan],
+    config: ScanConfig,
+    progress: ProgressLog,
+    names: Mapping[str, str] | None = None,
+) -> tuple[list[tuple[BankOperands, Partial]], list[Aside]]:
+    """Score all splits that lack a partial of a bank, and merge the partials of each bank.
+
+    A partial that turns out to be damaged when it is merged is discarded and its split scored
+    again. Splits that were set aside by an earlier run are tried again. ``names`` of queries, by
+    digest, are for the progress.
+
+    Returns:
+        Per bank, the operands that the second pass needs, and the merged partial; and the splits
+        that are missing from them.
+
+    Raises:
+        CorpusError: more than 1 % of the sequences are bad.
+        StageError: more than 1 % of the splits (and more than 3) could not be scored.
+    """
+    operands = [BankOperands.load(bank) for bank in banks]
+    job = ScanJob(corpus.store, operands, config.top, tuple(config.grouped_by))
+    for bank in banks:
+        bank.store.delete("aside")
+    while True:
+        aside = _score(runner, job, splits, banks, progress, names or {})
+        with progress.stage("merge"):
+            merged, damaged = [], 0
+            for bank in banks:
+                # What an earlier run scored with this bank stays in its results.
+                there = bank.store.list("partials") if aside else {}
+                missing = {one.digest for one in aside if partial_key(one.digest) not in there}
+                partial, bad = merge(runner, bank, splits, missing, config.top)
+                merged.append(partial)
+                damaged += len(bad)
+                for key in bad:
+                    bank.store.delete(key)
+        if not damaged:
+            break
+        progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
+    for partial in merged:
+        n_bad = len(partial.quarantine)
+        refuse_many_bad(n_bad, partial.n_sequences + n_bad, partial.quarantine)
+    return list(zip(operands, merged, strict=True)), aside
+
+
+def _score(
+    runner: Runner,
+    job: ScanJob,
+    splits: Sequence[Split],
+    banks: Sequence[BankPlan],
+    progress: ProgressLog,
+    names: Mapping[str, str],
+) -> list[Aside]:
+    """Score splits until each has its partials or is set aside; returns those set aside."""
+    while True:
+        trap("plan", "")
+        pending, aside = _ledger(splits, banks)
+        refuse_many_aside(aside, len(splits))
+        if not pending:
+            return aside
+        n_tokens = sum(split.n_tokens for split in splits)
+        with progress.stage("scan", n_tokens) as stage:
+            stage.skip(n_tokens - sum(item.split.n_tokens for item in pending))
+            stage.names = names
+            for scored in runner.scan(job, pending, stage.advance, stage.lead):
+                if scored.reason is not None:
+                    aside.append(Aside.of(scored.split, scored.reason))
+                    refuse_many_aside(aside, len(splits))
+
+
+def _ledger(
+    splits: Sequence[Split], banks: Sequence[BankPlan]
+) -> tuple[list[Pending], list[Aside]]:
+    """One listing of each bank: a partial that is there is done."""
+    partials = [bank.store.list("partials") for bank in banks]
+    notes = {key: bank.store for bank in banks for key in bank.store.list("aside")}
+    pending, aside = [], []
+    for split in splits:
+        key = partial_key(split.digest)
+        lacking = tuple(index for index, there in enumerate(partials) if key not in there)
+        if not lacking:
+            continue
+        note = aside_key(split.digest)
+        if note in notes:
+            aside.append(Aside.of(split, str(read_json(notes[note], note)["reason"])))
+        else:
+            pending.append(Pending(split, lacking))
+    return pending, aside
+
+
+def refuse_many_aside(aside: Sequence[Aside], n_splits: int) -> None:
+    """End the stage when more splits failed than single ones can account for.
+
+    Raises:
+        StageError: with the first reason as an example.
+    """
+    if len(aside) > max(3, QUARANTINE_LIMIT * n_splits):
+        raise StageError(
+            f"{len(aside)} of {n_splits} splits could not be scored; the first is {aside[0].name}: "
+            f"{aside[0].reason}. Put it right and run the same command again: what is scored is "
+            "kept."
+        )
+
+
+def merge(
+    runner: Runner, bank: BankPlan, splits: Sequence[Split], missing: AbstractSet[str], top: int
+) -> tuple[Partial, list[str]]:
+    """Merge a bank's partials in one fixed tree of fan-in 64 over the splits.
+
+    Splits that are missing count as the identity. No more than 64 merged partials of a level exist
+    at a time.
+
+    Returns:
+        The merged partial, and the keys of partials that are damaged (left out of it).
+    """
+    leaves = [
+        (bank, tuple(s.digest for s in splits[i : i + FAN_IN] if s.digest not in missing), top)
+        for i in range(0, len(splits), FAN_IN)
+    ]
+    tree = MergeTree()
+    damaged: list[str] = []
+    for partial, bad in runner.tasks(merge_leaf, leaves, small=len(leaves) == 1):
+        tree.add(partial)
+        damaged += bad
+    return tree.total(), damaged
+
+
+def merge_leaf(item: tuple[BankPlan, tuple[str, ...], int]) -> tuple[Partial, list[str]]:
+    """Read and merge the partials of neighbouring splits, given by their digests."""
+    bank, digests, top = item
+    trap("merge", digests[0] if digests else "")
+    merged = Partial.empty(len(bank.query_digests), top)
+    damaged = []
+    for split in digests:
+        try:
+            merged = merged.merge(Partial.read(bank.store, partial_key(split), bank.about(split)))
+        except DamagedError:
+            damaged.append(partial_key(split))
+    return merged, damaged
+
+
+def by_split(
+    splits: Sequence[Split], sequence_ids: Sequence[int]
+) -> list[tuple[Split, tuple[int, ...]]]:
+    """The splits that hold some sequences, each with the ids of those, ascending."""
+    starts = [split.first_sequence_id for split in splits]
+    members: dict[int, list[int]] = {}
+    for sequence_id in sorted(sequence_ids):
+        members.setdefault(bisect_right(starts, sequence_id) - 1, []).append(sequence_id)
+    return [(splits[place], tuple(ids)) for place, ids in members.items()]
