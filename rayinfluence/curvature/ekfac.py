@@ -1,4 +1,4 @@
-"""The EK-FAC operator: G + lambda I in the Kronecker-factored eigenbasis of each module.
+"""The EK-FAC operator: G + lambda I in the Kronecker-factored eigenbasis of a module.
 
 O output width, J input width (with the bias column), T token, R rank. Source: George et al. 2018;
 Grosse et al. 2023, equations 18-21 (with Q_S^T V Q_A, the form consistent with A = Q_A diag(.)
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rayinfluence.curvature.blocks import Basis
+from rayinfluence.curvature.solver import Cut, Inverse
 from rayinfluence.curvature.sums import rotated_gradients
 from rayinfluence.errors import NumericsError
 
@@ -95,12 +96,13 @@ def module_damping(moments_OJ: Tensor, damping_scale: float, damping: float | No
 
 
 class EKFAC:
-    """A linear operator on the gradients of the tracked modules, block-diagonal over modules.
+    """G + lambda I of one module: a linear operator on its gradients.
 
     Args:
-        factors: by module name.
-        damping_scale: lambda = damping_scale * mean(Lambda) of each module.
-        damping: an absolute lambda for all modules, instead.
+        factors: of the module.
+        name: of the module, for messages.
+        damping_scale: lambda = damping_scale * mean(Lambda).
+        damping: an absolute lambda, instead.
 
     Raises:
         NumericsError: a factor is NaN or infinite, or the damping is not positive.
@@ -108,59 +110,66 @@ class EKFAC:
 
     def __init__(
         self,
-        factors: Mapping[str, ModuleFactors],
+        factors: ModuleFactors,
+        name: str,
         *,
         damping_scale: float = 0.1,
         damping: float | None = None,
     ) -> None:
-        self.factors = dict(factors)
-        self.damping = {
-            name: module_damping(module.moments, damping_scale, damping)
-            for name, module in self.factors.items()
-        }
-        for name, module in self.factors.items():
-            wrong = [
-                part
-                for part, tensor in module.to_tensors().items()
-                if not bool(torch.isfinite(tensor).all())
-            ]
-            if wrong:
+        self.factors = factors
+        self.damping = module_damping(factors.moments, damping_scale, damping)
+        for part, tensor in factors.to_tensors().items():
+            if not bool(torch.isfinite(tensor).all()):
                 raise NumericsError(
-                    f"the factors of module {name} hold NaN or infinity in {wrong[0]}; delete them "
+                    f"the factors of module {name} hold NaN or infinity in {part}; delete them "
                     "(`rayinfluence clean --stage factors`) and fit again, in a wider dtype if "
                     "they overflowed."
                 )
-            if not self.damping[name] > 0.0:
-                raise NumericsError(
-                    f"the damping of module {name} is {self.damping[name]}: its Lambda is zero. "
-                    "Fit on more sequences, leave the module out, or set an absolute `damping`."
-                )
+        if not self.damping > 0.0:
+            raise NumericsError(
+                f"the damping of module {name} is {self.damping}: its Lambda is zero. "
+                "Fit on more sequences, leave the module out, or set an absolute `damping`."
+            )
 
-    def solve(self, name: str, gradient_OJ: Tensor) -> Tensor:
-        """(G + lambda I)^-1 V [O, J] for one module; in the dtype of V, divided in float64."""
-        module = self.factors[name]
-        return module.rotate_back(module.rotate(gradient_OJ) * self._inverse(name, gradient_OJ))
+    def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
+        """(G + lambda I) V [O, J]."""
+        damped_OJ = (self.factors.moments + self.damping).to(gradient_OJ.dtype)
+        return self.factors.rotate_back(self.factors.rotate(gradient_OJ) * damped_OJ)
 
-    def apply(self, name: str, gradient_OJ: Tensor) -> Tensor:
-        """(G + lambda I) V [O, J] for one module."""
-        module = self.factors[name]
-        damped = (module.moments + self.damping[name]).to(gradient_OJ.dtype)
-        return module.rotate_back(module.rotate(gradient_OJ) * damped)
+    def inverse(self) -> Inverse:
+        """(G + lambda I)^-1."""
+        return _Inverse(self.factors, self.damping)
 
-    def solve_in_basis(self, name: str, inputs_TI: Tensor, grads_TO: Tensor) -> Tensor:
-        """(Q_S^T D Q_A) / (Lambda + lambda) [O, J] of the gradient D = sum_t g_t a_t^T.
 
-        The basis is orthogonal, so this has the singular values of (G + lambda I)^-1 D, and it
-        costs two thin rotations instead of four square ones.
+class _Inverse:
+    """(G + lambda I)^-1 of one module: divided in float64, in the dtype of the gradient."""
+
+    def __init__(self, factors: ModuleFactors, damping: float) -> None:
+        self._factors = factors
+        self._inverse_OJ = (factors.moments + damping).reciprocal()
+
+    def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
+        """(G + lambda I)^-1 V [O, J]."""
+        rotated_OJ = self._factors.rotate(gradient_OJ)
+        return self._factors.rotate_back(rotated_OJ * self._inverse_OJ.to(rotated_OJ.dtype))
+
+    def of_tokens(
+        self, inputs_TI: Tensor, grads_TO: Tensor, cut: Cut | None = None
+    ) -> dict[str, Tensor]:
+        """(G + lambda I)^-1 D of the gradient D = sum_t g_t a_t^T.
+
+        It is cut in the eigenbasis: that is orthogonal, so singular values are the same there, and
+        two thin rotations take the place of four square ones.
         """
-        module = self.factors[name]
+        factors = self._factors
         (rotated_BOJ,) = rotated_gradients(
-            inputs_TI[None], grads_TO[None], module.inputs_basis, module.outputs_basis
+            inputs_TI[None], grads_TO[None], factors.inputs_basis, factors.outputs_basis
         )
-        return rotated_BOJ[0] * self._inverse(name, rotated_BOJ)
-
-    def _inverse(self, name: str, like: Tensor) -> Tensor:
-        return (self.factors[name].moments + self.damping[name]).reciprocal().to(like.dtype)
+        coordinates_OJ = rotated_BOJ[0] * self._inverse_OJ.to(rotated_BOJ.dtype)
+        if cut is None:
+            return {"dense": factors.rotate_back(coordinates_OJ)}
+        left_OR, right_JR = factors.rotate_back_low_rank(*cut(coordinates_OJ))
+        return {"left": left_OR, "right": right_JR}
 
 
 def kfac_factors(module: ModuleFactors, n_tokens: int, n_sequences: int) -> ModuleFactors:
@@ -170,22 +179,3 @@ def kfac_factors(module: ModuleFactors, n_tokens: int, n_sequences: int) -> Modu
     """
     product = torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues)
     return replace(module, moments=product * (n_tokens / n_sequences))
-
-
-def factors_by_module(
-    tensors: Mapping[str, Tensor], sources: Mapping[str, str]
-) -> dict[str, ModuleFactors]:
-    """Factors from named tensors ``<module>/<part>``.
-
-    Args:
-        tensors: modules that share their inputs have those parts under their source alone.
-        sources: the source of every module's inputs.
-    """
-    by_module: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, part = key.rsplit("/", 1)
-        by_module.setdefault(name, {})[part] = tensor
-    return {
-        name: ModuleFactors.from_tensors({**by_module[source], **by_module[name]})
-        for name, source in sources.items()
-    }

@@ -202,9 +202,7 @@ def _method(
     ]
     return {
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
-        "rank": max(
-            (bank.rank for bank, _ in scanned.banks if bank.rank is not None), default=None
-        ),
+        "rank": _largest_rank(run),
         "damping": query_report(queries, run.queries[0]).get("damping"),
         "rescoring": rescored,
         # Of the bank that has the least: the others may have scored what it could not.
@@ -212,6 +210,14 @@ def _method(
         "scanned_tokens": min(partial.n_tokens for _, partial in scanned.banks),
         "quarantined": sorted(quarantined, key=lambda row: int(row["sequence_id"])),
     }
+
+
+def _largest_rank(run: Parts) -> int | None:
+    """Of a module's queries; None where they are dense."""
+    rank = run.config.scan.rank
+    if rank == "dense":
+        return None
+    return max(min(rank, shape.d_out, shape.columns) for shape in run.replica.shapes.values())
 
 
 def _untracked(replica: Replica) -> dict[str, int]:

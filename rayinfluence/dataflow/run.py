@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
@@ -26,6 +26,7 @@ from rayinfluence.dataflow.stages.factors import (
     why_not_reused,
 )
 from rayinfluence.dataflow.stages.fit import fit
+from rayinfluence.dataflow.stages.mend import discard_damaged
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import (
     MethodQueries,
@@ -41,11 +42,10 @@ from rayinfluence.dataflow.stages.scan import Aside, scan
 from rayinfluence.dataflow.stages.second_pass import SecondPass, scanned_by_method
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.errors import DamagedError
-from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
+from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.results import Results
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
 
 
 class Run(Parts):
@@ -164,7 +164,11 @@ class Run(Parts):
         compare = self.model_record.differences
         banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
         self.model_record.write()
-        precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
+        self._with_whole_factors(
+            lambda: precondition(
+                self.runner, prepared, self._operands, self.queries, config, self.progress
+            )
+        )
         n_training = self.n_training_sequences
         decided = banks, splits, self.queries, n_training, config.by_token
         if take_up_results(self.store, results_fingerprint(*decided)):
@@ -179,25 +183,27 @@ class Run(Parts):
             for key, count in left_out([partial for _, partial in merged]).items():
                 self._warn(too_many_values(key, count))
             scanned = scanned_by_method(methods, merged)
-            again = SecondPass(
-                self.runner,
-                self.replica,
-                self.corpus_store,
-                self.store / "rescored",
-                splits,
-                self._operands(prepared),
-                scanned,
-                self.queries,
-            )
-            written = write_results(
-                again,
-                self.store,
-                prepared[0],
-                self.tokenizer,
-                config.by_token,
-                n_training,
-                results_fingerprint(*decided, [one.digest for one in self.set_aside]),
-                self.progress,
+            fingerprint = results_fingerprint(*decided, [one.digest for one in self.set_aside])
+            written = self._with_whole_factors(
+                lambda: write_results(
+                    SecondPass(
+                        self.runner,
+                        self.replica,
+                        self.corpus_store,
+                        self.store / "rescored",
+                        splits,
+                        self._operands(prepared),
+                        scanned,
+                        self.queries,
+                    ),
+                    self.store,
+                    prepared[0],
+                    self.tokenizer,
+                    config.by_token,
+                    n_training,
+                    fingerprint,
+                    self.progress,
+                )
             )
             if written.warning:
                 self._warn(written.warning)
@@ -229,13 +235,20 @@ class Run(Parts):
         return self._factors
 
     def _operands(self, methods: Sequence[MethodQueries]) -> list[MethodOperands]:
-        """What methods need; damaged factors are first put together again from the fit's sums."""
+        """What methods need."""
+        return method_operands(self.runner, methods, self._factors, self.config.scan)
+
+    def _with_whole_factors(self, work: Callable[[], T]) -> T:
+        """Work that reads factors; damaged ones are put together again from the fit's sums."""
         try:
-            return method_operands(methods, self._factors, self.config.scan)
+            return work()
         except DamagedError as damage:
+            if self._factors is None or not discard_damaged(self.runner, self._factors.store):
+                raise
             assert self._fit_plan is not None
             self._warn(f"{damage} It is made again now, from the sums that it was made of.")
-            return method_operands(methods, self._fit(self._fit_plan), self.config.scan)
+            self._fit(self._fit_plan)
+            return work()
 
 
 def run(config: RunConfig) -> Results:

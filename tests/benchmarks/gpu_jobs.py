@@ -6,6 +6,7 @@ made on the device. Where they would take too long some of each width are, and s
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import sys
@@ -50,7 +51,7 @@ from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
 from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
 from rayinfluence.dataflow.stages.fit import decomposed
 from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.methods.preconditioner import Curved
+from rayinfluence.influence.lowrank import low_rank
 from rayinfluence.model.modules import track
 
 PATTERNS = {"MLP": ("*.mlp.*",), "all linear": ("*.mlp.*", "*.self_attn.*")}
@@ -123,7 +124,8 @@ def job(size: str, modules: str, dtype: str, clock: Clock, share: float) -> dict
         for name, of in replica.shapes.items()
     }
     del moments
-    operator = Curved(EKFAC(factors))
+    operators = {name: EKFAC(of, name) for name, of in factors.items()}
+    cut = functools.partial(low_rank, rank=RANK, seed=0)
     narrow = operand_dtype(numerics.torch_dtype, replica.device)
     for n in shape.queries:
         asked = [encoded(tokens) for tokens in shape.query_sequences(n)]
@@ -134,8 +136,8 @@ def job(size: str, modules: str, dtype: str, clock: Clock, share: float) -> dict
                 found = query_gradient(replica, query).tokens
                 parts: dict[str, Tensor] = {}
                 for name, (inputs, grads) in found.items():
-                    cut = operator.solve_tokens(name, inputs, grads, RANK, 0)
-                    parts |= {f"{name}/{part}": t.to(narrow) for part, t in cut.items()}
+                    of_module = operators[name].inverse().of_tokens(inputs, grads, cut)
+                    parts |= {f"{name}/{part}": t.to(narrow) for part, t in of_module.items()}
                 solved.append(parts)
             widths = {name: of.d_in for name, of in replica.shapes.items()}
             return QueryBank.from_tensors([q.digest for q in asked], stack_queries(solved), widths)
@@ -148,7 +150,7 @@ def job(size: str, modules: str, dtype: str, clock: Clock, share: float) -> dict
 
         stages.run(
             f"second pass-{n}",
-            lambda a=asked, p=partial: second_pass(replica, operator, a, p, rows),
+            lambda a=asked, p=partial: second_pass(replica, operators.__getitem__, a, p, rows),
         )
         stages.found[f"scan-{n}"]["kept"] = len(partial.survivors(0))
     shares = flops(replica, rows, bases, bank, stages, dtype)

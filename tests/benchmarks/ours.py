@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "numerics"))
@@ -14,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from contenders import BATCH_TOKENS, RANK, TOP
-from harness import encoded, fit_factors, make_bank, operands, table
+from harness import basis_tensors, encoded, fit_factors, make_bank, operands, table
 from shapes import MLP_PATTERNS, Shape
 
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,
@@ -31,7 +34,6 @@ from rayinfluence.dataflow.compute.rescoring import Asked, rescore, whole_banks
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.dataflow.stages.second_pass import queries_at_once
-from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.model.modules import track
 
 
@@ -67,7 +69,7 @@ class Ours:
         if self.factors is None:
             path = Path(self.folder.name)
             self.factors = fit_factors(self.replica, self.sequences[:32], path, lanes=1)
-            self.bases = Bases.on(self.replica, self.factors.tensors())
+            self.bases = Bases.on(self.replica, basis_tensors(self.factors))
         kind, _, n = stage.partition("-")
         if kind in ("scan", "mixed", "rescore") and n not in self.banks:
             path = Path(self.folder.name)
@@ -75,8 +77,8 @@ class Ours:
             self.banks[n] = make_bank(self.replica, self.factors, queries, path, rank=RANK)
         if kind == "rescore":
             partial = self.score(n, self.table)
-            operator = operands(self.factors, Path(self.folder.name)).preconditioner(self.replica)
-            self.again = operator, self.queries(int(n)), partial
+            of_module = operands(self.factors, Path(self.folder.name)).solver
+            self.again = functools.partial(of_module, self.replica), self.queries(int(n)), partial
 
     def run(self, stage: str) -> None:
         """One stage over all sequences."""
@@ -105,7 +107,7 @@ class Ours:
 
 def second_pass(
     replica: Replica,
-    operator: Preconditioner,
+    solvers: Callable[[str], Solver],
     queries: list[EncodedQuery],
     partial: Partial,
     rows: pa.Table,
@@ -117,7 +119,7 @@ def second_pass(
         survivors = [partial.survivors(start + place) for place in range(len(block))]
         ids = np.unique(np.concatenate(survivors))
         wanted_NQ = np.stack([np.isin(ids, of) for of in survivors], axis=1)
-        (whole,) = whole_banks(replica, [operator], block)
+        (whole,) = whole_banks(replica, [solvers], block)
         rescore(replica, [Asked(whole, None, wanted_NQ, wanted_NQ)], rows.take(pa.array(ids)))
 
 

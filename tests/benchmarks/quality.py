@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from harness import all_scores, fit_factors, make_bank
+from harness import all_scores, basis_tensors, fit_factors, make_bank
 
 from rayinfluence import RunConfig
 from rayinfluence.corpus.corpus import read_split
@@ -79,7 +79,7 @@ def main() -> None:
         for n_blocks in _BLOCKS:
             place = Path(folder) / str(n_blocks)
             factors = fit_factors(run.replica, sequences, place, lanes=8, blocks=n_blocks)
-            size = sum(t.nbytes for n, t in factors.tensors().items() if "_basis." in n) / 2**20
+            size = sum(t.nbytes for t in basis_tensors(factors).values()) / 2**20
             bank = make_bank(run.replica, factors, run.queries, place, rank=32)
             scores = all_scores(run.replica, bank, some).numpy()
             exact = scores if exact is None else exact

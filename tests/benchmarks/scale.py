@@ -279,7 +279,7 @@ def _banks(run: Run) -> list[Any]:
     modules = list(run.replica.modules)
     methods = plan_methods(run.store, run.model_digest, modules, factors, config, numerics)
     banks = plan_banks(run.store, methods, [q.digest for q in run.queries], config, numerics)
-    operands = partial(method_operands, factors=factors, config=config)
+    operands = partial(method_operands, run.runner, factors=factors, config=config)
     precondition(run.runner, methods, operands, run.queries, config, run.progress)
     return banks
 

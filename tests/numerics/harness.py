@@ -20,11 +20,12 @@ from rayinfluence.corpus.corpus import Corpus, CorpusManifest
 from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
-from rayinfluence.curvature.ekfac import EKFAC, factors_by_module
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
-from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan
+from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, load_bank
+from rayinfluence.dataflow.jobs.handles import Deferred, read_stored
 from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
 from rayinfluence.dataflow.jobs.watch import LocalWatch
 from rayinfluence.dataflow.runners.inline import InlineRunner
@@ -34,7 +35,6 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import plan_fit
 from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.model.modules import track
-from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 
 SEED = 3
@@ -100,17 +100,32 @@ def fit_factors(
     return fit(runner, corpus.store, Store(str(folder / "factors")), plan, replica.shapes, log)
 
 
-def operator_of(factors: Factors) -> EKFAC:
-    """The operator on the suite's device."""
-    tensors = {name: tensor.to(DEVICE) for name, tensor in factors.tensors().items()}
-    return EKFAC(factors_by_module(tensors, factors.sources))
+def operator_of(factors: Factors) -> dict[str, EKFAC]:
+    """The operators of all modules on the suite's device."""
+    return {
+        name: EKFAC(
+            ModuleFactors.from_tensors({k: t.to(DEVICE) for k, t in module.to_tensors().items()}),
+            name,
+        )
+        for name, module in factors.by_module().items()
+    }
 
 
-def bases_of(operator: EKFAC) -> dict[str, tuple[Tensor, Tensor]]:
+def basis_tensors(factors: Factors) -> dict[str, Tensor]:
+    """The bases of all modules by name, as they are committed."""
+    return {
+        f"{name}/{part}": tensor
+        for name, module in factors.by_module().items()
+        for part, tensor in module.to_tensors().items()
+        if "_basis." in part
+    }
+
+
+def bases_of(operator: dict[str, EKFAC]) -> dict[str, tuple[Tensor, Tensor]]:
     """(Q_A, Q_S) of each module, dense."""
     return {
-        name: (f.inputs_basis.dense(), f.outputs_basis.dense())
-        for name, f in operator.factors.items()
+        name: (one.factors.inputs_basis.dense(), one.factors.outputs_basis.dense())
+        for name, one in operator.items()
     }
 
 
@@ -127,7 +142,11 @@ def operands(
     return MethodOperands(
         method,
         Store(str(folder)),
-        factors.tensors() if method != "gradient_product" else SharedTensors(),
+        {
+            place: Deferred(read_stored, stored)
+            for place, stored in factors.parts().items()
+            if method != "gradient_product"
+        },
         0.1,
         damping,
         factors.n_tokens,
@@ -148,10 +167,14 @@ def make_bank(
     store = Store(str(folder / f"queries-{method}-{rank}-{damping}"))
     job = QueryJob([operands(factors, Path(store.url), method, damping)], rank)
     job.prepare(replica)
-    for query in queries:
-        job.run(replica, (query, (0,)), LocalWatch(lambda tokens: None))
+    job.run(replica, [(query, (0,)) for query in queries], LocalWatch(lambda tokens: None))
     digests = tuple(query.digest for query in queries)
-    return BankOperands.load(BankPlan(method, "", digests, store, store)).bank(replica)
+    return bank_operands(BankPlan(method, "", digests, store, store)).bank(replica)
+
+
+def bank_operands(plan: BankPlan) -> BankOperands:
+    """A bank whose queries are made."""
+    return BankOperands(plan, Deferred(load_bank, plan))
 
 
 def all_scores(
@@ -226,7 +249,7 @@ class Fitted:
     sequences: list[np.ndarray]
     queries: list[EncodedQuery]
     factors: Factors
-    operator: EKFAC
+    operator: dict[str, EKFAC]
     folder: Path
 
     @property
@@ -248,7 +271,7 @@ def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> d
     sequences = naive.sequence_gradients(model, names, fitted.sequences)
     scores = {}
     for name, (Q_A, Q_S) in bases_of(fitted.operator).items():
-        moments = fitted.operator.factors[name].moments
+        moments = fitted.operator[name].factors.moments
         value = float(0.1 * moments.mean()) if damping is None else damping
         dense = naive.dense_operator(Q_A, Q_S, moments, value)
         solved = [

@@ -10,7 +10,7 @@ import torch
 from cases import token_sequences
 from compare import assert_same
 from device import DEVICE
-from harness import Fitted, bases_of, table
+from harness import Fitted, bases_of, basis_tensors, table
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -83,7 +83,7 @@ def test_kfac_is_exact_on_a_full_product_of_single_tokens(bias: bool) -> None:
     assert_same(kfac.moments, rotated.square().mean(dim=0), "Lambda")
     V = random(2, *kfac.moments.shape)
     expected = naive.solve(G + 1e-3 * torch.eye(len(G), dtype=G.dtype), V)
-    assert_same(EKFAC({"m": kfac}, damping=1e-3).solve("m", V), expected)
+    assert_same(EKFAC(kfac, "m", damping=1e-3).inverse() @ V, expected)
 
 
 def test_kfac_is_exact_for_a_deep_linear_net_with_squared_error() -> None:
@@ -109,7 +109,7 @@ def test_kfac_is_exact_for_a_deep_linear_net_with_squared_error() -> None:
 
     for name, layer in modules.items():
         module = sums[name].factors(n_tokens * n_outputs)
-        operator = EKFAC({name: kfac_factors(module, n_tokens, n_sequences)}, damping=0.01)
+        operator = EKFAC(kfac_factors(module, n_tokens, n_sequences), name, damping=0.01)
 
         def loss(matrix: Tensor, name: str = name, d_in: int = layer.in_features) -> Tensor:
             weights = {f"{name}.weight": matrix[:, :d_in]}
@@ -121,8 +121,8 @@ def test_kfac_is_exact_for_a_deep_linear_net_with_squared_error() -> None:
         hessian = torch.autograd.functional.hessian(loss, at).reshape(at.numel(), at.numel())
         G = hessian / n_sequences + 0.01 * torch.eye(at.numel(), dtype=torch.float64)
         V = random(7, *at.shape)
-        assert_same(operator.apply(name, V).flatten(), G @ V.flatten(), f"G V, layer {name}")
-        assert_same(operator.solve(name, V), naive.solve(G, V), f"G^-1 V, layer {name}", 1e-9)
+        assert_same((operator @ V).flatten(), G @ V.flatten(), f"G V, layer {name}")
+        assert_same(operator.inverse() @ V, naive.solve(G, V), f"G^-1 V, layer {name}", 1e-9)
 
 
 # --- Lambda is the diagonal of the Fisher in the eigenbasis ---
@@ -132,8 +132,8 @@ SHORT = (4, 2, 3)
 
 def enumerated_moments(fitted: Fitted, sequences: list) -> dict[str, Tensor]:
     """Lambda with a pseudo-gradient per target and label, weighted by the label's probability."""
-    model, factors = fitted.replica.model, fitted.operator.factors
-    total = {n: torch.zeros_like(fitted.operator.factors[n].moments) for n in fitted.names}
+    model, factors = fitted.replica.model, {n: one.factors for n, one in fitted.operator.items()}
+    total = {n: torch.zeros_like(fitted.operator[n].factors.moments) for n in fitted.names}
     for tokens in sequences:
         tokens_T = torch.as_tensor(tokens, device=DEVICE)
         n_labels = naive.logits(model, tokens).shape[1]
@@ -172,7 +172,7 @@ def test_sampled_lambda_converges_to_the_fisher(fitted: Fitted) -> None:
     """Of many draws: within 5 standard errors everywhere, and at the rate of a mean."""
     sequences = token_sequences(5, SHORT)
     n_chunks, copies = 160, 4
-    bases = Bases.on(fitted.replica, fitted.factors.tensors())
+    bases = Bases.on(fitted.replica, basis_tensors(fitted.factors))
     chunks: dict[str, list[Tensor]] = {name: [] for name in fitted.names}
     labels = fitting_labels("sampled", seed=11)
     for chunk in range(n_chunks):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import naive
 import pytest
 import torch
@@ -13,8 +15,11 @@ from torch import Tensor
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
+from rayinfluence.curvature.solver import Solver
 from rayinfluence.errors import ConfigError, NumericsError
-from rayinfluence.methods.preconditioner import Preconditioner, preconditioner
+from rayinfluence.influence.lowrank import low_rank
+from rayinfluence.methods import solvers as of_methods
+from rayinfluence.methods.solvers import solver
 
 #: Keyword arguments, and the lambda that they mean given Lambda.
 DAMPINGS = [
@@ -27,45 +32,43 @@ damped = pytest.mark.parametrize(
 )
 
 
+def factors_of(fitted: Fitted) -> dict[str, ModuleFactors]:
+    return {name: one.factors for name, one in fitted.operator.items()}
+
+
 def gradient(module: ModuleFactors, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(module.moments.shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
 
-def preconditioner_of(fitted: Fitted, method: str, damping: dict) -> Preconditioner:
-    return preconditioner(
-        method,
-        fitted.operator.factors,
-        fitted.factors.bias,
-        n_tokens=fitted.factors.n_tokens,
-        n_sequences=fitted.factors.n_sequences,
-        **damping,
-    )
-
-
-def operator_of(fitted: Fitted, method: str, damping: dict) -> EKFAC:
-    return preconditioner_of(fitted, method, damping).operator
+def solvers_of(fitted: Fitted, method: str, damping: dict) -> dict[str, Solver]:
+    counts = fitted.factors.n_tokens, fitted.factors.n_sequences
+    bias = fitted.factors.bias
+    return {
+        name: solver(method, of_methods.Fitted(name, bias[name], one.factors, *counts, **damping))
+        for name, one in fitted.operator.items()
+    }
 
 
 @damped
 def test_ekfac_solve_is_the_dense_inverse(fitted: Fitted, damping: dict, value) -> None:
-    operator = operator_of(fitted, "ekfac", damping)
-    for name, module in fitted.operator.factors.items():
+    operators = solvers_of(fitted, "ekfac", damping)
+    for name, module in factors_of(fitted).items():
         Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
         dense = naive.dense_operator(Q_A, Q_S, module.moments, float(value(module.moments)))
         V = gradient(module)
-        assert_same(operator.solve(name, V), naive.solve(dense, V), f"solve, {name}", 1e-9)
-        assert_same(operator.apply(name, V).flatten(), dense @ V.flatten(), f"apply, {name}")
+        assert_same(operators[name].inverse() @ V, naive.solve(dense, V), f"solve, {name}", 1e-9)
+        assert_same((operators[name] @ V).flatten(), dense @ V.flatten(), f"apply, {name}")
 
 
 @damped
 def test_apply_inverts_solve(fitted: Fitted, damping: dict, value) -> None:
-    operator = operator_of(fitted, "ekfac", damping)
-    for name, module in fitted.operator.factors.items():
+    operators = solvers_of(fitted, "ekfac", damping)
+    for name, module in factors_of(fitted).items():
         V = gradient(module)
-        assert_same(operator.apply(name, operator.solve(name, V)), V, name)
-        assert_same(operator.solve(name, operator.apply(name, V)), V, name)
-        assert operator.damping[name] == pytest.approx(float(value(module.moments)), rel=1e-14)
+        assert_same(operators[name] @ (operators[name].inverse() @ V), V, name)
+        assert_same(operators[name].inverse() @ (operators[name] @ V), V, name)
+        assert operators[name].damping == pytest.approx(float(value(module.moments)), rel=1e-14)
 
 
 @damped
@@ -73,7 +76,7 @@ def test_kfac_is_the_kronecker_product_of_the_covariances(
     fitted: Fitted, damping: dict, value
 ) -> None:
     """(A kron S) T + lambda I, T tokens per sequence, from covariances by explicit loops."""
-    operator = operator_of(fitted, "kfac", damping)
+    operators = solvers_of(fitted, "kfac", damping)
     sequences = fitted.sequences
     labels = naive.sampled_labels(fitted.replica.model, sequences, range(len(sequences)), SEED)
     tokens_per_sequence = sum(len(tokens) for tokens in sequences) / len(sequences)
@@ -82,8 +85,8 @@ def test_kfac_is_the_kronecker_product_of_the_covariances(
         G = torch.kron(S, A) * tokens_per_sequence
         # The mean of the eigenvalues of G is the mean of its diagonal.
         G += float(value(G.diagonal())) * torch.eye(len(G)).to(G)
-        V = gradient(fitted.operator.factors[name])
-        assert_same(operator.solve(name, V), naive.solve(G, V), name, 1e-9)
+        V = gradient(fitted.operator[name].factors)
+        assert_same(operators[name].inverse() @ V, naive.solve(G, V), name, 1e-9)
 
 
 @pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
@@ -93,7 +96,7 @@ def test_a_gradient_given_by_its_tokens_is_solved_alike(
 ) -> None:
     """Dense, and in full rank; the rotations are chosen by the number of tokens."""
     generator = torch.Generator().manual_seed(0)
-    methods = preconditioner_of(fitted, method, {"damping_scale": 0.1, "damping": None})
+    methods = solvers_of(fitted, method, {"damping_scale": 0.1, "damping": None})
     for name, shape in fitted.replica.shapes.items():
         inputs, grads = (
             torch.randn(n_tokens, width, generator=generator, dtype=torch.float64).to(DEVICE)
@@ -101,33 +104,30 @@ def test_a_gradient_given_by_its_tokens_is_solved_alike(
         )
         ones = torch.ones(n_tokens, int(shape.bias)).to(inputs)
         D = grads.T @ torch.cat([inputs, ones], dim=1)
-        expected = D if method == "gradient_product" else methods.operator.solve(name, D)
-        dense = methods.solve_tokens(name, inputs, grads, None, 0)["dense"]
+        expected = methods[name].inverse() @ D
+        dense = methods[name].inverse().of_tokens(inputs, grads)["dense"]
         assert_same(dense, expected, f"dense, {name}")
-        cut = methods.solve_tokens(name, inputs, grads, 1000, 0)
+        cut = methods[name].inverse().of_tokens(inputs, grads, partial(low_rank, rank=1000, seed=0))
         assert_same(cut["left"] @ cut["right"].T, expected, f"full rank, {name}", 1e-9)
 
 
 def test_an_unknown_method_is_refused(fitted: Fitted) -> None:
     with pytest.raises(ConfigError, match="no method 'ekfaq'"):
-        operator_of(fitted, "ekfaq", {"damping_scale": 0.1, "damping": None})
+        solvers_of(fitted, "ekfaq", {"damping_scale": 0.1, "damping": None})
 
 
 def test_factors_survive_the_round_trip_to_tensors(fitted: Fitted) -> None:
-    factors = fitted.operator.factors
-    again = EKFAC({n: ModuleFactors.from_tensors(m.to_tensors()) for n, m in factors.items()})
-    assert list(again.factors) == list(fitted.operator.factors)
-    for name, module in fitted.operator.factors.items():
-        assert torch.equal(
-            again.solve(name, gradient(module)), fitted.operator.solve(name, gradient(module))
-        )
+    for name, module in factors_of(fitted).items():
+        again = EKFAC(ModuleFactors.from_tensors(module.to_tensors()), name)
+        V = gradient(module)
+        assert torch.equal(again.inverse() @ V, fitted.operator[name].inverse() @ V)
 
 
 def test_large_damping_is_a_scaled_gradient_product(fitted: Fitted) -> None:
-    operator = operator_of(fitted, "ekfac", {"damping_scale": 0.1, "damping": 1e12})
-    for name, module in fitted.operator.factors.items():
+    operators = solvers_of(fitted, "ekfac", {"damping_scale": 0.1, "damping": 1e12})
+    for name, module in factors_of(fitted).items():
         V = gradient(module)
-        assert_same(1e12 * operator.solve(name, V), V, name, 1e-6)
+        assert_same(1e12 * (operators[name].inverse() @ V), V, name, 1e-6)
 
 
 # --- refusals ---
@@ -146,7 +146,7 @@ def module_factors(moments: Tensor) -> ModuleFactors:
 
 def test_a_lambda_of_zero_is_refused() -> None:
     with pytest.raises(NumericsError, match=r"damping of module m is 0\.0"):
-        EKFAC({"m": module_factors(torch.zeros(2, 3, dtype=torch.float64))})
+        EKFAC(module_factors(torch.zeros(2, 3, dtype=torch.float64)), "m")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -160,7 +160,7 @@ def test_a_factor_that_is_not_finite_names_its_module(part: str, value: float) -
     tensors[part].flatten()[1] = value
     message = f"factors of module m hold NaN or infinity in {part}"
     with pytest.raises(NumericsError, match=message):
-        EKFAC({"m": ModuleFactors.from_tensors(tensors)}, damping=1.0)
+        EKFAC(ModuleFactors.from_tensors(tensors), "m", damping=1.0)
 
 
 def test_factors_of_other_shapes_are_refused() -> None:

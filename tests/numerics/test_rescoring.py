@@ -17,11 +17,11 @@ from device import DEVICE
 from harness import (
     SEED,
     Fitted,
+    bank_operands,
     fit_factors,
     make_bank,
     naive_scores,
     operands,
-    operator_of,
     write_corpus,
 )
 from rich.console import Console
@@ -31,7 +31,7 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
-from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan
+from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.jobs.rescore import Asking, RescoreJob
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
 from rayinfluence.dataflow.jobs.watch import Watch
@@ -87,13 +87,13 @@ def found_by(
     splits = corpus.plan(15)
     assert len(splits) > 2
     runner = InlineRunner(lambda: fitted.replica)
-    bank_operands = BankOperands.load(plan)
-    job = ScanJob(corpus.store, [bank_operands], top, ())
+    loaded = bank_operands(plan)
+    job = ScanJob(corpus.store, [loaded], top, ())
     list(runner.scan(job, [Pending(split, (0,)) for split in splits], lambda tokens: None))
     merged, damaged = merge(runner, plan, splits, set(), top)
     assert not damaged
     assert merged.n_sequences == len(fitted.sequences)
-    scanned = scanned_by_method([method], [(bank_operands, merged)])
+    scanned = scanned_by_method([method], [(loaded, merged)])
     again = SecondPass(
         runner,
         fitted.replica,
@@ -177,9 +177,12 @@ def test_scores_are_the_exact_ones_whatever_the_rank_of_the_scan(
                 module,
                 moments=ratio * torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues),
             )
-            for name, module in operator_of(fitted.factors).factors.items()
+            for name, module in fitted.factors.by_module().items()
         }
-        naive = naive_scores(replace(fitted, operator=EKFAC(modules)), "ekfac")
+        naive = naive_scores(
+            replace(fitted, operator={name: EKFAC(of, name) for name, of in modules.items()}),
+            "ekfac",
+        )
     else:
         naive = naive_scores(fitted, method)
     expected = torch.stack(list(naive.values())).sum(dim=0)
@@ -212,9 +215,11 @@ def test_scores_in_float32_are_the_exact_ones_of_its_factors(
             inputs_basis=module.inputs_basis.to(dtype=torch.float64, device=wide.device),
             outputs_basis=module.outputs_basis.to(dtype=torch.float64, device=wide.device),
         )
-        for name, module in operator_of(factors).factors.items()
+        for name, module in factors.by_module().items()
     }
-    exact = replace(single, replica=wide, operator=EKFAC(modules))
+    exact = replace(
+        single, replica=wide, operator={name: EKFAC(of, name) for name, of in modules.items()}
+    )
     expected = torch.stack(list(naive_scores(exact, "ekfac").values())).sum(dim=0)
     compare(single, rows, scanned, expected, 1e-5)
 

@@ -140,12 +140,12 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
     rotated = torch.cat(list(rotated_gradients(inputs, units, Q_A, Q_S)))
     Lambda = rotated.square().mean(dim=0)
     assert_same(Lambda, values_A[None], "Lambda and the eigenvalues of A")
-    operator = EKFAC({"linear": ModuleFactors(Q_A, Q_S, values_A, values_S, Lambda)}, damping=1e-13)
+    operator = EKFAC(ModuleFactors(Q_A, Q_S, values_A, values_S, Lambda), "linear", damping=1e-13)
 
     points = torch.randn(5, 1, width, generator=generator, dtype=torch.float64)
     of_points = [run(lambda p=point[None]: model(p).sum())[0][0] for point in points]
     augmented = [torch.cat([p, ones[:1]], dim=1) if bias else p for p in of_points]
-    solved = torch.stack([operator.solve("linear", p) for p in augmented])
+    solved = torch.stack([operator.inverse() @ p for p in augmented])
     queries = DenseQueries(solved, width)
     inputs, grads = run(lambda: -(model(x[:, None]) - y).square().sum() / 2)
     (scores,) = Contraction().scores([(inputs, grads)], [queries])

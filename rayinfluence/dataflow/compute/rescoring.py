@@ -20,12 +20,12 @@ from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.products import accumulation_dtype
+from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
-from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.modules import ModuleShape
 
@@ -83,36 +83,30 @@ def queries_at_once(shapes: Mapping[str, ModuleShape], device: str, n_methods: i
 
 
 def whole_banks(
-    replica: Replica, operators: Sequence[Preconditioner], queries: Sequence[EncodedQuery]
+    replica: Replica,
+    solvers: Sequence[Callable[[str], Solver]],
+    queries: Sequence[EncodedQuery],
 ) -> list[QueryBank]:
-    """(G + lambda I)^-1 grad f_q of all queries by each operator, at full rank."""
+    """(G + lambda I)^-1 grad f_q of all queries by each method, at full rank.
+
+    Args:
+        replica: the model.
+        solvers: of each method, by the name of a module; one exists at a time.
+        queries: of a block.
+    """
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
-    matrices = [
-        {
-            name: torch.empty(
+    found = [query_gradient(replica, query).tokens for query in queries]
+    banks: list[dict[str, DenseQueries]] = [{} for _ in solvers]
+    for name, shape in replica.shapes.items():
+        for solver, bank in zip(solvers, banks, strict=True):
+            inverse = solver(name).inverse()
+            matrix_QOJ = torch.empty(
                 len(queries), shape.d_out, shape.columns, dtype=dtype, device=replica.device
             )
-            for name, shape in replica.shapes.items()
-        }
-        for _ in operators
-    ]
-    for place, query in enumerate(queries):
-        for name, (inputs, grads) in query_gradient(replica, query).tokens.items():
-            for operator, of_method in zip(operators, matrices, strict=True):
-                of_method[name][place] = operator.solve_tokens(name, inputs, grads, None, 0)[
-                    "dense"
-                ]
-    digests = [query.digest for query in queries]
-    return [
-        QueryBank(
-            digests,
-            {
-                name: DenseQueries(matrix, replica.shapes[name].d_in)
-                for name, matrix in of_method.items()
-            },
-        )
-        for of_method in matrices
-    ]
+            for place, tokens in enumerate(found):
+                matrix_QOJ[place] = inverse.of_tokens(*tokens[name])["dense"]
+            bank[name] = DenseQueries(matrix_QOJ, shape.d_in)
+    return [QueryBank([query.digest for query in queries], bank) for bank in banks]
 
 
 def rescore(

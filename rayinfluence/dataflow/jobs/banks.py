@@ -7,6 +7,7 @@ from typing import Any
 
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
@@ -47,30 +48,24 @@ class BankPlan:
         return {"split": split_digest, "bank": self.fingerprint}
 
 
+def load_bank(plan: BankPlan) -> SharedTensors:
+    """Read a bank's queries and stack them."""
+    queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
+    return SharedTensors(stack_queries(queries))
+
+
 @dataclass(frozen=True)
 class BankOperands:
     """A query bank as it travels."""
 
     plan: BankPlan
-    tensors: SharedTensors
-
-    @classmethod
-    def load(cls, plan: BankPlan) -> BankOperands:
-        """Read the bank's queries and stack them."""
-        queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
-        return cls(plan, SharedTensors(stack_queries(queries)))
-
-    @property
-    def rank(self) -> int | None:
-        """The largest rank of a module's queries, or None where they are dense."""
-        ranks = [t.shape[2] for name, t in self.tensors.items() if name.endswith("/left")]
-        return max(ranks, default=None)
+    tensors: Handle[SharedTensors]
 
     def bank(self, replica: Replica) -> QueryBank:
         """The bank on a replica's device; on a CPU its tensors are the shared ones."""
         dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
         return QueryBank.from_tensors(
             self.plan.query_digests,
-            {name: t.to(replica.device, dtype) for name, t in self.tensors.items()},
+            {name: t.to(replica.device, dtype) for name, t in self.tensors.get().items()},
             {name: shape.d_in for name, shape in replica.shapes.items()},
         )

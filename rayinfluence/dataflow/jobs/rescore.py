@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +24,6 @@ from rayinfluence.dataflow.jobs.banks import query_key
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.methods.preconditioner import Preconditioner
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
 
@@ -84,13 +84,11 @@ class RescoreJob:
     store: Store
     methods: Sequence[MethodOperands]
     stage: ClassVar[str] = "rescore"
-    _operators: list[Preconditioner] = field(default_factory=list)
     _block: tuple[str, ...] = ()
     _banks: list[tuple[QueryBank, QueryBank | None]] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
-        """Build the operators on the device."""
-        self._operators = [operands.preconditioner(replica) for operands in self.methods]
+        """Nothing; what a block needs is made when it begins."""
 
     def run(self, replica: Replica, item: Asking, watch: Watch) -> str:
         """Do one item; returns where it is."""
@@ -98,7 +96,8 @@ class RescoreJob:
         block = tuple(query.digest for query in item.queries)
         if block != self._block:
             self._banks = []  # first: two blocks may not fit
-            whole = whole_banks(replica, self._operators, item.queries)
+            solvers = [partial(operands.solver, replica) for operands in self.methods]
+            whole = whole_banks(replica, solvers, item.queries)
             cut = [_cut(replica, operands.store, block) for operands in self.methods]
             self._block, self._banks = block, list(zip(whole, cut, strict=True))
         with watch.phase("read", item.digest):

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.compute.scoring import Advance
+from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.job import Job
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import Leaders
@@ -57,6 +58,19 @@ class Runner(Protocol):
                 then it is done in this one.
 
         Yields outcomes in the order of the items.
+        """
+
+    def share(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Sequence[Handle[Any]]:
+        """What a function makes of each item, for jobs to take along; this process need not see it.
+
+        Args:
+            function: mostly reads something.
+            items: what.
+            small: as for :meth:`tasks`.
+
+        Raises what the function raises, or leaves that to who gets the thing.
         """
 
     def close(self) -> None:

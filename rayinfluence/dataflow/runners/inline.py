@@ -9,6 +9,7 @@ import torch
 
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import Advance
+from rayinfluence.dataflow.jobs.handles import Deferred, Handle
 from rayinfluence.dataflow.jobs.job import Job
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import LocalWatch
@@ -55,6 +56,12 @@ class InlineRunner:
     ) -> Iterator[Any]:
         """Apply a function to each item."""
         return map(function, items)
+
+    def share(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Sequence[Handle[Any]]:
+        """Made whenever it is needed: this process holds no more than one at a time."""
+        return [Deferred(function, item) for item in items]
 
     def close(self) -> None:
         """Drop the replica and restore the number of threads."""

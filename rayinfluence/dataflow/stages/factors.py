@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rayinfluence.curvature.ekfac import ModuleFactors, factors_by_module
+from rayinfluence.curvature.ekfac import ModuleFactors
+from rayinfluence.dataflow.jobs.handles import Stored, read_stored
 from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import Differences, differences
-from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
-from rayinfluence.storage.tensors import read_tensors
+from rayinfluence.storage.tensors import read_header
 
 MANIFEST = "manifest.json"
+#: Of all bases together, that are read in some seconds.
+_FEW_NUMBERS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -50,31 +52,49 @@ class Factors:
         """Whether each module has a bias."""
         return {name: bias for name, _, _, bias, _ in self.manifest["parts"]["modules"]}
 
-    def tensors(self) -> SharedTensors:
-        """All factors as ``<module>/<part>``; parts of shared inputs under their source alone.
+    @property
+    def is_small(self) -> bool:
+        """Whether they are read sooner than a process starts."""
+        modules = self.manifest["parts"]["modules"]
+        return sum(int(m[1]) ** 2 + int(m[2]) ** 2 for m in modules) <= _FEW_NUMBERS
+
+    def parts(self) -> dict[str, Stored]:
+        """Where the factors are: ``inputs/<source>`` and ``outputs/<module>`` (with Lambda).
 
         Raises:
-            DamagedError: a factor file is damaged, or of other factors, another model or another
-                block layout.
+            DamagedError: a factor file is of other factors, another model or another block layout.
         """
-        loaded = SharedTensors()
+        found = {}
         for module in self.manifest["parts"]["modules"]:
-            key = f"modules/{module[0]}.safetensors"
-            tensors, header = read_tensors(self.store, key)
+            name, *_, source = module
+            key = f"modules/{name}.safetensors"
+            header = read_header(self.store, key)
             about = {"fingerprint": self.fingerprint, "module": module}
-            wrong = [name for name, value in about.items() if header.get(name) != value]
+            wrong = [field for field, value in about.items() if header.get(field) != value]
             if wrong:
                 raise DamagedError(
                     f"{self.store.url}/{key} belongs to other factors (its {wrong[0]} is "
                     f"{header.get(wrong[0])}, expected {about[wrong[0]]}): another model, corpus "
                     f"or block layout. Delete {self.store.url} and fit again."
                 )
-            loaded |= {f"{module[0]}/{name}": tensor for name, tensor in tensors.items()}
-        return loaded
+            if source == name:
+                found[f"inputs/{name}"] = Stored(self.store, key, "inputs_")
+            found[f"outputs/{name}"] = Stored(self.store, key, ("outputs_", "moments"))
+        return found
 
     def by_module(self) -> dict[str, ModuleFactors]:
-        """All factors, module by module."""
-        return factors_by_module(self.tensors(), self.sources)
+        """All factors, module by module, in this process.
+
+        Raises:
+            DamagedError: a factor file is damaged, or of other factors.
+        """
+        tensors = {place: read_stored(stored) for place, stored in self.parts().items()}
+        return {
+            name: ModuleFactors.from_tensors(
+                {**tensors[f"inputs/{source}"], **tensors[f"outputs/{name}"]}
+            )
+            for name, source in self.sources.items()
+        }
 
 
 def find_factors(root: Store, plan: FitPlan) -> Factors | None:

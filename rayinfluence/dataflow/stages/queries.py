@@ -20,18 +20,21 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.compute.partial import FORMAT
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.jobs.banks import BankPlan, query_key
-from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
+from rayinfluence.dataflow.jobs.handles import Handle, read_stored
+from rayinfluence.dataflow.jobs.query import Lacking, MethodOperands, QueryJob
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError
-from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
+from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.digest import Differences, differences, digest
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
 MANIFEST = "manifest.json"
+#: Queries whose gradients are held at once.
+_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -100,21 +103,37 @@ def precondition(
         lacking = operands([methods[index] for index in active])
         job = QueryJob(lacking, None if config.rank == "dense" else config.rank)
         with progress.stage("queries", sum(len(q.tokens) for q, _ in items)) as stage:
-            for _ in runner.replicas(job, items, stage.advance):
+            for _ in runner.replicas(job, _blocks(items), stage.advance):
                 pass
 
 
+def _blocks(items: Sequence[Lacking]) -> list[Sequence[Lacking]]:
+    """Queries that are solved together, module by module; company does not change a bit."""
+    return [items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)]
+
+
 def method_operands(
-    methods: Sequence[MethodQueries], factors: Factors | None, config: ScanConfig
+    runner: Runner,
+    methods: Sequence[MethodQueries],
+    factors: Factors | None,
+    config: ScanConfig,
 ) -> list[MethodOperands]:
-    """What methods need to precondition queries; the factors are read if one of them has any."""
+    """What methods need to precondition queries; factors stay where workers find them.
+
+    Raises:
+        DamagedError: a factor file is damaged or of other factors.
+    """
     curved = [one.method not in WITHOUT_CURVATURE for one in methods]
-    tensors = factors.tensors() if factors and any(curved) else SharedTensors()
+    shared: dict[str, Handle[SharedTensors]] = {}
+    if factors and any(curved):
+        parts = factors.parts()
+        handles = runner.share(read_stored, list(parts.values()), factors.is_small)
+        shared = dict(zip(parts, handles, strict=True))
     return [
         MethodOperands(
             one.method,
             one.store,
-            tensors if has_factors else SharedTensors(),
+            shared if has_factors else {},
             config.damping_scale,
             config.damping,
             factors.n_tokens if factors else 0,

@@ -22,7 +22,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
 from rayinfluence.dataflow.stages.second_pass import Found, Scanned, SecondPass
 from rayinfluence.influence.attribution import carrier, near_duplicates, reproduces, shingles
-from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
+from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.results import METADATA_PREFIX, beyond_linear, survivor_schema, table_key
 from rayinfluence.storage.store import Store, write_table

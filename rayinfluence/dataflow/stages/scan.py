@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import Corpus, Split
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
-from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, aside_key, partial_key
+from rayinfluence.dataflow.jobs.banks import (
+    BankOperands,
+    BankPlan,
+    aside_key,
+    load_bank,
+    partial_key,
+)
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
 from rayinfluence.dataflow.jobs.watch import trap
 from rayinfluence.dataflow.runners.base import Runner
@@ -27,6 +33,8 @@ from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.storage.store import read_json
 
 MANIFEST = "manifest.json"
+#: Queries of banks that are read sooner than a process starts.
+_FEW_QUERIES = 64
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,9 @@ def scan(
         CorpusError: more than 1 % of the sequences are bad.
         StageError: more than 1 % of the splits (and more than 3) could not be scored.
     """
-    operands = [BankOperands.load(bank) for bank in banks]
+    small = sum(len(bank.query_digests) for bank in banks) <= _FEW_QUERIES
+    shared = runner.share(load_bank, banks, small)
+    operands = [BankOperands(*pair) for pair in zip(banks, shared, strict=True)]
     job = ScanJob(corpus.store, operands, config.top, tuple(config.grouped_by))
     for bank in banks:
         bank.store.delete("aside")

@@ -156,6 +156,22 @@ def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> Any
     return function(item)
 
 
+def shared(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> tuple[Any, bool]:
+    """A task whose outcome stays where it is; that there is one is told apart from it."""
+    return single_threaded(parcel), True
+
+
+@dataclass(frozen=True)
+class InStore:
+    """A handle of what is in the object store: its reference, in a list so that it stays one."""
+
+    reference: list[Any]
+
+    def get(self) -> Any:
+        """The thing, as this node's processes share it."""
+        return ray.get(self.reference[0])
+
+
 def end(actor: Any) -> None:
     """Kill an actor, dead or alive."""
     with contextlib.suppress(ray.exceptions.RayError):

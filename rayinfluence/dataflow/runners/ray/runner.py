@@ -24,14 +24,17 @@ from rayinfluence import errors
 from rayinfluence.config import RunnerConfig
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import Advance
+from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.job import Job
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.runners.base import Lead, ignore
 from rayinfluence.dataflow.runners.ray.actors import (
+    InStore,
     ModelParts,
     ReplicaActor,
     Scorer,
     end,
+    shared,
     single_threaded,
     to_row,
 )
@@ -197,19 +200,38 @@ class RayRunner:
         if small:
             yield from map(function, items)
             return
+        for reference in self._submitted(single_threaded, function, items):
+            yield self._get(reference)
+
+    def _submitted(
+        self,
+        task: Callable[..., Any],
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        **options: Any,
+    ) -> Iterator[Any]:
+        """References of tasks in the order of the items, no more than some of them ahead."""
         if ray.available_resources().get("CPU", 0) < 1:
             # Actors that wait for the next stage hold all there is, and tasks would wait for them.
             self._stop_actors()
-        remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(single_threaded)
+        remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES, **options)(task)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
         code = FolderCode.imported()
         under_way: deque[Any] = deque()
         for item in items:
             under_way.append(remote.remote((code, function, item)))
             if len(under_way) == most:
-                yield self._get(under_way.popleft())
-        while under_way:
-            yield self._get(under_way.popleft())
+                yield under_way.popleft()
+        yield from under_way
+
+    def share(
+        self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
+    ) -> Sequence[Handle[Any]]:
+        """Made once, in tasks, and kept in the object store: a node's processes read one copy."""
+        if small:
+            return [InStore([ray.put(function(item))]) for item in items]
+        made = self._submitted(shared, function, items, num_returns=2)
+        return [InStore([value]) for value, done in made if self._get(done)]
 
     def close(self) -> None:
         """End the actors, and the local Ray if this runner started it."""
