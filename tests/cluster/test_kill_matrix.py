@@ -82,14 +82,19 @@ def committed(config: RunConfig, kind: str = "partials") -> dict[str, int]:
 
 def assert_same(config: RunConfig, undisturbed: RunConfig, before: dict[str, int]) -> None:
     for name in TABLES:
-        (ours,) = Path(config.run, "results").glob(f"*/{name}")
-        (theirs,) = Path(undisturbed.run, "results").glob(f"*/{name}")
+        ours, theirs = (results(one) / name for one in (config, undisturbed))
         assert ours.read_bytes() == theirs.read_bytes(), name
     after = committed(config)
     assert after.keys() == committed(undisturbed).keys()
     for name, written in before.items():
         assert after[name] == written, "a split that was committed was scored again"
     assert committed(config, "aside") == {}
+
+
+def results(config: RunConfig) -> Path:
+    """The folder of the current results; earlier ones are beside it."""
+    folder = Path(config.run, "results")
+    return folder / json.loads((folder / "manifest.json").read_text())["fingerprint"]
 
 
 def strike(cluster: Chaos, victim: str, pid: int) -> None:

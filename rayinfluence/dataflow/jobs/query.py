@@ -67,7 +67,7 @@ class MethodOperands:
 
 
 #: A query and the places of the methods that lack it.
-Lacking = tuple[EncodedQuery, tuple[int, ...]]
+Unsolved = tuple[EncodedQuery, tuple[int, ...]]
 
 
 @dataclass
@@ -84,7 +84,7 @@ class QueryJob:
     def prepare(self, replica: Replica) -> None:
         """Nothing."""
 
-    def run(self, replica: Replica, item: Sequence[Lacking], watch: Watch) -> None:
+    def run(self, replica: Replica, item: Sequence[Unsolved], watch: Watch) -> None:
         """Do some queries, and commit each for the methods at its places."""
         first, last = item[0][0].query.query_id, item[-1][0].query.query_id
         several = f"queries {first!r} to {last!r}"

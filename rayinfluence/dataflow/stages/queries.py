@@ -11,7 +11,7 @@ valid.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -21,10 +21,11 @@ from rayinfluence.dataflow.compute.partial import FORMAT
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.jobs.banks import BankPlan, query_key
 from rayinfluence.dataflow.jobs.handles import Handle, read_stored
-from rayinfluence.dataflow.jobs.query import Lacking, MethodOperands, QueryJob
+from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
-from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.digest import Differences, differences, digest
@@ -33,7 +34,8 @@ from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
 MANIFEST = "manifest.json"
-#: Queries whose gradients are held at once.
+#: Queries whose gradients are held at once, and solved together, module by module. Company does not
+#: change a bit of theirs.
 _BLOCK = 16
 
 
@@ -87,29 +89,28 @@ def precondition(
 
     ``operands`` reads what some methods need.
     """
-    by_digest = {query.digest: query for query in queries}
-    missing = [
-        [d for d in by_digest if query_key(d) not in keys]
-        for keys in (method.store.list() for method in methods)
-    ]
-    # Methods that lack nothing need no operator.
-    active = [index for index, digests in enumerate(missing) if digests]
-    items = [
-        (query, tuple(place for place, index in enumerate(active) if d in missing[index]))
-        for d, query in by_digest.items()
-        if any(d in missing[index] for index in active)
-    ]
-    if items:
-        lacking = operands([methods[index] for index in active])
-        job = QueryJob(lacking, None if config.rank == "dense" else config.rank)
-        with progress.stage("queries", sum(len(q.tokens) for q, _ in items)) as stage:
-            for _ in runner.replicas(job, _blocks(items), stage.advance):
-                pass
 
+    def work(lacking: Sequence[Lacking[EncodedQuery]], stage: StageProgress) -> Iterator[Any]:
+        # Methods that lack nothing need no operator.
+        active = sorted({index for one in lacking for index in one.outcomes})
+        job = QueryJob(operands([methods[index] for index in active]), rank)
+        items = [(one.item, tuple(map(active.index, one.outcomes))) for one in lacking]
+        blocks = [items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)]
+        return runner.replicas(job, blocks, stage.advance)
 
-def _blocks(items: Sequence[Lacking]) -> list[Sequence[Lacking]]:
-    """Queries that are solved together, module by module; company does not change a bit."""
-    return [items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)]
+    rank = None if config.rank == "dense" else config.rank
+    # The same question may be asked under several ids.
+    distinct = {query.digest: query for query in queries}
+    ensure(
+        Stage(
+            "queries",
+            list(distinct.values()),
+            lambda query: [Place(method.store, query_key(query.digest)) for method in methods],
+            work,
+            n_tokens=lambda query: len(query.tokens),
+        ),
+        progress,
+    )
 
 
 def method_operands(

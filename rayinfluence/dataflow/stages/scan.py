@@ -10,7 +10,7 @@ Shards that are added get partials of their own, so all that was computed before
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -24,11 +24,12 @@ from rayinfluence.dataflow.jobs.banks import (
     load_bank,
     partial_key,
 )
-from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import trap
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT, refuse_many_bad
-from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.storage.store import read_json
 
@@ -111,40 +112,42 @@ def _score(
     names: Mapping[str, str],
 ) -> list[Aside]:
     """Score splits until each has its partials or is set aside; returns those set aside."""
-    while True:
-        trap("plan", "")
-        pending, aside = _ledger(splits, banks)
-        refuse_many_aside(aside, len(splits))
-        if not pending:
-            return aside
-        n_tokens = sum(split.n_tokens for split in splits)
-        with progress.stage("scan", n_tokens) as stage:
-            stage.skip(n_tokens - sum(item.split.n_tokens for item in pending))
-            stage.names = names
-            for scored in runner.scan(job, pending, stage.advance, stage.lead):
-                if scored.reason is not None:
-                    aside.append(Aside.of(scored.split, scored.reason))
-                    refuse_many_aside(aside, len(splits))
+    aside = {one.digest: one for one in _set_aside(splits, banks)}
+
+    def work(lacking: Sequence[Lacking[Split]], stage: StageProgress) -> Iterator[Settled]:
+        pending = [Pending(one.item, one.outcomes) for one in lacking]
+        stage.names = names
+        for settled in runner.scan(job, pending, stage.advance, stage.lead):
+            if settled.reason is not None:
+                aside[settled.split.digest] = Aside.of(settled.split, settled.reason)
+                refuse_many_aside(list(aside.values()), len(splits))
+            yield settled
+        # What a worker noted before it died, and nobody was told of.
+        aside.update({one.digest: one for one in _set_aside(splits, banks)})
+
+    refuse_many_aside(list(aside.values()), len(splits))
+    ensure(
+        Stage(
+            "scan",
+            splits,
+            lambda split: [Place(bank.store, partial_key(split.digest)) for bank in banks],
+            work,
+            n_tokens=lambda split: split.n_tokens,
+            given_up=lambda split: split.digest in aside,
+        ),
+        progress,
+    )
+    return list(aside.values())
 
 
-def _ledger(
-    splits: Sequence[Split], banks: Sequence[BankPlan]
-) -> tuple[list[Pending], list[Aside]]:
-    """One listing of each bank: a partial that is there is done."""
-    partials = [bank.store.list("partials") for bank in banks]
+def _set_aside(splits: Sequence[Split], banks: Sequence[BankPlan]) -> list[Aside]:
+    """Splits that this command has set aside before."""
     notes = {key: bank.store for bank in banks for key in bank.store.list("aside")}
-    pending, aside = [], []
-    for split in splits:
-        key = partial_key(split.digest)
-        lacking = tuple(index for index, there in enumerate(partials) if key not in there)
-        if not lacking:
-            continue
-        note = aside_key(split.digest)
-        if note in notes:
-            aside.append(Aside.of(split, str(read_json(notes[note], note)["reason"])))
-        else:
-            pending.append(Pending(split, lacking))
-    return pending, aside
+    return [
+        Aside.of(split, str(read_json(notes[key], key)["reason"]))
+        for split in splits
+        if (key := aside_key(split.digest)) in notes
+    ]
 
 
 def refuse_many_aside(aside: Sequence[Aside], n_splits: int) -> None:

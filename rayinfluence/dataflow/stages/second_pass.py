@@ -27,6 +27,7 @@ from rayinfluence.dataflow.jobs.banks import BankOperands
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.rescore import Asking, Pairs, RescoreJob
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.errors import DamagedError
@@ -229,25 +230,25 @@ class SecondPass:
         ]
         job = RescoreJob(self.corpus, self.store, self.methods)
         pairs = sum(len(pairs.rows_P) for item in items for pairs in item.pairs)
-        n_tokens = sum(item.n_tokens for item in items)
         progress.note(f"rescore      {pairs:,} pairs of query and sequence")
-        with progress.stage("rescore", n_tokens) as stage:
-            there = self.store.list()
-            stage.skip(sum(item.n_tokens for item in items if item.key in there))
-            pending = [item for item in items if item.key not in there]
-            while True:
-                for _ in self.runner.replicas(job, pending, stage.advance):
-                    pass
-                tensors = {}
-                pending = []
-                for item in items:
-                    try:
-                        tensors[item.key] = read_tensors(self.store, item.key)[0]
-                    except DamagedError:
-                        self.store.delete(item.key)
-                        pending.append(item)
-                if not pending:
-                    return self._join(items, tensors)
+        stage = Stage(
+            "rescore",
+            items,
+            lambda item: [Place(self.store, item.key)],
+            lambda lacking, told: self.runner.replicas(
+                job, [one.item for one in lacking], told.advance
+            ),
+            n_tokens=lambda item: item.n_tokens,
+        )
+        tensors: dict[str, Mapping[str, Tensor]] = {}
+        while len(tensors) < len(items):
+            ensure(stage, progress)
+            for item in [item for item in items if item.key not in tensors]:
+                try:
+                    tensors[item.key] = read_tensors(self.store, item.key)[0]
+                except DamagedError:
+                    self.store.delete(item.key)
+        return self._join(items, tensors)
 
     def _blocks(self) -> Iterator[tuple[EncodedQuery, ...]]:
         """Queries that share their banks, as many at a time as fit.
