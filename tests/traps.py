@@ -1,4 +1,8 @@
-"""Traps: each holds the next process that enters a phase (see dataflow/jobs/watch.py)."""
+"""Traps: each holds the next process that enters a phase of its work.
+
+Processes that are started with :meth:`Traps.environment` walk into them: Python imports
+tests/trapped/sitecustomize.py there, which watches what the package tells its observers.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,23 @@ class Traps:
         folder.mkdir()
         self.folder = folder
 
+    def environment(self) -> dict[str, str]:
+        """What processes need to be caught."""
+        paths = [str(Path(__file__).parent / "trapped"), os.environ.get("PYTHONPATH", "")]
+        return {"RAYINFLUENCE_TRAPS": str(self.folder), "PYTHONPATH": os.pathsep.join(paths)}
+
     def set_trap(self, name: str) -> None:
         """Set a trap for the next to enter a phase, or a phase of one piece of work."""
         (self.folder / name).touch()
 
-    def caught(self, name: str, seconds: float = 120) -> tuple[int, str]:
+    def caught(self, name: str, seconds: float = 300) -> tuple[int, str]:
         """Wait for somebody in a trap; its process id and its work."""
         link = self.folder / f"{name}.caught"
         wait(link.is_symlink, seconds, f"nobody came to {name}")
         pid, work = os.readlink(link).split(" ", 1)  # noqa: PTH115
         return int(pid), work
 
-    def next_caught(self, names: Iterable[str], seconds: float = 120) -> str:
+    def next_caught(self, names: Iterable[str], seconds: float = 300) -> str:
         """Wait for somebody in one of some traps; its name.
 
         Work that is dealt out comes in any order.

@@ -18,8 +18,6 @@ from typing import Any
 import psutil
 from traps import Traps
 
-from rayinfluence.dataflow.jobs.watch import TRAPS
-
 
 class Chaos(Traps):
     """A head that has no CPU for work, and nodes of one CPU each.
@@ -35,7 +33,8 @@ class Chaos(Traps):
         super().__init__(folder / "traps")
         self._log = folder / "driver.log"
         self._drivers: list[subprocess.Popen[bytes]] = []
-        os.environ[TRAPS] = str(self.folder)
+        self._environment = dict(os.environ)
+        os.environ.update(self.environment())
         # A dead node is noticed in seconds; a busy machine's nodes are not taken for dead.
         for name, value in (("period", 1000), ("timeout", 5000), ("initial_delay", 0)):
             os.environ[f"RAY_health_check_{name}_ms"] = str(value)
@@ -121,7 +120,10 @@ class Chaos(Traps):
     def close(self) -> None:
         """End everything."""
         self.release()
-        os.environ.pop(TRAPS)
+        for name in self.environment():
+            os.environ.pop(name)
+            if name in self._environment:
+                os.environ[name] = self._environment[name]
         self._cluster.shutdown()
 
 

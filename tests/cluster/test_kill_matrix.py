@@ -21,7 +21,7 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 PHASES = ["read", "score", "write", "commit", "merge"]
 TABLES = [f"ekfac{end}.parquet" for end in ("", "-groups", "-statistics", "-tails")]

@@ -14,11 +14,10 @@ from traps import Traps
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.dataflow.jobs.watch import TRAPS
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 
-pytestmark = [pytest.mark.s3, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
 PHASES = ["read", "score", "write", "commit"]
 
@@ -52,7 +51,7 @@ def test_a_server_that_dies_in_any_phase_is_waited_for(
     said = tmp_path / "said"
     scan = subprocess.Popen(
         [sys.executable, "-m", "rayinfluence", "scan", str(tmp_path / "run.yaml")],
-        env={**os.environ, TRAPS: str(traps.folder)},
+        env={**os.environ, **traps.environment()},
         stdout=subprocess.DEVNULL,
         stderr=said.open("wb"),
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 from rayinfluence.errors import StageError
@@ -18,8 +16,14 @@ _log = logging.getLogger(__name__)
 Leaders = dict[str, tuple[float, int]]
 #: Work that was started this often, and whose worker died each time, is not started again.
 MOST_STARTS = 2
-#: Names a folder in which tests set traps; see :func:`trap`.
-TRAPS = "RAYINFLUENCE_TRAPS"
+#: Told (phase, work) by a process that is about to enter a phase of its work.
+observers: list[Callable[[str, str], None]] = []
+
+
+def enter(phase: str, work: str) -> None:
+    """Tell the observers, of which there are none but those that somebody outside has added."""
+    for observer in observers:
+        observer(phase, work)
 
 
 class Watch(Protocol):
@@ -69,7 +73,7 @@ class LocalWatch:
     @contextlib.contextmanager
     def phase(self, name: str, work: str) -> Iterator[None]:
         """Leave it."""
-        trap(name, work)
+        enter(name, work)
         yield
 
 
@@ -84,7 +88,7 @@ def keep_leaders(leaders: Leaders, found: Leaders) -> None:
 @contextlib.contextmanager
 def timed_phase(watch: Watch, name: str, work: str) -> Iterator[None]:
     """A phase whose seconds are counted and logged."""
-    trap(name, work)
+    enter(name, work)
     started = time.monotonic()
     try:
         yield
@@ -106,23 +110,3 @@ def begin_or_refuse(watch: Watch, work: str) -> None:
             "for 'out of memory' in the logs of Ray's nodes, lower `batch_tokens` or give the "
             "workers more, and run the same command again."
         )
-
-
-def trap(phase: str, work: str) -> None:
-    """Where a test has set a trap for this phase, say who is in it and wait to be killed.
-
-    A trap is a file named after the phase, or ``<phase>@<work>``. Who renames it is caught, alone:
-    the link ``<trap>.caught`` tells the process id and the work, and it stays until the renamed
-    file is deleted.
-    """
-    folder = os.environ.get(TRAPS)
-    if not folder:
-        return
-    for name in (phase, f"{phase}@{work}"):
-        held = Path(folder, f"{name}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            Path(folder, name).rename(held)
-            # A link is made whole, in one step, and its target may be any text.
-            Path(folder, f"{name}.caught").symlink_to(f"{os.getpid()} {work}")
-            while held.exists():
-                time.sleep(0.02)

@@ -25,7 +25,7 @@ from rayinfluence.dataflow.jobs.banks import (
     partial_key,
 )
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
-from rayinfluence.dataflow.jobs.watch import trap
+from rayinfluence.dataflow.jobs.watch import enter
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT, refuse_many_bad
@@ -190,7 +190,7 @@ def merge(
 def merge_leaf(item: tuple[BankPlan, tuple[str, ...], int]) -> tuple[Partial, list[str]]:
     """Read and merge the partials of neighbouring splits, given by their digests."""
     bank, digests, top = item
-    trap("merge", digests[0] if digests else "")
+    enter("merge", digests[0] if digests else "")
     merged = Partial.empty(len(bank.query_digests), top)
     damaged = []
     for split in digests:
