@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.queries import EncodedQuery, encode_queries
+from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
@@ -86,7 +86,7 @@ class Run:
             self.inputs = inputs
         self._new_run = new_run
         self.progress = progress or ProgressLog()
-        self.store = self._open(config.run)
+        self.store = Store(config.run, config.storage.options(config.run))
         self.warnings: list[str] = []
         self.set_aside: list[Aside] = []
         self._has_begun = False
@@ -247,7 +247,10 @@ class Run:
             QueryError: one of them is malformed.
         """
         queries, replica = self.inputs.needed_queries, self.replica
-        return encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
+        encoded = encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
+        for text in border_warnings(encoded):
+            self._warn(text)
+        return encoded
 
     @property
     def corpus_store(self) -> Store:
@@ -295,8 +298,8 @@ class Run:
         self._record_config()
         _ = self.passed
         self.progress.note(self.tracked.line)
-        if self.tracked.warning:
-            self._warn(self.tracked.warning)
+        for text in self.tracked.warnings:
+            self._warn(text)
         self._has_begun = True
 
     def tokenize(self) -> Corpus:
@@ -483,9 +486,6 @@ class Run:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.progress.note(f"warning: {text}")
-
-    def _open(self, url: str) -> Store:
-        return Store(url, self.config.storage.options(url))
 
 
 def run(config: RunConfig) -> Results:

@@ -143,6 +143,17 @@ SPOILT: dict[str, tuple[dict[str, Any], str]] = {
         "nowhere/*.jsonl names no file",
     ),
     "no documents and no corpus": ({"corpus": {"documents": []}}, "holds no tokenised corpus"),
+    "weights that are a pointer": ({}, "model.safetensors is a pointer of git-lfs (67 bytes)"),
+    "a tokenizer that is cut short": ({}, "tokenizer.json is cut short, at 9 bytes"),
+}
+#: What is written over which file.
+WRITTEN = {
+    "a queries file with a wrong line": ("queries.jsonl", "{"),
+    "weights that are a pointer": (
+        "model/model.safetensors",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n",
+    ),
+    "a tokenizer that is cut short": ("model/tokenizer.json", '{"model":'),
 }
 
 
@@ -155,8 +166,9 @@ def test_what_files_alone_tell_is_told_before_torch_is_imported(
     config = tiny_run(tmp_path).model_dump()
     for key, value in values.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    if case == "a queries file with a wrong line":
-        (tmp_path / "queries.jsonl").write_text("{")
+    if case in WRITTEN:
+        name, body = WRITTEN[case]
+        (tmp_path / name).write_text(body)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(config))
     script = (
