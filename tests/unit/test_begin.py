@@ -61,6 +61,17 @@ def test_a_warning_names_what_is_not_tracked_where_that_is_nearly_all(
     assert any("of the model's parameters are tracked" in warning for warning in run.warnings)
 
 
+def test_a_run_warns_of_a_completion_s_token_that_is_not_scored(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    line = {"query_id": "a", "prompt": "", "completion": "w1 w2"}
+    (tmp_path / "queries.jsonl").write_text(json.dumps(line))
+    run, said = begun(config)
+    [warning] = run.warnings
+    assert "the first token of a completion is not scored" in warning
+    assert "'w1' of 'a'. What follows it is." in warning
+    assert f"warning: {warning}" in said
+
+
 def test_defaults_that_find_routers_alone_are_refused_and_routers_that_are_named_are_not(
     tmp_path: Path, change: Change
 ) -> None:
