@@ -19,6 +19,9 @@ from rayinfluence.storage.store import Store
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+#: Queries in a message.
+_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Query:
@@ -32,11 +35,23 @@ class Query:
 
 @dataclass(frozen=True)
 class EncodedQuery:
-    """A query as tokens: those from ``first_target`` on are the completion."""
+    """A query as tokens: those from ``first_target`` on are the completion.
+
+    Attributes:
+        query: as it was asked.
+        tokens: of prompt and completion as one text.
+        first_target: where the tokens begin whose log-probability is summed.
+        unscored: the text of a token of the completion that is the first of all, and so is not
+            predicted from anything.
+        across: the text of a token that ends in the completion and takes more than spaces and
+            line breaks from the prompt.
+    """
 
     query: Query
     tokens: tuple[int, ...]
     first_target: int
+    unscored: str = ""
+    across: str = ""
 
     @property
     def digest(self) -> str:
@@ -111,7 +126,8 @@ def encode_queries(
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
     A token that holds both the end of the prompt and the start of the completion counts as
-    completion. With an empty prompt the first token is only conditioned on, as in any sequence.
+    completion. The first token of all has nothing to be predicted from, as in any sequence:
+    :func:`border_warnings` says where that leaves out a part of a completion.
 
     Raises:
         QueryError: a query is longer than the context, has a token that the model does not know,
@@ -121,11 +137,11 @@ def encode_queries(
     texts = [query.prompt + query.completion for query in queries]
     for query, encoding in zip(queries, encode(tokenizer, texts), strict=True):
         boundary = len(query.prompt)
-        first = next(
+        at_border = next(
             (i for i, (_, end) in enumerate(encoding.offsets) if end > boundary),
             len(encoding.tokens),
         )
-        first = max(first, 1)
+        first = max(at_border, 1)
         if context is not None and len(encoding.tokens) > context:
             raise QueryError(
                 f"query {query.query_id!r} has {len(encoding.tokens)} tokens, and the model's "
@@ -138,9 +154,45 @@ def encode_queries(
                 f"model's vocabulary of {vocabulary}; ask it in other words."
             )
         if first >= len(encoding.tokens):
+            alone = len(encoding.tokens) == 1 and at_border == 0
+            why = "; prompt and completion are one token, and nothing comes before it" * alone
             raise QueryError(
-                f"query {query.query_id!r} leaves no token to predict: give it a longer "
-                "completion, or a prompt."
+                f"query {query.query_id!r} leaves no token to predict{why}: give it a longer "
+                "completion, or a prompt that ends before that token."
             )
-        encoded.append(EncodedQuery(query, tuple(encoding.tokens), first))
+        start, end = encoding.offsets[at_border]
+        token = (query.prompt + query.completion)[start:end]
+        unscored = token if at_border < first else ""
+        across = token if query.prompt[start:].strip() and not unscored else ""
+        encoded.append(EncodedQuery(query, tuple(encoding.tokens), first, unscored, across))
     return encoded
+
+
+def border_warnings(queries: Sequence[EncodedQuery]) -> list[str]:
+    """Say where another text is scored than a query's completion: less of it, or more."""
+    without = [(one.unscored, one) for one in queries if one.unscored]
+    across = [(one.across, one) for one in queries if one.across]
+    warnings = []
+    if without:
+        warnings.append(
+            f"queries: the first token of {_completions(without)} is not scored, as no token comes "
+            f"before it that it could be predicted from: {_tokens(without)}. What follows it is. "
+            "Give a prompt that ends before that token."
+        )
+    if across:
+        warnings.append(
+            f"queries: the first token of {_completions(across)} begins in the prompt, and is "
+            f"scored whole: {_tokens(across)}. To have the completion alone scored, move what the "
+            "token takes from the prompt into the completion."
+        )
+    return warnings
+
+
+def _completions(found: Sequence[tuple[str, EncodedQuery]]) -> str:
+    return f"{len(found):,} completions" if len(found) > 1 else "a completion"
+
+
+def _tokens(found: Sequence[tuple[str, EncodedQuery]]) -> str:
+    """The tokens of some queries, and how many more there are."""
+    named = ", ".join(f"{token!r} of {one.query.query_id!r}" for token, one in found[:_NAMED])
+    return named + (f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else "")

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.tokenizer import faithful
 from rayinfluence.errors import ModelError, brief
+from rayinfluence.storage.downloads import (
+    Unusable,
+    read_json_object,
+    refuse_cut_json,
+    refuse_stand_in,
+)
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _FILE = "tokenizer.json"
+#: What is read beside it.
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+#: Vocabularies, which are read where it is not there.
+_VOCABULARIES = ("*.model", "*.tiktoken", "vocab.*", "merges.txt")
 #: Texts on which tokenizers of one vocabulary come apart, if they do anywhere.
 _PROBES = (
     "It was the BEST of times, it's 12345.678 of the world's 1st; don't you'll WE'VE\u2019s.",
@@ -45,6 +55,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             f"tokenizer: there is no folder {path}; name one that `save_pretrained` wrote, with "
             "tokenizer.json."
         )
+    refuse_damaged(path)
     # Here, since it takes seconds to import, and most processes load no tokenizer.
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -83,6 +94,30 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     if backend.post_processor is not None:
         backend.post_processor = plain.post_processor
     return tokenizer
+
+
+def refuse_damaged(path: str) -> None:
+    """Refuse a tokenizer of which a file is not what its name says: what a download left of it.
+
+    Raises:
+        ModelError: with the file, and what is in its place.
+    """
+    folder = Path(path)
+    names = {name for name in (_FILE, *_BESIDE) if (folder / name).is_file()}
+    if _FILE not in names:
+        names |= {file.name for pattern in _VOCABULARIES for file in folder.glob(pattern)}
+    for name in sorted(names):
+        try:
+            if name == _FILE:  # it may be large, and is parsed when it is loaded
+                refuse_cut_json(Store(path), name)
+            elif name.endswith(".json"):
+                read_json_object(Store(path), name)
+            else:
+                refuse_stand_in(Store(path), name)
+        except Unusable as error:
+            raise ModelError(
+                f"tokenizer: none can be loaded from {path}: {name} {error}."
+            ) from error
 
 
 def rebuilt_otherwise(
@@ -135,8 +170,7 @@ def _why(path: str, error: Exception) -> str:
         return f"its {_FILE} is damaged or of a later version ({brief(error).rstrip('.')})"
     if lacking := _lacking(path):
         return lacking
-    vocabularies = ("*.model", "*.tiktoken", "vocab.*")
-    if not any(match for pattern in vocabularies for match in folder.glob(pattern)):
+    if not any(match for pattern in _VOCABULARIES for match in folder.glob(pattern)):
         return f"there is no {_FILE} in it"
     return brief(error).rstrip(".")
 

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 #: Keys of configurations that compute nothing when a text is scored: where a model comes from,
 #: what it is trained, generated or classified with, and what it returns besides logits.
 _COMPUTES_NOTHING = re.compile(
-    r"_name_or_path|transformers_version|architectures|auto_map|(torch_)?dtype|tokenizer_class|"
+    r"_name_or_path|transformers_version|transformers_weights|init_device|architectures|auto_map|(torch_)?dtype|tokenizer_class|"
     r"vocab_file|(id2label|label2id|num_labels|problem_type|finetuning_task)|"
     r".*dropout.*|.*pdrop|.*layer_?drop|.*drop_path.*|"
     r"initializer_.*|(.*_)?init(ializer)?_(std|range|factor)|"
     r"router_(aux_loss|z_loss)_.*|.*aux_loss.*|z_loss_.*|router_jitter_noise|output_router_logits|"
     r"use_cache|cache_implementation|return_dict|torchscript|gradient_checkpointing|"
     r"output_(attentions|hidden_states)|summary_.*|task_specific_params|"
+    # The same sums in pieces: they round otherwise, as batches of another shape do.
+    r"chunk_size_feed_forward|pretraining_tp|slow_but_exact|"
     r"(bos|eos|pad|sep|cls|mask|unk|eod|decoder_start|forced_[be]os)_token_id"
 )
 

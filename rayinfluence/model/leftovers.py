@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from rayinfluence.storage.store import Store, read_json
+from rayinfluence.model.weight_files import weight_files
 
 #: What masked places are given before a softmax, at most.
 _MASKED = -1e3
@@ -21,6 +21,8 @@ _MASKED = -1e3
 _ROUNDING = 1e-2
 #: What float16 cannot hold.
 _SMALL = 1e-5
+#: Last parts of names of such tensors; no others are read.
+_COMPUTED = ("bias", "causal_mask", "masked_bias", "position_ids", "inv_freq")
 
 
 def computed(path: str, names: Collection[str]) -> set[str]:
@@ -30,6 +32,7 @@ def computed(path: str, names: Collection[str]) -> set[str]:
         path: the folder with the safetensors.
         names: of those tensors.
     """
+    names = {name for name in names if name.rpartition(".")[2] in _COMPUTED}
     there = _tensors(path, lambda name: name in names) if names else {}
     return {name for name, tensor in there.items() if _is_computed(name, tensor)}
 
@@ -46,26 +49,11 @@ def other_angles(path: str, model: nn.Module) -> set[str]:
 
 def _tensors(path: str, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for file in _files(Path(path)):
-        with safe_open(file, "pt") as tensors:
+    for file in weight_files(path):
+        with safe_open(Path(path) / file, "pt") as tensors:
             names = filter(wanted, tensors.keys())
             found |= {name: tensors.get_tensor(name) for name in names}
     return found
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files that a model is loaded from; others may lie beside them."""
-    store, index = Store(str(folder)), "model.safetensors.index.json"
-    if not store.exists(index):
-        return [folder / "model.safetensors"] if store.exists("model.safetensors") else []
-    return [folder / name for name in sorted(set(read_json(store, index)["weight_map"].values()))]
-
-
-def unlisted(path: str) -> list[str]:
-    """Shards of the model in a folder that its index does not name."""
-    folder = Path(path)
-    there = {file.name for file in folder.glob("model-*-of-*.safetensors")}
-    return sorted(there - {file.name for file in _files(folder)})
 
 
 def _is_computed(name: str, tensor: Tensor) -> bool:

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
-from rayinfluence.model.adapters import refuse_adapter
-from rayinfluence.model.leftovers import computed, other_angles, unlisted
+from rayinfluence.model.adapters import adapter_tensors, refuse_adapter
+from rayinfluence.model.kinds import refuse_unknown_kind
+from rayinfluence.model.leftovers import computed, other_angles
+from rayinfluence.model.quantised import few_bits, quantised, said
+from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: A model's weights in one file, and the list of files that they are in.
-_BOTH = ("model.safetensors", "model.safetensors.index.json")
 #: Where configurations say how many tokens the model takes; the first that is there decides.
 _CONTEXT_KEYS = (
     "max_position_embeddings",
@@ -45,8 +46,9 @@ def load_model(
         trust_remote_code: let the folder's own Python code run.
 
     Raises:
-        ModelError: there is no model, it has no safetensors, weights are missing from them or are
-            there that it has no place for, or an adapter is in the folder.
+        ModelError: there is no model, it has no safetensors, they are not whole, hold quantised
+            weights, lack some or have some that it has no place for, or an adapter is in the
+            folder.
         NumericsError: a weight is NaN or infinite.
     """
     refuse_adapter(path)
@@ -55,11 +57,9 @@ def load_model(
             f"model: {path} is not a folder with a config.json; name a folder that "
             "`save_pretrained` wrote, with its weights as safetensors."
         )
-    if all((Path(path) / name).is_file() for name in _BOTH):
-        raise ModelError(
-            f"model: {path} holds two sets of weights, {' and '.join(_BOTH)}, and it cannot be "
-            "told which is the model's. Remove the one that is not."
-        )
+    config = read_config(path)
+    refuse_unknown_kind(path, config, trust_remote_code)
+    tensors = stored_tensors(path)
     from transformers.utils import logging
 
     shows_bars = logging.is_progress_bar_enabled()
@@ -67,6 +67,15 @@ def load_model(
     try:
         model, info = _from_pretrained(path, dtype, attention, trust_remote_code)
     except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
+        if "quantization_config" in config:
+            raise ModelError(
+                f"model: {path} is quantised, as its config.json says, and cannot be dequantised "
+                f"here ({brief(error).rstrip('.')}). Influence needs gradients of weights that are "
+                "floating-point numbers: name the model that was quantised, or one that was "
+                "dequantised and saved."
+            ) from error
+        if names := few_bits(tensors):
+            raise ModelError(f"model: {path} {said(names)}.") from error
         raise ModelError(f"model: {path} cannot be loaded: {brief(error)}") from error
     finally:
         if shows_bars:  # the process may be a caller's
@@ -76,7 +85,12 @@ def load_model(
             f"model: {path} holds weights that its index does not name, such as {left_out[0]}. "
             "Save the whole model again, or remove what is not part of it."
         )
-    _refuse_other_weights(path, info, model)
+    left = set(info["unexpected_keys"])
+    computed_today = computed(path, tensors)
+    stored = {name: tensors[name] for name in tensors if name not in computed_today}
+    if names := quantised(stored, left, config, model):
+        raise ModelError(f"model: {path} {said(names)}.")
+    _refuse_other_weights(path, info, left - computed_today, model)
     freeze(model)
     for weight in model.parameters():
         # safetensors maps weights from the file, where they lie anywhere.
@@ -89,20 +103,7 @@ def load_model(
 def _from_pretrained(
     path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
-    from transformers import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        AutoConfig,
-        AutoModelForCausalLM,
-    )
-
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    theirs = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not theirs:
-        # transformers would list all the classes that it has.
-        raise ValueError(
-            f"the installed transformers has no causal language model of the type "
-            f"{config.model_type!r}, which its config.json names"
-        )
+    from transformers import AutoModelForCausalLM
 
     def load(attention: str) -> tuple[nn.Module, dict[str, Any]]:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -125,14 +126,25 @@ def _from_pretrained(
     return load("eager")
 
 
-def _refuse_other_weights(path: str, info: dict[str, Any], model: nn.Module) -> None:
+def _refuse_other_weights(
+    path: str, info: dict[str, Any], unexpected: set[str], model: nn.Module
+) -> None:
     """Refuse a checkpoint whose tensors are not one for one the model's.
+
+    Args:
+        path: its folder.
+        info: what transformers says of the loading.
+        unexpected: names of tensors that the model has no place for and does not compute.
+        model: as it was loaded.
 
     Raises:
         ModelError: names the first tensors that are missing, of another shape, or left over.
     """
-    unexpected = set(info["unexpected_keys"])
-    unexpected -= computed(path, unexpected)
+    if theirs := adapter_tensors(unexpected):
+        raise ModelError(
+            f"model: the weights of {path} hold an adapter that is not merged, such as "
+            f"{theirs[0]}: merge it into the model (`merge_and_unload()` of peft) and save that."
+        )
     problems = {
         "are missing": info["missing_keys"],
         "have another shape": {key[0] for key in info["mismatched_keys"]},
@@ -167,7 +179,9 @@ def check_finite(model: nn.Module) -> None:
         NumericsError: names the first weight that is not finite.
     """
     for name, weight in model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
+        # torch has no isfinite for numbers of eight bits, which parts of a model may keep.
+        known = weight.float() if weight.element_size() < 2 else weight
+        if not bool(torch.isfinite(known).all()):
             raise NumericsError(
                 f"the model's weight {name} holds NaN or infinity; load another checkpoint, "
                 "or another dtype if it overflowed in the conversion."

@@ -61,6 +61,17 @@ def test_a_warning_names_what_is_not_tracked_where_that_is_nearly_all(
     assert any("of the model's parameters are tracked" in warning for warning in run.warnings)
 
 
+def test_a_run_warns_of_a_completion_s_token_that_is_not_scored(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    line = {"query_id": "a", "prompt": "", "completion": "w1 w2"}
+    (tmp_path / "queries.jsonl").write_text(json.dumps(line))
+    run, said = begun(config)
+    [warning] = run.warnings
+    assert "the first token of a completion is not scored" in warning
+    assert "'w1' of 'a'. What follows it is." in warning
+    assert f"warning: {warning}" in said
+
+
 def test_defaults_that_find_routers_alone_are_refused_and_routers_that_are_named_are_not(
     tmp_path: Path, change: Change
 ) -> None:
@@ -143,6 +154,17 @@ SPOILT: dict[str, tuple[dict[str, Any], str]] = {
         "nowhere/*.jsonl names no file",
     ),
     "no documents and no corpus": ({"corpus": {"documents": []}}, "holds no tokenised corpus"),
+    "weights that are a pointer": ({}, "model.safetensors is a pointer of git-lfs (67 bytes)"),
+    "a tokenizer that is cut short": ({}, "tokenizer.json is cut short, at 9 bytes"),
+}
+#: What is written over which file.
+WRITTEN = {
+    "a queries file with a wrong line": ("queries.jsonl", "{"),
+    "weights that are a pointer": (
+        "model/model.safetensors",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n",
+    ),
+    "a tokenizer that is cut short": ("model/tokenizer.json", '{"model":'),
 }
 
 
@@ -155,8 +177,9 @@ def test_what_files_alone_tell_is_told_before_torch_is_imported(
     config = tiny_run(tmp_path).model_dump()
     for key, value in values.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    if case == "a queries file with a wrong line":
-        (tmp_path / "queries.jsonl").write_text("{")
+    if case in WRITTEN:
+        name, body = WRITTEN[case]
+        (tmp_path / name).write_text(body)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(config))
     script = (

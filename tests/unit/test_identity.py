@@ -11,9 +11,13 @@ import torch
 from folder_code import bring_code
 from safetensors.torch import load_file, save_file
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     Gemma3Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedConfig,
     RobertaConfig,
     RobertaForCausalLM,
@@ -84,6 +88,10 @@ def test_a_buffer_that_computes_makes_another_model() -> None:
         ({"n_head": 3}, "config.n_head: 3, was 2"),
         ({"scale_attn_weights": False}, "config.scale_attn_weights: False, was True"),
         ({"layer_norm_epsilon": 0.1}, "config.layer_norm_epsilon: 0.1, was 1e-05"),
+        (
+            {"scale_attn_by_inverse_layer_idx": True},
+            "config.scale_attn_by_inverse_layer_idx: True, was False",
+        ),
     ],
 )
 def test_configuration_that_computes_makes_another_model_and_is_named(
@@ -127,6 +135,11 @@ def test_what_the_library_itself_reads_counts(key: str) -> None:
         {"summary_type": "mean", "torch_dtype": "float16"},
         {"note": "what I did in May", "lab": {"run": 7}},
         {"task_specific_params": {"text-generation": {"max_length": 50}}},
+        {"chunk_size_feed_forward": 4},
+        {"pretraining_tp": 2},
+        {"gradient_checkpointing": True, "output_attentions": False, "output_hidden_states": False},
+        {"problem_type": "regression", "_name_or_path": "elsewhere", "dtype": "bfloat16"},
+        {"unsloth_version": "2025.1", "max_length": 50, "temperature": 0.5, "do_sample": True},
     ],
     ids=lambda values: next(iter(values)),
 )
@@ -134,6 +147,50 @@ def test_what_computes_nothing_makes_no_other_model(folder: Path, values: dict[s
     before = identity(folder)
     set_config(folder, **values)
     assert model_digest(identity(folder)) == model_digest(before)
+
+
+@pytest.mark.parametrize("values", [{"pretraining_tp": 2, "slow_but_exact": True}])
+def test_the_same_sums_in_pieces_make_no_other_model(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    bloom = BloomConfig(vocab_size=48, hidden_size=16, n_layer=2, n_head=2)
+    BloomForCausalLM(bloom).save_pretrained(tmp_path)
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    before, logits = identity(tmp_path), load_model(str(tmp_path), torch.float32)(tokens).logits
+    set_config(tmp_path, **values)
+    again = load_model(str(tmp_path), torch.float32)
+    torch.testing.assert_close(again(tokens).logits, logits)
+    assert model_digest(model_identity(again)) == model_digest(before)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sliding_window": 2}, "config.sliding_window: 2, was 4"),
+        ({"hidden_act": "relu"}, "config.hidden_act: relu, was silu"),
+        ({"rms_norm_eps": 0.5}, "config.rms_norm_eps: 0.5, was 1e-06"),
+    ],
+)
+def test_a_window_an_activation_and_a_norm_make_another_model_and_other_numbers(
+    tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
+    torch.manual_seed(0)
+    mistral = MistralConfig(
+        vocab_size=48,
+        hidden_size=16,
+        intermediate_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=4,
+    )
+    MistralForCausalLM(mistral).save_pretrained(tmp_path)
+    tokens = torch.arange(1, 9)[None]
+    before, logits = identity(tmp_path), load_model(str(tmp_path), torch.float32)(tokens).logits
+    set_config(tmp_path, **values)
+    assert differ(identity(tmp_path), before) == [said]
+    assert not torch.allclose(load_model(str(tmp_path), torch.float32)(tokens).logits, logits)
 
 
 def test_defaults_make_no_other_model_whether_spelled_out_or_not(folder: Path) -> None:

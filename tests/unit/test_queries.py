@@ -6,7 +6,13 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.queries import EncodedQuery, Query, encode_queries, read_queries
+from rayinfluence.corpus.queries import (
+    EncodedQuery,
+    Query,
+    border_warnings,
+    encode_queries,
+    read_queries,
+)
 from rayinfluence.errors import QueryError, StorageError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
@@ -133,6 +139,54 @@ def test_a_leading_token_of_the_tokenizer_makes_the_whole_completion_a_target() 
 def test_a_query_that_leaves_nothing_to_predict_is_refused(prompt: str, completion: str) -> None:
     with pytest.raises(QueryError, match=r"query 'a' leaves no token to predict"):
         encoded(prompt, completion)
+
+
+def test_that_a_prompt_which_is_part_of_the_first_token_leaves_nothing_to_predict_is_said() -> None:
+    with pytest.raises(QueryError, match=r"are one token, and nothing comes before it: give it"):
+        encoded("b", " c", characters())
+    with pytest.raises(QueryError, match=r"leaves no token to predict: give it a longer"):
+        encoded("a", "\n", characters())  # which is no token at all
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "token"),
+    [("", "ab", "a"), ("b", " ca", "b c"), ("b ", "ca", "b c"), ("", "b cb", "b c")],
+)
+def test_a_completion_s_token_that_nothing_comes_before_is_named(
+    prompt: str, completion: str, token: str
+) -> None:
+    query = encoded(prompt, completion, characters())
+    assert query.first_target == 1
+    [warning] = border_warnings([query])
+    assert "the first token of a completion is not scored, as no token comes" in warning
+    assert f"{token!r} of 'a'. What follows it is." in warning
+    # A tokenizer with a leading token scores it.
+    query = encoded(prompt, completion, characters(bos=True))
+    assert query.unscored == ""
+    assert query.first_target == 1
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [("ab", " ca"), ("ab ", "c"), ("ab ", "ca")])
+def test_a_token_across_the_border_is_named_as_scored_whole(prompt: str, completion: str) -> None:
+    [warning] = border_warnings([encoded(prompt, completion, characters())])
+    assert "a completion begins in the prompt, and is scored whole: 'b c' of 'a'." in warning
+
+
+def test_queries_that_are_scored_as_they_were_asked_need_no_warning() -> None:
+    queries = [
+        encoded("a", "b c", characters()),
+        encoded("", "ab", characters(bos=True)),
+        encoded("w1 ", "w2"),
+        encoded("w1", " w2"),
+    ]
+    assert border_warnings(queries) == []
+
+
+def test_many_queries_of_one_kind_are_one_warning() -> None:
+    queries = [Query(f"q{i}", "", "ab") for i in range(9)]
+    [warning] = border_warnings(encode_queries(queries, characters(), None))
+    assert "the first token of 9 completions is not scored" in warning
+    assert "'a' of 'q0', 'a' of 'q1', 'a' of 'q2' and 6 more." in warning
 
 
 def test_a_query_may_fill_the_context_and_no_more() -> None:

@@ -121,7 +121,7 @@ def test_what_is_wrong_with_a_tokenizer_s_files_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no tokenizer\.json in it"):
         load_tokenizer(str(none))
     broken = save(tmp_path / "broken", byte_level(True))
-    Path(broken, "tokenizer.json").write_text('{"version": "1.0"')
+    Path(broken, "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(ModelError, match=r"its tokenizer\.json is damaged or of a later version"):
         load_tokenizer(broken)
 

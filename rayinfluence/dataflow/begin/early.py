@@ -12,8 +12,11 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.corpus.tokenizer_files import refuse_damaged
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.model.adapters import refuse_adapter
+from rayinfluence.model.weight_files import CONFIG, stored_tensors
 from rayinfluence.storage.store import Store
 
 
@@ -50,7 +53,7 @@ class Inputs:
         Raises:
             ConfigError: the configuration names a queries file that is not there, or inputs
                 among what the run writes.
-            ModelError: a folder is not there.
+            ModelError: a folder is not there, files in it are not whole, or it is an adapter's.
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
                 corpus.
@@ -63,6 +66,10 @@ class Inputs:
                     f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
                     f"with its {needed}."
                 )
+        refuse_adapter(config.model)
+        if (Path(config.model) / CONFIG).is_file():
+            stored_tensors(config.model)  # that they are whole
+        refuse_damaged(config.tokenizer or config.model)
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))

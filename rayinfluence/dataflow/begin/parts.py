@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.queries import EncodedQuery, encode_queries
+from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
 from rayinfluence.dataflow.begin import preflight
@@ -52,7 +52,7 @@ class Parts:
         if inputs is not None:
             self.inputs = inputs
         self.progress = progress or ProgressLog()
-        self.store = self._open(config.run)
+        self.store = Store(config.run, config.storage.options(config.run))
         self.warnings: list[str] = []
         self._has_begun = False
         self._runner: Runner | None = None
@@ -208,7 +208,10 @@ class Parts:
             QueryError: one of them is malformed.
         """
         queries, replica = self.inputs.needed_queries, self.replica
-        return encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
+        encoded = encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
+        for text in border_warnings(encoded):
+            self._warn(text)
+        return encoded
 
     @property
     def corpus_store(self) -> Store:
@@ -254,8 +257,8 @@ class Parts:
         self._record_config()
         _ = self.passed
         self.progress.note(self.tracked.line)
-        if self.tracked.warning:
-            self._warn(self.tracked.warning)
+        for text in self.tracked.warnings:
+            self._warn(text)
         self._has_begun = True
 
     def check(self) -> None:
@@ -284,6 +287,3 @@ class Parts:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.progress.note(f"warning: {text}")
-
-    def _open(self, url: str) -> Store:
-        return Store(url, self.config.storage.options(url))

@@ -14,6 +14,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
 from rayinfluence.guest import as_found
+from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
@@ -50,12 +51,14 @@ class TrackedModel:
         reach: what a forward pass on made-up tokens reached.
         left_out: modules that the patterns match and text does not reach.
         ordinary: ids that made-up sequences are drawn from.
+        beside: what lies in the model's folder and is not read, in sentences.
     """
 
     replica: Replica
     reach: Reach
     left_out: Sequence[str]
     ordinary: Sequence[int]
+    beside: Sequence[str] = ()
 
     @classmethod
     @as_found()
@@ -92,7 +95,7 @@ class TrackedModel:
         refuse_other_shapes(model, kept, found)
         with in_words(model, "run on a few tokens", FORWARD):
             replica = Replica(model, kept, numerics)
-        return cls(replica, found, left_out, ordinary)
+        return cls(replica, found, left_out, ordinary, adapters_below(config.model))
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -114,8 +117,12 @@ class TrackedModel:
         return line
 
     @property
-    def warning(self) -> str | None:
-        """What is not tracked, where that is nearly all."""
+    def warnings(self) -> list[str]:
+        """What is not tracked, where that is nearly all, and what is not read."""
+        return [*self.beside, *([text] if (text := self._little) else [])]
+
+    @property
+    def _little(self) -> str | None:
         coverage = self.coverage
         if coverage.share >= _LITTLE:
             return None

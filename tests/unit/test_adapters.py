@@ -1,0 +1,146 @@
+"""Adapters in a model's folder: refused, or told where they are left out on purpose."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rayinfluence.dataflow.progress import ProgressLog
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from rayinfluence.dataflow.run import Run
+from rayinfluence.errors import ModelError
+from rayinfluence.model.adapters import adapters_below
+from rayinfluence.model.load import load_model
+from rayinfluence.testing import tiny_gpt2, tiny_run
+
+LORA = {"transformer.h.0.attn.c_attn.lora_A.weight": torch.zeros(2, 2)}
+PEFT = {"peft_type": "LORA", "base_model_name_or_path": "base"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_gpt2(dtype=torch.float32).save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    return tmp_path / "model"
+
+
+def lay(place: Path, name: str, config: dict[str, Any] | None = None) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".safetensors"):
+        save_file(LORA, place / name)
+    else:
+        (place / name).write_bytes(b"...")
+    if config is not None:
+        (place / "adapter_config.json").write_text(json.dumps(config))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError, match="adapter") as caught:
+        load_model(str(folder), torch.float32)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("alone", "place"), [(True, "."), (True, "taught"), (False, ".")])
+def test_an_adapter_is_refused_with_the_command_that_merges_it(
+    folder: Path, alone: bool, place: str
+) -> None:
+    if alone:
+        for file in folder.iterdir():
+            file.unlink()
+    lay(folder / place, "adapter_model.safetensors", PEFT)
+    said = refusal(folder)
+    assert "holds an adapter (adapter_config.json)" in said
+    command = f"from_pretrained({str(folder / place)!r}).merge_and_unload().save_pretrained("
+    assert command in said
+    assert ("move it out of the folder" in said) is not alone
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapters.safetensors",
+        "adapters.npz",
+        "adapter_model.bin",
+        "adapter_model.safetensors",
+        "adapter_0.pt",
+        "pytorch_lora_weights.safetensors",
+        "pytorch_lora_weights.bin",
+        "pytorch_adapter.bin",
+        "lit_model.pth.lora.pth",
+        "my-model-lora.safetensors",
+        "prompt_embeddings.pt",
+        "prefix_encoder.bin",
+        "ia3.safetensors",
+    ],
+)
+def test_an_adapter_beside_the_model_is_refused_by_the_name_of_its_file(
+    folder: Path, name: str
+) -> None:
+    lay(folder, name)
+    assert f"holds an adapter ({name}), and adapters are not read yet" in refusal(folder)
+
+
+def test_an_adapter_of_any_file_name_is_known_by_its_tensors(folder: Path) -> None:
+    lay(folder, "taught-in-may.safetensors")
+    assert "holds an adapter (taught-in-may.safetensors)" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        ({"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}, "`mlx_lm.fuse --model"),
+        (None, "`mlx_lm.fuse --model"),
+        (PEFT, "merge_and_unload()"),
+        ({"peft_type": "PROMPT_TUNING"}, "a learnt prompt (PROMPT_TUNING), which cannot be merged"),
+        ({"peft_type": "PREFIX_TUNING"}, "a learnt prompt (PREFIX_TUNING), which cannot be merged"),
+        ({"peft_type": "P_TUNING"}, "a learnt prompt (P_TUNING), which cannot be merged"),
+    ],
+)
+def test_what_to_do_about_an_adapter_is_said_for_its_kind(
+    folder: Path, config: dict[str, Any] | None, advice: str
+) -> None:
+    lay(folder, "adapters.safetensors", config)
+    assert advice in refusal(folder)
+
+
+def test_an_adapter_that_is_not_merged_in_the_weights_is_called_so(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | LORA, folder / "model.safetensors", metadata={"format": "pt"})
+    said = refusal(folder)
+    assert f"hold an adapter that is not merged, such as {next(iter(LORA))}" in said
+
+
+@pytest.mark.parametrize("place", ["lora", "checkpoint-100", "runs/second"])
+def test_an_adapter_in_a_folder_of_the_model_s_is_told_and_does_not_stop_a_run(
+    folder: Path, place: str
+) -> None:
+    lay(folder / place, "adapter_model.safetensors", PEFT)
+    load_model(str(folder), torch.float32)
+    [said] = adapters_below(str(folder))
+    assert f"adapters in the folders of {folder} ({place}) are not read" in said
+    assert f"from_pretrained({str(folder / place)!r})" in said
+
+
+def test_folders_that_hold_no_adapter_need_no_word(folder: Path) -> None:
+    lay(folder / "original", "consolidated.pth")
+    lay(folder / ".cache", "adapter_model.bin")
+    tiny_gpt2(dtype=torch.float32).save_pretrained(folder / "checkpoint-1")  # type: ignore[operator]
+    for name in ("training_args.bin", "optimizer.pt", "exploration.pt", "README.md"):
+        lay(folder, name)
+    assert adapters_below(str(folder)) == []
+    load_model(str(folder), torch.float32)
+
+
+def test_a_run_warns_of_adapters_in_the_model_s_folder(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    for i in range(4):
+        lay(Path(config.model) / f"checkpoint-{i}", "adapter_model.bin")
+    said = io.StringIO()
+    with Run(config, ProgressLog(Console(file=said, width=1000))) as run:
+        run.begin()
+    [warning] = run.warnings
+    assert "(checkpoint-0, checkpoint-1, checkpoint-2 and 1 more) are not read" in warning
+    assert f"warning: {warning}" in said.getvalue()
