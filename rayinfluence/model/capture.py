@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 
+#: Calls of a module in a message.
+_SHOWN = 6
 #: Receives (module name, inputs [B, T, I], output gradients [B, T, O]) as soon as a module's are
 #: complete.
 Consumer = Callable[[str, Tensor, Tensor], None]
@@ -62,8 +64,7 @@ def backward(
         if inputs.ndim != 3:
             raise ModelError(
                 f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, "
-                "token, "
-                "width] can be attributed to sequences. Leave it out of `modules`."
+                "token, width] can be attributed to sequences. Leave it out of `modules`."
             )
         tapped = output
         if not output.requires_grad:
@@ -84,7 +85,12 @@ def backward(
         for handle in handles:
             handle.remove()
     if not leaves or not value.requires_grad:
-        raise ModelError("no tracked module takes part in the model's output; check `modules`.")
+        names = ", ".join(list(modules)[:_SHOWN])
+        more = f" and {len(modules) - _SHOWN} more" if len(modules) > _SHOWN else ""
+        raise ModelError(
+            f"no tracked module takes part in the model's output (tracked are {names}{more}): they "
+            "are not called, or no gradient leads back to what they give; check `modules`."
+        )
     torch.autograd.grad(value, leaves, allow_unused=True)
     for name, pending in calls.items():
         # Calls whose output the objective does not depend on have no gradient and contribute
@@ -92,6 +98,37 @@ def backward(
         reached = [call for call in pending if call.grads_BTO is not None]
         if reached:
             _hand_over(name, reached, consume)
+
+
+def checked(shape: tuple[int, ...], consume: Consumer) -> Consumer:
+    """Refuse what is not of all sequences and all tokens of a batch, and hand over the rest.
+
+    Args:
+        shape: sequences and tokens of the batch.
+        consume: what is handed over to.
+    """
+    n_sequences, n_tokens = shape
+
+    def consumer(name: str, inputs: Tensor, grads: Tensor) -> None:
+        if len(inputs) != n_sequences:
+            raise ModelError(
+                f"modules: {name} is called with {len(inputs)} of the {n_sequences} sequences of a "
+                "batch, and what it sees cannot be told apart by sequence. Set `batch_tokens: 1`, "
+                "which runs each sequence alone, or leave it out of `modules`."
+            )
+        if inputs.shape[1] % n_tokens:
+            raise ModelError(
+                f"modules: {name} gets {inputs.shape[1]} of the {n_tokens} tokens of a sequence, "
+                "and cannot be attributed token by token. Leave it out of `modules`."
+            )
+        if inputs.shape[:2] != grads.shape[:2]:
+            raise ModelError(
+                f"modules: {name} gets inputs {_shown(inputs)} and gives {_shown(grads)}, and "
+                "cannot be attributed token by token. Leave it out of `modules`."
+            )
+        consume(name, inputs, grads)
+
+    return consumer
 
 
 def _hand_over(name: str, calls: list[_Call], consume: Consumer) -> None:
@@ -105,5 +142,17 @@ def _hand_over(name: str, calls: list[_Call], consume: Consumer) -> None:
     grads = [call.grads_BTO for call in calls if call.grads_BTO is not None]
     if len(calls) == 1:
         consume(name, inputs[0], grads[0])
-    else:
-        consume(name, torch.cat(inputs, dim=1), torch.cat(grads, dim=1))
+        return
+    if len({len(one) for one in [*inputs, *grads]}) > 1:
+        sizes = ", ".join(str(len(one)) for one in inputs[:_SHOWN])
+        raise ModelError(
+            f"modules: {name} is called {len(calls)} times in one forward pass, with {sizes} "
+            f"{'... ' if len(inputs) > _SHOWN else ''}sequences of a batch, and what it sees "
+            "cannot be told apart by sequence. Set `batch_tokens: 1`, which runs each sequence "
+            "alone, or leave it out of `modules`."
+        )
+    consume(name, torch.cat(inputs, dim=1), torch.cat(grads, dim=1))
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"[{', '.join(map(str, tensor.shape))}]"

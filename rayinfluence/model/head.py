@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch
-from rayinfluence.model.load import context_length, is_pretrained
+from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
 
 _PROBE_TOKENS = 8
@@ -73,11 +75,73 @@ class LanguageModel:
 
 
 def forward_logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-    """Logits [B, T, V] of a transformers model, or of any module that maps tokens to logits."""
+    """Logits [B, T, V] of a transformers model, or of any module that maps tokens to logits.
+
+    Raises:
+        ModelError: what it gives is no such tensor.
+    """
     if is_pretrained(model):
-        return model(input_ids=tokens_BT, use_cache=False).logits  # type: ignore[no-any-return]
-    output = model(tokens_BT)
-    return output.logits if hasattr(output, "logits") else output  # type: ignore[no-any-return]
+        output = model(input_ids=tokens_BT, use_cache=False)
+    else:
+        output = model(tokens_BT)
+    return _logits_of(model, output, tuple(tokens_BT.shape))
+
+
+def vocabulary_of(model: nn.Module) -> int | None:
+    """Ids that are embedded and have a logit, or None for a module that is no transformers model.
+
+    An id without a logit can be no target, and what stands in a sequence is one.
+    """
+    n_embedded = vocabulary_size(model)
+    if n_embedded is None:
+        return None
+    one = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
+    with torch.no_grad():
+        return min(n_embedded, forward_logits(model, one).shape[-1])
+
+
+def _logits_of(model: nn.Module, output: Any, shape: tuple[int, ...]) -> Tensor:
+    """The logits in what a model returns: itself, or named so; alone of their shape in a tuple."""
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif hasattr(output, "logits"):
+        found = output.logits
+    elif isinstance(output, tuple | list):
+        # Beside them may stand a loss and a cache; of two that could be logits we choose none.
+        fitting = [one for one in output if _is_for(one, shape)]
+        found = fitting[0] if len(fitting) == 1 else output
+    if _is_for(found, shape):
+        return found  # type: ignore[no-any-return]
+    wanted = f"logits of each token, [{', '.join(map(str, shape))}, vocabulary]"
+    raise ModelError(
+        f"{type(model).__name__} gives {_described(found)} for {shape[0]} sequences of {shape[1]} "
+        f"tokens, and {wanted}, are needed: all that a text says is predicted from them. Let its "
+        "`forward` return them (or an object with them as `logits`), or name another model under "
+        "`model`."
+    )
+
+
+def _is_for(output: Any, shape: tuple[int, ...]) -> bool:
+    """Whether it may be logits of all tokens, sequence by sequence."""
+    return (
+        isinstance(output, Tensor)
+        and output.is_floating_point()
+        and output.ndim == 3
+        and tuple(output.shape[:2]) == shape
+    )
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Tensor):
+        kind = str(output.dtype).removeprefix("torch.")
+        return f"a tensor [{', '.join(map(str, output.shape))}] of {kind}"
+    if isinstance(output, tuple | list):
+        parts = [
+            _described(one) if isinstance(one, Tensor) else type(one).__name__ for one in output
+        ]
+        return f"a {type(output).__name__} of {', '.join(parts) or 'nothing'}"
+    return "no logits" if output is None else f"a {type(output).__name__}"
 
 
 def target_logits(logits_BTV: Tensor, batch: Batch) -> Tensor:

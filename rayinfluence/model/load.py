@@ -92,6 +92,10 @@ def load_model(
         raise ModelError(f"model: {path} {said(names)}.")
     _refuse_other_weights(path, info, left - computed_today, model)
     freeze(model)
+    for module in model.modules():
+        # Asked for tuples, some models cannot read what their own parts return.
+        if getattr(getattr(module, "config", None), "return_dict", True) is False:
+            module.config.return_dict = True  # type: ignore[union-attr]
     for weight in model.parameters():
         # safetensors maps weights from the file, where they lie anywhere.
         if weight.data_ptr() % ALIGNMENT:

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.head import forward_logits
+from rayinfluence.model.reach import patterns_of
 
 #: Weights times tokens of a forward pass that takes some five seconds on one core.
 _SECONDS = 10**11
+#: Lengths on either side of the longest that are tried for it being that.
+_BEYOND = 8
 
 
 def check_positions(
@@ -28,8 +31,8 @@ def check_positions(
 ) -> None:
     """Refuse a context for which the model has no positions, or others than for shorter ones.
 
-    Whole sequences are run up to the first tracked module, which is behind all positions and costs
-    next to nothing of a model of any size.
+    Whole sequences are run through the first of the model's blocks, or up to its first tracked
+    module, which is behind all positions and costs next to nothing of a model of any size.
 
     Raises:
         ModelError: with the longest context that works.
@@ -57,11 +60,7 @@ def check_positions(
 
     if not works(context):
         longest = _longest(context, works)
-        raise ModelError(
-            f"corpus.context: the model fails on sequences of more than {longest:,} tokens, and "
-            f"this run's may have {context:,}: it has fewer positions than its configuration says. "
-            f"Set it to at most {longest:,}."
-        )
+        raise too_long(longest, context)
 
 
 def _keeps_angles(module: nn.Module, kind: str | None, length: int) -> bool:
@@ -98,15 +97,70 @@ def affordable(model: nn.Module, n_passes: int, most: int) -> int:
     return min(most, _SECONDS // (n_passes * max(1, n_weights)))
 
 
+def longest_that_runs(model: nn.Module, tokens_BT: Tensor) -> int | None:
+    """The most tokens that a model runs on, where it fails on more; None where it is not so.
+
+    A mask or a table behind the first layers may be shorter than the positions before them.
+
+    Args:
+        model: the model.
+        tokens_BT: sequences that it fails on.
+    """
+
+    def runs(length: int) -> bool:
+        try:
+            with torch.no_grad():
+                forward_logits(model, tokens_BT[:, :length])
+        except Exception:  # somebody else's code may say so in any way
+            return False
+        return True
+
+    length = tokens_BT.shape[1]
+    longest = _longest(length, runs)
+    # Lengths may also have to be multiples of a number.
+    beyond = range(longest + 1, min(length, longest + _BEYOND) + 1)
+    below = range(max(1, longest - _BEYOND), longest + 1)
+    if longest < 2 or any(map(runs, beyond)) or not all(map(runs, below)):
+        return None
+    return longest
+
+
+def too_long(longest: int, context: int) -> ModelError:
+    """What is said of a context for which there are too few positions."""
+    return ModelError(
+        f"corpus.context: the model fails on sequences of more than {longest:,} tokens, and this "
+        f"run's may have {context:,}: it has fewer positions (or a shorter mask) than its "
+        f"configuration says. Set it to at most {longest:,}."
+    )
+
+
 class _Reached(Exception):
-    """The first tracked module has its inputs."""
+    """The tracked modules of a first block have their inputs."""
 
 
 def _runs(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor) -> bool:
-    def stop(*_: Any) -> None:
-        raise _Reached
+    """Whether a model runs as far as the second tracked module of a kind, or the last one.
 
-    handles = [module.register_forward_pre_hook(stop) for module in modules.values()]
+    That is one block of a model of many, whose mask is used by then; but no further than the first
+    where a block takes too long.
+    """
+    seen: set[str] = set()
+    waiting = set(modules)
+    most = tokens_BT.shape[1]
+    n_blocks = max(1, len(modules) // max(1, len(patterns_of(modules))))
+    whole_block = affordable(model, 1, most * n_blocks) // n_blocks >= most
+
+    def stop(name: str) -> None:
+        waiting.discard(name)
+        (kind,) = patterns_of([name])
+        if not whole_block or kind in seen or not waiting:
+            raise _Reached
+        seen.add(kind)
+
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: stop(name))
+        for name, module in modules.items()
+    ]
     try:
         with torch.no_grad():
             forward_logits(model, tokens_BT)

@@ -17,7 +17,7 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json
 
 #: Raised whenever the checks find something else.
-_VERSION = 3
+_VERSION = 4
 _PACKAGES = ("torch", "transformers")
 #: Names of weights that are not tracked, in a manifest.
 _LISTED = 20
@@ -37,7 +37,7 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
             "packages": {name: version(name) for name in _PACKAGES},
             "model": model_digest,
             "modules": list(replica.modules),
-            "numerics": [numerics.dtype, numerics.attention, alone],
+            "numerics": [numerics.dtype, numerics.attention, numerics.batch_tokens],
             "context": context,
         }
     )
@@ -46,7 +46,14 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
         return Passed(**read_json(store, key))
     language_model = replica.language_model
     with same_draws():
-        found = preflight(language_model, replica.modules, tracked.ordinary, context, alone)
+        found = preflight(
+            language_model,
+            replica.modules,
+            tracked.ordinary,
+            context,
+            alone,
+            numerics.batch_tokens,
+        )
     store.write(key, json.dumps(asdict(found), indent=1).encode())
     return found
 

@@ -16,10 +16,11 @@ from rayinfluence.errors import ConfigError
 from rayinfluence.guest import as_found
 from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
+from rayinfluence.model.answers import refuse_what_does_not_run
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
 from rayinfluence.model.modules import Coverage, track, trackable
-from rayinfluence.model.preflight import made_up, refuse_what_does_not_run
+from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import (
     Reach,
     listed,

@@ -18,9 +18,9 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
-from rayinfluence.model.capture import backward
-from rayinfluence.model.head import LanguageModel
-from rayinfluence.model.load import assemble, context_length, vocabulary_size
+from rayinfluence.model.capture import backward, checked
+from rayinfluence.model.head import LanguageModel, vocabulary_of
+from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.modules import shapes_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
@@ -109,7 +109,7 @@ class Replica:
         self.language_model = LanguageModel.of(model, modules.values())
         self.numerics = numerics
         self.device = torch.device(numerics.device)
-        self.vocabulary = vocabulary_size(model)
+        self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
 
     @cached_property
@@ -172,7 +172,9 @@ class Replica:
         """
         try:
             with repeatable(self.device) if self._is_repeatable else nullcontext():
-                backward(self.modules, lambda: self._objective(batch, labels), partial(step, batch))
+                # Checks on made-up sequences cannot try all shapes.
+                consume = checked(tuple(batch.tokens_BT.shape), partial(step, batch))
+                backward(self.modules, lambda: self._objective(batch, labels), consume)
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"

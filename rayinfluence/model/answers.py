@@ -1,0 +1,192 @@
+"""What a model says of made-up sequences: that it says it, of which tokens, and how two differ.
+
+B sequence in batch, T token, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.guest import same_draws
+from rayinfluence.model.batches import Batch, make_batch
+from rayinfluence.model.capture import backward
+from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
+from rayinfluence.model.head import LanguageModel, forward_logits
+from rayinfluence.model.positions import longest_that_runs, too_long
+
+#: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
+#: to the same bits.
+SAME_SHAPES = {torch.float64: 5e-5, torch.float32: 5e-5, torch.bfloat16: 0.01}
+#: A logit so far below the first is of a token that is never said, such as one of a padded
+#: vocabulary, whether it is minus infinity or a large number.
+_FAR = 100.0
+#: Ids that are tried for being finite.
+_TRIED = 64
+
+
+def answers(model: nn.Module, sequences: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Logits [B, T, V] in float64, none of them far below the first of its place."""
+    return _bounded(_raw(model, make_batch(sequences, range(len(sequences)), device).tokens_BT))
+
+
+def distance(expected: Tensor, other: Tensor) -> float:
+    """||other - expected|| of logits, over the norm of the expected ones' deviations."""
+    return float((other - expected).norm() / _spread(expected))
+
+
+def _raw(model: nn.Module, tokens_BT: Tensor) -> Tensor:
+    with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
+        return forward_logits(model, tokens_BT).double()
+
+
+def _bounded(logits: Tensor) -> Tensor:
+    floor: Tensor = logits.amax(dim=-1, keepdim=True) - _FAR
+    return logits.maximum(floor)
+
+
+def _spread(logits: Tensor) -> Tensor:
+    """The norm of deviations; what is never said would be most of it, and hide the others."""
+    said = logits > logits.amax(dim=-1, keepdim=True) - _FAR
+    mean = torch.where(said, logits, 0.0).sum(-1, keepdim=True) / said.sum(-1, keepdim=True)
+    among = torch.where(said, logits - mean, 0.0).norm()
+    whole = (logits - logits.mean(dim=-1, keepdim=True)).norm()
+    spread: Tensor = among.maximum(1e-2 * whole).clamp_min(1e-30)
+    return spread
+
+
+def refuse_what_does_not_run(
+    model: nn.Module, tokens_BT: Tensor, context: int | None = None
+) -> None:
+    """Refuse a model that cannot run, or says something else of the same tokens the second time.
+
+    First of all: the other checks compare passes, and would give a wrong reason.
+
+    Args:
+        model: the model.
+        tokens_BT: made up.
+        context: the most tokens of a sequence in this run, where that is known.
+
+    Raises:
+        ModelError: with what it said, or the context that works; or whether it draws or remembers,
+            and what to do.
+    """
+
+    def run(seed: int | None = None) -> Tensor:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        return _bounded(_raw(model, tokens_BT))
+
+    with same_draws():
+        try:
+            first, second = run(seed=0), run()
+        except ModelError as error:
+            if (longest := longest_that_runs(model, tokens_BT)) is None:
+                raise
+            raise too_long(longest, context or tokens_BT.shape[1]) from error
+        change = distance(first, second)
+        if change <= SAME_SHAPES[next(model.parameters()).dtype] or not np.isfinite(change):
+            return
+        draws = torch.equal(run(seed=0), first)
+    kind = (
+        "draws random numbers in evaluation mode, as hashes and samplers do"
+        if draws
+        else "remembers what it was asked before, or draws from a generator of its own"
+    )
+    raise ModelError(
+        f"{type(model).__name__} says something else of the same {tokens_BT.shape[1]} tokens each "
+        f"time (logits differ by {change:.1%}): it {kind}, and a score would depend on that. "
+        "Switch it off in the model's config.json or code, or name another model under `model`."
+    )
+
+
+def sound_tokens(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    ordinary: Sequence[int],
+    length: int,
+) -> list[int]:
+    """Some of the ids, from sequences of which logits, inputs and gradients are all finite.
+
+    A token whose embedding overflows is no fault of the arithmetic: its sequences are set aside by
+    a run, and say nothing here. Nor is one that the model never says, such as one of a padded
+    vocabulary.
+
+    Raises:
+        ModelError: there are not two.
+    """
+    model = language_model.model
+    some = np.asarray(ordinary)[:: max(1, len(ordinary) // _TRIED)][:_TRIED]
+    device = next(model.parameters()).device
+    said = _ever_said(model, _pieces(some, length), device)
+    some = np.array([token for token in some.tolist() if token in said], dtype=np.int64)
+    if len(some) < 2:
+        raise ModelError(
+            f"{type(model).__name__} gives no more than {len(some)} of {min(_TRIED, len(ordinary))}"
+            " ordinary tokens a probability that is not zero: the logits of the others are -inf, "
+            "or it has none for them. Load another checkpoint, or the tokenizer that belongs to it."
+        )
+    sound: list[int] = []
+    without = 0
+    for start in range(0, len(some), length):
+        piece = some[start : start + length]
+        sequence = np.resize(piece, max(length, 2))
+        finite = [torch.isfinite(answers(model, [sequence], device)).all()]
+        values: list[Tensor] = []
+
+        def note(_name: str, inputs: Tensor, grads: Tensor, finite: list[Tensor] = finite) -> None:
+            finite.append(torch.isfinite(inputs).all() & torch.isfinite(grads).all())
+
+        def value(batch: Batch, values: list[Tensor] = values) -> Tensor:
+            values.append(objective(language_model, batch))
+            return values[0]
+
+        with in_words(model, "run backward", BACKWARD):
+            backward(modules, partial(value, make_batch([sequence], [0], device)), note)
+        if all(finite) and bool(torch.isfinite(values[0])):
+            sound += piece.tolist()
+        elif bool(torch.isneginf(values[0])):
+            without += 1
+    if len(set(sound)) < 2:
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        if without:
+            raise ModelError(
+                f"{type(model).__name__} gives tokens of made-up sequences no probability (-inf) "
+                f"where they stand, in {dtype}: each has a target that it rules out, and has no "
+                "gradient. Switch off what bans tokens in its config.json or code, or name another "
+                "model under `model`."
+            )
+        raise ModelError(
+            f"{type(model).__name__} says nothing finite of made-up sequences in "
+            f"{dtype}: activations overflow. Set `dtype: float32`, or load another checkpoint."
+        )
+    return sound
+
+
+def _pieces(tokens: np.ndarray, length: int) -> list[np.ndarray]:
+    starts = range(0, len(tokens), length)
+    return [np.resize(tokens[start : start + length], max(length, 2)) for start in starts]
+
+
+def _ever_said(
+    model: nn.Module, sequences: Sequence[np.ndarray], device: torch.device
+) -> frozenset[int]:
+    """Ids that have a logit, and at some place one that is not minus infinity."""
+    said: Tensor | None = None
+    for sequence in sequences:
+        logits = _raw(model, torch.from_numpy(sequence).to(device)[None])
+        here = ~torch.isneginf(logits).flatten(0, 1).all(dim=0)
+        said = here if said is None else said | here
+    assert said is not None
+    return frozenset(said.nonzero()[:, 0].tolist())
+
+
+def objective(language_model: LanguageModel, batch: Batch) -> Tensor:
+    """The sum of log-probabilities of a batch's own tokens."""
+    labels = batch.own_labels_N
+    return language_model.log_probabilities(batch, lambda _logits, part: labels[part]).sum()

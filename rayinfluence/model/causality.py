@@ -1,0 +1,195 @@
+"""Whether a token sees what comes after it: in what is said of it, and in what layers see of it.
+
+V vocabulary, T token, I input width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.answers import answers
+from rayinfluence.model.positions import affordable
+
+#: Tokens of a sequence that are changed.
+PLACES = 8
+#: The same in sequences of further lengths.
+_FEW = 3
+#: All lengths up to this one are tried where that costs little, and so many longer ones.
+_ALL = 33
+_MORE = 9
+#: A layer's inputs that hardly change anywhere are measured by their size.
+_LEAST = 1e-3
+
+
+@dataclass
+class Ahead:
+    """The largest changes before a changed token, over those at its place or after it.
+
+    Attributes:
+        logits: of what the model says.
+        inputs: of what layers see, by name.
+        length: of the sequence for which the logits change most.
+    """
+
+    logits: float = 0.0
+    inputs: dict[str, float] = field(default_factory=dict)
+    length: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any, be it of rounding."""
+        return self.logits > 0 or any(self.inputs.values())
+
+    def add(self, other: Ahead) -> None:
+        """Keep the larger changes."""
+        if other.logits > self.logits:
+            self.logits, self.length = other.logits, other.length
+        for name, change in other.inputs.items():
+            self.inputs[name] = max(self.inputs.get(name, 0.0), change)
+
+
+def look_ahead(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    longer: np.ndarray,
+    most: int,
+    ordinary: Sequence[int],
+    alone: bool,
+) -> Ahead:
+    """Change tokens one at a time, in sequences of odd and of even lengths.
+
+    Something may be done to lengths that can be divided by a number, or beyond one, alone; so all
+    short ones are tried where that costs little.
+
+    Args:
+        model: the model.
+        modules: its tracked ones.
+        longer: a sequence; others are how it begins.
+        most: tokens of the longest that is affordable.
+        ordinary: ids that stand in for others.
+        alone: whether each sequence is a batch of its own; what is side by side is run sooner.
+    """
+    found = Ahead()
+    for length, n_places in _lengths(model, min(most, len(longer))).items():
+        versions = _versions(longer[:length], n_places, ordinary)
+        if n_places == PLACES or alone or _may_look(model, modules, versions):
+            found.add(_look(model, modules, versions, False))
+    return found
+
+
+def _versions(
+    sequence: np.ndarray, n_places: int, ordinary: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """A sequence with the token at a place changed, by place; and as it is, at -1."""
+    versions = {-1: sequence}
+    for place in sorted({len(sequence) * part // n_places - 1 for part in range(1, n_places + 1)}):
+        if place > 0:
+            versions[place] = sequence.copy()
+            versions[place][place] = next(one for one in ordinary if one != sequence[place])
+    return versions
+
+
+def _lengths(model: nn.Module, longest: int) -> dict[int, int]:
+    """Lengths that are tried, and how many tokens are changed in each."""
+    further = [*range(2, _ALL + 1), *np.geomspace(_ALL, max(longest, _ALL), _MORE).astype(int)]
+    further = sorted({int(length) for length in further if length <= longest})
+    tokens = affordable(model, _FEW + 1, sum(further))
+    if tokens < sum(further):
+        further = []
+    always = {min(length, longest) for length in (12, 11)} | {longest, longest - 1}
+    chosen = dict.fromkeys(further, _FEW)
+    chosen |= {length: PLACES if further or not length % 2 else _FEW for length in always}
+    return {length: places for length, places in chosen.items() if length >= 2}
+
+
+def _may_look(
+    model: nn.Module, modules: Mapping[str, nn.Module], versions: Mapping[int, np.ndarray]
+) -> bool:
+    """Whether anything changes before a changed place, seen side by side."""
+    try:
+        return _look(model, modules, versions, True).any
+    except ModelError:
+        return True  # that it does not run side by side is for other checks to say
+
+
+def _look(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    versions: Mapping[int, np.ndarray],
+    together: bool,
+) -> Ahead:
+    """How much a sequence changes before changed places, side by side or each by itself."""
+    device = next(model.parameters()).device
+    rows = list(versions.values())
+    batches = [rows] if together else [[row] for row in rows]
+    logits, inputs = [], []
+    for batch in batches:
+        with _inputs(modules) as seen:
+            logits += list(answers(model, batch, device))
+        whole = {
+            name: calls
+            for name, calls in seen.items()
+            if all(call.ndim == 3 and len(call) == len(batch) for call in calls)
+        }
+        inputs += [
+            {name: [call[row] for call in calls] for name, calls in whole.items()}
+            for row in range(len(batch))
+        ]
+    found = Ahead(length=len(rows[0]))
+    for row, place in enumerate(versions):
+        if place < 0:
+            continue
+        change_T = (logits[row] - logits[0]).abs().amax(dim=-1)
+        change = float(change_T[:place].max() / change_T[place].clamp_min(1e-30))
+        found.logits = max(found.logits, change)
+        for name in inputs[0]:
+            change = _ahead(inputs[0][name], inputs[row].get(name), place, found.length)
+            found.inputs[name] = max(found.inputs.get(name, 0.0), change)
+    return found
+
+
+def _ahead(expected: list[Tensor], other: list[Tensor] | None, place: int, n: int) -> float:
+    """How much inputs change before a place, call by call of a layer."""
+    if other is None:
+        return 0.0
+    before, after = _joined(expected, n), _joined(other, n)
+    if before is None or after is None or before.shape != after.shape:
+        return 0.0  # it is for other checks
+    change_T = (after - before).abs().amax(dim=(0, 2))
+    least = change_T[place:].max().maximum(_LEAST * before.abs().max())
+    return float(change_T[:place].max() / least.clamp_min(1e-30))
+
+
+def _joined(calls: list[Tensor], n_tokens: int) -> Tensor | None:
+    """Inputs [call, T, I] as capture hands them over; None where they are not token by token."""
+    joined = torch.cat(calls) if calls else torch.zeros(1, 1)
+    return None if len(joined) % n_tokens else joined.unflatten(0, (-1, n_tokens)).double()
+
+
+@contextmanager
+def _inputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
+    """The inputs of each call of modules, by name."""
+    found: dict[str, list[Tensor]] = {}
+
+    def note(name: str, args: tuple[Any, ...]) -> None:
+        # A copy, since the layers that follow may write into it.
+        if args and isinstance(args[0], Tensor):
+            found.setdefault(name, []).append(args[0].detach().clone())
+
+    handles = [
+        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        for name, module in modules.items()
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

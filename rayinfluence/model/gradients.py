@@ -1,0 +1,264 @@
+"""Captured gradients beside autograd's, of one batch at a time; and gradients that are all zero.
+
+B sequence in batch, T token, I input width, O output width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.answers import objective
+from rayinfluence.model.batches import Batch
+from rayinfluence.model.capture import Consumer, backward, checked
+from rayinfluence.model.foreign import BACKWARD, in_words
+from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.reach import listed, patterns_of
+
+#: Weights of zeros that are tried for being why a gradient is zero, and what they are given.
+_TRIED = 16
+_LITTLE = 1e-2
+
+
+@dataclass
+class Gradients:
+    """What is known of layers' gradients after some batches.
+
+    Attributes:
+        errors: the largest ||D - D'|| / ||D'||, D from capture and D' from autograd.
+        norms: the largest ||D'||.
+        called: layers that were called.
+    """
+
+    errors: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
+
+    @property
+    def zero(self) -> list[str]:
+        """Layers that were called and have no gradient in any batch."""
+        return [name for name, norm in self.norms.items() if not norm and name in self.called]
+
+
+def add_gradients(
+    found: Gradients,
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    batch: Batch,
+    see: Consumer,
+) -> None:
+    """Compare each module's captured gradient of a batch with autograd's.
+
+    The error is infinite where autograd has a gradient and capture has none. Gradients of weights
+    exist one at a time. A module whose gradient is next to nothing beside the others' is measured
+    by theirs.
+
+    Args:
+        found: what it is added to.
+        language_model: the model.
+        modules: its tracked ones.
+        batch: of made-up sequences.
+        see: is handed what is captured.
+    """
+    value = partial(objective, language_model, batch)
+    captured: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str, inputs: Tensor, grads: Tensor) -> None:
+        captured[name] = inputs.flatten(0, 1).clone(), grads.flatten(0, 1).clone()
+        see(name, inputs, grads)
+
+    with in_words(language_model.model, "run backward", BACKWARD):
+        backward(modules, value, checked(tuple(batch.tokens_BT.shape), keep))
+    differences: dict[str, float] = dict.fromkeys(modules, 0.0)
+    norms: dict[str, float] = dict.fromkeys(modules, 0.0)
+
+    def compare(name: str, is_bias: bool, transposed: bool, parameter: Tensor) -> None:
+        expected = parameter.grad
+        assert expected is not None
+        wide = torch.promote_types(expected.dtype, torch.float32)
+        expected = (expected.T if transposed else expected).to(wide)
+        parameter.grad = None
+        norms[name] += float(expected.norm()) ** 2
+        if name in captured:
+            inputs, grads = captured[name]
+            inputs, grads = inputs.to(wide), grads.to(wide)
+            expected = expected - (grads.sum(dim=0) if is_bias else grads.T @ inputs)
+        differences[name] += float(expected.norm()) ** 2
+
+    handles = []
+    for name, module in modules.items():
+        handles.append(
+            module.register_forward_pre_hook(lambda *_, name=name: found.called.add(name))
+        )
+        for part, weight in module.named_parameters(recurse=False):
+            is_bias = part == "bias"
+            transposed = not is_bias and not isinstance(module, nn.Linear)
+            weight.requires_grad_(True)
+            handles.append(
+                weight.register_post_accumulate_grad_hook(
+                    lambda parameter, name=name, b=is_bias, t=transposed: compare(
+                        name, b, t, parameter
+                    )
+                )
+            )
+    try:
+        with torch.enable_grad(), in_words(language_model.model, "run backward", BACKWARD):
+            torch.autograd.backward([value()])
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in modules.values():
+            for weight in module.parameters(recurse=False):
+                weight.requires_grad_(False)
+                weight.grad = None
+    least = 1e-3 * max(norms.values(), default=0.0) ** 0.5
+    for name in modules:
+        error = (
+            float("inf")
+            if norms[name] > 0 and name not in captured
+            else (differences[name] ** 0.5) / max(norms[name] ** 0.5, least, 1e-30)
+        )
+        # What is not a number is an error that stays.
+        before = found.errors.get(name, 0.0)
+        found.errors[name] = error if not error <= before else before
+        found.norms[name] = max(found.norms.get(name, 0.0), norms[name] ** 0.5)
+
+
+def refuse_no_gradient(
+    found: Gradients,
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    batch: Batch,
+) -> None:
+    """Refuse layers that are called and never have a gradient; an expert may have to wait for its.
+
+    Args:
+        found: the gradients of some batches.
+        language_model: the model.
+        modules: its tracked ones.
+        batch: of made-up sequences.
+
+    Raises:
+        ModelError: with the layers, and weights of zeros where these are why.
+    """
+    zero = found.zero
+    some = [name for name in found.norms if found.norms[name]]
+    if not (wrong := [name for name in zero if not _may_be_chosen(name, zero, some)]):
+        return
+    all_of_them = f"all {len(modules)} tracked layers" if len(wrong) == len(modules) else ""
+    which = all_of_them or f"{len(wrong)} layers"
+    with torch.random.fork_rng(devices=[]):
+        reasons, woken = _zeros_before(language_model, modules, wrong, batch)
+    advice = "Name other layers" if all_of_them else "Leave them out of"
+    if reasons:
+        raise ModelError(
+            f"modules: the gradient of {which} is exactly zero: {listed(woken)}, as other weights "
+            f"are all zeros: {listed(patterns_of(reasons))}. Nothing could be attributed to them, "
+            "and no curvature fitted. Load a checkpoint in which these weights are trained, or "
+            + (
+                "name other layers under `modules`."
+                if all_of_them
+                else "leave them out of `modules`."
+            )
+        )
+    raise ModelError(
+        f"modules: {which} are called, and no gradient comes back to them: {listed(wrong)}. What "
+        "is said of made-up sequences does not depend on their weights smoothly, as where their "
+        "output only chooses (argmax), is detached or is multiplied by zero; nothing could be "
+        f"attributed to them, and no curvature fitted. {advice} "
+        + ("under `modules`." if all_of_them else "`modules`.")
+    )
+
+
+def _may_be_chosen(name: str, zero: Sequence[str], some: Sequence[str]) -> bool:
+    """Whether a layer belongs to one of several experts of which others have a gradient.
+
+    All that is tracked of an expert that was not chosen has none; of a layer among the model's
+    layers, something has.
+    """
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        member = ".".join(parts[:end])
+        (pattern,) = patterns_of([member])
+        if pattern == member:
+            continue
+
+        def within(other: str, member: str = member) -> bool:
+            return other == member or other.startswith(f"{member}.")
+
+        of_others = [
+            other
+            for other in some
+            if not within(other)
+            and patterns_of([".".join(other.split(".")[:end])]) == [pattern]
+            and other.split(".")[: end - 1] == parts[: end - 1]
+        ]
+        if of_others and not any(within(other) for other in some):
+            return True
+    return False
+
+
+def _zeros_before(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    wrong: Sequence[str],
+    batch: Batch,
+) -> tuple[list[str], list[str]]:
+    """Weights of zeros without which some layers would have a gradient, and these layers."""
+    zeros: dict[str, list[str]] = {}
+    for name, weight in language_model.model.named_parameters():
+        # Biases are zero in many models.
+        if weight.is_floating_point() and name.rpartition(".")[2] != "bias" and not weight.any():
+            zeros.setdefault(patterns_of([name])[0], []).append(name)
+    kinds = list(zeros.values())[:_TRIED]
+    reasons: list[str] = []
+    woken: set[str] = set()
+    for names in kinds:
+        if woke := _woken(language_model, modules, wrong, batch, names):
+            reasons += names
+            woken |= woke
+    if not woken:  # there may be one behind the other
+        reasons = [name for names in kinds for name in names]
+        woken = _woken(language_model, modules, wrong, batch, reasons)
+    return (reasons, [name for name in wrong if name in woken]) if woken else ([], [])
+
+
+def _woken(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    wrong: Sequence[str],
+    batch: Batch,
+    names: Sequence[str],
+) -> set[str]:
+    """Those of some layers that have a gradient where weights are not zero."""
+    woken: set[str] = set()
+
+    def note(name: str, inputs: Tensor, grads: Tensor) -> None:
+        gradient = grads.double().flatten(0, 1).T @ inputs.double().flatten(0, 1)
+        if name in wrong and bool(gradient.any()):
+            woken.add(name)
+
+    if names:
+        with _other_weights(language_model.model, names):
+            backward(modules, partial(objective, language_model, batch), note)
+    return woken
+
+
+@contextmanager
+def _other_weights(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Weights are small random numbers meanwhile; nothing is written to where they were."""
+    weights = [model.get_parameter(name) for name in names]
+    before = [weight.data for weight in weights]
+    try:
+        for weight in weights:
+            weight.data = _LITTLE * torch.randn_like(weight)
+        yield
+    finally:
+        for weight, data in zip(weights, before, strict=True):
+            weight.data = data
