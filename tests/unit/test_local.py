@@ -68,7 +68,7 @@ def test_what_cannot_be_looked_at_is_not_absent(
         store.exists(asked)
 
 
-@pytest.mark.parametrize("lost", (*PREFIXES[1:], PARTIAL))
+@pytest.mark.parametrize("lost", [*PREFIXES[1:], PARTIAL])
 def test_what_is_on_a_disk_that_is_not_mounted_is_not_absent(
     store: Store, tmp_path: Path, lost: str
 ) -> None:
