@@ -19,6 +19,7 @@ from rayinfluence.dataflow.manifest import (
     write_manifest,
 )
 from rayinfluence.dataflow.plan.planning import Plan, plan_run
+from rayinfluence.dataflow.stages.damaged import without_damage
 from rayinfluence.dataflow.stages.factors import (
     Factors,
     find_factors,
@@ -216,16 +217,21 @@ class Run(Parts):
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
         self.model_record.write()
-        self._factors = fit(
-            self.runner,
-            self.corpus_store,
-            self.store / "factors",
-            plan,
-            self.replica.shapes,
-            self.progress,
-            self.config.runner.checkpoint_seconds,
-            self.numerics.device,
-        )
+        root = self.store / "factors"
+
+        def work() -> Factors:
+            return fit(
+                self.runner,
+                self.corpus_store,
+                root,
+                plan,
+                self.replica.shapes,
+                self.progress,
+                self.config.runner.checkpoint_seconds,
+                self.numerics.device,
+            )
+
+        self._factors = without_damage(root / plan.fingerprint, work, self.progress)
         return self._factors
 
     def _operands(self, methods: Sequence[MethodQueries]) -> list[MethodOperands]:

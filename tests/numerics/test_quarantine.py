@@ -120,5 +120,11 @@ def test_the_worst_query_is_counted_and_nobody_twice() -> None:
     for _ in range(2):
         tally.add(partial.quarantine)
         assert tally.worst == 3
-    assert tally.reasons() == dict.fromkeys((11, 20, 21), REASON)
+    query, left_out = tally.of_worst()
+    assert query == 2
+    assert sorted(left_out) == [11, 20, 21]
+    others = Tally(Q, asked=[0, 1])
+    others.add(partial.quarantine)
+    assert others.worst == 2
+    assert others.of_worst()[0] == 0
     assert worst({}, 0) == 0

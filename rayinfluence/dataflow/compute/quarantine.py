@@ -52,10 +52,16 @@ def lacking(left_out: Iterable[Bad], n_queries: int) -> tuple[NDArray[np.int64],
 
 
 class Tally:
-    """How many sequences each query of a bank lacks, counted as they come."""
+    """How many sequences each query of a bank lacks, counted as they come.
 
-    def __init__(self, n_queries: int) -> None:
+    Args:
+        n_queries: of the bank.
+        asked: places of those that count; None is all.
+    """
+
+    def __init__(self, n_queries: int, asked: Sequence[int] | None = None) -> None:
         self._for_all = 0
+        self._asked = np.arange(n_queries) if asked is None else np.array(asked, dtype=np.int64)
         self._lacking_Q = np.zeros(n_queries, np.int64)
         self._known: dict[int, Bad] = {}
 
@@ -69,12 +75,12 @@ class Tally:
     @property
     def worst(self) -> int:
         """What the query lacks that lacks most."""
-        return self._for_all + int(self._lacking_Q.max(initial=0))
+        return self._for_all + int(self._lacking_Q[self._asked].max(initial=0))
 
-    def reasons(self) -> dict[int, str]:
-        """Why, for the query that lacks most."""
-        query = int(self._lacking_Q.argmax()) if len(self._lacking_Q) else 0
-        return {i: bad.reason for i, bad in self._known.items() if bad.concerns(query)}
+    def of_worst(self) -> tuple[int, dict[int, Bad]]:
+        """That query, by its place, and what it lacks."""
+        query = int(self._asked[self._lacking_Q[self._asked].argmax()])
+        return query, {i: bad for i, bad in self._known.items() if bad.concerns(query)}
 
 
 def worst(left_out: LeftOut, n_queries: int) -> int:

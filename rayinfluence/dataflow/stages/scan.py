@@ -3,6 +3,7 @@
     <run>/scan/<bank fingerprint>/partials/<split digest>.safetensors
                                   scores/<split digest>.parquet, if all scores are kept
                                   aside/<split digest>.json   why a split could not be scored
+                                  missing/<split digest>.<count>.json   sequences without a score
 
 Shards that are added get partials of their own, so all that was computed before stays valid.
 """
@@ -21,7 +22,9 @@ from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, aside_key, 
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
 from rayinfluence.dataflow.jobs.watch import trap
 from rayinfluence.dataflow.runners.base import Runner
-from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT, refuse_many_bad
+from rayinfluence.dataflow.stages.damaged import Discarded
+from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT
+from rayinfluence.dataflow.stages.missing import Missing
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.storage.store import read_json
@@ -63,15 +66,18 @@ def scan(
         that are missing from them.
 
     Raises:
-        CorpusError: more than 1 % of the sequences are bad.
+        CorpusError: more than 1 % of the sequences have no score for some query.
+        StorageError: a partial that was scored again is damaged again.
         StageError: more than 1 % of the splits (and more than 3) could not be scored.
     """
     operands = [BankOperands.load(bank) for bank in banks]
     job = ScanJob(corpus.store, operands, config.top, tuple(config.grouped_by))
+    discarded, sequences = Discarded(), Missing(banks, splits, names or {})
+    sequences.refuse_committed()
     for bank in banks:
         bank.store.delete("aside")
     while True:
-        aside = _score(runner, job, splits, banks, progress, names or {})
+        aside = _score(runner, job, splits, banks, progress, names or {}, sequences)
         with progress.stage("merge"):
             merged, damaged = [], 0
             for bank in banks:
@@ -82,13 +88,11 @@ def scan(
                 merged.append(partial)
                 damaged += len(bad)
                 for key in bad:
-                    bank.store.delete(key)
+                    discarded.discard(bank.store, key)
         if not damaged:
             break
         progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
-    for partial in merged:
-        n_bad = len(partial.quarantine)
-        refuse_many_bad(n_bad, partial.n_sequences + n_bad, partial.quarantine)
+    sequences.refuse_merged(merged)
     return list(zip(operands, merged, strict=True)), aside
 
 
@@ -99,6 +103,7 @@ def _score(
     banks: Sequence[BankPlan],
     progress: ProgressLog,
     names: Mapping[str, str],
+    sequences: Missing,
 ) -> list[Aside]:
     """Score splits until each has its partials or is set aside; returns those set aside."""
     while True:
@@ -112,6 +117,7 @@ def _score(
             stage.skip(n_tokens - sum(item.split.n_tokens for item in pending))
             stage.names = names
             for scored in runner.scan(job, pending, stage.advance, stage.lead):
+                sequences.settled(scored.left_out)
                 if scored.reason is not None:
                     aside.append(Aside.of(scored.split, scored.reason))
                     refuse_many_aside(aside, len(splits))

@@ -27,6 +27,7 @@ from rayinfluence.dataflow.jobs.banks import BankOperands
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.rescore import Asking, Pairs, RescoreJob
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.errors import DamagedError
@@ -235,6 +236,7 @@ class SecondPass:
             there = self.store.list()
             stage.skip(sum(item.n_tokens for item in items if item.key in there))
             pending = [item for item in items if item.key not in there]
+            discarded = Discarded()
             while True:
                 for _ in self.runner.replicas(job, pending, stage.advance):
                     pass
@@ -244,7 +246,7 @@ class SecondPass:
                     try:
                         tensors[item.key] = read_tensors(self.store, item.key)[0]
                     except DamagedError:
-                        self.store.delete(item.key)
+                        discarded.discard(self.store, item.key)
                         pending.append(item)
                 if not pending:
                     return self._join(items, tensors)
