@@ -10,6 +10,7 @@ from whole_runs import Done, Execute
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute import scoring
+from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad
 from rayinfluence.dataflow.jobs.banks import mark_key, marked
 from rayinfluence.dataflow.run import Run
@@ -78,6 +79,23 @@ def test_a_partial_that_is_damaged_each_time_ends_the_scan(
     with pytest.raises(StorageError, match=AGAIN.format(r".*/partials/\w+\.safetensors")):
         execute(fitted)
     assert spoiled == victims * 2
+
+
+def test_workers_that_write_elsewhere_end_the_scan(
+    fitted: RunConfig, execute: Execute, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As nodes do that have a folder of the same name on a disk of their own."""
+    written: list[str] = []
+    original = Partial.write
+
+    def elsewhere(self: Partial, store: Store, key: str, about: dict[str, Any]) -> None:
+        written.append(key)
+        original(self, Store(str(tmp_path / "node")), key, about)
+
+    monkeypatch.setattr(Partial, "write", elsewhere)
+    with pytest.raises(StorageError, match=r"partials/.* not there\. The run directory has to be"):
+        execute(fitted)
+    assert len(written) == 2 * len(set(written))
 
 
 def test_survivors_that_are_damaged_each_time_end_the_second_pass(

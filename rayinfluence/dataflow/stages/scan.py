@@ -11,6 +11,7 @@ Shards that are added get partials of their own, so all that was computed before
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT
 from rayinfluence.dataflow.stages.missing import Missing
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.errors import DamagedError, StageError
+from rayinfluence.errors import DamagedError, StageError, StorageError
 from rayinfluence.storage.store import read_json
 
 MANIFEST = "manifest.json"
@@ -105,18 +106,33 @@ def _score(
     names: Mapping[str, str],
     sequences: Missing,
 ) -> list[Aside]:
-    """Score splits until each has its partials or is set aside; returns those set aside."""
+    """Score splits until each has its partials or is set aside; returns those set aside.
+
+    Raises:
+        StorageError: what workers settle is not there afterwards.
+    """
+    settled: Counter[str] = Counter()
     while True:
         trap("plan", "")
         pending, aside = _ledger(splits, banks)
         refuse_many_aside(aside, len(splits))
         if not pending:
             return aside
+        for item in pending:
+            # Once it may be that somebody deleted it.
+            if settled[item.split.digest] > 1:
+                store = banks[item.banks[0]].store
+                raise StorageError(
+                    f"{store.url}/{partial_key(item.split.digest)} was written by a worker, and is "
+                    "not there. The run directory has to be one place for the driver and all "
+                    "workers: a folder that all nodes share, or a bucket."
+                )
         n_tokens = sum(split.n_tokens for split in splits)
         with progress.stage("scan", n_tokens) as stage:
             stage.skip(n_tokens - sum(item.split.n_tokens for item in pending))
             stage.names = names
             for scored in runner.scan(job, pending, stage.advance, stage.lead):
+                settled[scored.split.digest] += 1
                 sequences.settled(scored.left_out)
                 if scored.reason is not None:
                     aside.append(Aside.of(scored.split, scored.reason))
