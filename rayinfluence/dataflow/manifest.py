@@ -186,29 +186,19 @@ def _method(
 ) -> dict[str, Any]:
     """What a method did, over all of its banks: queries that were added have one of their own.
 
-    A sequence may be quarantined in one bank and not in another: ``queries`` says for which, where
-    there are several.
+    A sequence may be quarantined for some queries and not for others.
     """
-    several = len(scanned.banks) > 1
-    names = {query.digest: query.query.query_id for query in run.queries}
-    members = [
-        [names[digest] for digest in bank.plan.query_digests if digest in names]
-        for bank, _ in scanned.banks
-    ]
-    quarantined = [
-        {"sequence_id": sequence_id, "reason": reason, **({"queries": of_bank} if several else {})}
-        for of_bank, (_, partial) in zip(members, scanned.banks, strict=True)
-        for sequence_id, reason in partial.quarantine.items()
-    ]
+    places = [scanned.of_query(query.digest) for query in run.queries]
+    scored = [partial.scored(place) for partial, place in places]
     return {
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
         "rank": _largest_rank(run),
         "damping": query_report(queries, run.queries[0]).get("damping"),
         "rescoring": rescored,
-        # Of the bank that has the least: the others may have scored what it could not.
-        "scanned_sequences": min(partial.n_sequences for _, partial in scanned.banks),
-        "scanned_tokens": min(partial.n_tokens for _, partial in scanned.banks),
-        "quarantined": sorted(quarantined, key=lambda row: int(row["sequence_id"])),
+        # Of the query that has the least: the others may have scores that it has not.
+        "scanned_sequences": min(n_sequences for n_sequences, _ in scored),
+        "scanned_tokens": min(n_tokens for _, n_tokens in scored),
+        "quarantined": quarantined(run.queries, scanned),
     }
 
 
@@ -218,6 +208,40 @@ def _largest_rank(run: Parts) -> int | None:
     if rank == "dense":
         return None
     return max(min(rank, shape.d_out, shape.columns) for shape in run.replica.shapes.values())
+
+
+def quarantined(queries: Sequence[EncodedQuery], scanned: Scanned) -> list[dict[str, Any]]:
+    """The sequences that some query of a method lacks, in the order of their ids.
+
+    ``queries`` says which, by id and in order, where it is not all of them.
+    """
+    reasons: dict[tuple[int, str], set[int]] = {}
+    for bank, partial in scanned.banks:
+        places = bank.plan.query_digests
+        # The same question may be asked under several ids.
+        asked: dict[int, list[int]] = {}
+        for number, query in enumerate(queries):
+            if query.digest in places:
+                asked.setdefault(places.index(query.digest), []).append(number)
+        all_of_them = {number for numbers in asked.values() for number in numbers}
+        for sequence_id, bad in partial.quarantine.items():
+            concerned = (
+                all_of_them
+                if bad.queries is None
+                else {number for place in bad.queries for number in asked.get(place, ())}
+            )
+            if concerned:
+                key = sequence_id, bad.reason
+                reasons[key] = reasons[key] | concerned if key in reasons else concerned
+    return [
+        {"sequence_id": sequence_id, "reason": reason}
+        | (
+            {"queries": [queries[number].query.query_id for number in sorted(numbers)]}
+            if len(numbers) < len(queries)
+            else {}
+        )
+        for (sequence_id, reason), numbers in sorted(reasons.items())
+    ]
 
 
 def _untracked(replica: Replica) -> dict[str, int]:

@@ -19,6 +19,7 @@ from rayinfluence.dataflow.manifest import (
     write_manifest,
 )
 from rayinfluence.dataflow.plan.planning import Plan, plan_run
+from rayinfluence.dataflow.stages.damaged import without_damage
 from rayinfluence.dataflow.stages.factors import (
     Factors,
     find_factors,
@@ -26,7 +27,6 @@ from rayinfluence.dataflow.stages.factors import (
     why_not_reused,
 )
 from rayinfluence.dataflow.stages.fit import fit
-from rayinfluence.dataflow.stages.mend import discard_damaged
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import (
     MethodQueries,
@@ -222,15 +222,22 @@ class Run(Parts):
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
         self.model_record.write()
-        self._factors = fit(
-            self.runner,
-            self.corpus_store,
-            self.store / "factors",
-            plan,
-            self.replica.shapes,
-            self.progress,
-            self.config.runner.checkpoint_seconds,
-            self.numerics.device,
+        root = self.store / "factors"
+
+        def work() -> Factors:
+            return fit(
+                self.runner,
+                self.corpus_store,
+                root,
+                plan,
+                self.replica.shapes,
+                self.progress,
+                self.config.runner.checkpoint_seconds,
+                self.numerics.device,
+            )
+
+        self._factors = without_damage(
+            self.runner, root / plan.fingerprint, work, self.progress
         )
         return self._factors
 
@@ -240,15 +247,16 @@ class Run(Parts):
 
     def _with_whole_factors(self, work: Callable[[], T]) -> T:
         """Work that reads factors; damaged ones are put together again from the fit's sums."""
-        try:
+        factors, plan = self._factors, self._fit_plan
+        if factors is None or plan is None:
             return work()
-        except DamagedError as damage:
-            if self._factors is None or not discard_damaged(self.runner, self._factors.store):
-                raise
-            assert self._fit_plan is not None
-            self._warn(f"{damage} It is made again now, from the sums that it was made of.")
-            self._fit(self._fit_plan)
+
+        def attempt() -> T:
+            if find_factors(self.store / "factors", plan) is None:
+                self._fit(plan)
             return work()
+
+        return without_damage(self.runner, factors.store, attempt, self.progress)
 
 
 def run(config: RunConfig) -> Results:

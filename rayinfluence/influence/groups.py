@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +31,26 @@ MOST_VALUES = 10_000
 class GroupSums:
     """Per group: how many sequences it has, and sums over them [3, Q].
 
-    The sums are of positive scores, of negative scores, and of squared scores.
+    The sums are of positive scores, of negative scores, and of squared scores. ``lacking_Q``: how
+    many sequences have no finite score for each query; of groups that have such sequences alone.
     """
 
     counts: dict[Group, int] = field(default_factory=dict)
     sums_3Q: dict[Group, NDArray[np.float64]] = field(default_factory=dict)
+    lacking_Q: dict[Group, NDArray[np.int64]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scores_NQ: NDArray[np.float64], values: Mapping[str, Sequence[str]]) -> GroupSums:
-        """Sum a split's scores, for each key, by the value that each sequence has."""
+        """Sum a split's scores, for each key, by the value that each sequence has.
+
+        Scores that are not finite are passed over.
+        """
+        if not (finite_NQ := np.isfinite(scores_NQ)).all():
+            scores_NQ = np.where(finite_NQ, scores_NQ, 0.0)
         parts_3NQ = np.stack([np.maximum(scores_NQ, 0.0), np.minimum(scores_NQ, 0.0), scores_NQ**2])
         counts: dict[Group, int] = {}
         sums: dict[Group, NDArray[np.float64]] = {}
+        lacking: dict[Group, NDArray[np.int64]] = {}
         for key, of_sequence in values.items() if len(scores_NQ) else ():
             places = {value: place for place, value in enumerate(sorted(set(of_sequence)))}
             index = np.array([places[value] for value in of_sequence])
@@ -53,14 +62,31 @@ class GroupSums:
             for value, position in places.items():
                 counts[key, value] = int(sizes[position])
                 sums[key, value] = sums_3GQ[:, position]
-        return cls(counts, sums)._bounded()
+            for row in np.flatnonzero(~finite_NQ.all(axis=1)):
+                _add(lacking, (key, of_sequence[int(row)]), (~finite_NQ[row]).astype(np.int64))
+        return cls(counts, sums, lacking)._bounded()
+
+    def count(self, group: Group, query: int) -> int:
+        """How many sequences of a group have a score for a query, by its place."""
+        lacking_Q = self.lacking_Q.get(group)
+        return self.counts[group] - (0 if lacking_Q is None else int(lacking_Q[query]))
 
     def merge(self, other: GroupSums) -> GroupSums:
         """Add another's sums to ours; left plus right, in that order."""
-        counts, sums = dict(self.counts), dict(self.sums_3Q)
-        for group, count in other.counts.items():
-            _add(counts, sums, group, count, other.sums_3Q[group])
-        return GroupSums(counts, sums)._bounded()
+        merged = self._copy()
+        for group in other.counts:
+            merged._take(other, group, group)
+        return merged._bounded()
+
+    def _copy(self) -> GroupSums:
+        return GroupSums(dict(self.counts), dict(self.sums_3Q), dict(self.lacking_Q))
+
+    def _take(self, other: GroupSums, group: Group, into: Group) -> None:
+        """Add another's group to one of ours."""
+        _add(self.counts, into, other.counts[group])
+        _add(self.sums_3Q, into, other.sums_3Q[group])
+        if group in other.lacking_Q:
+            _add(self.lacking_Q, into, other.lacking_Q[group])
 
     def _bounded(self) -> GroupSums:
         """No more than MOST_VALUES values of a key; the rest in its group of others."""
@@ -71,10 +97,12 @@ class GroupSums:
         ]
         if not dropped:
             return self
-        counts, sums = dict(self.counts), dict(self.sums_3Q)
+        bounded = self._copy()
         for group in dropped:
-            _add(counts, sums, (group[0], OTHER), counts.pop(group), sums.pop(group))
-        return GroupSums(counts, sums)
+            bounded._take(self, group, (group[0], OTHER))
+            for part in (bounded.counts, bounded.sums_3Q, bounded.lacking_Q):
+                part.pop(group, None)
+        return bounded
 
     def _surplus(self, key: str) -> Iterable[Group]:
         groups = [
@@ -83,16 +111,8 @@ class GroupSums:
         return sorted(groups, key=_digest)[MOST_VALUES:] if len(groups) > MOST_VALUES else ()
 
 
-def _add(
-    counts: dict[Group, int],
-    sums: dict[Group, NDArray[np.float64]],
-    group: Group,
-    count: int,
-    sums_3Q: NDArray[np.float64],
-) -> None:
-    known = group in counts
-    counts[group] = counts[group] + count if known else count
-    sums[group] = sums[group] + sums_3Q if known else sums_3Q
+def _add(numbers: dict[Group, Any], group: Group, more: Any) -> None:
+    numbers[group] = numbers[group] + more if group in numbers else more
 
 
 def _digest(group: Group) -> bytes:

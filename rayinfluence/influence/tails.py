@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.errors import NumericsError
-
 BINS_PER_OCTAVE = 16
 #: More bins than float64 has: those of one query and sign have codes of their own.
 _SPAN = 1 << 16
@@ -102,14 +100,10 @@ class Tails:
 
     @classmethod
     def of(cls, scores_NQ: NDArray[np.float64]) -> Tails:
-        """Count a split's scores.
-
-        Raises:
-            NumericsError: a score is NaN or infinite, which has no bin.
-        """
-        if not np.isfinite(scores_NQ).all():
-            raise NumericsError("a score is not finite; quarantine its sequence first.")
+        """Count a split's scores; those that are not finite have no bin, and are passed over."""
         sizes_NQ = np.abs(scores_NQ)
+        if not (finite_NQ := np.isfinite(sizes_NQ)).all():
+            sizes_NQ = np.where(finite_NQ, sizes_NQ, 0.0)
         bins_NQ = bin_of(np.where(sizes_NQ > 0, sizes_NQ, 1.0))
         first = int(bins_NQ.min(initial=0))
         width = int(bins_NQ.max(initial=0)) - first + 1

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.errors import NumericsError
-
 #: Fills places that no sequence has taken: last in the order.
 _NO_ID = np.iinfo(np.int64).max
 
@@ -35,12 +33,10 @@ class TopK:
     def of(cls, scores_NQ: NDArray[np.float64], ids_N: NDArray[np.int64], k: int) -> TopK:
         """The k best POSITIVE scores of each query among N sequences.
 
-        Raises:
-            NumericsError: a score is NaN, which has no place in an order.
+        Scores that are not finite have no place: they are passed over.
         """
-        if np.isnan(scores_NQ).any():
-            raise NumericsError("a score is NaN; quarantine its sequence before the top-k.")
-        scores_QN = np.where(scores_NQ > 0, scores_NQ, -np.inf).T
+        good_NQ = (scores_NQ > 0) & (scores_NQ < np.inf)  # NaN is neither
+        scores_QN = np.where(good_NQ, scores_NQ, -np.inf).T
         n = scores_QN.shape[1]
         if n <= 2 * k or len(np.unique(ids_N)) < n:
             ids_QN = np.broadcast_to(ids_N, scores_QN.shape)

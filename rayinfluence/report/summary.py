@@ -155,15 +155,21 @@ def _quarantined(results_by_method: Mapping[str, Results]) -> Html:
         if len(rows) > len(items):
             items.append(tag("li", f"{count(len(rows) - len(items))} more in the manifest"))
         n = len({row.get("sequence_id") for row in rows})
-        label = f"{results.method}: {count(n)} quarantined, not scored"
+        # Some may have scores for other queries: each line says for which it has none.
+        scored = "not scored for some queries" if any(map(_queries, rows)) else "not scored"
+        label = f"{results.method}: {count(n)} quarantined, {scored}"
         parts.append(tag("details", tag("summary", label), tag("ul", *items), class_="fold"))
     return join(parts)
 
 
 def _reason(row: Mapping[str, Any]) -> str:
     text = f"{row.get('sequence_id', 'unknown')}: {row.get('reason', 'no reason')}"
-    queries = row.get("queries")
+    queries = _queries(row)
     return f"{text} (for {', '.join(map(str, queries))})" if queries else text
+
+
+def _queries(row: Mapping[str, Any]) -> Any:
+    return row.get("queries")
 
 
 def _modules(results_by_method: Mapping[str, Results]) -> Html:

@@ -149,6 +149,32 @@ class RemoteTree:
         """There are no links."""
 
 
+def find_all(files: Any, root: str) -> dict[str, dict[str, Any]]:
+    """All objects of an fsspec file system under a path, with what is known of each.
+
+    Raises:
+        OSError: a part of them cannot be listed.
+    """
+    protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
+    if set(protocols) & set(_FLAT):
+        return dict(files.find(root, detail=True))
+    try:
+        about = files.info(root)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return dict(_below(files, about))
+
+
+def _below(files: Any, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    place = about["name"].rstrip("/")
+    if about["type"] != "directory":
+        yield place, about
+        return
+    for one in files.ls(place, detail=True):
+        if one["name"].rstrip("/") != place:
+            yield from _below(files, one)
+
+
 def matching(tree: Tree, folder: str, pattern: Sequence[str]) -> Iterator[Entry]:
     """What a glob names, given in parts below a folder; ``**`` stands for any folders.
 

@@ -140,14 +140,18 @@ def scores_key(split_digest: str) -> str:
 def dense_table(
     query_digests: Sequence[str], ids_N: NDArray[np.int64], scores_NQ: NDArray[np.float64]
 ) -> pa.Table:
-    """All scores of a split as float32, a row per sequence in the order of ids.
+    """All scores of a split as float32, a row per sequence in the order of ids; null for NaN.
 
     Columns are ``sequence_id`` and one per query, named by its digest, so that a query can be read
     without the others.
     """
     order = np.argsort(ids_N)
     scores_QN = scores_NQ[order].T.astype(np.float32)
-    columns = dict(zip(query_digests, map(pa.array, scores_QN), strict=True))
+    arrays = [
+        pa.array(scores_N, mask=nan_N if (nan_N := np.isnan(scores_N)).any() else None)
+        for scores_N in scores_QN
+    ]
+    columns = dict(zip(query_digests, arrays, strict=True))
     return pa.table({"sequence_id": pa.array(ids_N[order]), **columns})
 
 
@@ -370,8 +374,8 @@ class Results:
     def scores(self, query_id: str) -> pa.Table:
         """The scan's scores of ALL sequences for one query: ``sequence_id`` and ``score``.
 
-        In the order of sequence ids, as float32, without quarantined sequences; 12 bytes each. Only
-        this query's column is read.
+        In the order of sequence ids, as float32, without those that are quarantined for this query;
+        12 bytes each. Only this query's column is read.
 
         Raises:
             StorageError: the run kept the scores of survivors alone, or those of a split are gone.
@@ -394,7 +398,8 @@ class Results:
                 f"{error} To have all scores made again: `rayinfluence clean {self._store.url} "
                 "--stage scan --stage results`, then run."
             ) from error
-        return pa.concat_tables(tables).rename_columns(["sequence_id", "score"])
+        table = pa.concat_tables(tables).rename_columns(["sequence_id", "score"])
+        return table.filter(table["score"].is_valid()) if table["score"].null_count else table
 
     def _query(self, query_id: str) -> dict[str, Any]:
         if query_id not in self.queries:

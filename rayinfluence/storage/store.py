@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.errors import DamagedError, StorageError
-from rayinfluence.storage.finding import Entry, LocalTree, RemoteTree, Tree, has_magic, matching
+from rayinfluence.storage import local
+from rayinfluence.storage.finding import (
+    Entry,
+    LocalTree,
+    RemoteTree,
+    Tree,
+    find_all,
+    has_magic,
+    matching,
+)
 from rayinfluence.storage.reading import READ_AHEAD, PatientFile
 from rayinfluence.storage.retry import (
     CLIENT_CONFIG,
@@ -140,7 +147,7 @@ class Store:
         """Write an object in one atomic step; an object of the same key is replaced."""
         if self.is_local:
             with self._errors("write", key):
-                _write_local(Path(self._path(key)), body)
+                local.write(Path(self._path(key)), body)
         else:
             self._do("write", key, lambda files, path: files.pipe_file(path, body))
 
@@ -155,7 +162,7 @@ class Store:
         """
         if self.is_local:
             with self._errors("write", key):
-                return _create_local(Path(self._path(key)), body)
+                return local.create(Path(self._path(key)), body)
         token = uuid.uuid4().hex
 
         def put(files: Any, path: str) -> bool:
@@ -181,14 +188,13 @@ class Store:
         root = self._path(prefix) if prefix else self._path("").rstrip("/")
         # Where there is no such prefix the listing is empty; a bucket that is missing is an error.
         if self.is_local:
-            found = self._do("list", prefix, lambda _, path: dict(_listed_local(path)))
+            found = self._do("list", prefix, lambda _, path: dict(local.listed(path)))
         else:
-            found = self._do("list", prefix, lambda files, _: files.find(root, detail=True))
+            found = self._do("list", prefix, lambda files, _: find_all(files, root))
         base = len(self._path("").rstrip("/")) + 1
         return {
             path[base:]: Listed(int(info["size"]), _modified(info))
             for path, info in sorted(found.items())
-            if not path.endswith(".part")
         }
 
     def matches(self) -> Matches:
@@ -227,7 +233,11 @@ class Store:
         return Listed(int(found["size"]), _modified(found))
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object of this key."""
+        """Whether there is an object of this key.
+
+        Raises:
+            StorageError: it cannot be told: what is there may be done again otherwise.
+        """
 
         def look(files: Any, path: str) -> bool:
             try:
@@ -235,6 +245,8 @@ class Store:
             except (FileNotFoundError, NotADirectoryError) as error:
                 if error_code(error) == NO_SUCH_BUCKET:
                     raise
+                if self.is_local:
+                    LocalTree().refuse_lost(path)
                 return False
             return True
 
@@ -246,7 +258,7 @@ class Store:
         if not keys:
             return 0
         if self.is_local:
-            self._do("delete", prefix, lambda _, path: _delete_local(Path(path)))
+            self._do("delete", prefix, lambda _, path: local.delete(Path(path)))
             return len(keys)
         paths = [self._path(key) for key in keys]
         self._do("delete", prefix, lambda files, _: files.rm(paths))
@@ -257,6 +269,15 @@ class Store:
                 f"such as {min(left)}. Check that the bucket's policy allows s3:DeleteObject."
             )
         return len(keys)
+
+    def sweep(self) -> int:
+        """Delete what killed writers left half-written a day ago or longer; returns how many files.
+
+        Only a disk has such files.
+        """
+        if not self.is_local:
+            return 0
+        return self._do("clean up", "", lambda _, path: local.sweep(Path(path)))
 
     @property
     def _filesystem(self) -> Any:
@@ -375,68 +396,6 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
             f"{store.url}/{key} is damaged: {error}. Delete it and run again."
         ) from error
     return value
-
-
-def _write_local(path: Path, body: bytes) -> None:
-    with _written(path, body) as temporary:
-        temporary.replace(path)
-
-
-def _listed_local(root: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The files below a folder; what goes while they are listed is left out, and nothing else."""
-
-    def unless_gone(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
-    below = (
-        f"{folder}/{name}"
-        for folder, _, names in os.walk(root, onerror=unless_gone)
-        for name in names
-    )
-    for path in [root] if Path(root).is_file() else below:
-        with contextlib.suppress(FileNotFoundError):
-            about = os.stat(path)  # noqa: PTH116
-            yield path, {"size": about.st_size, "mtime": about.st_mtime}
-
-
-def _delete_local(path: Path) -> None:
-    """Delete a file or a folder; what somebody else was faster to delete is deleted too."""
-
-    def unless_gone(_function: object, _path: str, about: tuple[object, Any, object]) -> None:
-        if not isinstance(about[1], FileNotFoundError):
-            raise about[1]
-
-    if path.is_dir():
-        shutil.rmtree(path, onerror=unless_gone)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _create_local(path: Path, body: bytes) -> bool:
-    with _written(path, body) as temporary:
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            # Over a network the answer may be lost and the link be there: then it is our file.
-            return temporary.stat().st_nlink > 1
-    return True
-
-
-@contextlib.contextmanager
-def _written(path: Path, body: bytes) -> Iterator[Path]:
-    """A temporary file beside ``path`` that holds the body; it is gone afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile, whose files nobody but their owner may read.
-    temporary = path.parent / f".{uuid.uuid4().hex}.part"
-    try:
-        with temporary.open("xb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _modified(info: Mapping[str, Any]) -> float | None:

@@ -35,6 +35,7 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.compute.quarantine import Bad
 from rayinfluence.dataflow.compute.scoring import score_split
 
 
@@ -177,7 +178,7 @@ def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
         [one.partial(rows, 7, []) for one in score_split(replica, [bank], rows)]
         for rows in (good, poisoned)
     )
-    assert found.quarantine == {7: "its influence is not finite"}
+    assert found.quarantine == {7: Bad("its influence is not finite")}
     assert (found.n_sequences, found.n_tokens) == (clean.n_sequences, clean.n_tokens)
     for ours, theirs in ((found.proponents, clean.proponents), (found.opponents, clean.opponents)):
         assert ours.ids_QK.tolist() == theirs.ids_QK.tolist()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.compute.quarantine import Bad
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.influence import groups
 from rayinfluence.influence.groups import GroupSums
@@ -24,6 +25,7 @@ KEY = "partial.safetensors"
 def make_partial(seed: int = 0, n: int = 4) -> Partial:
     generator = np.random.default_rng(seed)
     scores, ids = generator.standard_normal((n, 2)), np.arange(n) + 10 * seed
+    scores[0, 1] = np.nan
     sources = [["web", "books"][i % 2] for i in range(n)]
     return Partial(
         TopK.of(scores, ids, 3),
@@ -32,7 +34,7 @@ def make_partial(seed: int = 0, n: int = 4) -> Partial:
         Tails.of(scores),
         n_sequences=n,
         n_tokens=9 * n,
-        quarantine={40 + seed: "too long"},
+        quarantine={40 + seed: Bad("too long"), 10 * seed: Bad("overflow", (1,), 9)},
     )
 
 
@@ -42,6 +44,7 @@ def same(left: Partial, right: Partial) -> bool:
         return [
             *(part for t in tops for part in (t.scores_QK, t.ids_QK)),
             *partial.groups.sums_3Q.values(),
+            *partial.groups.lacking_Q.values(),
             *vars(partial.tails).values(),
         ]
 
@@ -52,6 +55,7 @@ def same(left: Partial, right: Partial) -> bool:
         )
         and left.groups.counts == right.groups.counts
         and list(left.groups.sums_3Q) == list(right.groups.sums_3Q)
+        and list(left.groups.lacking_Q) == list(right.groups.lacking_Q)
         and (left.n_sequences, left.n_tokens) == (right.n_sequences, right.n_tokens)
         and left.quarantine == right.quarantine
     )
@@ -80,7 +84,9 @@ def test_a_merged_partial_survives_the_round_trip(store: Store) -> None:
         Partial.merge, [make_partial(0), Partial.empty(2, 3), make_partial(1), make_partial(2)]
     )
     assert (merged.n_sequences, merged.n_tokens) == (12, 108)
-    assert merged.quarantine == {40: "too long", 41: "too long", 42: "too long"}
+    assert sorted(merged.quarantine) == [0, 10, 20, 40, 41, 42]
+    assert merged.scored(0) == (12, 108)
+    assert merged.scored(1) == (9, 81)
     assert merged.groups.counts == {("source", "books"): 6, ("source", "web"): 6}
     merged.write(store, KEY, ABOUT)
     assert same(Partial.read(store, KEY, ABOUT), merged)

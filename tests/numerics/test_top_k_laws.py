@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayinfluence.errors import NumericsError
 from rayinfluence.influence.topk import TopK
 
 N_QUERIES = 2
@@ -97,6 +96,18 @@ def test_only_positive_scores_are_kept() -> None:
     assert kept.of_query(1)[1].tolist() == [1]
 
 
-def test_nan_is_refused() -> None:
-    with pytest.raises(NumericsError, match="NaN"):
-        TopK.of(np.array([[1.0], [np.nan]]), np.arange(2), 1)
+@pytest.mark.parametrize("n", [4, 40])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_passed_over_for_its_query_alone(bad: float, n: int) -> None:
+    scores, ids = np.random.default_rng(0).standard_normal((n, 2)), np.arange(n)
+    for sign in (1, -1):
+        whole = TopK.of(sign * scores, ids, 3)
+        lost = int(whole.ids_QK[0, 0])
+        spoiled = scores.copy()
+        spoiled[lost, 0] = bad
+        kept = TopK.of(sign * spoiled, ids, 3)
+        alone = TopK.of(sign * np.delete(scores, lost, axis=0), np.delete(ids, lost), 3)
+        assert kept.scores_QK[0].tobytes() == alone.scores_QK[0].tobytes()
+        assert kept.ids_QK[0].tolist() == alone.ids_QK[0].tolist()
+        assert kept.scores_QK[1].tobytes() == whole.scores_QK[1].tobytes()
+        assert kept.ids_QK[1].tolist() == whole.ids_QK[1].tolist()

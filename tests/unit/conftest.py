@@ -35,14 +35,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]
     return folder, config
 
 
+def copied(source: Path, config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration of a copy of a run, in another folder."""
+    shutil.copytree(source, folder)
+    values = json.dumps(config.model_dump()).replace(str(source), str(folder))
+    return RunConfig.parse(json.loads(values))
+
+
+@pytest.fixture
+def copy_of() -> Callable[[Path, RunConfig, Path], RunConfig]:
+    """Copies a run that nobody may change, to change it."""
+    return copied
+
+
 @pytest.fixture
 def done(finished: tuple[Path, RunConfig], tmp_path: Path) -> tuple[Path, RunConfig]:
     """A copy of the run that is done, to change."""
-    source, config = finished
     folder = tmp_path / "done"
-    shutil.copytree(source, folder)
-    values = json.dumps(config.model_dump()).replace(str(source), str(folder))
-    return folder, RunConfig.parse(json.loads(values))
+    return folder, copied(*finished, folder)
 
 
 @pytest.fixture

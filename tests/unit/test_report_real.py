@@ -157,6 +157,54 @@ def test_quarantined_sequences_of_every_bank_are_in_the_manifest_and_the_report(
     assert "sequences quarantined in the scan: 1" in text
 
 
+def test_a_score_that_overflows_for_one_query_is_missing_there_alone(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rayinfluence.dataflow.compute import scoring as stages
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "spoiled").mkdir()
+    whole = execute(tiny_run(tmp_path / "whole", 200, scan={"scores": "dense"}))["ekfac"]
+    victim = whole.proponents("q0")[0].sequence_id
+    [bank] = (tmp_path / "whole").glob("**/scan/*/manifest.json")
+    place = json.loads(bank.read_text())["query_digests"].index(whole.queries["q0"]["digest"])
+    original = stages._finite
+
+    def spoiled(found: Any, n_queries: int, quarantine: Any) -> Any:
+        for batch, scores in found:
+            scores[batch.sequence_ids == victim, place] = float("inf")
+        return original(found, n_queries, quarantine)
+
+    monkeypatch.setattr(stages, "_finite", spoiled)
+    results = execute(tiny_run(tmp_path / "spoiled", 200, scan={"scores": "dense"}))
+    found, n_all = results["ekfac"], whole.manifest["n_sequences"]
+    first, *others = (query["query_id"] for query in found.manifest["queries"])
+    scanned = ["query_id", "direction", "scan_rank", "scan_score", "sequence_id"]
+    for query in others:
+        ours, theirs = (
+            [
+                [row for row in table.to_pylist() if row["query_id"] == query]
+                # The second pass batches what survived for any of them: last bits may differ.
+                for table in (one.table.select(scanned), one.groups, one.statistics, one.tails)
+            ]
+            for one in (found, whole)
+        )
+        assert ours == theirs
+        assert found.scores(query).equals(whole.scores(query))
+    assert found.scores(first)["sequence_id"].to_pylist() == [
+        i for i in range(n_all) if i != victim
+    ]
+    counts = {row["query_id"]: row["n_sequences"] for row in found.statistics.to_pylist()}
+    assert counts == {first: n_all - 1, **dict.fromkeys(others, n_all)}
+    assert victim not in {one.sequence_id for one in found.proponents(first)}
+    method, reason = found.manifest["methods"]["ekfac"], "its influence is not finite"
+    assert method["quarantined"] == [{"sequence_id": victim, "reason": reason, "queries": [first]}]
+    assert method["scanned_sequences"] == n_all - 1
+    text = Page(render_page(results)).text
+    assert f"{victim}: {reason} (for {first})" in text
+    assert "sequences quarantined in the scan: 1" in text
+
+
 def test_the_same_manifest_gives_the_same_bytes(results: dict[str, Results]) -> None:
     store = Store(results["ekfac"].manifest["config"]["run"])
     again = {method: Results.load(store, method) for method in METHODS}

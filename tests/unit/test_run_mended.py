@@ -1,6 +1,7 @@
 """Objects that are lost or damaged, and runs that are killed: the same bytes in the end."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,20 @@ def test_a_damaged_partial_is_scored_again_to_the_same_bytes(
     assert ("1 damaged partials were discarded" in said.getvalue()) == (how != "deleted")
 
 
+def test_what_killed_writers_left_is_gone_after_the_next_run(
+    done: Done, execute: Execute, contents: Contents
+) -> None:
+    folder, config = done
+    run, before = folder / "run", contents(folder / "run")
+    [bank] = (run / "scan").iterdir()
+    for place in (run, run / "corpus" / "shards", bank / "partials"):
+        stale = place / f".{place.name}.part"
+        stale.write_bytes(b"half")
+        os.utime(stale, (0, 0))
+    execute(config)
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize("kind", ["covariance", "eigen", "moments", "modules"])
 @pytest.mark.parametrize("how", ["deleted", "flipped"])
 def test_a_fit_goes_on_from_what_is_whole(
@@ -78,6 +93,8 @@ def test_a_fit_goes_on_from_what_is_whole(
         victim.unlink()
     else:
         spoil(victim)
+        if kind == "covariance":  # damage is found by who reads it
+            shutil.rmtree(manifest.parent / "eigen")
     execute(config)
     assert contents(run) == before
     if kind != "modules":

@@ -255,6 +255,8 @@ class Parts:
         if needs_queries or self.config.queries is not None:
             _ = self.queries
         self._record_config()
+        for store in (self.store, self.corpus_store):
+            store.sweep()
         _ = self.passed
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:

@@ -96,7 +96,7 @@ def group_table(
     """
     tables = [GROUP_SCHEMA.empty_table()]
     for query_id, (partial, place) in found.items():
-        top = best[query_id][: max(_LEAST_TOP, -(-partial.n_sequences // 100))]
+        top = best[query_id][: max(_LEAST_TOP, -(-partial.scored(place)[0] // 100))]
         tables += [
             _of_key(query_id, key, partial, place, top)
             for key in sorted({key for key, _ in partial.groups.counts})
@@ -108,8 +108,10 @@ def _of_key(
     query_id: str, key: str, partial: Partial, place: int, top: Sequence[Mapping[str, Any]]
 ) -> pa.Table:
     sums = partial.groups
-    values = sorted(value for other, value in sums.counts if other == key)
-    counts_G = np.array([sums.counts[key, value] for value in values])
+    counts = {v: sums.count((other, v), place) for other, v in sums.counts if other == key}
+    # A group that has no score for this query is none of its groups.
+    values = sorted(value for value, count in counts.items() if count)
+    counts_G = np.array([counts[value] for value in values], dtype=np.int64)
     parts_G3 = np.array([sums.sums_3Q[key, value][:, place] for value in values])
     positive_G, negative_G, squares_G = parts_G3.T
     mean_G, error_G = mean_and_error(positive_G + negative_G, squares_G, counts_G)

@@ -6,7 +6,7 @@ Small, immutable, mergeable, checked when it is read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rayinfluence.dataflow.compute.quarantine import Bad, from_json, lacking, to_json
 from rayinfluence.errors import DamagedError
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.tails import Tails
@@ -25,14 +26,15 @@ from rayinfluence.storage.tensors import read_tensors, write_tensors
 FAN_IN = 64
 #: Raised whenever a partial says other things. Part of a bank's fingerprint: what an earlier one
 #: wrote is neither misread nor in the way.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
 class Partial:
     """Survivors, group sums, tails, counts and quarantined sequences of some splits for one bank.
 
-    Opponents are a top-k of negated scores.
+    Opponents are a top-k of negated scores. ``n_sequences`` and ``n_tokens`` are of sequences that
+    have a score for some query; :meth:`scored` is of one.
     """
 
     proponents: TopK
@@ -41,7 +43,7 @@ class Partial:
     tails: Tails
     n_sequences: int = 0
     n_tokens: int = 0
-    quarantine: dict[int, str] = field(default_factory=dict)
+    quarantine: dict[int, Bad] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n_queries: int, top: int) -> Partial:
@@ -61,6 +63,15 @@ class Partial:
             self.n_tokens + other.n_tokens,
             self.quarantine | other.quarantine,
         )
+
+    @cached_property
+    def _lacking(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return lacking(self.quarantine.values(), len(self.proponents.scores_QK))
+
+    def scored(self, query: int) -> tuple[int, int]:
+        """How many sequences, and tokens of them, have a score for a query, by its place."""
+        sequences_Q, tokens_Q = self._lacking
+        return self.n_sequences - int(sequences_Q[query]), self.n_tokens - int(tokens_Q[query])
 
     def survivors(self, query: int) -> NDArray[np.int64]:
         """The ids of a query's survivors of both directions, ascending."""
@@ -87,10 +98,15 @@ class Partial:
             "groups": [list(group) for group in groups],
             "n_sequences": self.n_sequences,
             "n_tokens": self.n_tokens,
-            "quarantine": [
-                [sequence_id, reason] for sequence_id, reason in self.quarantine.items()
-            ],
+            "quarantine": to_json(self.quarantine),
         }
+        # Few partials have such groups.
+        if lacking := [
+            place for place, group in enumerate(groups) if group in self.groups.lacking_Q
+        ]:
+            header["group_lacking"] = lacking
+            parts = [self.groups.lacking_Q[groups[place]] for place in lacking]
+            tensors["group_lacking"] = np.stack(parts)
         write_tensors(store, key, {n: torch.from_numpy(t) for n, t in tensors.items()}, header)
 
     @classmethod
@@ -111,11 +127,18 @@ class Partial:
         return cls(
             TopK(_numpy(tensors["proponent_scores"]), _numpy(tensors["proponent_ids"])),
             TopK(_numpy(tensors["opponent_scores"]), _numpy(tensors["opponent_ids"])),
-            GroupSums(dict(zip(groups, counts, strict=True)), dict(zip(groups, sums, strict=True))),
+            GroupSums(
+                dict(zip(groups, counts, strict=True)),
+                dict(zip(groups, sums, strict=True)),
+                {
+                    groups[place]: _numpy(tensors["group_lacking"][row])
+                    for row, place in enumerate(header.get("group_lacking", ()))
+                },
+            ),
             Tails(*(_numpy(tensors[f"tail_{part}"]) for part in ("codes", "counts", "sums"))),
             header["n_sequences"],
             header["n_tokens"],
-            {int(sequence_id): reason for sequence_id, reason in header["quarantine"]},
+            from_json(header["quarantine"]),
         )
 
 

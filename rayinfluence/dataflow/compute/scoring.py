@@ -20,6 +20,7 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.compute.grouping import group_values
 from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.compute.quarantine import Bad, whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import QueryBank
@@ -188,15 +189,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores [N, Q] of a split's sequences by a bank.
+    """The scores [N, Q] of a split's sequences by a bank, NaN where one is not finite.
 
-    ``n_tokens`` are of the sequences that were scored; the quarantined ones were not.
+    ``n_tokens`` are of these sequences; those that no query has a score of are not among them.
     """
 
     ids_N: NDArray[np.int64]
     scores_NQ: NDArray[np.float64]
     n_tokens: int
-    quarantine: Quarantine
+    quarantine: dict[int, Bad]
 
     def partial(self, table: pa.Table, top: int, group_by: Sequence[str]) -> Partial:
         """The partial, of which the statistics are over all scores.
@@ -251,13 +252,17 @@ def score_split(
 def _finite(
     found: Sequence[tuple[Batch, NDArray[np.float64]]], n_queries: int, quarantine: Quarantine
 ) -> Scored:
-    """The scores of sequences whose scores by a bank are all finite."""
+    """The scores of sequences that have a finite one by some query of a bank."""
     ids, scores, n_tokens = [np.zeros(0, np.int64)], [np.zeros((0, n_queries))], 0
-    bad: Quarantine = {}
+    reason, bad = "its influence is not finite", whole(quarantine)
     for batch, part_BQ in found:
-        finite_B = np.isfinite(part_BQ).all(axis=1)
-        bad |= {int(i): "its influence is not finite" for i in batch.sequence_ids[~finite_B]}
-        ids.append(batch.sequence_ids[finite_B])
-        scores.append(part_BQ[finite_B])
-        n_tokens += int(batch.lengths_B[finite_B].sum())
-    return Scored(np.concatenate(ids), np.concatenate(scores), n_tokens, quarantine | bad)
+        finite_BQ = np.isfinite(part_BQ)
+        some_B = finite_BQ.any(axis=1) | finite_BQ.all(axis=1)
+        bad |= whole({int(i): reason for i in batch.sequence_ids[~some_B]})
+        for row in np.flatnonzero(some_B & ~finite_BQ.all(axis=1)):
+            queries = tuple(np.flatnonzero(~finite_BQ[row]).tolist())
+            bad[int(batch.sequence_ids[row])] = Bad(reason, queries, int(batch.lengths_B[row]))
+        ids.append(batch.sequence_ids[some_B])
+        scores.append(np.where(finite_BQ, part_BQ, np.nan)[some_B])
+        n_tokens += int(batch.lengths_B[some_B].sum())
+    return Scored(np.concatenate(ids), np.concatenate(scores), n_tokens, bad)

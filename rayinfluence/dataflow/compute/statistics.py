@@ -21,14 +21,15 @@ def statistics_table(partials: Partials) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for query_id, (partial, place) in partials.items():
         positive, negative = (partial.tails.of_query(place, sign) for sign in _SIGNS)
+        n_sequences, _ = partial.scored(place)
         # One per cent of all scanned sequences, and one sequence at the least.
-        k = -(-partial.n_sequences // 100)
+        k = -(-n_sequences // 100)
         share, error = share_of_largest(positive, k) or (None, None)
         law = power_law(positive, k)
         rows.append(
             {
                 "query_id": query_id,
-                "n_sequences": partial.n_sequences,
+                "n_sequences": n_sequences,
                 "n_positive": positive.count,
                 "n_negative": negative.count,
                 "positive_sum": positive.total,

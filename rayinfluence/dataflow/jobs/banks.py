@@ -29,6 +29,21 @@ def aside_key(split_digest: str) -> str:
     return f"aside/{split_digest}.json"
 
 
+#: Where marks are of splits that have sequences without a score.
+MARKS = "missing"
+
+
+def mark_key(split_digest: str, n_missing: int) -> str:
+    """Where a mark is that a query has no score of some of a split's sequences, and how many."""
+    return f"{MARKS}/{split_digest}.{n_missing}.json"
+
+
+def marked(key: str) -> tuple[str, int]:
+    """The split that a mark is of, and how many."""
+    split, n_missing, _ = key.rsplit("/", 1)[-1].split(".")
+    return split, int(n_missing)
+
+
 @dataclass(frozen=True)
 class BankPlan:
     """Some queries of one method, scanned together: where they are, and their partials.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +16,10 @@ from typing import ClassVar
 import pyarrow as pa
 
 from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.dataflow.compute.quarantine import LeftOut, worst
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import score_split
-from rayinfluence.dataflow.jobs.banks import BankOperands, aside_key, partial_key
+from rayinfluence.dataflow.jobs.banks import BankOperands, aside_key, mark_key, partial_key
 from rayinfluence.dataflow.jobs.watch import MOST_STARTS, Watch
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.influence.bank import QueryBank
@@ -36,10 +37,14 @@ class Pending:
 
 @dataclass(frozen=True)
 class Settled:
-    """A split that is committed, or set aside for this reason."""
+    """A split that is committed, or set aside for this reason.
+
+    ``left_out``: the sequences that its partials lack, by the place of the bank.
+    """
 
     split: Split
     reason: str | None
+    left_out: Mapping[int, LeftOut] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,6 +82,7 @@ class ScanJob:
                 starts, table, ahead = watch.begin(item.split.digest), ahead, None
                 lacking = item.banks if starts == 1 else self._lacking(item)
                 reason, self._advanced = None, 0
+                left_out: dict[int, LeftOut] = {}
                 if lacking and starts > MOST_STARTS:
                     reason = f"the {MOST_STARTS} workers that began it died"
                 elif lacking:
@@ -84,11 +90,11 @@ class ScanJob:
                     # Beside a split that may have killed a worker no other is read.
                     if following and starts == 1:
                         ahead = reader.submit(self._read, following.split, watch)
-                    reason = self._score(replica, item, lacking, table, watch)
+                    reason = self._score(replica, item, lacking, table, watch, left_out)
                 if reason is not None:
                     self._set_aside(item, reason, watch)
                 watch.advance(item.split.n_tokens - self._advanced)
-                yield Settled(item.split, reason)
+                yield Settled(item.split, reason, left_out)
 
     def _score(
         self,
@@ -97,8 +103,13 @@ class ScanJob:
         banks: tuple[int, ...],
         table: Future[pa.Table],
         watch: Watch,
+        left_out: dict[int, LeftOut],
     ) -> str | None:
-        """Score and commit one split; returns why it could not be scored, if it could not."""
+        """Score and commit one split, and tell ``left_out`` by bank which sequences it left out.
+
+        Returns:
+            Why it could not be scored, if it could not.
+        """
         digest = item.split.digest
         try:
             rows = table.result()
@@ -117,6 +128,12 @@ class ScanJob:
                     # Before the partial: where that is, all of the split is.
                     scores = dense_table(plan.query_digests, one.ids_N, one.scores_NQ)
                     write_table(plan.store, scores_key(digest), scores)
+                if made.quarantine:
+                    # Before it, too: who comes again finds all of them by their marks.
+                    missing = worst(made.quarantine, len(plan.query_digests))
+                    note = {"split": item.split.name, "missing": missing}
+                    plan.store.write(mark_key(digest, missing), json.dumps(note).encode())
+                    left_out[index] = made.quarantine
                 made.write(plan.store, partial_key(digest), plan.about(digest))
         with watch.phase("commit", digest):
             watch.count("rayinfluence_splits", 1)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from rayinfluence.dataflow.jobs.watch import enter
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
-from rayinfluence.errors import StageError
+from rayinfluence.errors import StorageError
 from rayinfluence.storage.store import Store
 
 Item = TypeVar("Item")
@@ -81,7 +81,7 @@ def ensure(stage: Stage[Item], progress: ProgressLog) -> None:
     """Do what is lacking of a stage, until nothing is.
 
     Raises:
-        StageError: the runner did it, and it is still not there.
+        StorageError: the runner did it, and it is still not there.
     """
     idle, before = 0, -1
     while True:
@@ -91,11 +91,11 @@ def ensure(stage: Stage[Item], progress: ProgressLog) -> None:
             return
         idle = idle + 1 if len(lacking) == before else 0
         if idle == _IDLE_PASSES:
-            places = stage.places(lacking[0].item)
-            place = places[lacking[0].outcomes[0]]
-            raise StageError(
-                f"{stage.name}: {place.store.url}/{place.key} was written {idle} times and is not "
-                "there. Look at what else writes or deletes there, and run the same command again."
+            place = stage.places(lacking[0].item)[lacking[0].outcomes[0]]
+            raise StorageError(
+                f"{place.store.url}/{place.key} was written by a worker, and is not there. The run "
+                "directory has to be one place for the driver and all workers: a folder that all "
+                "nodes share, or a bucket."
             )
         before = len(lacking)
         total = sum(stage.n_tokens(item) for item in stage.items)

@@ -348,9 +348,12 @@ def _drop_round(store: Store, number: int) -> None:
 
 
 def _has(store: Store, key: str, value: str, field: str = "fingerprint") -> bool:
-    """Whether an object is there, whole, and about what we want; a damaged one is written again."""
+    """Whether an object is there and about what we want, by its header.
+
+    Its tensors are checked where they are read; see :func:`without_damage`.
+    """
     try:
-        return store.exists(key) and read_tensors(store, key)[1].get(field) == value
+        return store.exists(key) and read_header(store, key).get(field) == value
     except DamagedError:
         return False
 

@@ -3,6 +3,7 @@
     <run>/scan/<bank fingerprint>/partials/<split digest>.safetensors
                                   scores/<split digest>.parquet, if all scores are kept
                                   aside/<split digest>.json   why a split could not be scored
+                                  missing/<split digest>.<count>.json   sequences without a score
 
 Shards that are added get partials of their own, so all that was computed before stays valid.
 """
@@ -27,8 +28,10 @@ from rayinfluence.dataflow.jobs.banks import (
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import enter
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
-from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT, refuse_many_bad
+from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT
+from rayinfluence.dataflow.stages.missing import Missing
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.storage.store import read_json
@@ -72,17 +75,20 @@ def scan(
         that are missing from them.
 
     Raises:
-        CorpusError: more than 1 % of the sequences are bad.
+        CorpusError: more than 1 % of the sequences have no score for some query.
+        StorageError: a partial that was scored again is damaged again.
         StageError: more than 1 % of the splits (and more than 3) could not be scored.
     """
     small = sum(len(bank.query_digests) for bank in banks) <= _FEW_QUERIES
     shared = runner.share(load_bank, banks, small)
     operands = [BankOperands(*pair) for pair in zip(banks, shared, strict=True)]
     job = ScanJob(corpus.store, operands, config.top, tuple(config.grouped_by))
+    discarded, sequences = Discarded(), Missing(banks, splits, names or {})
+    sequences.refuse_committed()
     for bank in banks:
         bank.store.delete("aside")
     while True:
-        aside = _score(runner, job, splits, banks, progress, names or {})
+        aside = _score(runner, job, splits, banks, progress, names or {}, sequences)
         with progress.stage("merge"):
             merged, damaged = [], 0
             for bank in banks:
@@ -93,13 +99,11 @@ def scan(
                 merged.append(partial)
                 damaged += len(bad)
                 for key in bad:
-                    bank.store.delete(key)
+                    discarded.discard(bank.store, key)
         if not damaged:
             break
         progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
-    for partial in merged:
-        n_bad = len(partial.quarantine)
-        refuse_many_bad(n_bad, partial.n_sequences + n_bad, partial.quarantine)
+    sequences.refuse_merged(merged)
     return list(zip(operands, merged, strict=True)), aside
 
 
@@ -110,6 +114,7 @@ def _score(
     banks: Sequence[BankPlan],
     progress: ProgressLog,
     names: Mapping[str, str],
+    sequences: Missing,
 ) -> list[Aside]:
     """Score splits until each has its partials or is set aside; returns those set aside."""
     aside = {one.digest: one for one in _set_aside(splits, banks)}
@@ -118,6 +123,7 @@ def _score(
         pending = [Pending(one.item, one.outcomes) for one in lacking]
         stage.names = names
         for settled in runner.scan(job, pending, stage.advance, stage.lead):
+            sequences.settled(settled.left_out)
             if settled.reason is not None:
                 aside[settled.split.digest] = Aside.of(settled.split, settled.reason)
                 refuse_many_aside(list(aside.values()), len(splits))

@@ -27,6 +27,7 @@ from rayinfluence.dataflow.jobs.banks import BankOperands
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.rescore import Asking, Pairs, RescoreJob
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.scan import by_split
@@ -240,6 +241,7 @@ class SecondPass:
             ),
             n_tokens=lambda item: item.n_tokens,
         )
+        discarded = Discarded()
         tensors: dict[str, Mapping[str, Tensor]] = {}
         while len(tensors) < len(items):
             ensure(stage, progress)
@@ -247,7 +249,7 @@ class SecondPass:
                 try:
                     tensors[item.key] = read_tensors(self.store, item.key)[0]
                 except DamagedError:
-                    self.store.delete(item.key)
+                    discarded.discard(self.store, item.key)
         return self._join(items, tensors)
 
     def _blocks(self) -> Iterator[tuple[EncodedQuery, ...]]:

@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from rayinfluence.errors import NumericsError
 from rayinfluence.influence import tails
 from rayinfluence.influence.concentration import power_law, share_of_largest
 from rayinfluence.influence.tails import BINS_PER_OCTAVE, Tail, Tails, bin_of, lower_edge
@@ -100,9 +99,21 @@ def test_minus_zero_is_zero_and_in_no_bin() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_has_no_bin_is_refused(bad: float) -> None:
-    with pytest.raises(NumericsError, match="not finite"):
-        Tails.of(np.array([[1.0, bad]]))
+def test_what_has_no_bin_is_passed_over_for_its_query_alone(bad: float) -> None:
+    scores = np.random.default_rng(0).standard_t(2, (50, 2))
+    spoiled = scores.copy()
+    spoiled[7, 0] = bad
+    found, whole, alone = (
+        Tails.of(some) for some in (spoiled, scores, np.delete(scores, 7, axis=0))
+    )
+    for sign in (1, -1):
+        for ours, theirs in (
+            (found.of_query(0, sign), alone.of_query(0, sign)),
+            (found.of_query(1, sign), whole.of_query(1, sign)),
+        ):
+            assert ours.bins.tolist() == theirs.bins.tolist()
+            assert ours.counts.tolist() == theirs.counts.tolist()
+            assert ours.sums.tobytes() == theirs.sums.tobytes()
 
 
 @pytest.mark.parametrize("numbers", [1, 100, 10**6])

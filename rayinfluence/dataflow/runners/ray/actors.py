@@ -16,6 +16,7 @@ from torch import nn
 
 from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.dataflow.compute.quarantine import Bad, LeftOut, from_json, to_json
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
 from rayinfluence.dataflow.runners.memory import prepare_process
@@ -120,18 +121,33 @@ class Scorer:
             return _settled([(-1, str(error), type(error).__name__)])
         finally:
             self._watch.tell()
-        return _settled([(one.split.index, one.reason, None) for one in scored])
+        return _settled(
+            [(one.split.index, one.reason, None) for one in scored],
+            [one.left_out for one in scored],
+        )
 
 
-def _settled(rows: Sequence[tuple[int, str | None, str | None]]) -> pa.Table:
+def _settled(
+    rows: Sequence[tuple[int, str | None, str | None]],
+    left_out: Sequence[Mapping[int, LeftOut]] = ({},),
+) -> pa.Table:
     splits, reasons, errors = zip(*rows, strict=True)
+    lines = [
+        json.dumps({bank: to_json(of_bank) for bank, of_bank in one.items()}) for one in left_out
+    ]
     return pa.table(
         {
             "split": pa.array(splits, pa.int64()),
             "reason": pa.array(reasons, pa.string()),
             "error": pa.array(errors, pa.string()),
+            "left_out": pa.array(lines, pa.large_string()),
         }
     )
+
+
+def left_out_of(row: Mapping[str, Any]) -> dict[int, dict[int, Bad]]:
+    """What a settled split's row says of sequences that were left out, by bank."""
+    return {int(bank): from_json(of) for bank, of in json.loads(row["left_out"]).items()}
 
 
 def to_row(bundle: Sequence[Pending]) -> dict[str, str]:

@@ -34,6 +34,7 @@ from rayinfluence.dataflow.runners.ray.actors import (
     ReplicaActor,
     Scorer,
     end,
+    left_out_of,
     shared,
     single_threaded,
     to_row,
@@ -189,7 +190,8 @@ class RayRunner:
                     for row in batch.to_pylist():
                         if row["error"] is not None:
                             raise getattr(errors, row["error"])(row["reason"])
-                        yield Settled(splits[row["split"]], row["reason"])
+                        split = splits[row["split"]]
+                        yield Settled(split, row["reason"], left_out_of(row))
             finally:
                 _end_pass(scored)
 
