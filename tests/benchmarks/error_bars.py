@@ -85,7 +85,7 @@ def wide_replica() -> Replica:
 def cost(repeats: int = 3) -> None:
     """Print the processor time of fits with and without a bound, in turns."""
     replica = wide_replica()
-    sample = list(np.random.default_rng(0).integers(0, 512, (512, 128)))
+    sample = list(np.random.default_rng(0).integers(0, 512, (256, 128)))
     print("| repeat | without a bound, s | with one, s | ratio |\n|---|---|---|---|")
     for repeat in range(repeats):
         seconds = []
@@ -97,7 +97,7 @@ def cost(repeats: int = 3) -> None:
                     sample,
                     Path(folder),
                     lanes=4,
-                    row_group_tokens=512,
+                    row_group_tokens=256,
                     error_bound=bound,
                 )
                 seconds.append(time.process_time() - started)
