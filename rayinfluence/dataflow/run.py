@@ -41,7 +41,6 @@ from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.dataflow.stages.scan import Aside, scan
 from rayinfluence.dataflow.stages.second_pass import SecondPass, scanned_by_method
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
-from rayinfluence.errors import DamagedError
 from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.results import Results
 
@@ -236,9 +235,7 @@ class Run(Parts):
                 self.numerics.device,
             )
 
-        self._factors = without_damage(
-            self.runner, root / plan.fingerprint, work, self.progress
-        )
+        self._factors = without_damage(self.runner, root / plan.fingerprint, work, self.progress)
         return self._factors
 
     def _operands(self, methods: Sequence[MethodQueries]) -> list[MethodOperands]:

@@ -26,6 +26,7 @@ from harness import all_scores, basis_tensors, fit_factors, make_bank
 from rayinfluence import RunConfig
 from rayinfluence.corpus.corpus import read_split
 from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.dataflow.compute.stopping import FIGURES
 from rayinfluence.dataflow.run import Run
 from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
 from rayinfluence.demo.training import TrainingSettings
@@ -67,9 +68,11 @@ def main() -> None:
         tables = [read_split(run.corpus_store, split) for split in run.corpus.plan(2**17)]
         sequences = [tokens for rows in tables for tokens in sequences_of(rows)]
         factors = fit_factors(run.replica, sequences, Path(folder), lanes=8, error_bound=1e-9)
-        print("| sequences | Lambda | scores, jackknife | scores, doubling |\n|---|---|---|---|")
+        print(
+            "| sequences | Lambda | jackknife | parts | bias | limit |\n|---|---|---|---|---|---|"
+        )
         for one in factors.manifest["rounds"]:
-            figures = (one["moments"], one["jackknife"], one["doubling"])
+            figures = [one[name] for name in FIGURES]
             cells = ["" if figure is None else f"{figure:.2%}" for figure in figures]
             print(f"| {one['n_sequences']:,} | {' | '.join(cells)} |")
 

@@ -77,8 +77,10 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         tokens=int(tokens),
         splits=int(-(-tokens // _SPLIT)),
         fit_tokens=fit_tokens,
-        moment_tokens=2 * fit_tokens,
+        # Every round's sample, and once what is new in each.
+        moment_tokens=3 * fit_tokens,
         rounds=_ROUNDS,
+        pieces=2 * _ROUNDS - 1,
         lanes=_LANES,
         n_queries=_N_QUERIES,
         n_banks=1,

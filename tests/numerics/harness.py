@@ -32,7 +32,7 @@ from rayinfluence.dataflow.runners.inline import InlineRunner
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.fit import fit
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.dataflow.stages.sample import plan_fit
+from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
@@ -81,7 +81,7 @@ def write_corpus(folder: Path, sequences: Tokens, row_group_tokens: int = 8) -> 
     return Corpus(store, CorpusManifest("", settings, (record,), ()))
 
 
-def fit_factors(
+def plan_factors(
     replica: Replica,
     sequences: Tokens,
     folder: Path,
@@ -89,12 +89,17 @@ def fit_factors(
     lanes: int = 3,
     row_group_tokens: int = 8,
     **more: object,
-) -> Factors:
-    """The factors as the fit stage commits them, from all sequences unless told otherwise."""
+) -> tuple[Corpus, FitPlan]:
+    """What factors will be made of: all sequences unless told otherwise."""
     corpus = write_corpus(folder / "corpus", sequences, row_group_tokens)
     settings = {"sequences": 10**6, "labels": labels, "lanes": lanes, "error_bound": None}
     config = FitConfig(**{**settings, **more})
-    plan = plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
+    return corpus, plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
+
+
+def fit_factors(replica: Replica, sequences: Tokens, folder: Path, **more: object) -> Factors:
+    """The factors as the fit stage commits them; more as for :func:`plan_factors`."""
+    corpus, plan = plan_factors(replica, sequences, folder, **more)
     log = ProgressLog(Console(quiet=True))
     runner = InlineRunner(lambda: replica)
     return fit(runner, corpus.store, Store(str(folder / "factors")), plan, replica.shapes, log)

@@ -1,4 +1,4 @@
-"""The estimated sampling error of factors: right on samples whose true error is known."""
+"""The stated sampling error of factors: never less than the true one, where that is known."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES
+from clustered import KINDS, Kind, fitted, large_sample, loud_replica, rows
 from compare import assert_same
-from harness import fit_factors, make_replica, table, write_corpus
+from harness import fit_factors, make_replica, plan_factors, write_corpus
 from torch import Tensor
 
-from rayinfluence.config import FitConfig
-from rayinfluence.corpus.corpus import read_split
+from rayinfluence.corpus.corpus import read_rows
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
-from rayinfluence.dataflow.compute.replica import Replica
-from rayinfluence.dataflow.jobs.probe import probe_rows, read_probe
-from rayinfluence.dataflow.stages import fit as fit_module
-from rayinfluence.dataflow.stages.factors import Factors
-from rayinfluence.dataflow.stages.sample import plan_fit
+from rayinfluence.dataflow.compute.stopping import _T, Probed, figures, is_sure
+from rayinfluence.dataflow.jobs.probe import probe_rows
 from rayinfluence.testing.models import VOCABULARY
 
 GPT2 = CASES[0]
@@ -54,86 +51,123 @@ def sequences(seed: int, n: int) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(0, VOCABULARY, (n, 8)))
 
 
-def probe_scores(factors: Factors, key: str) -> Tensor:
-    probed = read_probe(factors.store, key, factors.fingerprint)
-    assert probed is not None
-    return probed.scores
+def probed(scores: Tensor, n: int, parts: float | None = None) -> Probed:
+    return Probed(scores, {"n_sequences": n, "parts": parts, "error": None})
 
 
-def test_the_estimates_are_as_large_as_the_error(tmp_path: Path) -> None:
-    """Over repeated samples: the spread of probe scores around those of a sample 10 times larger.
-
-    All samples have one probe set.
-    """
-    replica = make_replica(GPT2, batch_tokens=400)
-    probe, n = sequences(99, 40), 64
-    deviations, estimates = [], []
-    truth: Tensor | None = None
-    for repeat in range(6):
-        # What is compared with has no need of estimates, and is fitted at once.
-        size, bound = (n, 1e-9) if repeat else (10 * n, None)
-        folder = tmp_path / str(repeat)
-        factors = fit_with_probe(replica, sequences(repeat, size), probe, folder, bound)
-        report = factors.manifest["rounds"][-1]
-        scores = probe_scores(factors, f"rounds/{len(factors.manifest['rounds']) - 1}.safetensors")
-        if truth is None:
-            truth = scores
-            continue
-        deviations.append(float((scores - truth).norm() / truth.norm()))
-        estimates.append((report["jackknife"], report["doubling"]))
-    actual = math.sqrt(np.mean(np.square(deviations)))
-    jackknife, doubling = np.sqrt(np.mean(np.square(estimates), axis=0))
-    # The jackknife holds the eigenbases fixed and so sees a part of the error; doubling sees all.
-    assert 0.2 * actual < jackknife < 2 * actual, (actual, jackknife, doubling)
-    assert 0.5 * actual < doubling < 2 * actual, (actual, jackknife, doubling)
+def test_of_scores_without_noise_the_bias_is_found() -> None:
+    """s(n) = s + B/n, of samples of unequal sizes."""
+    truth, bias = torch.randn(2, 3, 4, dtype=torch.float64)
+    before, new, whole = (truth + bias / n for n in (30, 50, 80))
+    found = figures(whole, probed(before, 30), probed(new, 50), jackknife=0.0)
+    assert found["bias"] == pytest.approx(float((bias / 80).norm() / whole.norm()), rel=1e-9)
 
 
-def fit_with_probe(
-    replica: Replica, rows: list, probe: list, folder: Path, error_bound: float | None
-) -> Factors:
-    """A fit that is tested on a given probe set: at doubling sizes, where there is a bound."""
-    fixed = probe_rows([table(probe)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "probe_rows", lambda tables: fixed)
-        # Two sequences in a split: reading is most of what such a fit does.
-        more = {"lanes": 8, "error_bound": error_bound, "row_group_tokens": 16}
-        return fit_factors(replica, rows, folder, **more)
+def test_of_scores_without_bias_the_noise_is_found() -> None:
+    """Means of n numbers, over many repeats; whole is the mean of both parts."""
+    generator = torch.Generator().manual_seed(0)
+    errors, stated = [], []
+    for _ in range(500):
+        rows = torch.randn(80, 6, generator=generator, dtype=torch.float64) + 3
+        whole = rows.mean(0)
+        before, new = probed(rows[:30].mean(0), 30), probed(rows[30:].mean(0), 50)
+        found = figures(whole, before, new, jackknife=0.0)
+        assert found["bias"] < 1e-12
+        errors.append(float((whole - 3).norm() / whole.norm()))
+        stated.append(found["parts"])
+    ratio = np.square(stated).mean() / np.square(errors).mean()
+    assert ratio == pytest.approx(1, abs=0.1)
+
+
+def test_two_rounds_say_what_the_noise_is_and_lanes_what_it_is_at_least() -> None:
+    before, new = probed(torch.tensor([1.0]), 40, 0.2), probed(torch.tensor([3.0]), 40)
+    whole = torch.tensor([2.0])
+    # |1 - 3| sqrt(40 40) / 80 of 2, and .2 of half the sequences.
+    one, other = 0.5**2, 0.2**2 / 2
+    found = figures(whole, before, new, jackknife=0.1)
+    assert found["error"] == pytest.approx(4.303 * math.sqrt((one + other) / 2))
+    found = figures(whole, before, new, jackknife=0.9)
+    assert found["error"] == pytest.approx(4.303 * 0.9)
+    first = probed(before.scores, 40)
+    assert figures(whole, first, new, jackknife=0.1)["error"] == pytest.approx(12.706 * 0.5)
+
+
+def test_student_s_t_is_exceeded_once_in_twenty_times() -> None:
+    assert 2 / math.pi * math.atan(_T[0]) == pytest.approx(0.95, abs=1e-5)
+    assert _T[1] / math.sqrt(2 + _T[1] ** 2) == pytest.approx(0.95, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("errors", "sure"),
+    [
+        ([None], False),
+        ([None, 0.01], False),
+        ([None, 0.03, 0.01], False),
+        ([None, 0.01, 0.03], False),
+        ([None, 0.02, 0.01], True),
+        ([None, 0.01, None], False),
+    ],
+)
+def test_one_round_below_the_bound_may_be_luck(errors: list[float | None], sure: bool) -> None:
+    assert is_sure(errors, 0.02) is sure
+    assert not is_sure(errors, None)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_error_is_within_what_is_stated(tmp_path: Path, kind: Kind) -> None:
+    """The short form of ``tests/benchmarks/error_bars.py``, whose figures are in the docs."""
+    replica = loud_replica(CASES[-1])
+    truth = large_sample(replica, kind, tmp_path / "truth", 4000)
+    ratios = []
+    for seed in range(4):
+        sample = rows(kind, 100 + seed, 320)
+        more = {"lanes": 2, "row_group_tokens": 80, "error_bound": 1.0}
+        found = fitted(replica, sample, tmp_path / str(seed), **more)
+        ratios.append(found.stated / found.true_error(replica, truth))
+    assert min(ratios) > 1, ratios
+    assert min(ratios) < 40, "so wide a limit says nothing"
 
 
 def test_the_fit_stops_when_it_is_sure_enough(tmp_path: Path) -> None:
     replica = make_replica(GPT2, batch_tokens=400)
-    rows = sequences(3, 256)
-    more = {"lanes": 4, "row_group_tokens": 16}
-    full = fit_factors(replica, rows, tmp_path / "full", error_bound=1e-9, **more)
+    sample = sequences(3, 256)
+    more = {"lanes": 4, "row_group_tokens": 32}
+    full = fit_factors(replica, sample, tmp_path / "full", error_bound=1e-9, **more)
     rounds = full.manifest["rounds"]
-    assert full.n_sequences == 256
+    # A tenth of the sample is the probe set.
+    assert full.n_sequences == 256 - 25
     sizes = [one["n_sequences"] for one in rounds]
-    assert [later / earlier for earlier, later in pairwise(sizes)] == [2.0] * (len(sizes) - 1)
+    assert len(sizes) >= 4
+    assert all(1.5 < later / earlier < 2.6 for earlier, later in pairwise(sizes))
     errors = [one["error"] for one in rounds]
     assert errors[0] is None, "nothing to compare the first sample with"
     assert errors[-1] < errors[1] / 2, errors
-    assert rounds[-1]["jackknife"] < rounds[0]["jackknife"] / 2
-    for one in rounds[1:]:
-        assert one["error"] == max(one["jackknife"], one["doubling"])
+    assert rounds[-1]["jackknife"] < rounds[0]["jackknife"]
     assert full.error == errors[-1]
 
     # A bound that is met half way.
-    bound = errors[-2] * 1.01
-    stopped = fit_factors(replica, rows, tmp_path / "stopped", error_bound=bound, **more)
-    first = next(i for i, error in enumerate(errors) if error is not None and error <= bound)
-    assert stopped.n_sequences == rounds[first]["n_sequences"] < 256
+    bound = max(errors[1:3]) * 1.01
+    stopped = fit_factors(replica, sample, tmp_path / "stopped", error_bound=bound, **more)
+    assert stopped.n_sequences == sizes[2] < sizes[-1]
     assert stopped.error is not None
     assert stopped.error <= bound
     # What was computed on the way to the same size is the same.
-    assert stopped.manifest["rounds"] == rounds[: first + 1]
+    assert stopped.manifest["rounds"] == rounds[:3]
+    # What was new in a round, alone, made way.
+    left = {key.split("/")[1] for key in stopped.store.list() if key.startswith("eigen/")}
+    assert left == {"round-2"}
 
 
-def test_a_round_has_the_factors_of_its_sample_alone(tmp_path: Path) -> None:
+def test_a_round_has_the_factors_of_its_sample_without_the_probe_set(tmp_path: Path) -> None:
     """Covariances added up over rounds, moments in the bases of the last: as if fitted at once."""
-    replica, rows = make_replica(GPT2, batch_tokens=400), sequences(4, 64)
-    doubling = fit_factors(replica, rows, tmp_path / "rounds", lanes=4, error_bound=1e-9)
+    replica, sample = make_replica(GPT2, batch_tokens=400), sequences(4, 64)
+    more = {"lanes": 4, "labels": "data"}  # whose draws do not depend on a sequence's number
+    _, plan = plan_factors(replica, sample, tmp_path / "plan", error_bound=1e-9, **more)
+    doubling = fit_factors(replica, sample, tmp_path / "rounds", error_bound=1e-9, **more)
     assert len(doubling.manifest["rounds"]) > 2
-    at_once = fit_factors(replica, rows, tmp_path / "once", lanes=4)
+    kept = [row for i, row in enumerate(sample) if i not in plan.held_out]
+    assert len(kept) == 64 - 6 == doubling.n_sequences
+    at_once = fit_factors(replica, kept, tmp_path / "once", **more)
     assert len(at_once.manifest["rounds"]) == 1
     for name, module in at_once.by_module().items():
         other = doubling.by_module()[name]
@@ -150,46 +184,47 @@ def test_one_lane_has_no_spread_and_never_stops(tmp_path: Path) -> None:
     assert factors.n_sequences == 32
 
 
-def test_the_probe_is_of_the_first_splits_and_cut_short(tmp_path: Path) -> None:
-    rows = [np.arange(100) % VOCABULARY, *sequences(6, 60)]
-    corpus = write_corpus(tmp_path, rows)
-    replica = make_replica(GPT2)
-    config = FitConfig(lanes=2)
-    plan = plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
-    found = probe_rows(read_split(corpus.store, split) for split in plan.sample)
-    lengths = [len(tokens) for tokens in sequences_of(found)]
-    assert len(lengths) == 40
-    assert max(lengths) <= 64
+def test_the_probe_is_cut_short(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path, [np.arange(100) % VOCABULARY, *sequences(6, 3)])
+    (split,) = corpus.plan(10**6)
+    found = probe_rows([read_rows(corpus.store, split, [0, 2])])
+    assert [len(tokens) for tokens in sequences_of(found)] == [64, 8]
+    assert found["sequence_id"].to_pylist() == [0, 2]
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("n", [2, 5, 19])
 def test_a_sample_too_small_for_a_probe_is_fitted_all_the_same(tmp_path: Path, n: int) -> None:
-    rows = sequences(7, n)
-    factors = fit_factors(make_replica(GPT2, 400), rows, tmp_path, lanes=2, error_bound=0.5)
+    sample = sequences(7, n)
+    factors = fit_factors(make_replica(GPT2, 400), sample, tmp_path, lanes=2, error_bound=0.5)
     assert factors.n_sequences == n
-    assert factors.error is None or factors.error > 0.5
+    assert factors.error is None
 
 
-def test_a_sequence_that_is_not_finite_is_not_in_the_probe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_held_out", [False, True])
+def test_a_sequence_that_is_not_finite_is_not_in_the_probe(
+    tmp_path: Path, is_held_out: bool
+) -> None:
     """Its log-probability is finite and what its modules see is not."""
     replica = make_replica(CASES[-1], 400)
-    rows = [row % (VOCABULARY - 1) for row in sequences(8, 200)]
-    rows[3] = np.array([VOCABULARY - 1, 3])
+    sample = [row % (VOCABULARY - 1) for row in sequences(8, 200)]
+    more = {"lanes": 2, "row_group_tokens": 64, "error_bound": 1e-9}
+    _, plan = plan_factors(replica, sample, tmp_path / "plan", **more)
+    bad = next(i for i in range(200) if (i in plan.held_out) == is_held_out)
+    sample[bad] = np.array([VOCABULARY - 1, 3])
     embedding = replica.model.embed.weight.data[VOCABULARY - 1].zero_()
     embedding[0] = torch.inf
-    factors = fit_factors(replica, rows, tmp_path, lanes=2, error_bound=1e-9)
-    assert [reason for _, reason in factors.manifest["quarantine"]] == [
-        "its gradient is not finite"
-    ]
-    assert factors.n_sequences == 199
+    factors = fit_factors(replica, sample, tmp_path / "fit", **more)
+    reasons = [reason for _, reason in factors.manifest["quarantine"]]
+    assert reasons == ["its gradient is not finite"] * (not is_held_out)
+    assert factors.n_sequences == 200 - 20 - (not is_held_out)
     assert all(one["jackknife"] > 0 for one in factors.manifest["rounds"])
     assert factors.error is not None
 
 
 def test_singular_covariances_are_counted(tmp_path: Path) -> None:
     """Three sequences of two tokens cannot reach all directions of 12 inputs and 48 outputs."""
-    rows = sequences(9, 3)
-    few = fit_factors(make_replica(GPT2, 400), [row[:2] for row in rows], tmp_path / "few", lanes=1)
+    short = [row[:2] for row in sequences(9, 3)]
+    few = fit_factors(make_replica(GPT2, 400), short, tmp_path / "few", lanes=1)
     name = "outputs of transformer.h.0.mlp.c_fc"
     # One token of each sequence predicts, so S has rank 3.
     assert few.manifest["singular"][name] == 48 - 3

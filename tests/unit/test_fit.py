@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.stages.fit import refuse_many_bad
-from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
+from rayinfluence.dataflow.stages.sample import FitPlan, Piece, plan_fit
 from rayinfluence.errors import CorpusError
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store
@@ -53,7 +54,7 @@ def test_lanes_deal_the_sample_round_robin_and_miss_nothing(
     over = corpus(*groups)
     made = plan(over, lanes=lanes, sequences=sequences)
     last = len(made.rounds) - 1
-    whole = made.lanes("moments", last)
+    whole = made.moment_lanes(Piece(last))
     assert 1 <= len(whole) <= lanes
     dealt = [split for lane in whole for split in lane.splits]
     assert len({split.digest for split in dealt}) == len(dealt) == len(made.sample)
@@ -62,14 +63,68 @@ def test_lanes_deal_the_sample_round_robin_and_miss_nothing(
     n_rows = sum(split.n_rows for split in dealt)
     assert sequences < over.n_sequences or n_rows == over.n_sequences
 
-    # The covariances of a round are those of its moments' splits, each counted once.
+    # The covariances of a piece are those of its moments' splits, each counted once.
+    sizes = []
     for number, size in enumerate(made.rounds):
-        added = [s for lane in made.covariance_lanes(number) for s in lane.splits]
-        folded = [s for lane in made.lanes("moments", number) for s in lane.splits]
-        assert len(added) == size
-        assert {s.digest for s in added} == {s.digest for s in folded}
-    keys = [lane.key for n in range(last + 1) for lane in made.lanes("covariance", n)]
+        for piece in made.pieces(number):
+            added = [s.digest for lane in made.covariance_lanes(piece) for s in lane.splits]
+            folded = [s.digest for lane in made.moment_lanes(piece) for s in lane.splits]
+            assert len(set(added)) == len(added) == len(folded)
+            assert set(added) == set(folded)
+            sizes.append((piece.alone, len(added)))
+        assert sizes[-1] == (False, size)
+    assert sum(n for alone, n in sizes if alone) == made.rounds[-1] - made.rounds[0]
+    keys = [lane.key for n in range(last + 1) for lane in made.new_lanes(n)]
+    keys += [
+        lane.key for n in range(last + 1) for p in made.pieces(n) for lane in made.moment_lanes(p)
+    ]
     assert len(set(keys)) == len(keys)
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=4).filter(any),
+    st.integers(1, 4),
+    st.integers(1, 12),
+    st.integers(0, 9),
+)
+def test_the_probe_set_is_from_all_over_the_sample_and_in_no_sum(
+    groups: list[int], lanes: int, rows: int, seed: int
+) -> None:
+    made = plan(corpus(*groups, rows=rows), lanes=lanes, numerics={"seed": seed})
+    places = {
+        split.first_sequence_id + row: place
+        for place, (split, row) in enumerate(
+            (split, row)
+            for split in sorted(made.sample, key=lambda split: split.index)
+            for row in range(split.n_rows)
+        )
+    }
+    held = [places[sequence_id] for sequence_id in made.held_out]
+    assert held == sorted(held)
+    if held:
+        edges = [i * len(places) // len(held) for i in range(len(held) + 1)]
+        assert all(a <= place < b for place, (a, b) in zip(held, pairwise(edges), strict=True))
+        assert 2 <= len(held) <= min(40, len(places) / 10)
+    else:
+        assert made.rounds == (len(made.sample),)
+    chosen = [(split, i) for split, ids in made.probe_rows() for i in ids]
+    assert [i for _, i in chosen] == list(made.held_out)
+    assert all(0 <= i - split.first_sequence_id < split.n_rows for split, i in chosen)
+    for piece in (piece for number in range(len(made.rounds)) for piece in made.pieces(number)):
+        for moments in made.moment_lanes(piece):
+            inside = [i for s, i in chosen if s in moments.splits]
+            assert sorted(moments.held_out) == sorted(inside)
+        folded = made.moment_lanes(piece)
+        kept = sum(s.n_rows for lane in folded for s in lane.splits)
+        assert kept > sum(len(lane.held_out) for lane in folded)
+
+
+def test_a_lane_without_other_rows_is_another_lane() -> None:
+    made = plan(corpus(12), lanes=2)
+    other = replace(made, held_out=tuple(i + 1 for i in made.held_out))
+    first, second = (p.moment_lanes(Piece(0)) for p in (made, other))
+    assert [lane.splits for lane in first] == [lane.splits for lane in second]
+    assert [lane.digest for lane in first] != [lane.digest for lane in second]
 
 
 @given(st.integers(1, 60), st.integers(1, 9))
@@ -79,7 +134,7 @@ def test_the_sample_doubles_from_round_to_round(groups: int, lanes: int) -> None
     for before, after in pairwise(made.rounds):
         assert after in (2 * before, 2 * before + 1)
         assert before >= lanes, "a lane without a split says nothing of the spread"
-    assert made.rounds[0] < 2 * lanes or lanes == 1
+    assert made.rounds[0] < 2 * lanes or lanes == 1 or not made.held_out
     assert plan(corpus(groups), lanes=lanes, error_bound=None).rounds == made.rounds[-1:]
 
 
@@ -97,7 +152,7 @@ def test_the_sample_is_spread_over_the_whole_corpus() -> None:
 @pytest.mark.parametrize("sequences", [100, 200])
 def test_a_small_sample_of_a_large_corpus_fills_every_lane(sequences: int) -> None:
     made = plan(corpus(400, 400), lanes=4, sequences=sequences)
-    lanes = made.lanes("moments", len(made.rounds) - 1)
+    lanes = made.moment_lanes(Piece(len(made.rounds) - 1))
     assert len(lanes) == 4
     assert all(len(lane.splits) >= 2 for lane in lanes)
     assert sum(split.n_rows for split in made.sample) <= sequences + 10

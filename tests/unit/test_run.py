@@ -24,6 +24,7 @@ from whole_runs import (
 import rayinfluence
 from rayinfluence.dataflow.stages import fit as fit_stage
 from rayinfluence.errors import ConfigError, RayInfluenceError
+from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
@@ -217,6 +218,23 @@ def test_the_reason_for_fitting_anew_is_said(
 ) -> None:
     execute(change(done[1], seed=7), new_run=True)
     assert "fitted anew: numerics.seed: 7, was 0" in said.getvalue()
+
+
+def test_factors_of_an_earlier_version_are_refused_in_words_or_fitted_again(
+    done: Done, execute: Execute, said: Any
+) -> None:
+    """They state errors that are too small."""
+    folder, config = done
+    [fitted] = (folder / "run" / "factors").glob("*/manifest.json")
+    manifest = json.loads(fitted.read_text())
+    del manifest["parts"]["stopping"]
+    fitted.write_text(json.dumps(manifest))
+    fitted.parent.rename(fitted.parent.with_name(digest(manifest["parts"])))
+    words = "an earlier version's, which stated errors that are too small"
+    with pytest.raises(ConfigError, match=f"factors that were made otherwise: they are {words}"):
+        execute(config)
+    execute(config, new_run=True)
+    assert f"fitted anew: they are {words}" in said.getvalue()
 
 
 # Kinds of runs.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayinfluence.corpus.corpus import Split, read_split
 from rayinfluence.dataflow.compute.folding import (
@@ -23,9 +24,6 @@ from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import write_tensors
 
-if TYPE_CHECKING:
-    pass
-
 Item = TypeVar("Item", contravariant=True)
 Outcome = TypeVar("Outcome", covariant=True)
 
@@ -34,12 +32,14 @@ Outcome = TypeVar("Outcome", covariant=True)
 class Lane:
     """Splits that are folded, in this order, into one accumulator.
 
-    ``key`` is where it is committed; ``digest`` names their content.
+    ``key`` is where it is committed; ``digest`` names their content, without the sequences
+    ``held_out``.
     """
 
     key: str
     splits: tuple[Split, ...]
     digest: str
+    held_out: tuple[int, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -86,7 +86,7 @@ class FoldJob:
                 with watch.phase("read", split.digest):
                     table = read_split(self.corpus, split)
                 with watch.phase("score", split.digest):
-                    yield table
+                    yield _without(table, item.held_out, watch)
 
         labels = fitting_labels(self.labels, replica.numerics.seed)
         rows = LaneRows(read, labels, watch.advance, found, checkpoint.offer)
@@ -100,3 +100,12 @@ class FoldJob:
         watch.count("rayinfluence_sequences", fold.n_sequences)
         watch.count("rayinfluence_quarantined", len(fold.quarantine), kind="sequence")
         return fold.quarantine
+
+
+def _without(table: pa.Table, held_out: tuple[int, ...], watch: Watch) -> pa.Table:
+    """A split's rows but for those that are held out, whose tokens need no more work."""
+    if not held_out:
+        return table
+    held = pc.is_in(table["sequence_id"], pa.array(held_out, pa.int64()))
+    watch.advance(pc.sum(pc.list_value_length(table.filter(held)["tokens"])).as_py() or 0)
+    return table.filter(pc.invert(held))

@@ -1,16 +1,8 @@
-"""The probe set: how far the factors of a sample are from those of an endless one.
+"""The probe set: sequences that the fit leaves out of its sums, scored against each other.
 
-Some sequences of the sample, cut short, are scored against others, and two errors of these scores
-are estimated, relative, in L2:
-
-* jackknife: the spread of the scores when one lane's part of Lambda is left out, the eigenbases
-  being what they are;
-* doubling: scores s_n and s_N of samples n < N, the first within the second, differ by a variance
-  of sigma^2 (1/n - 1/N), so their difference times sqrt(n / (N - n)) is the error at N, with all
-  that the larger sample changed, the eigenbases included.
-
-The larger of both counts; a single sample has no error, as the jackknife alone says too little. L
-lane, Q probe query, Z probe sequence, O and J widths of a module.
+With the factors of every round, and with those of what is new in it alone; what the scores say of
+the factors' error is in ``compute/stopping.py``. L lane, Q probe query, Z probe sequence, O and J
+widths of a module.
 """
 
 from __future__ import annotations
@@ -25,13 +17,13 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.curvature.ekfac import module_damping
-from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out, relative
+from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.curvature.products import product
 from rayinfluence.curvature.sums import rotate_inputs
 from rayinfluence.dataflow.compute.folding import Bases
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
+from rayinfluence.dataflow.compute.stopping import FIGURES, Probed, figures
 from rayinfluence.dataflow.jobs.fold import Lane
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.errors import DamagedError
@@ -40,8 +32,8 @@ from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
 
-_QUERIES = 8
-_SEQUENCES = 32
+#: One in so many rows of the probe set is a query.
+_EVERY = 5
 #: Probe sequences are cut to this, so that what all modules see of them fits in memory.
 _TOKENS = 64
 #: That of the paper, whatever the scan's will be.
@@ -50,53 +42,37 @@ _DAMPING_SCALE = 0.1
 _TILE_NUMBERS = 1 << 22
 
 
-@dataclass(frozen=True)
-class Probed:
-    """Scores [Q, Z] of the probe set with the factors of a round, and their errors."""
-
-    scores: Tensor
-    report: dict[str, Any]
-
-    @property
-    def n_sequences(self) -> int:
-        """Sequences that the factors were fitted on."""
-        return int(self.report["n_sequences"])
-
-    @property
-    def error(self) -> float | None:
-        """The larger of the estimated errors of the scores; None in the first round."""
-        error = self.report["error"]
-        return None if error is None else float(error)
-
-
 def probe_rows(tables: Iterable[pa.Table]) -> pa.Table:
-    """Rows of the probe set: of the first splits, as many as it takes, cut short."""
-    rows: list[dict[str, Any]] = []
-    for table in tables:
-        for tokens in sequences_of(table):
-            if len(tokens) >= 2:
-                rows.append({"sequence_id": len(rows), "tokens": tokens[:_TOKENS]})
-            if len(rows) == _QUERIES + _SEQUENCES:
-                return _table(rows)
-    return _table(rows)
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of the probe set, cut short."""
+    rows = [
+        {"sequence_id": sequence_id, "tokens": tokens[:_TOKENS]}
+        for table in tables
+        for sequence_id, tokens in zip(
+            table["sequence_id"].to_pylist(), table["tokens"].to_pylist(), strict=True
+        )
+        if tokens is not None
+    ]
     schema = pa.schema({"sequence_id": pa.int64(), "tokens": pa.list_(pa.int32())})
     return pa.Table.from_pylist(rows, schema=schema)
 
 
 @dataclass
 class ProbeJob:
-    """Score the probe set with a round's factors and with those of all lanes but one."""
+    """Score the probe set with a piece's factors, and of a round's with those of all lanes but one.
+
+    ``alone``: the piece is what is new in a round, and is only scored. ``before`` is the round
+    before, and ``new`` what is new in this one.
+    """
 
     store: Store
     lanes: tuple[Lane, ...]
     rows: pa.Table
     bases: SharedTensors
     counts: dict[str, int]
-    previous: Probed | None
     fingerprint: str
+    alone: bool = False
+    before: Probed | None = None
+    new: Probed | None = None
     stage: ClassVar[str] = "probe"
 
     def prepare(self, replica: Replica) -> None:
@@ -107,10 +83,12 @@ class ProbeJob:
         begin_or_refuse(watch, f"the probe of {item}")
         sequences = _capture(replica, self.rows)
         watch.advance(pc.sum(pc.list_value_length(self.rows["tokens"])).as_py() or 0)
-        n_queries = min(_QUERIES, len(sequences) // 2)
+        # Each of both kinds is from all over the sample.
+        queries = sequences[::_EVERY]
+        sequences = queries + [one for i, one in enumerate(sequences) if i % _EVERY]
         counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in self.lanes]
         bases = Bases.on(replica, self.bases)
-        several = len(self.lanes) > 1
+        several = not self.alone and len(self.lanes) > 1
         totals: list[Tensor | float] = [0.0] * (1 + len(self.lanes) * several)
         moments_errors = []
         for name in replica.shapes:
@@ -124,30 +102,20 @@ class ProbeJob:
                 (moments + module_damping(moments, _DAMPING_SCALE, None)).reciprocal()
                 for moments in variants
             ]
-            found = _scores(replica, bases, name, sequences, n_queries, inverses)
+            found = _scores(replica, bases, name, sequences, len(queries), inverses)
             totals = [total + part for total, part in zip(totals, found, strict=True)]
         scores, *without_lane = [torch.as_tensor(total).cpu() for total in totals]
-        report: dict[str, Any] = {**self.counts, "moments": None, "jackknife": None}
+        report: dict[str, Any] = {**self.counts, **dict.fromkeys(FIGURES)}
         if several:
             report["moments"] = max(moments_errors)
             report["jackknife"] = jackknife_error(scores, without_lane)
-        report["doubling"] = self._doubling(scores)
+            if self.before is not None and self.new is not None:
+                report |= figures(scores, self.before, self.new, report["jackknife"])
         # A probe set without any influence has no relative error.
-        report |= {k: None for k, v in report.items() if v is not None and not math.isfinite(v)}
-        estimates = report["jackknife"], report["doubling"]
-        report["error"] = None if None in estimates else max(estimates)
+        report |= {k: None for k in FIGURES if report[k] and not math.isfinite(report[k])}
         header = {"fingerprint": self.fingerprint, "report": report}
         write_tensors(self.store, item, {"scores": scores}, header)
         return Probed(scores, report)
-
-    def _doubling(self, scores: Tensor) -> float | None:
-        if self.previous is None or self.previous.scores.shape != scores.shape:
-            return None
-        before, now = self.previous.n_sequences, self.counts["n_sequences"]
-        if now <= before:
-            return None
-        difference = float((scores - self.previous.scores).norm())
-        return relative(difference * math.sqrt(before / (now - before)), scores)
 
 
 def read_probe(store: Store, key: str, fingerprint: str) -> Probed | None:
@@ -215,7 +183,7 @@ def _scores(
     ]
     n_sequences = len(sequences) - n_queries
     scores = [torch.zeros(n_queries, n_sequences, dtype=torch.float64) for _ in inverses]
-    if len(rotated) < len(sequences):
+    if not sequences or len(rotated) < len(sequences):
         # A module that no probe sequence reaches has no part in the scores.
         return scores
     for band in _bands(shape.d_out, max(1, _TILE_NUMBERS // (len(rotated) * shape.columns))):

@@ -20,8 +20,9 @@ class Work:
     Attributes:
         tokens, splits: of the corpus.
         fit_tokens: of the fit's sample, folded once for covariances.
-        moment_tokens: folded for moments, over all rounds that the fit may need.
+        moment_tokens: folded for moments, over all pieces that the fit may need.
         rounds: of the fit, at most.
+        pieces: that have bases of their own: every round's sample, and what is new in it.
         lanes: of the fit.
         n_queries, n_banks, top: of the scan.
         survivor_tokens: of all survivors, once per block of queries.
@@ -35,6 +36,7 @@ class Work:
     fit_tokens: int
     moment_tokens: int
     rounds: int
+    pieces: int
     lanes: int
     n_queries: int
     n_banks: int
@@ -84,7 +86,7 @@ def forecast(
     lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
     seconds = {
         "covariance": rates.covariance * work.fit_tokens / actors * lanes,
-        "eigen": rates.eigen * cubes * work.rounds / eigen_tasks,
+        "eigen": rates.eigen * cubes * work.pieces / eigen_tasks,
         "moments": rates.moments * work.moment_tokens / actors * lanes,
         "scan": rates.scan * work.tokens / actors,
         "rescore": rates.rescore * work.survivor_tokens / actors,

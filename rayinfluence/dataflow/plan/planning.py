@@ -91,7 +91,8 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
 def _work(run: Parts, splits: Sequence[Split]) -> Work:
     corpus, scan = run.corpus, run.config.scan
     fit = run.fit_plan()
-    tokens = [split.n_tokens for split in fit.sample]
+    pieces = [piece for number in range(len(fit.rounds)) for piece in fit.pieces(number)]
+    moments = [lane.n_tokens for piece in pieces for lane in fit.moment_lanes(piece)]
     n_queries = len(run.queries)
     at_once = queries_at_once(run.replica.shapes, run.numerics.device, len(scan.methods))
     blocks = [min(at_once, n_queries - start) for start in range(0, n_queries, at_once)]
@@ -100,9 +101,10 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
     return Work(
         tokens=corpus.n_tokens,
         splits=len(splits),
-        fit_tokens=sum(tokens),
-        moment_tokens=sum(sum(tokens[:size]) for size in fit.rounds),
+        fit_tokens=fit.n_tokens,
+        moment_tokens=sum(moments),
         rounds=len(fit.rounds),
+        pieces=len(pieces),
         lanes=fit.n_lanes,
         n_queries=n_queries,
         n_banks=len(scan.methods),

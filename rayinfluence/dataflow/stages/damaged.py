@@ -38,9 +38,7 @@ class Discarded:
         store.delete(key)
 
 
-def without_damage(
-    runner: Runner, store: Store, work: Callable[[], T], progress: ProgressLog
-) -> T:
+def without_damage(runner: Runner, store: Store, work: Callable[[], T], progress: ProgressLog) -> T:
     """Do work that reads what it finds in a store; what is damaged there is made again.
 
     That is found when it is read; only then is all that is beside it looked at.

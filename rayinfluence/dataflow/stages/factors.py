@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,8 +126,19 @@ def shards_fitted_before(root: Store, n_shards: int) -> list[int]:
 
 def why_not_reused(root: Store, plan: FitPlan, compare: Differences = differences) -> list[str]:
     """How the nearest of the factors that are there differ from those that the plan wants."""
-    others = [compare(plan.parts, manifest["parts"]) for manifest in _manifests(root)]
+    others = [_differences(plan.parts, one["parts"], compare) for one in _manifests(root)]
     return min(others, key=len, default=[])
+
+
+def _differences(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], compare: Differences
+) -> list[str]:
+    """How parts of factors differ, in words where a version knew no stopping rule by number."""
+    lines = compare(ours, theirs)
+    if "stopping" in theirs:
+        return lines
+    said = "they are an earlier version's, which stated errors that are too small"
+    return [said, *(line for line in lines if not line.startswith("stopping."))]
 
 
 def _manifests(root: Store) -> list[dict[str, Any]]:

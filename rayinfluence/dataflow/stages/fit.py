@@ -4,7 +4,9 @@
 covariance/round-0/lane-000.safetensors   sums of what is new in a round, one object a lane
 eigen/round-0/inputs/<module>.safetensors   eigenbasis of one side of one module
 moments/round-0/lane-000.safetensors      sums over all of a round, one object a lane
-rounds/0.safetensors                      scores of the probe set and their errors
+rounds/0.safetensors                      scores of the probe set, and how far they may err
+eigen/part-1/, moments/part-1/, rounds/1-part.safetensors
+                                          the same of what is new in a round, alone
 modules/<module>.safetensors              the factors
 manifest.json                             written last: the factors are whole
 """
@@ -12,25 +14,28 @@ manifest.json                             written last: the factors are whole
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import read_split
+from rayinfluence.corpus.corpus import read_rows
 from rayinfluence.curvature.eigen import eigenbasis, null_directions
 from rayinfluence.curvature.sums import homogeneous, tree_sum
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica
+from rayinfluence.dataflow.compute.stopping import Probed, is_sure, untested
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
 from rayinfluence.dataflow.jobs.fold import FoldJob, Lane
-from rayinfluence.dataflow.jobs.probe import Probed, ProbeJob, probe_rows, read_probe
+from rayinfluence.dataflow.jobs.probe import ProbeJob, probe_rows, read_probe
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.factors import MANIFEST, Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
-from rayinfluence.dataflow.stages.sample import FitPlan
+from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.errors import CorpusError, DamagedError
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.shared import SharedTensors
@@ -65,27 +70,30 @@ def fit(
         NumericsError: a covariance is not finite or cannot be decomposed.
     """
     store = root / plan.fingerprint
+    rows = cache(
+        lambda: probe_rows(read_rows(corpus, split, ids) for split, ids in plan.probe_rows())
+    )
     rounds: list[Probed] = []
     for number in range(len(plan.rounds)):
         every = checkpoint_seconds
         probed = _round(
-            runner, corpus, store, plan, shapes, number, rounds, every, device, progress
+            runner, corpus, store, plan, shapes, number, rounds, rows, every, device, progress
         )
         rounds.append(probed)
-        last = _is_last(plan, number, probed)
         if probed.error is not None:
             progress.note(
                 f"factors      {probed.n_sequences:,} sequences; scores of a probe set are within "
                 f"{probed.error:.1%}"
             )
-        if last:
+        if _is_last(plan, rounds):
             break
-    lanes = plan.lanes("moments", number)
-    items = [(store, plan, name, number) for name in shapes]
+    whole = Piece(number)
+    lanes = plan.moment_lanes(whole)
+    items = [(store, plan, name, whole) for name in shapes]
     small = _is_small(shapes)
     means = dict(zip(shapes, runner.tasks(assemble_factors, items, small), strict=True))
     counts, quarantine = lane_totals(store, lanes)
-    singular = _singular(store, shapes, number)
+    singular = _singular(store, shapes, whole)
     if singular:
         name, n_null = max(singular.items(), key=lambda pair: pair[1])
         progress.note(
@@ -113,28 +121,59 @@ def _round(
     shapes: Mapping[str, ModuleShape],
     number: int,
     earlier: Sequence[Probed],
+    rows: Callable[[], pa.Table],
     checkpoint_seconds: float,
     device: str,
     progress: ProgressLog,
 ) -> Probed:
     """Fit on one size of the sample, and estimate how far its factors are from sure."""
     settings = plan.parts["fit"]
-    covariance, moments = plan.lanes("covariance", number), plan.lanes("moments", number)
-    probe_key = f"rounds/{number}.safetensors"
-    with progress.stage("covariance", _n_tokens(covariance)) as stage:
+    new = plan.new_lanes(number)
+    with progress.stage("covariance", _n_tokens(new)) as stage:
         job = FoldJob(corpus, store, settings["labels"], settings["blocks"], checkpoint_seconds)
-        _fold_lanes(runner, job, covariance, plan.n_sequences, stage)
-    found = read_probe(store, probe_key, plan.fingerprint)
-    if found is not None and not _is_last(plan, number, found):
-        # Its bases may have made way for those of the next round.
-        return found
+        _fold_lanes(runner, job, new, plan.n_sequences, stage)
+    alone: Probed | None = None
+    for piece in plan.pieces(number):
+        probed = read_probe(store, piece.probe_key, plan.fingerprint)
+        if probed is None or (not piece.alone and _is_last(plan, [*earlier, probed])):
+            bases = _fit_piece(runner, job, plan, piece, shapes, device, progress)
+        if probed is None:
+            lanes = plan.moment_lanes(piece)
+            counts, _ = lane_totals(store, lanes)
+            if not plan.held_out:
+                return untested(counts)
+            probe = ProbeJob(
+                store, tuple(lanes), rows(), bases, counts, plan.fingerprint, piece.alone
+            )
+            probe = replace(probe, before=earlier[-1] if earlier else None, new=alone)
+            (probed,) = runner.replicas(probe, [piece.probe_key], lambda tokens: None)
+        if piece.alone:
+            alone = probed
+            _drop(store, piece)
+    if number:
+        _drop(store, Piece(number - 1))
+    assert probed is not None
+    return probed
+
+
+def _fit_piece(
+    runner: Runner,
+    fold: FoldJob,
+    plan: FitPlan,
+    piece: Piece,
+    shapes: Mapping[str, ModuleShape],
+    device: str,
+    progress: ProgressLog,
+) -> SharedTensors:
+    """Bases and moments of a piece whose covariances are there; its bases."""
+    store, moments = fold.factors, plan.moment_lanes(piece)
     with progress.stage("eigen"):
         sources = [shape for shape in shapes.values() if shape.source == shape.name]
         sides = [("inputs", shape, shape.columns) for shape in sources]
         sides += [("outputs", shape, shape.d_out) for shape in shapes.values()]
         # The widest first, so that the last to finish is a small one.
         sides.sort(key=lambda side: -side[2])
-        items = [(store, plan, number, side, shape) for side, shape, _ in sides]
+        items = [(store, plan, piece, side, shape) for side, shape, _ in sides]
         if device in _DECOMPOSES:
             decomposing = runner.replicas(EigenJob(), items, lambda tokens: None)
         else:
@@ -144,20 +183,10 @@ def _round(
     with progress.stage("moments", _n_tokens(moments)) as stage:
         bases = SharedTensors()
         for side, shape, _ in sides:
-            tensors, _ = read_tensors(store, _eigen_key(number, side, shape.name))
+            tensors, _ = read_tensors(store, _eigen_key(piece, side, shape.name))
             bases |= {f"{shape.name}/{name}": t for name, t in tensors.items() if "_basis." in name}
-        job = replace(job, bases=bases)
-        _fold_lanes(runner, job, moments, plan.n_sequences, stage)
-    if number:
-        _drop_round(store, number - 1)
-    if found is not None:
-        return found
-    rows = probe_rows(read_split(corpus, split) for split in plan.sample)
-    counts, _ = lane_totals(store, moments)
-    previous = earlier[-1] if earlier else None
-    probe = ProbeJob(store, tuple(moments), rows, bases, counts, previous, plan.fingerprint)
-    (probed,) = runner.replicas(probe, [probe_key], lambda tokens: None)
-    return probed  # type: ignore[no-any-return]
+        _fold_lanes(runner, replace(fold, bases=bases), moments, plan.n_sequences, stage)
+    return bases
 
 
 def _is_small(shapes: Mapping[str, ModuleShape]) -> bool:
@@ -166,11 +195,10 @@ def _is_small(shapes: Mapping[str, ModuleShape]) -> bool:
     return sum(width**3 for width in widths) <= _FEW_SECONDS_CUBED
 
 
-def _is_last(plan: FitPlan, number: int, probed: Probed) -> bool:
+def _is_last(plan: FitPlan, rounds: Sequence[Probed]) -> bool:
     """Whether a round's factors are sure enough, or there is no more to be had."""
     bound = plan.parts["fit"]["error_bound"]
-    sure = bound is not None and probed.error is not None and probed.error <= bound
-    return sure or number == len(plan.rounds) - 1
+    return is_sure([one.error for one in rounds], bound) or len(rounds) == len(plan.rounds)
 
 
 def refuse_many_bad(n_bad: int, n_all: int, quarantine: Quarantine) -> None:
@@ -189,7 +217,7 @@ def refuse_many_bad(n_bad: int, n_all: int, quarantine: Quarantine) -> None:
 
 
 #: A side of a module, with where its sums are.
-Side = tuple[Store, FitPlan, int, str, ModuleShape]
+Side = tuple[Store, FitPlan, Piece, str, ModuleShape]
 
 
 @dataclass
@@ -212,11 +240,11 @@ class EigenJob:
 
 def decompose(item: Side, device: torch.device = _CPU) -> None:
     """Eigendecompose one side of one module from the lanes' sums, and commit its basis."""
-    store, plan, number, side, shape = item
-    key = _eigen_key(number, side, shape.name)
+    store, plan, piece, side, shape = item
+    key = _eigen_key(piece, side, shape.name)
     if _has(store, key, plan.fingerprint):
         return
-    lanes = plan.covariance_lanes(number)
+    lanes = plan.covariance_lanes(piece)
     counts, _ = lane_totals(store, lanes)
     prefix = f"{side}/{shape.name}"
     names = [name for name in tensor_names(store, lanes[0].key) if name.startswith(f"{prefix}/")]
@@ -265,21 +293,21 @@ def decomposed(
     return tensors, n_null
 
 
-def assemble_factors(item: tuple[Store, FitPlan, str, int]) -> float:
+def assemble_factors(item: tuple[Store, FitPlan, str, Piece]) -> float:
     """Put the factors of one module together and commit them.
 
     Returns:
         The mean of its Lambda.
     """
-    store, plan, name, number = item
+    store, plan, name, piece = item
     (module,) = [module for module in plan.parts["modules"] if module[0] == name]
-    lanes = plan.lanes("moments", number)
+    lanes = plan.moment_lanes(piece)
     counts, _ = lane_totals(store, lanes)
     sums = tree_sum(read_tensors(store, lane.key, [name])[0] for lane in lanes)
     tensors = {"moments": sums[name] / counts["n_sequences"]}
-    tensors |= read_tensors(store, _eigen_key(number, "outputs", name))[0]
+    tensors |= read_tensors(store, _eigen_key(piece, "outputs", name))[0]
     if module[-1] == name:
-        tensors |= read_tensors(store, _eigen_key(number, "inputs", name))[0]
+        tensors |= read_tensors(store, _eigen_key(piece, "inputs", name))[0]
     header = {"fingerprint": plan.fingerprint, "module": module}
     write_tensors(store, f"modules/{name}.safetensors", tensors, header)
     return float(tensors["moments"].mean())
@@ -324,12 +352,12 @@ def _kept(job: FoldJob, lane: Lane) -> int:
     return found.n_splits if found else 0
 
 
-def _singular(store: Store, shapes: Mapping[str, ModuleShape], number: int) -> dict[str, int]:
+def _singular(store: Store, shapes: Mapping[str, ModuleShape], piece: Piece) -> dict[str, int]:
     """Directions of each covariance that are zero up to rounding, where there are any."""
     sides = [("inputs", name) for name, shape in shapes.items() if shape.source == name]
     sides += [("outputs", name) for name in shapes]
     found = {
-        f"{side} of {name}": int(read_header(store, _eigen_key(number, side, name))["n_null"])
+        f"{side} of {name}": int(read_header(store, _eigen_key(piece, side, name))["n_null"])
         for side, name in sides
     }
     return {name: count for name, count in found.items() if count}
@@ -339,10 +367,10 @@ def _n_tokens(lanes: Sequence[Lane]) -> int:
     return sum(lane.n_tokens for lane in lanes)
 
 
-def _drop_round(store: Store, number: int) -> None:
-    """Delete what only one round's bases were good for."""
+def _drop(store: Store, piece: Piece) -> None:
+    """Delete what only one piece's bases were good for."""
     for kind in ("eigen", "moments"):
-        folder = store / kind / f"round-{number}"
+        folder = store / kind / piece.name
         for key in folder.list():
             folder.delete(key)
 
@@ -358,5 +386,5 @@ def _has(store: Store, key: str, value: str, field: str = "fingerprint") -> bool
         return False
 
 
-def _eigen_key(number: int, side: str, name: str) -> str:
-    return f"eigen/round-{number}/{side}/{name}.safetensors"
+def _eigen_key(piece: Piece, side: str, name: str) -> str:
+    return f"eigen/{piece.name}/{side}/{name}.safetensors"

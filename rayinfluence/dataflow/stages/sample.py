@@ -1,4 +1,7 @@
-"""The fit's sample: which splits, dealt into lanes, and the sizes at which it is tested."""
+"""The fit's sample: which splits, dealt into lanes, the sizes at which it is tested, and by what.
+
+Some of its rows are held out of the sums: the probe set, which the factors have not seen.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import Corpus, Split
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.dataflow.compute.replica import Numerics
+from rayinfluence.dataflow.compute.stopping import RULE
 from rayinfluence.dataflow.jobs.fold import Lane
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.digest import digest
@@ -19,6 +23,27 @@ from rayinfluence.storage.digest import digest
 #: A lane gets at least this many splits where the corpus has enough row groups, so that the sample
 #: can double five times.
 _SPLITS_PER_LANE = 32
+#: Rows of the probe set at most, and the most of a small sample that they may be.
+_HELD_OUT = 40
+_HELD_OUT_SHARE = 1 / 10
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Sequences that have factors of their own: a round's sample, or what is new in it, alone."""
+
+    number: int
+    alone: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder of its bases and moments."""
+        return f"{'part' if self.alone else 'round'}-{self.number}"
+
+    @property
+    def probe_key(self) -> str:
+        """Where the scores of the probe set with its factors are."""
+        return f"rounds/{self.number}{'-part' if self.alone else ''}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -31,12 +56,15 @@ class FitPlan:
             lane i mod L.
         rounds: how many of them the sample holds when it is tested; the last is all.
         n_lanes: L.
+        held_out: ids of the sequences of the probe set, ascending; lanes leave them out. There
+            are none where the fit is not tested.
     """
 
     parts: dict[str, Any]
     sample: tuple[Split, ...]
     rounds: tuple[int, ...]
     n_lanes: int
+    held_out: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -53,25 +81,44 @@ class FitPlan:
         """Rows of the whole sample, bad ones included."""
         return sum(split.n_rows for split in self.sample)
 
-    def lanes(self, kind: str, number: int) -> list[Lane]:
-        """The lanes of a round.
+    def pieces(self, number: int) -> list[Piece]:
+        """What is fitted in a round, in this order: what is new in it, then all of its sample."""
+        return [Piece(number, alone=True)] * (number > 0) + [Piece(number)]
 
-        Covariances are added to those of earlier rounds, so a round folds what is new in it;
-        moments depend on the round's bases, so it folds all.
+    def covariance_lanes(self, piece: Piece) -> list[Lane]:
+        """What a piece's covariances are the sum of.
+
+        Covariances are added to those of earlier rounds, so a round folds what is new in it.
         """
-        start = self.rounds[number - 1] if kind == "covariance" and number else 0
-        return list(self._deal(kind, number, range(start, self.rounds[number])))
+        first = piece.number if piece.alone else 0
+        return [lane for n in range(first, piece.number + 1) for lane in self.new_lanes(n)]
 
-    def covariance_lanes(self, number: int) -> list[Lane]:
-        """What a round's covariances are the sum of: its own lanes and those of earlier rounds."""
-        return [lane for n in range(number + 1) for lane in self.lanes("covariance", n)]
+    def new_lanes(self, number: int) -> list[Lane]:
+        """The lanes of covariances that a round folds."""
+        new = range(self._begin(number), self.rounds[number])
+        return list(self._deal(f"covariance/round-{number}", new))
 
-    def _deal(self, kind: str, number: int, places: range) -> Iterator[Lane]:
+    def moment_lanes(self, piece: Piece) -> list[Lane]:
+        """The lanes of a piece's moments: they depend on its bases, so it folds all of them."""
+        begin = self._begin(piece.number) if piece.alone else 0
+        return list(self._deal(f"moments/{piece.name}", range(begin, self.rounds[piece.number])))
+
+    def probe_rows(self) -> list[tuple[Split, list[int]]]:
+        """The splits that hold rows of the probe set, and which, in the order of their ids."""
+        held = [(split, _inside(self.held_out, split)) for split in self.sample]
+        return sorted(((s, ids) for s, ids in held if ids), key=lambda pair: pair[1])
+
+    def _begin(self, number: int) -> int:
+        return self.rounds[number - 1] if number else 0
+
+    def _deal(self, folder: str, places: range) -> Iterator[Lane]:
         for index in range(self.n_lanes):
             splits = tuple(self.sample[i] for i in places if i % self.n_lanes == index)
             if splits:
-                key = f"{kind}/round-{number}/lane-{index:03d}.safetensors"
-                yield Lane(key, splits, digest([split.digest for split in splits]))
+                key = f"{folder}/lane-{index:03d}.safetensors"
+                held = tuple(i for split in splits for i in _inside(self.held_out, split))
+                content = [[split.digest for split in splits], list(held)]
+                yield Lane(key, splits, digest(content), held)
 
 
 def plan_fit(
@@ -99,6 +146,7 @@ def plan_fit(
     spread = _spread(splits, config.sequences)
     order = np.random.Generator(np.random.Philox(key=numerics.seed)).permutation(len(spread))
     sample = tuple(spread[i] for i in order)
+    rounds, held_out = _tested(sample, config, numerics.seed)
     parts = {
         "model": model_digest,
         "modules": [[s.name, s.d_in, s.d_out, s.bias, s.source] for s in shapes.values()],
@@ -111,16 +159,56 @@ def plan_fit(
             if key not in ("device", "split_tokens")
         },
         "sample": digest([split.digest for split in sample]),
+        "stopping": {"rule": RULE, "held_out": digest(list(held_out))},
     }
-    return FitPlan(parts, sample, _rounds(len(sample), config), config.lanes)
+    return FitPlan(parts, sample, rounds, config.lanes, held_out)
 
 
-def _rounds(n_splits: int, config: FitConfig) -> tuple[int, ...]:
-    """Sizes of the sample at which it is tested: halves of halves, down to one split a lane."""
-    rounds = [n_splits]
+def _tested(
+    sample: Sequence[Split], config: FitConfig, seed: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of the sample at which it is tested, and the sequences that it is tested with.
+
+    Halves of halves, down to one split a lane, as long as all that is fitted has a sequence that is
+    not held out. Nothing is held out where there is nothing to test.
+    """
+    rounds = [len(sample)]
     while config.error_bound is not None and rounds[0] // 2 >= config.lanes > 1:
         rounds.insert(0, rounds[0] // 2)
-    return tuple(rounds)
+    held_out = _held_out(sample, seed)
+    left = [split.n_rows - len(_inside(held_out, split)) for split in sample]
+    while len(rounds) > 1 and not (sum(left[: rounds[0]]) and sum(left[rounds[0] : rounds[1]])):
+        del rounds[0]
+    if len(rounds) == 1 or not held_out:
+        return (len(sample),), ()
+    return tuple(rounds), held_out
+
+
+def _held_out(sample: Sequence[Split], seed: int) -> tuple[int, ...]:
+    """Rows of the probe set: one of each of as many equal stretches of the sample, at random.
+
+    At random, as the documents of a corpus may take turns with a period of their own.
+    """
+    splits = sorted(sample, key=lambda split: split.first_sequence_id)
+    ends = np.cumsum([split.n_rows for split in splits])
+    total = sum(split.n_rows for split in splits)
+    count = min(_HELD_OUT, int(_HELD_OUT_SHARE * total))
+    if count < 2:
+        return ()
+    edges = np.arange(count + 1) * total // count
+    rows = np.random.Generator(np.random.Philox(key=seed + 1)).integers(edges[:-1], edges[1:])
+    chosen = np.searchsorted(ends, rows, side="right")
+    return tuple(
+        splits[place].first_sequence_id + splits[place].n_rows + int(row) - int(ends[place])
+        for place, row in zip(chosen.tolist(), rows.tolist(), strict=True)
+    )
+
+
+def _inside(sequence_ids: Sequence[int], split: Split) -> list[int]:
+    """Those of some ascending ids that are in a split."""
+    first = split.first_sequence_id
+    begin, end = np.searchsorted(sequence_ids, [first, first + split.n_rows])
+    return list(sequence_ids[begin:end])
 
 
 def _spread(splits: Sequence[Split], n_sequences: int) -> list[Split]:
