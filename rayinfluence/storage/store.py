@@ -46,10 +46,17 @@ _BEHIND_THE_END = 416
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a listing: size in bytes, and when it was written (epoch seconds or None)."""
+    """One line of a listing.
+
+    Attributes:
+        size: in bytes.
+        modified: when it was written, in epoch seconds, where that is known.
+        tag: what the server calls this content of the object (its ETag); None on a disk.
+    """
 
     size: int
     modified: float | None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,24 @@ class Store:
             StorageError: there is no such object, or it cannot be read.
         """
         return bytes(self._do("read", key, lambda files, path: files.cat_file(path)))
+
+    def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        """The bytes of many objects, in the order of their keys; a server is asked side by side.
+
+        Raises:
+            StorageError: one of them is not there, or cannot be read.
+        """
+        if self.is_local:
+            return [self._read_local(key) for key in keys]
+        paths = [self._path(key) for key in keys]
+        found = self._do(
+            "read", "", lambda files, _: files.cat_ranges(paths, None, None, on_error="return")
+        )
+        # What failed is read by itself, with patience, and named if it fails again.
+        return [
+            self.read(key) if isinstance(body, BaseException) else bytes(body)
+            for key, body in zip(keys, found, strict=True)
+        ]
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes of an object from byte ``start``; fewer where it ends before."""
@@ -186,7 +211,7 @@ class Store:
             found = self._do("list", prefix, lambda files, _: files.find(root, detail=True))
         base = len(self._path("").rstrip("/")) + 1
         return {
-            path[base:]: Listed(int(info["size"]), _modified(info))
+            path[base:]: listed_of(info)
             for path, info in sorted(found.items())
             if not path.endswith(".part")
         }
@@ -224,7 +249,7 @@ class Store:
     def info(self, key: str = "") -> Listed:
         """Size and time of one object."""
         found = self._do("look for", key, lambda files, path: files.info(path))
-        return Listed(int(found["size"]), _modified(found))
+        return listed_of(found)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
@@ -257,6 +282,10 @@ class Store:
                 f"such as {min(left)}. Check that the bucket's policy allows s3:DeleteObject."
             )
         return len(keys)
+
+    def _read_local(self, key: str) -> bytes:
+        with self._errors("read", key):
+            return Path(self._path(key)).read_bytes()
 
     @property
     def _filesystem(self) -> Any:
@@ -439,6 +468,9 @@ def _written(path: Path, body: bytes) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _modified(info: Mapping[str, Any]) -> float | None:
+def listed_of(info: Mapping[str, Any]) -> Listed:
+    """What a file system of fsspec says of an object."""
     value = info.get("mtime", info.get("LastModified"))
-    return value.timestamp() if isinstance(value, datetime) else value
+    modified = value.timestamp() if isinstance(value, datetime) else value
+    tag = info.get("ETag", info.get("etag"))
+    return Listed(int(info["size"]), modified, None if tag is None else str(tag).strip('"'))
