@@ -15,8 +15,8 @@ from harness import fit_factors, make_replica, table, write_corpus
 from torch import Tensor
 
 from rayinfluence.config import FitConfig
-from rayinfluence.corpus.corpus import read_split
 from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.corpus.splits import read_split
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.probe import probe_rows, read_probe

@@ -163,7 +163,7 @@ def test_clean_leaves_a_shared_corpus_alone(tmp_path: Path, execute: Callable[..
     config = tiny_run(tmp_path, corpus={"path": str(tmp_path / "shared")})
     execute(config)
     clean(Store(config.run), ["corpus"])
-    assert (tmp_path / "shared" / "manifest.json").exists()
+    assert (tmp_path / "shared" / "log" / "00000000.json").exists()
 
 
 def test_status_of_a_run_in_object_storage(done: Done, s3: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
-from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import read_split
+from rayinfluence.corpus.splits import read_split
 from rayinfluence.curvature.eigen import eigenbasis, null_directions
 from rayinfluence.curvature.sums import homogeneous, tree_sum
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica

@@ -15,7 +15,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from rayinfluence.config import ScanConfig
-from rayinfluence.corpus.corpus import Corpus, Split
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, aside_key, partial_key
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob

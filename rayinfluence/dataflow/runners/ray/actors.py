@@ -14,8 +14,8 @@ import ray
 import torch
 from torch import nn
 
-from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
 from rayinfluence.dataflow.runners.memory import prepare_process
