@@ -7,6 +7,8 @@ log and the fragments, one by one.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,15 +56,17 @@ def read_logbook(store: Store) -> Logbook:
     length = length_of_log(store)
     entries: list[Entry] = []
     fragments: list[Fragment] = []
-    for piece, body in zip(pieces, store.read_all([p.key for p in pieces]), strict=True):
-        if piece.end > length or digest_bytes(body) != piece.digest:
-            break
-        parsed = json.loads(body)
-        entries += map(Entry.parse, parsed["entries"])
-        fragments += map(Fragment.parse, parsed["fragments"])
-    loose = read_entries(store, len(entries), length)
-    keys = [file.fragment for entry in loose for file in entry.files]
-    return Logbook([*entries, *loose], [*fragments, *read_fragments(store, keys)], len(keys))
+    with _no_collector():
+        for piece, body in zip(pieces, store.read_all([p.key for p in pieces]), strict=True):
+            if piece.end > length or digest_bytes(body) != piece.digest:
+                break
+            parsed = json.loads(body)
+            entries += map(Entry.parse, parsed["entries"])
+            fragments += map(Fragment.parse, parsed["fragments"])
+        loose = read_entries(store, len(entries), length)
+        keys = [file.fragment for entry in loose for file in entry.files]
+        fragments += read_fragments(store, keys)
+    return Logbook([*entries, *loose], fragments, len(keys))
 
 
 def roll_up(store: Store, fewest: int = FEWEST_FILES) -> None:
@@ -81,6 +85,18 @@ def roll_up(store: Store, fewest: int = FEWEST_FILES) -> None:
         end = start + len(group)
         store.write(f"{ROLLED}/{start:08d}-{end:08d}-{digest_bytes(body)}.json", body)
         start = end
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """The collector of cycles looks at all that is read, again and again: it takes most time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _chain(store: Store) -> list[_Piece]:

@@ -148,11 +148,14 @@ def from_row(row: Mapping[str, str]) -> list[Pending]:
     return bundle
 
 
-def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> Any:
-    """A task: apply a function to an item, which may be of a folder's classes, on one thread."""
+def single_threaded(shared: tuple[FolderCode, Callable[[Any], Any]], item: Any) -> Any:
+    """A task: apply a function to an item, which may be of a folder's classes, on one thread.
+
+    Arguments are unpacked in their order: first the classes, then what may be of them.
+    """
     prepare_process()
     torch.set_num_threads(1)
-    _, function, item = parcel
+    _, function = shared
     return function(item)
 
 

@@ -202,10 +202,11 @@ class RayRunner:
             self._stop_actors()
         remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(single_threaded)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
-        code = FolderCode.imported()
+        # Once: a tokenizer is megabytes, and there may be as many items as files of documents.
+        shared = ray.put((FolderCode.imported(), function))
         under_way: deque[Any] = deque()
         for item in items:
-            under_way.append(remote.remote((code, function, item)))
+            under_way.append(remote.remote(shared, item))
             if len(under_way) == most:
                 yield self._get(under_way.popleft())
         while under_way:
