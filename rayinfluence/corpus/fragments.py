@@ -118,6 +118,7 @@ class Fragment:
         Raises:
             ValueError, KeyError, TypeError: it is not one.
         """
+        FileReport(**body["file"])  # it has all that is asked of it later
         return cls(body["file"], tuple(_record(shard) for shard in body["shards"]))
 
 

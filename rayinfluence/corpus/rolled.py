@@ -69,11 +69,11 @@ def read_logbook(store: Store) -> Logbook:
     return Logbook([*entries, *loose], fragments, len(keys))
 
 
-def roll_up(store: Store, fewest: int = FEWEST_FILES) -> None:
-    """Roll up what is loose, if it is so many files."""
+def roll_up(store: Store) -> None:
+    """Roll up what is loose, if it is enough to be worth an object."""
     start = max((piece.end for piece in _chain(store)), default=0)
     entries = read_entries(store, start, length_of_log(store))
-    if sum(len(entry.files) for entry in entries) < fewest:
+    if sum(len(entry.files) for entry in entries) < FEWEST_FILES:
         return
     for group in _groups(entries):
         keys = [file.fragment for entry in group for file in entry.files]

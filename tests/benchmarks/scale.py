@@ -28,16 +28,16 @@ from typing import Any
 
 import numpy as np
 import psutil
+from corpora import MAKING, made_up_fragment
 from turns import Contestant
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.fragments import FileReport, Fragment, ShardRecord, write_fragment
-from rayinfluence.corpus.ordinals import Making, Ordinals
+from rayinfluence.corpus.fragments import write_fragment
+from rayinfluence.corpus.ordinals import Ordinals
 from rayinfluence.corpus.rolled import roll_up
-from rayinfluence.corpus.shards import Bounds, RowGroup
+from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.splits import Split
-from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.jobs.banks import partial_key
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
@@ -291,17 +291,12 @@ def _banks(run: Run) -> list[Any]:
 def _corpus(n_splits: int, folder: Path) -> Corpus:
     """A corpus of splits of the default size, written and read again; it has no shards."""
     store = Store(str(folder / f"corpus-{n_splits}"))
-    making = Making("", TokenizeSettings("text", "id", 2048, 2**16, 2**26))
     per_shard = 32
-    logged = []
+    ordinals = Ordinals(store, MAKING, (), {})
     for shard in range(-(-n_splits // per_shard)):
         n_groups = _ROW_GROUPS * min(per_shard, n_splits - shard * per_shard)
-        groups = [RowGroup(32, 2**16, f"{shard:020x}{group:012x}") for group in range(n_groups)]
-        bounds = [Bounds(0, 50_256, 2048, 2048)] * n_groups
-        report = FileReport(f"/documents/{shard}.jsonl", 2**20, 0.0, None, f"{shard:032x}")
-        record = ShardRecord(f"shards/{shard:032x}.parquet", 2**20, groups, bounds)
-        logged.append(write_fragment(store, making.digest, Fragment.of(report, [record])))
-    Ordinals(store, making, (), {}).append(logged)
+        fragment = made_up_fragment(shard, n_groups)
+        ordinals.append([write_fragment(store, MAKING.digest, fragment)])
     roll_up(store)
     return Corpus.open(store)
 

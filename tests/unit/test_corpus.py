@@ -171,7 +171,15 @@ def test_a_log_that_is_none_is_refused(store: Store, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"file": {}, "shards": [{"key": "a", "size": 1}]}'], ids=range(4)
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"file": {}, "shards": []}',
+        b'{"file": {"url": "", "size": 1, "modified": 1, "tag": null}, "shards": [{"key": "a"}]}',
+    ],
+    ids=range(5),
 )
 def test_a_damaged_fragment_is_named(store: Store, body: bytes) -> None:
     written(store, GOOD)

@@ -16,19 +16,21 @@ import pytest
 from rich.console import Console
 from traps import Traps
 
+from rayinfluence.config import RunConfig
 from rayinfluence.corpus import rolled
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import file_digest
 from rayinfluence.corpus.files import find_files
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.tokenize import TokenizeSettings
+from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.watch import TRAPS
 from rayinfluence.dataflow.runners.inline import InlineRunner
 from rayinfluence.dataflow.stages import tokenize as tokenizing
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
-from rayinfluence.errors import CorpusError
+from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
@@ -175,6 +177,35 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(
     with pytest.raises(CorpusError, match=r"b\.jsonl was written to while it was read"):
         tokenise(store, documents / "b.jsonl")
     assert names(store) == []
+
+
+def test_nothing_is_added_to_a_corpus_of_the_old_layout(store: Store, documents: Path) -> None:
+    store.write("manifest.json", b'{"format": 2}')
+    store.write("shards/0123456789abcdef-0000.parquet", b"")
+    before = store.list()
+    with pytest.raises(CorpusError, match=r"an earlier version laid out .*Tokenise the documents"):
+        tokenise(store, documents)
+    assert store.list() == before
+    config = {"run": f"{store.url}/..", "model": str(documents)}
+    for named in ([str(documents)], []):
+        where = {"documents": named, "path": store.url}
+        with pytest.raises(CorpusError, match="an earlier version laid out"):
+            Inputs.of(RunConfig.parse({**config, "corpus": where}))
+
+
+def test_a_corpus_that_may_only_be_read_is_used_as_it_is(
+    store: Store, documents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenise(store, documents)
+
+    def refused(*arguments: Any) -> None:
+        raise StorageError("read only")
+
+    monkeypatch.setattr(rolled, "FEWEST_FILES", 1)
+    for name in ("write", "create"):
+        monkeypatch.setattr(Store, name, refused)
+    tokenise(store, documents)
+    assert names(store) == NAMES
 
 
 def test_too_many_bad_rows_are_refused_and_the_files_before_are_kept(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,9 @@ def tokenize_files(
             outcomes = _outcomes(runner, work, pending, left, stage.advance)
             loose = _enter(ordinals, store, outcomes, loose)
     if loose:
-        roll_up(store)
+        # It is derived: who may only read the corpus does without.
+        with contextlib.suppress(StorageError):
+            roll_up(store)
 
 
 def _outcomes(
@@ -128,7 +131,7 @@ def _outcomes(
     if len(pending) == 1 and files:
         yield work.do(files[0], advance)[0]
         return
-    done = iter(runner().tasks(work.do, files)) if files else iter(())
+    done = iter(runner().tasks(work.do, files) if len(files) > 1 else map(work.do, files))
     for seen in pending:
         logged, n_tokens = left[seen] if seen in left else next(done)
         advance(n_tokens)
