@@ -175,7 +175,7 @@ def test_tokenisers_of_different_files_at_once_lose_none(
 
 def test_of_many_that_enter_files_at_once_each_ordinal_is_given_once(root: Store) -> None:
     making = Making("tokenizer", SETTINGS)
-    n_writers, n_each = 6, 5
+    n_writers, n_each = 4, 3
     start = threading.Barrier(n_writers)
 
     def enter(writer: int) -> None:
