@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -15,9 +14,11 @@ import pyarrow.parquet as pq
 
 from rayinfluence.corpus.files import PARQUET_ENDINGS, refuse_other_kinds
 from rayinfluence.errors import CorpusError
-from rayinfluence.storage.digest import DIGEST_CHARACTERS
+from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
+#: What a line is looked for in, at a time.
+_BUFFER = 2**20
 _CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 
 
@@ -40,17 +41,20 @@ class BadDocument:
 
 def file_digest(file: Store) -> str:
     """The digest of a file's bytes: a copy under another path is the same file."""
-    state = hashlib.sha256()
     with file.open("") as stream:
-        while block := stream.read(1 << 22):
-            state.update(block)
-    return state.hexdigest()[:DIGEST_CHARACTERS]
+        return DigestedFile(stream).digest()
 
 
 def read_documents(
-    file: Store, text_column: str, id_column: str
+    file: Store, text_column: str, id_column: str, source: DigestedFile | None = None
 ) -> Iterator[Document | BadDocument]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
+
+    Args:
+        file: the documents.
+        text_column: the column or key of the text.
+        id_column: of what names a document.
+        source: the file, where it is open already.
 
     Raises:
         CorpusError: the file is neither JSONL nor Parquet, or has no text column.
@@ -58,9 +62,9 @@ def read_documents(
     """
     refuse_other_kinds(file.url)
     if file.url.lower().endswith(PARQUET_ENDINGS):
-        rows = _parquet_rows(file, text_column)
+        rows = _parquet_rows(file, text_column, source)
     else:
-        rows = _jsonl_rows(file)
+        rows = _jsonl_rows(file, source)
     for number, row in rows:
         place = f"{file.url}:{number}"
         if isinstance(row, str):
@@ -77,10 +81,12 @@ def read_documents(
         )
 
 
-def _jsonl_rows(file: Store) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with file.open("") as raw, _to_the_end(file):
+def _jsonl_rows(
+    file: Store, source: DigestedFile | None
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    with _opened(file, source) as raw, _to_the_end(file):
         codec = _CODECS.get(file.url.lower().rsplit(".", 1)[-1])
-        stream = io.BufferedReader(pa.CompressedInputStream(raw, codec)) if codec else raw
+        stream = io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw, _BUFFER)
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
@@ -94,8 +100,10 @@ def _jsonl_rows(file: Store) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
-def _parquet_rows(file: Store, text_column: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with file.open("") as stream, _to_the_end(file):
+def _parquet_rows(
+    file: Store, text_column: str, source: DigestedFile | None
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    with _opened(file, source) as stream, _to_the_end(file):
         parquet = pq.ParquetFile(stream)
         if text_column not in parquet.schema_arrow.names:
             raise CorpusError(
@@ -107,6 +115,15 @@ def _parquet_rows(file: Store, text_column: str) -> Iterator[tuple[int, dict[str
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+
+
+@contextlib.contextmanager
+def _opened(file: Store, source: DigestedFile | None) -> Iterator[Any]:
+    if source is not None:
+        yield source
+        return
+    with file.open("") as stream:
+        yield DigestedFile(stream)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """The shard format: one Parquet file of sequences, in row groups that splits are made of.
 
 A sequence is a whole document or a chunk of one. Its id is shard ordinal * 2^32 + row, added when a
-shard is read: ordinals are given in the corpus manifest and only ever appended, so that shards can
-be written in any order, anywhere. A row group has a digest over what it says, not
-over its encoding, so it can be checked each time it is read.
+shard is read: ordinals are given by the corpus's log, whose entries are only ever appended, so that
+shards can be written in any order, anywhere. A row group has a digest over what it says, not over
+its encoding, so it can be checked each time it is read, and bounds, so that nobody has to read it
+to see whether a model can be scored on it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,13 +36,31 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowGroup:
     """What the corpus manifest knows of a row group."""
 
     n_rows: int
     n_tokens: int
     digest: str
+
+
+class Bounds(NamedTuple):
+    """What the token ids of a row group and the lengths of its sequences lie between."""
+
+    lowest: int
+    highest: int
+    shortest: int
+    longest: int
+
+    def suit(self, vocabulary: int | None, context: int | None) -> bool:
+        """Whether every row is one that a model can be scored on."""
+        return (
+            self.lowest >= 0
+            and (vocabulary is None or self.highest < vocabulary)
+            and self.shortest >= 2
+            and (context is None or self.longest <= context)
+        )
 
 
 def row_group_digest(table: pa.Table) -> str:
@@ -93,6 +112,7 @@ class ShardWriter:
 
     def __init__(self, row_group_tokens: int) -> None:
         self.row_groups: list[RowGroup] = []
+        self.bounds: list[Bounds] = []
         self.n_rows = 0
         self.n_tokens = 0
         self._row_group_tokens = row_group_tokens
@@ -124,7 +144,16 @@ class ShardWriter:
             self.row_groups.append(
                 RowGroup(len(table), self._pending_tokens, row_group_digest(table))
             )
+            self.bounds.append(_bounds(table))
         self._rows, self._pending_tokens = [], 0
+
+
+def _bounds(table: pa.Table) -> Bounds:
+    tokens = _flat_tokens(table)
+    # Of no tokens at all the lengths tell.
+    lowest, highest = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
+    lengths = table["n_tokens"].to_numpy()
+    return Bounds(lowest, highest, int(lengths.min()), int(lengths.max()))
 
 
 def _flat_tokens(table: pa.Table) -> np.ndarray:

@@ -1,20 +1,24 @@
 """documents -> sequences in shards.
 
-One input file becomes one or more shards; nothing is lost in silence.
+One input file becomes one or more shards; nothing is lost in silence. A file is read once: its
+digest is made of the bytes that are tokenised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.documents import BadDocument, Document, read_documents
+from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import plain
-from rayinfluence.corpus.shards import RowGroup, ShardWriter
+from rayinfluence.corpus.shards import ShardWriter
 from rayinfluence.corpus.tokenizer import Encoding, encode
+from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import canonical_json, digest_bytes
+from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -23,8 +27,6 @@ if TYPE_CHECKING:
 _BATCH_DOCUMENTS = 256
 #: How many rows are named in the manifest; all are counted.
 _NAMED_BAD_ROWS = 1000
-#: Metadata keys that the manifest names of a file; whoever has as many may have more.
-NAMED_KEYS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,41 +40,14 @@ class TokenizeSettings:
     shard_tokens: int
 
 
-@dataclass(frozen=True)
-class ShardRecord:
-    """One shard in the corpus manifest."""
-
-    key: str
-    source_digest: str
-    row_groups: list[RowGroup]
-
-
-@dataclass
-class FileReport:
-    """What became of one file of documents."""
-
-    url: str
-    digest: str
-    size: int
-    modified: float | None
-    documents: int = 0
-    empty_documents: int = 0
-    short_chunks: int = 0
-    n_bad: int = 0
-    bad: list[BadDocument] = field(default_factory=list)
-    #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
-    metadata_keys: dict[str, int] = field(default_factory=dict)
-
-
 def tokenize_file(
     file: Store,
-    digest: str,
     tokenizer: PreTrainedTokenizerFast,
     settings: TokenizeSettings,
     write: Callable[[str, bytes], None],
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[list[ShardRecord], FileReport]:
-    """Tokenise one file into shards ``shards/<digest of name and content>-<part>.parquet``.
+    """Tokenise one file into shards ``shards/<digest of the shard>.parquet``.
 
     Documents longer than the context are cut into chunks of the context's length; a document
     without text is counted and skipped, and so is a last chunk of a single token, which predicts
@@ -80,61 +55,77 @@ def tokenize_file(
 
     Args:
         file: the documents.
-        digest: of the file's bytes.
         tokenizer: a fast tokenizer.
         settings: columns, context and sizes.
         write: stores a shard under a key.
         advance: told the number of tokens after each batch of documents.
+
+    Raises:
+        CorpusError: the file cannot be read to its end, or was written to meanwhile.
     """
     about = file.info()
-    report = FileReport(file.url, digest, about.size, about.modified)
+    report = FileReport.of(file.url, about)
     records: list[ShardRecord] = []
-    # The name as well: documents without an id are named after their file.
-    stem = digest_bytes(file.name.encode(), digest.encode())[:16]
     writer: ShardWriter | None = None
 
     def close(writer: ShardWriter) -> None:
-        key = f"shards/{stem}-{len(records):04d}.parquet"
-        write(key, writer.finish())
-        records.append(ShardRecord(key, digest, writer.row_groups))
+        body = writer.finish()
+        # By its bytes: who tokenises the same again, or at the same time, writes the same object.
+        key = f"shards/{digest_bytes(body)}.parquet"
+        write(key, body)
+        records.append(ShardRecord(key, len(body), writer.row_groups, writer.bounds))
 
-    for documents in _batches(_good(file, settings, report)):
-        n_tokens = 0
-        encodings = encode(tokenizer, [document.text for document in documents])
-        for document, encoding in zip(documents, encodings, strict=True):
-            metadata = canonical_json(plain(document.metadata))
-            before = n_tokens
-            for start in range(0, len(encoding.tokens), settings.context):
-                end = min(start + settings.context, len(encoding.tokens))
-                if end - start < 2:
-                    report.short_chunks += 1
-                    continue
-                writer = writer or ShardWriter(settings.row_group_tokens)
-                char_start, char_end = _characters(encoding, start, end)
-                writer.add(
-                    {
-                        "tokens": encoding.tokens[start:end],
-                        "document_id": document.document_id,
-                        "token_start": start,
-                        "char_start": char_start,
-                        "char_end": char_end,
-                        "metadata": metadata,
-                    }
-                )
-                n_tokens += end - start
-                if writer.n_tokens >= settings.shard_tokens:
-                    close(writer)
-                    writer = None
-            if n_tokens > before:
-                _count_keys(report.metadata_keys, document)
-        advance(n_tokens)
-    if writer is not None:
-        close(writer)
+    with file.open("") as raw:
+        source = DigestedFile(raw)
+        documents = read_documents(file, settings.text_column, settings.id_column, source)
+        for batch in _batches(_good(documents, report)):
+            n_tokens = 0
+            encodings = encode(tokenizer, [document.text for document in batch])
+            for document, encoding in zip(batch, encodings, strict=True):
+                before = n_tokens
+                for row in _rows(document, encoding, settings.context, report):
+                    writer = writer or ShardWriter(settings.row_group_tokens)
+                    writer.add(row)
+                    n_tokens += len(row["tokens"])
+                    if writer.n_tokens >= settings.shard_tokens:
+                        close(writer)
+                        writer = None
+                if n_tokens > before:
+                    _count_keys(report.metadata_keys, document)
+            advance(n_tokens)
+        if writer is not None:
+            close(writer)
+        report.digest = source.digest()
+    if file.info() != about:
+        raise CorpusError(
+            f"{file.url} was written to while it was read: what is in the corpus would be neither "
+            "the old file nor the new one. Run the same command again when it is whole."
+        )
     return records, report
 
 
-def _good(file: Store, settings: TokenizeSettings, report: FileReport) -> Iterator[Document]:
-    for document in read_documents(file, settings.text_column, settings.id_column):
+def _rows(
+    document: Document, encoding: Encoding, context: int, report: FileReport
+) -> Iterator[dict[str, Any]]:
+    metadata = canonical_json(plain(document.metadata))
+    for start in range(0, len(encoding.tokens), context):
+        end = min(start + context, len(encoding.tokens))
+        if end - start < 2:
+            report.short_chunks += 1
+            continue
+        char_start, char_end = _characters(encoding, start, end)
+        yield {
+            "tokens": encoding.tokens[start:end],
+            "document_id": document.document_id,
+            "token_start": start,
+            "char_start": char_start,
+            "char_end": char_end,
+            "metadata": metadata,
+        }
+
+
+def _good(documents: Iterator[Document | BadDocument], report: FileReport) -> Iterator[Document]:
+    for document in documents:
         if isinstance(document, BadDocument):
             report.n_bad += 1
             if len(report.bad) < _NAMED_BAD_ROWS:

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.replica import Replica

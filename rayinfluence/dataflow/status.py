@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.storage.results import read_results_manifest
 from rayinfluence.storage.store import Listed, Store, read_json
 
@@ -21,7 +22,8 @@ STAGES = {
 #: Names that a run writes below those. What is called otherwise is somebody else's: a user's
 #: folders may well be named `models` or `queries`.
 _OURS = re.compile(
-    r"corpus/(manifest\.json|shards)|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
+    r"corpus/(log|fragments|rolled|shards|manifest\.json)"  # the last: of an earlier version
+    r"|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
     r"|rescored/[0-9a-f]{32}\.safetensors"
     r"|results/([0-9a-f]{32}|[^/]+\.(parquet|json))|report\.html|stages\.json"
 )

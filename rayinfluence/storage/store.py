@@ -53,10 +53,17 @@ _BEHIND_THE_END = 416
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a listing: size in bytes, and when it was written (epoch seconds or None)."""
+    """One line of a listing.
+
+    Attributes:
+        size: in bytes.
+        modified: when it was written, in epoch seconds, where that is known.
+        tag: what the server calls this content of the object (its ETag); None on a disk.
+    """
 
     size: int
     modified: float | None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,24 @@ class Store:
             StorageError: there is no such object, or it cannot be read.
         """
         return bytes(self._do("read", key, lambda files, path: files.cat_file(path)))
+
+    def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        """The bytes of many objects, in the order of their keys; a server is asked side by side.
+
+        Raises:
+            StorageError: one of them is not there, or cannot be read.
+        """
+        if self.is_local:
+            return [self._read_local(key) for key in keys]
+        paths = [self._path(key) for key in keys]
+        found = self._do(
+            "read", "", lambda files, _: files.cat_ranges(paths, None, None, on_error="return")
+        )
+        # What failed is read by itself, with patience, and named if it fails again.
+        return [
+            self.read(key) if isinstance(body, BaseException) else bytes(body)
+            for key, body in zip(keys, found, strict=True)
+        ]
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes of an object from byte ``start``; fewer where it ends before."""
@@ -192,10 +217,7 @@ class Store:
         else:
             found = self._do("list", prefix, lambda files, _: find_all(files, root))
         base = len(self._path("").rstrip("/")) + 1
-        return {
-            path[base:]: Listed(int(info["size"]), _modified(info))
-            for path, info in sorted(found.items())
-        }
+        return {path[base:]: listed_of(info) for path, info in sorted(found.items())}
 
     def matches(self) -> Matches:
         """What this store's own URL names: a folder, a file, or a glob.
@@ -230,7 +252,7 @@ class Store:
     def info(self, key: str = "") -> Listed:
         """Size and time of one object."""
         found = self._do("look for", key, lambda files, path: files.info(path))
-        return Listed(int(found["size"]), _modified(found))
+        return listed_of(found)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key.
@@ -278,6 +300,10 @@ class Store:
         if not self.is_local:
             return 0
         return self._do("clean up", "", lambda _, path: local.sweep(Path(path)))
+
+    def _read_local(self, key: str) -> bytes:
+        with self._errors("read", key):
+            return Path(self._path(key)).read_bytes()
 
     @property
     def _filesystem(self) -> Any:
@@ -398,6 +424,9 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
     return value
 
 
-def _modified(info: Mapping[str, Any]) -> float | None:
+def listed_of(info: Mapping[str, Any]) -> Listed:
+    """What a file system of fsspec says of an object."""
     value = info.get("mtime", info.get("LastModified"))
-    return value.timestamp() if isinstance(value, datetime) else value
+    modified = value.timestamp() if isinstance(value, datetime) else value
+    tag = info.get("ETag", info.get("etag"))
+    return Listed(int(info["size"]), modified, None if tag is None else str(tag).strip('"'))

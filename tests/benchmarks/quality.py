@@ -24,8 +24,8 @@ import torch
 from harness import all_scores, basis_tensors, fit_factors, make_bank
 
 from rayinfluence import RunConfig
-from rayinfluence.corpus.corpus import read_split
 from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.corpus.splits import read_split
 from rayinfluence.dataflow.compute.stopping import FIGURES
 from rayinfluence.dataflow.run import Run
 from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model

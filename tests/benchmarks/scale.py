@@ -28,12 +28,16 @@ from typing import Any
 
 import numpy as np
 import psutil
+from corpora import MAKING, made_up_fragment
 from turns import Contestant
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest, Split
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.fragments import write_fragment
+from rayinfluence.corpus.ordinals import Ordinals
+from rayinfluence.corpus.rolled import roll_up
 from rayinfluence.corpus.shards import RowGroup
-from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.jobs.banks import partial_key
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
@@ -285,22 +289,15 @@ def _banks(run: Run) -> list[Any]:
 
 
 def _corpus(n_splits: int, folder: Path) -> Corpus:
-    """A manifest of splits of the default size, written and read again; it has no shards."""
+    """A corpus of splits of the default size, written and read again; it has no shards."""
     store = Store(str(folder / f"corpus-{n_splits}"))
-    settings = TokenizeSettings("text", "id", 2048, 2**16, 2**26)
     per_shard = 32
-    records = tuple(
-        ShardRecord(
-            f"shards/{shard}.parquet",
-            "",
-            [
-                RowGroup(32, 2**16, f"{shard:020x}{group:012x}")
-                for group in range(_ROW_GROUPS * min(per_shard, n_splits - shard * per_shard))
-            ],
-        )
-        for shard in range(-(-n_splits // per_shard))
-    )
-    store.write("manifest.json", CorpusManifest("", settings, records, ()).to_json())
+    ordinals = Ordinals(store, MAKING, (), {})
+    for shard in range(-(-n_splits // per_shard)):
+        n_groups = _ROW_GROUPS * min(per_shard, n_splits - shard * per_shard)
+        fragment = made_up_fragment(shard, n_groups)
+        ordinals.append([write_fragment(store, MAKING.digest, fragment)])
+    roll_up(store)
     return Corpus.open(store)
 
 

@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.testing import tiny_run
+from rayinfluence.testing.runs import write_documents
 
 pytestmark = pytest.mark.cluster
 
@@ -57,6 +59,31 @@ def test_ray_equals_inline(
     assert sum(key.count("partials/") for key in found) >= 3 * 4
     different = [key for key in found if found[key] != inline[key]]
     assert different == []
+
+
+def test_files_that_ray_tokenises_side_by_side_have_the_ordinals_of_one_process(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    config = tiny_run(tmp_path)
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(8):
+        # The first take the longest.
+        write_documents(folder / f"{number}.jsonl", np.random.default_rng(number), 400 // 2**number)
+    found = []
+    for name, runner in (("inline", {}), ("ray", {"name": "ray", "actors": 2})):
+        values = config.model_dump()
+        values["run"] = str(tmp_path / name)
+        values["corpus"] |= {"documents": [str(folder)], "shard_tokens": 400}
+        values["runner"] |= runner
+        with Run(RunConfig.parse(values)) as run:
+            corpus = run.tokenize()
+        assert len(corpus.manifest.files) == 8
+        assert len(corpus.manifest.shards) > 20
+        found.append(
+            (corpus.manifest, {k: corpus.store.read(k) for k in corpus.store.list("shards")})
+        )
+    assert found[0] == found[1]
 
 
 def test_a_worker_s_error_comes_home_as_itself(ray_cluster: None, tmp_path: Path) -> None:

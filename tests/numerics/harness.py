@@ -16,10 +16,12 @@ from rich.console import Console
 from torch import Tensor
 
 from rayinfluence.config import FitConfig
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.fragments import ShardRecord
+from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
-from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
+from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, rescore
@@ -75,8 +77,8 @@ def write_corpus(folder: Path, sequences: Tokens, row_group_tokens: int = 8) -> 
     for tokens in sequences:
         writer.add(row(tokens))
     store = Store(str(folder))
-    store.write("shard.parquet", writer.finish())
-    record = ShardRecord("shard.parquet", "", writer.row_groups)
+    store.write("shard.parquet", body := writer.finish())
+    record = ShardRecord("shard.parquet", len(body), writer.row_groups, writer.bounds)
     settings = TokenizeSettings("text", "id", 16, 8, 2**20)
     return Corpus(store, CorpusManifest("", settings, (record,), ()))
 

@@ -15,8 +15,8 @@ from compare import assert_same
 from harness import fit_factors, make_replica, plan_factors, write_corpus
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import read_rows
 from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.corpus.splits import read_rows
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.dataflow.compute.stopping import _T, Probed, figures, is_sure
 from rayinfluence.dataflow.jobs.probe import probe_rows

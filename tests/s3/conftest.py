@@ -25,13 +25,14 @@ from rayinfluence.testing import tiny_run
 PREFIX = Path(__file__).parents[2] / ".ceph"
 
 #: What a run directory says of time, paths and versions; all else is a function of the inputs.
-ABOUT_THE_RUN = ("config.json", "stages.json", "corpus/manifest.json")
+ABOUT_THE_RUN = ("config.json", "stages.json")
+OF_THE_CORPUS = ("corpus/log/", "corpus/fragments/", "corpus/rolled/")
 
 
 def about_the_run(key: str) -> bool:
     """Whether an object says such things."""
     manifest = key.startswith("results/") and key.endswith("/manifest.json")
-    return key in ABOUT_THE_RUN or manifest
+    return key in ABOUT_THE_RUN or key.startswith(OF_THE_CORPUS) or manifest
 
 
 @pytest.fixture(scope="session")
@@ -128,5 +129,5 @@ def committed(config: RunConfig) -> dict[str, bytes]:
     bodies = {key: run.read(key) for key in keys if not about_the_run(key)}
     if config.corpus.path:
         corpus = open_store(config, config.corpus.path)
-        bodies |= {f"corpus/{k}": corpus.read(k) for k in corpus.list() if k != "manifest.json"}
+        bodies |= {f"corpus/{key}": corpus.read(key) for key in corpus.list("shards")}
     return bodies

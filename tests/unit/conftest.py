@@ -16,13 +16,14 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.testing import tiny_run
 
 #: What a run directory says of time, paths and versions; all else is a function of the inputs.
-ABOUT_THE_RUN = ("config.json", "stages.json", "corpus/manifest.json")
+ABOUT_THE_RUN = ("config.json", "stages.json")
+OF_THE_CORPUS = ("corpus/log/", "corpus/fragments/", "corpus/rolled/")
 
 
 def about_the_run(key: str) -> bool:
     """Whether an object says such things."""
     manifest = key.startswith("results/") and key.endswith("/manifest.json")
-    return key in ABOUT_THE_RUN or manifest
+    return key in ABOUT_THE_RUN or key.startswith(OF_THE_CORPUS) or manifest
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.corpus import read_split
+from rayinfluence.corpus.splits import read_split
 from rayinfluence.dataflow.compute.folding import Fold
 from rayinfluence.dataflow.jobs import fold
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint

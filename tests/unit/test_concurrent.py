@@ -12,8 +12,10 @@ import pytest
 from rich.console import Console
 
 from rayinfluence.config import ScanConfig
-from rayinfluence.corpus.corpus import CorpusManifest
 from rayinfluence.corpus.files import Found
+from rayinfluence.corpus.fragments import Logged
+from rayinfluence.corpus.manifest import CorpusManifest
+from rayinfluence.corpus.ordinals import Making, Ordinals, length_of_log, read_entries
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.banks import BankPlan
@@ -109,27 +111,35 @@ def tokenise(tmp_path: Path) -> Callable[..., None]:
     return run
 
 
+def files_of(root: Store) -> list[str]:
+    manifest = CorpusManifest.read(root)
+    assert manifest is not None
+    return [report["url"].rsplit("/", 1)[-1] for report in manifest.files]
+
+
 def test_a_tokeniser_joins_another_that_was_faster(
     root: Store, tokenise: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     names = ("a.jsonl", "bb.jsonl", "ccc.jsonl")
     alone = Store(str(tmp_path / "alone"))
     tokenise(alone, *names)
-    append, calls = tokenizing._append, []
+    append, calls = Ordinals.append, []
 
-    def late(*arguments: Any) -> None:
-        calls.append(arguments)
+    def late(self: Ordinals, files: Any) -> None:
+        calls.append(files)
         if len(calls) == 1:
-            monkeypatch.setattr(tokenizing, "_append", append)
-            tokenise(root, *names)  # another does it all before we append our first file
-        append(*arguments)
-        assert root.read("manifest.json") == alone.read("manifest.json")
+            monkeypatch.setattr(Ordinals, "append", append)
+            tokenise(root, *names)  # another does it all before we enter our first file
+        append(self, files)
 
-    monkeypatch.setattr(tokenizing, "_append", late)
+    monkeypatch.setattr(Ordinals, "append", late)
     tokenise(root, *names)
     assert calls
-    assert root.read("manifest.json") == alone.read("manifest.json")
-    assert {k: root.read(k) for k in root.list()} == {k: alone.read(k) for k in alone.list()}
+    assert CorpusManifest.read(root) == CorpusManifest.read(alone)
+    assert root.list("fragments").keys() == alone.list("fragments").keys()
+    assert {k: root.read(k) for k in root.list("shards")} == {
+        k: alone.read(k) for k in alone.list("shards")
+    }
 
 
 def test_tokenisers_at_once_make_one_corpus(
@@ -140,23 +150,66 @@ def test_tokenisers_at_once_make_one_corpus(
     tokenise(alone, *names)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: tokenise(root, *names), range(4)))
-    assert root.read("manifest.json") == alone.read("manifest.json")
+    assert CorpusManifest.read(root) == CorpusManifest.read(alone)
 
 
-def test_a_tokeniser_with_other_settings_does_not_overwrite_a_faster_one(
+def test_tokenisers_of_different_files_at_once_lose_none(
     root: Store, tokenise: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = tokenizing._append
+    names = [["a.jsonl", "bb.jsonl"], ["ccc.jsonl", "dddd.jsonl"], ["eeeee.jsonl"]]
+    started, read = threading.Barrier(len(names)), tokenizing.read_logbook
 
-    def late(*arguments: Any) -> None:
-        monkeypatch.setattr(tokenizing, "_append", append)
+    def look_together(store: Store) -> Any:
+        found = read(store)
+        started.wait()  # all of them have seen an empty corpus
+        return found
+
+    monkeypatch.setattr(tokenizing, "read_logbook", look_together)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda mine: tokenise(root, *mine), names))
+    found = files_of(root)
+    assert sorted(found) == sorted(name for mine in names for name in mine)
+    for mine in names:
+        assert [name for name in found if name in mine] == mine
+
+
+def test_of_many_that_enter_files_at_once_each_ordinal_is_given_once(root: Store) -> None:
+    making = Making("tokenizer", SETTINGS)
+    n_writers, n_each = 4, 3
+    start = threading.Barrier(n_writers)
+
+    def enter(writer: int) -> None:
+        ordinals = Ordinals(root, making, (), {})
+        start.wait()
+        for number in range(n_each):
+            # What all of them bring is entered once.
+            ordinals.append([Logged(f"{n}", f"{n}", "") for n in (f"{writer}-{number}", number)])
+
+    with ThreadPoolExecutor(n_writers) as pool:
+        list(pool.map(enter, range(n_writers)))
+    entries = read_entries(root, 0, length_of_log(root))
+    urls = [file.url for entry in entries for file in entry.files]
+    assert len(urls) == len(set(urls)) == n_writers * n_each + n_each
+    for writer in range(n_writers):
+        mine = [url for url in urls if url.startswith(f"{writer}-")]
+        assert mine == [f"{writer}-{number}" for number in range(n_each)]
+
+
+def test_a_tokeniser_with_other_settings_does_not_enter_its_files_beside_a_faster_one_s(
+    root: Store, tokenise: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Ordinals.append
+
+    def late(self: Ordinals, files: Any) -> None:
+        monkeypatch.setattr(Ordinals, "append", append)
         tokenise(root, "a.jsonl")
-        append(*arguments)
+        append(self, files)
 
-    monkeypatch.setattr(tokenizing, "_append", late)
+    monkeypatch.setattr(Ordinals, "append", late)
     other = TokenizeSettings("text", "id", 16, 48, 10_000)
     with pytest.raises(CorpusError, match="other settings"):
         tokenise(root, "a.jsonl", settings=other)
     manifest = CorpusManifest.read(root)
     assert manifest is not None
     assert manifest.settings == SETTINGS
+    assert len(manifest.files) == 1

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.jobs.scan import Pending
 from rayinfluence.dataflow.jobs.watch import Leaders, keep_leaders

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.corpus import CorpusManifest
 from rayinfluence.corpus.documents import read_documents
 from rayinfluence.corpus.files import Found, LeftOut, find_files
+from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -200,19 +200,6 @@ def test_what_is_left_out_is_printed_and_in_the_corpus_manifest(
     write(tmp_path / "data", "d.txt")
     assert "documents    2 files; left out: 2 of other kinds (b.json, d.txt)" in tokenized()
     assert written() == {"of other kinds": LeftOut(2, ["b.json", "d.txt"])}
-
-
-def test_a_manifest_of_before_says_nothing_of_it(tmp_path: Path) -> None:
-    config = tiny_run(tmp_path)
-    with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
-        run.tokenize()
-    path = tmp_path / "run" / "corpus" / "manifest.json"
-    body = json.loads(path.read_text())
-    assert body.pop("left_out") == {}
-    path.write_text(json.dumps(body))
-    manifest = CorpusManifest.read(Store(str(path.parent)))
-    assert manifest is not None
-    assert manifest.left_out == {}
 
 
 def test_a_file_of_another_kind_is_refused_before_the_model_is_loaded(

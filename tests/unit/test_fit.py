@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayinfluence.config import FitConfig
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.fragments import ShardRecord
+from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.shards import RowGroup
-from rayinfluence.corpus.tokenize import ShardRecord, TokenizeSettings
+from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.stages.fit import refuse_many_bad
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece, plan_fit
@@ -24,7 +26,7 @@ SHAPES = {"a": ModuleShape("a", 3, 4, True, "a")}
 def corpus(*groups_per_shard: int, rows: int = 10, tokens: int = 100) -> Corpus:
     settings = TokenizeSettings("text", "id", 16, 48, 2**20)
     records = tuple(
-        ShardRecord(f"s{i}", "", [RowGroup(rows, tokens, f"{i}-{j}") for j in range(count)])
+        ShardRecord(f"s{i}", 0, [RowGroup(rows, tokens, f"{i}-{j}") for j in range(count)])
         for i, count in enumerate(groups_per_shard)
     )
     return Corpus(Store("nowhere"), CorpusManifest("tokenizer", settings, records, ()))

@@ -12,7 +12,7 @@ import pytest
 import rayinfluence
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.corpus import read_split
+from rayinfluence.corpus.splits import read_split
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs import scan as job_module
 from rayinfluence.dataflow.jobs.banks import partial_key

@@ -160,11 +160,20 @@ def test_clean_deletes_nothing_that_the_run_did_not_write(done: Done) -> None:
     assert left == {*theirs, run / "config.json"}
 
 
+def test_clean_deletes_a_corpus_of_either_layout(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for key in ("log/00000000.json", "fragments/a.json", "rolled/b.json", "shards/c.parquet"):
+        store.write(f"corpus/{key}", b"")
+    store.write("corpus/manifest.json", b"")
+    assert clean(store, ["corpus"]) == 5
+    assert top(tmp_path) == set()
+
+
 def test_clean_leaves_a_shared_corpus_alone(tmp_path: Path, execute: Callable[..., Any]) -> None:
     config = tiny_run(tmp_path, corpus={"path": str(tmp_path / "shared")})
     execute(config)
     clean(Store(config.run), ["corpus"])
-    assert (tmp_path / "shared" / "manifest.json").exists()
+    assert (tmp_path / "shared" / "log" / "00000000.json").exists()
 
 
 def test_status_of_a_run_in_object_storage(done: Done, s3: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from s3.faults import FaultProxy
 
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.storage import retry
+from rayinfluence.storage.many import info_all
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table, write_table
 
 BODY = bytes(range(256))
@@ -75,6 +76,31 @@ def test_a_missing_object_is_named(store: Store) -> None:
         store.read_range("no/such", 0, 8)
     with pytest.raises(StorageError, match="no/such does not exist"), store.open("no/such"):
         pass
+
+
+def test_many_objects_come_in_the_order_of_their_keys(store: Store) -> None:
+    odd = store / "a [*] folder"  # no pattern
+    for number in range(20):
+        odd.write(f"{number}", b"%d" % number)
+    keys = [f"{number}" for number in (7, 3, 19, 3)]
+    assert odd.read_all(keys) == [b"7", b"3", b"19", b"3"]
+    assert odd.read_all([]) == []
+    with pytest.raises(StorageError, match=r"folder/no such does not exist\.$"):
+        odd.read_all(["1", "no such", "2"])
+
+
+def test_what_a_server_says_of_an_object_s_content_is_told_with_its_size(store: Store) -> None:
+    for key, body in (("a", BODY), ("b", BODY), ("c", BODY[::-1])):
+        store.write(key, body)
+    listed = store.list()
+    assert {key: store.info(key) for key in listed} == listed
+    assert info_all([store / key for key in "abc" * 4]) == list(listed.values()) * 4
+    if store.is_local:
+        assert {one.tag for one in listed.values()} == {None}
+    else:
+        assert listed["a"].tag == listed["b"].tag != listed["c"].tag
+    with pytest.raises(StorageError, match="root/d does not exist"):
+        info_all([store / key for key in "abcd" * 4])
 
 
 def test_a_store_of_one_file_reads_it_by_the_empty_key(store: Store) -> None:

@@ -11,10 +11,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.corpus import Corpus, CorpusManifest
+from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import file_digest
-from rayinfluence.corpus.tokenize import FileReport, TokenizeSettings, tokenize_file
+from rayinfluence.corpus.fragments import FileReport, Fragment
+from rayinfluence.corpus.manifest import CorpusManifest
+from rayinfluence.corpus.ordinals import Making
+from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
 
@@ -42,12 +46,12 @@ def tokenized(
     shards: dict[str, bytes] = {}
     tokenizer = tokenizer or tiny_tokenizer()
     file = Store(str(path))
-    records, report = tokenize_file(
-        file, file_digest(file), tokenizer, settings, shards.__setitem__
-    )
+    records, report = tokenize_file(file, tokenizer, settings, shards.__setitem__)
     assert [record.key for record in records] == list(shards)
-    manifest = CorpusManifest(tokenizer_digest(tokenizer), settings, (), ())
-    return shards, manifest.extended(records, [report]), report
+    assert [record.size for record in records] == [len(body) for body in shards.values()]
+    assert report.digest == file_digest(file)
+    making = Making(tokenizer_digest(tokenizer), settings)
+    return shards, CorpusManifest.of(making, [Fragment.of(report, records)]), report
 
 
 def rows_of(shards: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -139,7 +143,7 @@ def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
     assert len(rows_of(shards)) == 2
     assert (report.documents, report.n_bad) == (2, 2)
     assert [bad.place for bad in report.bad] == [f"{path}:2", f"{path}:3"]
-    [recorded] = json.loads(manifest.to_json())["files"]
+    [recorded] = manifest.files
     assert recorded["n_bad"] == 2
     assert recorded["bad"][0] == {"place": f"{path}:2", "reason": "'text' is not a string"}
 
@@ -153,8 +157,7 @@ def test_a_full_shard_is_closed_and_the_next_goes_on(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", *[{"text": words(4, i)} for i in range(10)])
     settings = TokenizeSettings("text", "id", 8, 4, shard_tokens=12)
     shards, manifest, _ = tokenized(path, settings=settings)
-    assert [key[-12:] for key in shards] == [f"{part:04d}.parquet" for part in range(4)]
-    assert len({key[:-12] for key in shards}) == 1
+    assert list(shards) == [f"shards/{digest_bytes(body)}.parquet" for body in shards.values()]
     assert [len(rows_of({"": body})) for body in shards.values()] == [3, 3, 3, 1]
     assert [len(record.row_groups) for record in manifest.shards] == [3, 3, 3, 1]
     assert [row["tokens"][0] for row in rows_of(shards)] == list(range(1, 11))
@@ -206,7 +209,7 @@ def test_progress_counts_every_token(tmp_path: Path) -> None:
     counts: list[int] = []
     file = Store(str(path))
     records, _ = tokenize_file(
-        file, "", tiny_tokenizer(), SETTINGS, lambda key, body: None, counts.append
+        file, tiny_tokenizer(), SETTINGS, lambda key, body: None, counts.append
     )
     assert len(counts) == 3
     assert sum(counts) == sum(g.n_tokens for record in records for g in record.row_groups)

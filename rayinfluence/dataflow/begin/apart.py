@@ -22,8 +22,10 @@ from rayinfluence.storage.store import Store
 #: An address in parts; two that mean the same place are equal.
 Parts = tuple[str, ...]
 
-#: Folders of the run directory that no corpus may be in: its manifest would pass for another.
+#: Folders of the run directory that no corpus may be in: its objects would pass for others.
 _NO_CORPUS = ("factors", "preflight", "models", "queries", "scan", "rescored", "results", "plan")
+#: Folders that a corpus consists of.
+_OF_A_CORPUS = (("log",), ("fragments",), ("rolled",), ("shards",))
 #: Stands for any fingerprint.
 _SOME = "0" * 32
 
@@ -55,7 +57,7 @@ def refuse_written_over(config: RunConfig) -> None:
                 "directory will do."
             )
     below = _below(_parts(config.corpus.path), run) if config.corpus.path else None
-    if below and (below[0] in _NO_CORPUS or below[:2] == ("corpus", "shards")):
+    if below and (below[0] in _NO_CORPUS or (below[0] == "corpus" and below[1:2] in _OF_A_CORPUS)):
         raise ConfigError(
             f"corpus.path: {config.corpus.path} is among what the run writes into {config.run}. "
             "Leave it out to have the shards in the run directory, or name a folder elsewhere."
@@ -109,8 +111,8 @@ def _is_written(parts: Parts, config: RunConfig) -> bool:
     below = _below(parts, _parts(config.run))
     if below and (is_cleaned("/".join(below)) or below[0] in (CONFIG, "plan.json", "plan")):
         return True
-    shards = _below(parts, _parts(config.corpus.path)) if config.corpus.path else None
-    return shards is not None and (shards == ("manifest.json",) or shards[:1] == ("shards",))
+    corpus = _below(parts, _parts(config.corpus.path)) if config.corpus.path else None
+    return corpus is not None and corpus[:1] in _OF_A_CORPUS
 
 
 def _tables(config: RunConfig) -> list[tuple[str, Parts]]:
@@ -118,7 +120,7 @@ def _tables(config: RunConfig) -> list[tuple[str, Parts]]:
     place = config.corpus.path or f"{config.run}/corpus"
     run, results = _parts(config.run), f"the results in {config.run}/results"
     return [
-        (f"the shards in {place}", (*_parts(place), "shards", f"{_SOME[:16]}-0000.parquet")),
+        (f"the shards in {place}", (*_parts(place), "shards", f"{_SOME}.parquet")),
         (f"all scores in {config.run}/scan", (*run, "scan", _SOME, "scores", f"{_SOME}.parquet")),
         *(
             (results, (*run, "results", _SOME, f"{method}{ending}.parquet"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.files import Found, find_files
+from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.corpus.tokenizer_files import refuse_damaged
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
@@ -56,7 +57,7 @@ class Inputs:
             ModelError: a folder is not there, files in it are not whole, or it is an adapter's.
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
-                corpus.
+                corpus, or one that an earlier version laid out.
         """
         refuse_written_over(config)
         for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
@@ -80,7 +81,9 @@ class Inputs:
             queries = read_queries(file)
         documents = find_files(config.corpus.documents, config.storage.options)
         refuse_own_documents(config, documents)
-        if not config.corpus.documents:
+        if config.corpus.documents:
+            refuse_old_layout(corpus_store(config))
+        else:
             Corpus.refuse_none(corpus_store(config))
         return cls(queries, documents)
 

@@ -171,7 +171,7 @@ class Parts:
     def bad_sequences(self) -> dict[int, str]:
         """Sequences that the model cannot be scored on, by id.
 
-        From footers (and rows where those leave doubt).
+        From the corpus's manifest (and rows where its bounds say that there are some).
         """
         bad = self.corpus.check(self.replica.vocabulary, self.replica.context)
         refuse_many_bad(len(bad), self.corpus.n_sequences, bad)

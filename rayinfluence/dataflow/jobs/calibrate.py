@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.curvature.blocks import Basis, block_sizes
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.products import operand_dtype

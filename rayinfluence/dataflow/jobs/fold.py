@@ -9,7 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,

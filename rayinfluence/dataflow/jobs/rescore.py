@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
 from rayinfluence.dataflow.jobs.banks import query_key

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from rayinfluence.corpus.corpus import Split, read_split
+from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.dataflow.compute.quarantine import LeftOut, worst
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import score_split

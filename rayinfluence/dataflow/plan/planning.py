@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.splits import Split
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.rescoring import queries_at_once

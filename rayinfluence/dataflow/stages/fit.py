@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import read_rows
+from rayinfluence.corpus.splits import read_rows
 from rayinfluence.curvature.eigen import eigenbasis, null_directions
 from rayinfluence.curvature.sums import homogeneous, tree_sum
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica

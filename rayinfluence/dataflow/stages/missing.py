@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rayinfluence.corpus.corpus import Split
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import LeftOut, Tally, from_json
 from rayinfluence.dataflow.jobs.banks import MARKS, BankPlan, marked, partial_key

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from rayinfluence.config import FitConfig
-from rayinfluence.corpus.corpus import Corpus, Split
+from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.stopping import RULE
 from rayinfluence.dataflow.jobs.fold import Lane

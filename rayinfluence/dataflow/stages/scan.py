@@ -16,7 +16,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from rayinfluence.config import ScanConfig
-from rayinfluence.corpus.corpus import Corpus, Split
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.jobs.banks import (
     BankOperands,

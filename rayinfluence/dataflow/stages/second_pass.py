@@ -17,9 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayinfluence.corpus.corpus import Split, read_rows
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import SCHEMA
+from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import queries_at_once

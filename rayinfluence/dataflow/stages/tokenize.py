@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rayinfluence.corpus.corpus import MANIFEST, CorpusManifest
+from rayinfluence.corpus.corpus import refuse_lost
 from rayinfluence.corpus.documents import file_digest
 from rayinfluence.corpus.files import Found
-from rayinfluence.corpus.tokenize import FileReport, ShardRecord, TokenizeSettings, tokenize_file
+from rayinfluence.corpus.fragments import (
+    FRAGMENTS,
+    FileReport,
+    Fragment,
+    Logged,
+    Seen,
+    read_fragments,
+    seen_prefix,
+    write_fragment,
+)
+from rayinfluence.corpus.known import lacking
+from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
+from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
+from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.dataflow.jobs.watch import enter
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.errors import CorpusError
-from rayinfluence.storage.digest import differences
+from rayinfluence.errors import CorpusError, StorageError
+from rayinfluence.storage.many import info_all
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -24,25 +40,41 @@ if TYPE_CHECKING:
 BAD_DOCUMENTS_LIMIT = 0.01
 #: For the progress alone: bytes of a file that become one token, roughly.
 _BYTES_PER_TOKEN = 4
+#: Files that are done are entered in the log together, as often as this or when they are so many.
+_SECONDS_PER_ENTRY = 1.0
+_FILES_PER_ENTRY = 1024
+#: Digests of files of fewer bytes are made here, before a worker would have started.
+_SMALL = 2**28
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A file that is to be tokenised, and all that it needs to be done elsewhere."""
+class Tokenizing:
+    """All that a file needs to be tokenised, here or elsewhere."""
 
-    file: Store
-    digest: str
     corpus: Store
     tokenizer: PreTrainedTokenizerFast
-    settings: TokenizeSettings
+    making: Making
 
-    def tokenize(
-        self, advance: Callable[[int], None] = lambda tokens: None
-    ) -> tuple[list[ShardRecord], FileReport]:
-        """Write the file's shards."""
-        return tokenize_file(
-            self.file, self.digest, self.tokenizer, self.settings, self.corpus.write, advance
-        )
+    def do(
+        self, file: Store, advance: Callable[[int], None] = lambda tokens: None
+    ) -> tuple[Logged, int]:
+        """Write the file's shards, then its fragment; how the log names it, and its tokens.
+
+        Raises:
+            CorpusError: it cannot be read, or more than 1 % of its rows are no documents.
+        """
+
+        def write(key: str, body: bytes) -> None:
+            enter("shard", file.name)
+            self.corpus.write(key, body)
+
+        shards, report = tokenize_file(file, self.tokenizer, self.making.settings, write, advance)
+        _refuse_bad_documents(report)
+        fragment = Fragment.of(report, shards)
+        enter("fragment", file.name)
+        logged = write_fragment(self.corpus, self.making.digest, fragment)
+        enter("tokenized", file.name)
+        return logged, fragment.n_tokens
 
 
 def tokenize_files(
@@ -53,94 +85,122 @@ def tokenize_files(
     settings: TokenizeSettings,
     progress: ProgressLog,
 ) -> None:
-    """Tokenise the files that the corpus lacks, and append their shards to its manifest.
+    """Tokenise the files that the corpus lacks, and enter them in its log in their order.
 
-    A file is known by its content; one whose address, size and time are as recorded is not read
-    again to find out. One file is tokenised here, several are tokenised side by side. Where another
-    process tokenises into the same corpus, each file is appended by the first that has it done.
+    One file is tokenised here, several are tokenised side by side. What a tokeniser that was
+    killed has left whole is taken as it is. Where another process tokenises into the same corpus,
+    each file is entered by the first that has it done.
 
     Raises:
         CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
             file's rows are no documents.
     """
-    empty = CorpusManifest(tokenizer_digest(tokenizer), settings, (), (), documents.left_out)
-    manifest = _current(store, empty) or empty
-    pending = [
-        Pending(file, digest, store, tokenizer, settings)
-        for file, digest in _missing(documents.files, manifest, store)
-    ]
-    if not pending:
-        return
-    with progress.stage(
-        "tokenize", sum(p.file.info().size for p in pending) // _BYTES_PER_TOKEN
-    ) as stage:
-        if len(pending) == 1:
-            outcomes = iter([pending[0].tokenize(stage.advance)])
-        else:
-            outcomes = runner().tasks(Pending.tokenize, pending)
-        for records, report in outcomes:
-            _refuse_bad_documents(report)
-            _append(store, empty, records, report)
-            if len(pending) > 1:
-                stage.advance(sum(g.n_tokens for r in records for g in r.row_groups))
-
-
-def _current(store: Store, empty: CorpusManifest) -> CorpusManifest | None:
-    """The manifest that is there, made with the same tokenizer and settings as an empty one."""
-    manifest = CorpusManifest.read(store)
-    if manifest is None:
-        return None
-    theirs, ours = (
-        {"tokenizer": one.tokenizer, "corpus": asdict(one.settings)} for one in (manifest, empty)
+    refuse_old_layout(store)
+    logbook = read_logbook(store)
+    work = Tokenizing(store, tokenizer, Making(tokenizer_digest(tokenizer), settings))
+    ordinals = Ordinals(store, work.making, logbook.entries, documents.left_out)
+    abouts = info_all(documents.files)
+    pending = lacking(
+        store,
+        {Seen.of(f.url, about): f for f, about in zip(documents.files, abouts, strict=True)},
+        [fragment.file for fragment in logbook.fragments],
+        lambda files: _digests(runner, files),
     )
-    if reasons := differences(ours, theirs):
-        raise CorpusError(
-            f"the corpus at {store.url} was tokenised with another tokenizer or other settings: "
-            f"{'; '.join(reasons)}. Set the configuration back, give this one another "
-            "`corpus.path`, or delete that folder."
-        )
-    return manifest
+    loose = logbook.loose
+    if pending:
+        left = _left_whole(store, work.making, list(pending))
+        n_bytes = sum(seen.size for seen in pending)
+        with progress.stage("tokenize", n_bytes // _BYTES_PER_TOKEN) as stage:
+            outcomes = _outcomes(runner, work, pending, left, stage.advance)
+            loose = _enter(ordinals, store, outcomes, loose)
+    if loose:
+        # It is derived: who may only read the corpus does without.
+        with contextlib.suppress(StorageError):
+            roll_up(store)
 
 
-def _append(
-    store: Store, empty: CorpusManifest, records: Sequence[ShardRecord], report: FileReport
-) -> None:
-    """Append a file's shards to the manifest as it is by now, unless it has them."""
-    manifest = _current(store, empty)
-    if manifest is None:
-        if store.create(MANIFEST, empty.extended(records, [report]).to_json()):
-            return
-        manifest = _current(store, empty) or empty
-    if (report.url, report.digest) not in {(f["url"], f["digest"]) for f in manifest.files}:
-        seen = replace(manifest, left_out=empty.left_out)
-        store.write(MANIFEST, seen.extended(records, [report]).to_json())
+def _outcomes(
+    runner: Callable[[], Runner],
+    work: Tokenizing,
+    pending: Mapping[Seen, Store],
+    left: Mapping[Seen, tuple[Logged, int]],
+    advance: Callable[[int], None],
+) -> Iterator[Logged]:
+    """The files, in their order, when each is done."""
+    files = [file for seen, file in pending.items() if seen not in left]
+    if len(pending) == 1 and files:
+        yield work.do(files[0], advance)[0]
+        return
+    done = iter(runner().tasks(work.do, files) if len(files) > 1 else map(work.do, files))
+    for seen in pending:
+        logged, n_tokens = left[seen] if seen in left else next(done)
+        advance(n_tokens)
+        yield logged
 
 
-def _missing(
-    files: Sequence[Store], manifest: CorpusManifest, store: Store
-) -> list[tuple[Store, str]]:
-    known = {
-        (report["url"], report["size"], report["modified"]): report["digest"]
-        for report in manifest.files
-    }
-    digests = []
-    for file in files:
-        about = file.info()
-        digests.append(known.get((file.url, about.size, about.modified)) or file_digest(file))
-    left: dict[str, list[Store]] = {}
-    for file, digest in zip(files, digests, strict=True):
-        left.setdefault(digest, []).append(file)
-    for report in manifest.files:
-        same = left.get(report["digest"])
-        if not same:
-            raise CorpusError(
-                f"the corpus at {store.url} holds {report['url']}, which `corpus.documents` does "
-                "not list (or it has changed). Shards are only ever appended: use another "
-                "`corpus.path`."
-            )
-        # Of copies of a file the one that was tokenised; it may have been moved since.
-        same.remove(next((file for file in same if file.url == report["url"]), same[0]))
-    return [pair for pair in zip(files, digests, strict=True) if pair[0] in left[pair[1]]]
+def _enter(ordinals: Ordinals, store: Store, outcomes: Iterator[Logged], loose: int) -> int:
+    """Enter files in the log as they come; how many fragments have not been rolled up since."""
+    done: list[Logged] = []
+    entered = 0.0
+
+    def enter() -> int:
+        if done:
+            enter("ordinal", done[0].fragment)
+        ordinals.append(done)
+        n_files = len(done)
+        done.clear()
+        return n_files
+
+    try:
+        for logged in outcomes:
+            done.append(logged)
+            waited = time.monotonic() - entered
+            if waited >= _SECONDS_PER_ENTRY or len(done) >= _FILES_PER_ENTRY:
+                loose += enter()
+                entered = time.monotonic()
+            if loose >= MOST_FILES:
+                roll_up(store)
+                loose = 0
+    except StorageError:
+        raise
+    except BaseException:
+        # Those before a file that is refused, or before an interrupt, are in the corpus.
+        enter()
+        raise
+    return loose + enter()
+
+
+def _left_whole(
+    store: Store, making: Making, seen: Sequence[Seen]
+) -> dict[Seen, tuple[Logged, int]]:
+    """Files whose fragments lie there with all their shards, though the log names them not."""
+    prefixes = {seen_prefix(making.digest, one): one for one in seen}
+    found: dict[Seen, list[str]] = {}
+    for key in store.list(FRAGMENTS):
+        prefix, _, name = key.rpartition("-")
+        if (one := prefixes.get(f"{prefix}-")) is not None and name.endswith(".json"):
+            found.setdefault(one, []).append(key)
+    if not found:
+        return {}
+    shards = store.list("shards")
+    left = {}
+    for one, keys in found.items():
+        try:
+            # Of two that look alike and say different things neither can be told to be this one.
+            [key] = keys
+            [fragment] = read_fragments(store, [key])
+            for shard in fragment.shards:
+                refuse_lost(store, shard, shards)
+        except (ValueError, CorpusError):
+            continue
+        left[one] = Logged(key, one.url, fragment.file["digest"]), fragment.n_tokens
+    return left
+
+
+def _digests(runner: Callable[[], Runner], files: Mapping[Seen, Store]) -> list[str]:
+    if len(files) == 1 or sum(seen.size for seen in files) < _SMALL:
+        return [file_digest(file) for file in files.values()]
+    return list(runner().tasks(file_digest, list(files.values())))
 
 
 def _refuse_bad_documents(report: FileReport) -> None:
@@ -150,6 +210,5 @@ def _refuse_bad_documents(report: FileReport) -> None:
         raise CorpusError(
             f"{report.n_bad} of {total} rows of {report.url} are not documents, more than "
             f"{BAD_DOCUMENTS_LIMIT:.0%}; the first is {first.place}: {first.reason}. Mend the "
-            "file, or "
-            "name its text column under corpus.text_column."
+            "file, or name its text column under corpus.text_column."
         )

@@ -14,8 +14,8 @@ import ray
 import torch
 from torch import nn
 
-from rayinfluence.corpus.corpus import Split
 from rayinfluence.corpus.shards import RowGroup
+from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.quarantine import Bad, LeftOut, from_json, to_json
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
@@ -164,17 +164,20 @@ def from_row(row: Mapping[str, str]) -> list[Pending]:
     return bundle
 
 
-def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> Any:
-    """A task: apply a function to an item, which may be of a folder's classes, on one thread."""
+def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) -> Any:
+    """A task: apply a function to an item, which may be of a folder's classes, on one thread.
+
+    Arguments are unpacked in their order: first the classes, then what may be of them.
+    """
     prepare_process()
     torch.set_num_threads(1)
-    _, function, item = parcel
+    _, function = parcel
     return function(item)
 
 
-def shared(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> tuple[Any, bool]:
+def shared(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) -> tuple[Any, bool]:
     """A task whose outcome stays where it is; that there is one is told apart from it."""
-    return single_threaded(parcel), True
+    return single_threaded(parcel, item), True
 
 
 @dataclass(frozen=True)

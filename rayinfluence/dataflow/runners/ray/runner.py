@@ -218,10 +218,11 @@ class RayRunner:
             self._stop_actors()
         remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES, **options)(task)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
-        code = FolderCode.imported()
+        # Once: a tokenizer is megabytes, and there may be as many items as files of documents.
+        parcel = ray.put((FolderCode.imported(), function))
         under_way: deque[Any] = deque()
         for item in items:
-            under_way.append(remote.remote((code, function, item)))
+            under_way.append(remote.remote(parcel, item))
             if len(under_way) == most:
                 yield under_way.popleft()
         yield from under_way

@@ -1,0 +1,185 @@
+"""Fragments: what a corpus knows of one file of documents, an object each.
+
+Whoever tokenised a file writes its fragment, ``fragments/<what was read>-<its digest>.json``, after
+its shards. It counts when the log names it (see :mod:`rayinfluence.corpus.ordinals`); until then it
+is work that need not be done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import starmap
+from typing import Any, NamedTuple
+
+from rayinfluence.corpus.documents import BadDocument
+from rayinfluence.corpus.shards import Bounds, RowGroup
+from rayinfluence.errors import CorpusError
+from rayinfluence.storage.digest import digest
+from rayinfluence.storage.store import Listed, Store
+
+FRAGMENTS = "fragments"
+#: Metadata keys that a fragment names; a file of as many may have more.
+NAMED_KEYS = 1000
+_OF_A_GROUP = tuple(one.name for one in fields(RowGroup))
+
+
+class Seen(NamedTuple):
+    """A file as a listing shows it: what is as it was need not be read again."""
+
+    url: str
+    size: int
+    modified: float | None
+    tag: str | None
+
+    @classmethod
+    def of(cls, url: str, about: Listed) -> Seen:
+        """A file with what its storage says of it."""
+        return cls(url, about.size, about.modified, about.tag)
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard: where it is, its size in bytes, and its row groups."""
+
+    key: str
+    size: int
+    row_groups: list[RowGroup]
+    bounds: list[Bounds] = field(default_factory=list)
+
+
+@dataclass
+class FileReport:
+    """What became of one file of documents."""
+
+    url: str
+    size: int
+    modified: float | None
+    tag: str | None
+    digest: str = ""
+    documents: int = 0
+    empty_documents: int = 0
+    short_chunks: int = 0
+    n_bad: int = 0
+    bad: list[BadDocument] = field(default_factory=list)
+    #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
+    metadata_keys: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, url: str, about: Listed) -> FileReport:
+        """The report of a file that is about to be read."""
+        return cls(*Seen.of(url, about))
+
+
+class Logged(NamedTuple):
+    """A file as the log names it: its fragment, its address and the digest of its bytes."""
+
+    fragment: str
+    url: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """The shards of one file, and what became of it (a FileReport as JSON)."""
+
+    file: dict[str, Any]
+    shards: tuple[ShardRecord, ...]
+
+    @classmethod
+    def of(cls, report: FileReport, shards: Sequence[ShardRecord]) -> Fragment:
+        """The fragment of a file that has just been tokenised."""
+        return cls(asdict(report), tuple(shards))
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in its shards."""
+        return sum(group.n_tokens for shard in self.shards for group in shard.row_groups)
+
+    @property
+    def seen(self) -> Seen:
+        """The file as it was seen."""
+        return Seen(*(self.file[name] for name in Seen._fields))
+
+    def to_json(self) -> bytes:
+        """The fragment as stored."""
+        return json.dumps(self.body, ensure_ascii=False).encode()
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The fragment as a JSON object; what it says of row groups is in columns."""
+        return {"file": self.file, "shards": [_columns(shard) for shard in self.shards]}
+
+    @classmethod
+    def parse(cls, body: dict[str, Any]) -> Fragment:
+        """The fragment of a JSON object.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is not one.
+        """
+        FileReport(**body["file"])  # it has all that is asked of it later
+        return cls(body["file"], tuple(_record(shard) for shard in body["shards"]))
+
+
+def seen_prefix(making: str, seen: Seen) -> str:
+    """How the keys of a file's fragments begin.
+
+    Args:
+        making: the digest of what its shards are made with.
+        seen: the file.
+    """
+    return f"{FRAGMENTS}/{digest([making, *seen])}-"
+
+
+def write_fragment(store: Store, making: str, fragment: Fragment) -> Logged:
+    """Write the fragment of a file whose shards are written; says how the log names it."""
+    logged = Logged(
+        f"{seen_prefix(making, fragment.seen)}{fragment.file['digest']}.json",
+        fragment.file["url"],
+        fragment.file["digest"],
+    )
+    # One that is there already says the same, and may be in the log: it is let be, if it is whole.
+    if not store.create(logged.fragment, fragment.to_json()):
+        try:
+            read_fragments(store, [logged.fragment])
+        except CorpusError:
+            store.write(logged.fragment, fragment.to_json())
+    return logged
+
+
+def read_fragments(store: Store, keys: Sequence[str]) -> list[Fragment]:
+    """Fragments by their keys.
+
+    Raises:
+        CorpusError: one of them is damaged.
+        StorageError: one is not there or cannot be read.
+    """
+    found = []
+    for key, body in zip(keys, store.read_all(keys), strict=True):
+        try:
+            found.append(Fragment.parse(json.loads(body)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorpusError(
+                f"{store.url}/{key} is damaged ({type(error).__name__}: {error}). Restore it, or "
+                "delete the corpus folder and tokenise again."
+            ) from error
+    return found
+
+
+def _columns(shard: ShardRecord) -> dict[str, Any]:
+    return {
+        "key": shard.key,
+        "size": shard.size,
+        **{n: [getattr(group, n) for group in shard.row_groups] for n in _OF_A_GROUP},
+        **{n: [getattr(bounds, n) for bounds in shard.bounds] for n in Bounds._fields},
+    }
+
+
+def _record(columns: dict[str, Any]) -> ShardRecord:
+    groups = starmap(RowGroup, zip(*(columns[name] for name in _OF_A_GROUP), strict=True))
+    bounds = map(Bounds._make, zip(*(columns[name] for name in Bounds._fields), strict=True))
+    record = ShardRecord(columns["key"], columns["size"], list(groups), list(bounds))
+    if len(record.bounds) != len(record.row_groups):
+        raise ValueError("bounds of some row groups are missing")
+    return record

@@ -1,0 +1,80 @@
+"""The manifest of a corpus: what it consists of, put together from its log and its fragments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rayinfluence.corpus.files import LeftOut
+from rayinfluence.corpus.fragments import NAMED_KEYS, Fragment, ShardRecord
+from rayinfluence.corpus.ordinals import Making, refuse_old_layout
+from rayinfluence.corpus.rolled import Logbook, read_logbook
+from rayinfluence.corpus.tokenize import TokenizeSettings
+from rayinfluence.storage.store import Store
+
+
+@dataclass(frozen=True)
+class CorpusManifest:
+    """What a corpus consists of.
+
+    ``shards`` is only ever appended to: an ordinal is a place in it. ``files`` say what became of
+    each file of documents. ``left_out`` is what lay among the documents and was not read, when the
+    last of them was appended.
+    """
+
+    tokenizer: str
+    settings: TokenizeSettings
+    shards: tuple[ShardRecord, ...]
+    files: tuple[dict[str, Any], ...]
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, store: Store) -> CorpusManifest | None:
+        """The manifest of a corpus, or None where no file is in it yet.
+
+        Raises:
+            CorpusError: it is damaged, or of an earlier version.
+        """
+        logbook = read_logbook(store)
+        if not logbook.entries:
+            refuse_old_layout(store)
+            return None
+        return cls.of_logbook(logbook)
+
+    @classmethod
+    def of_logbook(cls, logbook: Logbook) -> CorpusManifest:
+        """The manifest that a log of at least one entry gives."""
+        last = logbook.entries[-1]
+        return cls.of(last.making, logbook.fragments, last.left_out)
+
+    @classmethod
+    def of(
+        cls,
+        making: Making,
+        fragments: Sequence[Fragment],
+        left_out: Mapping[str, LeftOut] | None = None,
+    ) -> CorpusManifest:
+        """The manifest of files in the order of their ordinals."""
+        return cls(
+            making.tokenizer,
+            making.settings,
+            tuple(shard for fragment in fragments for shard in fragment.shards),
+            tuple(fragment.file for fragment in fragments),
+            left_out or {},
+        )
+
+    @property
+    def making(self) -> Making:
+        """What the shards are made with."""
+        return Making(self.tokenizer, self.settings)
+
+    @property
+    def metadata_keys(self) -> dict[str, int] | None:
+        """How many documents have each metadata key; None where there may be keys not recorded."""
+        counts: Counter[str] = Counter()
+        for report in self.files:
+            counts.update(report["metadata_keys"])
+        full = any(len(report["metadata_keys"]) >= NAMED_KEYS for report in self.files)
+        return None if full else dict(counts)
