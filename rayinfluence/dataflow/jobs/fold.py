@@ -19,7 +19,7 @@ from rayinfluence.dataflow.compute.folding import (
 )
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
-from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse, enter
+from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse, enter_phase
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import write_tensors
@@ -82,7 +82,7 @@ class FoldJob:
         def read(start: int) -> Iterator[pa.Table]:
             for place, split in enumerate(item.splits[start:]):
                 if place:
-                    enter(f"lane of {self.stage}", item.key)
+                    enter_phase(f"lane of {self.stage}", item.key)
                 with watch.phase("read", split.digest):
                     table = read_split(self.corpus, split)
                 with watch.phase("score", split.digest):

@@ -20,7 +20,7 @@ MOST_STARTS = 2
 observers: list[Callable[[str, str], None]] = []
 
 
-def enter(phase: str, work: str) -> None:
+def enter_phase(phase: str, work: str) -> None:
     """Tell the observers, of which there are none but those that somebody outside has added."""
     for observer in observers:
         observer(phase, work)
@@ -73,7 +73,7 @@ class LocalWatch:
     @contextlib.contextmanager
     def phase(self, name: str, work: str) -> Iterator[None]:
         """Leave it."""
-        enter(name, work)
+        enter_phase(name, work)
         yield
 
 
@@ -88,7 +88,7 @@ def keep_leaders(leaders: Leaders, found: Leaders) -> None:
 @contextlib.contextmanager
 def timed_phase(watch: Watch, name: str, work: str) -> Iterator[None]:
     """A phase whose seconds are counted and logged."""
-    enter(name, work)
+    enter_phase(name, work)
     started = time.monotonic()
     try:
         yield

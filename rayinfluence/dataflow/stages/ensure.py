@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from rayinfluence.dataflow.jobs.watch import enter
+from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import StorageError
 from rayinfluence.storage.store import Store
@@ -85,7 +85,7 @@ def ensure(stage: Stage[Item], progress: ProgressLog) -> None:
     """
     idle, before = 0, -1
     while True:
-        enter("plan", stage.name)
+        enter_phase("plan", stage.name)
         lacking = stage.lacking()
         if not lacking:
             return

@@ -27,7 +27,7 @@ from rayinfluence.dataflow.jobs.banks import (
     partial_key,
 )
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
-from rayinfluence.dataflow.jobs.watch import enter
+from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
@@ -197,7 +197,7 @@ def merge(
 def merge_leaf(item: tuple[BankPlan, tuple[str, ...], int]) -> tuple[Partial, list[str]]:
     """Read and merge the partials of neighbouring splits, given by their digests."""
     bank, digests, top = item
-    enter("merge", digests[0] if digests else "")
+    enter_phase("merge", digests[0] if digests else "")
     merged = Partial.empty(len(bank.query_digests), top)
     damaged = []
     for split in digests:

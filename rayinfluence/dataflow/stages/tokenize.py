@@ -26,7 +26,7 @@ from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
 from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import tokenizer_digest
-from rayinfluence.dataflow.jobs.watch import enter
+from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import CorpusError, StorageError
@@ -65,15 +65,15 @@ class Tokenizing:
         """
 
         def write(key: str, body: bytes) -> None:
-            enter("shard", file.name)
+            enter_phase("shard", file.name)
             self.corpus.write(key, body)
 
         shards, report = tokenize_file(file, self.tokenizer, self.making.settings, write, advance)
         _refuse_bad_documents(report)
         fragment = Fragment.of(report, shards)
-        enter("fragment", file.name)
+        enter_phase("fragment", file.name)
         logged = write_fragment(self.corpus, self.making.digest, fragment)
-        enter("tokenized", file.name)
+        enter_phase("tokenized", file.name)
         return logged, fragment.n_tokens
 
 
@@ -145,7 +145,7 @@ def _enter(ordinals: Ordinals, store: Store, outcomes: Iterator[Logged], loose: 
 
     def enter() -> int:
         if done:
-            enter("ordinal", done[0].fragment)
+            enter_phase("ordinal", done[0].fragment)
         ordinals.append(done)
         n_files = len(done)
         done.clear()
