@@ -100,10 +100,12 @@ class FitConfig(Section):
 
     Part of the result's definition, not of the cluster's size.
     """
-    error_bound: float | None = Field(default=0.02, gt=0)
-    """Stop fitting when the sampling error of a probe set's scores is below this.
+    error_bound: float | None = Field(default=0.1, gt=0)
+    """Stop fitting when the sampling error of a probe set's scores is surely below this.
 
-    Relative, in L2; tested each time the sample has doubled. None always uses the whole sample.
+    Relative, in L2; tested each time the sample has doubled, from a size on at which it may be (0.1
+    takes 6,400 sequences at least). None, and a sample that is never large enough, use all of it at
+    once, untested.
     """
     blocks: int = Field(default=1, ge=1)
     """Blocks that A and S of every module are split into; 1 is exact.

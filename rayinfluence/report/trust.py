@@ -93,7 +93,10 @@ def _factor_error(factors: Manifest) -> str:
         return ""
     error, bound = factors["error"], factors.get("error_bound")
     if error is None:
-        return "not known: a single size of the sample was fitted."
+        asked = (
+            "" if bound is None else f", which is too few to be within the {bound:.1%} asked for"
+        )
+        return f"not known: a single size of the sample was fitted{too_few}."
     asked = "no bound was asked for" if bound is None else f"{bound:.1%} was asked for"
     met = "" if bound is None else ", and met" if error <= bound else ", and NOT met"
     return (

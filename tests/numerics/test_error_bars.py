@@ -25,6 +25,11 @@ from rayinfluence.testing.models import VOCABULARY
 GPT2 = CASES[0]
 
 
+@pytest.fixture(autouse=True)
+def every_size_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayinfluence.dataflow.stages.sample._LOWEST_LIMIT", 0.0)
+
+
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     """Exact for means: s / sqrt(L) over the lanes' own means."""
     generator = torch.Generator().manual_seed(0)

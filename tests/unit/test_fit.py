@@ -33,7 +33,9 @@ def corpus(*groups_per_shard: int, rows: int = 10, tokens: int = 100) -> Corpus:
 
 
 def plan(over: Corpus, n_shards: int | None = None, **changes: Any) -> FitPlan:
-    fit = FitConfig(**{k: v for k, v in changes.items() if k in FitConfig.model_fields})
+    # With such a bound every size is worth a test.
+    settings = {"error_bound": 50.0, **changes}
+    fit = FitConfig(**{k: v for k, v in settings.items() if k in FitConfig.model_fields})
     numerics = Numerics(**{**vars(NUMERICS), **changes.get("numerics", {})})
     return plan_fit(
         fit,
@@ -127,6 +129,16 @@ def test_a_lane_without_other_rows_is_another_lane() -> None:
     first, second = (p.moment_lanes(Piece(0)) for p in (made, other))
     assert [lane.splits for lane in first] == [lane.splits for lane in second]
     assert [lane.digest for lane in first] != [lane.digest for lane in second]
+
+
+@pytest.mark.parametrize(
+    ("bound", "rounds"), [(0.1, 1), (0.2, 1), (0.21, 3), (0.42, 5), (50.0, 7), (None, 1)]
+)
+def test_sizes_that_cannot_be_sure_enough_are_not_tested(bound: float | None, rounds: int) -> None:
+    """Of 6,400 rows in 640 splits: at 0.21 it takes 1,452 at least, at 0.42 a quarter of that."""
+    made = plan(corpus(640), lanes=8, error_bound=bound)
+    assert len(made.rounds) == rounds
+    assert bool(made.held_out) == (rounds > 1)
 
 
 @given(st.integers(1, 60), st.integers(1, 9))

@@ -28,7 +28,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
     config = tiny_run(folder, scan={"methods": METHODS})
     with (folder / "documents.jsonl").open("a") as file:
         file.write('{"text": ""}\n')
-    with Run(config) as run:
+    with pytest.MonkeyPatch.context() as patch, Run(config) as run:
+        patch.setattr("rayinfluence.dataflow.stages.sample._LOWEST_LIMIT", 0.0)
         return run.all()
 
 
@@ -75,9 +76,9 @@ def test_the_error_of_the_factors_stands_beside_the_bound_that_was_asked(
     page: Page, manifest: dict[str, Any]
 ) -> None:
     error = manifest["factors"]["error"]
-    assert error > manifest["factors"]["error_bound"] == 0.02
+    assert error > manifest["factors"]["error_bound"] == 0.1
     assert f"within {error:.1%}" in page.text
-    assert "(2.0% was asked for, and NOT met)" in page.text
+    assert "(10.0% was asked for, and NOT met)" in page.text
     assert f"Fitted on {manifest['factors']['n_sequences']} sequences" in page.text
     assert (
         "4, most of all inputs of transformer.h.0.mlp.c_fc (directions without any curvature: 1)"
