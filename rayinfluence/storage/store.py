@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,25 @@ class Store:
                 _write_local(Path(self._path(key)), body)
         else:
             self._do("write", key, lambda files, path: files.pipe_file(path, body))
+
+    @contextlib.contextmanager
+    def spool(self, key: str) -> Iterator[BinaryIO]:
+        """A file on a disk that becomes an object, in one atomic step, when the block ends well.
+
+        For what is larger than a process should hold; it may be read again before the end.
+        """
+        if self.is_local:
+            with self._errors("write", key), _part_of(Path(self._path(key))) as temporary:
+                with temporary.open("x+b") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(Path(self._path(key)))
+            return
+        with tempfile.NamedTemporaryFile(prefix="rayinfluence-") as file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            self._do("write", key, lambda files, path: files.put_file(file.name, path))
 
     def create(self, key: str, body: bytes) -> bool:
         """Write an object in one atomic step, only if there is none of this key.
@@ -335,7 +355,7 @@ def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
     Raises:
         StorageError: it is missing or not Parquet, or lacks a column.
     """
-    with store.open(key) as file, _parquet(store, key):
+    with store.open(key) as file, reading_parquet(store, key):
         return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
 
 
@@ -345,12 +365,13 @@ def parse_table(store: Store, key: str, body: bytes) -> pa.Table:
     Raises:
         StorageError: it is not Parquet.
     """
-    with _parquet(store, key):
+    with reading_parquet(store, key):
         return pq.read_table(pa.BufferReader(body))
 
 
 @contextlib.contextmanager
-def _parquet(store: Store, key: str) -> Iterator[None]:
+def reading_parquet(store: Store, key: str) -> Iterator[None]:
+    """Where pyarrow reads an object: what it raises says which, and what to do."""
     try:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -424,19 +445,26 @@ def _create_local(path: Path, body: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _written(path: Path, body: bytes) -> Iterator[Path]:
-    """A temporary file beside ``path`` that holds the body; it is gone afterwards."""
+def _part_of(path: Path) -> Iterator[Path]:
+    """The name of a temporary file beside ``path``; what is left there afterwards is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile, whose files nobody but their owner may read.
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
     try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(path: Path, body: bytes) -> Iterator[Path]:
+    """A temporary file beside ``path`` that holds the body; it is gone afterwards."""
+    with _part_of(path) as temporary:
         with temporary.open("xb") as file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _modified(info: Mapping[str, Any]) -> float | None:
