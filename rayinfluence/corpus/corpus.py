@@ -14,7 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.corpus.files import LeftOut
-from rayinfluence.corpus.shards import ROWS_PER_SHARD, SCHEMA, RowGroup, bad_rows, row_group_digest
+from rayinfluence.corpus.shards import (
+    LATE_COLUMNS,
+    ROWS_PER_SHARD,
+    SCHEMA,
+    RowGroup,
+    bad_rows,
+    row_group_digest,
+    with_late_columns,
+)
 from rayinfluence.corpus.tokenize import (
     NAMED_KEYS,
     FileReport,
@@ -302,7 +310,8 @@ def _read_row_groups(store: Store, split: Split, indices: Sequence[int]) -> pa.T
     sizes = [group.n_rows for group in split.row_groups]
     starts = split.first_sequence_id + np.cumsum(sizes) - sizes
     ids = np.concatenate([np.arange(sizes[i], dtype=np.int64) + starts[i] for i in indices])
-    return pa.concat_tables(groups).append_column("sequence_id", pa.array(ids))
+    rows = with_late_columns(pa.concat_tables(groups))
+    return rows.append_column("sequence_id", pa.array(ids))
 
 
 @contextlib.contextmanager
@@ -312,7 +321,8 @@ def _open_shard(store: Store, key: str) -> Iterator[pq.ParquetFile]:
             parquet = pq.ParquetFile(stream)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(store, key, f"it is not Parquet ({error})") from error
-        if missing := [name for name in SCHEMA.names if name not in parquet.schema_arrow.names]:
+        there = {*parquet.schema_arrow.names, *LATE_COLUMNS}
+        if missing := [name for name in SCHEMA.names if name not in there]:
             raise _damaged(store, key, f"it has no column {missing[0]!r}")
         yield parquet
 

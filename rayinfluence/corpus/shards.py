@@ -31,8 +31,11 @@ SCHEMA = pa.schema(
         pa.field("char_start", pa.int64()),  # characters [char_start, char_end) of the document
         pa.field("char_end", pa.int64()),
         pa.field("metadata", pa.string()),  # a JSON object
+        pa.field("document_row", pa.int64()),  # the document's line or row in its file, from 1
     ]
 )
+#: What shards lack that were written before there was such a column.
+LATE_COLUMNS = ("document_row",)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,20 @@ def row_group_digest(table: pa.Table) -> str:
         np.ascontiguousarray(table[name].to_numpy(), dtype="<i8").tobytes()
         for name in ("n_tokens", "token_start", "char_start", "char_end")
     ]
-    return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode())
+    late = [
+        np.ascontiguousarray(table[name].fill_null(-1).to_numpy(), dtype="<i8").tobytes()
+        for name in LATE_COLUMNS
+        if name in table.column_names and table[name].null_count < len(table)
+    ]
+    return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode(), *late)
+
+
+def with_late_columns(table: pa.Table) -> pa.Table:
+    """Rows of a shard with all columns, those that it lacks as nulls."""
+    missing = [field for field in SCHEMA if field.name not in table.column_names]
+    for field in missing:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def sequences_of(table: pa.Table) -> list[np.ndarray]:

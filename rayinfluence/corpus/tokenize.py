@@ -89,8 +89,7 @@ def tokenize_file(
     about = file.info()
     report = FileReport(file.url, digest, about.size, about.modified)
     records: list[ShardRecord] = []
-    # The name as well: documents without an id are named after their file.
-    stem = digest_bytes(file.name.encode(), digest.encode())[:16]
+    stem = shard_stem(file.name, digest)
     writer: ShardWriter | None = None
 
     def close(writer: ShardWriter) -> None:
@@ -115,6 +114,7 @@ def tokenize_file(
                     {
                         "tokens": encoding.tokens[start:end],
                         "document_id": document.document_id,
+                        "document_row": document.row,
                         "token_start": start,
                         "char_start": char_start,
                         "char_end": char_end,
@@ -131,6 +131,12 @@ def tokenize_file(
     if writer is not None:
         close(writer)
     return records, report
+
+
+def shard_stem(name: str, digest: str) -> str:
+    """What the shards of a file are called, by its name and the digest of its bytes."""
+    # The name as well: documents without an id are named after their file.
+    return digest_bytes(name.encode(), digest.encode())[:16]
 
 
 def _good(file: Store, settings: TokenizeSettings, report: FileReport) -> Iterator[Document]:
