@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.parts import Parts
@@ -35,10 +36,11 @@ from rayinfluence.dataflow.stages.queries import (
     precondition,
     refuse_mixing,
 )
-from rayinfluence.dataflow.stages.results import write_results
+from rayinfluence.dataflow.stages.results import Documents, write_results
 from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.dataflow.stages.scan import Aside, scan
-from rayinfluence.dataflow.stages.second_pass import SecondPass, scanned_by_method
+from rayinfluence.dataflow.stages.scanned import scanned_by_method
+from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.errors import DamagedError
 from rayinfluence.methods.preconditioner import WITHOUT_CURVATURE
@@ -166,7 +168,8 @@ class Run(Parts):
         self.model_record.write()
         precondition(self.runner, prepared, self._operands, self.queries, config, self.progress)
         n_training = self.n_training_sequences
-        decided = banks, splits, self.queries, n_training, config.by_token
+        files = shard_files(self.corpus.manifest)
+        decided = banks, splits, self.queries, n_training, config.by_token, files
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
         else:
@@ -193,7 +196,7 @@ class Run(Parts):
                 again,
                 self.store,
                 prepared[0],
-                self.tokenizer,
+                Documents(files, self.tokenizer, config.grouped_by),
                 config.by_token,
                 n_training,
                 results_fingerprint(*decided, [one.digest for one in self.set_aside]),

@@ -151,18 +151,22 @@ class Store:
 
         For what is larger than a process should hold; it may be read again before the end.
         """
-        if self.is_local:
-            with self._errors("write", key), _part_of(Path(self._path(key))) as temporary:
-                with temporary.open("x+b") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(Path(self._path(key)))
-            return
-        with tempfile.NamedTemporaryFile(prefix="rayinfluence-") as file:
-            yield cast(BinaryIO, file)
-            file.flush()
-            self._do("write", key, lambda files, path: files.put_file(file.name, path))
+        try:
+            if self.is_local:
+                path = Path(self._path(key))
+                with _part_of(path) as temporary:
+                    with temporary.open("x+b") as file:
+                        yield file
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.replace(path)
+                return
+            with tempfile.NamedTemporaryFile(prefix="rayinfluence-") as named:
+                yield cast(BinaryIO, named)
+                named.flush()
+                self._do("write", key, lambda files, path: files.put_file(named.name, path))
+        except OSError as error:
+            raise self._failed("write", key, error) from error
 
     def create(self, key: str, body: bytes) -> bool:
         """Write an object in one atomic step, only if there is none of this key.

@@ -56,6 +56,11 @@ class TableWriter:
         if waiting:
             self.write(pa.concat_tables(waiting))
 
+    def abandon(self) -> None:
+        """Let go of the file, which pyarrow would write to when the writer is collected."""
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):
+            self._writer.close()
+
     def close(self) -> None:
         """Write the end."""
         self._writer.close()
@@ -67,7 +72,11 @@ def writing_table(store: Store, key: str, schema: pa.Schema) -> Iterator[TableWr
     """Write a table some rows at a time; it is there, whole, when the block has ended well."""
     with store.spool(key) as file:
         writer = TableWriter(file, schema)
-        yield writer
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
         writer.close()
 
 

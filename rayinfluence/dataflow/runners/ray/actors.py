@@ -148,11 +148,13 @@ def from_row(row: Mapping[str, str]) -> list[Pending]:
     return bundle
 
 
-def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any], Any]) -> Any:
+def single_threaded(
+    shared: tuple[FolderCode, Callable[[Any], Any]], parcel: tuple[FolderCode, Any]
+) -> Any:
     """A task: apply a function to an item, which may be of a folder's classes, on one thread."""
     prepare_process()
     torch.set_num_threads(1)
-    _, function, item = parcel
+    (_, function), (_, item) = shared, parcel
     return function(item)
 
 

@@ -203,9 +203,11 @@ class RayRunner:
         remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES)(single_threaded)
         most = 2 * max(4, int(ray.cluster_resources().get("CPU", 0)))
         code = FolderCode.imported()
+        # Once: it may hold a tokenizer.
+        shared = ray.put((code, function))
         under_way: deque[Any] = deque()
         for item in items:
-            under_way.append(remote.remote((code, function, item)))
+            under_way.append(remote.remote(shared, (code, item)))
             if len(under_way) == most:
                 yield self._get(under_way.popleft())
         while under_way:
