@@ -17,7 +17,7 @@ from rayinfluence.storage.digest import digest_file
 from rayinfluence.storage.store import Store, reading_parquet
 
 #: Bytes of decoded row groups that a reader keeps.
-_KEPT = 1 << 28
+_KEPT = 1 << 26
 #: Rows of a row group, where small tables are put together.
 _GROUP_ROWS = 1 << 16
 
@@ -130,8 +130,13 @@ class Rows:
             table = parquet.read(columns=None if columns is None else list(columns))
             return table if columns is None else table.select(list(columns))
 
-    def take(self, places: ArrayLike) -> pa.Table:
-        """Some rows, in the order of their places."""
+    def take(self, places: ArrayLike, remember: bool = True) -> pa.Table:
+        """Some rows, in the order of their places.
+
+        Args:
+            places: of the rows.
+            remember: whether row groups are kept, as far as there is room, for the next ones.
+        """
         wanted = np.asarray(places, dtype=np.int64)
         if self._table is not None:
             return self._table.take(pa.array(wanted))
@@ -146,7 +151,7 @@ class Rows:
         for group in np.unique(holding).tolist():
             inside = np.unique(wanted[holding == group])
             first = int(ends[group]) - sizes[group]
-            found.append(self._group(group).take(pa.array(inside - first)))
+            found.append(self._group(group, remember).take(pa.array(inside - first)))
             starts[group] = start, inside
             start += len(inside)
         order = [
@@ -172,15 +177,18 @@ class Rows:
                 self._footer, self._schema = parquet.metadata, parquet.schema_arrow
                 yield parquet
 
-    def _group(self, group: int) -> pa.Table:
+    def _group(self, group: int, remember: bool) -> pa.Table:
         if group in self._groups:
             self._groups.move_to_end(group)
             return self._groups[group]
         with self.open() as parquet:
-            self._groups[group] = parquet.read_row_group(group)
+            table = parquet.read_row_group(group)
+        if not remember:
+            return table
+        self._groups[group] = table
         while len(self._groups) > 1 and sum(t.nbytes for t in self._groups.values()) > _KEPT:
             self._groups.popitem(last=False)
-        return self._groups[group]
+        return table
 
 
 def damaged(store: Store, key: str) -> StorageError:

@@ -226,7 +226,7 @@ def test_tables_of_many_pieces_are_those_of_one(
     for query_id in expected.queries:
         assert found.proponents(query_id) == expected.proponents(query_id)
     order = np.argsort(found.survivors["sequence_id"].to_numpy(), kind="stable")
-    assert found._survivors.take(order).equals(found.survivors.take(pa.array(order)))
+    assert found._join.survivors.take(order).equals(found.survivors.take(pa.array(order)))
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".safetensors"])

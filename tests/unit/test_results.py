@@ -242,5 +242,5 @@ def test_survivors_of_other_sequences_are_refused(finished: Done) -> None:
     queries = pq.read_table(results_of(finished[0] / "run") / "queries.parquet")
     fewer = Rows(results.sequences.slice(0, 1))
     odd = Results("ekfac", Rows(results.survivors), fewer, queries, *tables, results.manifest)
-    with pytest.raises(StorageError, match="sequences are not those of their survivors"):
+    with pytest.raises(StorageError, match="lacks some that the results are about"):
         odd.proponents("q0")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayinfluence.errors import IncompleteResultsWarning, StorageError
@@ -17,6 +16,7 @@ from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, REST, decoded
 from rayinfluence.storage.results import manifest as manifests
 from rayinfluence.storage.results.dense import scores_key
+from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
 from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, TABLE_ENDINGS
 from rayinfluence.storage.results.survivor import Direction, Survivor
@@ -66,8 +66,7 @@ class Results:
             for row in queries.to_pylist()
         }
         self._store = store
-        self._survivors, self._sequences = survivors, sequences
-        self._runs = _runs(survivors.read(["query_id", "direction"]))
+        self._join = Join(survivors, sequences)
 
     @classmethod
     def load(cls, store: Store, method: str | None = None, version: str | None = None) -> Results:
@@ -136,12 +135,12 @@ class Results:
     @property
     def survivors(self) -> pa.Table:
         """The whole table of survivors, a row per query and sequence, without their texts."""
-        return self._survivors.read()
+        return self._join.survivors.read()
 
     @property
     def sequences(self) -> pa.Table:
         """The whole table of the sequences that survived for any query, by any method."""
-        return self._sequences.read()
+        return self._join.sequences.read()
 
     @cached_property
     def table(self) -> pa.Table:
@@ -150,7 +149,7 @@ class Results:
         Metadata are columns called ``metadata.<key>``. A sequence is repeated for each query: where
         there are many, join :attr:`survivors` and :attr:`sequences` by what is needed.
         """
-        return self._joined(self.survivors).flatten()
+        return self._join.with_sequences(self.survivors).flatten()
 
     def proponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
         """The sequences that raise the completion's log-probability most, strongest first.
@@ -177,7 +176,7 @@ class Results:
     def deltas(self, query_id: str, direction: Direction, n: int) -> list[float | None]:
         """The predicted changes of the first sequences of a direction, in nats."""
         places = self._places(query_id, direction)[:n]
-        deltas: list[float | None] = self._survivors.take(places)["delta_nats"].to_pylist()
+        deltas: list[float | None] = self._join.survivors.take(places)["delta_nats"].to_pylist()
         return deltas
 
     def keep(self, n: int, queries: Iterable[str] | None = None) -> None:
@@ -195,9 +194,7 @@ class Results:
             for direction in ("proponent", "opponent")
             if query_id in self.queries
         ]
-        places = np.concatenate([np.zeros(0, np.int64), *wanted])
-        ids = self._survivors.read(["sequence_id"])["sequence_id"].to_numpy()[places]
-        self._kept = self._take(np.unique(ids))
+        self._join.keep(np.concatenate([np.zeros(0, np.int64), *wanted]))
 
     def scores(self, query_id: str) -> pa.Table:
         """The scan's scores of ALL sequences for one query: ``sequence_id`` and ``score``.
@@ -239,67 +236,12 @@ class Results:
     def _places(self, query_id: str, direction: Direction) -> NDArray[np.int64]:
         """Of a query's survivors of a direction, in the order of ranks."""
         self._query(query_id)
-        runs = self._runs.get((query_id, direction), [])
-        return np.concatenate([np.zeros(0, np.int64), *(np.arange(*run) for run in runs)])
+        return self._join.places(query_id, direction)
 
     def _of(self, query_id: str, direction: Direction, n: int | None) -> list[Survivor]:
-        rows = self._survivors.take(self._places(query_id, direction)[:n])
-        joined = self._joined(rows)
+        rows = self._join.survivors.take(self._places(query_id, direction)[:n])
+        joined = self._join.with_sequences(rows)
         return [_survivor(row, joined.schema) for row in joined.to_pylist()]
-
-    def _joined(self, rows: pa.Table) -> pa.Table:
-        """Rows of survivors with the columns of their sequences."""
-        ids = rows["sequence_id"].to_numpy()
-        distinct, of_row = np.unique(ids, return_inverse=True)
-        kept = self._kept if self._kept is not None and self._has(self._kept, distinct) else None
-        found = self._take(distinct) if kept is None else kept
-        if kept is not None:
-            of_row = np.searchsorted(kept["sequence_id"].to_numpy(), ids)
-        found = found.take(pa.array(of_row, pa.int64()))
-        for field in found.schema:
-            if field.name != "sequence_id":
-                rows = rows.append_column(field, found[field.name])
-        return rows
-
-    def _take(self, ids: NDArray[np.int64]) -> pa.Table:
-        """The sequences of some ids, ascending.
-
-        Raises:
-            StorageError: one of them is not in the table.
-        """
-        places = np.searchsorted(self._ids, ids)
-        if len(ids) and (places.max() >= len(self._ids) or (self._ids[places] != ids).any()):
-            raise StorageError(
-                "the results' sequences are not those of their survivors: run again."
-            )
-        return self._sequences.take(places)
-
-    @staticmethod
-    def _has(table: pa.Table, ids: NDArray[np.int64]) -> bool:
-        return bool(np.isin(ids, table["sequence_id"].to_numpy()).all())
-
-    _kept: pa.Table | None = None
-
-    @cached_property
-    def _ids(self) -> NDArray[np.int64]:
-        ids: NDArray[np.int64] = self._sequences.read(["sequence_id"])["sequence_id"].to_numpy()
-        return ids
-
-
-def _runs(keys: pa.Table) -> dict[tuple[str, str], list[tuple[int, int]]]:
-    """Where the rows of each query and direction begin and end: once, as tables are written."""
-    runs: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    if not len(keys):
-        return runs
-    changes = np.zeros(len(keys), dtype=np.bool_)
-    changes[0] = True
-    for name in ("query_id", "direction"):
-        changes[1:] |= pc.not_equal(keys[name][1:], keys[name][:-1]).to_numpy()
-    starts = np.flatnonzero(changes)
-    of_runs = keys.take(pa.array(starts)).to_pylist()
-    for row, start, end in zip(of_runs, starts, [*starts[1:], len(keys)], strict=True):
-        runs.setdefault((row["query_id"], row["direction"]), []).append((int(start), int(end)))
-    return runs
 
 
 def _rows(store: Store, manifest: dict[str, Any], name: str) -> Rows:
