@@ -55,8 +55,8 @@ def main() -> None:
     if arguments.driver:
         measure(arguments.driver, arguments)
         return
-    print("| queries | pairs | sequences | tables, MiB | seconds | before | results | report |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    heads = "queries | pairs | sequences | tables, MiB | seconds | before | results | report | page"
+    print(f"| {heads} |\n|{' --- |' * len(heads.split(' | '))}")
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder), arguments.sequences, arguments.tokens)
@@ -163,7 +163,8 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     with run_module.Run(config) as run:
         results = run.all()
         seconds, after = time.monotonic() - before["at"], peak()
-    page = render_page(results)
+    size = len(render_page(results))
+    with_report = peak()  # before whole tables are read, to count their rows
     tables = [path.stat().st_size for path in Path(config.run, "results").rglob("*.parquet")]
     found = results["ekfac"]
     print(
@@ -176,7 +177,8 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
                 "seconds": seconds,
                 "before": before["MiB"],
                 "results": after,
-                "report": peak() if page else 0,
+                "report": with_report,
+                "page": size / _MIB,
             }
         )
     )
