@@ -24,11 +24,15 @@ _CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 
 @dataclass(frozen=True)
 class Document:
-    """One document: its text, an id that is unique in its file, other columns as metadata."""
+    """One document: its text, an id that is unique in its file, other columns as metadata.
+
+    ``row`` is its line or row in the file, from 1.
+    """
 
     document_id: str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def read_documents(
             continue
         metadata = {key: value for key, value in row.items() if value is not None}
         yield Document(
-            f"{file.name}:{number}" if identity is None else str(identity), text, metadata
+            f"{file.name}:{number}" if identity is None else str(identity), text, metadata, number
         )
 
 

@@ -21,7 +21,7 @@ class CorpusManifest:
 
     ``shards`` is only ever appended to: an ordinal is a place in it. ``files`` say what became of
     each file of documents. ``left_out`` is what lay among the documents and was not read, when the
-    last of them was appended.
+    last of them was appended. ``shards_of_files`` is how many shards each file gave.
     """
 
     tokenizer: str
@@ -29,6 +29,7 @@ class CorpusManifest:
     shards: tuple[ShardRecord, ...]
     files: tuple[dict[str, Any], ...]
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    shards_of_files: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, store: Store) -> CorpusManifest | None:
@@ -63,6 +64,7 @@ class CorpusManifest:
             tuple(shard for fragment in fragments for shard in fragment.shards),
             tuple(fragment.file for fragment in fragments),
             left_out or {},
+            tuple(len(fragment.shards) for fragment in fragments),
         )
 
     @property

@@ -6,10 +6,9 @@ import json
 import math
 from typing import Any
 
-from rayinfluence.storage.digest import canonical_json
+from rayinfluence.storage.metadata import as_text, canonical
 
-#: Up to here every whole float64 is written as the number that it is; beyond, by its exponent.
-_WRITTEN_OUT = 2.0**53
+__all__ = ["as_text", "canonical", "plain", "shown"]
 
 
 def plain(value: Any) -> Any:
@@ -23,19 +22,6 @@ def plain(value: Any) -> Any:
         return _plain(value)
     except RecursionError:
         return "nested too deeply"
-
-
-def canonical(value: Any) -> str:
-    """One JSON text for each value: keys sorted, numbers by their value (1.0 is 1).
-
-    1 and "1", true and "true" are different values, and have different texts.
-    """
-    return canonical_json(_by_value(value))
-
-
-def as_text(value: Any) -> str:
-    """A string as it is, anything else as canonical JSON: how tables and reports show a value."""
-    return value if isinstance(value, str) else canonical(value)
 
 
 def shown(text: str) -> tuple[str, str]:
@@ -65,22 +51,3 @@ def _is_text(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _is_float(value: int) -> bool:
-    try:
-        return int(float(value)) == value
-    except OverflowError:
-        return False
-
-
-def _by_value(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _WRITTEN_OUT:
-        return int(value)
-    if isinstance(value, int) and abs(value) > _WRITTEN_OUT and _is_float(value):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _by_value(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_by_value(inner) for inner in value]
-    return value

@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         pa.field("char_start", pa.int64()),  # characters [char_start, char_end) of the document
         pa.field("char_end", pa.int64()),
         pa.field("metadata", pa.string()),  # a JSON object
+        pa.field("document_row", pa.int64()),  # the document's line or row in its file, from 1
     ]
 )
 
@@ -73,8 +74,8 @@ def row_group_digest(table: pa.Table) -> str:
         )
     )
     places = [
-        np.ascontiguousarray(table[name].to_numpy(), dtype="<i8").tobytes()
-        for name in ("n_tokens", "token_start", "char_start", "char_end")
+        np.ascontiguousarray(table[name].fill_null(-1).to_numpy(), dtype="<i8").tobytes()
+        for name in ("n_tokens", "token_start", "char_start", "char_end", "document_row")
     ]
     return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode())
 

@@ -117,6 +117,7 @@ def _rows(
         yield {
             "tokens": encoding.tokens[start:end],
             "document_id": document.document_id,
+            "document_row": document.row,
             "token_start": start,
             "char_start": char_start,
             "char_end": char_end,

@@ -20,13 +20,14 @@ from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import Timing
 from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
-from rayinfluence.dataflow.stages.results import Written, query_manifest
+from rayinfluence.dataflow.stages.results import Written
 from rayinfluence.dataflow.stages.scan import Aside
-from rayinfluence.dataflow.stages.second_pass import Scanned
+from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
     MANIFEST,
+    SCHEMA_VERSION,
     read_results_manifest,
     table_key,
     version_manifest,
@@ -35,7 +36,7 @@ from rayinfluence.storage.store import Store, read_json
 
 TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 5
+_TABLES_VERSION = 6
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -45,9 +46,14 @@ def results_fingerprint(
     queries: Sequence[EncodedQuery],
     n_training: int,
     by_token: int | None,
+    files: Sequence[str | None],
     missing: Collection[str] = (),
 ) -> str:
-    """What decides the bytes of the tables; ``missing`` are digests of splits that they lack."""
+    """What decides the bytes of the tables.
+
+    ``files`` are what shards' documents' files are called, and ``missing`` the digests of splits
+    that the tables lack.
+    """
     return digest(
         {
             "version": _TABLES_VERSION,
@@ -56,6 +62,7 @@ def results_fingerprint(
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
             "token_scores": by_token,
+            "files": digest(list(files)),
             "missing": sorted(missing),
         }
     )
@@ -109,6 +116,7 @@ def run_manifest(
     files = corpus.manifest.files
     aside = {one.digest for one in set_aside}
     return {
+        "schema_version": SCHEMA_VERSION,
         "fingerprint": written.fingerprint,
         "tables": written.tables,
         "n_sequences": run.n_sequences,
@@ -121,7 +129,7 @@ def run_manifest(
         "dense_scores": [split.digest for split in splits if split.digest not in aside]
         if run.config.scan.scores == "dense"
         else None,
-        "queries": [query_manifest(query, written.headers[query.digest]) for query in run.queries],
+        "queries": written.queries,
         "model": {
             "path": run.config.model,
             "digest": run.model_digest,

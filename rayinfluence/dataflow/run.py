@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.parts import Parts
@@ -36,10 +37,11 @@ from rayinfluence.dataflow.stages.queries import (
     precondition,
     refuse_mixing,
 )
-from rayinfluence.dataflow.stages.results import write_results
+from rayinfluence.dataflow.stages.results import Documents, write_results
 from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.dataflow.stages.scan import Aside, scan
-from rayinfluence.dataflow.stages.second_pass import SecondPass, scanned_by_method
+from rayinfluence.dataflow.stages.scanned import scanned_by_method
+from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.results import Results
@@ -169,7 +171,8 @@ class Run(Parts):
             )
         )
         n_training = self.n_training_sequences
-        decided = banks, splits, self.queries, n_training, config.by_token
+        files = shard_files(self.corpus.manifest)
+        decided = banks, splits, self.queries, n_training, config.by_token, files
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
         else:
@@ -197,7 +200,7 @@ class Run(Parts):
                     ),
                     self.store,
                     prepared[0],
-                    self.tokenizer,
+                    Documents(files, self.tokenizer, config.grouped_by),
                     config.by_token,
                     n_training,
                     fingerprint,

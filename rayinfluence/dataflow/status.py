@@ -9,7 +9,8 @@ from typing import Any
 
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.manifest import CorpusManifest
-from rayinfluence.storage.results import read_results_manifest
+from rayinfluence.storage.results import SCHEMA_VERSION, read_results_manifest
+from rayinfluence.storage.results.manifest import schema_version
 from rayinfluence.storage.store import Listed, Store, read_json
 
 #: What ``clean`` can remove, and the prefixes of each.
@@ -24,7 +25,7 @@ STAGES = {
 _OURS = re.compile(
     r"corpus/(log|fragments|rolled|shards|manifest\.json)"  # the last: of an earlier version
     r"|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
-    r"|rescored/[0-9a-f]{32}\.safetensors"
+    r"|rescored/[0-9a-f]{32}\.(safetensors|parquet)"
     r"|results/([0-9a-f]{32}|[^/]+\.(parquet|json))|report\.html|stages\.json"
 )
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
@@ -100,10 +101,15 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
     found += _banks(store, objects, corpus)
     results, finished = None, None
     if listed := objects.get("results/manifest.json"):
-        results, finished = read_results_manifest(store), listed.modified
-        found = [_left_behind(stage, finished) for stage in found]
-        remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
-        found.append(StageStatus("results", 1, 1, remark))
+        there = read_results_manifest(store, any_schema=True)
+        if (theirs := schema_version(there)) != SCHEMA_VERSION:
+            remark = f"of schema version {theirs}, which is not read any more: run again"
+            found.append(StageStatus("results", 0, 1, remark))
+        else:
+            results, finished = there, listed.modified
+            found = [_left_behind(stage, finished) for stage in found]
+            remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
+            found.append(StageStatus("results", 1, 1, remark))
     else:
         found.append(StageStatus("results", 0, 1, "not written yet"))
     ours = [listed for key, listed in objects.items() if _moves(key)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 #: With fewer predictions a score has no room to spread, and nothing is said of how it does.
 _LEAST_PREDICTIONS = 4
@@ -73,9 +73,13 @@ def carrier(
     return Carrier(concentration, position, tokens[position] in completion or word in words)
 
 
-def reproduces(score: float, again: float) -> bool:
-    """Whether a score is that of the scan when it is computed again in batches of other shapes."""
-    return abs(again - score) <= REPRODUCES_WITHIN * abs(score)
+def reproduces(scores: ArrayLike, again: ArrayLike) -> NDArray[np.bool_]:
+    """Whether scores are those of the scan when they are computed in batches of other shapes."""
+    wanted = np.asarray(scores, dtype=np.float64)
+    within: NDArray[np.bool_] = np.abs(np.asarray(again) - wanted) <= (
+        REPRODUCES_WITHIN * np.abs(wanted)
+    )
+    return within
 
 
 def shingles(tokens: Sequence[int]) -> frozenset[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from rayinfluence.report.facts import carried
 from rayinfluence.report.heat import HeatedToken, heated_tokens, hot_window, hottest
 from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.text import SUSPECT, count, one_line, prediction, signed
+from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Survivor
 
 _WINDOW = 700
@@ -114,7 +115,7 @@ def heat_markup(tokens: Sequence[HeatedToken]) -> Html:
 
 
 def _details(survivor: Survivor, tokens: Sequence[HeatedToken]) -> Html:
-    metadata = [(key, value) for key, value in survivor.metadata.items() if key != "source"]
+    metadata = [(k, as_text(value)) for k, value in survivor.metadata.items() if k != "source"]
     place = f"{survivor.shard}, row {survivor.row}"
     if survivor.char_end is not None:
         place += f", characters {survivor.char_start} to {survivor.char_end}"
@@ -124,11 +125,20 @@ def _details(survivor: Survivor, tokens: Sequence[HeatedToken]) -> Html:
     ]
     rows: list[tuple[str, str]] = [
         *metadata,
+        *_file(survivor),
         ("hottest tokens", join(hot, ", ") or "none"),
         ("sequence", f"{survivor.sequence_id}, {_n_tokens(survivor.n_tokens)}"),
         ("place", place),
     ]
     return tag("details", tag("summary", "Details"), definitions(rows), class_="more")
+
+
+def _file(survivor: Survivor) -> list[tuple[str, str]]:
+    """Which file has the document: ids are unique in their file alone."""
+    if survivor.document_file is None:
+        return []
+    row = "" if survivor.document_row is None else f", row {survivor.document_row}"
+    return [("file", survivor.document_file + row)]
 
 
 def definitions(rows: Sequence[tuple[str, str]]) -> Html:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayinfluence.report.text import count, one_line, percent, prediction, signed
-from rayinfluence.storage.results import Results, Survivor, beyond_linear
+from rayinfluence.storage.results import Direction, Results, Survivor, beyond_linear
 
 _TOGETHER = 10
+_SIDES: tuple[Direction, ...] = ("proponent", "opponent")
 
 
 def statistics(results: Results) -> dict[str, str]:
@@ -44,10 +45,9 @@ def together(results: Results, query_id: str) -> str:
     log_probability = results.queries[query_id].get("log_probability")
     if log_probability is None:
         return ""
-    sides = {"proponent": results.proponents, "opponent": results.opponents}
     sentences = []
-    for side, survivors in sides.items():
-        deltas = [survivor.delta_nats for survivor in survivors(query_id)[:_TOGETHER]]
+    for side in _SIDES:
+        deltas = results.deltas(query_id, side, _TOGETHER)
         if first := [delta for delta in deltas if delta is not None]:
             total = sum(first)
             said = prediction(total, beyond_linear(total, log_probability))

@@ -49,6 +49,8 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
     if per_side is None:
         per_side = _ALL_CARDS // (2 * max(1, len(queries)) * len(methods))
         per_side = max(_MIN_SIDE, min(_MAX_SIDE, per_side))
+    for results, *_ in methods:
+        results.keep(per_side)
     n_folds = 4 * per_side * len(queries) * len(methods)
     fold = max(_MIN_FOLD, min(_MAX_FOLD, _ALL_FOLDS // max(n_folds, 1)))
     sections = [

@@ -11,7 +11,7 @@ from rayinfluence.report.facts import rescoring, together
 from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.text import count, per_token_probability, percent, shorten
-from rayinfluence.storage.results import Results, Survivor
+from rayinfluence.storage.results import Direction, Results, Survivor
 
 _TEASER = 90
 _PROMPT = 600
@@ -106,7 +106,7 @@ def _facts(query: Mapping[str, Any]) -> Html:
         tokens = query["n_completion_tokens"]
         plural = "s" * (tokens != 1)
         facts.append(("per token", f"{percent(per_token)} over {tokens} token{plural}"))
-    if "greedy" in query:
+    if query.get("greedy") is not None:
         facts.append(("greedy choice", "yes" if query["greedy"] else "no"))
     metadata = query.get("metadata") or {}
     facts += [(str(key), str(value)) for key, value in metadata.items()]
@@ -160,26 +160,26 @@ def _note(text: str) -> Html:
 def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
     if query_id not in results.queries:
         return tag("p", "This method was not run on this query.", class_="quiet")
-    sides = {
-        "Proponents": results.proponents(query_id),
-        "Opponents": results.opponents(query_id),
+    sides: dict[str, tuple[Sequence[Survivor], Direction]] = {
+        "Proponents": (results.proponents(query_id, per_side), "proponent"),
+        "Opponents": (results.opponents(query_id, per_side), "opponent"),
     }
-    shown = [(side, s) for side, found in sides.items() for s in found[:per_side]]
+    shown = [(side, s) for side, (found, _) in sides.items() for s in found]
     largest = max((abs(s.score) for _, s in shown if math.isfinite(s.score)), default=0.0)
     names = {s.sequence_id: f"{side.lower()[:-1]} {s.rank}" for side, s in shown}
     columns = [
-        _side(side, found, per_side, [card(s, largest, fold, names) for s in found[:per_side]])
-        for side, found in sides.items()
+        _side(side, results.count(query_id, kind), [card(s, largest, fold, names) for s in found])
+        for side, (found, kind) in sides.items()
     ]
     notes = (_note(together(results, query_id)), _note(rescoring(results, query_id)))
     return join((tag("div", *columns, class_="sides"), *notes))
 
 
-def _side(side: str, found: Sequence[Survivor], per_side: int, cards: Sequence[Html]) -> Html:
+def _side(side: str, found: int, cards: Sequence[Html]) -> Html:
     verb = "raise" if side == "Proponents" else "lower"
     heading = tag("h3", side, tag("small", f" estimated to {verb} the completion's probability"))
-    rest = len(found) - len(cards)
+    rest = found - len(cards)
     body = tag("ol", *cards) if found else tag("p", "None were found.", class_="quiet")
-    more = f"{count(rest)} more in the results table (Parquet); {per_side} are shown here."
+    more = f"{count(rest)} more in the results table (Parquet); {len(cards)} are shown here."
     note = tag("p", more, class_="quiet") if rest > 0 else Html()
     return tag("section", heading, body, note, class_=f"side {side.lower()}")

@@ -40,11 +40,13 @@ def render(
         queries: ids of the queries to show; all when not given.
     """
     sentences = statistics(results)
-    for query_id in results.queries if queries is None else queries:
+    asked = list(results.queries if queries is None else queries)
+    results.keep(n, asked)
+    for query_id in asked:
         query = results.queries[query_id]
         console.print(_header(query, results.method, console.width))
-        console.print(_table("Proponents", results.proponents(query_id)[:n], console.width))
-        console.print(_table("Opponents", results.opponents(query_id)[:n], console.width))
+        console.print(_table("Proponents", results.proponents(query_id, n), console.width))
+        console.print(_table("Opponents", results.opponents(query_id, n), console.width))
         for sentence in (
             together(results, query_id),
             rescoring(results, query_id),
@@ -75,7 +77,7 @@ def _probability(query: dict[str, Any]) -> str:
     if per_token is not None:
         tokens = query["n_completion_tokens"]
         parts.append(f"{percent(per_token)} per token ({tokens} token{'s' * (tokens != 1)})")
-    if "greedy" in query:
+    if query.get("greedy") is not None:
         parts.append("greedy choice" if query["greedy"] else "not the greedy choice")
     return ", ".join(parts)
 

@@ -93,7 +93,7 @@ def _factor_error(factors: Manifest) -> str:
         return ""
     error, bound = factors["error"], factors.get("error_bound")
     if error is None:
-        asked = (
+        too_few = (
             "" if bound is None else f", which is too few to be within the {bound:.1%} asked for"
         )
         return f"not known: a single size of the sample was fitted{too_few}."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 DIGEST_CHARACTERS = 32
+#: Bytes of a file that are read at once.
+_BLOCK = 1 << 20
 
 #: What differs between two fingerprints, ours and theirs, a readable line each.
 Differences = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
@@ -20,6 +23,16 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
         view = memoryview(part)
         state.update(view.nbytes.to_bytes(8, "little"))
         state.update(view)
+    return state.hexdigest()[:DIGEST_CHARACTERS]
+
+
+def digest_file(file: BinaryIO) -> str:
+    """The same of the bytes of a file, which is read from its start, some at a time."""
+    state = hashlib.sha256()
+    state.update(file.seek(0, io.SEEK_END).to_bytes(8, "little"))
+    file.seek(0)
+    while block := file.read(_BLOCK):
+        state.update(block)
     return state.hexdigest()[:DIGEST_CHARACTERS]
 
 

@@ -116,19 +116,38 @@ def is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _written(path: Path, body: bytes) -> Iterator[Path]:
-    """A temporary file beside ``path`` that holds the body; it is gone afterwards."""
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a temporary file that takes the place of ``path`` if the block ends well.
+
+    The block writes and syncs it.
+    """
+    with _part_of(path) as temporary:
+        yield temporary
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _part_of(path: Path) -> Iterator[Path]:
+    """The name of a temporary file beside ``path``; what is left there afterwards is deleted."""
     _make_folder(path.parent)
     # Not tempfile, whose files nobody but their owner may read.
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
     try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(path: Path, body: bytes) -> Iterator[Path]:
+    """A temporary file beside ``path`` that holds the body; it is gone afterwards."""
+    with _part_of(path) as temporary:
         with temporary.open("xb") as file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:

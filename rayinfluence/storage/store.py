@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,6 +177,29 @@ class Store:
                 local.write(Path(self._path(key)), body)
         else:
             self._do("write", key, lambda files, path: files.pipe_file(path, body))
+
+    @contextlib.contextmanager
+    def spool(self, key: str) -> Iterator[BinaryIO]:
+        """A file on a disk that becomes an object, in one atomic step, when the block ends well.
+
+        For what is larger than a process should hold; it may be read again before the end.
+        """
+        try:
+            if self.is_local:
+                with (
+                    local.replacing(Path(self._path(key))) as temporary,
+                    temporary.open("x+b") as file,
+                ):
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                return
+            with tempfile.NamedTemporaryFile(prefix="rayinfluence-") as named:
+                yield cast(BinaryIO, named)
+                named.flush()
+                self._do("write", key, lambda files, path: files.put_file(named.name, path))
+        except OSError as error:
+            raise self._failed("write", key, error) from error
 
     def create(self, key: str, body: bytes) -> bool:
         """Write an object in one atomic step, only if there is none of this key.
@@ -382,7 +407,7 @@ def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
     Raises:
         StorageError: it is missing or not Parquet, or lacks a column.
     """
-    with store.open(key) as file, _parquet(store, key):
+    with store.open(key) as file, reading_parquet(store, key):
         return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
 
 
@@ -392,12 +417,13 @@ def parse_table(store: Store, key: str, body: bytes) -> pa.Table:
     Raises:
         StorageError: it is not Parquet.
     """
-    with _parquet(store, key):
+    with reading_parquet(store, key):
         return pq.read_table(pa.BufferReader(body))
 
 
 @contextlib.contextmanager
-def _parquet(store: Store, key: str) -> Iterator[None]:
+def reading_parquet(store: Store, key: str) -> Iterator[None]:
+    """Where pyarrow reads an object: what it raises says which, and what to do."""
     try:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 PHASES = ["read", "score", "write", "commit", "merge"]
 TABLES = [f"ekfac{end}.parquet" for end in ("", "-groups", "-statistics", "-tails")]
+TABLES += ["queries.parquet", "sequences.parquet"]
 
 
 @pytest.fixture(scope="module")

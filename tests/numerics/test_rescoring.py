@@ -31,25 +31,25 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.survivors import Ranked, rescoring
 from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.jobs.rescore import Asking, RescoreJob
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.runners.inline import InlineRunner
+from rayinfluence.dataflow.stages.gathering import gather
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import MethodQueries
-from rayinfluence.dataflow.stages.results import (
-    Rescored,
-    Survivors,
-    query_headers,
-    rescoring,
-    survivor_table,
-)
+from rayinfluence.dataflow.stages.results import completion, query_rows
 from rayinfluence.dataflow.stages.scan import merge
-from rayinfluence.dataflow.stages.second_pass import Found, SecondPass, scanned_by_method
+from rayinfluence.dataflow.stages.scanned import Scanned, scanned_by_method
+from rayinfluence.dataflow.stages.second_pass import Found, Rescored, SecondPass
+from rayinfluence.dataflow.stages.tables import Tables
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
+from rayinfluence.storage.tables import read_row_groups
+from rayinfluence.storage.tensors import read_tensors
 from rayinfluence.testing import tiny_tokenizer
 
 QUIET = ProgressLog(Console(quiet=True))
@@ -59,16 +59,38 @@ QUIET = ProgressLog(Console(quiet=True))
 class Whole:
     """A scan and a second pass, and what tables are made of."""
 
+    scanned: Scanned
     rescored: Rescored
-    survivors: Survivors
-    headers: dict[str, dict[str, Any]]
+    tables: Tables
 
-    def table(self, fitted: Fitted) -> pa.Table:
-        n = len(fitted.sequences)
-        return survivor_table(fitted.queries, self.rescored, self.survivors, self.headers, n)
+    def table(self) -> pa.Table:
+        """As a run writes it."""
+        self.tables.of_method(self.scanned, self.rescored.found[0])
+        return read_row_groups(self.tables.run, self.tables.key(f"{self.scanned.method}.parquet"))
+
+    def changed(self) -> dict[str, Any]:
+        return self.tables.of_method(self.scanned, self.rescored.found[0])[1]
 
     def found(self, query: EncodedQuery) -> Found:
-        return self.rescored.found[query.digest]
+        return self.rescored.found[0][query.digest]
+
+    def parts(self, query: EncodedQuery, sequence: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scores of a survivor by layer and by token, in float64, where they were committed."""
+        found = self.found(query)
+        (place,) = found.places(np.array([sequence]))
+        assert found.ids_S[place] == sequence
+        layers = self._read(found.at_S2[place])
+        item, pair = found.by_token_S2[place].tolist()
+        if item < 0:
+            return layers["layer_scores"][found.at_S2[place, 1]], None
+        tokens = self._read(found.by_token_S2[place])
+        by_pair = np.split(tokens["token_scores"], tokens["token_ends"][:-1])
+        at = tokens["token_places"].tolist().index(pair)
+        return layers["layer_scores"][found.at_S2[place, 1]], by_pair[at]
+
+    def _read(self, at: np.ndarray) -> dict[str, np.ndarray]:
+        tensors, _ = read_tensors(self.tables.pieces, self.rescored.items[int(at[0])])
+        return {name.partition("/")[2]: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def found_by(
@@ -94,29 +116,31 @@ def found_by(
     assert not damaged
     assert merged.n_sequences == len(fitted.sequences)
     scanned = scanned_by_method([method], [(loaded, merged)])
+    pieces = Store(str(folder / "rescored"))
     again = SecondPass(
         runner,
         fitted.replica,
         corpus.store,
-        Store(str(folder / "rescored")),
+        pieces,
         splits,
         [operands(fitted.factors, Path(queries.url), method)],
         scanned,
         fitted.queries,
     )
-    rows = again.gather(QUIET)
-    (found,) = again.run(rows, by_token, QUIET)
     tokenizer = tiny_tokenizer()
-    headers = query_headers(MethodQueries(method, "", {}, queries), fitted.queries, tokenizer)
-    modules = list(fitted.replica.modules)
-    rescored = Rescored(scanned[0], modules, found)
-    return Whole(rescored, Survivors.of(rows, tokenizer), headers), merged
+    sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], again.ids())
+    rescored = again.run(sequences, by_token, QUIET)
+    rows = query_rows(MethodQueries(method, "", {}, queries), fitted.queries, tokenizer)
+    completions = [completion(q, row) for q, row in zip(fitted.queries, rows, strict=True)]
+    n = len(fitted.sequences)
+    run = Store(str(folder / "run"))
+    tables = Tables(runner, pieces, run, "x", fitted.queries, completions, sequences, rescored, n)
+    return Whole(scanned[0], rescored, tables), merged
 
 
 def check_rows(fitted: Fitted, scanned: Whole, merged: Partial) -> list[dict]:
     """What holds of every table; gives its rows."""
-    table = scanned.table(fitted)
-    rows = table.to_pylist()
+    rows = scanned.table().to_pylist()
     for place, query in enumerate(fitted.queries):
         for direction, side, sign in (
             ("proponent", merged.proponents, 1),
@@ -138,7 +162,7 @@ def check_rows(fitted: Fitted, scanned: Whole, merged: Partial) -> list[dict]:
             for row in ours:
                 predicted = row["score"] / len(fitted.sequences)
                 # Which a method without curvature does not predict.
-                curved = scanned.rescored.scanned.method != "gradient_product"
+                curved = scanned.scanned.method != "gradient_product"
                 assert row["delta_nats"] == (predicted if curved else None)
     return rows
 
@@ -150,15 +174,12 @@ def compare(fitted: Fitted, rows: list[dict], scanned: Whole, expected: Tensor, 
         place, sequence = places[row["query_id"]], row["sequence_id"]
         scale = float(expected[:, place].abs().max())
         assert_same(row["score"], expected[sequence, place], "score", tol, scale)
-        found = scanned.found(fitted.queries[place])
-        (at,) = found.places(np.array([sequence]))
-        assert found.ids_S[at] == sequence
-        tokens = found.token_scores[int(at)]
+        layers, tokens = scanned.parts(fitted.queries[place], sequence)
         assert tokens.shape == fitted.sequences[sequence].shape
         # Layers and tokens are summed apart, in the dtype of the model's sums.
         rounding = 1e-12 if tol < 1e-8 else 1e-6
         assert_same(tokens.sum(), row["score"], "tokens", rounding, scale)
-        assert found.layer_scores_SM[at].sum() == row["score"]
+        assert layers.sum() == row["score"]
 
 
 @pytest.mark.parametrize("rank", [1, 3, None], ids=["rank 1", "rank 3", "dense"])
@@ -226,8 +247,7 @@ def test_scores_in_float32_are_the_exact_ones_of_its_factors(
 
 def test_the_report_of_what_changed_is_that_of_the_table(fitted: Fitted, tmp_path: Path) -> None:
     scanned, _ = found_by(fitted, tmp_path, "ekfac", 1, 5)
-    table = scanned.table(fitted)
-    report = rescoring(table)
+    table, report = scanned.table(), scanned.changed()
     assert list(report) == [query.query.query_id for query in fitted.queries]
     for query_id, ours in report.items():
         rows = [row for row in table.to_pylist() if row["query_id"] == query_id]
@@ -237,7 +257,7 @@ def test_the_report_of_what_changed_is_that_of_the_table(fitted: Fitted, tmp_pat
         assert ours["changed_ranks"] == sum(row["rank"] != row["scan_rank"] for row in rows)
         signs = [np.sign(row["score"]) != np.sign(row["scan_score"]) for row in rows]
         assert ours["changed_signs"] == sum(signs)
-    assert rescoring(table.slice(0, 0)) == {}
+    assert rescoring(Ranked.joined([]), []) == {}
 
 
 @pytest.mark.parametrize("rank", [1, None])
@@ -259,10 +279,9 @@ def test_only_a_score_that_does_not_come_out_again_is_suspect(
     moved = replace(
         merged.proponents, scores_QK=merged.proponents.scores_QK * np.array([1.2, 1, 1, 1, 1])
     )
-    [(bank, _)] = scanned.rescored.scanned.banks
-    other = replace(scanned.rescored.scanned, banks=[(bank, replace(merged, proponents=moved))])
-    scanned = replace(scanned, rescored=replace(scanned.rescored, scanned=other))
-    table = scanned.table(fitted).to_pylist()
+    [(bank, _)] = scanned.scanned.banks
+    other = replace(scanned.scanned, banks=[(bank, replace(merged, proponents=moved))])
+    table = replace(scanned, scanned=other).table().to_pylist()
     for row in table:
         first = (row["direction"], row["scan_rank"]) == ("proponent", 1)
         assert row["suspect"] is first
@@ -275,9 +294,7 @@ def test_a_sequence_that_changes_sign_stays_in_its_direction(
     found = scanned.found(fitted.queries[0])
     first, second = merged.proponents.of_query(0)[1][:2].tolist()
     for sequence, score in ((first, -1.0), (second, 0.0)):
-        layers_M = found.layer_scores_SM[found.places(np.array([sequence]))[0]]
-        layers_M[:] = 0.0
-        layers_M[0] = score
+        found.scores_S[found.places(np.array([sequence]))] = score
     rows = check_rows(fitted, scanned, merged)
     ours = [
         (row["sequence_id"], row["score"])
@@ -285,20 +302,18 @@ def test_a_sequence_that_changes_sign_stays_in_its_direction(
         if row["query_id"] == fitted.queries[0].query.query_id and row["direction"] == "proponent"
     ]
     assert ours[-2:] == [(second, 0.0), (first, -1.0)]
-    report = rescoring(scanned.table(fitted))
-    changes = report[fitted.queries[0].query.query_id]
+    changes = scanned.changed()[fitted.queries[0].query.query_id]
     assert changes["changed_signs"] == 2
     assert changes["largest_relative_difference"] > 1
 
 
 def test_equal_scores_are_in_the_order_of_ids(fitted: Fitted, tmp_path: Path) -> None:
     scanned, merged = found_by(fitted, tmp_path, "ekfac", None, 5)
-    for found in scanned.rescored.found.values():
-        found.layer_scores_SM[:] = 0.0
-        found.layer_scores_SM[:, 0] = 2.0
+    for found in scanned.rescored.found[0].values():
+        found.scores_S[:] = 2.0
     for query in {row["query_id"] for row in check_rows(fitted, scanned, merged)}:
         for direction in ("proponent", "opponent"):
-            table = scanned.table(fitted).to_pylist()
+            table = scanned.table().to_pylist()
             ids = [
                 row["sequence_id"]
                 for row in table
@@ -311,18 +326,19 @@ def test_a_query_of_a_block_has_what_it_has_alone(
     fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, _ = found_by(fitted, tmp_path / "together", "ekfac", 2, 5)
-    assert len(list((tmp_path / "together" / "rescored").iterdir())) == 1
+    assert len(together.rescored.items) == 1
     monkeypatch.setattr("rayinfluence.dataflow.compute.rescoring._WHOLE_BYTES", {DEVICE.type: 1})
     alone, _ = found_by(fitted, tmp_path / "alone", "ekfac", 2, 5)
-    assert len(list((tmp_path / "alone" / "rescored").iterdir())) == len(fitted.queries)
+    assert len(alone.rescored.items) == len(fitted.queries)
     for query in fitted.queries:
         ours, theirs = together.found(query), alone.found(query)
         assert ours.ids_S.tolist() == theirs.ids_S.tolist()
         scale = np.abs(theirs.scores_S).max()
-        assert_same(ours.layer_scores_SM, theirs.layer_scores_SM, "layers", 1e-10, scale)
         assert_same(ours.scanned_S, theirs.scanned_S, "scanned", 1e-10, scale)
-        for place, scores in theirs.token_scores.items():
-            assert_same(ours.token_scores[place], scores, "tokens", 1e-10, scale)
+        for sequence in theirs.ids_S.tolist():
+            pairs = zip(together.parts(query, sequence), alone.parts(query, sequence), strict=True)
+            for mine, other in pairs:
+                assert_same(mine, other, "layers and tokens", 1e-10, scale)
 
 
 def test_small_items_find_what_a_large_one_finds(
@@ -331,13 +347,16 @@ def test_small_items_find_what_a_large_one_finds(
     whole, _ = found_by(fitted, tmp_path / "whole", "ekfac", 2, 5)
     monkeypatch.setattr("rayinfluence.dataflow.stages.second_pass._BATCHES", 1)
     cut, _ = found_by(fitted, tmp_path / "cut", "ekfac", 2, 5)
-    assert len(list((tmp_path / "cut" / "rescored").iterdir())) > 1
+    assert len(cut.rescored.items) > 1
     for query in fitted.queries:
         ours, theirs = cut.found(query), whole.found(query)
         assert ours.ids_S.tolist() == theirs.ids_S.tolist()
         scale = np.abs(theirs.scores_S).max()
-        assert_same(ours.layer_scores_SM, theirs.layer_scores_SM, "layers", 1e-10, scale)
-        assert ours.token_scores.keys() == theirs.token_scores.keys()
+        assert_same(ours.scores_S, theirs.scores_S, "scores", 1e-10, scale)
+        for sequence in theirs.ids_S.tolist():
+            pairs = zip(cut.parts(query, sequence), whole.parts(query, sequence), strict=True)
+            for mine, other in pairs:
+                assert_same(mine, other, "layers and tokens", 1e-10, scale)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
@@ -365,7 +384,7 @@ def test_what_is_there_is_found_again_and_what_is_damaged_is_made_again(
     fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found_by(fitted, tmp_path, "ekfac", 1, 5)
-    (item,) = (tmp_path / "rescored").iterdir()
+    (item,) = (tmp_path / "rescored").glob("*.safetensors")
     body = item.read_bytes()
     made: list[str] = []
     run = RescoreJob.run

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -10,13 +10,17 @@ import pyarrow as pa
 from rich.console import Console
 
 from rayinfluence.report import render, render_page
+from rayinfluence.storage.metadata import columns, kinds_of
 from rayinfluence.storage.results import (
     GROUP_SCHEMA,
     STATISTICS_SCHEMA,
     TAIL_SCHEMA,
     Results,
+    query_schema,
+    sequence_schema,
     survivor_schema,
 )
+from rayinfluence.storage.tables import Rows
 
 HOSTILE = (
     "</script></style><img src=x onerror=alert(1)>\"' onload=alert(2)&lt;b&gt;\x1b[31m\x00[bold]"
@@ -50,8 +54,12 @@ def row(query_id: str = "q", rank: int = 1, direction: str = "proponent", **chan
         "n_tokens": 4,
         "char_start": 0,
         "char_end": 12,
-        "metadata.licence": "CC0",
-        "metadata.source": "books",
+        "metadata": {"licence": "CC0", "source": "books"},
+        "document_file": "books.jsonl",
+        "document_row": rank,
+        "token_start": 0,
+        "text": "One two three four",
+        "tokens": [1, 2, 3, 4],
         "token_texts": ["One", " two", " three", " four"],
         "token_scores": [100.0, -50.0, 70.0, 0.0],
         "layer_scores": [("h.0.mlp", 100.0), ("h.1.mlp", 20.0)],
@@ -89,21 +97,36 @@ def make_results(
     statistics: Sequence[dict] = (),
     **manifest: Any,
 ) -> Results:
-    keys = sorted({key for r in rows for key in r if key.startswith("metadata.")})
-    schema = survivor_schema([key.removeprefix("metadata.") for key in keys])
+    asked = [query()] if queries is None else list(queries)
+    # Rows that differ in what is a sequence's are different sequences, even with one id.
+    rows = [{**r} for r in rows]
+    seen: dict[int, dict] = {}
+    for r in rows:
+        own = {k: v for k, v in r.items() if k not in survivor_schema().names}
+        while seen.setdefault(r["sequence_id"], own) != own:
+            r["sequence_id"] += 10**6
+    sequences = sorted({r["sequence_id"]: r for r in rows}.values(), key=lambda r: r["sequence_id"])
     return Results(
         method,
-        pa.Table.from_pylist(list(rows), schema=schema),
+        Rows(pa.Table.from_pylist(rows, schema=survivor_schema())),
+        Rows(table_of(sequences, sequence_schema)),
+        table_of(asked, query_schema),
         pa.Table.from_pylist(list(groups), schema=GROUP_SCHEMA),
         pa.Table.from_pylist(list(statistics), schema=STATISTICS_SCHEMA),
         TAIL_SCHEMA.empty_table(),
-        {
-            "n_sequences": 1000,
-            "queries": [query()] if queries is None else list(queries),
-            "methods": {method: {}},
-            **manifest,
-        },
+        {"n_sequences": 1000, "queries": asked, "methods": {method: {}}, **manifest},
     )
+
+
+def table_of(rows: Sequence[dict], schema_of: Callable[[Any], pa.Schema]) -> pa.Table:
+    """Rows with metadata of any kind, as the tables of results have them."""
+    metadata = [r.get("metadata") or {} for r in rows]
+    schema = schema_of(kinds_of(metadata))
+    made = columns(metadata, schema)
+    plain = pa.Table.from_pylist(list(rows), pa.schema([f for f in schema if f.name not in made]))
+    for name, column in made.items():
+        plain = plain.append_column(schema.field(name), column)
+    return plain.select(schema.names).cast(schema)
 
 
 def group(value: str, query_id: str = "q", **changes: Any) -> dict[str, Any]:
@@ -184,7 +207,9 @@ def hostile_results() -> Results:
         carried_by=1,
         carrier_in_completion=True,
         near_duplicate_of=7,
-        **{"metadata.source": HOSTILE, f"metadata.{HOSTILE}": HOSTILE},
+        document_file=HOSTILE,
+        text=HOSTILE,
+        metadata={"source": HOSTILE, HOSTILE: HOSTILE},
     )
     hostile_query = query(
         HOSTILE,

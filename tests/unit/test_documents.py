@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ ROWS: list[dict[str, Any]] = [
     {"id": "d", "text": ""},
 ]
 DOCUMENTS = [
-    Document("a", "one", {"source": "books", "year": 1999}),
-    Document("7", "two \u2028 lines", {"nested": {"x": [1]}}),
-    Document("{name}:3", "no id", {}),
-    Document("d", "", {}),
+    Document("a", "one", {"source": "books", "year": 1999}, 1),
+    Document("7", "two \u2028 lines", {"nested": {"x": [1]}}, 2),
+    Document("{name}:3", "no id", {}, 3),
+    Document("d", "", {}, 4),
 ]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 
@@ -59,9 +60,7 @@ def nothing(url: str) -> dict[str, Any]:
 def test_jsonl_plain_and_compressed(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"docs.{ending}"
     path.write_bytes(COMPRESS[ending](JSONL))
-    expected = [
-        Document(d.document_id.format(name=path.name), d.text, d.metadata) for d in DOCUMENTS
-    ]
+    expected = [replace(d, document_id=d.document_id.format(name=path.name)) for d in DOCUMENTS]
     assert read(path) == expected
 
 
@@ -85,16 +84,16 @@ def test_parquet(tmp_path: Path) -> None:
     )
     pq.write_table(table, path)
     assert read(path) == [
-        Document("a", "one", {"year": 1999}),
+        Document("a", "one", {"year": 1999}, 1),
         BadDocument(f"{path}:2", "'text' is not a string"),
-        Document("docs.parquet:3", "three", {}),
+        Document("docs.parquet:3", "three", {}, 3),
     ]
 
 
 def test_columns_of_other_names(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     path.write_text('{"body": "one", "key": "k", "text": "other"}\n')
-    assert read(path, "body", "key") == [Document("k", "one", {"text": "other"})]
+    assert read(path, "body", "key") == [Document("k", "one", {"text": "other"}, 1)]
 
 
 @pytest.mark.parametrize(
@@ -124,15 +123,15 @@ def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     assert bad.place == f"{path}:3"
     assert reason in bad.reason
     assert [first, last] == [
-        Document("docs.jsonl:1", "one", {}),
-        Document("docs.jsonl:4", "two", {}),
+        Document("docs.jsonl:1", "one", {}, 1),
+        Document("docs.jsonl:4", "two", {}, 4),
     ]
 
 
 def test_whole_surrogate_pairs_and_other_escapes_are_text(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "\\ud83d\\ude00 \\u00e9"}\r\n')
-    assert read(path) == [Document("docs.jsonl:1", "😀 é", {})]
+    assert read(path) == [Document("docs.jsonl:1", "😀 é", {}, 1)]
 
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.bz2", "jsonl.zst", "parquet"])

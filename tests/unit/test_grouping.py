@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.metadata import as_text, canonical, plain, shown
-from rayinfluence.dataflow.compute.grouping import group_table
+from rayinfluence.dataflow.compute.grouping import group_digest, group_table
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.errors import ConfigError
 from rayinfluence.influence import groups
@@ -26,6 +27,12 @@ from rayinfluence.testing import tiny_run
 
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
+
+
+def table(partial: Partial, best: Sequence[dict[str, Any]]) -> pa.Table:
+    digests = [group_digest(metadata, "source") for metadata in best]
+    of_query = {"source": pa.chunked_array([digests], pa.string())}
+    return pa.concat_tables(group_table({"q": (partial, 0)}, {"q": of_query}))
 
 
 def documents(folder: Path, values: Sequence[Any], key: str = "license") -> None:
@@ -192,7 +199,7 @@ def planted() -> tuple[Partial, list[dict[str, Any]]]:
 
 def test_a_small_planted_group_comes_before_a_large_one() -> None:
     partial, best = planted()
-    first, second = group_table({"q": (partial, 0)}, {"q": best}).to_pylist()
+    first, second = table(partial, best).to_pylist()
     assert (first["value"], second["value"]) == ("planted", "docstrings")
     # By its sums the large group is first by far.
     sizes = [row["positive_sum"] - row["negative_sum"] for row in (first, second)]
@@ -211,8 +218,7 @@ def test_a_small_planted_group_comes_before_a_large_one() -> None:
 def test_the_top_is_one_percent_and_ten_at_least() -> None:
     partial, _ = planted()
     best = [{"source": "planted"}] * 500
-    table = group_table({"q": (partial, 0)}, {"q": best})
-    assert set(table["top"].to_pylist()) == {100}
+    assert set(table(partial, best)["top"].to_pylist()) == {100}
     few = Partial(
         partial.proponents,
         partial.opponents,
@@ -220,7 +226,7 @@ def test_the_top_is_one_percent_and_ten_at_least() -> None:
         partial.tails,
         n_sequences=50,
     )
-    assert group_table({"q": (few, 0)}, {"q": best})["top"].to_pylist() == [10]
+    assert table(few, best)["top"].to_pylist() == [10]
 
 
 def test_equal_lifts_are_in_the_order_of_counts_and_none_is_null() -> None:
@@ -233,7 +239,7 @@ def test_equal_lifts_are_in_the_order_of_counts_and_none_is_null() -> None:
         Tails.of(scores),
         n_sequences=6,
     )
-    rows = group_table({"q": (partial, 0)}, {"q": []}).to_pylist()
+    rows = table(partial, []).to_pylist()
     assert [row["value"] for row in rows] == ["c", "a", "b"]
     for row in rows:
         assert (row["top"], row["in_top"]) == (0, 0)

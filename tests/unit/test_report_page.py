@@ -44,7 +44,7 @@ def test_hostile_text_is_shown_as_it_is(place: str) -> None:
     changes: dict[str, Any] = {
         "document": {"document_id": text},
         "module": {"layer_scores": [(f"h.0.{text}", 1.0)]},
-        "licence": {"metadata.licence": text},
+        "licence": {"metadata": {"licence": text}},
     }.get(place, {})
     asked = query(**({place: text, "token_texts": None} if place in query() else {}))
     page = page_of(make_results(both_sides(**changes), [asked]))
@@ -54,7 +54,9 @@ def test_hostile_text_is_shown_as_it_is(place: str) -> None:
 
 def test_control_characters_are_made_visible() -> None:
     text = "\x1b[31m\x00\r\x85\u202eabc\ud800"
-    page = render_page({"m": make_results([], [query(prompt=text)], method="m")})
+    results = make_results([], [query()], method="m")
+    results.queries["q"]["prompt"] = text  # half a surrogate pair is in no table
+    page = render_page({"m": results})
     assert not set(page) & set("\x1b\x00\r\x85\u202e\ud800")
     assert "␛[31m␀␍[U+0085][U+202E]abc\ufffd" in page
     page.encode()

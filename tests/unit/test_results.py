@@ -6,15 +6,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from whole_runs import results_of
+from whole_runs import TABLES, results_of
 
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute import scoring as stages
 from rayinfluence.errors import StorageError
-from rayinfluence.storage.digest import digest_bytes
-from rayinfluence.storage.results import TABLE_ENDINGS, Results, survivor_schema
+from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
+from rayinfluence.storage.tables import Rows
 from rayinfluence.testing import tiny_run
 
 Done = tuple[Path, RunConfig]
@@ -43,17 +43,31 @@ def test_survivors_are_what_the_table_says(finished: Done) -> None:
             "suspect",
             "n_tokens",
             "scan_score",
+            "content_digest",
+            "document_file",
+            "document_row",
+            "token_start",
+            "text",
+            "tokens",
         ):
             assert getattr(hit, key) == row[key]
         assert hit.metadata == {"source": row["metadata.source"], "year": row["metadata.year"]}
+        assert isinstance(hit.metadata["year"], int)
         assert hit.layer_scores == dict(row["layer_scores"])
         assert hit.text == "".join(row["token_texts"])
     found = [results.proponents(q) + results.opponents(q) for q in results.queries]
     assert sum(map(len, found)) == len(rows)
 
 
-def test_the_schema_is_the_documented_one(finished: Done) -> None:
-    assert load(finished).table.schema.equals(survivor_schema(["source", "year"]))
+def test_as_many_survivors_are_given_as_are_asked_for(finished: Done) -> None:
+    results = load(finished)
+    whole = results.opponents("q1")
+    assert results.count("q1", "opponent") == len(whole) == 5
+    assert results.opponents("q1", 2) == whole[:2]
+    assert results.deltas("q1", "opponent", 3) == [hit.delta_nats for hit in whole[:3]]
+    results.keep(2)
+    assert results.opponents("q1", 2) == whole[:2]
+    assert results.opponents("q1") == whole
 
 
 def test_an_unknown_query_is_named_with_one_that_is_known(finished: Done) -> None:
@@ -116,31 +130,65 @@ def test_a_damaged_manifest_is_named(done: Done, body: str) -> None:
         load(done)
 
 
-@pytest.mark.parametrize("name", [f"ekfac{ending}.parquet" for ending in TABLE_ENDINGS])
+@pytest.mark.parametrize("name", TABLES)
 def test_a_damaged_or_missing_table_is_named(done: Done, name: str) -> None:
     path = results_of(done[0] / "run") / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(StorageError, match=f"{name} is damaged: it is not the table that its"):
-        load(done)
+        load(done).proponents("q0")  # sequences are read when they are used
     path.unlink()
     with pytest.raises(StorageError, match=f"{name} does not exist"):
         load(done)
 
 
-@pytest.mark.parametrize(("ending", "column"), [("", "suspect"), ("-groups", "lift"), ("", None)])
-def test_results_of_another_version_are_refused_in_words(
-    done: Done, ending: str, column: str | None
+@pytest.mark.parametrize(("theirs", "shown"), [(None, 1), (1, 1), (3, 3), ("two", 0)])
+def test_results_of_another_schema_are_refused_with_its_version_and_what_to_do(
+    done: Done, say: Callable[..., tuple[int, str, str]], theirs: Any, shown: int
 ) -> None:
-    name = f"ekfac{ending}.parquet"
-    path, manifest = results_of(done[0] / "run") / name, done[0] / "run/results/manifest.json"
-    values = json.loads(manifest.read_text())
-    if column is None:
-        del values["tables"]  # as they were when a run directory held one of each
-    else:
-        pq.write_table(pq.read_table(path).drop_columns([column]), path)
-        values["tables"][name] = digest_bytes(path.read_bytes())
-    manifest.write_text(json.dumps(values))
-    with pytest.raises(StorageError, match=r"results of another version .* makes them again"):
+    """Those that earlier versions wrote name none, and had one table a method."""
+    path = done[0] / "run/results/manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["schema_version"]
+    if theirs is not None:
+        manifest["schema_version"] = theirs
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StorageError) as caught:
+        load(done)
+    told = str(caught.value)
+    assert f"run has results of schema version {shown}, which rayinfluence " in told
+    assert "reads schema version 2: `rayinfluence run` on its config makes them again" in told
+    assert "or read them with the version of rayinfluence that wrote them" in told
+    code, _, errors = say("report", done[1].run)
+    assert (code, f"schema version {shown}" in errors) == (5, True)
+    code, printed, _ = say("status", done[1].run)
+    assert code == 0
+    assert f"of schema version {shown}, which is not read any more: run again" in printed
+
+
+def test_results_of_another_schema_stay_beside_those_that_a_run_makes_again(
+    done: Done, execute: Callable[..., dict[str, Results]]
+) -> None:
+    folder = done[0] / "run" / "results"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["schema_version"]
+    manifest["fingerprint"] = "0" * 32
+    shutil.rmtree(folder)
+    (folder / ("0" * 32)).mkdir(parents=True)
+    for path in (folder, folder / ("0" * 32)):
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    execute(done[1])
+    assert load(done).method == "ekfac"
+    assert "0" * 32 in Results.versions(Store(done[1].run))
+    with pytest.raises(StorageError, match="schema version 1"):
+        rayinfluence.load_results(done[1].run, version="0" * 32)
+
+
+def test_a_manifest_without_tables_is_damaged(done: Done) -> None:
+    path = done[0] / "run/results/manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["tables"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StorageError, match=r"manifest\.json names no tables: delete it"):
         load(done)
 
 
@@ -177,13 +225,22 @@ def test_the_manifest_is_json_for_anybody(finished: Done) -> None:
     json.loads(body, parse_constant=refuse)
 
 
-def test_sequences_without_metadata_and_queries_without_hits_are_no_trouble(
-    finished: Done,
-) -> None:
+def test_queries_without_hits_are_no_trouble(finished: Done) -> None:
     results = load(finished)
     tables = results.groups, results.statistics, results.tails
-    empty = Results("ekfac", results.table.slice(0, 0), *tables, results.manifest)
+    queries = pq.read_table(results_of(finished[0] / "run") / "queries.parquet")
+    nothing, sequences = Rows(results.survivors.slice(0, 0)), Rows(results.sequences)
+    empty = Results("ekfac", nothing, sequences, queries, *tables, results.manifest)
     assert empty.proponents("q0") == empty.opponents("q0") == []
-    bare = results.table.drop_columns(["metadata.source", "metadata.year"])
-    [hit, *_] = Results("ekfac", bare, *tables, results.manifest).proponents("q0")
-    assert (hit.metadata, hit.source) == ({}, "")
+    assert len(empty.table) == empty.count("q0", "proponent") == 0
+    empty.keep(3)
+
+
+def test_survivors_of_other_sequences_are_refused(finished: Done) -> None:
+    results = load(finished)
+    tables = results.groups, results.statistics, results.tails
+    queries = pq.read_table(results_of(finished[0] / "run") / "queries.parquet")
+    fewer = Rows(results.sequences.slice(0, 1))
+    odd = Results("ekfac", Rows(results.survivors), fewer, queries, *tables, results.manifest)
+    with pytest.raises(StorageError, match="lacks some that the results are about"):
+        odd.proponents("q0")

@@ -56,7 +56,7 @@ def test_results_are_complete_and_in_order(finished: Done) -> None:
                 document = documents[int(hit.document_id.removeprefix("documents-"))]
                 assert hit.text == document["text"][hit.char_start : hit.char_end].strip()
                 assert hit.source == document["source"]
-                assert hit.metadata["year"] == str(document["year"])
+                assert hit.metadata["year"] == document["year"]
                 assert hit.delta_nats == pytest.approx(hit.score / results.manifest["n_sequences"])
                 assert len(hit.token_texts) == len(hit.token_scores) == hit.n_tokens
                 assert sum(hit.token_scores) == pytest.approx(hit.score, rel=1e-3, abs=1e-3)

@@ -127,16 +127,24 @@ def test_results_of_other_settings_are_beside_and_do_not_mix(
     folder, config = done
     before = rayinfluence.load_results(config.run)
     tables = {name: (results_of(folder / "run") / name).read_bytes() for name in TABLES}
-    write = Store.write
+    write, spool = Store.write, Store.spool
 
-    def killed(store: Store, key: str, body: bytes) -> None:
+    def refuse(key: str) -> None:
         if key.endswith(last) and key.startswith("results/"):
             raise KeyboardInterrupt
+
+    def killed(store: Store, key: str, body: bytes) -> None:
+        refuse(key)
         write(store, key, body)
+
+    def killed_at_once(store: Store, key: str) -> Any:
+        refuse(key)
+        return spool(store, key)
 
     other = change(config, scan={"top": 3})
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", killed)
+        patch.setattr(Store, "spool", killed_at_once)
         with pytest.raises(KeyboardInterrupt):
             execute(other, new_run=True)
     ours = rayinfluence.load_results(config.run)
@@ -253,7 +261,7 @@ def test_the_remedy_of_a_damaged_object_works(
     assert kept.items() <= contents(folder / "run").items()
 
 
-@pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33])
+@pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33, 67, 70, 72, 75, 77])
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
     finished: Done,
     tmp_path: Path,
@@ -265,16 +273,24 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
     from rayinfluence.storage.store import Store
 
     config = tiny_run(tmp_path)
-    original, left = Store.write, [writes]
+    original, spool, left = Store.write, Store.spool, [writes]
 
-    def dying(self: Store, key: str, body: bytes) -> None:
+    def die() -> None:
         if left[0] == 0:
             raise KeyboardInterrupt
         left[0] -= 1
+
+    def dying(self: Store, key: str, body: bytes) -> None:
+        die()
         original(self, key, body)
+
+    def dying_at_once(self: Store, key: str) -> Any:
+        die()
+        return spool(self, key)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", dying)
+        patch.setattr(Store, "spool", dying_at_once)
         with pytest.raises(KeyboardInterrupt):
             execute(config)
     written = times(tmp_path / "run")
@@ -282,6 +298,6 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
     assert contents(tmp_path / "run") == contents(finished[0] / "run")
     after = times(tmp_path / "run")
     again = {key for key, time in written.items() if after.get(key, time) != time}
-    # A round's bases go when the next round has its own. Only the factors' last step, which is
-    # cheap, and shards without a manifest are done twice.
-    assert all("/modules/" in key or key.startswith("corpus/") for key in again)
+    # A round's bases go when the next round has its own. Only the factors' last step and tables,
+    # which are cheap, and shards without a manifest are done twice.
+    assert all("/modules/" in key or key.startswith(("corpus/", "results/")) for key in again)

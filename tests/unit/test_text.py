@@ -84,7 +84,7 @@ def test_log_lines_show_what_acts(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_page_shows_what_hides(finished: tuple[Path, RunConfig]) -> None:
     results = Results.load(Store(finished[1].run))
-    results.manifest["queries"][0]["prompt"] = "a\u200b\ufeff\u2029\U000e0042"
+    results.queries["q0"]["prompt"] = "a\u200b\ufeff\u2029\U000e0042"
     page = render_page({"ekfac": results})
     assert "a[U+200B][U+FEFF][U+2029][U+E0042]" in page
     assert "overflow: clip" in page

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.config import RunConfig
-from rayinfluence.storage.results import TABLE_ENDINGS, Results
+from rayinfluence.storage.results import QUERIES, SEQUENCES, TABLE_ENDINGS, Results
 
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 Done = tuple[Path, RunConfig]
 
-TABLES = tuple(f"ekfac{ending}.parquet" for ending in TABLE_ENDINGS)
+TABLES = (*(f"ekfac{ending}.parquet" for ending in TABLE_ENDINGS), QUERIES, SEQUENCES)
 
 
 def times(run: Path) -> dict[str, int]:

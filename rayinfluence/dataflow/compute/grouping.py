@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.errors import ConfigError
 from rayinfluence.influence.groups import MISSING, MOST_VALUES, OTHER
 from rayinfluence.influence.lift import lift, mean_and_error
+from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.results import GROUP_SCHEMA
 
 #: The top that groups are counted in: one per cent of the sequences, and no fewer than this.
@@ -54,6 +56,11 @@ def group_value(metadata: Mapping[str, Any], key: str) -> str:
     return MISSING if value is None else canonical(value)
 
 
+def group_digest(metadata: Mapping[str, Any], key: str) -> str:
+    """The digest of the group that a sequence is in, whatever the length of its value."""
+    return _digest(group_value(metadata, key))
+
+
 def group_values(
     table: pa.Table, ids_N: NDArray[np.int64], group_by: Sequence[str]
 ) -> dict[str, list[str]]:
@@ -86,27 +93,23 @@ def too_many_values(key: str, count: int) -> str:
 
 
 def group_table(
-    found: Mapping[str, tuple[Partial, int]], best: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> pa.Table:
+    found: Mapping[str, tuple[Partial, int]], best: Mapping[str, Mapping[str, pa.ChunkedArray]]
+) -> Iterator[pa.Table]:
     """A row per query, key and value, over all scanned sequences; the largest lift comes first.
 
     Args:
         found: by query id, the merged partial of its bank and its place there.
-        best: by query id, the metadata of its proponents, strongest first.
+        best: by query id and key, the digests of the groups of its proponents, strongest first.
+
+    Yields a table per query and key: of some keys there are thousands of groups.
     """
-    tables = [GROUP_SCHEMA.empty_table()]
     for query_id, (partial, place) in found.items():
-        top = best[query_id][: max(_LEAST_TOP, -(-partial.scored(place)[0] // 100))]
-        tables += [
-            _of_key(query_id, key, partial, place, top)
-            for key in sorted({key for key, _ in partial.groups.counts})
-        ]
-    return pa.concat_tables(tables).combine_chunks()
+        n = max(_LEAST_TOP, -(-partial.scored(place)[0] // 100))
+        for key in sorted({key for key, _ in partial.groups.counts}):
+            yield _of_key(query_id, key, partial, place, best[query_id][key][:n].to_pylist())
 
 
-def _of_key(
-    query_id: str, key: str, partial: Partial, place: int, top: Sequence[Mapping[str, Any]]
-) -> pa.Table:
+def _of_key(query_id: str, key: str, partial: Partial, place: int, top: Sequence[str]) -> pa.Table:
     sums = partial.groups
     counts = {v: sums.count((other, v), place) for other, v in sums.counts if other == key}
     # A group that has no score for this query is none of its groups.
@@ -115,8 +118,8 @@ def _of_key(
     parts_G3 = np.array([sums.sums_3Q[key, value][:, place] for value in values])
     positive_G, negative_G, squares_G = parts_G3.T
     mean_G, error_G = mean_and_error(positive_G + negative_G, squares_G, counts_G)
-    kept, members = set(values), [group_value(metadata, key) for metadata in top]
-    counted = Counter(value if value in kept else OTHER for value in members)
+    kept = {_digest(value): value for value in values}
+    counted = Counter(kept.get(member, OTHER) for member in top)
     in_top_G = np.array([counted[value] for value in values])
     nothing_G = np.full(len(values), np.nan)
     lifts = lift(in_top_G, len(top), counts_G) if top else (nothing_G, nothing_G, nothing_G)
@@ -134,6 +137,11 @@ def _of_key(
         for column, field in zip(columns, GROUP_SCHEMA, strict=True)
     ]
     return pa.table(arrays, schema=GROUP_SCHEMA).take(pa.array(order))
+
+
+@lru_cache(maxsize=2 * MOST_VALUES)
+def _digest(value: str) -> str:
+    return digest_bytes(value.encode())
 
 
 def _shown(value: str) -> tuple[str, str]:

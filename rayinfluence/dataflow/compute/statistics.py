@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -45,13 +45,11 @@ def statistics_table(partials: Partials) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=STATISTICS_SCHEMA)
 
 
-def tails_table(partials: Partials) -> pa.Table:
-    """A row per query, sign and bin that holds a score, in that order."""
-    tables = [TAIL_SCHEMA.empty_table()]
+def tails_table(partials: Partials) -> Iterator[pa.Table]:
+    """A row per query, sign and bin that holds a score, in that order; a table per query."""
     for query_id, (partial, place) in partials.items():
         for sign in _SIGNS:
             tail = partial.tails.of_query(place, sign)
             n = len(tail.bins)
             columns = [[query_id] * n, [sign] * n, tail.lower, tail.upper, tail.counts, tail.sums]
-            tables.append(pa.table(columns, schema=TAIL_SCHEMA))
-    return pa.concat_tables(tables).combine_chunks()
+            yield pa.table(columns, schema=TAIL_SCHEMA)

@@ -1,0 +1,174 @@
+"""Rows of what survived, decoded and committed in pieces, so that nobody holds all of them.
+
+    <run>/rescored/<digest>.parquet   some sequences: text, tokens, metadata, where they are from
+
+What a piece is about decides its name, so that a run which asks for the same again finds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rayinfluence.corpus.shards import ROWS_PER_SHARD, sequences_of
+from rayinfluence.corpus.splits import Split, read_rows
+from rayinfluence.corpus.tokenizer import token_texts
+from rayinfluence.dataflow.compute.grouping import group_digest
+from rayinfluence.errors import StorageError
+from rayinfluence.storage.digest import digest_bytes
+from rayinfluence.storage.metadata import COLUMN, Kinds, columns, kinds_of
+from rayinfluence.storage.results import in_version, sequence_schema
+from rayinfluence.storage.results.schema import SEQUENCE_FIELDS
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tables import read_row_groups, writing_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+#: Rows whose tokens are Python objects at once.
+_AT_ONCE = 32
+#: Of a piece: as of the table, with the metadata as JSON, since their types are those of all.
+_PIECE = pa.schema([*SEQUENCE_FIELDS, pa.field(COLUMN, pa.string())])
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """A piece that is to be there.
+
+    Attributes:
+        key: where it is committed; a digest of everything that decides it.
+        rows: splits with the ids of their sequences that survived, ascending.
+        files: what the documents' file of each is called.
+        group_by: metadata keys that results are grouped by.
+    """
+
+    key: str
+    rows: tuple[tuple[Split, tuple[int, ...]], ...]
+    files: tuple[str | None, ...]
+    group_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is to be known of a piece's rows without reading them.
+
+    Attributes:
+        key: where it is.
+        ids, n_tokens: of its sequences, ascending ids.
+        kinds: what the values of each metadata key have in common.
+        groups: by grouping key, the digest of each row's group.
+    """
+
+    key: str
+    ids: NDArray[np.int64]
+    n_tokens: NDArray[np.int32]
+    kinds: Kinds
+    groups: dict[str, pa.DictionaryArray]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Makes pieces, or finds them."""
+
+    corpus: Store
+    store: Store
+    tokenizer: PreTrainedTokenizerFast
+
+    def __call__(self, item: Gathering) -> Gathered:
+        """See that a piece is there, and say what is in it."""
+        table = self._there(item)
+        if table is None:
+            table = pa.concat_tables(
+                self._rows(split, ids, file)
+                for (split, ids), file in zip(item.rows, item.files, strict=True)
+            )
+            with writing_table(self.store, item.key, _PIECE) as writer:
+                writer.write(table)
+        metadata = [json.loads(text) for text in table[COLUMN].to_pylist()]
+        groups = {
+            key: pa.array([group_digest(one, key) for one in metadata]).dictionary_encode()
+            for key in item.group_by
+        }
+        return Gathered(
+            item.key,
+            table["sequence_id"].to_numpy(),
+            table["n_tokens"].to_numpy(),
+            kinds_of(metadata),
+            groups,
+        )
+
+    def _there(self, item: Gathering) -> pa.Table | None:
+        """The columns that are asked of a piece, if it is there and whole."""
+        if not self.store.exists(item.key):
+            return None
+        try:
+            # All of it: what is damaged is made again here, and nowhere later.
+            return read_row_groups(self.store, item.key)
+        except StorageError:
+            return None
+
+    def _rows(self, split: Split, ids: Sequence[int], file: str | None) -> pa.Table:
+        rows = read_rows(self.corpus, split, ids)
+        n = len(rows)
+        tokens = sequences_of(rows)
+        texts = [self._texts(tokens[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE)]
+        token_column = pa.chunked_array([piece for piece, _ in texts], pa.list_(pa.string()))
+        made = {
+            "content_digest": pa.array([content_digest(one) for one in tokens], pa.string()),
+            "document_file": pa.array([file] * n, pa.string()),
+            "shard": pa.array([split.shard] * n),
+            "row": pa.array(np.asarray(ids, dtype=np.int64) % ROWS_PER_SHARD),
+            "text": pa.chunked_array([text for _, text in texts], pa.string()),
+            "token_texts": token_column,
+        }
+        arrays = [made[f.name] if f.name in made else rows[f.name].cast(f.type) for f in _PIECE]
+        return pa.table(arrays, schema=_PIECE)
+
+    def _texts(self, tokens: Sequence[NDArray[np.int32]]) -> tuple[pa.Array, pa.Array]:
+        texts = [token_texts(self.tokenizer, one.tolist()) for one in tokens]
+        return (
+            pa.array(texts, pa.list_(pa.string())),
+            pa.array(["".join(of_one) for of_one in texts], pa.string()),
+        )
+
+
+@dataclass(frozen=True)
+class SequenceTable:
+    """The table of all sequences, to be put together of its pieces.
+
+    Attributes:
+        pieces: where they are, in the order of their ids.
+        kinds: of the metadata of all.
+        fingerprint: of the results.
+    """
+
+    store: Store
+    pieces: tuple[str, ...]
+    kinds: Kinds
+    run: Store
+    key: str
+    fingerprint: str
+
+    def write(self) -> str:
+        """Write it, a piece at a time; returns its digest."""
+        schema = in_version(sequence_schema(self.kinds), self.fingerprint)
+        with writing_table(self.run, self.key, schema) as writer:
+            for piece in self.pieces:
+                table = read_row_groups(self.store, piece)
+                metadata = [json.loads(text) for text in table[COLUMN].to_pylist()]
+                table = table.drop_columns([COLUMN])
+                for name, array in columns(metadata, schema).items():
+                    table = table.append_column(schema.field(name), array)
+                writer.write(table)
+        return writer.digest
+
+
+def content_digest(tokens: NDArray[np.int32]) -> str:
+    """The digest of a sequence's token ids: equal text, equal digest."""
+    return digest_bytes(np.ascontiguousarray(tokens, dtype="<i4").tobytes())

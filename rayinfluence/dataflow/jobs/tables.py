@@ -1,0 +1,178 @@
+"""A method's table of survivors, in pieces of some queries, and put together of those.
+
+    <run>/rescored/<digest>.parquet   the rows of some queries, by one method
+
+Scores by layer and token are read where the second pass left them, tokens where they were gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
+from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.storage.results import in_version, survivor_schema
+from rayinfluence.storage.store import Store
+from rayinfluence.storage.tables import read_row_groups, writing_table
+from rayinfluence.storage.tensors import read_tensors
+
+#: What the driver knows of the pairs of an object by one method: scores and those of the scan's
+#: query, and which have scores by token.
+Scores = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class ReadScores:
+    """Reads the scores of objects of the second pass, without their layers and tokens."""
+
+    store: Store
+    methods: tuple[str, ...]
+
+    def __call__(self, keys: Sequence[str]) -> list[list[Scores] | None]:
+        """By object and method; None where the object is damaged."""
+        return [self._of(key) for key in keys]
+
+    def _of(self, key: str) -> list[Scores] | None:
+        try:
+            parts = _by_method(self.store, key)[0]
+        except DamagedError:
+            return None
+        return [
+            (
+                parts[method]["layer_scores"].sum(axis=1),
+                parts[method]["scanned"],
+                parts[method]["token_places"],
+            )
+            for method in self.methods
+        ]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of some queries by one method, which are to be there.
+
+    Attributes:
+        key: where they are committed; a digest of everything that decides them.
+        method: that found them.
+        ranked: the rows; their queries and objects are by place in what follows.
+        completions: of the queries.
+        n_training: N; None where the method predicts no change.
+        items: objects of the second pass.
+        sequences: pieces of the sequences.
+    """
+
+    key: str
+    method: str
+    ranked: Ranked
+    completions: tuple[Completion, ...]
+    n_training: int | None
+    items: tuple[str, ...]
+    sequences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MakePiece:
+    """Makes pieces, or finds them."""
+
+    store: Store
+
+    def __call__(self, item: Piece) -> str:
+        """See that a piece is there; returns where."""
+        if not self._is_there(item.key):
+            table = survivor_table(item.ranked, item.completions, self._read(item), item.n_training)
+            with writing_table(self.store, item.key, table.schema) as writer:
+                writer.write(table)
+        return item.key
+
+    def _is_there(self, key: str) -> bool:
+        if not self.store.exists(key):
+            return False
+        try:
+            read_row_groups(self.store, key)
+        except StorageError:
+            return False
+        return True
+
+    def _read(self, item: Piece) -> Read:
+        ranked = item.ranked
+        layers_RM: NDArray[np.float64] | None = None
+        modules: list[str] = []
+        by_token: dict[int, NDArray[np.float64]] = {}
+        for place, key in enumerate(item.items):
+            parts, modules = _by_method(self.store, key)
+            ours = parts[item.method]
+            if layers_RM is None:
+                layers_RM = np.zeros((len(ranked), len(modules)))
+            (rows,) = np.nonzero(ranked.items_R == place)
+            layers_RM[rows] = ours["layer_scores"][ranked.pairs_R[rows]]
+            (rows,) = np.nonzero(ranked.token_items_R == place)
+            ends = ours["token_ends"]
+            at = np.searchsorted(ours["token_places"], ranked.token_pairs_R[rows])
+            for row, one in zip(rows.tolist(), at.tolist(), strict=True):
+                start = int(ends[one - 1]) if one else 0
+                # A copy: the rest of the object is not kept.
+                by_token[row] = ours["token_scores"][start : int(ends[one])].copy()
+        assert layers_RM is not None
+        return Read(modules, layers_RM, by_token, *self._sequences(item, by_token))
+
+    def _sequences(
+        self, item: Piece, by_token: Mapping[int, Any]
+    ) -> tuple[dict[int, NDArray[np.int32]], dict[int, list[str]]]:
+        """Tokens of all sequences, and their texts where they are asked for."""
+        wanted = np.unique(item.ranked.ids_R)
+        with_texts = {int(item.ranked.ids_R[row]) for row in by_token}
+        tokens: dict[int, NDArray[np.int32]] = {}
+        texts: dict[int, list[str]] = {}
+        for key in item.sequences:
+            table = read_row_groups(self.store, key, ["sequence_id", "tokens", "token_texts"])
+            (places,) = np.nonzero(np.isin(table["sequence_id"].to_numpy(), wanted))
+            table = table.take(pa.array(places))
+            ids = table["sequence_id"].to_pylist()
+            tokens |= dict(zip(ids, sequences_of(table), strict=True))
+            texts |= {
+                i: table["token_texts"][row].as_py() for row, i in enumerate(ids) if i in with_texts
+            }
+        return tokens, texts
+
+
+@dataclass(frozen=True)
+class SurvivorTable:
+    """The table of a method's survivors, to be put together of its pieces.
+
+    Attributes:
+        pieces: where they are, in the order of the queries.
+        predicts: whether the method predicts changes.
+        fingerprint: of the results.
+    """
+
+    store: Store
+    pieces: tuple[str, ...]
+    predicts: bool
+    run: Store
+    key: str
+    fingerprint: str
+
+    def write(self) -> str:
+        """Write it, a piece at a time; returns its digest."""
+        schema = in_version(survivor_schema(self.predicts), self.fingerprint)
+        with writing_table(self.run, self.key, schema) as writer:
+            for piece in self.pieces:
+                writer.write(read_row_groups(self.store, piece))
+        return writer.digest
+
+
+def _by_method(store: Store, key: str) -> tuple[dict[str, dict[str, NDArray[Any]]], list[str]]:
+    """What an object of the second pass says, by method and name; and the modules."""
+    tensors, header = read_tensors(store, key)
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, tensor in tensors.items():
+        method, _, part = name.partition("/")
+        found.setdefault(method, {})[part] = tensor.numpy()
+    return found, list(header["modules"])

@@ -1,0 +1,69 @@
+"""What a scan found, by method and query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayinfluence.dataflow.compute.partial import Partial
+from rayinfluence.dataflow.jobs.banks import BankOperands
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One direction of a query's survivors as a scan found them, the strongest first."""
+
+    sign: int
+    scores_K: NDArray[np.float64]
+    ids_K: Ids
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a scan found by one method: its banks with their merged partials."""
+
+    method: str
+    banks: Sequence[tuple[BankOperands, Partial]]
+
+    def of_query(self, query_digest: str) -> tuple[Partial, int]:
+        """The partial of the bank that a query is in, and its place there."""
+        for bank, partial in self.banks:
+            if query_digest in bank.plan.query_digests:
+                return partial, bank.plan.query_digests.index(query_digest)
+        raise AssertionError(f"query {query_digest} is in no bank")  # plan_banks covers all
+
+    def bank(self, query_digest: str) -> str:
+        """The fingerprint of the bank that a query is in."""
+        holding = (b.plan for b, _ in self.banks if query_digest in b.plan.query_digests)
+        return next(holding).fingerprint
+
+    def sides(self, query_digest: str) -> tuple[Side, Side]:
+        """Proponents and opponents."""
+        partial, place = self.of_query(query_digest)
+        proponents, opponents = partial.proponents, partial.opponents
+        return Side(1, *proponents.of_query(place)), Side(-1, *opponents.of_query(place))
+
+    def survivors(self, query_digest: str) -> Ids:
+        """The ids of both directions, ascending."""
+        partial, place = self.of_query(query_digest)
+        return partial.survivors(place)
+
+
+def scanned_by_method(
+    methods: Sequence[str], merged: Sequence[tuple[BankOperands, Partial]]
+) -> list[Scanned]:
+    """Banks with their merged partials, by method."""
+    return [
+        Scanned(method, [pair for pair in merged if pair[0].plan.method == method])
+        for method in methods
+    ]
+
+
+def union(some: Iterable[Ids]) -> Ids:
+    """All ids of some, ascending."""
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *some]))

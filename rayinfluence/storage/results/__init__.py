@@ -1,0 +1,65 @@
+"""Results: what their tables are, where they are, and how users read them.
+
+    <run>/results/<fingerprint>/queries.parquet         what was asked, and what the model thinks
+    <run>/results/<fingerprint>/sequences.parquet       what survived, once: text, tokens, document
+    <run>/results/<fingerprint>/<method>.parquet        survivors; also -groups (sums per group),
+                                                        -statistics and -tails (of all scores)
+    <run>/results/<fingerprint>/manifest.json           what they are made of, with their digests
+    <run>/results/manifest.json                         the same of the current ones; written last
+
+Results of other settings have another fingerprint, and stay readable beside the current ones.
+
+Positive scores are proponents: training on the sequence makes the completion MORE likely. The
+tables hold no time, host, path or version, so equal inputs give equal bytes; all of that is in the
+manifest.
+"""
+
+from rayinfluence.storage.results.dense import dense_table, scores_key
+from rayinfluence.storage.results.manifest import (
+    MANIFEST,
+    read_results_manifest,
+    table_key,
+    version_manifest,
+)
+from rayinfluence.storage.results.reader import Results
+from rayinfluence.storage.results.schema import (
+    GROUP_SCHEMA,
+    LINEAR_RANGE,
+    QUERIES,
+    SCHEMA_VERSION,
+    SEQUENCES,
+    STATISTICS_SCHEMA,
+    TABLE_ENDINGS,
+    TAIL_SCHEMA,
+    beyond_linear,
+    in_version,
+    query_schema,
+    sequence_schema,
+    survivor_schema,
+)
+from rayinfluence.storage.results.survivor import Direction, Survivor
+
+__all__ = [
+    "GROUP_SCHEMA",
+    "LINEAR_RANGE",
+    "MANIFEST",
+    "QUERIES",
+    "SCHEMA_VERSION",
+    "SEQUENCES",
+    "STATISTICS_SCHEMA",
+    "TABLE_ENDINGS",
+    "TAIL_SCHEMA",
+    "Direction",
+    "Results",
+    "Survivor",
+    "beyond_linear",
+    "dense_table",
+    "in_version",
+    "query_schema",
+    "read_results_manifest",
+    "scores_key",
+    "sequence_schema",
+    "survivor_schema",
+    "table_key",
+    "version_manifest",
+]

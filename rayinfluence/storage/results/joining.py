@@ -1,0 +1,85 @@
+"""Survivors and their sequences, joined when they are asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rayinfluence.errors import StorageError
+from rayinfluence.storage.tables import Rows
+
+
+class Join:
+    """The rows of a method's survivors, and what is known of their sequences.
+
+    Args:
+        survivors: by query, direction and rank.
+        sequences: by id.
+    """
+
+    def __init__(self, survivors: Rows, sequences: Rows) -> None:
+        self.survivors, self.sequences = survivors, sequences
+        self._kept: pa.Table | None = None
+        self._runs = _runs(survivors.read(["query_id", "direction"]))
+
+    def places(self, query_id: str, direction: str) -> NDArray[np.int64]:
+        """Of a query's survivors of a direction, in the order of ranks."""
+        runs = self._runs.get((query_id, direction), [])
+        return np.concatenate([np.zeros(0, np.int64), *(np.arange(*run) for run in runs)])
+
+    def keep(self, places: NDArray[np.int64]) -> None:
+        """Read the sequences of some survivors, and keep them."""
+        ids = self.survivors.read(["sequence_id"])["sequence_id"].to_numpy()[places]
+        self._kept = self._take(np.unique(ids), remember=False)
+
+    def with_sequences(self, rows: pa.Table) -> pa.Table:
+        """Rows of survivors with the columns of their sequences."""
+        ids = rows["sequence_id"].to_numpy()
+        found = self._kept
+        if found is None or not np.isin(ids, found["sequence_id"].to_numpy()).all():
+            found = self._take(np.unique(ids))
+        places = np.searchsorted(found["sequence_id"].to_numpy(), ids)
+        found = found.take(pa.array(places, pa.int64()))
+        for field in found.schema:
+            if field.name != "sequence_id":
+                rows = rows.append_column(field, found[field.name])
+        return rows
+
+    def _take(self, ids: NDArray[np.int64], remember: bool = True) -> pa.Table:
+        """The sequences of some ids, ascending.
+
+        Raises:
+            StorageError: one of them is not in the table.
+        """
+        places = np.searchsorted(self._ids, ids)
+        if len(ids) and (places.max() >= len(self._ids) or (self._ids[places] != ids).any()):
+            raise StorageError(
+                "the table of sequences lacks some that the results are about: delete it and run "
+                "again."
+            )
+        return self.sequences.take(places, remember)
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        ids: NDArray[np.int64] = self.sequences.read(["sequence_id"])["sequence_id"].to_numpy()
+        return ids
+
+
+def _runs(keys: pa.Table) -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """Where the rows of each query and direction begin and end: once, as tables are written."""
+    runs: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    if not len(keys):
+        return runs
+    changes = np.zeros(len(keys), dtype=np.bool_)
+    changes[0] = True
+    for name in ("query_id", "direction"):
+        changes[1:] |= pc.not_equal(keys[name][1:], keys[name][:-1]).to_numpy()
+    starts = np.flatnonzero(changes)
+    of_runs = keys.take(pa.array(starts)).to_pylist()
+    for row, start, end in zip(of_runs, starts, [*starts[1:], len(keys)], strict=True):
+        runs.setdefault((row["query_id"], row["direction"]), []).append((int(start), int(end)))
+    return runs

@@ -1,0 +1,272 @@
+"""The tables of results: their columns, each with what it means and its unit.
+
+A change of these that a reader must know of raises :data:`SCHEMA_VERSION`.
+
+Scores are in the raw scale of MATH (no 1/N); ``delta_nats`` is score / N, the predicted change of
+the completion's log-probability, in nats, when the sequence is seen once more. Both are at full
+rank; ``scan_score`` and ``scan_rank`` are what the scan found at the rank of its query bank.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from rayinfluence.storage.metadata import Kinds, fields
+
+SCHEMA_VERSION = 2
+#: Of the tables of all methods.
+QUERIES, SEQUENCES = "queries.parquet", "sequences.parquet"
+#: What the names of a method's tables end in.
+TABLE_ENDINGS = ("", "-groups", "-statistics", "-tails")
+#: A linear prediction of a larger change than this, in nats, is none.
+LINEAR_RANGE = 0.5
+
+_NATS = "nats"
+_RAW = "nats times the number of training sequences"
+_ANY = "none: only the order means something"
+
+
+def _field(name: str, kind: pa.DataType, description: str, unit: str | None = None) -> pa.Field:
+    about = {"description": description}
+    return pa.field(name, kind, metadata=about | ({"unit": unit} if unit else {}))
+
+
+QUERY_ID = _field("query_id", pa.string(), "The query's id, as its author gave it.")
+SEQUENCE_ID = _field(
+    "sequence_id", pa.int64(), "The sequence: shard ordinal * 2^32 + row in the shard."
+)
+
+
+def survivor_schema(predicts: bool = True) -> pa.Schema:
+    """Of a method's survivors: a row per query and sequence, in order of queries and ranks.
+
+    Args:
+        predicts: whether the method predicts changes; one without curvature does not.
+    """
+    raw = _RAW if predicts else _ANY
+    scores = pa.list_(pa.float32())
+    return pa.schema(
+        [
+            QUERY_ID,
+            SEQUENCE_ID,
+            _field("rank", pa.int32(), "From 1, by score and then sequence_id, in a direction."),
+            _field(
+                "direction",
+                pa.string(),
+                "proponent or opponent, by the sign of the scan's score: training on a proponent "
+                "makes the completion more likely.",
+            ),
+            _field("score", pa.float64(), "The influence at full rank.", raw),
+            _field(
+                "delta_nats",
+                pa.float64(),
+                "score / N: the predicted change of the completion's log-probability when the "
+                "sequence is seen once more; null by a method that predicts none.",
+                _NATS,
+            ),
+            _field(
+                "beyond_linear",
+                pa.bool_(),
+                "delta_nats is no prediction: it would take the probability beyond 1, or change "
+                f"it by more than {LINEAR_RANGE} nats. Null where delta_nats is.",
+            ),
+            _field("scan_rank", pa.int32(), "The rank that the scan found, at its own rank."),
+            _field("scan_score", pa.float64(), "What the scan found, at its own rank.", raw),
+            _field(
+                "suspect",
+                pa.bool_(),
+                "The scan's score did not come out again, within a tenth, in other batches.",
+            ),
+            _field(
+                "near_duplicate_of",
+                pa.int64(),
+                "The best-ranked sequence of the same query and direction with which it shares "
+                "80 % of its token 5-grams; null where there is none.",
+            ),
+            _field(
+                "concentration",
+                pa.float64(),
+                "How the score is spread over tokens: 0 evenly, 1 on a single one. Null without "
+                "token scores or with fewer than four predictions.",
+            ),
+            _field(
+                "carried_by",
+                pa.int32(),
+                "The place in the sequence's token_texts of the token whose prediction outweighs "
+                "all others together; null where none does.",
+            ),
+            _field(
+                "carrier_in_completion",
+                pa.bool_(),
+                "Whether the completion has that token, with or without white space around it.",
+            ),
+            _field(
+                "layer_scores",
+                pa.map_(pa.string(), pa.float32()),
+                "The score by tracked module; they add up to it.",
+                raw,
+            ),
+            _field(
+                "token_scores",
+                scores,
+                "The score by token; entry t is about the prediction of token t + 1. Null beyond "
+                "the first scan.token_scores of a direction.",
+                raw,
+            ),
+        ]
+    )
+
+
+def sequence_schema(kinds: Kinds) -> pa.Schema:
+    """Of the sequences that survived for any query by any method: a row each, by their ids.
+
+    Args:
+        kinds: of their metadata.
+    """
+    return pa.schema([*SEQUENCE_FIELDS, *fields(kinds, "the document")])
+
+
+SEQUENCE_FIELDS = (
+    SEQUENCE_ID,
+    _field("content_digest", pa.string(), "Of the token ids: equal text, equal digest."),
+    _field(
+        "document_file",
+        pa.string(),
+        "The document's file: the end of its address, as long as it takes to tell the corpus's "
+        "files apart. Null where the shard came without files.",
+    ),
+    _field("document_id", pa.string(), "The document's id, which is unique in its file."),
+    _field(
+        "document_row",
+        pa.int64(),
+        "The document's line or row in its file, from 1. Null where the shard does not say.",
+    ),
+    _field("shard", pa.string(), "The object of the corpus that holds the sequence."),
+    _field("row", pa.int64(), "Its row there, from 0."),
+    _field("n_tokens", pa.int32(), "How many tokens it has.", "tokens"),
+    _field("token_start", pa.int64(), "The document's tokens before it.", "tokens"),
+    _field("char_start", pa.int64(), "Where it begins in the document.", "characters"),
+    _field("char_end", pa.int64(), "Where it ends in the document.", "characters"),
+    _field("text", pa.string(), "The sequence as text: its token_texts, joined."),
+    _field("tokens", pa.list_(pa.int32()), "Its token ids."),
+    _field("token_texts", pa.list_(pa.string()), "The text that each token adds."),
+)
+
+
+def query_schema(kinds: Kinds) -> pa.Schema:
+    """Of the queries: a row each, in their order.
+
+    Args:
+        kinds: of their metadata.
+    """
+    return pa.schema([*_QUERY_FIELDS, *fields(kinds, "the query")])
+
+
+_QUERY_FIELDS = (
+    QUERY_ID,
+    _field("digest", pa.string(), "Of the tokens and which of them are the completion."),
+    _field("prompt", pa.string(), "What the model was given."),
+    _field("completion", pa.string(), "What it said, or would say."),
+    _field("tokens", pa.list_(pa.int32()), "Token ids of the prompt and the completion."),
+    _field("n_completion_tokens", pa.int32(), "How many of them, at the end, are the completion."),
+    _field(
+        "log_probability",
+        pa.float64(),
+        "log p(completion | prompt) by the model, summed over the completion's tokens.",
+        _NATS,
+    ),
+    _field("token_texts", pa.list_(pa.string()), "The completion's tokens as text."),
+    _field(
+        "token_log_probabilities",
+        pa.list_(pa.float64()),
+        "The log-probability of each of them, given those before it.",
+        _NATS,
+    ),
+    _field(
+        "token_ranks",
+        pa.list_(pa.int64()),
+        "The place of each of them among all tokens, by probability; 1 is the first choice.",
+    ),
+    _field("greedy", pa.bool_(), "Whether all of them are the model's first choice."),
+    _field("warning", pa.string(), "That the model would hardly say it; null where it would."),
+)
+#: Of the ``top`` proponents ``in_top`` are in the group; ``lift`` is that share over the group's
+#: share of the corpus. Within a query and column the largest lift comes first.
+GROUP_SCHEMA = pa.schema(
+    [
+        QUERY_ID,
+        _field("column", pa.string(), "The metadata key that groups."),
+        _field("value", pa.string(), "Its value: a string as it is, other values as JSON."),
+        _field(
+            "value_type",
+            pa.string(),
+            "string, number, boolean, list or object; missing: without the key; other: all values "
+            "that have no group of their own.",
+        ),
+        _field("n_sequences", pa.int64(), "Scanned sequences of the group.", "sequences"),
+        _field("share_of_corpus", pa.float64(), "Their share of all scanned sequences."),
+        _field("positive_sum", pa.float64(), "The sum of their positive scores.", _RAW),
+        _field("negative_sum", pa.float64(), "The sum of their negative scores.", _RAW),
+        _field("mean_score", pa.float64(), "The mean of their scores.", _RAW),
+        _field("mean_score_error", pa.float64(), "Its standard error; null for one.", _RAW),
+        _field("top", pa.int64(), "The first proponents that are looked at.", "sequences"),
+        _field("in_top", pa.int64(), "How many of those are in the group.", "sequences"),
+        _field("lift", pa.float64(), "The group's share of the top over share_of_corpus."),
+        _field("lift_low", pa.float64(), "The lower end of its 95 % interval (Wilson)."),
+        _field("lift_high", pa.float64(), "The upper end of it."),
+    ]
+)
+STATISTICS_SCHEMA = pa.schema(
+    [
+        QUERY_ID,
+        _field("n_sequences", pa.int64(), "Scanned sequences.", "sequences"),
+        _field("n_positive", pa.int64(), "How many have a positive score.", "sequences"),
+        _field("n_negative", pa.int64(), "How many have a negative one.", "sequences"),
+        _field("positive_sum", pa.float64(), "The sum of the positive scores.", _RAW),
+        _field("negative_sum", pa.float64(), "The sum of the negative ones.", _RAW),
+        _field(
+            "top_1_percent_share",
+            pa.float64(),
+            "The share of positive_sum that the ceil(n_sequences / 100) largest scores hold.",
+        ),
+        _field("top_1_percent_share_error", pa.float64(), "What that is right to."),
+        _field(
+            "tail_exponent",
+            pa.float64(),
+            "Of a power law fitted to those: density ~ score^-tail_exponent.",
+        ),
+        _field("tail_exponent_error", pa.float64(), "Its standard error."),
+        _field("tail_start", pa.float64(), "The smallest score that it is fitted to.", _RAW),
+        _field("tail_count", pa.int64(), "How many scores it is fitted to.", "sequences"),
+    ]
+)
+TAIL_SCHEMA = pa.schema(
+    [
+        QUERY_ID,
+        _field("sign", pa.int8(), "1 or -1: of the scores that are counted."),
+        _field("lower", pa.float64(), "The lower end of a bin of |score|.", _RAW),
+        _field("upper", pa.float64(), "Its upper end.", _RAW),
+        _field("count", pa.int64(), "How many scores are in it.", "sequences"),
+        _field("sum", pa.float64(), "The sum of their sizes.", _RAW),
+    ]
+)
+
+
+def in_version(schema: pa.Schema, fingerprint: str) -> pa.Schema:
+    """A schema that says which results it is of, and which version of the schema it is."""
+    return schema.with_metadata(
+        {
+            "rayinfluence.schema_version": str(SCHEMA_VERSION),
+            "rayinfluence.fingerprint": fingerprint,
+        }
+    )
+
+
+def beyond_linear(delta_nats: float, log_probability: float) -> bool:
+    """Whether a change in nats, of one sequence or of several, is out of the linear range.
+
+    Args:
+        delta_nats: the predicted change of the completion's log-probability.
+        log_probability: what the model gives the completion, in nats.
+    """
+    return log_probability + delta_nats > 0 or abs(delta_nats) > LINEAR_RANGE

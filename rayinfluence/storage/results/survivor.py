@@ -1,0 +1,75 @@
+"""One training sequence among a query's most influential, as Python sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rayinfluence.storage.metadata import as_text
+
+Direction = Literal["proponent", "opponent"]
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """One training sequence among a query's most influential.
+
+    ``score`` is the raw influence (positive raises the completion's log-probability) at full rank,
+    ``delta_nats`` the same divided by the number of training sequences, and no prediction where it
+    is ``beyond_linear`` (both None by a method without curvature); ``scan_score`` and ``scan_rank``
+    are those of the scan, whose query gradients may be of low rank. ``token_scores`` has one number
+    per token of ``token_texts`` where the run has it (``scan.token_scores``), ``layer_scores`` one
+    per tracked module; both sum to the score up to rounding. What follows from token scores is None
+    without them.
+
+    ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
+    ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
+    ``carrier_in_completion`` whether the completion has it too. ``suspect``: the scan's score did
+    not come out again in batches of other shapes.
+
+    ``document_id`` is unique in ``document_file``, which has the document in its ``document_row``;
+    the sequence is its characters from ``char_start`` to ``char_end``. ``metadata`` has the
+    document's other columns, with the types that they have there.
+    """
+
+    query_id: str
+    rank: int
+    direction: Direction
+    score: float
+    delta_nats: float | None
+    beyond_linear: bool | None
+    scan_rank: int
+    scan_score: float
+    sequence_id: int
+    content_digest: str
+    document_file: str | None
+    document_id: str
+    document_row: int | None
+    shard: str
+    row: int
+    n_tokens: int
+    token_start: int
+    char_start: int
+    char_end: int
+    metadata: Mapping[str, Any]
+    text: str
+    tokens: list[int]
+    token_texts: list[str]
+    token_scores: list[float] | None
+    layer_scores: dict[str, float]
+    concentration: float | None
+    carried_by: int | None
+    carrier_in_completion: bool | None
+    suspect: bool
+    near_duplicate_of: int | None
+
+    @property
+    def carrier(self) -> str | None:
+        """The text of the token that carries the score, where one does."""
+        return None if self.carried_by is None else self.token_texts[self.carried_by]
+
+    @property
+    def source(self) -> str:
+        """The ``source`` of its metadata, or an empty string."""
+        return as_text(self.metadata.get("source", ""))
