@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from rayinfluence.dataflow.progress import ProgressLog
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ModelError
 from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.load import load_model

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from rayinfluence.dataflow.replica import Numerics, Replica, own_labels
 from test_preflight import TOKENS, check, seeded
 from torch import Tensor, nn
 
+from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.capture import backward, checked

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from rayinfluence.dataflow.replica import Numerics, Replica
 from test_preflight import CPU, TOKENS, check, seeded
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ModelError
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import load_model

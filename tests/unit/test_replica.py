@@ -260,9 +260,9 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
     """The loss is finite, and what one module saw of one sequence is not."""
     from rayinfluence.dataflow.compute import replica as module
 
-    original = module.backward
+    original = module.checked
 
-    def poisoned(modules: Any, objective: Any, consume: Any) -> None:
+    def poisoned(shape: Any, consume: Any) -> Any:
         batch = consume.args[0]
 
         def spoil(name: str, inputs: torch.Tensor, grads: torch.Tensor) -> None:
@@ -272,9 +272,9 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
                     (inputs if where == "inputs" else grads)[row, 0, 0] = float("inf")
             consume(name, inputs, grads)
 
-        original(modules, objective, spoil)
+        return original(shape, spoil)
 
-    monkeypatch.setattr(module, "backward", poisoned)
+    monkeypatch.setattr(module, "checked", poisoned)
     results = execute(poisoned_run(tmp_path, []))["ekfac"]
     manifest = results.manifest
     assert manifest["factors"]["quarantined"] == [[100, "its gradient is not finite"]]

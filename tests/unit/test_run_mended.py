@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from whole_runs import (
     TABLES,
     Change,
@@ -21,6 +22,8 @@ from whole_runs import (
 
 import rayinfluence
 from rayinfluence.dataflow.compute.scoring import query_gradient
+from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import NumericsError, RayInfluenceError, StorageError
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
@@ -261,36 +264,55 @@ def test_the_remedy_of_a_damaged_object_works(
     assert kept.items() <= contents(folder / "run").items()
 
 
-@pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33, 67, 70, 72, 75, 77])
+def dying(patch: pytest.MonkeyPatch, after: int) -> list[int]:
+    """Have the process die when it would write once more; how many writes are left."""
+    write, spool, left = Store.write, Store.spool, [after]
+
+    def count() -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+
+    def counted(self: Store, key: str, body: bytes) -> None:
+        count()
+        write(self, key, body)
+
+    def counted_at_once(self: Store, key: str) -> Any:
+        count()
+        return spool(self, key)
+
+    patch.setattr(Store, "write", counted)
+    patch.setattr(Store, "spool", counted_at_once)
+    return left
+
+
+@pytest.fixture(scope="module")
+def n_writes(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Of a whole run."""
+    config = tiny_run(tmp_path_factory.mktemp("counted"))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Run(config, ProgressLog(Console(quiet=True))) as run,
+    ):
+        left = dying(patch, 10**6)
+        run.all()
+    return 10**6 - left[0]
+
+
+#: Of the writes of a run; negative from its end, where tables are written.
+@pytest.mark.parametrize("writes", [1, 5, 12, 18, 24, 33, -11, -8, -6, -3, -1])
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(
     finished: Done,
     tmp_path: Path,
     execute: Execute,
     contents: Contents,
     monkeypatch: pytest.MonkeyPatch,
+    n_writes: int,
     writes: int,
 ) -> None:
-    from rayinfluence.storage.store import Store
-
     config = tiny_run(tmp_path)
-    original, spool, left = Store.write, Store.spool, [writes]
-
-    def die() -> None:
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        left[0] -= 1
-
-    def dying(self: Store, key: str, body: bytes) -> None:
-        die()
-        original(self, key, body)
-
-    def dying_at_once(self: Store, key: str) -> Any:
-        die()
-        return spool(self, key)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", dying)
-        patch.setattr(Store, "spool", dying_at_once)
+        dying(patch, writes % n_writes)
         with pytest.raises(KeyboardInterrupt):
             execute(config)
     written = times(tmp_path / "run")

@@ -85,7 +85,7 @@ class Job:
         watch.advance(2)
         if self._error is not None:
             raise self._error
-        return [SimpleNamespace(split=SimpleNamespace(index=0), reason=None)]
+        return [SimpleNamespace(split=SimpleNamespace(index=0), reason=None, left_out={})]
 
 
 @pytest.mark.parametrize("error", [None, StorageError("gone")])

@@ -78,12 +78,14 @@ def test_a_short_document_is_one_sequence_with_its_metadata(tmp_path: Path) -> N
         "tokens": [2, 3, 4],
         "n_tokens": 3,
         "document_id": "x",
+        "document_row": 1,
         "token_start": 0,
         "char_start": 0,
         "char_end": 8,
         "metadata": {"source": "books", "year": 1999, "ok": True},
     }
     assert second["document_id"] == "d.jsonl:2"
+    assert second["document_row"] == 2
     assert json.loads(second["metadata"]) == {"score": 1.5, "tags": ["a"], "é": "ü"}
 
 
