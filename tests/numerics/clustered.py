@@ -15,18 +15,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 from cases import Case
-from harness import basis_tensors, fit_factors, plan_factors
+from harness import fit_factors, plan_factors
 from torch import Tensor
 
 from rayinfluence.corpus.splits import read_rows
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.fold import Lane
+from rayinfluence.dataflow.jobs.handles import Deferred, read_stored
 from rayinfluence.dataflow.jobs.probe import ProbeJob, probe_rows, read_probe
 from rayinfluence.dataflow.jobs.watch import LocalWatch
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.sample import Piece
 from rayinfluence.model.modules import track
-from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.testing.models import CONTEXT, VOCABULARY
 
 #: Rows of the longest document.
@@ -124,11 +124,13 @@ def fitted(replica: Replica, sequences: list[np.ndarray], folder: Path, **more: 
 def probe_scores(replica: Replica, factors: Factors, rows: pa.Table) -> Tensor:
     """Scores of a probe set by any factors."""
     (kept,) = {key.split("/")[1] for key in factors.store.list("moments")}
-    lanes = tuple(Lane(key, (), "") for key in factors.store.list(f"moments/{kept}"))
-    counts = {"n_sequences": factors.n_sequences, "n_tokens": factors.n_tokens}
-    job = ProbeJob(
-        factors.store, lanes, rows, SharedTensors(basis_tensors(factors)), counts, "", alone=True
+    lanes = tuple(
+        Lane(key, (), "", modules=tuple(replica.modules))
+        for key in factors.store.list(f"moments/{kept}")
     )
+    counts = {"n_sequences": factors.n_sequences, "n_tokens": factors.n_tokens}
+    bases = {place: Deferred(read_stored, stored) for place, stored in factors.parts().items()}
+    job = ProbeJob(factors.store, lanes, rows, bases, counts, "", alone=True)
     watch = LocalWatch(lambda tokens: None)
     return job.run(replica, f"probe-{uuid4().hex}.safetensors", watch).scores
 

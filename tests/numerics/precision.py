@@ -83,7 +83,7 @@ def replica(dtype: str, device: str, batch_tokens: int = 512, layers: int = 3) -
 def scores(dtype: str, device: str, labels: str, folder: Path) -> Tensor:
     """Scores [N, Q] of a whole job: factors, queries at rank 32, scan."""
     made = replica(dtype, device)
-    factors = fit_factors(made, sequences(), folder, labels, lanes=2, row_group_tokens=2048)
+    factors = fit_factors(made, sequences(), folder, labels=labels, lanes=2, row_group_tokens=2048)
     return all_scores(made, make_bank(made, factors, queries(), folder, rank=RANK), sequences())
 
 

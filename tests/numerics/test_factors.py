@@ -46,7 +46,7 @@ def test_factors_equal_explicit_loops(
 ) -> None:
     replica, sequences = make_replica(case, batch_tokens), token_sequences()
     names = list(replica.modules)
-    factors = fit_factors(replica, sequences, tmp_path, labels)
+    factors = fit_factors(replica, sequences, tmp_path, labels=labels)
     operator = operator_of(factors)
     drawn = (
         naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)

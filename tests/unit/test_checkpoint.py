@@ -94,7 +94,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(folding, "_checked", checked)
     # Two of sixty is more than the share at which a fit gives up.
-    monkeypatch.setattr("rayinfluence.dataflow.stages.fit.QUARANTINE_LIMIT", 0.5)
+    monkeypatch.setattr("rayinfluence.dataflow.compute.quarantine.QUARANTINE_LIMIT", 0.5)
 
 
 def test_a_checkpoint_of_other_splits_or_a_damaged_one_is_not_used(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from rayinfluence.corpus.fragments import ShardRecord
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.tokenize import TokenizeSettings
+from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics
-from rayinfluence.dataflow.stages.fit import refuse_many_bad
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece, plan_fit
 from rayinfluence.errors import CorpusError
 from rayinfluence.model.modules import ModuleShape

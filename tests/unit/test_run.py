@@ -22,7 +22,8 @@ from whole_runs import (
 )
 
 import rayinfluence
-from rayinfluence.dataflow.stages import fit as fit_stage
+from rayinfluence.dataflow.jobs import eigen as eigen_jobs
+from rayinfluence.dataflow.stages import fitting
 from rayinfluence.errors import ConfigError, RayInfluenceError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
@@ -250,8 +251,8 @@ def test_a_device_that_decomposes_sooner_makes_the_same_factors(
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.safe*")}
 
     expected = written(tmp_path / "in tasks")
-    monkeypatch.setattr(fit_stage, "_DECOMPOSES", {"cpu"})
-    made, decomposed = [], fit_stage.decomposed
+    monkeypatch.setattr(fitting, "_DECOMPOSES", {"cpu"})
+    made, decomposed = [], eigen_jobs.decomposed
 
     def on_a_device(sums: Any, *given: Any) -> Any:
         made.append(given)
@@ -259,7 +260,7 @@ def test_a_device_that_decomposes_sooner_makes_the_same_factors(
             raise torch.OutOfMemoryError
         return decomposed(sums, *given)
 
-    monkeypatch.setattr(fit_stage, "decomposed", on_a_device)
+    monkeypatch.setattr(eigen_jobs, "decomposed", on_a_device)
     assert written(tmp_path / "on replicas") == expected
     assert made
 

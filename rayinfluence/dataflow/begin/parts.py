@@ -17,10 +17,10 @@ from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.tracked import TrackedModel
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
+from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.runners.base import Runner, joins_a_cluster
 from rayinfluence.dataflow.runners.inline import InlineRunner
-from rayinfluence.dataflow.stages.fit import refuse_many_bad
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError

@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.errors import CorpusError
+
+#: More bad sequences than this share end a stage.
+QUARANTINE_LIMIT = 0.01
+
 
 class Bad(NamedTuple):
     """Why a sequence was left out.
@@ -104,3 +109,18 @@ def from_json(rows: Sequence[Sequence[Any]]) -> dict[int, Bad]:
         int(sequence_id): Bad(str(reason), None if queries is None else tuple(queries), n_tokens)
         for sequence_id, reason, queries, n_tokens in rows
     }
+
+
+def refuse_many_bad(n_bad: int, n_all: int, reasons: Mapping[int, str]) -> None:
+    """End the stage when more than 1 % of the sequences were quarantined.
+
+    Raises:
+        CorpusError: with the first reason as an example.
+    """
+    if n_bad > QUARANTINE_LIMIT * n_all:
+        sequence_id, reason = next(iter(sorted(reasons.items())))
+        raise CorpusError(
+            f"{n_bad} of {n_all} sequences cannot be used, more than {QUARANTINE_LIMIT:.0%}; the "
+            "first is "
+            f"sequence {sequence_id}: {reason}. Check that the corpus was tokenised for this model."
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -111,6 +112,13 @@ class Replica:
         self.device = torch.device(numerics.device)
         self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
+
+    def only(self, names: Collection[str]) -> Replica:
+        """The same model with some of its tracked modules, and those their inputs are named by."""
+        other = copy.copy(self)
+        other.modules = {name: module for name, module in self.modules.items() if name in names}
+        other.shapes = {name: shape for name, shape in self.shapes.items() if name in names}
+        return other
 
     @cached_property
     def _is_repeatable(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,12 +17,15 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
+from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse, enter_phase
+from rayinfluence.errors import CorpusError
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import write_tensors
+from rayinfluence.storage.tensors import read_header, write_tensors
 
 Item = TypeVar("Item", contravariant=True)
 Outcome = TypeVar("Outcome", covariant=True)
@@ -33,13 +36,14 @@ class Lane:
     """Splits that are folded, in this order, into one accumulator.
 
     ``key`` is where it is committed; ``digest`` names their content, without the sequences
-    ``held_out``.
+    ``held_out``; ``modules`` are those whose sums it has.
     """
 
     key: str
     splits: tuple[Split, ...]
     digest: str
     held_out: tuple[int, ...] = ()
+    modules: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -51,7 +55,8 @@ class Lane:
 class FoldJob:
     """Fold a lane into sums and commit them with their counts as one object.
 
-    Covariances, or moments when bases are given. Sums so far are kept beside the lane's place every
+    Covariances, or moments when bases are given: those of a lane's modules, as ``inputs/<source>``
+    and ``outputs/<module>``. Sums so far are kept beside the lane's place every
     ``checkpoint_seconds``, so an actor that dies loses no more than that.
     """
 
@@ -60,7 +65,7 @@ class FoldJob:
     labels: str
     n_blocks: int
     checkpoint_seconds: float
-    bases: SharedTensors | None = None
+    bases: Mapping[str, Handle[SharedTensors]] | None = None
     _bases: Bases | None = None
 
     @property
@@ -71,10 +76,17 @@ class FoldJob:
     def prepare(self, replica: Replica) -> None:
         """Move the bases to the device."""
         if self.bases is not None:
-            self._bases = Bases.on(replica, self.bases)
+            modules = [p.removeprefix("outputs/") for p in self.bases if p.startswith("outputs/")]
+            tensors = {
+                f"{place.partition('/')[2]}/{part}": tensor
+                for place, handle in self.bases.items()
+                for part, tensor in handle.get().items()
+            }
+            self._bases = Bases.on(replica.only(modules), tensors)
 
     def run(self, replica: Replica, item: Lane, watch: Watch) -> Quarantine:
         """Fold one lane; returns the sequences it left out."""
+        replica = replica.only(item.modules)
         checkpoint = Checkpoint(self.factors, item.key, item.digest, self.checkpoint_seconds)
         found = checkpoint.read()
         begin_or_refuse(watch, f"{item.key} from its split {found.n_splits if found else 0} on")
@@ -109,3 +121,18 @@ def _without(table: pa.Table, held_out: tuple[int, ...], watch: Watch) -> pa.Tab
     held = pc.is_in(table["sequence_id"], pa.array(held_out, pa.int64()))
     watch.advance(pc.sum(pc.list_value_length(table.filter(held)["tokens"])).as_py() or 0)
     return table.filter(pc.invert(held))
+
+
+def lane_totals(store: Store, lanes: Sequence[Lane]) -> tuple[dict[str, int], Quarantine]:
+    """Sequences and tokens of some lanes of the same modules, and what they left out.
+
+    Raises:
+        CorpusError: nothing is left.
+    """
+    headers = [read_header(store, lane.key) for lane in lanes]
+    counts = {key: sum(h[key] for h in headers) for key in ("n_sequences", "n_tokens")}
+    quarantine = {int(i): str(reason) for header in headers for i, reason in header["quarantine"]}
+    if counts["n_sequences"] == 0:
+        refuse_many_bad(len(quarantine), len(quarantine), quarantine)
+        raise CorpusError("the fit's sample holds no sequence; raise `fit.sequences`.")
+    return counts, quarantine

@@ -8,7 +8,7 @@ widths of a module.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,14 +17,15 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.ekfac import module_damping
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
-from rayinfluence.curvature.products import product
+from rayinfluence.curvature.products import operand_dtype, product
 from rayinfluence.curvature.sums import rotate_inputs
-from rayinfluence.dataflow.compute.folding import Bases
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.stopping import FIGURES, Probed, figures
 from rayinfluence.dataflow.jobs.fold import Lane
+from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.errors import DamagedError
 from rayinfluence.model.batches import Batch
@@ -67,7 +68,7 @@ class ProbeJob:
     store: Store
     lanes: tuple[Lane, ...]
     rows: pa.Table
-    bases: SharedTensors
+    bases: Mapping[str, Handle[SharedTensors]]
     counts: dict[str, int]
     fingerprint: str
     alone: bool = False
@@ -86,13 +87,14 @@ class ProbeJob:
         # Each of both kinds is from all over the sample.
         queries = sequences[::_EVERY]
         sequences = queries + [one for i, one in enumerate(sequences) if i % _EVERY]
-        counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in self.lanes]
-        bases = Bases.on(replica, self.bases)
-        several = not self.alone and len(self.lanes) > 1
-        totals: list[Tensor | float] = [0.0] * (1 + len(self.lanes) * several)
+        n_lanes = len({lane.splits for lane in self.lanes})
+        several = not self.alone and n_lanes > 1
+        totals: list[Tensor | float] = [0.0] * (1 + n_lanes * several)
         moments_errors = []
         for name in replica.shapes:
-            sums = [read_tensors(self.store, lane.key, [name])[0][name] for lane in self.lanes]
+            lanes = [lane for lane in self.lanes if name in lane.modules]
+            counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in lanes]
+            sums = [read_tensors(self.store, lane.key, [name])[0][name] for lane in lanes]
             whole = torch.stack([part.double() for part in sums]).sum(dim=0) / sum(counts)
             variants = [whole]
             if several:
@@ -102,7 +104,8 @@ class ProbeJob:
                 (moments + module_damping(moments, _DAMPING_SCALE, None)).reciprocal()
                 for moments in variants
             ]
-            found = _scores(replica, bases, name, sequences, len(queries), inverses)
+            bases = self._inputs(replica, name), self._basis(replica, f"outputs/{name}")
+            found = _scores(bases, name, sequences, len(queries), inverses)
             totals = [total + part for total, part in zip(totals, found, strict=True)]
         scores, *without_lane = [torch.as_tensor(total).cpu() for total in totals]
         report: dict[str, Any] = {**self.counts, **dict.fromkeys(FIGURES)}
@@ -116,6 +119,15 @@ class ProbeJob:
         header = {"fingerprint": self.fingerprint, "report": report}
         write_tensors(self.store, item, {"scores": scores}, header)
         return Probed(scores, report)
+
+    def _inputs(self, replica: Replica, name: str) -> Basis:
+        return self._basis(replica, f"inputs/{replica.shapes[name].source}")
+
+    def _basis(self, replica: Replica, place: str) -> Basis:
+        """One side of one module, on the device while that module is scored."""
+        basis = Basis.from_tensors(self.bases[place].get(), f"{place.partition('/')[0]}_basis")
+        dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
+        return basis.to(dtype=dtype, device=replica.device)
 
 
 def read_probe(store: Store, key: str, fingerprint: str) -> Probed | None:
@@ -163,16 +175,14 @@ def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
 
 
 def _scores(
-    replica: Replica,
-    bases: Bases,
+    bases: tuple[Basis, Basis],
     name: str,
     sequences: list[_Captured],
     n_queries: int,
     inverses: list[Tensor],
 ) -> list[Tensor]:
     """<D_q / (Lambda + lambda), D_z> [Q, Z] in the eigenbasis, for each variant of Lambda."""
-    shape = replica.shapes[name]
-    inputs_basis, outputs_basis = bases.inputs[shape.source], bases.outputs[name]
+    inputs_basis, outputs_basis = bases
     rotated = [
         (
             rotate_inputs(sequence[name][0], inputs_basis),
@@ -186,7 +196,8 @@ def _scores(
     if not sequences or len(rotated) < len(sequences):
         # A module that no probe sequence reaches has no part in the scores.
         return scores
-    for band in _bands(shape.d_out, max(1, _TILE_NUMBERS // (len(rotated) * shape.columns))):
+    width = len(rotated) * inputs_basis.width
+    for band in _bands(outputs_basis.width, max(1, _TILE_NUMBERS // width)):
         gradients = torch.stack([product(g[:, band].T, a).double() for a, g in rotated])
         queries, others = gradients[:n_queries], gradients[n_queries:].flatten(1)
         for index, inverse in enumerate(inverses):

@@ -10,9 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import Partial
-from rayinfluence.dataflow.compute.quarantine import LeftOut, Tally, from_json
+from rayinfluence.dataflow.compute.quarantine import (
+    QUARANTINE_LIMIT,
+    LeftOut,
+    Tally,
+    from_json,
+    refuse_many_bad,
+)
 from rayinfluence.dataflow.jobs.banks import MARKS, BankPlan, marked, partial_key
-from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT, refuse_many_bad
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.tensors import read_header
 

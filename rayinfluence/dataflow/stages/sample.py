@@ -15,6 +15,7 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.stopping import RULE
 from rayinfluence.dataflow.jobs.fold import Lane
@@ -64,6 +65,7 @@ class FitPlan:
         n_lanes: L.
         held_out: ids of the sequences of the probe set, ascending; lanes leave them out. There
             are none where the fit is not tested.
+        groups: modules that are fitted together, in a pass of their own.
     """
 
     parts: dict[str, Any]
@@ -71,6 +73,7 @@ class FitPlan:
     rounds: tuple[int, ...]
     n_lanes: int
     held_out: tuple[int, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ((),)
 
     @property
     def fingerprint(self) -> str:
@@ -118,13 +121,15 @@ class FitPlan:
         return self.rounds[number - 1] if number else 0
 
     def _deal(self, folder: str, places: range) -> Iterator[Lane]:
-        for index in range(self.n_lanes):
-            splits = tuple(self.sample[i] for i in places if i % self.n_lanes == index)
-            if splits:
-                key = f"{folder}/lane-{index:03d}.safetensors"
-                held = tuple(i for split in splits for i in _inside(self.held_out, split))
-                content = [[split.digest for split in splits], list(held)]
-                yield Lane(key, splits, digest(content), held)
+        for number, modules in enumerate(self.groups):
+            inside = f"{folder}/group-{number}" if len(self.groups) > 1 else folder
+            for index in range(self.n_lanes):
+                splits = tuple(self.sample[i] for i in places if i % self.n_lanes == index)
+                if splits:
+                    held = tuple(i for split in splits for i in _inside(self.held_out, split))
+                    content = digest([[split.digest for split in splits], list(held)])
+                    key = f"{inside}/lane-{index:03d}.safetensors"
+                    yield Lane(key, splits, content, held, modules)
 
 
 def plan_fit(
@@ -167,7 +172,11 @@ def plan_fit(
         "sample": digest([split.digest for split in sample]),
         "stopping": {"rule": RULE, "held_out": digest(list(held_out))},
     }
-    return FitPlan(parts, sample, rounds, config.lanes, held_out)
+    together = module_groups(shapes, numerics.device)
+    if len(together) > 1:
+        # A sequence without a finite gradient in one of them stays in the others.
+        parts["groups"] = [list(names) for names in together]
+    return FitPlan(parts, sample, rounds, config.lanes, held_out, together)
 
 
 def _tested(

@@ -19,6 +19,7 @@ from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
+from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.dataflow.jobs.banks import (
     BankOperands,
     BankPlan,
@@ -31,7 +32,6 @@ from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
-from rayinfluence.dataflow.stages.fit import QUARANTINE_LIMIT
 from rayinfluence.dataflow.stages.missing import Missing
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import DamagedError, StageError

@@ -1,0 +1,213 @@
+"""The stages of one fit: covariances, eigenbases, moments, and the factors put together.
+
+    <run>/factors/<fingerprint>/
+    covariance/round-0/lane-000.safetensors   sums of what is new in a round, one object a lane
+    eigen/round-0/inputs/<module>.safetensors   eigenbasis of one side of one module
+    moments/round-0/lane-000.safetensors      sums over all of a round, one object a lane
+    eigen/part-1/, moments/part-1/            the same of what is new in a round, alone
+    modules/<module>.safetensors              the factors
+
+Where modules are fitted in groups, their lanes are in folders of their own: round-0/group-0/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
+from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
+from rayinfluence.dataflow.jobs.eigen import Assembly, EigenJob, Side, assemble, decompose
+from rayinfluence.dataflow.jobs.fold import FoldJob, Lane, lane_totals
+from rayinfluence.dataflow.jobs.handles import Handle, Stored, read_stored
+from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
+from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
+from rayinfluence.dataflow.stages.sample import FitPlan, Piece
+from rayinfluence.model.modules import ModuleShape
+from rayinfluence.storage.shared import SharedTensors
+from rayinfluence.storage.store import Store
+
+#: Kinds of device that decompose much sooner than a core: an H200 in a hundredth of its time.
+_DECOMPOSES = frozenset({"cuda"})
+#: Widths cubed, summed, whose eigendecompositions take some 4 s: 4e-10 s each on a core.
+_FEW_SECONDS_CUBED = 10**10
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A fit under way.
+
+    Attributes:
+        runner: where it runs.
+        corpus: with the sample.
+        store: of the factors.
+        plan: what they are made of.
+        shapes: of the tracked modules.
+        progress: told of it.
+        checkpoint_seconds: least time between two checkpoints of a lane.
+        device: of the replicas; decides where bases are made.
+    """
+
+    runner: Runner
+    corpus: Store
+    store: Store
+    plan: FitPlan
+    shapes: Mapping[str, ModuleShape]
+    progress: ProgressLog
+    checkpoint_seconds: float
+    device: str
+
+    def covariances(self, number: int) -> None:
+        """What is new in a round, folded.
+
+        Raises:
+            CorpusError: more than 1 % of the sequences are bad.
+        """
+
+        def work(lacking: Sequence[Lacking[Lane]], told: StageProgress) -> Iterable[Any]:
+            return self.runner.replicas(self._job, _largest_first(lacking), told.advance)
+
+        self._fold("covariance", self.plan.new_lanes(number), work)
+
+    def bases(self, piece: Piece) -> None:
+        """The eigenbases of a piece whose covariances are there.
+
+        Raises:
+            NumericsError: a covariance is not finite or cannot be decomposed.
+        """
+
+        def work(lacking: Sequence[Lacking[Side]], told: StageProgress) -> Iterable[Any]:
+            items = [one.item for one in lacking]
+            if self.device in _DECOMPOSES:
+                return self.runner.replicas(EigenJob(), items, told.advance)
+            return self.runner.tasks(decompose, items, small=self.is_small)
+
+        places = self._in_store(lambda side: side.key)
+        ensure(Stage("eigen", self.sides(piece), places, work), self.progress)
+
+    def moments(self, piece: Piece) -> None:
+        """The moments of a piece in its bases, which are there.
+
+        Raises:
+            CorpusError: more than 1 % of the sequences are bad.
+        """
+
+        def work(lacking: Sequence[Lacking[Lane]], told: StageProgress) -> Iterable[Any]:
+            for modules in self.plan.groups:
+                lanes = [one for one in lacking if one.item.modules == modules]
+                if lanes:
+                    job = replace(self._job, bases=self.shared(piece, modules))
+                    yield from self.runner.replicas(job, _largest_first(lanes), told.advance)
+
+        self._fold("moments", self.plan.moment_lanes(piece), work)
+
+    def factors(self, piece: Piece) -> None:
+        """The factors of all modules, from the moments and bases of a piece."""
+        moments = self.plan.moment_lanes(piece)
+        items = [
+            Assembly(
+                self.store,
+                _of_module(moments, module[0]),
+                tuple(
+                    basis_key(piece, side, module[0])
+                    for side in ("outputs", "inputs")
+                    if side == "outputs" or module[-1] == module[0]
+                ),
+                module,
+                f"modules/{module[0]}.safetensors",
+                self.plan.fingerprint,
+            )
+            for module in self.plan.parts["modules"]
+        ]
+
+        def work(lacking: Sequence[Lacking[Assembly]], told: StageProgress) -> Iterable[Any]:
+            return self.runner.tasks(assemble, [one.item for one in lacking], small=self.is_small)
+
+        places = self._in_store(lambda assembly: assembly.key)
+        ensure(Stage("factors", items, places, work), self.progress)
+
+    def sides(self, piece: Piece) -> list[Side]:
+        """Of all modules, the widest first, so that the last to finish is a small one."""
+        lanes = self.plan.covariance_lanes(piece)
+        sides = [
+            Side(
+                self.store,
+                _of_module(lanes, shape.name),
+                side,
+                shape,
+                basis_key(piece, side, shape.name),
+                self.plan.fingerprint,
+            )
+            for side in ("inputs", "outputs")
+            for shape in self.shapes.values()
+            if side == "outputs" or shape.source == shape.name
+        ]
+        return sorted(sides, key=lambda side: -side.width)
+
+    def shared(self, piece: Piece, modules: Sequence[str]) -> dict[str, Handle[SharedTensors]]:
+        """The bases of some modules: ``inputs/<source>`` and ``outputs/<module>``."""
+        wanted = {f"outputs/{name}" for name in modules}
+        wanted |= {f"inputs/{self.shapes[name].source}" for name in modules}
+        stored = {
+            f"{side.side}/{side.shape.name}": Stored(self.store, side.key, f"{side.side}_basis.")
+            for side in self.sides(piece)
+            if f"{side.side}/{side.shape.name}" in wanted
+        }
+        handles = self.runner.share(read_stored, list(stored.values()), self.is_small)
+        return dict(zip(stored, handles, strict=True))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether factors are decomposed and put together sooner than a process starts."""
+        widths = [width for shape in self.shapes.values() for width in (shape.columns, shape.d_out)]
+        return sum(width**3 for width in widths) <= _FEW_SECONDS_CUBED
+
+    @property
+    def _job(self) -> FoldJob:
+        settings = self.plan.parts["fit"]
+        every = self.checkpoint_seconds
+        return FoldJob(self.corpus, self.store, settings["labels"], settings["blocks"], every)
+
+    def _fold(
+        self,
+        name: str,
+        lanes: Sequence[Lane],
+        work: Callable[[Sequence[Lacking[Lane]], StageProgress], Iterable[Any]],
+    ) -> None:
+        stage = Stage(
+            name,
+            lanes,
+            self._in_store(lambda lane: lane.key),
+            work,
+            n_tokens=lambda lane: lane.n_tokens,
+            kept=self._kept,
+        )
+        ensure(stage, self.progress)
+        for modules in self.plan.groups:
+            group = [lane for lane in lanes if lane.modules == modules]
+            _, quarantine = lane_totals(self.store, group)
+            refuse_many_bad(len(quarantine), self.plan.n_sequences, quarantine)
+
+    def _kept(self, lane: Lane) -> int:
+        """Tokens of a lane that are in the sums that an earlier worker left."""
+        found = Checkpoint(self.store, lane.key, lane.digest, self.checkpoint_seconds).read()
+        return sum(split.n_tokens for split in lane.splits[: found.n_splits]) if found else 0
+
+    def _in_store(self, key: Callable[[Any], str]) -> Callable[[Any], Sequence[Place]]:
+        return lambda item: [Place(self.store, key(item))]
+
+
+def basis_key(piece: Piece, side: str, name: str) -> str:
+    """Where the eigenbasis of a side of a module is."""
+    return f"eigen/{piece.name}/{side}/{name}.safetensors"
+
+
+def _of_module(lanes: Sequence[Lane], name: str) -> tuple[Lane, ...]:
+    return tuple(lane for lane in lanes if name in lane.modules)
+
+
+def _largest_first(lacking: Sequence[Lacking[Lane]]) -> list[Lane]:
+    """So that the last to finish is a small one."""
+    return sorted((one.item for one in lacking), key=lambda lane: -lane.n_tokens)
