@@ -46,10 +46,10 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
-from rayinfluence.dataflow.compute.quarantine import decomposed
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
 from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
+from rayinfluence.dataflow.jobs.eigen import decomposed
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.influence.lowrank import low_rank
 from rayinfluence.model.modules import track

@@ -124,7 +124,7 @@ def test_a_factor_file_of_another_layout_or_fit_is_refused(
     key = f"modules/{fitted.names[0]}.safetensors"
     ours.store.write(key, other.store.read(key))
     with pytest.raises(DamagedError, match=f"{key} belongs to other factors .* fit again"):
-        ours.tensors()
+        ours.parts()
 
 
 def test_a_manifest_of_other_factors_is_refused(fitted: Fitted, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rayinfluence.corpus.metadata import canonical
 from rayinfluence.dataflow.compute import scoring
-from rayinfluence.dataflow.compute.grouping import group_table
+from rayinfluence.dataflow.compute.grouping import group_digest, group_table
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, Tally, worst
 from rayinfluence.dataflow.compute.statistics import statistics_table, tails_table
@@ -56,9 +56,12 @@ def partial_of(scores: np.ndarray, start: int = 0) -> Partial:
 
 def tables(partial: Partial, place: int) -> list[list[dict[str, Any]]]:
     found = {"q": (partial, place)}
-    best = {"q": [{"source": "web"}] * TOP}
-    made = (statistics_table(found), tails_table(found), group_table(found, best))
-    return [one.to_pylist() for one in made]
+    digests = [group_digest({"source": "web"}, "source")] * TOP
+    best = {"q": {"source": pa.chunked_array([digests], pa.string())}}
+    of_groups, tails = (
+        pa.concat_tables(made) for made in (group_table(found, best), tails_table(found))
+    )
+    return [one.to_pylist() for one in (statistics_table(found), tails, of_groups)]
 
 
 @pytest.mark.parametrize("query", range(Q))
