@@ -91,7 +91,7 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         operand_bytes=2,
     )
     weights = int(2 * model.parameters)
-    return forecast(rates, work, shapes(model), weights, actors, eigen_tasks=actors)
+    return forecast(rates, work, shapes(model), weights, actors, eigen_tasks=actors, device="cuda")
 
 
 def main() -> None:

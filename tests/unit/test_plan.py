@@ -46,7 +46,9 @@ WORK = Work(
 
 
 def made(actors: int = 1, **changes: int) -> Forecast:
-    return forecast(RATES, replace(WORK, **changes), SHAPES, 5000, actors, eigen_tasks=1)
+    return forecast(
+        RATES, replace(WORK, **changes), SHAPES, 5000, actors, eigen_tasks=1, device="cpu"
+    )
 
 
 def test_seconds_are_rates_times_work() -> None:

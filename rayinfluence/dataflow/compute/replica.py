@@ -28,7 +28,7 @@ from rayinfluence.model.repeatable import in_any_order, missing_order, repeatabl
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 5
+NUMERICS_VERSION = 6
 
 #: Given a batch, the labels whose log-probability is the objective.
 Labels = Callable[[Batch], Choose]

@@ -35,7 +35,7 @@ from rayinfluence.model.losses import log_probabilities
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
-_WINDOW_BYTES = {"cpu": 1 << 30, "cuda": 1 << 33}
+_WINDOW_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}
 
 
 @dataclass(frozen=True)

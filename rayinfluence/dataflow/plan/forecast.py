@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rayinfluence.curvature.blocks import block_sizes
+from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.jobs.calibrate import Rates
 from rayinfluence.model.modules import ModuleShape
 
@@ -68,6 +69,7 @@ def forecast(
     model_bytes: int,
     actors: int,
     eigen_tasks: int,
+    device: str,
 ) -> Forecast:
     """What a run takes.
 
@@ -78,11 +80,13 @@ def forecast(
         model_bytes: of a replica's weights.
         actors: replicas.
         eigen_tasks: eigendecompositions at a time.
+        device: of the replicas.
     """
     widths = eigen_widths(shapes, work.n_blocks)
     cubes = sum(width**3 for width in widths)
     squares = sum(width**2 for width in widths)
     numbers = sum(shape.d_out * shape.columns for shape in shapes.values())
+    together = [_fitted(shapes, names, work) for names in module_groups(shapes, device)]
     lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
     seconds = {
         "covariance": rates.covariance * work.fit_tokens / actors * lanes,
@@ -101,7 +105,7 @@ def forecast(
     memory = {
         "weights": model_bytes,
         "query banks": work.n_banks * bank_bytes(shapes, work, work.operand_bytes),
-        "bases and sums while fitting": (work.operand_bytes + _FLOAT) * squares + _FLOAT * numbers,
+        "bases and sums while fitting": max(together),
         "one query at full rank in the second pass": _FLOAT * numbers,
     }
     if rates.worker_bytes:
@@ -109,6 +113,14 @@ def forecast(
     if rates.device_bytes:
         memory["CUDA device, measured"] = rates.device_bytes
     return Forecast(seconds, stored, memory)
+
+
+def _fitted(shapes: Mapping[str, ModuleShape], names: Sequence[str], work: Work) -> int:
+    """Bytes of the sums and bases of modules that are fitted together."""
+    ours = {name: shapes[name] for name in names}
+    squares = sum(width**2 for width in eigen_widths(ours, work.n_blocks))
+    numbers = sum(shape.n_parameters for shape in ours.values())
+    return (work.operand_bytes + _FLOAT) * squares + _FLOAT * numbers
 
 
 def eigen_widths(shapes: Mapping[str, ModuleShape], n_blocks: int) -> list[int]:

@@ -79,7 +79,7 @@ def plan_run(run: Parts, actors: int) -> Plan:
         device=numerics.device,
         rates=rates,
         work=work,
-        forecast=forecast(rates, work, replica.shapes, weights, actors, eigen_tasks=actors),
+        forecast=forecast(rates, work, replica.shapes, weights, actors, actors, numerics.device),
     )
 
 
