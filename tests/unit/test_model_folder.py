@@ -74,7 +74,9 @@ def test_a_tensor_in_another_file_than_the_index_says_is_refused(shards: Path) -
     index = json.loads((shards / INDEX).read_text())
     index["weight_map"][WEIGHT] = other
     (shards / INDEX).write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=rf"says that {WEIGHT} is in {other}, and it is in {named}"):
+    with pytest.raises(
+        ModelError, match=rf"says that {WEIGHT} is in {other}, and it is in {named}"
+    ):
         load_model(str(shards), torch.float32)
 
 
