@@ -25,7 +25,8 @@ def why_no_address(address: str) -> str | None:
 def why_no_path(path: str) -> str | None:
     """Why a path is none: a character that no path has, or a home (``~user``) that is not there."""
     if "\0" in path:
-        return f"{without_credentials(repr(path))} holds a NUL character, which no path or address has; take it out."
+        shown = without_credentials(repr(path))
+        return f"{shown} holds a NUL character, which no path or address has; take it out."
     try:
         Path(path).expanduser()
     except RuntimeError:

@@ -41,6 +41,9 @@ _WANTED = (
     "directory will do too."
 )
 
+#: Scores are divided by about as much: with more, what float32 holds of them is nothing.
+_MOST_DAMPING = 1e15
+
 Method = Literal["ekfac", "kfac", "gradient_product"]
 
 
@@ -151,9 +154,9 @@ class ScanConfig(Section):
     """Attribution methods scored in the same pass over the corpus."""
     rank: Annotated[int, Field(ge=1)] | Literal["dense"] = 32
     """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
-    damping_scale: float = Field(default=0.1, gt=0)
+    damping_scale: float = Field(default=0.1, gt=0, lt=_MOST_DAMPING)
     """lambda = damping_scale * mean(Lambda), for each module by itself."""
-    damping: float | None = Field(default=None, gt=0)
+    damping: float | None = Field(default=None, gt=0, lt=_MOST_DAMPING)
     """An absolute lambda for every module, instead of ``damping_scale``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""

@@ -38,4 +38,8 @@ def read_yaml(text: str) -> Any:
         RepeatedKey: a key stands twice in one mapping.
         yaml.YAMLError: it is no YAML.
     """
-    return yaml.load(text, Loader=_Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Queries in a message.
 _NAMED = 3
+#: Characters of a completion in a message.
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,12 @@ def encode_queries(
             raise QueryError(
                 f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the "
                 f"model's vocabulary of {vocabulary}; ask it in other words."
+            )
+        if at_border == len(encoding.tokens):
+            raise QueryError(
+                f"query {query.query_id!r} leaves no token to predict: the tokenizer makes none of "
+                f"its completion {query.completion[:_SHOWN]!r}, whose characters it strips or does not "
+                "know. Give it a completion with other characters in it."
             )
         if first >= len(encoding.tokens):
             alone = len(encoding.tokens) == 1 and at_border == 0

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 import rayinfluence
 from rayinfluence.config import CorpusConfig, RunConfig
+from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.places import run_config, run_place
-from rayinfluence.errors import ConfigError, StorageError
+from rayinfluence.errors import ConfigError, ModelError, StorageError
 from rayinfluence.storage.store import Store
 
 MINIMAL: dict[str, Any] = {"run": "runs/a", "model": "models/a"}
@@ -65,6 +66,22 @@ def test_a_mistyped_address_on_the_command_line_is_refused(address: str, said: s
     with pytest.raises(StorageError) as refused:
         rayinfluence.load_results(address)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer"])
+def test_a_model_in_object_storage_is_refused_before_torch_is_there(
+    tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    values = {"run": str(tmp_path / "run"), "model": str(tmp_path / "model"), key: "s3://b/m"}
+    with pytest.raises(ModelError, match=rf"{key}: s3://b/m is an address.* from local folders"):
+        Inputs.of(RunConfig.parse(values))
+
+
+@pytest.mark.parametrize("key", ["damping", "damping_scale"])
+def test_a_damping_under_which_all_scores_vanish_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"scan\.{key}: must be less than 1e\+15"):
+        RunConfig.parse({**MINIMAL, "scan": {key: 1e300}})
 
 
 @pytest.mark.parametrize("url", ["~nobodyx/r", "a\0b"])

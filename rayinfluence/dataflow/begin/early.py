@@ -62,7 +62,13 @@ class Inputs:
         """
         refuse_written_over(config)
         for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
-            if path is not None and "://" not in path and not Path(path).is_dir():
+            if path is not None and "://" in path:
+                raise ModelError(
+                    f"{key}: {path} is an address, and models and tokenizers are read from local "
+                    "folders: copy it to a disk of the machine that runs this, and name the "
+                    "folder's path."
+                )
+            if path is not None and not Path(path).is_dir():
                 needed = "config.json" if key == "model" else "tokenizer.json"
                 raise ModelError(
                     f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
