@@ -401,7 +401,10 @@ def _sentences(error: ValidationError) -> list[str]:
             said = str(problem["ctx"]["error"])
         else:
             must = next((text for name, text in _MUST.items() if kind.startswith(name)), "is wrong")
-            said = must.format(**problem.get("ctx", {}))
+            bounds = problem.get("ctx", {})
+            if isinstance(bounds.get("lt"), float):  # of a whole number, all digits count
+                bounds = {**bounds, "lt": f"{bounds['lt']:g}"}
+            said = must.format(**bounds)
             values[path] = problem["input"]
         found.setdefault(path, []).append(said)
     return [

@@ -14,7 +14,7 @@ class RepeatedKey(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Look while keys are as they were written: what ``<<`` brings may be overridden."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}

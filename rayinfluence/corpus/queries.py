@@ -159,8 +159,8 @@ def encode_queries(
         if at_border == len(encoding.tokens):
             raise QueryError(
                 f"query {query.query_id!r} leaves no token to predict: the tokenizer makes none of "
-                f"its completion {query.completion[:_SHOWN]!r}, whose characters it strips or does not "
-                "know. Give it a completion with other characters in it."
+                f"its completion {query.completion[:_SHOWN]!r}, whose characters it strips or does "
+                "not know. Give it a completion with other characters in it."
             )
         if first >= len(encoding.tokens):
             alone = len(encoding.tokens) == 1 and at_border == 0

@@ -140,7 +140,7 @@ def test_a_password_is_in_no_error_of_the_constructor(address: str, said: str) -
 
 
 def test_paths_of_python_are_text() -> None:
-    corpus = CorpusConfig(documents=[Path("a.jsonl")], path=Path("c"))  # type: ignore[list-item, arg-type]
-    config = RunConfig(run=Path("/x"), model=Path("m"), corpus=corpus)  # type: ignore[arg-type]
+    corpus = CorpusConfig(documents=[Path("a.jsonl")], path=Path("c"))
+    config = RunConfig(run=Path("/x"), model=Path("m"), corpus=corpus)
     assert (config.run, config.model) == ("/x", "m")
     assert (config.corpus.documents, config.corpus.path) == (["a.jsonl"], "c")
