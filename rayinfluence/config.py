@@ -10,14 +10,24 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from rayinfluence.addresses import why_no_address
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
+from rayinfluence.yamls import RepeatedKey, read_yaml
 
 #: What is wrong with an address that has credentials in it.
 _SECRET = (
@@ -31,6 +41,9 @@ _WANTED = (
     "directory will do too."
 )
 
+#: Scores are divided by about as much: with more, what float32 holds of them is nothing.
+_MOST_DAMPING = 1e15
+
 Method = Literal["ekfac", "kfac", "gradient_product"]
 
 
@@ -38,8 +51,19 @@ class Section(BaseModel):
     """A part of the configuration; keys it does not know are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # it may be an address with a password in it
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _paths_are_text(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [str(entry) if isinstance(entry, PurePath) else entry for entry in value]
+        return str(value) if isinstance(value, PurePath) else value
 
     @field_validator("*")
     @classmethod
@@ -54,14 +78,24 @@ class Section(BaseModel):
         return value
 
 
+def _refuse_no_address(value: str) -> str:
+    if why := why_no_address(value):
+        raise ValueError(why)
+    return value
+
+
+#: Where something is: a local path, or an address in object storage.
+Address = Annotated[str, AfterValidator(_refuse_no_address)]
+
+
 class CorpusConfig(Section):
     """Documents and the shards they are tokenised into."""
 
-    documents: list[str] = Field(default_factory=list)
+    documents: list[Address] = Field(default_factory=list)
     """JSONL (.jsonl, also .gz, .zst or .bz2) or Parquet files, folders or globs, local or s3://.
 
     Empty: the shards at ``path`` are used as they are."""
-    path: str | None = None
+    path: Address | None = None
     """Where the shards are (written); ``<run>/corpus`` when not given. Runs may share a corpus."""
     text_column: str = "text"
     """The column or key that holds a document's text."""
@@ -120,9 +154,9 @@ class ScanConfig(Section):
     """Attribution methods scored in the same pass over the corpus."""
     rank: Annotated[int, Field(ge=1)] | Literal["dense"] = 32
     """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
-    damping_scale: float = Field(default=0.1, gt=0)
+    damping_scale: float = Field(default=0.1, gt=0, lt=_MOST_DAMPING)
     """lambda = damping_scale * mean(Lambda), for each module by itself."""
-    damping: float | None = Field(default=None, gt=0)
+    damping: float | None = Field(default=None, gt=0, lt=_MOST_DAMPING)
     """An absolute lambda for every module, instead of ``damping_scale``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
@@ -211,7 +245,7 @@ class StorageConfig(Section):
             return value
         if holds_credentials(value) or "@" in value.partition("://")[0]:
             raise ValueError(_SECRET)
-        if not re.match(r"https?://[^/?#\s]+/?[^?#\s]*$", value, re.IGNORECASE):
+        if not re.match(r"https?://[^/?#\s\0]+/?[^?#\s\0]*$", value, re.IGNORECASE):
             raise ValueError("must be the address of a server, such as http://minio:9000")
         return value
 
@@ -234,13 +268,13 @@ class StorageConfig(Section):
 class RunConfig(Section):
     """A whole run: which model, which corpus, which questions, where."""
 
-    run: str = Field(min_length=1)
+    run: Address = Field(min_length=1)
     """The run directory, local or s3://: everything the run writes is in it."""
-    model: str = Field(min_length=1)
+    model: Address = Field(min_length=1)
     """A local folder as ``save_pretrained`` writes it: config.json, safetensors, tokenizer."""
-    queries: str | None = None
+    queries: Address | None = None
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
-    tokenizer: str | None = None
+    tokenizer: Address | None = None
     """A folder with the tokenizer, when it is not in the model's."""
     modules: list[str] | None = None
     """Glob patterns of module names to track; None takes the MLP modules of every block."""
@@ -299,11 +333,13 @@ class RunConfig(Section):
                 value.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            values = read_yaml(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: there is no such config file.") from error
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {brief(error)}. {_WANTED}") from error
+        except RepeatedKey as error:
+            raise ConfigError(f"{path}: {error}") from error
         except (ValueError, yaml.YAMLError) as error:
             raise ConfigError(
                 f"{path} cannot be read as YAML: {brief(error)}. {_WANTED}"
@@ -365,7 +401,10 @@ def _sentences(error: ValidationError) -> list[str]:
             said = str(problem["ctx"]["error"])
         else:
             must = next((text for name, text in _MUST.items() if kind.startswith(name)), "is wrong")
-            said = must.format(**problem.get("ctx", {}))
+            bounds = problem.get("ctx", {})
+            if isinstance(bounds.get("lt"), float):  # of a whole number, all digits count
+                bounds = {**bounds, "lt": f"{bounds['lt']:g}"}
+            said = must.format(**bounds)
             values[path] = problem["input"]
         found.setdefault(path, []).append(said)
     return [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.corpus.files import PARQUET_ENDINGS, refuse_other_kinds
+from rayinfluence.corpus.lines import BEGINNING, other_encoding, parsed
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
 #: What a line is looked for in, at a time.
 _BUFFER = 2**20
+#: Keys of a file in a message.
+_NAMED = 20
 _CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 
 
@@ -49,6 +51,21 @@ def file_digest(file: Store) -> str:
         return DigestedFile(stream).digest()
 
 
+def refuse_other_encoding(file: Store) -> None:
+    """See that a file is not JSONL in another encoding than UTF-8, by its first bytes.
+
+    One that is compressed, or in object storage, is judged when it is read.
+
+    Raises:
+        CorpusError: it is.
+        StorageError: it cannot be read.
+    """
+    if not file.is_local or not file.url.lower().endswith((".jsonl", ".ndjson")):
+        return
+    if said := other_encoding(file.read_range("", 0, BEGINNING)):
+        raise CorpusError(f"{file.url} {said}")
+
+
 def read_documents(
     file: Store, text_column: str, id_column: str, source: DigestedFile | None = None
 ) -> Iterator[Document | BadDocument]:
@@ -68,7 +85,7 @@ def read_documents(
     if file.url.lower().endswith(PARQUET_ENDINGS):
         rows = _parquet_rows(file, text_column, source)
     else:
-        rows = _jsonl_rows(file, source)
+        rows = _with_text(file, text_column, _jsonl_rows(file, source))
     for number, row in rows:
         place = f"{file.url}:{number}"
         if isinstance(row, str):
@@ -91,17 +108,40 @@ def _jsonl_rows(
     with _opened(file, source) as raw, _to_the_end(file):
         codec = _CODECS.get(file.url.lower().rsplit(".", 1)[-1])
         stream = io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw, _BUFFER)
+        begun = False
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
+            if not begun and (said := other_encoding(line)):
+                raise CorpusError(f"{file.url} {said}")
+            begun = True
             try:
-                row = json.loads(line)
-                if b"\\u" in line:
-                    json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+                row = parsed(line, number)
             except (ValueError, RecursionError) as error:
                 yield number, f"not JSON: {error}"
                 continue
             yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _with_text(
+    file: Store, text_column: str, rows: Iterator[tuple[int, dict[str, Any] | str]]
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The rows of a file, which is refused at its end if no object had the key of the text."""
+    keys: dict[str, None] = {}
+    there = False
+    for number, row in rows:
+        if not there and isinstance(row, dict):
+            # One row with the key is enough: rows without it are bad ones by themselves.
+            there = text_column in row
+            if len(keys) <= _NAMED:
+                keys.update(dict.fromkeys(row))
+        yield number, row
+    if keys and not there:
+        raise CorpusError(
+            f"{file.url} has no key {text_column!r} in any line; there are "
+            f"{', '.join(list(keys)[:_NAMED])}{', ...' * (len(keys) > _NAMED)}. Name yours under "
+            "corpus.text_column."
+        )
 
 
 def _parquet_rows(

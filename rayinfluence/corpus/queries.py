@@ -5,12 +5,11 @@ Read from JSONL and checked before anything runs.
 
 from __future__ import annotations
 
-import json
-from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.corpus.lines import other_encoding, parsed
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.errors import QueryError
 from rayinfluence.storage.digest import digest
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Queries in a message.
 _NAMED = 3
+#: Characters of a completion in a message.
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,16 @@ def read_queries(file: Store) -> list[Query]:
     """
     queries: list[Query] = []
     lines_of: dict[str, int] = {}
+    body = file.read("")
+    if said := other_encoding(body):
+        raise QueryError(f"{file.url} {said}")
     # Not splitlines(): a JSON string may hold a line separator of Unicode.
-    for number, line in enumerate(file.read("").removeprefix(BOM_UTF8).split(b"\n"), start=1):
+    for number, line in enumerate(body.split(b"\n"), start=1):
         if not line.strip():
             continue
         place = f"{file.url}:{number}"
         try:
-            row = json.loads(line.decode(), parse_constant=_refuse_constant)
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            row = parsed(line, number, _refuse_constant)
         except (ValueError, RecursionError) as error:
             raise QueryError(f"{place} is not JSON: {error}") from error
         query = _query(row, place)
@@ -152,6 +155,12 @@ def encode_queries(
             raise QueryError(
                 f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the "
                 f"model's vocabulary of {vocabulary}; ask it in other words."
+            )
+        if at_border == len(encoding.tokens):
+            raise QueryError(
+                f"query {query.query_id!r} leaves no token to predict: the tokenizer makes none of "
+                f"its completion {query.completion[:_SHOWN]!r}, whose characters it strips or does "
+                "not know. Give it a completion with other characters in it."
             )
         if first >= len(encoding.tokens):
             alone = len(encoding.tokens) == 1 and at_border == 0

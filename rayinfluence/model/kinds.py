@@ -1,13 +1,19 @@
-"""Which kind of model a config.json names, and whether it can be made here."""
+"""Which kind of model a config.json names, whether it can be made here, and whether it was."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Entries of auto_map whose code runs when a causal LM is loaded.
+_RUNNABLE = ("AutoConfig", "AutoModelForCausalLM")
 
 
 def refuse_unknown_kind(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> None:
@@ -20,6 +26,40 @@ def refuse_unknown_kind(path: str, config: Mapping[str, Any], trust_remote_code:
     """
     if why := _why_not(path, config, trust_remote_code):
         raise ModelError(f"model: {path} cannot be loaded: {why}.")
+
+
+def not_what_is_named(
+    path: str, config: Mapping[str, Any], model: nn.Module, trust_remote_code: bool
+) -> list[str]:
+    """Say where config.json names other code, or another class, than the model that was loaded.
+
+    transformers takes its own class for a type that it knows, and says nothing.
+
+    Args:
+        path: the model's folder.
+        config: its config.json.
+        model: as it was loaded.
+        trust_remote_code: whether the folder's code could run.
+    """
+    loaded = type(model).__name__
+    code = config.get("auto_map")
+    theirs = [code[key] for key in _RUNNABLE if key in code] if isinstance(code, Mapping) else []
+    if theirs and not trust_remote_code:
+        return [
+            f"model: the config.json of {path} names Python code of its own under auto_map "
+            f"({', '.join(map(str, theirs))}), and it was not run: {loaded} of transformers was "
+            "loaded instead, and scores are of that. If the weights were trained with the "
+            "folder's code, read it and set `trust_remote_code: true`."
+        ]
+    named = config.get("architectures")
+    if not isinstance(named, list) or not named or loaded in named:
+        return []
+    return [
+        f"model: the config.json of {path} names {', '.join(map(str, named))} under architectures, "
+        f"and {loaded} is what was loaded, and what scores are of. Where the two compute the "
+        "same, correct config.json; where they do not, these are scores of another model than was "
+        "trained."
+    ]
 
 
 def _why_not(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> str | None:

@@ -18,6 +18,7 @@ CONFIG = "config.json"
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "model*.pt", "consolidated*.pt", "*.ckpt")
+_WHOLE_AGAIN = "Save or download the whole model again, into an empty folder."
 _OTHERS = ("*.gguf", "*.npz", "*.h5", "*.msgpack", "*.safetensors")
 
 
@@ -48,13 +49,10 @@ def weight_files(path: str) -> list[str]:
     first = named or (_INDEX if (folder / _INDEX).exists() else _WHOLE)
     if not named and not (folder / first).exists():
         raise ModelError(f"model: {path} cannot be loaded: {_no_weights(folder)}.")
-    if not str(first).endswith(".index.json"):
+    places = _weight_map(path, str(first))
+    if places is None:
         return [str(first)]
-    with _named(path, first):
-        index = read_json_object(Store(path), first).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise Unusable("names no file (weight_map); download it again")
-    files = sorted({str(name) for name in index.values()})
+    files = sorted(set(places.values()))
     absent = [name for name in files if not (folder / name).exists()]
     if absent:
         raise ModelError(
@@ -69,13 +67,52 @@ def stored_tensors(path: str) -> dict[str, StoredTensor]:
     """What the files of a model hold, from their headers.
 
     Raises:
-        ModelError: one is not there, is cut short, or is something else.
+        ModelError: one is not there, is cut short, or is something else, or a tensor stands in two
+            of them, or in another than the index says.
     """
     tensors: dict[str, StoredTensor] = {}
+    found: dict[str, str] = {}
     for name in weight_files(path):
         with _named(path, name):
-            tensors |= read_header(Store(path), name)
+            header = read_header(Store(path), name)
+        # Which of two would be loaded is a matter of the order in which files are opened.
+        if twice := sorted(header.keys() & tensors.keys()):
+            raise ModelError(
+                f"model: {path} holds {_tensors(twice)} in {found[twice[0]]} and in {name}, and it "
+                f"cannot be told which is the model's. {_WHOLE_AGAIN}"
+            )
+        tensors |= header
+        found |= dict.fromkeys(header, name)
+    _refuse_elsewhere(path, found)
     return tensors
+
+
+def _refuse_elsewhere(path: str, found: dict[str, str]) -> None:
+    """Refuse tensors that are in another file than the index says: files of two models, mixed."""
+    index = str(read_config(path).get("transformers_weights") or _INDEX)
+    places = _weight_map(path, index) if (Path(path) / index).exists() else None
+    other = sorted(n for n, place in (places or {}).items() if found.get(n, place) != place)
+    if places and other:
+        raise ModelError(
+            f"model: {index} of {path} says that {_tensors(other)} is in {places[other[0]]}, and "
+            f"it is in {found[other[0]]}. {_WHOLE_AGAIN}"
+        )
+
+
+def _weight_map(path: str, index: str) -> dict[str, str] | None:
+    """Which file each tensor is in, as an index says; None for a file that is no index."""
+    if not index.endswith(".index.json"):
+        return None
+    with _named(path, index):
+        places = read_json_object(Store(path), index).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise Unusable("names no file (weight_map); download it again")
+    return {str(name): str(place) for name, place in places.items()}
+
+
+def _tensors(names: list[str]) -> str:
+    """The first of some tensors, and how many more there are."""
+    return names[0] + (f" (and {len(names) - 1:,} more)" if len(names) > 1 else "")
 
 
 def unlisted(path: str) -> list[str]:

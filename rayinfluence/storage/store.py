@@ -23,6 +23,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayinfluence.addresses import why_no_path
 from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.storage import local
 from rayinfluence.storage.finding import (
@@ -95,6 +96,8 @@ class Store:
     def __post_init__(self) -> None:
         url = self.url.removeprefix("file://")
         if "://" not in url:
+            if why := why_no_path(url):
+                raise StorageError(why)
             object.__setattr__(self, "url", str(Path(url).expanduser().absolute()))
         else:
             object.__setattr__(self, "url", self.url.rstrip("/"))

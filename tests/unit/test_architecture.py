@@ -11,7 +11,7 @@ import rayinfluence
 
 ROOT = Path(rayinfluence.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-DATA = {"storage", "errors", "config", "text", "guest"}
+DATA = {"storage", "errors", "config", "text", "guest", "addresses"}
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
 
@@ -20,8 +20,10 @@ ARROWS: dict[str, set[str]] = {
     "errors": {"text"},
     "text": set(),
     "guest": set(),
-    "config": {"errors", "text"},
-    "storage": {"errors", "text"},
+    "addresses": {"text"},
+    "yamls": set(),
+    "config": {"errors", "text", "addresses", "yamls"},
+    "storage": {"errors", "text", "addresses"},
     "curvature": {"errors", "text"},
     "influence": {"curvature", "errors", "text"},
     "model": DATA,

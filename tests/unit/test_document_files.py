@@ -210,3 +210,10 @@ def test_a_file_of_another_kind_is_refused_before_the_model_is_loaded(
     config = change(config, corpus={"documents": [str(tmp_path / "data.txt")]})
     with pytest.raises(CorpusError, match=r"data\.txt: documents are read from"):
         Inputs.of(config)
+
+
+def test_documents_in_utf_16_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    Path(config.corpus.documents[0]).write_text(ROW, encoding="utf-16")
+    with pytest.raises(CorpusError, match="is in UTF-16 or UTF-32"):
+        Inputs.of(config)

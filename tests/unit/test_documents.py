@@ -166,6 +166,34 @@ def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) ->
         read(path)
 
 
+def test_jsonl_in_which_no_line_has_the_key_names_the_keys_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"body": "x", "id": "y"}\n3\n{"content": "x"}\n')
+    with pytest.raises(
+        CorpusError, match=r"no key 'text' in any line; there are body, id, content\. Name yours"
+    ):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_jsonl_in_another_encoding_is_refused_and_not_guessed_at(
+    tmp_path: Path, encoding: str, ending: str
+) -> None:
+    path = tmp_path / f"docs.{ending}"
+    path.write_bytes(COMPRESS[ending]('\n{"text": "中文 w1"}\n{"text": "w2"}\n'.encode(encoding)))
+    with pytest.raises(CorpusError, match=r"docs\.jsonl.* UTF-16 or UTF-32.*save it as UTF-8"):
+        read(path)
+
+
+def test_only_the_first_line_may_begin_with_a_mark_of_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "one"}\n\xef\xbb\xbf{"text": "two"}\n')
+    first, bad = read(path)
+    assert first == Document("docs.jsonl:1", "one", {}, 1)
+    assert isinstance(bad, BadDocument)
+
+
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "docs.csv"
     path.write_text("text\nx\n")

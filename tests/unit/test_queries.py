@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.queries import (
@@ -144,7 +144,7 @@ def test_a_query_that_leaves_nothing_to_predict_is_refused(prompt: str, completi
 def test_that_a_prompt_which_is_part_of_the_first_token_leaves_nothing_to_predict_is_said() -> None:
     with pytest.raises(QueryError, match=r"are one token, and nothing comes before it: give it"):
         encoded("b", " c", characters())
-    with pytest.raises(QueryError, match=r"leaves no token to predict: give it a longer"):
+    with pytest.raises(QueryError, match=r"makes none of its completion '\\n', whose"):
         encoded("a", "\n", characters())  # which is no token at all
 
 
@@ -210,3 +210,18 @@ def test_a_query_is_known_by_its_tokens_and_where_they_begin_to_count() -> None:
     assert query.digest == encoded("w1 ", "w2 w3").digest
     assert query.digest != encoded("w1 w2", " w3").digest
     assert query.digest != encoded("w1", " w2 w4").digest
+
+
+def test_a_completion_that_is_normalised_away_is_said(path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"w1": 0, "<unk>": 1}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Strip()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    with pytest.raises(QueryError, match=r"'a' leaves no token to predict: .* completion '  ', wh"):
+        encode_queries([Query("a", "w1", "  ")], fast, None)
+
+
+def test_queries_in_utf_16_are_refused_as_such(path: Path) -> None:
+    path.write_text(json.dumps(GOOD), encoding="utf-16")
+    with pytest.raises(QueryError, match=r"queries\.jsonl is in UTF-16 or UTF-32"):
+        read_queries(Store(str(path)))

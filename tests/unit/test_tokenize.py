@@ -151,7 +151,7 @@ def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
 
 
 def test_all_bad_rows_are_counted_and_a_thousand_are_named(tmp_path: Path) -> None:
-    _, _, report = tokenized(write(tmp_path / "d.jsonl", *[{"x": i} for i in range(1200)]))
+    _, _, report = tokenized(write(tmp_path / "d.jsonl", *[{"text": i} for i in range(1200)]))
     assert (report.n_bad, len(report.bad)) == (1200, 1000)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.documents import refuse_other_encoding
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
@@ -61,7 +62,13 @@ class Inputs:
         """
         refuse_written_over(config)
         for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
-            if path is not None and "://" not in path and not Path(path).is_dir():
+            if path is not None and "://" in path:
+                raise ModelError(
+                    f"{key}: {path} is an address, and models and tokenizers are read from local "
+                    "folders: copy it to a disk of the machine that runs this, and name the "
+                    "folder's path."
+                )
+            if path is not None and not Path(path).is_dir():
                 needed = "config.json" if key == "model" else "tokenizer.json"
                 raise ModelError(
                     f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
@@ -81,6 +88,8 @@ class Inputs:
             queries = read_queries(file)
         documents = find_files(config.corpus.documents, config.storage.options)
         refuse_own_documents(config, documents)
+        for file in documents.files:
+            refuse_other_encoding(file)
         if config.corpus.documents:
             refuse_old_layout(corpus_store(config))
         else:

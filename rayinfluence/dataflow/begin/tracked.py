@@ -18,6 +18,7 @@ from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
 from rayinfluence.model.foreign import FORWARD, in_words
+from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
 from rayinfluence.model.modules import Coverage, track, trackable
 from rayinfluence.model.preflight import made_up
@@ -29,6 +30,7 @@ from rayinfluence.model.reach import (
     refuse_other_weights,
     tracked_and_reached,
 )
+from rayinfluence.model.weight_files import read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,7 +54,7 @@ class TrackedModel:
         reach: what a forward pass on made-up tokens reached.
         left_out: modules that the patterns match and text does not reach.
         ordinary: ids that made-up sequences are drawn from.
-        beside: what lies in the model's folder and is not read, in sentences.
+        beside: what the model's folder holds or names and was not loaded, in sentences.
     """
 
     replica: Replica
@@ -96,7 +98,10 @@ class TrackedModel:
         refuse_other_shapes(model, kept, found)
         with in_words(model, "run on a few tokens", FORWARD):
             replica = Replica(model, kept, numerics)
-        return cls(replica, found, left_out, ordinary, adapters_below(config.model))
+        beside = adapters_below(config.model) + not_what_is_named(
+            config.model, read_config(config.model), model, config.trust_remote_code
+        )
+        return cls(replica, found, left_out, ordinary, beside)
 
     @cached_property
     def coverage(self) -> Coverage:

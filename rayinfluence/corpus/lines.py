@@ -1,0 +1,46 @@
+"""Lines of JSONL: UTF-8, as JSON is exchanged, and never guessed from the bytes."""
+
+from __future__ import annotations
+
+import json
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
+from collections.abc import Callable
+from typing import Any
+
+#: Enough of a file to know its encoding by.
+BEGINNING = 4
+#: How texts begin that are not in UTF-8. That of UTF-32 in little-endian begins as UTF-16's does.
+_OTHERS = (BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)
+
+
+def other_encoding(begins: bytes) -> str | None:
+    """Why a file of JSON lines that begins so is not read, or None where it may be UTF-8.
+
+    The first two characters of JSON are ASCII, which has a zero byte in UTF-16 and UTF-32 alone.
+    """
+    if begins.startswith(_OTHERS):
+        said = "is in UTF-16 or UTF-32, as its first bytes say"
+    elif b"\0" in begins[:BEGINNING]:
+        said = "begins with zero bytes, so it is in UTF-16 or UTF-32, or damaged"
+    else:
+        return None
+    return f"{said}. JSON lines are read as UTF-8: save it as UTF-8, or copy it again."
+
+
+def parsed(line: bytes, number: int, refuse: Callable[[str], Any] | None = None) -> Any:
+    """The value of a line of a file; the first may begin with a mark of UTF-8.
+
+    Args:
+        line: its bytes.
+        number: which line it is, from 1.
+        refuse: called with NaN, Infinity and -Infinity, which are not JSON.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, or holds half a surrogate pair, which is no text.
+        RecursionError: it is nested too deeply.
+    """
+    text = (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
+    row = json.loads(text, parse_constant=refuse)
+    if "\\u" in text:
+        json.dumps(row, ensure_ascii=False).encode()
+    return row

@@ -1,0 +1,146 @@
+"""What a person mistypes in a path, an address or a YAML file is a sentence, and no folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+import rayinfluence
+from rayinfluence.config import CorpusConfig, RunConfig
+from rayinfluence.dataflow.begin.early import Inputs
+from rayinfluence.dataflow.places import run_config, run_place
+from rayinfluence.errors import ConfigError, ModelError, StorageError
+from rayinfluence.storage.store import Store
+
+MINIMAL: dict[str, Any] = {"run": "runs/a", "model": "models/a"}
+PLACES = ("run", "model", "queries", "tokenizer", "corpus.path", "corpus.documents")
+WRONG = [
+    ("s3:/b/x", "did you mean s3://b/x?"),
+    ("s3:b/x", "did you mean s3://b/x?"),
+    ("s3:///b/x", "did you mean s3://b/x?"),
+    ("S3://b/x", "did you mean s3://b/x?"),
+    ("gs:/b/x", "did you mean gs://b/x?"),
+    ("file:/x/y", "did you mean /x/y?"),
+    ("s3://", "names nothing; write where it is, such as s3://bucket/folder."),
+    ("file://", "names nothing; write where it is, such as /folder."),
+    ("~nobodyx/r", "in the home of a user whom this machine does not know (~nobodyx)"),
+    ("file://~nobodyx/r", "in the home of a user whom this machine does not know (~nobodyx)"),
+    ("runs/a\0b", "holds a NUL character"),
+    ("s3://b/a\0b", "holds a NUL character"),
+]
+RIGHT = ["s3://b/x", "gs://b", "file:///x/y", "/x", "x", "~/x", "x/~nobodyx", "a:b", "memory://x"]
+
+
+def with_address(place: str, address: str) -> dict[str, Any]:
+    section, _, key = place.rpartition(".")
+    value = [address] if key == "documents" else address
+    return {**MINIMAL, section: {key: value}} if section else {**MINIMAL, key: value}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("address", "said"), WRONG)
+def test_a_mistyped_address_is_refused_wherever_it_stands(
+    place: str, address: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(with_address(place, address))
+    assert said in str(caught.value)
+    assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("address", RIGHT)
+def test_other_addresses_are_taken_as_they_are(place: str, address: str) -> None:
+    RunConfig.parse(with_address(place, address))
+
+
+@pytest.mark.parametrize(("address", "said"), WRONG)
+def test_a_mistyped_address_on_the_command_line_is_refused(address: str, said: str) -> None:
+    for find in (run_config, run_place):
+        with pytest.raises(ConfigError) as caught:
+            find(address)
+        assert said in str(caught.value)
+    with pytest.raises(StorageError) as refused:
+        rayinfluence.load_results(address)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer"])
+def test_a_model_in_object_storage_is_refused_before_torch_is_there(
+    tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    values = {"run": str(tmp_path / "run"), "model": str(tmp_path / "model"), key: "s3://b/m"}
+    with pytest.raises(ModelError, match=rf"{key}: s3://b/m is an address.* from local folders"):
+        Inputs.of(RunConfig.parse(values))
+
+
+@pytest.mark.parametrize("key", ["damping", "damping_scale"])
+def test_a_damping_under_which_all_scores_vanish_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"scan\.{key}: must be less than 1e\+15"):
+        RunConfig.parse({**MINIMAL, "scan": {key: 1e300}})
+
+
+@pytest.mark.parametrize("url", ["~nobodyx/r", "a\0b"])
+def test_a_store_of_no_path_is_a_sentence(url: str) -> None:
+    with pytest.raises(StorageError, match=r"home of a user|NUL character"):
+        Store(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("run: a\nmodel: b\nrun: c\n", "the key 'run' stands in line 1 and again in line 3"),
+        (
+            "run: a\nmodel: b\nscan:\n  top: 3\nscan:\n  rank: 4\n",
+            "the key 'scan' stands in line 3 and again in line 5",
+        ),
+        (
+            "run: a\nmodel: b\nscan:\n  top: 3\n  'top': 4\n",
+            "the key 'top' stands in line 4 and again in line 5",
+        ),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_both_lines(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.load(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_what_a_merge_brings_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "run: a\nmodel: b\nfit: &all\n  lanes: 3\n  blocks: 2\nscan: {}\nrunner: {name: inline}\n"
+    )
+    assert RunConfig.load(path).fit.lanes == 3
+    path.write_text("<<: &base {run: a, model: b}\nrun: c\n")
+    assert RunConfig.load(path).run == "c"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://KEY:hunter2@b/x", "there is a password or a token in this address"),
+        ("s3:/KEY:hunter2@b/x", "did you mean s3://***@b/x?"),
+        ("s3://KEY:hunter2@b/\0", "holds a NUL character"),
+    ],
+)
+def test_a_password_is_in_no_error_of_the_constructor(address: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RunConfig(run=address, model="m")
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value) + repr(caught.value)
+
+
+def test_paths_of_python_are_text() -> None:
+    corpus = CorpusConfig(documents=[Path("a.jsonl")], path=Path("c"))
+    config = RunConfig(run=Path("/x"), model=Path("m"), corpus=corpus)
+    assert (config.run, config.model) == ("/x", "m")
+    assert (config.corpus.documents, config.corpus.path) == (["a.jsonl"], "c")
