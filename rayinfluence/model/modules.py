@@ -17,14 +17,18 @@ from rayinfluence.model.reach import Reach, patterns_of
 #: How transformers names the linear layers of MLP blocks.
 MLP_PATTERNS = (
     "*.mlp.*",
+    "*.mlp_block.*",
     "*.feed_forward.*",
     "*.ffn.*",
+    "*.ffns.*",
     "*.ff.*",
     "*.fc1",
     "*.fc2",
     "*.intermediate.dense",
     "*.output.dense",
 )
+#: What kinds of BERT call the output of attention, as they do that of an MLP.
+_OF_ATTENTION = ("*attention.output.dense", "*attn.output.dense")
 
 #: Names of weights in a message.
 _NAMED = 4
@@ -107,6 +111,10 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
+def _is_of_attention(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_ATTENTION)
+
+
 def _is_supported(module: nn.Module) -> bool:
     """Whether its output is W a + b for each token.
 
@@ -139,6 +147,8 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
         matched = {n for n in linear if fnmatch.fnmatchcase(n, pattern)}
+        if patterns is None:
+            matched = {name for name in matched if not _is_of_attention(name)}
         if pattern in linear and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "
