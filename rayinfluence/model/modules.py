@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.reach import Reach, patterns_of
 
@@ -78,11 +79,15 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
     """
     received: dict[str, list[Tensor]] = {name: [] for name in modules}
 
-    def note(name: str, args: tuple[Any, ...]) -> None:
-        received[name].append(args[0])
+    def note(name: str, given: Tensor | None) -> None:
+        if given is not None:
+            received[name].append(given)
 
     handles = [
-        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        module.register_forward_pre_hook(
+            lambda _module, args, kwargs, name=name: note(name, input_of(args, kwargs)),
+            with_kwargs=True,
+        )
         for name, module in modules.items()
     ]
     try:
