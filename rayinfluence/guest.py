@@ -1,8 +1,10 @@
-"""Guests leave a process as they found it: its random numbers and its environment.
+"""Guests leave a process as they found it, and are not changed by how it is set up meanwhile.
 
-Libraries change both when they are first imported (rich draws a number, models of transformers
-leave a variable for torch's compiler, Ray one for its children), and a model's own code may. Their
-filters of warnings and their loggers stay, as they would if the caller had imported them.
+Libraries change random numbers and the environment when they are first imported (rich draws a
+number, models of transformers leave a variable for torch's compiler, Ray one for its children).
+Their filters of warnings and their loggers stay, as they would if the caller had imported them.
+Other threads of the caller go on meanwhile: what is theirs is left alone, and where that cannot be
+told apart, the time in which it matters is short.
 """
 
 from __future__ import annotations
@@ -10,38 +12,110 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+#: What imports are known to set. Any other variable that changes meanwhile is another thread's.
+_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "RAY_CLIENT_MODE", "RAY_AUTH_MODE")
+#: Draws a number of Python's when it is imported; no other library that is imported here does.
+_DRAWS = "rich.console"
+#: Devices on which a caller may have asked for other dtypes than those of a run.
+_DEVICES = ("cpu", "cuda")
+
+
+@contextmanager
+def same_python_draws() -> Iterator[None]:
+    """Python's shared generator goes on where it was; what another thread draws is drawn again."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 @contextmanager
 def same_draws() -> Iterator[None]:
     """The generators that Python, numpy and torch share go on where they were before.
 
-    For short pieces of work: what another thread draws meanwhile is drawn again.
+    For a few calls of a model: what another thread draws meanwhile is drawn again.
     """
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    python_state = random.getstate()
-    numpy_state = numpy and numpy.random.get_state()
-    torch_state = torch and torch.get_rng_state()
+    restore = saved_draws()
     try:
         yield
     finally:
-        random.setstate(python_state)
-        if numpy is not None:
-            numpy.random.set_state(numpy_state)
-        if torch is not None:
-            torch.set_rng_state(torch_state)
+        restore()
+
+
+def saved_draws() -> Callable[[], None]:
+    """What puts these generators back to where they are now."""
+    # Another thread may be importing a library, and what is not there yet draws nothing.
+    every = [
+        _saved(random, "getstate", "setstate"),
+        _saved(getattr(sys.modules.get("numpy"), "random", None), "get_state", "set_state"),
+        _saved(sys.modules.get("torch"), "get_rng_state", "set_rng_state"),
+    ]
+
+    def restore() -> None:
+        for one in every:
+            one()
+
+    return restore
+
+
+def _saved(library: Any, getter: str, setter: str) -> Callable[[], None]:
+    """What puts a library's generator back to where it is now."""
+    get, put = getattr(library, getter, None), getattr(library, setter, None)
+    if get is None or put is None:
+        return lambda: None
+    state = get()
+    return lambda: put(state)
 
 
 @contextmanager
 def as_found() -> Iterator[None]:
-    """Variables of the environment come back as well; for short pieces of work, such as imports."""
-    found = dict(os.environ)
+    """Undo what imports do: the variables that they are known to set, and the number they draw."""
+    found = {name: os.environ.get(name) for name in _VARIABLES}
+    state, drawn = random.getstate(), _DRAWS in sys.modules
     try:
-        with same_draws():
-            yield
+        yield
     finally:
-        for name in os.environ.keys() - found.keys():
-            del os.environ[name]
-        os.environ.update({k: v for k, v in found.items() if os.environ.get(k) != v})
+        if not drawn and _DRAWS in sys.modules:
+            random.setstate(state)
+        for name, value in found.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def own_arithmetic() -> Iterator[None]:
+    """Compute as the configuration says, whatever the caller's thread is in the middle of.
+
+    Autocast would compute in another dtype than the manifest's, and tensors that are made in
+    inference mode have no gradients.
+    """
+    import torch
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in _DEVICES:
+            # Only where it is on: to switch it off on a device that is not there warns.
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def stepwise(make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Each step of an iterator in our own arithmetic, and the caller's between them."""
+    with own_arithmetic():
+        steps = iter(make())
+    end = object()
+    while True:
+        with own_arithmetic():
+            step = next(steps, end)
+        if step is end:
+            return
+        yield step

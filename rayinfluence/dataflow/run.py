@@ -43,6 +43,7 @@ from rayinfluence.dataflow.stages.scan import Aside, scan
 from rayinfluence.dataflow.stages.scanned import scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
+from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.results import Results
 
@@ -75,6 +76,7 @@ class Run(Parts):
         self._factors: Factors | None = None
         self._fit_plan: FitPlan | None = None
 
+    @own_arithmetic()
     def tokenize(self) -> Corpus:
         """Documents -> shards; files that are in the corpus already are skipped.
 
@@ -108,6 +110,7 @@ class Run(Parts):
             self.__dict__.pop("corpus", None)
         return self.corpus
 
+    @own_arithmetic()
     def fit(self) -> Factors:
         """Fit the EK-FAC factors, or find those that were fitted before.
 
@@ -140,6 +143,7 @@ class Run(Parts):
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
         return self._fit(wanted)
 
+    @own_arithmetic()
     def plan(self, actors: int | None = None) -> Plan:
         """Forecast the run from a few splits, for the configuration's replicas or this many."""
         self.begin(needs_queries=True)
@@ -147,6 +151,7 @@ class Run(Parts):
         self.check()
         return plan_run(self, actors or self.config.runner.most_actors)
 
+    @own_arithmetic()
     def scan(self) -> dict[str, Results]:
         """Find the most influential sequences of every query.
 
@@ -215,6 +220,7 @@ class Run(Parts):
             write_manifest(self.store, manifest)
         return {method: Results.load(self.store, method) for method in methods}
 
+    @own_arithmetic()
     def all(self) -> dict[str, Results]:
         """tokenize, fit and scan; whatever is done already is skipped."""
         self.begin(needs_queries=True)

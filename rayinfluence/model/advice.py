@@ -40,7 +40,11 @@ def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], foun
     else:
         advice = _others(model, found)
     axes = found.inputs[wrong[0]]
-    got = "no positional argument" if axes is None else f"[{', '.join(map(str, axes))}, width]"
+    got = (
+        "no tensor as its first or only argument"
+        if axes is None
+        else f"[{', '.join(map(str, axes))}, width]"
+    )
     raise ModelError(
         f"modules: {len(wrong)} layers do not get inputs of shape [sequence, token, width], and "
         f"cannot be attributed to sequences: {listed(patterns_of(wrong))} (the first gets {got} "

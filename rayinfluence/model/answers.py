@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.guest import same_draws
+from rayinfluence.guest import saved_draws
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
@@ -82,17 +82,19 @@ def refuse_what_does_not_run(
             torch.default_generator.manual_seed(seed)
         return _bounded(_raw(model, tokens_BT))
 
-    with same_draws():
-        try:
-            first, second = run(seed=0), run()
-        except ModelError as error:
-            if (longest := longest_that_runs(model, tokens_BT)) is None:
-                raise
-            raise too_long(longest, context or tokens_BT.shape[1]) from error
-        change = distance(first, second)
-        if change <= SAME_SHAPES[next(model.parameters()).dtype] or not np.isfinite(change):
-            return
-        draws = torch.equal(run(seed=0), first)
+    restore = saved_draws()
+    try:
+        first, second = run(), run()
+    except ModelError as error:
+        if (longest := longest_that_runs(model, tokens_BT)) is None:
+            raise
+        raise too_long(longest, context or tokens_BT.shape[1]) from error
+    change = distance(first, second)
+    if change <= SAME_SHAPES[next(model.parameters()).dtype] or not np.isfinite(change):
+        return
+    draws = torch.equal(run(seed=0), run(seed=0))
+    # Only of a model that is refused: meanwhile other threads of the caller may draw.
+    restore()
     kind = (
         "draws random numbers in evaluation mode, as hashes and samplers do"
         if draws

@@ -23,6 +23,15 @@ _SHOWN = 6
 Consumer = Callable[[str, Tensor, Tensor], None]
 
 
+def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """What a layer is called with: its first argument, or the only one where it has a name.
+
+    None where that is no tensor.
+    """
+    given = args[:1] or (tuple(kwargs.values()) if len(kwargs) == 1 else ())
+    return given[0] if given and isinstance(given[0], Tensor) else None
+
+
 @dataclass
 class _Call:
     """One call of a module in the forward pass."""
@@ -48,8 +57,8 @@ def backward(
         consume: called once per module that took part, in the order of the backward pass.
 
     Raises:
-        ModelError: a module's input is not [B, T, I], was changed in place, or nothing tracked is
-            reached.
+        ModelError: a module's input is not [B, T, I] or was changed in place, its output is no
+            tensor, or nothing tracked is reached.
     """
     calls: dict[str, list[_Call]] = {}
     leaves: list[Tensor] = []
@@ -59,8 +68,10 @@ def backward(
         if all(other.grads_BTO is not None for other in calls[name]):
             _hand_over(name, calls.pop(name), consume)
 
-    def on_forward(name: str, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        inputs = args[0].detach()
+    def on_forward(
+        name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Tensor:
+        inputs = _refuse_no_product(name, module, input_of(args, kwargs), output).detach()
         if inputs.ndim != 3:
             raise ModelError(
                 f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, "
@@ -77,7 +88,10 @@ def backward(
         output.register_hook(partial(on_gradient, name, call))
         return tapped
 
-    handles = [m.register_forward_hook(partial(on_forward, name)) for name, m in modules.items()]
+    handles = [
+        module.register_forward_hook(partial(on_forward, name), with_kwargs=True)
+        for name, module in modules.items()
+    ]
     try:
         with torch.enable_grad():
             value = objective()
@@ -129,6 +143,21 @@ def checked(shape: tuple[int, ...], consume: Consumer) -> Consumer:
         consume(name, inputs, grads)
 
     return consumer
+
+
+def _refuse_no_product(name: str, module: nn.Module, inputs: Tensor | None, output: Any) -> Tensor:
+    """The input of a layer that takes one tensor and gives one."""
+    if inputs is None:
+        raise ModelError(
+            f"modules: {name} ({type(module).__name__}) is called with no tensor as its first or "
+            "only argument, so what it multiplies cannot be told. Leave it out of `modules`."
+        )
+    if not isinstance(output, Tensor):
+        raise ModelError(
+            f"modules: {name} ({type(module).__name__}) gives a {type(output).__name__}, and only "
+            "layers that give one tensor can be tracked. Leave it out of `modules`."
+        )
+    return inputs
 
 
 def _hand_over(name: str, calls: list[_Call], consume: Consumer) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import answers
+from rayinfluence.model.capture import input_of
 from rayinfluence.model.positions import affordable
 
 #: Tokens of a sequence that are changed.
@@ -179,13 +179,16 @@ def _inputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]
     """The inputs of each call of modules, by name."""
     found: dict[str, list[Tensor]] = {}
 
-    def note(name: str, args: tuple[Any, ...]) -> None:
+    def note(name: str, given: Tensor | None) -> None:
         # A copy, since the layers that follow may write into it.
-        if args and isinstance(args[0], Tensor):
-            found.setdefault(name, []).append(args[0].detach().clone())
+        if given is not None:
+            found.setdefault(name, []).append(given.detach().clone())
 
     handles = [
-        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        module.register_forward_pre_hook(
+            lambda _module, args, kwargs, name=name: note(name, input_of(args, kwargs)),
+            with_kwargs=True,
+        )
         for name, module in modules.items()
     ]
     try:

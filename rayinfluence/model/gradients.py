@@ -153,8 +153,7 @@ def refuse_no_gradient(
         return
     all_of_them = f"all {len(modules)} tracked layers" if len(wrong) == len(modules) else ""
     which = all_of_them or f"{len(wrong)} layers"
-    with torch.random.fork_rng(devices=[]):
-        reasons, woken = _zeros_before(language_model, modules, wrong, batch)
+    reasons, woken = _zeros_before(language_model, modules, wrong, batch)
     advice = "Name other layers" if all_of_them else "Leave them out of"
     if reasons:
         raise ModelError(
@@ -255,9 +254,11 @@ def _other_weights(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Weights are small random numbers meanwhile; nothing is written to where they were."""
     weights = [model.get_parameter(name) for name in names]
     before = [weight.data for weight in weights]
+    generator = torch.Generator().manual_seed(0)  # the shared one is the caller's
     try:
         for weight in weights:
-            weight.data = _LITTLE * torch.randn_like(weight)
+            drawn = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight.data = _LITTLE * drawn.to(weight.device)
         yield
     finally:
         for weight, data in zip(weights, before, strict=True):

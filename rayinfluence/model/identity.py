@@ -18,7 +18,7 @@ from torch import nn
 
 from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import is_pretrained
-from rayinfluence.storage.digest import digest, digest_bytes
+from rayinfluence.storage.digest import changed, digest, digest_bytes
 from rayinfluence.storage.tensors import tensor_bytes
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def model_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
             side["config"].get(key, side["defaults"].get(key, "absent")) for side in (ours, theirs)
         )
         if one != other:
-            lines.append(f"config.{key}: {one}, was {other}")
+            are_lists = isinstance(one, list) and isinstance(other, list)
+            change = changed(one, other) if are_lists else f"{one}, was {other}"
+            lines.append(f"config.{key}: {change}")
     names = [*ours["weights"], *(n for n in theirs["weights"] if n not in ours["weights"])]
     other = [n for n in names if ours["weights"].get(n) != theirs["weights"].get(n)]
     if other:

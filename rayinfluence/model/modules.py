@@ -11,20 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.reach import Reach, patterns_of
 
 #: How transformers names the linear layers of MLP blocks.
 MLP_PATTERNS = (
     "*.mlp.*",
+    "*.mlp_block.*",
     "*.feed_forward.*",
     "*.ffn.*",
+    "*.ffns.*",
     "*.ff.*",
     "*.fc1",
     "*.fc2",
     "*.intermediate.dense",
     "*.output.dense",
 )
+#: What kinds of BERT call the output of attention, as they do that of an MLP.
+_OF_ATTENTION = ("*attention.output.dense", "*attn.output.dense")
 
 #: Names of weights in a message.
 _NAMED = 4
@@ -74,11 +79,15 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
     """
     received: dict[str, list[Tensor]] = {name: [] for name in modules}
 
-    def note(name: str, args: tuple[Any, ...]) -> None:
-        received[name].append(args[0])
+    def note(name: str, given: Tensor | None) -> None:
+        if given is not None:
+            received[name].append(given)
 
     handles = [
-        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        module.register_forward_pre_hook(
+            lambda _module, args, kwargs, name=name: note(name, input_of(args, kwargs)),
+            with_kwargs=True,
+        )
         for name, module in modules.items()
     ]
     try:
@@ -105,6 +114,10 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
 
 def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _is_of_attention(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_ATTENTION)
 
 
 def _is_supported(module: nn.Module) -> bool:
@@ -139,6 +152,8 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
         matched = {n for n in linear if fnmatch.fnmatchcase(n, pattern)}
+        if patterns is None:
+            matched = {name for name in matched if not _is_of_attention(name)}
         if pattern in linear and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "

@@ -201,4 +201,7 @@ def made_up(ordinary: Sequence[int], device: torch.device) -> Tensor:
 
 
 def _share(error: float) -> str:
-    return "nothing of it was seen" if error == float("inf") else f"{error:.0%} off"
+    """In per cent with two digits, as what is refused may be far below one."""
+    if error == float("inf"):
+        return "nothing of it was seen"
+    return f"{float(f'{100 * error:.2g}'):g}% off"

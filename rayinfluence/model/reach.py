@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.capture import input_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
 
@@ -31,7 +31,7 @@ class Reach:
     Attributes:
         called: names of modules that were called.
         inputs: of linear layers that were called, the shapes of their inputs' leading axes; None
-            where the input was no positional argument.
+            where neither the first argument nor the only one was a tensor.
         tokens: [sequence, token], as they should be.
         outside: the largest modules that text does not reach.
     """
@@ -57,15 +57,17 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
     called: set[str] = set()
     inputs: dict[str, tuple[int, ...] | None] = {}
 
-    def note(name: str, args: tuple[Any, ...]) -> None:
+    def note(name: str, given: Tensor | None) -> None:
         called.add(name)
         if name in modules:
-            is_tensor = bool(args) and isinstance(args[0], Tensor)
-            inputs[name] = tuple(args[0].shape[:-1]) if is_tensor else None
+            inputs[name] = None if given is None else tuple(given.shape[:-1])
 
     named = dict(model.named_modules())
     handles = [
-        module.register_forward_pre_hook(lambda _module, args, name=name: note(name, args))
+        module.register_forward_pre_hook(
+            lambda _module, args, kwargs, name=name: note(name, input_of(args, kwargs)),
+            with_kwargs=True,
+        )
         for name, module in named.items()
     ]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -197,11 +198,11 @@ def test_a_layer_called_gate_is_a_router_and_one_called_gate_proj_is_not() -> No
 
 
 class Shaped(nn.Module):
-    """A layer that is given its input in another shape, or by another name."""
+    """A layer that is given its input in another shape, or not alone."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
-        self.embed, self.head, self.layer = nn.Embedding(48, 8), nn.Linear(8, 48), nn.Linear(8, 8)
+        self.embed, self.head, self.layer = nn.Embedding(48, 8), nn.Linear(8, 48), Layer(8, 8)
         self.how = how
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -210,7 +211,17 @@ class Shaped(nn.Module):
             return self.head(x + self.layer(x.transpose(0, 1)).transpose(0, 1))
         if self.how == "all in one":
             return self.head(x + self.layer(x.reshape(1, -1, 8)).reshape(x.shape))
-        return self.head(x + self.layer(input=x))
+        if self.how == "in a list":
+            return self.head(x + self.layer([x]))
+        return self.head(x + self.layer(other=x, scale=1.0))
+
+
+class Layer(nn.Linear):
+    """A layer that takes its input as nobody foresees."""
+
+    def forward(self, input: Any = None, other: Any = None, scale: float = 1.0) -> Tensor:
+        given = other if input is None else input
+        return scale * super().forward(given[0] if isinstance(given, list) else given)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +229,8 @@ class Shaped(nn.Module):
     [
         ("tokens first", "[7, 2, width]"),
         ("all in one", "[1, 14, width]"),
-        ("by keyword", "no positional argument"),
+        ("in a list", "no tensor as its first or only argument"),
+        ("by two names", "no tensor as its first or only argument"),
     ],
 )
 def test_a_layer_whose_input_is_not_sequence_by_sequence_is_refused(how: str, got: str) -> None:

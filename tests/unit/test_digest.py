@@ -60,3 +60,27 @@ def test_differences_are_one_line_per_leaf() -> None:
         "new: 1, was absent",
     ]
     assert differences(ours, ours) == []
+
+
+def test_of_long_lists_it_is_said_what_they_lack_and_not_all_they_have() -> None:
+    def layers(*kinds: str) -> list[list[object]]:
+        return [
+            [f"h.{i}.{kind}", 64, 256, True, f"h.{i}.{kind}"] for i in range(24) for kind in kinds
+        ]
+
+    few, many = layers("up", "gate", "down"), layers("up", "gate", "down", "out")
+    assert differences({"modules": few}, {"modules": many}) == [
+        "modules: 72 entries, was 96; no longer: h.0.out, h.1.out and 22 more"
+    ]
+    [line] = differences({"modules": layers("up", "in")}, {"modules": layers("up", "out")})
+    assert line == (
+        "modules: 48 entries, was 48; no longer: h.0.out, h.1.out and 22 more; "
+        "new: h.0.in, h.1.in and 22 more"
+    )
+    other = [*few[:5], ["h.1.down", 64, 512, True, "h.1.down"], *few[6:]]
+    assert differences({"modules": other}, {"modules": few}) == [
+        'modules: 72 entries, was 72; first ["h.1.down",64,512,true,"h.1.down"], '
+        'was ["h.1.down",64,256,true,"h.1.down"]'
+    ]
+    [line] = differences({"groups": [few, few]}, {"groups": [few]})
+    assert len(line) < 400

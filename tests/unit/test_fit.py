@@ -47,6 +47,12 @@ def plan(over: Corpus, n_shards: int | None = None, **changes: Any) -> FitPlan:
     )
 
 
+def test_more_lanes_than_splits_are_as_many_as_splits() -> None:
+    made = plan(corpus(3, 4, 5), lanes=10**9)
+    [piece] = made.pieces(0)
+    assert [lane.splits for lane in made.moment_lanes(piece)] == [(one,) for one in made.sample]
+
+
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=4).filter(any),
     st.integers(1, 9),

@@ -5,14 +5,20 @@ import os
 import random
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import rayinfluence
 from rayinfluence.config import RunConfig
-from rayinfluence.guest import as_found, same_draws
+from rayinfluence.guest import as_found, same_draws, stepwise
 from rayinfluence.testing import tiny_run
 
 #: Says after each step what it has changed.
@@ -93,26 +99,124 @@ def test_a_run_that_is_refused_changes_nothing_either(tmp_path: Path) -> None:
     assert steps(config, tmp_path, WARM) == {"import": {}, "refusal": {}}
 
 
-def test_draws_and_variables_of_the_environment_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEPT", "as it was")
-    monkeypatch.setenv("TAKEN", "as it was")
-    before = dict(os.environ)
+def drawn() -> list[float]:
+    shared = np.random.mtrand._rand
+    return [random.random(), float(shared.random_sample()), float(torch.rand(()))]
 
-    def draws() -> list[float]:
-        shared = np.random.mtrand._rand
-        return [random.random(), float(shared.random_sample()), float(torch.rand(()))]
 
-    def change() -> None:
-        os.environ |= {"KEPT": "changed", "NEW": "x"}
-        del os.environ["TAKEN"]
-        raise ValueError(draws())
-
+def test_draws_come_back_whatever_happens() -> None:
     with same_draws():
-        expected = draws()
-    with pytest.raises(ValueError, match=str(expected[0])), as_found():
-        change()
-    assert dict(os.environ) == before
-    assert draws() == expected
+        expected = drawn()
+    with pytest.raises(ValueError, match=str(expected[0])), same_draws():
+        raise ValueError(drawn())
+    assert drawn() == expected
+
+
+def test_what_imports_leave_is_taken_back_and_what_another_thread_does_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_CLIENT_MODE", "as it was")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    before = dict(os.environ)
+    with as_found():
+        os.environ |= {"RAY_CLIENT_MODE": "0", "TORCHINDUCTOR_CACHE_DIR": "x"}
+        monkeypatch.setenv("MINE", "x")
+        first = drawn()
+    assert dict(os.environ) == before | {"MINE": "x"}
+    assert not set(first) & set(drawn())
+
+
+def test_a_library_that_another_thread_is_importing_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("torch", "numpy"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    with same_draws(), as_found():
+        first = random.random()
+    assert random.random() == first
+
+
+@contextmanager
+def working(done: list[int]) -> Iterator[None]:
+    """Another thread of the caller's, that sets variables and draws numbers."""
+    ends, values = threading.Event(), []
+
+    def work() -> None:
+        while not ends.is_set():
+            os.environ[f"MINE_{len(values)}"] = "1"
+            values.append(float(torch.rand(1, dtype=torch.float64)))
+            ends.wait(0.002)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+        kept = [os.environ.pop(f"MINE_{i}", None) for i in range(len(values))]
+        done += [len(values), kept.count(None), len(values) - len(set(values))]
+
+
+def test_another_thread_of_the_caller_s_keeps_its_variables_and_its_draws(
+    tmp_path: Path, execute: Callable[..., Any]
+) -> None:
+    found: list[int] = []
+    config = tiny_run(tmp_path, 20)
+    with working(found):
+        execute(config)
+    count, lost, repeated = found
+    assert count > 20
+    assert (lost, repeated) == (0, 0)
+
+
+AROUND: dict[str, Callable[[], Any]] = {
+    "autocast to bfloat16": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "autocast to float16": lambda: torch.autocast("cpu", dtype=torch.float16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+}
+
+
+def modes() -> list[bool]:
+    return [
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_grad_enabled(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return written(tmp_path_factory.mktemp("plain"))
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Everything that a run writes as arrays."""
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patched:
+        folder.mkdir(exist_ok=True)
+        patched.chdir(folder)  # relative, as documents' addresses are in the results
+        before = modes()
+        rayinfluence.run(tiny_run(Path(), 20))
+        assert modes() == before
+        arrays = [p for p in Path("run").rglob("*") if p.suffix in (".parquet", ".safetensors")]
+        return {str(path): path.read_bytes() for path in arrays}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_whatever_the_caller_is_in_the_middle_of_the_bytes_are_the_same(
+    tmp_path: Path, plain: dict[str, bytes], around: str
+) -> None:
+    with AROUND[around]():
+        assert written(tmp_path) == plain
+
+
+def test_between_two_items_of_the_inline_runner_modes_are_the_caller_s() -> None:
+    with torch.inference_mode():
+        steps = stepwise(lambda: (modes() for _ in range(2)))
+        seen = [(inside, modes()) for inside in steps]
+    assert seen == [([False, False, True], [True, False, False])] * 2
 
 
 #: Has a token, and no dashboard to give it to; prints what is left of it.

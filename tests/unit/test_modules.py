@@ -1,6 +1,15 @@
 import pytest
 from torch import nn
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+    XLMConfig,
+    XLMWithLMHeadModel,
+)
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.modules import Coverage, shape_of, track
@@ -17,6 +26,43 @@ LLAMA_MLP = [
 @pytest.mark.parametrize(("model", "names"), [(tiny_gpt2, GPT2_MLP), (tiny_llama, LLAMA_MLP)])
 def test_the_mlps_of_every_block_are_the_default(model: object, names: list[str]) -> None:
     assert list(track(model())) == names  # type: ignore[operator]
+
+
+def bert() -> nn.Module:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "is_decoder": True, "add_cross_attention": True}
+    return BertLMHeadModel(BertConfig(vocab_size=48, **sizes, **heads))
+
+
+def recurrent_gemma() -> nn.Module:
+    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "lru_width": 8}
+    return RecurrentGemmaForCausalLM(
+        RecurrentGemmaConfig(vocab_size=48, num_attention_heads=2, **sizes)
+    )
+
+
+def xlm() -> nn.Module:
+    return XLMWithLMHeadModel(XLMConfig(vocab_size=48, emb_dim=8, n_layers=1, n_heads=2))
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (bert, ["bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"]),
+        (recurrent_gemma, [f"model.layers.0.mlp_block.{n}_proj" for n in ("gate", "up", "down")]),
+        (xlm, ["transformer.ffns.0.lin1", "transformer.ffns.0.lin2"]),
+    ],
+)
+def test_the_mlps_of_models_with_names_of_their_own_are_found_and_nothing_else(
+    model: object, names: list[str]
+) -> None:
+    assert list(track(model())) == names  # type: ignore[operator]
+
+
+def test_the_output_of_attention_is_tracked_where_it_is_asked_for() -> None:
+    found = track(bert(), ["*.output.dense"])
+    assert "bert.encoder.layer.0.attention.output.dense" in found
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ModelError
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import load_model
-from rayinfluence.model.modules import track
+from rayinfluence.model.modules import shapes_of, track
 from rayinfluence.model.preflight import made_up, refuse_what_does_not_run
 
 Output = Callable[[Tensor], Any]
@@ -45,6 +45,52 @@ WORKS: dict[str, Output] = {
     "a loss of nothing": lambda logits: (logits, None),
     "a loss before": lambda logits: (logits.mean(), logits, [logits]),
 }
+
+
+class Odd(nn.Linear):
+    """Takes its input by a name of its own, or gives more than one tensor."""
+
+    gives: ClassVar[Any] = None
+
+    def forward(self, hidden_states: Tensor) -> Any:
+        output = super().forward(hidden_states)
+        return (output, None) if self.gives is tuple else output
+
+
+class Pair(Odd):
+    """Gives its bias beside its output, as layers of Megatron do."""
+
+    gives = tuple
+
+
+class Calling(nn.Module):
+    """Calls a layer by keyword."""
+
+    def __init__(self, layer: type[nn.Linear]) -> None:
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Embedding(48, 8), layer(8, 8), nn.Linear(8, 48)
+        self.name = "hidden_states" if issubclass(layer, Odd) else "input"
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = self.embed(tokens_BT)
+        found = self.layer(**{self.name: hidden})
+        return self.head(hidden + torch.tanh(found[0] if isinstance(found, tuple) else found))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, Odd])
+def test_a_layer_that_is_called_by_keyword_is_tracked(layer: type[nn.Linear]) -> None:
+    model = seeded(lambda: Calling(layer))
+    assert check(model, ("layer",)).gradients < 1e-4
+    assert [shape.source for shape in shapes_of(model, track(model, ["*"])).values()] == [
+        "layer",
+        "head",
+    ]
+
+
+def test_a_layer_that_gives_more_than_a_tensor_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match=r"modules: layer \(Pair\) gives a tuple, and .* Leave it"):
+        check(seeded(lambda: Calling(Pair)), ("layer",))
+
 
 REFUSED: dict[str, tuple[Output, str]] = {
     "tokens first": (

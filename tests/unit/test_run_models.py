@@ -143,3 +143,16 @@ def test_that_a_tokenizer_would_be_rebuilt_otherwise_is_in_the_run_s_warnings(
     with Run(config, quiet) as run:
         assert run.tokenizer("w5 w6").input_ids == [6, 7]
         assert "transformers makes the one of" in run.warnings[0]
+
+
+def test_more_survivors_than_there_are_sequences_are_all_of_them(
+    tmp_path: Path, execute: Execute, change: Change
+) -> None:
+    most, every = (
+        execute(change(tiny_run(tmp_path / name), scan={"top": top, "token_scores": 2}))["ekfac"]
+        for name, top in (("many", 10**12), ("all", 200))
+    )
+    columns = ["query_id", "direction", "rank", "sequence_id", "score"]
+    scores = [results.table.select(columns) for results in (most, every)]
+    assert scores[0].equals(scores[1])
+    assert 60 <= len(scores[0]) <= 3 * most.manifest["n_sequences"]

@@ -24,7 +24,7 @@ from rayinfluence.dataflow.runners.inline import InlineRunner
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
-from rayinfluence.guest import as_found
+from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.storage.store import Store
@@ -238,6 +238,7 @@ class Parts:
                 self._runner = RayRunner(self.config.runner, make, self.store.name)
         return self._runner
 
+    @own_arithmetic()
     def begin(self, needs_queries: bool = False) -> None:
         """Refuse whatever can be refused before a document is read, and say what is tracked.
 
@@ -263,12 +264,14 @@ class Parts:
             self._warn(text)
         self._has_begun = True
 
+    @own_arithmetic()
     def check(self) -> None:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
         self.begin()
         _ = self.corpus, self.bad_sequences, self.n_training_sequences
         refuse_unknown_keys(self.config.scan.group_by, self.corpus)
 
+    @own_arithmetic()
     def fit_plan(self, n_shards: int | None = None) -> FitPlan:
         """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
         replica = self.replica  # first: loading the model settles the numerics

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from rayinfluence.dataflow.begin.tracked import TrackedModel
-from rayinfluence.guest import same_draws
+from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json
@@ -45,7 +45,7 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
     if store.exists(key):
         return Passed(**read_json(store, key))
     language_model = replica.language_model
-    with same_draws():
+    with own_arithmetic():
         found = preflight(
             language_model,
             replica.modules,

@@ -13,7 +13,7 @@ from torch import nn
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
-from rayinfluence.guest import as_found
+from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
@@ -65,6 +65,7 @@ class TrackedModel:
 
     @classmethod
     @as_found()
+    @own_arithmetic()
     def load(
         cls,
         config: RunConfig,

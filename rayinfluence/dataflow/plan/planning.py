@@ -12,6 +12,7 @@ from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.stages.scan import places
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
@@ -60,7 +61,7 @@ def plan_run(run: Parts, actors: int) -> Plan:
         n_queries=len(run.queries),
         n_banks=len(scan.methods),
         rank=None if scan.rank == "dense" else scan.rank,
-        top=scan.top,
+        top=places(scan.top, run.corpus),
         group_by=tuple(scan.grouped_by),
         labels=run.config.fit.labels,
         n_blocks=run.config.fit.blocks,
@@ -105,10 +106,10 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
         moment_tokens=sum(moments),
         rounds=len(fit.rounds),
         pieces=len(pieces),
-        lanes=fit.n_lanes,
+        lanes=min(fit.n_lanes, len(fit.sample)),
         n_queries=n_queries,
         n_banks=len(scan.methods),
-        top=scan.top,
+        top=places(scan.top, run.corpus),
         survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
         rank=rank,
         n_blocks=run.config.fit.blocks,

@@ -14,6 +14,7 @@ from rayinfluence.dataflow.jobs.job import Job
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import LocalWatch
 from rayinfluence.dataflow.runners.base import Lead, ignore
+from rayinfluence.guest import own_arithmetic, stepwise
 
 
 class InlineRunner:
@@ -35,6 +36,11 @@ class InlineRunner:
 
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item."""
+        return stepwise(lambda: self._replicas(job, items, advance))
+
+    def _replicas(
+        self, job: Job[Any, Any], items: Sequence[Any], advance: Advance
+    ) -> Iterator[Any]:
         if items:
             replica = self._ready()
             job.prepare(replica)
@@ -46,6 +52,11 @@ class InlineRunner:
         self, job: ScanJob, pending: Sequence[Pending], advance: Advance, lead: Lead = ignore
     ) -> Iterator[Settled]:
         """Score splits one after another."""
+        return stepwise(lambda: self._scan(job, pending, advance, lead))
+
+    def _scan(
+        self, job: ScanJob, pending: Sequence[Pending], advance: Advance, lead: Lead
+    ) -> Iterator[Settled]:
         if pending:
             replica = self._ready()
             job.prepare(replica)
@@ -55,13 +66,13 @@ class InlineRunner:
         self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
     ) -> Iterator[Any]:
         """Apply a function to each item."""
-        return map(function, items)
+        return map(own_arithmetic()(function), items)
 
     def share(
         self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
     ) -> Sequence[Handle[Any]]:
         """Made whenever it is needed: this process holds no more than one at a time."""
-        return [Deferred(function, item) for item in items]
+        return [Deferred(own_arithmetic()(function), item) for item in items]
 
     def close(self) -> None:
         """Drop the replica and restore the number of threads."""

@@ -121,15 +121,16 @@ class FitPlan:
         return self.rounds[number - 1] if number else 0
 
     def _deal(self, folder: str, places: range) -> Iterator[Lane]:
+        dealt: dict[int, list[Split]] = {}  # only lanes that get some, of however many
+        for place in places:
+            dealt.setdefault(place % self.n_lanes, []).append(self.sample[place])
         for number, modules in enumerate(self.groups):
             inside = f"{folder}/group-{number}" if len(self.groups) > 1 else folder
-            for index in range(self.n_lanes):
-                splits = tuple(self.sample[i] for i in places if i % self.n_lanes == index)
-                if splits:
-                    held = tuple(i for split in splits for i in _inside(self.held_out, split))
-                    content = digest([[split.digest for split in splits], list(held)])
-                    key = f"{inside}/lane-{index:03d}.safetensors"
-                    yield Lane(key, splits, content, held, modules)
+            for index, splits in sorted(dealt.items()):
+                held = tuple(i for split in splits for i in _inside(self.held_out, split))
+                content = digest([[split.digest for split in splits], list(held)])
+                key = f"{inside}/lane-{index:03d}.safetensors"
+                yield Lane(key, tuple(splits), content, held, modules)
 
 
 def plan_fit(

@@ -83,7 +83,8 @@ def scan(
     small = sum(len(bank.query_digests) for bank in banks) <= _FEW_QUERIES
     shared = runner.share(load_bank, banks, small)
     operands = [BankOperands(*pair) for pair in zip(banks, shared, strict=True)]
-    job = ScanJob(corpus.store, operands, config.top, tuple(config.grouped_by))
+    top = places(config.top, corpus)
+    job = ScanJob(corpus.store, operands, top, tuple(config.grouped_by))
     discarded, sequences = Discarded(), Missing(banks, splits, names or {})
     sequences.refuse_committed()
     for bank in banks:
@@ -96,7 +97,7 @@ def scan(
                 # What an earlier run scored with this bank stays in its results.
                 there = bank.store.list("partials") if aside else {}
                 missing = {one.digest for one in aside if partial_key(one.digest) not in there}
-                partial, bad = merge(runner, bank, splits, missing, config.top)
+                partial, bad = merge(runner, bank, splits, missing, top)
                 merged.append(partial)
                 damaged += len(bad)
                 for key in bad:
@@ -106,6 +107,11 @@ def scan(
         progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
     sequences.refuse_merged(merged)
     return list(zip(operands, merged, strict=True)), aside
+
+
+def places(top: int, corpus: Corpus) -> int:
+    """How many survivors of a query and a direction room is made for: each sequence is one."""
+    return min(top, corpus.n_sequences)
 
 
 def _score(

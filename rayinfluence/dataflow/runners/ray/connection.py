@@ -13,7 +13,7 @@ import ray
 
 from rayinfluence.config import RunnerConfig
 from rayinfluence.errors import ConfigError
-from rayinfluence.guest import same_draws
+from rayinfluence.guest import same_python_draws
 
 #: Loggers of which only errors are for our users.
 _QUIET = ("ray.data", "ray._private.authentication")
@@ -64,7 +64,7 @@ class Connection:
                 # "local": not the cluster of somebody else that happens to run on this machine.
                 cpus = config.most_actors + 1
                 where = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-            with same_draws():
+            with same_python_draws():
                 ray.init(**where, **quiet)
         except Exception as error:  # connection, authentication, start-up: they share no base
             self._restore()
@@ -77,7 +77,7 @@ class Connection:
     def close(self) -> None:
         """End a Ray that was started, or leave the one that was joined."""
         if self._ours:
-            with same_draws():
+            with same_python_draws():
                 ray.shutdown()
             self._restore()
 
