@@ -77,7 +77,7 @@ def backward(
                 f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, "
                 "token, width] can be attributed to sequences. Leave it out of `modules`."
             )
-        tapped = output
+        tapped: Tensor = output
         if not output.requires_grad:
             # The graph starts here. The clone keeps an in-place operation that follows legal.
             output = output.detach().requires_grad_(True)
