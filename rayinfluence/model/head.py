@@ -41,9 +41,8 @@ class LanguageModel:
         body, head = model.base_model, model.get_output_embeddings()
         if body is model or not isinstance(head, nn.Linear) or any(m is head for m in tracked):
             return whole
-        embedding = model.get_input_embeddings().weight
         length = min(_PROBE_TOKENS, context_length(model) or _PROBE_TOKENS)
-        tokens = torch.arange(length, device=embedding.device) % len(embedding)
+        tokens = torch.arange(length, device=head.weight.device) % len(head.weight)
         apart = cls(model, body, head)
         with torch.no_grad():
             logits = forward_logits(model, tokens[None])

@@ -205,9 +205,13 @@ def is_pretrained(model: nn.Module) -> TypeGuard[PreTrainedModel]:
 
 def vocabulary_size(model: nn.Module) -> int | None:
     """Rows of the input embedding, or None for a module that is not a transformers model."""
-    if is_pretrained(model):
+    if not is_pretrained(model):
+        return None
+    try:
         return int(model.get_input_embeddings().weight.shape[0])
-    return None
+    except (NotImplementedError, AttributeError):
+        # Code that comes with a model may call its embedding what it likes.
+        return getattr(getattr(model, "config", None), "vocab_size", None)
 
 
 def context_length(model: nn.Module) -> int | None:

@@ -129,7 +129,8 @@ def _reading(manifest: Manifest, n_methods: int) -> Html:
         f"Scores are raw; divided by the number of training sequences, {n}, they are delta nats: "
         "the predicted change of the completion's log-probability if the sequence is seen once "
         "more. ",
-        "A coloured token is one whose own prediction carries the score; colours are relative to "
+        "A coloured token is one whose prediction, and what it does to later ones, carries the "
+        "score; colours are relative to "
         "the strongest token of its sequence. ",
     ]
     if "gradient_product" in manifest["methods"]:

@@ -278,3 +278,15 @@ def test_the_context_is_found_under_every_name(
     model = tiny_gpt2()
     model.config = config
     assert context_length(model) == expected
+
+
+def test_a_model_whose_embedding_nobody_names_has_the_vocabulary_of_its_config() -> None:
+    """Code that comes with a model may leave ``get_input_embeddings`` out."""
+    model = tiny_gpt2()
+
+    def unnamed() -> None:
+        raise NotImplementedError("`get_input_embeddings` not auto-handled")
+
+    rows = vocabulary_size(model)
+    model.get_input_embeddings = unnamed
+    assert vocabulary_size(model) == rows == model.config.vocab_size

@@ -109,8 +109,9 @@ def survivor_schema(predicts: bool = True) -> pa.Schema:
             _field(
                 "token_scores",
                 scores,
-                "The score by token; entry t is about the prediction of token t + 1. Null beyond "
-                "the first scan.token_scores of a direction.",
+                "The score by token; entry t is what position t carries: above all the prediction "
+                "of token t + 1, and through attention those after it. Null beyond the first "
+                "scan.token_scores of a direction.",
                 raw,
             ),
         ]
