@@ -19,6 +19,7 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.positions import longest_that_runs, too_long
+from rayinfluence.model.rows import Rows
 
 #: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
 #: to the same bits.
@@ -141,15 +142,16 @@ def sound_tokens(
         finite = [torch.isfinite(answers(model, [sequence], device)).all()]
         values: list[Tensor] = []
 
-        def note(_name: str, inputs: Tensor, grads: Tensor, finite: list[Tensor] = finite) -> None:
-            finite.append(torch.isfinite(inputs).all() & torch.isfinite(grads).all())
+        def note(_name: str, rows: Rows, finite: list[Tensor] = finite) -> None:
+            finite += [torch.isfinite(side).all() for side in (rows.inputs_BRI, rows.grads_BRO)]
 
         def value(batch: Batch, values: list[Tensor] = values) -> Tensor:
             values.append(objective(language_model, batch))
             return values[0]
 
         with in_words(model, "run backward", BACKWARD):
-            backward(modules, partial(value, make_batch([sequence], [0], device)), note)
+            batch = make_batch([sequence], [0], device)
+            backward(modules, batch.shape, partial(value, batch), note)
         if all(finite) and bool(torch.isfinite(values[0])):
             sound += piece.tolist()
         elif bool(torch.isneginf(values[0])):

@@ -37,6 +37,12 @@ class Batch:
     first_target: int = 1
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Sequences, and tokens of each with its padding."""
+        n_sequences, n_tokens = self.tokens_BT.shape
+        return n_sequences, n_tokens
+
+    @property
     def n_tokens(self) -> int:
         """Real tokens."""
         return int(self.lengths_B.sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASES, token_sequences
+from cases import GPT2, LLAMA, MLP, token_sequences
 from compare import assert_same
 from device import DEVICE
 from harness import make_replica, table
@@ -14,8 +14,6 @@ from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_l
 from rayinfluence.model import losses
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.testing import tiny_gpt2, tiny_llama
-
-GPT2, LLAMA, MLP = CASES
 
 
 def batch_of(replica: Replica):

@@ -18,6 +18,7 @@ from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.errors import ConfigError, CorpusError, NumericsError
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.modules import track
+from rayinfluence.model.rows import Rows
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_gpt2, tiny_mlp, tiny_run
 
@@ -76,8 +77,8 @@ def test_a_sequence_that_overflows_is_left_out_and_the_rest_is_as_if_it_had_neve
     ours = replica(overflowing(7))
     gradients: dict[str, torch.Tensor] = {}
 
-    def step(batch: Batch, name: str, inputs: torch.Tensor, grads: torch.Tensor) -> None:
-        gradients[name] = grads.transpose(1, 2) @ inputs
+    def step(batch: Batch, name: str, rows: Rows) -> None:
+        gradients[name] = rows.grads_BRO.transpose(1, 2) @ rows.inputs_BRI
 
     def run(*sequences: list[int]) -> tuple[list[int], dict[int, str], dict[str, torch.Tensor]]:
         quarantine: dict[int, str] = {}
@@ -260,21 +261,22 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
     """The loss is finite, and what one module saw of one sequence is not."""
     from rayinfluence.dataflow.compute import replica as module
 
-    original = module.checked
+    original = module.backward
 
-    def poisoned(shape: Any, consume: Any) -> Any:
-        batch = consume.args[0]
+    def poisoned(modules: Any, shape: Any, objective: Any, consume: Any) -> None:
+        batch = getattr(consume, "args", [None])[0]
 
-        def spoil(name: str, inputs: torch.Tensor, grads: torch.Tensor) -> None:
-            for row in np.flatnonzero(batch.sequence_ids == 100):
-                inputs, grads = inputs.clone(), grads.clone()
-                if name.endswith("h.1.mlp.c_fc"):
-                    (inputs if where == "inputs" else grads)[row, 0, 0] = float("inf")
-            consume(name, inputs, grads)
+        def spoil(name: str, rows: Rows) -> None:
+            if name.endswith("h.1.mlp.c_fc") and batch is not None:
+                inputs, grads = rows.inputs_BRI.clone(), rows.grads_BRO.clone()
+                spoilt = inputs if where == "inputs" else grads
+                spoilt[np.flatnonzero(batch.sequence_ids == 100), 0, 0] = float("inf")
+                rows = Rows(inputs, grads, rows.n_tokens)
+            consume(name, rows)
 
-        return original(shape, spoil)
+        original(modules, shape, objective, spoil)
 
-    monkeypatch.setattr(module, "checked", poisoned)
+    monkeypatch.setattr(module, "backward", poisoned)
     results = execute(poisoned_run(tmp_path, []))["ekfac"]
     manifest = results.manifest
     assert manifest["factors"]["quarantined"] == [[100, "its gradient is not finite"]]

@@ -19,12 +19,13 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
-from rayinfluence.model.capture import backward, checked
+from rayinfluence.model.capture import backward
 from rayinfluence.model.head import LanguageModel, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.modules import shapes_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
+from rayinfluence.model.rows import Rows
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -32,9 +33,8 @@ NUMERICS_VERSION = 6
 
 #: Given a batch, the labels whose log-probability is the objective.
 Labels = Callable[[Batch], Choose]
-#: Receives a batch's (batch, module name, inputs [B, T, I], output gradients [B, T, O]), module by
-#: module.
-Step = Callable[[Batch, str, Tensor, Tensor], None]
+#: Receives (batch, module name, what the module saw of the batch), module by module.
+Step = Callable[[Batch, str, Rows], None]
 #: Bad sequences by id, with the reason.
 Quarantine = dict[int, str]
 
@@ -128,7 +128,10 @@ class Replica:
         little = make_batch([np.array([0, 1])], [0], self.device)
         reason = missing_order(
             lambda: backward(
-                self.modules, lambda: self._values(little, own_labels).sum(), lambda *_: None
+                self.modules,
+                little.shape,
+                lambda: self._values(little, own_labels).sum(),
+                lambda *_: None,
             ),
             self.device,
         )
@@ -180,9 +183,8 @@ class Replica:
         """
         try:
             with repeatable(self.device) if self._is_repeatable else nullcontext():
-                # Checks on made-up sequences cannot try all shapes.
-                consume = checked(tuple(batch.tokens_BT.shape), partial(step, batch))
-                backward(self.modules, lambda: self._objective(batch, labels), consume)
+                objective = partial(self._objective, batch, labels)
+                backward(self.modules, batch.shape, objective, partial(step, batch))
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"

@@ -32,6 +32,7 @@ from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
+from rayinfluence.model.rows import Rows
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -79,10 +80,10 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
         ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
         return values[0].sum()
 
-    def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
-        tokens[name] = inputs[0].to(dtype), grads[0].to(dtype)
+    def consume(name: str, rows: Rows) -> None:
+        tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
 
-    backward(replica.modules, objective, consume)
+    backward(replica.modules, batch.shape, objective, consume)
     for name, shape in replica.shapes.items():
         # A module that the query does not reach has no part in it.
         if name not in tokens:
@@ -100,8 +101,8 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
     return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]])
 
 
-#: Of one module: the batch's place in the window, inputs [B, T, I], output gradients [B, T, O].
-Part = tuple[int, Tensor, Tensor]
+#: Of one module: the batch's place in the window, and what the module saw of it.
+Part = tuple[int, Rows]
 
 
 class Held:
@@ -120,9 +121,9 @@ class Held:
         self._n_tokens = 0
         self._parts: dict[str, list[Part]] = {}
 
-    def hold(self, _batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-        """Keep a module's tensors of the batch that is under way."""
-        part = len(self._batches), inputs.to(self._operand), grads.to(self._operand)
+    def hold(self, _batch: Batch, name: str, rows: Rows) -> None:
+        """Keep what a module saw of the batch that is under way."""
+        part = len(self._batches), rows.to(self._operand)
         self._parts.setdefault(name, []).append(part)
 
     def add(self, batch: Batch) -> bool:
@@ -171,15 +172,15 @@ class Window:
         for name in [name for name in self._shapes if name in held]:
             parts = held.pop(name)
             found = self._contraction.scores(
-                [(inputs, grads) for _, inputs, grads in parts],
+                [(rows.inputs_BRI, rows.grads_BRO) for _, rows in parts],
                 [bank.modules[name] for bank in self._banks],
             )
             # A module that a batch does not reach adds nothing to its scores.
-            rows = torch.cat(
-                [torch.arange(int(ends[i]) - len(a), int(ends[i])) for i, a, _ in parts]
+            places = torch.cat(
+                [torch.arange(int(ends[i]) - len(rows), int(ends[i])) for i, rows in parts]
             )
             for total, part in zip(totals, found, strict=True):
-                total.index_add_(0, rows.to(device), part.double())
+                total.index_add_(0, places.to(device), part.double())
         whole = [total.cpu().numpy() for total in totals]
         return [
             (batch, [part[end - len(batch.lengths_B) : end] for part in whole])

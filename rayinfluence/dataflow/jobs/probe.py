@@ -29,6 +29,7 @@ from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.errors import DamagedError
 from rayinfluence.model.batches import Batch
+from rayinfluence.model.rows import Rows
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
@@ -151,15 +152,14 @@ def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
     """What every module sees of every probe sequence that is finite, under its own labels."""
     captured: dict[int, _Captured] = {}
 
-    def hold(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+    def hold(batch: Batch, name: str, seen: Rows) -> None:
         for row, (sequence_id, length) in enumerate(
             zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
         ):
-            width = batch.tokens_BT.shape[1]
-            real = [side[row].unflatten(0, (-1, width))[:, :length] for side in (inputs, grads)]
+            inputs, grads = seen.of_sequence(row, length)
             captured.setdefault(sequence_id, {})[name] = (
-                real[0].flatten(0, 1).clone(),
-                real[1].flatten(0, 1).clone(),
+                inputs.flatten(0, 1).clone(),
+                grads.flatten(0, 1).clone(),
             )
 
     quarantine: Quarantine = {}
