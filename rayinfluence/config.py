@@ -289,6 +289,11 @@ class RunConfig(Section):
 
     Decided by the device when not given.
     """
+    objective: Literal["causal", "causal_mean"] = "causal"
+    """What was maximised of a sequence in training, of which influence is that of one more.
+
+    ``causal``: the sum of the log-probabilities of its tokens; ``causal_mean``: their mean, so that
+    each sequence counts alike, however long it is."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of sampled labels and of the sketches that find low ranks."""
     trust_remote_code: bool = False

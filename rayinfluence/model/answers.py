@@ -20,6 +20,7 @@ from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.positions import longest_that_runs, too_long
 from rayinfluence.model.rows import Rows
+from rayinfluence.model.targets import NextTokens
 
 #: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
 #: to the same bits.
@@ -192,5 +193,9 @@ def _ever_said(
 
 def objective(language_model: LanguageModel, batch: Batch) -> Tensor:
     """The sum of log-probabilities of a batch's own tokens."""
-    labels = batch.own_labels_N
-    return language_model.log_probabilities(batch, lambda _logits, part: labels[part]).sum()
+    targets = NextTokens().targets(batch)
+
+    def own(_logits: Tensor, part: slice) -> Tensor:
+        return targets.labels_N[part]
+
+    return language_model.log_probabilities(batch, targets, own).sum()

@@ -33,6 +33,7 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
 from rayinfluence.model.rows import Rows
+from rayinfluence.model.targets import NextTokens
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -66,17 +67,17 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
     Raises:
         NumericsError: the query's log-probability or gradient is not finite.
     """
-    batch = make_batch([np.array(query.tokens)], [0], replica.device, query.first_target)
+    batch = make_batch([np.array(query.tokens)], [0], replica.device)
+    targets = NextTokens(query.first_target).targets(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
     ranks: list[Tensor] = []
 
     def objective() -> Tensor:
-        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), batch)
-        labels = batch.own_labels_N
-        values.append(log_probabilities(logits, labels))
-        chosen = logits.detach().gather(1, labels[:, None])
+        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), targets)
+        values.append(log_probabilities(logits, targets.labels_N))
+        chosen = logits.detach().gather(1, targets.labels_N[:, None])
         ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
         return values[0].sum()
 
