@@ -91,6 +91,15 @@ def test_another_tokenizer_and_a_folder_s_own_code_are_named() -> None:
     assert "Object storagehttp://minio:9000" in text
 
 
+def test_what_training_maximised_is_said_where_it_is_not_the_sum() -> None:
+    def text(objective: str) -> str:
+        numerics = {"objective": objective}
+        return page_of(make_results([], preflight={"context": 8}, numerics=numerics)).text
+
+    assert "the mean over its tokens (objective: causal_mean)" in text("causal_mean")
+    assert "causal" not in text("causal")
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
