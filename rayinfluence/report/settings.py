@@ -97,8 +97,8 @@ def _sequences(manifest: Manifest) -> str:
     )
     if (manifest.get("numerics") or {}).get("objective") == "causal_mean":
         text += (
-            "; what training maximised of one is the mean over its tokens (objective: causal_mean), "
-            "so that each counts alike, however long it is"
+            "; training maximised the mean over the tokens of one (objective: causal_mean), so "
+            "that each counts alike, however long it is"
         )
     tokenizer = (manifest.get("config") or {}).get("tokenizer")
     return text + (

@@ -96,8 +96,8 @@ def test_what_training_maximised_is_said_where_it_is_not_the_sum() -> None:
         numerics = {"objective": objective}
         return page_of(make_results([], preflight={"context": 8}, numerics=numerics)).text
 
-    assert "the mean over its tokens (objective: causal_mean)" in text("causal_mean")
-    assert "causal" not in text("causal")
+    assert "the mean over the tokens of one (objective: causal_mean)" in text("causal_mean")
+    assert "training maximised" not in text("causal")
 
 
 @pytest.mark.parametrize(
