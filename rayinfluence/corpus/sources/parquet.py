@@ -24,7 +24,8 @@ class Parquet:
 
     def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
         """The rows, as dictionaries of all columns."""
-        parquet = pq.ParquetFile(stream)
+        # Buffered ahead, all row groups would be read before the first row comes.
+        parquet = pq.ParquetFile(stream, pre_buffer=False)
         columns = parquet.schema_arrow.names
         if text_column not in columns:
             raise without_text(f"has no column {text_column!r}; it has", columns)
