@@ -40,6 +40,10 @@ from rayinfluence.testing.runs import write_documents
 
 SETTINGS = TokenizeSettings("text", "id", 32, 48, 200)
 NAMES = ["a.jsonl", "b.jsonl", "c.jsonl"]
+COMPRESSED = {
+    "jsonl.gz": b'{"text": "w1 w2"}\n' * 5000,
+    "csv.zst": b"text\n" + b"w1 w2\n" * 5000,
+}
 
 
 def no_model() -> Replica:
@@ -239,18 +243,17 @@ def test_too_many_bad_rows_are_refused_and_the_files_before_are_kept(
     assert names(store) == NAMES
 
 
-@pytest.mark.parametrize("kind", ["parquet", "gz", "gz and more"])
+@pytest.mark.parametrize("kind", ["parquet", *COMPRESSED])
 def test_files_that_are_not_read_from_end_to_end_have_the_digest_of_all_their_bytes(
     store: Store, tmp_path: Path, kind: str
 ) -> None:
     rows = pa.table({"text": [f"w1 w2 w{i % 40}" for i in range(5000)], "more": range(5000)})
+    path = tmp_path / f"d.{kind}"
     if kind == "parquet":
-        path = tmp_path / "d.parquet"
         pq.write_table(rows, path, row_group_size=700, write_page_index=True)
     else:
-        path = tmp_path / "d.jsonl.gz"
-        with pa.CompressedOutputStream(str(path), "gzip") as file:
-            file.write(b'{"text": "w1 w2"}\n' * 5000)
+        with pa.output_stream(str(path)) as file:  # which compresses by the name
+            file.write(COMPRESSED[kind])
     tokenise(store, path)
     shutil.copy(path, tmp_path / f"moved.{path.name}")
     path.unlink()

@@ -87,6 +87,7 @@ class Delimited:
             except StopIteration:
                 return
             except csv.Error as error:
+                # All of its errors are of one class. After this one it goes on in the next line.
                 if "expected after" not in str(error):
                     raise EOFError(
                         f"{f'row {number}' if number else 'its header'} has a quote that is not "
