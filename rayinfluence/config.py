@@ -92,7 +92,9 @@ class CorpusConfig(Section):
     """Documents and the shards they are tokenised into."""
 
     documents: list[Address] = Field(default_factory=list)
-    """JSONL (.jsonl, also .gz, .zst or .bz2) or Parquet files, folders or globs, local or s3://.
+    """JSON lines, CSV, TSV (also .gz, .zst or .bz2) and Parquet: files, folders or globs.
+
+    Local or s3://, each by the ending of its name.
 
     Empty: the shards at ``path`` are used as they are."""
     path: Address | None = None

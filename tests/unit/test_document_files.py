@@ -59,19 +59,19 @@ def test_compressed_files_and_parquet_are_known_in_any_case(tmp_path: Path) -> N
 
 
 def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path: Path) -> None:
-    write(tmp_path, "a.jsonl", "b.json", "README", "sub/c.txt", "sub/d.jsonl", "x.csv", "y", "z")
+    write(tmp_path, "a.jsonl", "b.json", "README", "sub/c.txt", "sub/d.jsonl", "x.xml", "y", "z")
     write(tmp_path, ".DS_Store", ".git/objects/1.jsonl", ".git/2", "sub/_SUCCESS", "p.crc")
     os.mkfifo(tmp_path / "pipe.jsonl")
     found = find(tmp_path)
     assert names(found) == ["a.jsonl", "d.jsonl"]
     assert found.left_out == {
         "hidden or bookkeeping": LeftOut(4, [".DS_Store", ".git", "p.crc", "sub/_SUCCESS"]),
-        "of other kinds": LeftOut(6, ["README", "b.json", "sub/c.txt", "x.csv", "y"]),
+        "of other kinds": LeftOut(6, ["README", "b.json", "sub/c.txt", "x.xml", "y"]),
         "pipes, sockets or devices": LeftOut(1, ["pipe.jsonl"]),
     }
     assert found.line == (
         "4 hidden or bookkeeping (.DS_Store, .git, p.crc, sub/_SUCCESS), "
-        "6 of other kinds (README, b.json, sub/c.txt, x.csv, y, ...), "
+        "6 of other kinds (README, b.json, sub/c.txt, x.xml, y, ...), "
         "1 pipes, sockets or devices (pipe.jsonl)"
     )
 

@@ -89,6 +89,31 @@ def test_a_listing_is_made_once_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(listed) == [f"{tmp_path}/one", f"{tmp_path}/other/x"]
 
 
+def test_a_stage_may_say_itself_what_of_a_listing_is_done(tmp_path: Path) -> None:
+    """What an outcome is called is known when it is made, and an empty one does not count."""
+    store = Store(str(tmp_path))
+    store.write("one/a-17", b"whole")
+    store.write("one/b-4", b"")
+    asked: list[str] = []
+
+    def work(lacking: Sequence[Lacking[str]], told: StageProgress) -> Iterator[None]:
+        for one in lacking:
+            asked.append(one.item)
+            store.write(f"one/{one.item}-{len(asked)}", b"whole")
+            yield
+
+    stage = Stage(
+        "making",
+        ITEMS,
+        lambda item: [Place(store, f"one/{item}-")],
+        work,
+        there=lambda listing: {f"{k.rpartition('-')[0]}-" for k, of in listing.items() if of.size},
+    )
+    ensure(stage, ProgressLog(Console(file=io.StringIO())))
+    assert asked == ["b", "c"]
+    assert stage.lacking() == []
+
+
 def test_what_is_given_up_is_not_tried_again(tmp_path: Path) -> None:
     made = Made(Store(str(tmp_path)))
     made.given_up |= {"a", "b"}

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,27 @@ from rayinfluence.testing.runs import write_documents
 
 SETTINGS = TokenizeSettings("text", "id", 32, 48, 200)
 NAMES = ["a.jsonl", "b.jsonl", "c.jsonl"]
+COMPRESSED = {
+    "jsonl.gz": b'{"text": "w1 w2"}\n' * 5000,
+    "csv.zst": b"text\n" + b"w1 w2\n" * 5000,
+}
 
 
 def no_model() -> Replica:
     raise AssertionError("tokenising needs no model")
 
 
-def tokenise(store: Store, *patterns: Path | str, options: dict[str, Any] | None = None) -> None:
+def tokenise(
+    store: Store,
+    *patterns: Path | str,
+    options: dict[str, Any] | None = None,
+    kind: type[InlineRunner] = InlineRunner,
+) -> ProgressLog:
     found = find_files([str(pattern) for pattern in patterns], lambda url: options or {})
     progress = ProgressLog(Console(file=io.StringIO()))
-    runner = lambda: InlineRunner(no_model)  # noqa: E731
+    runner = lambda: kind(no_model)  # noqa: E731
     tokenize_files(runner, found, store, tiny_tokenizer(), SETTINGS, progress)
+    return progress
 
 
 @pytest.fixture
@@ -79,6 +90,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Store, "open", counted)
     return seen
+
+
+class Elsewhere(InlineRunner):
+    """Workers that have a disk of their own."""
+
+    def tasks(self, function: Any, items: Any, small: bool = False) -> Any:
+        own = replace(function.__self__, corpus=Store(f"{function.__self__.corpus.url}-elsewhere"))
+        return super().tasks(own.do, items, small)
 
 
 def names(store: Store) -> list[str]:
@@ -224,18 +243,17 @@ def test_too_many_bad_rows_are_refused_and_the_files_before_are_kept(
     assert names(store) == NAMES
 
 
-@pytest.mark.parametrize("kind", ["parquet", "gz", "gz and more"])
+@pytest.mark.parametrize("kind", ["parquet", *COMPRESSED])
 def test_files_that_are_not_read_from_end_to_end_have_the_digest_of_all_their_bytes(
     store: Store, tmp_path: Path, kind: str
 ) -> None:
     rows = pa.table({"text": [f"w1 w2 w{i % 40}" for i in range(5000)], "more": range(5000)})
+    path = tmp_path / f"d.{kind}"
     if kind == "parquet":
-        path = tmp_path / "d.parquet"
         pq.write_table(rows, path, row_group_size=700, write_page_index=True)
     else:
-        path = tmp_path / "d.jsonl.gz"
-        with pa.CompressedOutputStream(str(path), "gzip") as file:
-            file.write(b'{"text": "w1 w2"}\n' * 5000)
+        with pa.output_stream(str(path)) as file:  # which compresses by the name
+            file.write(COMPRESSED[kind])
     tokenise(store, path)
     shutil.copy(path, tmp_path / f"moved.{path.name}")
     path.unlink()
@@ -346,6 +364,38 @@ def test_a_fragment_that_is_left_without_its_shards_is_made_again(
     assert opened
     assert CorpusManifest.read(store) == CorpusManifest.read(alone)
     assert contents(store) == contents(alone)
+
+
+def test_what_workers_wrote_to_another_disk_is_not_entered(store: Store, documents: Path) -> None:
+    with pytest.raises(StorageError, match=r"was written by a worker, and is not there\. The run"):
+        tokenise(store, documents, kind=Elsewhere)
+    assert names(store) == []
+    tokenise(store, documents)
+    assert names(store) == NAMES
+
+
+def test_of_two_fragments_of_what_looks_alike_neither_is_taken(
+    store: Store, documents: Path, opened: list[str]
+) -> None:
+    """As where a file was altered between two tokenisers without a trace in its listing."""
+    tokenise(store, documents)
+    store.delete("log")
+    some = next(key for key in store.list("fragments") if b"b.jsonl" in store.read(key))
+    store.write(f"{some.rpartition('-')[0]}-{'0' * 32}.json", store.read(some))
+    opened.clear()
+    tokenise(store, documents)
+    assert opened == ["b.jsonl"]
+    assert names(store) == NAMES
+    assert len(store.list("fragments")) == 4
+
+
+def test_what_is_left_whole_does_not_count_as_work(store: Store, documents: Path) -> None:
+    done = tokenise(store, documents).timings["tokenize"].tokens
+    store.delete("log")
+    write_documents(documents / "b2.jsonl", np.random.default_rng(9), 7)
+    more = tokenise(store, documents).timings["tokenize"].tokens
+    assert 0 < more < done / 3
+    assert names(store) == ["a.jsonl", "b.jsonl", "b2.jsonl", "c.jsonl"]
 
 
 def test_the_log_s_end_lost_costs_nothing_but_the_entering(

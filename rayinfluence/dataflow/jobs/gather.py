@@ -20,13 +20,12 @@ from rayinfluence.corpus.shards import ROWS_PER_SHARD, sequences_of
 from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.compute.grouping import group_digest
-from rayinfluence.errors import StorageError
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, Kinds, columns, kinds_of
 from rayinfluence.storage.results import in_version, sequence_schema
 from rayinfluence.storage.results.schema import SEQUENCE_FIELDS
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tables import read_row_groups, writing_table
+from rayinfluence.storage.tables import read_if_whole, read_row_groups, writing_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -82,7 +81,8 @@ class Gather:
 
     def __call__(self, item: Gathering) -> Gathered:
         """See that a piece is there, and say what is in it."""
-        table = self._there(item)
+        # All of it is read: what is damaged is made again here, and nowhere later.
+        table = read_if_whole(self.store, item.key)
         if table is None:
             table = pa.concat_tables(
                 self._rows(split, ids, file)
@@ -102,16 +102,6 @@ class Gather:
             kinds_of(metadata),
             groups,
         )
-
-    def _there(self, item: Gathering) -> pa.Table | None:
-        """The columns that are asked of a piece, if it is there and whole."""
-        if not self.store.exists(item.key):
-            return None
-        try:
-            # All of it: what is damaged is made again here, and nowhere later.
-            return read_row_groups(self.store, item.key)
-        except StorageError:
-            return None
 
     def _rows(self, split: Split, ids: Sequence[int], file: str | None) -> pa.Table:
         rows = read_rows(self.corpus, split, ids)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
-from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.errors import DamagedError
 from rayinfluence.storage.results import in_version, survivor_schema
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tables import read_row_groups, writing_table
+from rayinfluence.storage.tables import read_if_whole, read_row_groups, writing_table
 from rayinfluence.storage.tensors import read_tensors
 
 #: What the driver knows of the pairs of an object by one method: scores and those of the scan's
@@ -85,20 +85,11 @@ class MakePiece:
 
     def __call__(self, item: Piece) -> str:
         """See that a piece is there; returns where."""
-        if not self._is_there(item.key):
+        if read_if_whole(self.store, item.key) is None:
             table = survivor_table(item.ranked, item.completions, self._read(item), item.n_training)
             with writing_table(self.store, item.key, table.schema) as writer:
                 writer.write(table)
         return item.key
-
-    def _is_there(self, key: str) -> bool:
-        if not self.store.exists(key):
-            return False
-        try:
-            read_row_groups(self.store, key)
-        except StorageError:
-            return False
-        return True
 
     def _read(self, item: Piece) -> Read:
         ranked = item.ranked
