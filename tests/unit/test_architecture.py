@@ -99,18 +99,23 @@ def test_the_arrows_have_no_circle() -> None:
     assert all("cli" not in parts for part, parts in below.items() if part != "__main__")
 
 
+#: What says how things are called.
+NAMES = {"stage_names", "layout", "kinds"}
 #: Which rooms of the dataflow, and modules beside them, each of them may import, besides itself.
 ROOMS: dict[str, set[str]] = {
+    "stage_names": set(),
+    "layout": {"stage_names"},
+    "kinds": NAMES - {"kinds"},
     "compute": set(),
-    "jobs": {"compute"},
+    "jobs": NAMES | {"compute"},
     "runners": {"compute", "jobs"},
-    "stages": {"compute", "jobs", "runners"},
-    "status": set(),
-    "places": {"status"},
-    "begin": {"compute", "runners", "stages", "status", "places"},
-    "plan": {"compute", "jobs", "stages", "begin"},
-    "manifest": {"compute", "jobs", "stages", "begin"},
-    "run": {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+    "stages": NAMES | {"compute", "jobs", "runners"},
+    "status": NAMES,
+    "places": NAMES | {"status"},
+    "begin": NAMES | {"compute", "runners", "stages", "status", "places"},
+    "plan": NAMES | {"compute", "jobs", "stages", "begin"},
+    "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
+    "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.query import MethodOperands
@@ -158,7 +159,7 @@ class SecondPass:
         pairs = sum(len(pairs.rows_P) for item in items for pairs in item.pairs)
         progress.note(f"rescore      {pairs:,} pairs of query and sequence")
         stage = Stage(
-            "rescore",
+            stage_names.RESCORE,
             items,
             lambda item: [Place(self.store, item.key)],
             lambda lacking, told: self.runner.replicas(

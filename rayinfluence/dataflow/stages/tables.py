@@ -20,6 +20,7 @@ from rayinfluence.dataflow.compute.statistics import statistics_table, tails_tab
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, rescoring
 from rayinfluence.dataflow.jobs.gather import SequenceTable
 from rayinfluence.dataflow.jobs.tables import MakePiece, Piece, SurvivorTable
+from rayinfluence.dataflow.layout import rows_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.gathering import Sequences
 from rayinfluence.dataflow.stages.scanned import Scanned, Side
@@ -33,6 +34,7 @@ from rayinfluence.storage.results import (
     STATISTICS_SCHEMA,
     TAIL_SCHEMA,
     in_version,
+    method_tables,
     table_key,
 )
 from rayinfluence.storage.store import Store
@@ -104,20 +106,19 @@ class Tables:
         pieces = self.runner.tasks(
             MakePiece(self.pieces), list(self._pieces(scanned.method, ranked, predicts)), small
         )
-        name = f"{scanned.method}.parquet"
+        name, *names = method_tables(scanned.method)
         table = SurvivorTable(
             self.pieces, tuple(pieces), predicts, self.run, self.key(name), self.fingerprint
         )
         (written,) = self.runner.tasks(SurvivorTable.write, [table], small=small)
         partials = {query.query.query_id: scanned.of_query(query.digest) for query in self.queries}
-        others = {
-            "groups": (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
-            "statistics": (STATISTICS_SCHEMA, iter([statistics_table(partials)])),
-            "tails": (TAIL_SCHEMA, tails_table(partials)),
-        }
+        others = (
+            (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
+            (STATISTICS_SCHEMA, iter([statistics_table(partials)])),
+            (TAIL_SCHEMA, tails_table(partials)),
+        )
         tables = {name: written}
-        for ending, (schema, parts) in others.items():
-            name = f"{scanned.method}-{ending}.parquet"
+        for name, (schema, parts) in zip(names, others, strict=True):
             with writing_table(
                 self.run, self.key(name), in_version(schema, self.fingerprint)
             ) as writer:
@@ -156,7 +157,7 @@ class Tables:
                 "items": keys,
                 "sequences": sequences,
             }
-            key = f"{digest(about)}.parquet"
+            key = rows_key(digest(about))
             yield Piece(key, method, ours, completions, n_training, keys, sequences)
 
     def _best(self, ranked: Ranked) -> dict[str, dict[str, pa.ChunkedArray]]:

@@ -24,8 +24,10 @@ from rayinfluence.corpus.fragments import (
 from rayinfluence.corpus.known import lacking
 from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
 from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
+from rayinfluence.corpus.shards import SHARDS
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -110,7 +112,7 @@ def tokenize_files(
     if pending:
         left = _left_whole(store, work.making, list(pending))
         n_bytes = sum(seen.size for seen in pending)
-        with progress.stage("tokenize", n_bytes // _BYTES_PER_TOKEN) as stage:
+        with progress.stage(stage_names.TOKENIZE, n_bytes // _BYTES_PER_TOKEN) as stage:
             outcomes = _outcomes(runner, work, pending, left, stage.advance)
             loose = _enter(ordinals, store, outcomes, loose)
     if loose:
@@ -182,7 +184,7 @@ def _left_whole(
             found.setdefault(one, []).append(key)
     if not found:
         return {}
-    shards = store.list("shards")
+    shards = store.list(SHARDS)
     left = {}
     for one, keys in found.items():
         try:
