@@ -50,7 +50,12 @@ def _of_results(name: str, what: str) -> Kind:
 _COVARIANCES = layout.lane_key(stage_names.COVARIANCE, "<piece>", "<lane>")
 _MOMENTS = layout.lane_key(stage_names.MOMENTS, "<piece>", "<lane>")
 #: What a method's tables hold, in the order of `results.method_tables`.
-_TABLES = ("survivors", "sums of scores per group", "figures of all scores", "histograms of them")
+_TABLES = (
+    "survivors",
+    "sums of all scores, per group",
+    "figures of all scores",
+    "histograms of all scores",
+)
 #: In the order of the flow.
 KINDS = (
     Kind(layout.CONFIG, None, "the configuration that it was used with last"),
@@ -59,7 +64,7 @@ KINDS = (
     Kind(
         f"{layout.PASSED}/{layout.passed_key('<fingerprint>')}",
         stage_names.FACTORS,
-        "that a model with its modules passed the checks that a run starts with",
+        "that a model with its modules passed the checks at the start",
     ),
     Kind(
         f"{layout.MODELS}/{layout.model_key('<digest>')}",
@@ -67,15 +72,17 @@ KINDS = (
         "what each model is that the run went on with",
     ),
     _in_corpus(SHARDS, "sequences"),
-    _in_corpus(FRAGMENTS, "what is known of a file of documents"),
+    _in_corpus(FRAGMENTS, "what each file of documents became"),
     _in_corpus(LOG, "which files are in the corpus, in their order"),
     _in_corpus(ROLLED, "many fragments in one, derived"),
     _of_a_fit(_COVARIANCES, "sums of what is new in a round"),
-    _of_a_fit(layout.checkpoint_key(_COVARIANCES), "those of a lane under way, so far"),
-    _of_a_fit(layout.basis_key("<piece>", "<side>", "<module>"), "eigenbasis of a side"),
+    _of_a_fit(layout.checkpoint_key(_COVARIANCES), "the same so far, of a lane under way"),
+    _of_a_fit(
+        layout.basis_key("<piece>", "<side>", "<module>"), "eigenbasis of a side of a module"
+    ),
     _of_a_fit(_MOMENTS, "sums over all of a piece, in its eigenbases"),
-    _of_a_fit(layout.checkpoint_key(_MOMENTS), "those of a lane under way, so far"),
-    _of_a_fit(layout.probe_key(0), "scores of the probe set after a round"),
+    _of_a_fit(layout.checkpoint_key(_MOMENTS), "the same so far, of a lane under way"),
+    _of_a_fit(layout.probe_key(0), "scores of the probe set with the factors of a round"),
     _of_a_fit(layout.probe_key(1, alone=True), "the same of what is new in it, alone"),
     _of_a_fit(layout.module_key("<module>"), "the factors"),
     _of_a_fit(layout.MANIFEST, "what they were fitted on (last)"),
@@ -89,17 +96,17 @@ KINDS = (
     _of_a_bank(results.scores_key("<split>"), "all of its scores, where they are kept"),
     _of_a_bank(layout.aside_key("<split>"), "why a split could not be scored"),
     _of_a_bank(
-        layout.mark_key("<split>", 1), "that some query has no score of so many of its sequences"
+        layout.mark_key("<split>", 1), "that a query has no score of so many of its sequences"
     ),
     Kind(
         f"{layout.RESCORED}/{layout.survivors_key('<digest>')}",
         stage_names.SCAN,
-        "survivors at full rank: some rows, for a block of queries",
+        "survivors at full rank: some, for a block of queries",
     ),
     Kind(
         f"{layout.RESCORED}/{layout.rows_key('<digest>')}",
         stage_names.SCAN,
-        "rows of tables: some sequences, or some queries by one method",
+        "rows of tables: of some sequences, or of some queries",
     ),
     _of_results(results.QUERIES, "what was asked"),
     _of_results(results.SEQUENCES, "what survived, once"),
@@ -123,6 +130,7 @@ _VARIES = {
     "<piece>": r"(round|part)-\d+",
     "<lane>": r"(group-\d+/)?lane-\d+",
     "<side>": "(inputs|outputs)",
+    "<method>": "[^/-]+",
 }
 
 

@@ -100,7 +100,7 @@ def why_no_run(store: Store) -> str | None:
 
 
 def is_of_a_run(store: Store) -> bool:
-    """Whether the ``config.json`` that is there is one that a run has left.
+    """Whether the configuration that is there is one that a run has left.
 
     Raises:
         DamagedError: it cannot be read, and the rest is of a run.

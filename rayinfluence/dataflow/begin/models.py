@@ -1,4 +1,4 @@
-"""Which models a run directory was used with: ``<run>/models/<digest>.json`` says what each is.
+"""Which models a run directory was used with, and what each is.
 
 Fingerprints hold a model's digest alone; what differs between two models is looked up here.
 """
@@ -22,7 +22,7 @@ class ModelRecord:
     """The model of this run, and where those of earlier ones are written down.
 
     Attributes:
-        store: ``<run>/models``.
+        store: the folder of that.
         identity: what the model is, as :func:`model_identity` gives it.
     """
 

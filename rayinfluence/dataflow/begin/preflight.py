@@ -1,6 +1,6 @@
 """The checks that a run starts with, and when they need not be made again.
 
-<run>/preflight/<fingerprint>.json   that a model with these modules passed, under these versions
+That a model with its modules passed them, under these versions, is noted in the run directory.
 """
 
 from __future__ import annotations

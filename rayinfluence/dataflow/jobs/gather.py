@@ -1,8 +1,7 @@
 """Rows of what survived, decoded and committed in pieces, so that nobody holds all of them.
 
-    <run>/rescored/<digest>.parquet   some sequences: text, tokens, metadata, where they are from
-
-What a piece is about decides its name, so that a run which asks for the same again finds it.
+A piece has texts, tokens, metadata and places of some sequences. What it is about decides its name,
+so that a run which asks for the same again finds it.
 """
 
 from __future__ import annotations

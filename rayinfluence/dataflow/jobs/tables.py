@@ -1,7 +1,5 @@
 """A method's table of survivors, in pieces of some queries, and put together of those.
 
-    <run>/rescored/<digest>.parquet   the rows of some queries, by one method
-
 Scores by layer and token are read where the second pass left them, tokens where they were gathered.
 """
 

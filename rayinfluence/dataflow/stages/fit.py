@@ -1,9 +1,6 @@
 """The fit: a sample that doubles until its factors are sure enough.
 
-<run>/factors/<fingerprint>/              see also stages/fitting.py
-rounds/0.safetensors                      scores of the probe set, and how far they may err
-rounds/1-part.safetensors                 the same of what is new in a round, alone
-manifest.json                             written last: the factors are whole
+The factors are whole when their manifest is there, which is written last.
 """
 
 from __future__ import annotations

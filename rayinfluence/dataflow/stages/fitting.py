@@ -1,13 +1,6 @@
 """The stages of one fit: covariances, eigenbases, moments, and the factors put together.
 
-    <run>/factors/<fingerprint>/
-    covariance/round-0/lane-000.safetensors   sums of what is new in a round, one object a lane
-    eigen/round-0/inputs/<module>.safetensors   eigenbasis of one side of one module
-    moments/round-0/lane-000.safetensors      sums over all of a round, one object a lane
-    eigen/part-1/, moments/part-1/            the same of what is new in a round, alone
-    modules/<module>.safetensors              the factors
-
-Where modules are fitted in groups, their lanes are in folders of their own: round-0/group-0/.
+Sums are one object a lane, a basis one of a side of a module, and the factors one of a module.
 """
 
 from __future__ import annotations

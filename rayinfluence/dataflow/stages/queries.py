@@ -1,9 +1,5 @@
 """Queries: preconditioned by each method, and put together into banks.
 
-    <run>/queries/<fingerprint>/<query digest>.safetensors   a query preconditioned by one method
-    <run>/scan/<bank fingerprint>/manifest.json              which queries, in which order, under
-                                                             which settings
-
 Queries that are added to a run get a bank of their own, so all that was computed before stays
 valid.
 """

@@ -1,10 +1,5 @@
 """The scan stage: every split against every bank that lacks it, and merging.
 
-    <run>/scan/<bank fingerprint>/partials/<split digest>.safetensors
-                                  scores/<split digest>.parquet, if all scores are kept
-                                  aside/<split digest>.json   why a split could not be scored
-                                  missing/<split digest>.<count>.json   sequences without a score
-
 Shards that are added get partials of their own, so all that was computed before stays valid.
 """
 

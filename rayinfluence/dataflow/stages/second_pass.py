@@ -1,7 +1,5 @@
 """The second pass: survivors of a scan are scored again at full rank, once per block of queries.
 
-    <run>/rescored/<digest>.safetensors   some rows for a block of queries, by all methods
-
 A block is as many queries as have their whole gradients in a bounded memory. What survived for any
 of them, by any method, runs through the model once. What an object is about decides its name, so
 that a run which asks for the same again finds it. Of each pair only its score comes back here; what

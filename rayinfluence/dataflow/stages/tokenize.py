@@ -17,6 +17,7 @@ from rayinfluence.corpus.fragments import (
     Fragment,
     Logged,
     Seen,
+    prefix_of,
     read_fragments,
     seen_prefix,
     write_fragment,
@@ -176,11 +177,10 @@ def _left_whole(
     store: Store, making: Making, seen: Sequence[Seen]
 ) -> dict[Seen, tuple[Logged, int]]:
     """Files whose fragments lie there with all their shards, though the log names them not."""
-    prefixes = {seen_prefix(making.digest, one): one for one in seen}
+    prefixes: dict[str | None, Seen] = {seen_prefix(making.digest, one): one for one in seen}
     found: dict[Seen, list[str]] = {}
     for key in store.list(FRAGMENTS):
-        prefix, _, name = key.rpartition("-")
-        if (one := prefixes.get(f"{prefix}-")) is not None and name.endswith(".json"):
+        if (one := prefixes.get(prefix_of(key))) is not None:
             found.setdefault(one, []).append(key)
     if not found:
         return {}
