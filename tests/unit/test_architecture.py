@@ -200,6 +200,17 @@ def test_modules_are_short(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 500
 
 
+def test_tests_are_short_and_in_the_rooms_of_what_they_test() -> None:
+    tests = Path(__file__).parents[1]
+    long = [p for p in tests.rglob("*.py") if len(p.read_text("utf-8").splitlines()) > 500]
+    assert long == []
+    rooms = {path.parent.relative_to(tests / "unit") for path in tests.glob("unit/*/**/*.py")}
+    assert {Path("storage"), Path("dataflow/stages")} <= rooms
+    there = {path.relative_to(ROOT).with_suffix("") for path in MODULES}
+    there |= {path.parent for path in there}
+    assert rooms <= there
+
+
 def test_the_package_s_own_imports_are_light() -> None:
     assert parts_imported(ROOT / "__init__.py", only_top=True) == {"config", "errors", "guest"}
     program = (
