@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.corpus.corpus import refuse_lost
-from rayinfluence.corpus.fragments import Logged, Seen, read_fragments
+from rayinfluence.corpus.fragments import Logged, Seen, prefix_of, read_fragments
+from rayinfluence.corpus.shards import SHARDS
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Listed, Store
 
@@ -68,12 +69,11 @@ def left_whole(
     """
     found: dict[Seen, list[str]] = {}
     for key in listing:
-        prefix, _, name = key.rpartition("-")
-        if (seen := wanted.get(f"{prefix}-")) is not None and name.endswith(".json"):
+        if (seen := wanted.get(prefix_of(key) or "")) is not None:
             found.setdefault(seen, []).append(key)
     if not found:
         return
-    shards = store.list("shards")
+    shards = store.list(SHARDS)
     for seen, keys in found.items():
         try:
             # Of two that look alike and say different things neither can be told to be this one.

@@ -20,7 +20,8 @@ from rayinfluence.storage.store import Store
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_FILE = "tokenizer.json"
+#: The file of a folder that a tokenizer is read from.
+TOKENIZER = "tokenizer.json"
 #: What is read beside it.
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 #: Vocabularies, which are read where it is not there.
@@ -60,7 +61,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    file = Path(path) / _FILE
+    file = Path(path) / TOKENIZER
     try:
         if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
@@ -103,12 +104,12 @@ def refuse_damaged(path: str) -> None:
         ModelError: with the file, and what is in its place.
     """
     folder = Path(path)
-    names = {name for name in (_FILE, *_BESIDE) if (folder / name).is_file()}
-    if _FILE not in names:
+    names = {name for name in (TOKENIZER, *_BESIDE) if (folder / name).is_file()}
+    if TOKENIZER not in names:
         names |= {file.name for pattern in _VOCABULARIES for file in folder.glob(pattern)}
     for name in sorted(names):
         try:
-            if name == _FILE:  # it may be large, and is parsed when it is loaded
+            if name == TOKENIZER:  # it may be large, and is parsed when it is loaded
                 refuse_cut_json(Store(path), name)
             elif name.endswith(".json"):
                 read_json_object(Store(path), name)
@@ -166,12 +167,12 @@ def rebuilt_otherwise(
 def _why(path: str, error: Exception) -> str:
     """What is wrong with the files, where they tell, and else what the library says."""
     folder = Path(path)
-    if (folder / _FILE).is_file():
-        return f"its {_FILE} is damaged or of a later version ({brief(error).rstrip('.')})"
+    if (folder / TOKENIZER).is_file():
+        return f"its {TOKENIZER} is damaged or of a later version ({brief(error).rstrip('.')})"
     if lacking := _lacking(path):
         return lacking
     if not any(match for pattern in _VOCABULARIES for match in folder.glob(pattern)):
-        return f"there is no {_FILE} in it"
+        return f"there is no {TOKENIZER} in it"
     return brief(error).rstrip(".")
 
 

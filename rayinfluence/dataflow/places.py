@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rayinfluence.addresses import why_no_address
 from rayinfluence.config import RunConfig, RunnerConfig, StorageConfig
+from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
 from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.storage.store import Store, read_json
 
-CONFIG = "config.json"
 _ALWAYS = ("run", "model", "storage")
 
 
@@ -52,7 +52,7 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
             # Not all of it: what an earlier version has written may have other keys.
             known = {key: value for key, value in values.items() if key in _ALWAYS}
             storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
-    corpus = Store(path, storage.options(path)) if path else store / "corpus"
+    corpus = Store(path, storage.options(path)) if path else store / CORPUS
     return RunPlace(store, corpus, stall_seconds)
 
 
@@ -100,7 +100,7 @@ def why_no_run(store: Store) -> str | None:
 
 
 def is_of_a_run(store: Store) -> bool:
-    """Whether the ``config.json`` that is there is one that a run has left.
+    """Whether the configuration that is there is one that a run has left.
 
     Raises:
         DamagedError: it cannot be read, and the rest is of a run.

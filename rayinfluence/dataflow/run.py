@@ -9,6 +9,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.tokenize import TokenizeSettings
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
@@ -118,7 +119,7 @@ class Run(Parts):
         as they are, and a warning says so.
         """
         self.check()
-        root = self.store / "factors"
+        root = self.store / layout.FACTORS
         wanted = self.fit_plan()
         earlier = (
             self.fit_plan(n_shards)
@@ -197,7 +198,7 @@ class Run(Parts):
                         self.runner,
                         self.replica,
                         self.corpus_store,
-                        self.store / "rescored",
+                        self.store / layout.RESCORED,
                         splits,
                         self._operands(prepared),
                         scanned,
@@ -230,7 +231,7 @@ class Run(Parts):
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
         self.model_record.write()
-        root = self.store / "factors"
+        root = self.store / layout.FACTORS
 
         def work() -> Factors:
             return fit(
@@ -258,7 +259,7 @@ class Run(Parts):
             return work()
 
         def attempt() -> T:
-            if find_factors(self.store / "factors", plan) is None:
+            if find_factors(self.store / layout.FACTORS, plan) is None:
                 self._fit(plan)
             return work()
 

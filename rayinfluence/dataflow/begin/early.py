@@ -14,7 +14,8 @@ from rayinfluence.corpus.documents import refuse_other_encoding
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
-from rayinfluence.corpus.tokenizer_files import refuse_damaged
+from rayinfluence.corpus.tokenizer_files import TOKENIZER, refuse_damaged
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.adapters import refuse_adapter
@@ -69,7 +70,7 @@ class Inputs:
                     "folder's path."
                 )
             if path is not None and not Path(path).is_dir():
-                needed = "config.json" if key == "model" else "tokenizer.json"
+                needed = CONFIG if key == "model" else TOKENIZER
                 raise ModelError(
                     f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
                     f"with its {needed}."
@@ -102,4 +103,4 @@ def corpus_store(config: RunConfig) -> Store:
     path = config.corpus.path
     if path:
         return Store(path, config.storage.options(path))
-    return Store(config.run, config.storage.options(config.run)) / "corpus"
+    return Store(config.run, config.storage.options(config.run)) / layout.CORPUS

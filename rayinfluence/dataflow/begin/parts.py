@@ -12,6 +12,7 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.models import ModelRecord
@@ -148,7 +149,7 @@ class Parts:
     @cached_property
     def model_record(self) -> ModelRecord:
         """What the model is, beside those that the run directory was used with before."""
-        return ModelRecord(self.store / "models", model_identity(self.replica.model))
+        return ModelRecord(self.store / layout.MODELS, model_identity(self.replica.model))
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -287,7 +288,7 @@ class Parts:
     def _record_config(self) -> None:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
-        self.store.write("config.json", body.encode())
+        self.store.write(layout.CONFIG, body.encode())
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -22,6 +22,7 @@ from rayinfluence.curvature.ekfac import module_damping
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.curvature.products import operand_dtype, product
 from rayinfluence.curvature.sums import rotate_inputs
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.stopping import FIGURES, Probed, figures
 from rayinfluence.dataflow.jobs.fold import Lane
@@ -75,7 +76,7 @@ class ProbeJob:
     alone: bool = False
     before: Probed | None = None
     new: Probed | None = None
-    stage: ClassVar[str] = "probe"
+    stage: ClassVar[str] = stage_names.PROBE
 
     def prepare(self, replica: Replica) -> None:
         """Nothing that outlives the one item."""

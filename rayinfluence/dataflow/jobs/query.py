@@ -12,11 +12,12 @@ from torch import Tensor
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.curvature.solver import Solver
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import query_gradient
-from rayinfluence.dataflow.jobs.banks import query_key
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
+from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.lowrank import low_rank
 from rayinfluence.methods.solvers import Fitted, solver
 from rayinfluence.storage.shared import SharedTensors
@@ -79,7 +80,7 @@ class QueryJob:
 
     methods: Sequence[MethodOperands]
     rank: int | None
-    stage: ClassVar[str] = "queries"
+    stage: ClassVar[str] = stage_names.QUERIES
 
     def prepare(self, replica: Replica) -> None:
         """Nothing."""

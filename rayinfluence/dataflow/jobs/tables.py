@@ -1,6 +1,4 @@
-"""A method's table of survivors, in pieces of some queries, and put together of those.
-
-    <run>/rescored/<digest>.parquet   the rows of some queries, by one method
+"""Survivors of a method in pieces of some queries, and tables put together of pieces.
 
 Scores by layer and token are read where the second pass left them, tokens where they were gathered.
 """
@@ -17,8 +15,8 @@ from numpy.typing import NDArray
 
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
+from rayinfluence.dataflow.jobs.gather import with_types
 from rayinfluence.errors import DamagedError
-from rayinfluence.storage.results import in_version, survivor_schema
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import read_if_whole, read_row_groups, writing_table
 from rayinfluence.storage.tensors import read_tensors
@@ -134,28 +132,28 @@ class MakePiece:
 
 
 @dataclass(frozen=True)
-class SurvivorTable:
-    """The table of a method's survivors, to be put together of its pieces.
+class TableOfPieces:
+    """A table of results, to be put together of its pieces.
 
     Attributes:
-        pieces: where they are, in the order of the queries.
-        predicts: whether the method predicts changes.
-        fingerprint: of the results.
+        store: with the pieces.
+        pieces: where they are, in their order.
+        run: where the table goes.
+        key: there.
+        schema: of the table.
     """
 
     store: Store
     pieces: tuple[str, ...]
-    predicts: bool
     run: Store
     key: str
-    fingerprint: str
+    schema: pa.Schema
 
     def write(self) -> str:
         """Write it, a piece at a time; returns its digest."""
-        schema = in_version(survivor_schema(self.predicts), self.fingerprint)
-        with writing_table(self.run, self.key, schema) as writer:
+        with writing_table(self.run, self.key, self.schema) as writer:
             for piece in self.pieces:
-                writer.write(read_row_groups(self.store, piece))
+                writer.write(with_types(read_row_groups(self.store, piece), self.schema))
         return writer.digest
 
 

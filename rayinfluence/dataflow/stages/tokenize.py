@@ -20,6 +20,7 @@ from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
 from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.jobs.tokenize import Tokenizing
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.runners.base import Runner
@@ -164,7 +165,7 @@ def _stage(
             yield
 
     return Stage(
-        "tokenize",
+        stage_names.TOKENIZE,
         list(pending),
         lambda seen: [Place(store, prefixes[seen])],
         work,

@@ -21,7 +21,7 @@ Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 Done = tuple[Path, RunConfig]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import pytest
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stage_names import STAGES
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.dataflow.status import STAGES, StageStatus, clean, status
+from rayinfluence.dataflow.status import StageStatus, clean, status
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -29,32 +30,32 @@ def counts(run: Path) -> dict[str, tuple[int, int | None]]:
 
 def test_an_empty_folder_has_begun_nothing(tmp_path: Path) -> None:
     assert counts(tmp_path) == {
-        "tokenize": (0, None),
-        "fit": (0, None),
+        "corpus": (0, None),
+        "factors": (0, None),
         "scan": (0, None),
         "results": (0, 1),
     }
-    assert stages(tmp_path)["fit"][0].remark == "not begun"
+    assert stages(tmp_path)["factors"][0].remark == "not begun"
 
 
 def test_status_follows_the_stages(tmp_path: Path, quiet: ProgressLog) -> None:
     config, run_folder = tiny_run(tmp_path), tmp_path / "run"
     with Run(config, quiet) as run:
         run.tokenize()
-        assert counts(run_folder)["tokenize"] == (1, 1)
+        assert counts(run_folder)["corpus"] == (1, 1)
         n_sequences, n_tokens = run.corpus.n_sequences, run.corpus.n_tokens
-        remark = stages(run_folder)["tokenize"][0].remark
+        remark = stages(run_folder)["corpus"][0].remark
         assert remark == f"{n_sequences:,} sequences, {n_tokens:,} tokens"
-        assert counts(run_folder)["fit"] == (0, None)
+        assert counts(run_folder)["factors"] == (0, None)
         run.fit()
-        assert counts(run_folder)["fit"] == (1, 1)
-        assert f"fitted on {n_sequences} sequences" in stages(run_folder)["fit"][0].remark
+        assert counts(run_folder)["factors"] == (1, 1)
+        assert f"fitted on {n_sequences} sequences" in stages(run_folder)["factors"][0].remark
         assert counts(run_folder)["scan"] == (0, None)
         run.scan()
         n_splits = len(run.corpus.plan(120))
     assert counts(run_folder) == {
-        "tokenize": (1, 1),
-        "fit": (1, 1),
+        "corpus": (1, 1),
+        "factors": (1, 1),
         "scan": (n_splits, n_splits),
         "results": (1, 1),
     }
@@ -68,7 +69,7 @@ def test_a_fit_under_way_counts_its_lanes(done: Done) -> None:
     (folder / "manifest.json").unlink()
     last = max((folder / "moments").iterdir())
     (last / "lane-001.safetensors").unlink()
-    [fit] = stages(run)["fit"]
+    [fit] = stages(run)["factors"]
     assert (fit.done, fit.total) == (0, 1)
     number = last.name.removeprefix("round-")
     expected = f"3 covariance and 2 moment lanes committed of sample {number}"
@@ -99,7 +100,7 @@ def test_every_bank_and_every_fit_has_a_line(
     folder, config = done
     execute(change(config, seed=1, scan={"methods": ["ekfac", "kfac"]}), new_run=True)
     found = stages(folder / "run")
-    assert len(found["fit"]) == 2
+    assert len(found["factors"]) == 2
     assert len(found["scan"]) == 3
     assert found["results"][0].remark == "3 queries; ekfac, kfac"
 

@@ -15,8 +15,9 @@ from rich.console import Console
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stage_names import STAGES
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.dataflow.status import STAGES, clean
+from rayinfluence.dataflow.status import clean
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -91,6 +92,7 @@ def test_documents_that_take_in_what_the_run_will_write_are_refused(
         ("run", "run/docs", "run/docs/a.parquet"),
         ("run", "run/*.jsonl", "run/a.jsonl"),
         ("run", "run/models/mine/*", "run/models/mine/a.jsonl"),
+        ("run", f"run/models/{SOME}/*", f"run/models/{SOME}/a.jsonl"),  # a run has files there
         ("run", "run/corpus/raw", "run/corpus/raw/a.jsonl"),
         ("data/run", "data/*.parquet", "data/a.parquet"),
         ("data/run", "data/**/*.jsonl", "data/sub/a.jsonl"),
@@ -116,7 +118,7 @@ def test_documents_beside_what_the_run_writes_are_read_again_and_again(
 @pytest.mark.parametrize(
     "file",
     ["run/corpus/shards/mine.jsonl", f"run/scan/{SOME}/x.jsonl", "run/results/mine.parquet",
-     f"run/models/{SOME}/a.jsonl", "run/plan/mine.jsonl"],
+     f"run/factors/{SOME}/a.jsonl", "run/plan/mine.jsonl"],
 )  # fmt: skip
 def test_documents_that_are_deleted_with_the_run_s_own_are_refused(
     tmp_path: Path, change: Change, file: str
@@ -151,7 +153,7 @@ def test_a_link_among_the_documents_that_leads_to_shards_is_refused(
         ({"run": "model", "model": "other", "tokenizer": "model/."}, "tokenizer: the run writes"),
         ({"run": "other"}, "run: there is a config.json in .*other that is not of a run"),
         ({"model": "run/results"}, "model: the run writes JSON files"),
-        ({"model": f"run/models/{SOME}"}, "model: run/models/.* is among what the run writes"),
+        ({"model": f"run/queries/{SOME}"}, "model: run/queries/.* is among what the run writes"),
         ({"model": "run/corpus/shards/mine"}, "model: run/corpus/shards/mine is among"),
         ({"queries": "run/results/queries.json"}, "queries: run/results/queries.json is among"),
         ({"queries": "run/config.json"}, "queries: run/config.json is among"),

@@ -54,7 +54,7 @@ def test_every_column_says_what_it_means_and_every_table_of_which_results_it_is(
 
 def test_the_columns_are_those_that_the_reference_lists(finished: Done) -> None:
     """Nobody should have to open a file to learn what is in it."""
-    text = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "reference.md").read_text("utf-8")
     listed = text[text.index("## Results") : text.index("## Run directory")]
     for name in TABLES:
         for field in pq.read_schema(results_of(finished[0] / "run") / name):

@@ -15,9 +15,9 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.splits import read_split
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs import scan as job_module
-from rayinfluence.dataflow.jobs.banks import partial_key
 from rayinfluence.dataflow.jobs.scan import Pending, Settled
 from rayinfluence.dataflow.jobs.watch import LocalWatch
+from rayinfluence.dataflow.layout import partial_key
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.status import status
 from rayinfluence.errors import IncompleteResultsWarning, StageError, StorageError

@@ -12,7 +12,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute import scoring
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad
-from rayinfluence.dataflow.jobs.banks import mark_key, marked
+from rayinfluence.dataflow.layout import mark_key, marked
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.runners.ray.actors import _settled, left_out_of
 from rayinfluence.dataflow.stages import missing as missing_module

@@ -314,7 +314,7 @@ def test_status_at_the_command_line(done: tuple[Path, RunConfig], say: Say) -> N
     code, printed, _ = say("status", done[0] / "run")
     assert code == 0
     assert [line.split()[0] for line in printed.splitlines()[1:]] == [
-        "tokenize", "fit", "scan", "results"
+        "corpus", "factors", "scan", "results"
     ]  # fmt: skip
     assert "3 queries" in printed
 
