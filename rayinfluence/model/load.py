@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -14,7 +15,7 @@ from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import adapter_tensors, refuse_adapter
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
-from rayinfluence.model.pretrained import from_pretrained
+from rayinfluence.model.pretrained import from_pretrained, said_of_attention
 from rayinfluence.model.quantised import few_bits, quantised, said
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
 from rayinfluence.registered import only_code_of
@@ -35,6 +36,8 @@ _CONTEXT_KEYS = (
     "n_ctx",
     "max_target_positions",
 )
+#: Errors of transformers about how attention is computed.
+_OF_ATTENTION = re.compile("att(entio)?n", re.IGNORECASE)
 
 
 def load_model(
@@ -46,7 +49,8 @@ def load_model(
         path: a folder as ``save_pretrained`` writes it.
         dtype: of weights and activations.
         attention: transformers' ``attn_implementation``; a model that has no ``sdpa`` is loaded
-            with ``eager``, and :func:`attention_of` says so.
+            with ``eager``, and one whose config.json says how with that, as :func:`attention_of`
+            tells.
         trust_remote_code: let the folder's own Python code run.
 
     Raises:
@@ -110,7 +114,10 @@ def _from_pretrained(
             ) from error
         if names := few_bits(tensors):
             raise ModelError(f"model: {path} {said(names)}.") from error
-        raise ModelError(f"model: {path} cannot be loaded: {brief(error)}") from error
+        why = brief(error)
+        if (attentions := said_of_attention(config)) and _OF_ATTENTION.search(why):
+            why = f"{why.rstrip('.')}. Its config.json has {attentions}."
+        raise ModelError(f"model: {path} cannot be loaded: {why}") from error
 
 
 def _refuse_other_weights(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Who logs, in a table with colours, which weights were not one for one a model's.
 _LOGGER, _REPORT = "transformers.modeling_utils", "log_state_dict_report"
+#: Where a config.json says how attention is computed; whatever it says is taken before what we ask.
+_ATTENTION = "_attn_implementation"
 
 
 def from_pretrained(
@@ -21,7 +24,7 @@ def from_pretrained(
     """A causal LM as transformers loads it, and what it says of the loading.
 
     With ``attention``, or with eager where that fails: not every model has sdpa, and parts of one
-    may lack it, which only loading tells. A configuration that names its own has that.
+    may lack it, which only loading tells. :func:`why_other_attention` says why it is another.
     """
     from transformers import AutoModelForCausalLM
 
@@ -44,6 +47,32 @@ def from_pretrained(
             if attention != "sdpa":
                 raise
         return load("eager")
+
+
+def why_other_attention(config: Mapping[str, Any]) -> str:
+    """Why a model computes attention otherwise than it was asked to, as a clause.
+
+    Args:
+        config: its config.json.
+    """
+    if _ATTENTION in config:
+        return f"the model's config.json has {said_of_attention(config)}"
+    if config.get("output_attentions"):
+        return (
+            "the model's config.json has output_attentions: true, and no other gives those; take "
+            "it out there for sdpa"
+        )
+    return "this model has no sdpa"
+
+
+def said_of_attention(config: Mapping[str, Any]) -> str | None:
+    """What a config.json says of attention in our place, and what to do about it."""
+    if _ATTENTION not in config:
+        return None
+    return (
+        f"{_ATTENTION}: {json.dumps(config[_ATTENTION])}, which is taken before `attention`; take "
+        "it out there for what you ask"
+    )
 
 
 @contextmanager
