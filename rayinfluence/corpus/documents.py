@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.corpus.files import PARQUET_ENDINGS, refuse_other_kinds
-from rayinfluence.corpus.lines import BEGINNING, other_encoding, parsed
+from rayinfluence.corpus.lines import other_encoding, parsed
+from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -21,7 +22,7 @@ from rayinfluence.storage.store import Store
 _BUFFER = 2**20
 #: Keys of a file in a message.
 _NAMED = 20
-_CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
+_CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,31 @@ def file_digest(file: Store) -> str:
         return DigestedFile(stream).digest()
 
 
-def refuse_other_encoding(file: Store) -> None:
-    """See that a file is not JSONL in another encoding than UTF-8, by its first bytes.
+def refuse_other_content(file: Store) -> None:
+    """See that a file is what its name says, and JSONL in UTF-8, by its first bytes.
 
-    One that is compressed, or in object storage, is judged when it is read.
+    One in object storage is judged when it is read, and so is the encoding of a compressed one.
 
     Raises:
-        CorpusError: it is.
+        CorpusError: it is not.
         StorageError: it cannot be read.
     """
-    if not file.is_local or not file.url.lower().endswith((".jsonl", ".ndjson")):
-        return
-    if said := other_encoding(file.read_range("", 0, BEGINNING)):
+    if file.is_local:
+        _refuse(file, file.read_range("", 0, BEGINNING))
+
+
+def _refuse(file: Store, begins: bytes) -> None:
+    ending = _ending(file)
+    said = why_not_documents(begins, ending)
+    if said is None and ending in (".jsonl", ".ndjson"):
+        said = other_encoding(begins)
+    if said:
         raise CorpusError(f"{file.url} {said}")
+
+
+def _ending(file: Store) -> str:
+    """The last part of a file's name: what it is, or what it is compressed by."""
+    return f".{file.url.lower().rpartition('.')[2]}"
 
 
 def read_documents(
@@ -106,14 +119,14 @@ def _jsonl_rows(
     file: Store, source: DigestedFile | None
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     with _opened(file, source) as raw, _to_the_end(file):
-        codec = _CODECS.get(file.url.lower().rsplit(".", 1)[-1])
+        codec = _CODECS.get(_ending(file))
         stream = io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw, _BUFFER)
         begun = False
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
-            if not begun and (said := other_encoding(line)):
-                raise CorpusError(f"{file.url} {said}")
+            if not begun:
+                _refuse_first(file, line, codec)
             begun = True
             try:
                 row = parsed(line, number)
@@ -121,6 +134,17 @@ def _jsonl_rows(
                 yield number, f"not JSON: {error}"
                 continue
             yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _refuse_first(file: Store, line: bytes, codec: str | None) -> None:
+    """Refuse a file whose first line is none of JSON in UTF-8."""
+    if (kind := kind_of(line)) and codec:
+        raise CorpusError(
+            f"{file.url} holds {kind.name} within {codec}: take one of them away, and let its name "
+            f"end with {kind.ending or '.jsonl'}."
+        )
+    if said := why_not_documents(line, ".jsonl") or other_encoding(line):
+        raise CorpusError(f"{file.url} {said}")
 
 
 def _with_text(
@@ -176,6 +200,7 @@ def _to_the_end(file: Store) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        _refuse(file, file.read_range("", 0, BEGINNING))
         raise CorpusError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."
