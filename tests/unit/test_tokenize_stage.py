@@ -49,7 +49,7 @@ def tokenise(store: Store, *patterns: Path | str, options: dict[str, Any] | None
     found = find_files([str(pattern) for pattern in patterns], lambda url: options or {})
     progress = ProgressLog(Console(file=io.StringIO()))
     runner = lambda: InlineRunner(no_model)  # noqa: E731
-    tokenize_files(runner, found, store, tiny_tokenizer(), SETTINGS, progress)
+    tokenize_files(runner, found, store, tiny_tokenizer(), SETTINGS, progress, lambda *_: None)
 
 
 @pytest.fixture

@@ -84,12 +84,15 @@ def tokenize_files(
     tokenizer: PreTrainedTokenizerFast,
     settings: TokenizeSettings,
     progress: ProgressLog,
+    foretell: Callable[[Sequence[Store], bool], None],
 ) -> None:
     """Tokenise the files that the corpus lacks, and enter them in its log in their order.
 
     One file is tokenised here, several are tokenised side by side. What a tokeniser that was
     killed has left whole is taken as it is. Where another process tokenises into the same corpus,
     each file is entered by the first that has it done.
+
+    ``foretell`` is told the files before they are read, and whether there are no others.
 
     Raises:
         CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
@@ -108,6 +111,7 @@ def tokenize_files(
     )
     loose = logbook.loose
     if pending:
+        foretell(list(pending.values()), not logbook.fragments)
         left = _left_whole(store, work.making, list(pending))
         n_bytes = sum(seen.size for seen in pending)
         with progress.stage("tokenize", n_bytes // _BYTES_PER_TOKEN) as stage:
