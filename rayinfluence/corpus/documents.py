@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +81,7 @@ def _ending(file: Store) -> str:
 
 def read_documents(
     file: Store, text_column: str, id_column: str, source: DigestedFile | None = None
-) -> Iterator[Document | BadDocument]:
+) -> Generator[Document | BadDocument, None, None]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
 
     Args:

@@ -53,11 +53,11 @@ def foretold(
             if is_known:
                 raise ConfigError(said)
             warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
-    if said := _unknown_tokens(first, tokenizer, vocabulary, context):
+    if unknown := _unknown_tokens(first, tokenizer, vocabulary, context):
         if is_known:
-            raise CorpusError(said)
+            raise CorpusError(unknown)
         warnings.append(
-            f"{said} If more than {QUARANTINE_LIMIT:.0%} of the corpus are so, the run ends when "
+            f"{unknown} If more than {QUARANTINE_LIMIT:.0%} of the corpus are so, the run ends when "
             "it is tokenised."
         )
     return warnings
