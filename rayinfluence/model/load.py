@@ -18,6 +18,7 @@ from rayinfluence.model.leftovers import computed, other_angles
 from rayinfluence.model.pretrained import from_pretrained, said_of_attention
 from rayinfluence.model.quantised import few_bits, quantised, said
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
+from rayinfluence.model.wrapped import why_other_names
 from rayinfluence.registered import only_code_of
 from rayinfluence.storage.downloads import StoredTensor
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
@@ -132,13 +133,16 @@ def _refuse_other_weights(
         model: as it was loaded.
 
     Raises:
-        ModelError: names the first tensors that are missing, of another shape, or left over.
+        ModelError: names the first tensors that are missing, of another shape, or left over, and
+            what their names were saved with, where they tell.
     """
     if theirs := adapter_tensors(unexpected):
         raise ModelError(
             f"model: the weights of {path} hold an adapter that is not merged, such as "
             f"{theirs[0]}: merge it into the model (`merge_and_unload()` of peft) and save that."
         )
+    if why := why_other_names(info["missing_keys"], unexpected):
+        raise ModelError(f"model: the weights of {path} {why}")
     problems = {
         "are missing": info["missing_keys"],
         "have another shape": {key[0] for key in info["mismatched_keys"]},

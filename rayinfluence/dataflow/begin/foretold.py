@@ -57,8 +57,8 @@ def foretold(
         if is_known:
             raise CorpusError(unknown)
         warnings.append(
-            f"{unknown} If more than {QUARANTINE_LIMIT:.0%} of the corpus are so, the run ends when "
-            "it is tokenised."
+            f"{unknown} If more than {QUARANTINE_LIMIT:.0%} of the corpus are so, the run ends "
+            "when it is tokenised."
         )
     return warnings
 
