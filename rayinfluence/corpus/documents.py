@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from rayinfluence.corpus.lines import BEGINNING
+from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
 from rayinfluence.corpus.sources import source_of
 from rayinfluence.corpus.sources.compression import plain
 from rayinfluence.corpus.sources.source import NotDocumentsError, Row
@@ -45,25 +45,31 @@ def file_digest(file: Store) -> str:
         return DigestedFile(stream).digest()
 
 
-def refuse_other_encoding(file: Store) -> None:
-    """See that a file is not text in another encoding than UTF-8, by its first bytes.
+def refuse_other_content(file: Store) -> None:
+    """See that a file is what its name says, and text in UTF-8, by its first bytes.
 
-    One that is compressed, or in object storage, is judged when it is read.
+    One in object storage is judged when it is read, and so is the encoding of a compressed one.
 
     Raises:
-        CorpusError: it is.
+        CorpusError: it is not.
         StorageError: it cannot be read.
     """
+    if file.is_local:
+        _refuse(file, file.read_range("", 0, BEGINNING))
+
+
+def _refuse(file: Store, begins: bytes) -> None:
     source, codec = source_of(file.url)
-    if codec or not file.is_local:
-        return
-    if said := source.refusal(file.read_range("", 0, BEGINNING)):
+    said = why_not_documents(begins, file.url.lower())
+    if said is None and not codec:
+        said = source.refusal(begins)
+    if said:
         raise CorpusError(f"{file.url} {said}")
 
 
 def read_documents(
     file: Store, text_column: str, id_column: str, opened: DigestedFile | None = None
-) -> Iterator[Document | BadDocument]:
+) -> Generator[Document | BadDocument, None, None]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
 
     Args:
@@ -95,7 +101,19 @@ def read_documents(
 def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterator[Row]:
     source, codec = source_of(file.url)
     with _opened(file, opened) as raw, _to_the_end(file):
-        yield from source.rows(raw if source.seeks else plain(raw, codec), text_column)
+        if source.seeks:
+            yield from source.rows(raw, text_column)
+            return
+        stream = plain(raw, codec)
+        begins = stream.peek(BEGINNING)[:BEGINNING]
+        if not codec:
+            _refuse(file, begins)
+        elif kind := kind_of(begins):
+            raise NotDocumentsError(
+                f"holds {kind.name} within {codec}: take one of them away, and let its name say "
+                "what is left."
+            )
+        yield from source.rows(stream, text_column)
 
 
 @contextlib.contextmanager
@@ -115,6 +133,7 @@ def _to_the_end(file: Store) -> Iterator[None]:
     except NotDocumentsError as error:
         raise CorpusError(f"{file.url} {error}") from error
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        _refuse(file, file.read_range("", 0, BEGINNING))
         raise CorpusError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.lines import other_encoding, parsed
+from rayinfluence.corpus.magic import why_not_queries
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.errors import QueryError
 from rayinfluence.storage.digest import digest
@@ -64,13 +65,13 @@ def read_queries(file: Store) -> list[Query]:
     """Read queries.jsonl.
 
     Raises:
-        QueryError: a line is not a query, an id comes twice, a completion is empty, or there is
-            none.
+        QueryError: it is not JSON lines, a line is not a query, an id comes twice, a completion is
+            empty, or there is none.
     """
     queries: list[Query] = []
     lines_of: dict[str, int] = {}
     body = file.read("")
-    if said := other_encoding(body):
+    if said := why_not_queries(body) or other_encoding(body):
         raise QueryError(f"{file.url} {said}")
     # Not splitlines(): a JSON string may hold a line separator of Unicode.
     for number, line in enumerate(body.split(b"\n"), start=1):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.tokenizer import faithful
 from rayinfluence.errors import ModelError, brief
+from rayinfluence.registered import only_code_of
 from rayinfluence.storage.downloads import (
     Unusable,
     read_json_object,
@@ -59,7 +60,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     refuse_damaged(path)
     # Here, since it takes seconds to import, and most processes load no tokenizer.
     from tokenizers import Tokenizer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     file = Path(path) / TOKENIZER
     try:
@@ -68,7 +69,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             # As the file has it, without the tokens that were made special since.
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+            tokenizer = _as_transformers_does(path, trust_remote_code)
     except Exception as error:  # transformers raises many kinds, all of them about this folder
         raise ModelError(
             f"tokenizer: none can be loaded from {path}: {_why(path, error)}. Save it beside the "
@@ -131,10 +132,8 @@ def rebuilt_otherwise(
         tokenizer: as :func:`load_tokenizer` loads it.
         trust_remote_code: let the folder's own Python code run.
     """
-    from transformers import AutoTokenizer
-
     try:
-        rebuilt = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        rebuilt = _as_transformers_does(path, trust_remote_code)
     except Exception:  # code of the folder's own, or a class that cannot be built from its files
         return None
     backend = getattr(rebuilt, "backend_tokenizer", None)
@@ -162,6 +161,13 @@ def rebuilt_otherwise(
                 "others, save the rebuilt one into a folder and name that under `tokenizer`."
             )
     return None
+
+
+def _as_transformers_does(path: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    with only_code_of(path if trust_remote_code else None):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 
 
 def _why(path: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
+from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.jobs.query import MethodOperands
@@ -47,6 +48,7 @@ from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.solvers import WITHOUT_CURVATURE
 from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
 
 T = TypeVar("T")
 
@@ -107,6 +109,7 @@ class Run(Parts):
                 self.tokenizer,
                 wanted,
                 self.progress,
+                self._foretell,
             )
             self.__dict__.pop("corpus", None)
         return self.corpus
@@ -227,6 +230,13 @@ class Run(Parts):
         self.begin(needs_queries=True)
         self.tokenize()
         return self.scan()
+
+    def _foretell(self, files: Sequence[Store], is_new: bool) -> None:
+        """Say what the first documents tell; it is no warning of results, which know them all."""
+        vocabulary = self.replica.vocabulary
+        said = foretold(self.config, files, self.tokenizer, vocabulary, self.context, is_new)
+        for text in said:
+            self.progress.note(f"warning: {text}")
 
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan

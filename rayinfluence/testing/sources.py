@@ -15,7 +15,7 @@ from rayinfluence.corpus.documents import (
     Document,
     file_digest,
     read_documents,
-    refuse_other_encoding,
+    refuse_other_content,
 )
 from rayinfluence.corpus.sources import find_source
 from rayinfluence.corpus.sources.compression import CODECS
@@ -64,7 +64,7 @@ class SourceConformance:
     def test_rows_come_in_order_with_their_numbers(self, tmp_path: Path) -> None:
         """Texts and other columns are what was written, to the last character."""
         file = self._file(tmp_path, self.written(_ROWS))
-        refuse_other_encoding(file)
+        refuse_other_content(file)
         assert list(read_documents(file, "text", "id")) == _DOCUMENTS
 
     def test_reading_again_gives_the_same(self, tmp_path: Path) -> None:

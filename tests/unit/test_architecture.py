@@ -11,7 +11,7 @@ import rayinfluence
 
 ROOT = Path(rayinfluence.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-DATA = {"storage", "errors", "config", "text", "guest", "addresses"}
+DATA = {"storage", "errors", "config", "text", "guest", "addresses", "registered"}
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
 
@@ -20,6 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": {"text"},
     "text": set(),
     "guest": set(),
+    "registered": set(),
     "addresses": {"text"},
     "yamls": set(),
     "config": {"errors", "text", "addresses", "yamls"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.documents import refuse_other_encoding
+from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
@@ -90,7 +90,7 @@ class Inputs:
         documents = find_files(config.corpus.documents, config.storage.options)
         refuse_own_documents(config, documents)
         for file in documents.files:
-            refuse_other_encoding(file)
+            refuse_other_content(file)
         if config.corpus.documents:
             refuse_old_layout(corpus_store(config))
         else:

@@ -28,6 +28,8 @@ from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
+from rayinfluence.model.pretrained import why_other_attention
+from rayinfluence.model.weight_files import read_config
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ class Parts:
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
-            self.progress.note(f"attention    {self.numerics.attention}: this model has no sdpa")
+            why = why_other_attention(read_config(self.config.model))
+            self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found
 

@@ -49,12 +49,15 @@ def tokenize_files(
     tokenizer: PreTrainedTokenizerFast,
     settings: TokenizeSettings,
     progress: ProgressLog,
+    foretell: Callable[[Sequence[Store], bool], None],
 ) -> None:
     """Tokenise the files that the corpus lacks, and enter them in its log in their order.
 
     One file is tokenised here, several are tokenised side by side. What a tokeniser that was
     killed has left whole is taken as it is. Where another process tokenises into the same corpus,
     each file is entered by the first that has it done.
+
+    ``foretell`` is told the files before they are read, and whether there are no others.
 
     Raises:
         CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
@@ -73,6 +76,7 @@ def tokenize_files(
     )
     entering = Entering(store, ordinals, list(pending), logbook.loose)
     if pending:
+        foretell(list(pending.values()), not logbook.fragments)
         stage = _stage(runner, tokenizing, pending, entering)
         try:
             ensure(stage, progress)

@@ -112,7 +112,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         lambda f: (query(f, {}), token_outside(f)),
         {},
         4,
-        ("sequences cannot be used, more than 1%", "token id 60 is outside", "vocabulary of 48"),
+        ("have tokens outside the model's vocabulary of 48, such as 60", "Name the tokenizer"),
     ),
     "no tokenizer": (no_tokenizer, {}, 4, ("tokenizer: ", "Save it beside the model")),
     "pattern that matches nothing": (

@@ -172,6 +172,24 @@ def test_a_token_across_the_border_is_named_as_scored_whole(prompt: str, complet
     assert "a completion begins in the prompt, and is scored whole: 'b c' of 'a'." in warning
 
 
+def accents() -> PreTrainedTokenizerFast:
+    """One token a character, after an accent and its letter were made one."""
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(["e", "é", "x", "\u0301"])}, []))
+    backend.normalizer = normalizers.NFC()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_an_accent_that_a_completion_begins_with_takes_its_letter_along() -> None:
+    query = encoded("xe", "\u0301x", accents())
+    assert (query.tokens, query.first_target) == ((2, 1, 2), 1)
+    [warning] = border_warnings([query])
+    assert "begins in the prompt, and is scored whole: 'e\u0301' of 'a'." in warning
+    # All of it in the prompt, it is the prompt's.
+    query = encoded("xe\u0301", "x", accents())
+    assert (query.tokens, query.first_target) == ((2, 1, 2), 2)
+    assert border_warnings([query]) == []
+
+
 def test_queries_that_are_scored_as_they_were_asked_need_no_warning() -> None:
     queries = [
         encoded("a", "b c", characters()),

@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.corpus import Corpus
@@ -120,6 +121,20 @@ def test_chunks_of_bytes_rebuild_the_document_to_the_character(tmp_path: Path) -
             end = max(end, row["char_end"])
         assert text.startswith(rebuilt)
         assert len(text) - len(rebuilt) <= report.short_chunks
+
+
+def test_chunks_of_accents_that_are_put_together_rebuild_the_document(tmp_path: Path) -> None:
+    text = unicodedata.normalize("NFD", "thé cät sât") * 4
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    path = write(tmp_path / "d.jsonl", {"text": text})
+    for context in (2, 3, 5, 8, 1000):
+        settings = TokenizeSettings("text", "id", context, 10**6, 10**9)
+        for row in rows_of(tokenized(path, tokenizer, settings)[0]):
+            piece = text[row["char_start"] : row["char_end"]]
+            decoded = tokenizer.backend_tokenizer.decode(row["tokens"], False)
+            assert decoded.strip("\ufffd") in unicodedata.normalize("NFC", piece)
+            assert not unicodedata.combining(text[row["char_end"] : row["char_end"] + 1] or "x")
 
 
 def test_a_last_chunk_of_one_token_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -4,7 +4,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
@@ -138,6 +146,52 @@ def test_offsets_are_characters_of_the_text() -> None:
     assert len(encoding.tokens) == len(encoding.offsets)
     covered = {place for start, end in encoding.offsets for place in range(start, end)}
     assert covered == set(range(len(text)))
+
+
+ACCENTS = [
+    "e\u0301",  # an accent at the end
+    "xe\u0301y n\u0303",
+    "a\u0308\u0323 e\u0323\u0301\u0301x",  # out of order, and more than compose
+    "\u1112\u1161\u11ab x",  # a syllable of three letters
+    "\u09c7\u09be",  # vowels of which one is no accent
+    "\u0301x \u212b \ufb01",
+    "say ``hi`` \n x",  # of quotation marks that become one
+]
+
+
+def normalising(normalizer: Any, special: bool = False) -> PreTrainedTokenizerFast:
+    tokenizer = byte_level(special=special)
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+@pytest.mark.parametrize("text", ACCENTS)
+@pytest.mark.parametrize("form", ["NFC", "NFKC", "NFD", "none", "quotes"])
+@pytest.mark.parametrize("special", [False, True])
+def test_offsets_take_in_every_character_whatever_is_put_in_its_place(
+    text: str, form: str, special: bool
+) -> None:
+    quotes = [normalizers.NFC(), normalizers.Replace("``", '"')]
+    normalizer = {
+        "NFC": normalizers.NFC(),
+        "NFKC": normalizers.NFKC(),
+        "NFD": normalizers.NFD(),
+        "none": None,
+        "quotes": normalizers.Sequence(quotes),
+    }[form]
+    [encoding] = encode(normalising(normalizer, special), [text])
+    spans = [span for span in encoding.offsets if span[0] < span[1]]
+    taken = {place for start, end in spans for place in range(start, end)}
+    assert taken == set(range(len(text)))
+    assert spans == sorted(spans)
+
+
+def test_what_a_normalizer_takes_away_is_no_token_s() -> None:
+    plain = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    [encoding] = encode(normalising(plain), ["ae\u0301x"])
+    assert encoding.offsets == [(0, 1), (1, 2), (3, 4)]
+    [encoding] = encode(normalising(normalizers.Replace("`", "")), ["a`x"])
+    assert encoding.offsets == [(0, 1), (2, 3)]
 
 
 def test_leading_special_tokens_stay_and_trailing_ones_go() -> None:

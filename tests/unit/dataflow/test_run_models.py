@@ -20,7 +20,8 @@ from transformers import (
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.errors import ConfigError, CorpusError, QueryError
+from rayinfluence.errors import ConfigError, CorpusError, ModelError, QueryError
+from rayinfluence.model.load import load_model
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run, tiny_tokenizer
 
@@ -43,6 +44,41 @@ def test_a_model_without_sdpa_runs_with_eager_and_says_so(
         json.loads(p.read_text())["parts"] for p in tmp_path.glob("run/factors/*/manifest.json")
     ]
     assert [part["numerics"]["attention"] for part in parts] == ["eager"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "asked", "words"),
+    [
+        ("_attn_implementation", "eager", "sdpa", '_attn_implementation: "eager", which is taken'),
+        ("_attn_implementation", "sdpa", "eager", '_attn_implementation: "sdpa", which is taken'),
+        ("_attn_implementation", None, "eager", "_attn_implementation: null, which is taken"),
+        ("output_attentions", True, "sdpa", "output_attentions: true, and no other gives those"),
+    ],
+)
+def test_a_config_that_says_how_attention_is_computed_is_told(
+    tmp_path: Path, quiet: ProgressLog, said: Any, key: str, value: object, asked: str, words: str
+) -> None:
+    """Such a model has sdpa; it is its configuration that decides."""
+    config = tiny_run(tmp_path, attention=asked)
+    file = Path(config.model) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with Run(config, quiet) as run:
+        used = {"sdpa": "eager", "eager": "sdpa"}[asked]
+        assert run.replica.numerics.attention == used
+    assert f"attention    {used}: the model's config.json has {words}" in said.getvalue()
+    assert "no sdpa" not in said.getvalue()
+
+
+def test_attention_that_cannot_be_had_is_refused_with_who_asked_for_it(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    file = Path(config.model) / "config.json"
+    asked = {"_attn_implementation": "flash_attention_2"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **asked}))
+    sentence = (
+        r'Its config\.json has _attn_implementation: "flash_attention_2", which is taken before'
+    )
+    with pytest.raises(ModelError, match=sentence):
+        load_model(config.model, torch.float32)
 
 
 def tokenize(config: RunConfig, log: ProgressLog) -> dict[str, Any]:

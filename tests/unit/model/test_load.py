@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import (
     BloomForCausalLM,
     Gemma3Config,
     GPT2Config,
+    GPT2LMHeadModel,
     MptConfig,
     PreTrainedConfig,
 )
@@ -251,6 +253,23 @@ def test_a_model_without_sdpa_is_computed_with_eager(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"cannot be loaded: .*divisible by num_heads"):
         load_model(str(tmp_path), torch.float32, attention="sdpa")
+
+
+def test_what_transformers_reports_of_a_loading_is_not_shown_beside_our_sentence(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(caplog.handler)
+    try:
+        save(folder, weights(folder) | {"extra.weight": torch.ones(2)})
+        with pytest.raises(ModelError, match=r"have no place in the model.*extra\.weight"):
+            load(folder)
+        assert "LOAD REPORT" not in caplog.text
+        # Whoever loads for himself afterwards is told.
+        GPT2LMHeadModel.from_pretrained(folder)
+        assert "LOAD REPORT" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_sdpa_stays_where_there_is_sdpa(folder: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_key_that_no_document_has_is_refused_before_the_fit(
     config = tiny_run(tmp_path, scan={"group_by": ["source", "yaer"]})
     with pytest.raises(
         ConfigError,
-        match=r"scan\.group_by: no document in .* has the key 'yaer'; did you mean 'year'\? "
+        match=r"scan\.group_by: none of the documents .* has the key 'yaer'; did you mean 'year'\? "
         r"the keys there are 'source', 'year'\.",
     ):
         execute(config)
@@ -71,7 +71,7 @@ def test_a_key_that_is_null_in_all_documents_is_one_that_none_has(
     config = tiny_run(tmp_path, scan={"group_by": ["note"]})
     rows = [{"text": f"w{i} w2 w3", **row} for i in range(9)] + [{"text": "", "note": "x"}]
     (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    with pytest.raises(ConfigError, match="'note'; its documents have no metadata"):
+    with pytest.raises(ConfigError, match="'note'; there are no metadata"):
         execute(config)
 
 

@@ -106,7 +106,8 @@ def tokenise(tmp_path: Path) -> Callable[..., None]:
                 write_documents(path, np.random.default_rng(len(name)), 10)
         files = Found([Store(str(tmp_path / "documents" / name)) for name in names])
         progress = ProgressLog(Console(file=io.StringIO()))
-        tokenize_files(lambda: InlineRunner(no_model), files, store, tokenizer, settings, progress)
+        runner = lambda: InlineRunner(no_model)  # noqa: E731
+        tokenize_files(runner, files, store, tokenizer, settings, progress, lambda *_: None)
 
     return run
 

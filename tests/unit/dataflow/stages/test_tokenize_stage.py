@@ -59,7 +59,7 @@ def tokenise(
     found = find_files([str(pattern) for pattern in patterns], lambda url: options or {})
     progress = ProgressLog(Console(file=io.StringIO()))
     runner = lambda: kind(no_model)  # noqa: E731
-    tokenize_files(runner, found, store, tiny_tokenizer(), SETTINGS, progress)
+    tokenize_files(runner, found, store, tiny_tokenizer(), SETTINGS, progress, lambda *_: None)
     return progress
 
 
