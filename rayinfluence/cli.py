@@ -286,9 +286,10 @@ def demo(
     """Train a small model on Python's documentation with planted facts, and find the plants."""
     # Read when torch is first imported: threads that spin while they wait starve a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rayinfluence.addresses import expanded
     from rayinfluence.demo.run import run_demo
 
-    outcome = run_demo(folder, runner)
+    outcome = run_demo(Path(expanded(str(folder))), runner)
     _write_report(outcome.store, outcome.results)
     _show(outcome.results["ekfac"], 3, queries=2)
     outcome.print(Console())

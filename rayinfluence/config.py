@@ -1,7 +1,8 @@
 """RunConfig: the whole configuration of a run as one typed tree, from YAML or from Python.
 
 Only what a user has to decide is here; what follows from shapes and data is decided by the program.
-Unknown keys are refused with a suggestion. Relative paths are relative to the working directory.
+Unknown keys are refused with a suggestion. Relative paths are relative to the working directory,
+and ``~`` is the home of whoever reads the configuration.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from rayinfluence.addresses import why_no_address
+from rayinfluence.addresses import expanded, why_no_address
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -78,14 +79,14 @@ class Section(BaseModel):
         return value
 
 
-def _refuse_no_address(value: str) -> str:
+def _address(value: str) -> str:
     if why := why_no_address(value):
         raise ValueError(why)
-    return value
+    return expanded(value)
 
 
 #: Where something is: a local path, or an address in object storage.
-Address = Annotated[str, AfterValidator(_refuse_no_address)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class CorpusConfig(Section):
@@ -340,7 +341,7 @@ class RunConfig(Section):
                 value.
         """
         try:
-            values = read_yaml(Path(path).read_text(encoding="utf-8"))
+            values = read_yaml(Path(expanded(str(path))).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: there is no such config file.") from error
         except OSError as error:

@@ -25,10 +25,12 @@ class Beginning:
     Attributes:
         documents: those that have a text.
         is_all: whether the files hold no others.
+        has_ids: whether one of them has a name of its own.
     """
 
     documents: list[Document]
     is_all: bool
+    has_ids: bool
 
     @property
     def keys(self) -> dict[str, int]:
@@ -50,7 +52,7 @@ def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Begin
     """
     chosen = {file.url: file for file in (files[0], files[-1])}
     documents: list[Document] = []
-    is_all = len(chosen) == len(files)
+    is_all, has_ids = len(chosen) == len(files), False
     for file in chosen.values():
         if source_of(file.url)[0].seeks and file.info().size > _LARGE:
             is_all = False
@@ -64,4 +66,5 @@ def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Begin
                 if isinstance(row, Document) and row.text.strip():
                     documents.append(row)
                     characters += len(row.text)
-    return Beginning(documents, is_all)
+                    has_ids |= row.document_id != f"{file.name}:{row.row}"
+    return Beginning(documents, is_all, has_ids)

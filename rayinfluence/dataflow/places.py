@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayinfluence.addresses import why_no_address
+from rayinfluence.addresses import expanded, why_no_address
 from rayinfluence.config import RunConfig, RunnerConfig, StorageConfig
 from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
@@ -36,7 +36,7 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
     Raises:
         ConfigError: it is neither.
     """
-    _refuse_no_address(place)
+    place = _address(place)
     if _is_file(place):
         config = RunConfig.load(place)
         storage = _pointed_at(endpoint_url) if endpoint_url else config.storage
@@ -62,7 +62,7 @@ def run_config(place: str) -> RunConfig:
     Raises:
         ConfigError: there is none, or it is wrong.
     """
-    _refuse_no_address(place)
+    place = _address(place)
     if _is_file(place) or not (_is_address(place) or Path(place).exists()):
         return RunConfig.load(place)
     store = _directory(place, None)
@@ -142,9 +142,10 @@ def _pointed_at(
     return RunConfig.parse(values, said).storage
 
 
-def _refuse_no_address(place: str) -> None:
+def _address(place: str) -> str:
     if why := why_no_address(place):
         raise ConfigError(why)
+    return expanded(place)
 
 
 def _is_file(place: str) -> bool:
@@ -152,4 +153,4 @@ def _is_file(place: str) -> bool:
 
 
 def _is_address(place: str) -> bool:
-    return "://" in place.removeprefix("file://")
+    return "://" in place

@@ -116,8 +116,12 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _is_of_attention(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_ATTENTION)
+def _is_by_default(name: str, pattern: str) -> bool:
+    """Whether a default pattern means a layer, also at the root of a model: `mlp.up`, `mlp`."""
+    if any(fnmatch.fnmatchcase(name, other) for other in _OF_ATTENTION):
+        return False
+    places = [f".{name}"] if "." in name else [f".{name}", f".{name}."]
+    return any(fnmatch.fnmatchcase(place, pattern) for place in places)
 
 
 def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
@@ -140,9 +144,8 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
-        matched = {n for n in linear if fnmatch.fnmatchcase(n, pattern)}
-        if patterns is None:
-            matched = {name for name in matched if not _is_of_attention(name)}
+        means = _is_by_default if patterns is None else fnmatch.fnmatchcase
+        matched = {name for name in linear if means(name, pattern)}
         if pattern in linear and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "

@@ -36,7 +36,7 @@ def refuse_written_over(config: RunConfig) -> None:
     """
     run = _parts(config.run)
     for key, place in (("run", config.run), ("corpus.path", config.corpus.path)):
-        if place and "://" not in place and Path(place).expanduser().is_file():
+        if place and "://" not in place and Path(place).is_file():
             raise ConfigError(f"{key}: {place} is a file; name a folder, which need not be there.")
     inputs = {"queries": config.queries, "model": config.model, "tokenizer": config.tokenizer}
     for key, place in inputs.items():
@@ -137,7 +137,7 @@ def _takes_in(pattern: str, path: Parts) -> bool:
     if below is not None:
         return not any(part.startswith(".") for part in below)
     first = next((index for index, part in enumerate(parts) if has_magic(part)), None)
-    local = "://" not in pattern.removeprefix("file://")
+    local = "://" not in pattern
     if first is None or (local and any(part.startswith(".") for part in path[first:])):
         return False
     return fits(path, parts, local)
@@ -150,7 +150,6 @@ def _below(parts: Parts, folder: Parts) -> Parts | None:
 
 def _parts(place: str) -> Parts:
     """An address in parts, with links followed; what is not there yet may be named."""
-    path = place.removeprefix("file://")
-    if "://" in path:
-        return tuple(part for part in path.split("/") if part)
-    return Path(path).expanduser().resolve().parts
+    if "://" in place:
+        return tuple(part for part in place.split("/") if part)
+    return Path(place).resolve().parts

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rayinfluence.addresses import may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
@@ -63,17 +64,14 @@ class Inputs:
         """
         refuse_written_over(config)
         for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
-            if path is not None and "://" in path:
-                raise ModelError(
-                    f"{key}: {path} is an address, and models and tokenizers are read from local "
-                    "folders: copy it to a disk of the machine that runs this, and name the "
-                    "folder's path."
-                )
+            if path is not None and (why := why_no_folder(path)):
+                raise ModelError(f"{key}: {why}")
             if path is not None and not Path(path).is_dir():
                 needed = CONFIG if key == "model" else TOKENIZER
+                hub = " (names on a hub are not fetched)" if may_be_on_a_hub(path) else ""
                 raise ModelError(
-                    f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
-                    f"with its {needed}."
+                    f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` "
+                    f"wrote, with its {needed}."
                 )
         refuse_adapter(config.model)
         if (Path(config.model) / CONFIG).is_file():

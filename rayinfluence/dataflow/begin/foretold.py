@@ -6,10 +6,11 @@ may be as they should.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rayinfluence.config import RunConfig
+from rayinfluence.config import CorpusConfig, RunConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.dataflow.compute.grouping import unknown_key
@@ -19,6 +20,9 @@ from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+#: The default, which documents need not have.
+_ID = CorpusConfig().id_column
 
 
 def foretold(
@@ -53,6 +57,13 @@ def foretold(
             if is_known:
                 raise ConfigError(said)
             warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
+    if first.documents and not first.has_ids and settings.id_column != _ID:
+        close = difflib.get_close_matches(settings.id_column, first.keys, n=2)
+        warnings.append(
+            f"corpus.id_column: none of {first.whose} has {settings.id_column!r}, so that file and "
+            f"line name them{'; did you mean ' if close else ''}"
+            f"{' or '.join(map(repr, close))}{'?' if close else '.'}"
+        )
     if unknown := _unknown_tokens(first, tokenizer, vocabulary, context):
         if is_known:
             raise CorpusError(unknown)

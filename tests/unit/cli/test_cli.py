@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from whole_runs import results_of
 
 from rayinfluence.config import RunConfig
+from rayinfluence.errors import ConfigError
 from rayinfluence.testing import tiny_run
 
 Say = Callable[..., tuple[int, str, str]]
@@ -392,6 +393,20 @@ def test_markup_in_a_message_is_text(tmp_path: Path, say: Say) -> None:
     (tmp_path / "run.yaml").write_text("run: x\nmodel: y\n'[bold]z[/]': 1\n")
     _, _, errors = say("fit", tmp_path / "run.yaml")
     assert "unknown key '[bold]z[/]'" in errors
+
+
+def test_a_demo_in_a_home_is_in_that_home(
+    tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell writes out the home behind `--folder=`."""
+
+    def given(folder: Path, runner: str) -> None:
+        raise ConfigError(f"the folder is {folder}")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("rayinfluence.demo.run.run_demo", given)
+    _, _, errors = say("demo", "--folder=~/demo")
+    assert errors == f"error: the folder is {tmp_path}/demo\n"
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:

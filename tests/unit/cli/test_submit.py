@@ -199,7 +199,6 @@ def test_a_run_directory_is_submitted_with_what_it_was_made_with(tmp_path: Path)
     "changed",
     [
         {"run": "runs/mine"},
-        {"model": "models/mine"},
         {"queries": "queries.jsonl"},
         {"corpus": {"documents": ["s3://bucket/a", "data/*.jsonl"]}},
     ],
@@ -207,8 +206,29 @@ def test_a_run_directory_is_submitted_with_what_it_was_made_with(tmp_path: Path)
 def test_relative_paths_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**CONFIG, **changed}))
-    with pytest.raises(ConfigError, match="is relative"):
+    with pytest.raises(ConfigError, match=r"is relative.* an address such as s3://"):
         send(FakeClient(), file)
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer"])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("deep/models/mine", r"is relative.* on the cluster's nodes\.$"),
+        ("org/mine", r"is relative.* on the cluster's nodes; names on a hub are not fetched\.$"),
+        ("s3://bucket/model", r"is an address, and models and tokenizers are read from local"),
+    ],
+)
+def test_a_model_that_no_job_finds_is_refused_with_what_it_would_find(
+    tmp_path: Path, key: str, path: str, said: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, key: path}))
+    client = FakeClient()
+    with pytest.raises(ConfigError, match=said) as error:
+        send(client, file)
+    assert path.startswith("s3") or "s3://" not in str(error.value)
+    assert not client.jobs
 
 
 def test_nobody_at_the_address(path: Path) -> None:

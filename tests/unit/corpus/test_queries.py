@@ -87,6 +87,15 @@ def test_a_file_without_queries_is_refused(path: Path, lines: list[bytes]) -> No
         read_queries(Store(str(path.parent / "missing.jsonl")))
 
 
+def test_json_that_is_no_lines_is_told_as_such(path: Path) -> None:
+    path.write_text(json.dumps([GOOD], indent=1))
+    with pytest.raises(QueryError, match=r"one JSON value over several lines.*jq -c '\.\[\]'"):
+        read_queries(Store(str(path)))
+    path.write_text(json.dumps([GOOD]))
+    with pytest.raises(QueryError, match=r"queries\.jsonl:1: a list, and .* write each on a line"):
+        read_queries(Store(str(path)))
+
+
 def encoded(prompt: str, completion: str, tokenizer: Any = None) -> EncodedQuery:
     query = Query("a", prompt, completion)
     return encode_queries([query], tokenizer or tiny_tokenizer(), 16)[0]

@@ -59,6 +59,20 @@ def test_the_mlps_of_models_with_names_of_their_own_are_found_and_nothing_else(
     assert list(track(model())) == names  # type: ignore[operator]
 
 
+def test_mlps_at_the_root_of_a_model_are_found_too() -> None:
+    def linear() -> nn.Linear:
+        return nn.Linear(4, 4)
+
+    def model(**layers: nn.Module) -> list[str]:
+        return list(track(nn.ModuleDict(layers)))
+
+    attention = nn.ModuleDict({"output": nn.ModuleDict({"dense": linear()})})
+    inner = nn.ModuleDict({"up": linear(), "down": linear()})
+    assert model(attention=attention, mlp=inner, head=linear()) == ["mlp.up", "mlp.down"]
+    assert model(attention=attention, fc1=linear(), fc2=linear(), mlps=inner) == ["fc1", "fc2"]
+    assert model(q=linear(), mlp=linear()) == ["mlp"]
+
+
 def test_the_output_of_attention_is_tracked_where_it_is_asked_for() -> None:
     found = track(bert(), ["*.output.dense"])
     assert "bert.encoder.layer.0.attention.output.dense" in found

@@ -78,6 +78,18 @@ def test_a_key_that_later_documents_have_is_no_error(
     assert "none of the documents that are to be tokenised has the key 'license'" in said.getvalue()
 
 
+def test_a_column_of_names_that_no_document_has_is_told(
+    tmp_path: Path, said: Any, quiet: ProgressLog, change: Change
+) -> None:
+    for column, told in (("id", False), ("year", False), ("yeer", True)):
+        config = tiny_run(tmp_path / column, 9)
+        config = change(config, corpus={"id_column": column})
+        with Run(config, quiet) as run:
+            run.tokenize()
+        assert (f"has '{column}', so that file and line name them" in said.getvalue()) == told
+    assert "so that file and line name them; did you mean 'year'?" in said.getvalue()
+
+
 def test_parquet_is_begun_as_lines_are(
     tmp_path: Path, quiet: ProgressLog, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:

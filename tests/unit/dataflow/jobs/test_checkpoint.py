@@ -1,6 +1,7 @@
 """A lane that is cut short goes on from its own sums, to the same bytes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rayinfluence.dataflow.jobs import fold
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
 from rayinfluence.dataflow.run import Run
 from rayinfluence.errors import StageError
+from rayinfluence.model.rows import Rows
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
@@ -83,12 +85,13 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     def checked(step: Any, finite: Any) -> Any:
         inner = original(step, finite)
 
-        def poisoned(batch: Any, name: str, inputs: Any, grads: Any) -> None:
+        def poisoned(batch: Any, name: str, rows: Rows) -> None:
             bad = [row for row, i in enumerate(batch.sequence_ids.tolist()) if i in (17, 18)]
             if bad:
-                grads = grads.clone()
+                grads = rows.grads_BRO.clone()
                 grads[bad] = float("inf")
-            inner(batch, name, inputs, grads)
+                rows = replace(rows, grads_BRO=grads)
+            inner(batch, name, rows)
 
         return poisoned
 
