@@ -142,5 +142,7 @@ def test_documents_in_object_storage_are_judged_when_they_are_read(s3: dict[str,
     store = Store("s3://bucket/data", s3)
     for name, kind in (("a.jsonl", "gzip"), ("b.jsonl.gz", "Parquet"), ("c.parquet", "xz")):
         store.write(name, BODIES[kind])
-        with pytest.raises(CorpusError, match=rf"{name} is a file of {kind}, and its name says"):
+        with pytest.raises(
+            CorpusError, match=rf"{name} is a file of {kind}, and its name ends with"
+        ):
             list(read_documents(store / name, "text", "id"))
