@@ -138,9 +138,9 @@ def make(folder: Path, size: Size) -> None:
     write(folder / "queries.jsonl", lines)
 
 
-def tokens_of(size: Size) -> tuple[Any, Any]:
+def tokens_of(size: Size, seed: int = 0) -> tuple[Any, Any]:
     """Documents [N, T] and queries [Q, prompt + completion]."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     shapes = (size.sequences, size.tokens), (size.queries, _PROMPT + _COMPLETION)
     documents, queries = (generator.integers(_FIRST_WORD, _VOCABULARY, shape) for shape in shapes)
     return documents, queries
