@@ -17,14 +17,14 @@ from rayinfluence.storage.store import Listed, Store, read_json
 STAGES = {
     "corpus": ("corpus/",),
     "factors": ("factors/", "preflight/", "models/"),
-    "scan": ("queries/", "scan/", "rescored/"),
+    "scan": ("queries/", "counts/", "scan/", "rescored/"),
     "results": ("results/", "report.html", "stages.json"),
 }
 #: Names that a run writes below those. What is called otherwise is somebody else's: a user's
 #: folders may well be named `models` or `queries`.
 _OURS = re.compile(
     r"corpus/(log|fragments|rolled|shards|manifest\.json)"  # the last: of an earlier version
-    r"|(factors|preflight|models|queries|scan)/[0-9a-f]{32}(\.json)?"
+    r"|(factors|preflight|models|queries|counts|scan)/[0-9a-f]{32}(\.json)?"
     r"|rescored/[0-9a-f]{32}\.(safetensors|parquet)"
     r"|results/([0-9a-f]{32}|[^/]+\.(parquet|json))|report\.html|stages\.json"
 )

@@ -23,7 +23,10 @@ from rayinfluence.storage.store import Store
 Parts = tuple[str, ...]
 
 #: Folders of the run directory that no corpus may be in: its objects would pass for others.
-_NO_CORPUS = ("factors", "preflight", "models", "queries", "scan", "rescored", "results", "plan")
+_NO_CORPUS = (
+    *("factors", "preflight", "models", "queries", "counts", "scan", "rescored", "results"),
+    "plan",
+)
 #: Folders that a corpus consists of.
 _OF_A_CORPUS = (("log",), ("fragments",), ("rolled",), ("shards",))
 #: Stands for any fingerprint.

@@ -19,6 +19,7 @@ from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.dataflow.compute.quarantine import LeftOut, worst
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.dataflow.jobs.banks import BankOperands, aside_key, mark_key, partial_key
 from rayinfluence.dataflow.jobs.watch import MOST_STARTS, Watch
 from rayinfluence.errors import ConfigError, StorageError
@@ -60,7 +61,7 @@ class ScanJob:
     top: int
     group_by: tuple[str, ...]
     stage: ClassVar[str] = "scan"
-    _banks: list[QueryBank] = field(default_factory=list)
+    _banks: list[QueryBank | TextBank] = field(default_factory=list)
     #: Tokens of the split under way that the watch was told of.
     _advanced: int = 0
 

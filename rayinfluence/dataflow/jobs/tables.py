@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
 from rayinfluence.errors import DamagedError, StorageError
-from rayinfluence.storage.results import in_version, survivor_schema
+from rayinfluence.methods.registry import METHODS
+from rayinfluence.storage.results import Meaning, in_version, survivor_schema
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import read_row_groups, writing_table
 from rayinfluence.storage.tensors import read_tensors
@@ -86,7 +87,9 @@ class MakePiece:
     def __call__(self, item: Piece) -> str:
         """See that a piece is there; returns where."""
         if not self._is_there(item.key):
-            table = survivor_table(item.ranked, item.completions, self._read(item), item.n_training)
+            meaning = METHODS[item.method].meaning
+            read = self._read(item, meaning.has_layers)
+            table = survivor_table(item.ranked, item.completions, read, item.n_training, meaning)
             with writing_table(self.store, item.key, table.schema) as writer:
                 writer.write(table)
         return item.key
@@ -100,18 +103,19 @@ class MakePiece:
             return False
         return True
 
-    def _read(self, item: Piece) -> Read:
+    def _read(self, item: Piece, has_layers: bool) -> Read:
         ranked = item.ranked
         layers_RM: NDArray[np.float64] | None = None
         modules: list[str] = []
         by_token: dict[int, NDArray[np.float64]] = {}
         for place, key in enumerate(item.items):
             parts, modules = _by_method(self.store, key)
+            modules = modules if has_layers else []
             ours = parts[item.method]
             if layers_RM is None:
                 layers_RM = np.zeros((len(ranked), len(modules)))
             (rows,) = np.nonzero(ranked.items_R == place)
-            layers_RM[rows] = ours["layer_scores"][ranked.pairs_R[rows]]
+            layers_RM[rows] = ours["layer_scores"][ranked.pairs_R[rows], : len(modules)]
             (rows,) = np.nonzero(ranked.token_items_R == place)
             ends = ours["token_ends"]
             at = np.searchsorted(ours["token_places"], ranked.token_pairs_R[rows])
@@ -148,20 +152,20 @@ class SurvivorTable:
 
     Attributes:
         pieces: where they are, in the order of the queries.
-        predicts: whether the method predicts changes.
+        meaning: of the method's scores.
         fingerprint: of the results.
     """
 
     store: Store
     pieces: tuple[str, ...]
-    predicts: bool
+    meaning: Meaning
     run: Store
     key: str
     fingerprint: str
 
     def write(self) -> str:
         """Write it, a piece at a time; returns its digest."""
-        schema = in_version(survivor_schema(self.predicts), self.fingerprint)
+        schema = in_version(survivor_schema(self.meaning), self.fingerprint)
         with writing_table(self.run, self.key, schema) as writer:
             for piece in self.pieces:
                 writer.write(read_row_groups(self.store, piece))

@@ -25,7 +25,7 @@ from rayinfluence.dataflow.stages.gathering import Sequences
 from rayinfluence.dataflow.stages.scanned import Scanned, Side
 from rayinfluence.dataflow.stages.second_pass import Found, Rescored
 from rayinfluence.influence.attribution import reproduces
-from rayinfluence.methods.solvers import WITHOUT_CURVATURE
+from rayinfluence.methods.registry import METHODS
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.results import (
     GROUP_SCHEMA,
@@ -33,6 +33,7 @@ from rayinfluence.storage.results import (
     STATISTICS_SCHEMA,
     TAIL_SCHEMA,
     in_version,
+    of_method,
     table_key,
 )
 from rayinfluence.storage.store import Store
@@ -99,14 +100,16 @@ class Tables:
             Their digests by name, and what scoring the survivors again changed.
         """
         ranked = rank(self.queries, scanned, found)
-        predicts = scanned.method not in WITHOUT_CURVATURE
+        meaning = METHODS[scanned.method].meaning
         small = len(ranked) <= _FEW_ROWS
         pieces = self.runner.tasks(
-            MakePiece(self.pieces), list(self._pieces(scanned.method, ranked, predicts)), small
+            MakePiece(self.pieces),
+            list(self._pieces(scanned.method, ranked, meaning.predicts)),
+            small,
         )
         name = f"{scanned.method}.parquet"
         table = SurvivorTable(
-            self.pieces, tuple(pieces), predicts, self.run, self.key(name), self.fingerprint
+            self.pieces, tuple(pieces), meaning, self.run, self.key(name), self.fingerprint
         )
         (written,) = self.runner.tasks(SurvivorTable.write, [table], small=small)
         partials = {query.query.query_id: scanned.of_query(query.digest) for query in self.queries}
@@ -118,9 +121,8 @@ class Tables:
         tables = {name: written}
         for ending, (schema, parts) in others.items():
             name = f"{scanned.method}-{ending}.parquet"
-            with writing_table(
-                self.run, self.key(name), in_version(schema, self.fingerprint)
-            ) as writer:
+            schema = in_version(of_method(schema, meaning), self.fingerprint)
+            with writing_table(self.run, self.key(name), schema) as writer:
                 writer.extend(parts)
             tables[name] = writer.digest
         return tables, rescoring(ranked, self.completions)

@@ -21,6 +21,7 @@ from rayinfluence.storage.results.manifest import (
     table_key,
     version_manifest,
 )
+from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -33,6 +34,7 @@ from rayinfluence.storage.results.schema import (
     TAIL_SCHEMA,
     beyond_linear,
     in_version,
+    of_method,
     query_schema,
     sequence_schema,
     survivor_schema,
@@ -50,11 +52,13 @@ __all__ = [
     "TABLE_ENDINGS",
     "TAIL_SCHEMA",
     "Direction",
+    "Meaning",
     "Results",
     "Survivor",
     "beyond_linear",
     "dense_table",
     "in_version",
+    "of_method",
     "query_schema",
     "read_results_manifest",
     "scores_key",
