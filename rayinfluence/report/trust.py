@@ -22,12 +22,14 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         (f"Method {method}", results.meaning.description)
         for method, results in results_by_method.items()
     ]
-    predicts = any(results.meaning.predicts for results in results_by_method.values())
+    meanings = [results.meaning for results in results_by_method.values()]
+    predicts = any(meaning.predicts for meaning in meanings)
+    model = manifest.get("model") or {} if any(one.has_layers for one in meanings) else {}
     rows += [
         ("Linear range", _linear(manifest) if predicts else ""),
         *choices(manifest),
-        ("Looked at", _coverage(manifest.get("model") or {})),
-        ("Not looked at", _untracked(manifest.get("model") or {})),
+        ("Looked at", _coverage(model)),
+        ("Not looked at", _untracked(model)),
         ("Error of the factors", _factor_error(manifest.get("factors") or {})),
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
         *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_up_results import terminal_of
@@ -19,6 +20,7 @@ from rayinfluence.config import Method, RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.jobs import rescore as rescoring
 from rayinfluence.dataflow.jobs import scan as scanning
 from rayinfluence.dataflow.run import Run
 from rayinfluence.errors import ConfigError
@@ -210,7 +212,13 @@ def test_texts_need_no_factors_and_no_second_pass_of_the_model(
     assert all(query["log_probability"] < 0 for query in results.queries.values())
     page, text = render_page({"bm25": results}), terminal_of(results, width=200)
     assert "no estimate of the model" in page
-    for said in ("estimated to", "more likely", "Linear range", "whole query gradients"):
+    for said in (
+        "estimated to",
+        "more likely",
+        "Linear range",
+        "Looked at",
+        "whole query gradients",
+    ):
         assert said not in page
     assert "that raise" not in page + text
 
@@ -320,3 +328,30 @@ def test_what_the_model_cannot_score_texts_can(
     assert results["bm25"].manifest["methods"]["bm25"]["quarantined"] == []
     scanned = [found.manifest["methods"][m]["scanned_sequences"] for m, found in results.items()]
     assert scanned[1] == scanned[0] + 1 == results["bm25"].manifest["n_sequences"]
+
+
+def test_rows_that_only_texts_found_are_not_run_again(
+    tmp_path: Path, execute: Execute, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all rows of an item are such, or none."""
+    config = tiny_run(tmp_path, scan={"methods": ["gradient_product", "bm25"], "top": 1})
+    whole = execute(config)
+    run_again: list[list[int]] = []
+    again = rescoring.rescore
+
+    def watched(replica: Replica, asked: Any, table: pa.Table, *rest: Any) -> Any:
+        run_again.append(table["sequence_id"].to_pylist())
+        return again(replica, asked, table, *rest)
+
+    monkeypatch.setattr(rescoring, "rescore", watched)
+    monkeypatch.setattr("rayinfluence.dataflow.stages.second_pass._BATCHES", 0.5)
+    cut = execute(change(config, run=str(tmp_path / "cut")))
+    ran = [sequence_id for ids in run_again for sequence_id in ids]
+    by_gradients = set(cut["gradient_product"].survivors["sequence_id"].to_pylist())
+    by_texts = set(cut["bm25"].survivors["sequence_id"].to_pylist())
+    assert set(ran) == by_gradients
+    assert by_texts - by_gradients
+    assert [] in run_again
+    for method, found in cut.items():
+        theirs = survivors(whole[method])
+        assert survivors(found) == pytest.approx(theirs, rel=1e-4)

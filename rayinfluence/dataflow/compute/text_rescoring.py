@@ -36,7 +36,7 @@ def rescore_texts(
     return Rescored(
         rows_P,
         queries_P,
-        scores_P[:, None],
+        scores_P.reshape(-1, 1),
         scores_P.copy(),  # tensors that share memory cannot be written
         {
             place: bank.token_scores(int(queries_P[place]), sequences[int(rows_P[place])])
