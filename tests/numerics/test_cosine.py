@@ -130,3 +130,15 @@ def test_a_sequence_that_a_model_does_not_learn_from_is_like_nothing(
     assert scores[3].tolist() == [0.0] * len(bank)
     assert all(scores[index].all() for index in scores if index != 3)
     assert not scored.quarantine
+
+
+@pytest.mark.parametrize("length", [3, 200])
+def test_norms_have_the_same_bits_whatever_bank_is_beside(length: int) -> None:
+    """The way does not change with what else is made of D_z."""
+    parts = [(inputs.float(), grads.float()) for inputs, grads in made_up([(4, length)], 40, 30)]
+    assert Squares.by_tokens(parts) == (length == 3)
+    queries = DenseQueries(torch.ones(2, 30, 41, device=DEVICE), 40)
+    alone, beside = Squares(parts, True), Squares(parts, True)
+    Contraction().scores(parts, [], alone)
+    Contraction().scores(parts, [queries], beside)
+    assert torch.equal(alone.sums_n, beside.sums_n)

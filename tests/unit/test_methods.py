@@ -23,6 +23,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs import rescore as rescoring
 from rayinfluence.dataflow.jobs import scan as scanning
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.status import clean
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.registry import METHODS
 from rayinfluence.report import render_page
@@ -229,6 +230,29 @@ def test_readers_go_by_what_a_method_says(five: tuple[RunConfig, dict[str, Resul
         assert METHODS[method].meaning.description.split(":")[0] in page
     assert "gradient_product, cosine, bm25 predict no change, and have no delta nats." in page
     assert "A score by bm25 says how alike two texts are" in page
+    # Heat is on the tokens that are shared, and not on those after them.
+    found = five[1]["bm25"]
+    asked = " ".join(f"{q['prompt']} {q['completion']}" for q in found.queries.values()).split()
+    hot = re.findall(r'<b class="p[1-8]"[^>]*>([^<]*)</b>', render_page({"bm25": found}))
+    swatches = [text for text in hot if not re.search("w", text)]
+    assert len(hot) - len(swatches) > 10
+    assert {text.strip() for text in hot} - {text.strip() for text in swatches} <= set(asked)
+
+
+def test_counts_are_cleaned_with_the_scan(tmp_path: Path, execute: Execute) -> None:
+    config = tiny_run(tmp_path, 12, scan={"methods": ["bm25"]})
+    execute(config)
+    assert count_files(config.run)
+    clean(Store(config.run), ["scan"])
+    assert not (Path(config.run) / "counts").exists()
+
+
+def test_a_plan_is_of_methods_by_gradients(tmp_path: Path) -> None:
+    for methods in (["cosine", "bm25"], ["bm25"]):
+        with Run(tiny_run(tmp_path / methods[0], 12, scan={"methods": methods})) as run:
+            plan = run.plan()
+        assert plan.work.n_banks == 1
+        assert plan.forecast.seconds["scan"] > 0
 
 
 def count_files(run: str) -> list[Path]:
