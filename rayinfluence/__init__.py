@@ -65,14 +65,14 @@ def load_results(
     with as_found():
         from rayinfluence.addresses import why_no_address
         from rayinfluence.dataflow.places import why_no_run
-        from rayinfluence.storage.results import Results
+        from rayinfluence.storage.results import MANIFEST, Results
         from rayinfluence.storage.store import Store
 
     if why := why_no_address(str(run)):
         raise StorageError(why)
     store = Store(str(run), options)
     # Results that were copied without the rest of the run are read too.
-    if not store.exists("results/manifest.json") and (why := why_no_run(store)):
+    if not store.exists(MANIFEST) and (why := why_no_run(store)):
         raise StorageError(why)
     return Results.load(store, method, version)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -20,6 +21,39 @@ def why_no_address(address: str) -> str | None:
     if match and (why := _why_not_there(match["scheme"], match["rest"], address)):
         return why
     return why_no_path(address.removeprefix("file://"))
+
+
+def expanded(address: str) -> str:
+    """An address with the home that it begins with (``~``) written out, and a local one as a path.
+
+    A home that is not there stays, which :func:`why_no_address` tells.
+    """
+    path = address.removeprefix("file://")
+    if "://" in path:
+        return address
+    with contextlib.suppress(RuntimeError):
+        # No other path is changed, as patterns are that mean folders by their last slash.
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    return path
+
+
+def why_no_folder(path: str) -> str | None:
+    """Why models and tokenizers cannot be read from an address, as a clause; None where they may.
+
+    They are read from folders of this machine: transformers takes any other text for a name on a
+    hub, and asks the network.
+    """
+    if "://" in path:
+        return (
+            f"{path} is an address, and models and tokenizers are read from local folders: copy it "
+            "to a disk of the machine that runs this, and name the folder's path."
+        )
+    return None
+
+
+def may_be_on_a_hub(path: str) -> bool:
+    """Whether a path looks as names of models on a hub do, such as ``gpt2`` or ``meta/llama``."""
+    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
 
 
 def why_no_path(path: str) -> str | None:

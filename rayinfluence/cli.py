@@ -25,6 +25,7 @@ from rich.text import Text
 from rayinfluence import __version__
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.runners.memory import prepare_process
+from rayinfluence.dataflow.stage_names import RESULTS, STAGES
 from rayinfluence.errors import (
     INCOMPLETE,
     ConfigError,
@@ -47,6 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+#: What `clean` takes.
+_STAGES = " or ".join((", ".join([*STAGES][:-1]), [*STAGES][-1]))
 #: Of a run that is not done, a silence as long as this is said.
 _SILENCE_SECONDS = 60
 #: The exit code that typer gives an interrupt from the keyboard.
@@ -121,7 +124,7 @@ def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False)
         run.begin(needs_queries=True)
         run.tokenize()
         run.scan()
-        run.progress.note(f"results in {run.store.url}/results")
+        run.progress.note(f"results in {run.store.url}/{RESULTS}")
     _end_incomplete(run)
 
 
@@ -187,7 +190,9 @@ def plan(
     """Score a few splits and say what the whole run will take, before it is paid for."""
     with _opened(config, runner, needs_queries=True) as run:
         planned = run.plan(actors)
-    run.store.write("plan.json", json.dumps(planned.to_json(), indent=1).encode())
+    from rayinfluence.dataflow.layout import FORECAST
+
+    run.store.write(FORECAST, json.dumps(planned.to_json(), indent=1).encode())
     work, found = planned.work, planned.forecast
     console = Console(soft_wrap=True)
     per_gpu = "GPU-hours" if planned.device == "cuda" else "actor-hours"
@@ -256,13 +261,12 @@ def status(
 @app.command()
 def clean(
     run_directory: RunPath,
-    stage: Annotated[list[str], typer.Option(help="corpus, factors, scan or results; repeatable.")],
+    stage: Annotated[list[str], typer.Option(help=f"{_STAGES}; repeatable.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
 ) -> None:
     """Delete what some stages wrote into a run directory."""
     from rayinfluence.dataflow.places import run_place
-    from rayinfluence.dataflow.status import STAGES
     from rayinfluence.dataflow.status import clean as delete
 
     for name in stage:
@@ -282,9 +286,10 @@ def demo(
     """Train a small model on Python's documentation with planted facts, and find the plants."""
     # Read when torch is first imported: threads that spin while they wait starve a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rayinfluence.addresses import expanded
     from rayinfluence.demo.run import run_demo
 
-    outcome = run_demo(folder, runner)
+    outcome = run_demo(Path(expanded(str(folder))), runner)
     _write_report(outcome.store, outcome.results)
     _show(outcome.results["ekfac"], 3, queries=2)
     outcome.print(Console())
@@ -363,9 +368,10 @@ def _all_results(store: Store) -> dict[str, Results]:
 
 
 def _write_report(store: Store, results: dict[str, Results]) -> None:
+    from rayinfluence.dataflow.layout import REPORT
     from rayinfluence.report import render_page
 
-    store.write("report.html", render_page(results).encode())
+    store.write(REPORT, render_page(results).encode())
 
 
 def _show(results: Results, top: int, queries: int | None = None) -> None:
@@ -379,7 +385,9 @@ def _show(results: Results, top: int, queries: int | None = None) -> None:
 
 
 def _say_report(store: Store) -> None:
-    _say(f"report: {store.url}/report.html")
+    from rayinfluence.dataflow.layout import REPORT
+
+    _say(f"report: {store.url}/{REPORT}")
 
 
 def _say(text: str, *, error: bool = False) -> None:

@@ -1,7 +1,8 @@
 """RunConfig: the whole configuration of a run as one typed tree, from YAML or from Python.
 
 Only what a user has to decide is here; what follows from shapes and data is decided by the program.
-Unknown keys are refused with a suggestion. Relative paths are relative to the working directory.
+Unknown keys are refused with a suggestion. Relative paths are relative to the working directory,
+and ``~`` is the home of whoever reads the configuration.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from rayinfluence.addresses import why_no_address
+from rayinfluence.addresses import expanded, why_no_address
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -79,21 +80,23 @@ class Section(BaseModel):
         return value
 
 
-def _refuse_no_address(value: str) -> str:
+def _address(value: str) -> str:
     if why := why_no_address(value):
         raise ValueError(why)
-    return value
+    return expanded(value)
 
 
 #: Where something is: a local path, or an address in object storage.
-Address = Annotated[str, AfterValidator(_refuse_no_address)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class CorpusConfig(Section):
     """Documents and the shards they are tokenised into."""
 
     documents: list[Address] = Field(default_factory=list)
-    """JSONL (.jsonl, also .gz, .zst or .bz2) or Parquet files, folders or globs, local or s3://.
+    """JSON lines, CSV, TSV (also .gz, .zst or .bz2) and Parquet: files, folders or globs.
+
+    Local or s3://, each by the ending of its name.
 
     Empty: the shards at ``path`` are used as they are."""
     path: Address | None = None
@@ -290,6 +293,11 @@ class RunConfig(Section):
 
     Decided by the device when not given.
     """
+    objective: Literal["causal", "causal_mean"] = "causal"
+    """What was maximised of a sequence in training, of which influence is that of one more.
+
+    ``causal``: the sum of the log-probabilities of its tokens; ``causal_mean``: their mean, so that
+    each sequence counts alike, however long it is."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of sampled labels and of the sketches that find low ranks."""
     trust_remote_code: bool = False
@@ -334,7 +342,7 @@ class RunConfig(Section):
                 value.
         """
         try:
-            values = read_yaml(Path(path).read_text(encoding="utf-8"))
+            values = read_yaml(Path(expanded(str(path))).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: there is no such config file.") from error
         except OSError as error:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from rayinfluence.addresses import may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.dataflow.places import run_config
@@ -111,7 +112,7 @@ def submit(
         StageError: the cluster does not take the job, or the connection to it is lost.
     """
     config = run_config(str(place))
-    _refuse_relative(config)
+    _refuse_places(config)
     client = (connect or _connect)(address)
     queries = _queries(config)
     job, info = _latest(client, run_id(config, queries))
@@ -138,12 +139,20 @@ def submit(
     return 0
 
 
-def _refuse_relative(config: RunConfig) -> None:
+def _refuse_places(config: RunConfig) -> None:
     """A job runs in a folder of its own, on another machine, that goes when it ends."""
+    for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
+        if path and (why := why_no_folder(path)):
+            raise ConfigError(f"{key}: {why}")
+        if path and not Path(path).is_absolute():
+            hub = "; names on a hub are not fetched" if may_be_on_a_hub(path) else ""
+            raise ConfigError(
+                f"{key}: {path} is relative, and a submitted job has a working directory of its "
+                "own. Models and tokenizers are read from folders: write the full path of one that "
+                f"is on the cluster's nodes{hub}."
+            )
     named = {
         "run": config.run,
-        "model": config.model,
-        "tokenizer": config.tokenizer,
         "queries": config.queries,
         "corpus.path": config.corpus.path,
         **{f"corpus.documents[{i}]": path for i, path in enumerate(config.corpus.documents)},

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
+from rayinfluence.testing import tiny_convolutions, tiny_gpt2, tiny_llama, tiny_mlp, tiny_opt
 from rayinfluence.testing.models import VOCABULARY
 
 
@@ -33,10 +33,15 @@ def llama() -> nn.Module:
     return model
 
 
+GPT2 = Case("gpt2", tiny_gpt2, ("*",))  # Conv1D, biases, tied output embedding
+LLAMA = Case("llama", llama, ("*proj",))  # grouped queries, SwiGLU, no biases
+MLP = Case("mlp", tiny_mlp, ("*",))  # Linear with and without bias, one of them called twice
 CASES = [
-    Case("gpt2", tiny_gpt2, ("*",)),  # Conv1D, biases, tied output embedding
-    Case("llama", llama, ("*proj",)),  # grouped queries, SwiGLU, no biases
-    Case("mlp", tiny_mlp, ("*",)),  # Linear with and without bias, one of them called twice
+    GPT2,
+    LLAMA,
+    MLP,
+    Case("opt", lambda: tiny_opt(attention="sdpa"), ("*fc?",)),  # all tokens of a batch in one row
+    Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
 ]
 
 #: Of the sequences that the tests share; none a multiple of another, and two alike.

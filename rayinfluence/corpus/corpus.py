@@ -10,7 +10,7 @@ import pyarrow as pa
 from rayinfluence.corpus.fragments import ShardRecord
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.ordinals import entry_key, refuse_old_layout
-from rayinfluence.corpus.shards import ROWS_PER_SHARD, bad_rows
+from rayinfluence.corpus.shards import ROWS_PER_SHARD, SHARDS, bad_rows
 from rayinfluence.corpus.splits import Split, damaged_shard, read_row_groups, read_split
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import digest
@@ -124,7 +124,7 @@ class Corpus:
         Raises:
             CorpusError: a shard is missing, or is not what was written.
         """
-        listed = self.store.list("shards")
+        listed = self.store.list(SHARDS)
         bad: dict[int, str] = {}
         for ordinal, shard in enumerate(self.manifest.shards):
             refuse_lost(self.store, shard, listed)

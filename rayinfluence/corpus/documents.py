@@ -1,27 +1,21 @@
-"""Reading documents: JSONL (plain or compressed) and Parquet, local or s3://, one at a time."""
+"""Reading documents of any format that we know, local or s3://, one at a time."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rayinfluence.corpus.files import PARQUET_ENDINGS, refuse_other_kinds
-from rayinfluence.corpus.lines import BEGINNING, other_encoding, parsed
+from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
+from rayinfluence.corpus.sources import source_of
+from rayinfluence.corpus.sources.compression import plain
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
-
-#: What a line is looked for in, at a time.
-_BUFFER = 2**20
-#: Keys of a file in a message.
-_NAMED = 20
-_CODECS = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 
 
 @dataclass(frozen=True)
@@ -51,42 +45,44 @@ def file_digest(file: Store) -> str:
         return DigestedFile(stream).digest()
 
 
-def refuse_other_encoding(file: Store) -> None:
-    """See that a file is not JSONL in another encoding than UTF-8, by its first bytes.
+def refuse_other_content(file: Store) -> None:
+    """See that a file is what its name says, and text in UTF-8, by its first bytes.
 
-    One that is compressed, or in object storage, is judged when it is read.
+    One in object storage is judged when it is read, and so is the encoding of a compressed one.
 
     Raises:
-        CorpusError: it is.
+        CorpusError: it is not.
         StorageError: it cannot be read.
     """
-    if not file.is_local or not file.url.lower().endswith((".jsonl", ".ndjson")):
-        return
-    if said := other_encoding(file.read_range("", 0, BEGINNING)):
+    if file.is_local:
+        _refuse(file, file.read_range("", 0, BEGINNING))
+
+
+def _refuse(file: Store, begins: bytes) -> None:
+    source, codec = source_of(file.url)
+    said = why_not_documents(begins, file.url.lower())
+    if said is None and not codec:
+        said = source.refusal(begins)
+    if said:
         raise CorpusError(f"{file.url} {said}")
 
 
 def read_documents(
-    file: Store, text_column: str, id_column: str, source: DigestedFile | None = None
-) -> Iterator[Document | BadDocument]:
+    file: Store, text_column: str, id_column: str, opened: DigestedFile | None = None
+) -> Generator[Document | BadDocument, None, None]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
 
     Args:
         file: the documents.
         text_column: the column or key of the text.
         id_column: of what names a document.
-        source: the file, where it is open already.
+        opened: the file, where it is open already.
 
     Raises:
-        CorpusError: the file is neither JSONL nor Parquet, or has no text column.
+        CorpusError: the file is of no format that we read, or has no text column.
         StorageError: it cannot be read.
     """
-    refuse_other_kinds(file.url)
-    if file.url.lower().endswith(PARQUET_ENDINGS):
-        rows = _parquet_rows(file, text_column, source)
-    else:
-        rows = _with_text(file, text_column, _jsonl_rows(file, source))
-    for number, row in rows:
+    for number, row in _rows(file, text_column, opened):
         place = f"{file.url}:{number}"
         if isinstance(row, str):
             yield BadDocument(place, row)
@@ -102,69 +98,28 @@ def read_documents(
         )
 
 
-def _jsonl_rows(
-    file: Store, source: DigestedFile | None
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with _opened(file, source) as raw, _to_the_end(file):
-        codec = _CODECS.get(file.url.lower().rsplit(".", 1)[-1])
-        stream = io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw, _BUFFER)
-        begun = False
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            if not begun and (said := other_encoding(line)):
-                raise CorpusError(f"{file.url} {said}")
-            begun = True
-            try:
-                row = parsed(line, number)
-            except (ValueError, RecursionError) as error:
-                yield number, f"not JSON: {error}"
-                continue
-            yield number, row if isinstance(row, dict) else "not a JSON object"
-
-
-def _with_text(
-    file: Store, text_column: str, rows: Iterator[tuple[int, dict[str, Any] | str]]
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The rows of a file, which is refused at its end if no object had the key of the text."""
-    keys: dict[str, None] = {}
-    there = False
-    for number, row in rows:
-        if not there and isinstance(row, dict):
-            # One row with the key is enough: rows without it are bad ones by themselves.
-            there = text_column in row
-            if len(keys) <= _NAMED:
-                keys.update(dict.fromkeys(row))
-        yield number, row
-    if keys and not there:
-        raise CorpusError(
-            f"{file.url} has no key {text_column!r} in any line; there are "
-            f"{', '.join(list(keys)[:_NAMED])}{', ...' * (len(keys) > _NAMED)}. Name yours under "
-            "corpus.text_column."
-        )
-
-
-def _parquet_rows(
-    file: Store, text_column: str, source: DigestedFile | None
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with _opened(file, source) as stream, _to_the_end(file):
-        parquet = pq.ParquetFile(stream)
-        if text_column not in parquet.schema_arrow.names:
-            raise CorpusError(
-                f"{file.url} has no column {text_column!r}; it has "
-                f"{', '.join(parquet.schema_arrow.names)}. Name yours under corpus.text_column."
+def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterator[Row]:
+    source, codec = source_of(file.url)
+    with _opened(file, opened) as raw, _to_the_end(file):
+        if source.seeks:
+            yield from source.rows(raw, text_column)
+            return
+        stream = plain(raw, codec)
+        begins = stream.peek(BEGINNING)[:BEGINNING]
+        if not codec:
+            _refuse(file, begins)
+        elif kind := kind_of(begins):
+            raise NotDocumentsError(
+                f"holds {kind.name} within {codec}: take one of them away, and let its name say "
+                "what is left."
             )
-        number = 0
-        for batch in parquet.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        yield from source.rows(stream, text_column)
 
 
 @contextlib.contextmanager
-def _opened(file: Store, source: DigestedFile | None) -> Iterator[Any]:
-    if source is not None:
-        yield source
+def _opened(file: Store, opened: DigestedFile | None) -> Iterator[Any]:
+    if opened is not None:
+        yield opened
         return
     with file.open("") as stream:
         yield DigestedFile(stream)
@@ -172,10 +127,13 @@ def _opened(file: Store, source: DigestedFile | None) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _to_the_end(file: Store) -> Iterator[None]:
-    """A file that is cut short or garbled is an error of ours."""
+    """What a source raises is an error of ours, with the file's address."""
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except NotDocumentsError as error:
+        raise CorpusError(f"{file.url} {error}") from error
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        _refuse(file, file.read_range("", 0, BEGINNING))
         raise CorpusError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."

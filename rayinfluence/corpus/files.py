@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rayinfluence.corpus.sources import endings, find_source, source_of
 from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.store import Matches, Store
 
-JSONL_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2")
-PARQUET_ENDINGS = (".parquet",)
-#: In any case: .JSONL is one of them.
-_ENDINGS = JSONL_ENDINGS + PARQUET_ENDINGS
 #: What frameworks and systems leave beside their data, besides names that begin with a dot.
 _BOOKKEEPING_ENDINGS = (".crc", "_$folder$")
 _BOOKKEEPING_NAMES = ("thumbs.db", "desktop.ini")
@@ -79,16 +76,6 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     )
 
 
-def refuse_other_kinds(url: str) -> None:
-    """See that a file is of a kind that documents are read from.
-
-    Raises:
-        CorpusError: it is not.
-    """
-    if not _readable(url):
-        raise CorpusError(f"{url}: documents are read from {', '.join(_ENDINGS)} files.")
-
-
 def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """The URLs to read, and for the others why they are left out and what to call them."""
     files, left = [], {}
@@ -105,14 +92,14 @@ def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tu
                 continue
         if kind != "file":
             left[url] = _FOLDERS if kind == "folder" else _NO_FILES, name
-        elif _readable(name):
+        elif find_source(name):
             files.append(url)
         elif _bookkeeping(name.rsplit("/", 1)[-1]):
             left[url] = _HIDDEN, name
         elif matches.of_folder:
             left[url] = _OTHER, name
         else:
-            refuse_other_kinds(url)
+            source_of(url)  # which refuses it
     return files, left
 
 
@@ -136,17 +123,14 @@ def _nothing(pattern: str, others: Mapping[str, tuple[str, str]]) -> str:
     """What to say of an address with no file to read."""
     if not others:
         return (
-            f"{pattern} names no file; give a .jsonl or .parquet file, a folder of them, or a glob."
+            f"{pattern} names no file; give one, a folder or a glob. Documents are read from "
+            f"{endings()} files."
         )
     return (
         f"{pattern} names no file that can be read: there are {_described(_counted(others))}. "
-        f"Documents are read from {', '.join(_ENDINGS)} files: call a file with a JSON object on "
+        f"Documents are read from {endings()} files: call a file with a JSON object on "
         "each line .jsonl, turn others into such, and name folders without a glob."
     )
-
-
-def _readable(name: str) -> bool:
-    return name.lower().endswith(_ENDINGS)
 
 
 def _bookkeeping(name: str) -> bool:

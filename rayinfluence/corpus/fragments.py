@@ -132,6 +132,12 @@ def seen_prefix(making: str, seen: Seen) -> str:
     return f"{FRAGMENTS}/{digest([making, *seen])}-"
 
 
+def prefix_of(key: str) -> str | None:
+    """How a fragment's key begins; None where it is no fragment's."""
+    prefix, dash, rest = key.rpartition("-")
+    return prefix + dash if rest.endswith(".json") else None
+
+
 def write_fragment(store: Store, making: str, fragment: Fragment) -> Logged:
     """Write the fragment of a file whose shards are written; says how the log names it."""
     logged = Logged(

@@ -1,13 +1,18 @@
-"""Which files a corpus lacks: told by what a listing shows, and where that differs by bytes."""
+"""Which files a corpus lacks: told by what a listing shows, and where that differs by bytes.
+
+And which of them need not be tokenised: what a tokeniser that was killed has left whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rayinfluence.corpus.fragments import Seen
+from rayinfluence.corpus.corpus import refuse_lost
+from rayinfluence.corpus.fragments import Logged, Seen, prefix_of, read_fragments
+from rayinfluence.corpus.shards import SHARDS
 from rayinfluence.errors import CorpusError
-from rayinfluence.storage.store import Store
+from rayinfluence.storage.store import Listed, Store
 
 
 def lacking(
@@ -50,6 +55,35 @@ def lacking(
         candidates.remove(seen)
         del left[seen]
     return left
+
+
+def left_whole(
+    store: Store, listing: Mapping[str, Listed], wanted: Mapping[str, Seen]
+) -> Iterator[tuple[Seen, Logged]]:
+    """Files whose fragments lie there with all their shards, though the log names them not.
+
+    Args:
+        store: of the corpus.
+        listing: of fragments.
+        wanted: files, by how the keys of their fragments begin.
+    """
+    found: dict[Seen, list[str]] = {}
+    for key in listing:
+        if (seen := wanted.get(prefix_of(key) or "")) is not None:
+            found.setdefault(seen, []).append(key)
+    if not found:
+        return
+    shards = store.list(SHARDS)
+    for seen, keys in found.items():
+        try:
+            # Of two that look alike and say different things neither can be told to be this one.
+            [key] = keys
+            [fragment] = read_fragments(store, [key])
+            for shard in fragment.shards:
+                refuse_lost(store, shard, shards)
+        except (ValueError, CorpusError):
+            continue
+        yield seen, Logged(key, seen.url, fragment.file["digest"])
 
 
 def _seen(report: Mapping[str, Any]) -> Seen:

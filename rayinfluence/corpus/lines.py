@@ -7,8 +7,8 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
 from collections.abc import Callable
 from typing import Any
 
-#: Enough of a file to know its encoding by.
-BEGINNING = 4
+#: Two characters of UTF-16, or one of UTF-32.
+_FIRST = 4
 #: How texts begin that are not in UTF-8. That of UTF-32 in little-endian begins as UTF-16's does.
 _OTHERS = (BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)
 
@@ -20,7 +20,7 @@ def other_encoding(begins: bytes) -> str | None:
     """
     if begins.startswith(_OTHERS):
         said = "is in UTF-16 or UTF-32, as its first bytes say"
-    elif b"\0" in begins[:BEGINNING]:
+    elif b"\0" in begins[:_FIRST]:
         said = "begins with zero bytes, so it is in UTF-16 or UTF-32, or damaged"
     else:
         return None

@@ -5,11 +5,13 @@ Read from JSONL and checked before anything runs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.lines import other_encoding, parsed
+from rayinfluence.corpus.magic import why_not_queries
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.errors import QueryError
 from rayinfluence.storage.digest import digest
@@ -64,13 +66,13 @@ def read_queries(file: Store) -> list[Query]:
     """Read queries.jsonl.
 
     Raises:
-        QueryError: a line is not a query, an id comes twice, a completion is empty, or there is
-            none.
+        QueryError: it is not JSON lines, a line is not a query, an id comes twice, a completion is
+            empty, or there is none.
     """
     queries: list[Query] = []
     lines_of: dict[str, int] = {}
     body = file.read("")
-    if said := other_encoding(body):
+    if said := why_not_queries(body) or other_encoding(body):
         raise QueryError(f"{file.url} {said}")
     # Not splitlines(): a JSON string may hold a line separator of Unicode.
     for number, line in enumerate(body.split(b"\n"), start=1):
@@ -80,6 +82,12 @@ def read_queries(file: Store) -> list[Query]:
         try:
             row = parsed(line, number, _refuse_constant)
         except (ValueError, RecursionError) as error:
+            if _is_one_value(body):
+                raise QueryError(
+                    f"{file.url} is one JSON value over several lines, and queries are read as "
+                    "JSON lines: write each object on a line of its own (`jq -c '.[]'` does so to "
+                    "a list)."
+                ) from error
             raise QueryError(f"{place} is not JSON: {error}") from error
         query = _query(row, place)
         if query.query_id in lines_of:
@@ -94,12 +102,26 @@ def read_queries(file: Store) -> list[Query]:
     return queries
 
 
+def _is_one_value(body: bytes) -> bool:
+    """Whether several lines are one JSON value together."""
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return b"\n" in body.strip()
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
 def _query(row: Any, place: str) -> Query:
     known = {"query_id", "prompt", "completion", "metadata"}
+    if isinstance(row, list):
+        raise QueryError(
+            f"{place}: a list, and a query needs the keys of an object: write each on a line of "
+            "its own (`jq -c '.[]'`)."
+        )
     if not isinstance(row, dict) or not {"query_id", "prompt", "completion"} <= row.keys():
         raise QueryError(f"{place}: a query needs the keys query_id, prompt and completion.")
     if unknown := sorted(row.keys() - known):

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from rayinfluence.storage.digest import digest_bytes
 
+#: Folder of a corpus.
+SHARDS = "shards"
 ROWS_PER_SHARD = 2**32
 
 SCHEMA = pa.schema(
@@ -35,6 +37,11 @@ SCHEMA = pa.schema(
         pa.field("document_row", pa.int64()),  # the document's line or row in its file, from 1
     ]
 )
+
+
+def shard_key(digest: str) -> str:
+    """Where a shard is: its name is the digest of its bytes."""
+    return f"{SHARDS}/{digest}.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rayinfluence.corpus.documents import BadDocument, Document, read_documents
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import plain
-from rayinfluence.corpus.shards import ShardWriter
+from rayinfluence.corpus.shards import ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import canonical_json, digest_bytes
@@ -71,7 +71,7 @@ def tokenize_file(
     def close(writer: ShardWriter) -> None:
         body = writer.finish()
         # By its bytes: who tokenises the same again, or at the same time, writes the same object.
-        key = f"shards/{digest_bytes(body)}.parquet"
+        key = shard_key(digest_bytes(body))
         write(key, body)
         records.append(ShardRecord(key, len(body), writer.row_groups, writer.bounds))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,11 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Token ids of a text, and the characters that each came from (none for added tokens)."""
+    """Token ids of a text, and the characters that each came from (none for added tokens).
+
+    The characters are those of the text as it is, also where a normalizer puts others in their
+    place.
+    """
 
     tokens: list[int]
     offsets: list[tuple[int, int]]
@@ -67,12 +71,49 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
             f"tokenizer: it cannot tokenise a text ({brief(error)}). Give its tokenizer.json a "
             "token for what it does not know, or name another tokenizer under `tokenizer`."
         ) from error
-    for one in encoded:
+    for text, one in zip(texts, encoded, strict=True):
         added, end = one.special_tokens_mask, len(one.ids)
         while end > 1 and added[end - 1]:
             end -= 1
-        encodings.append(Encoding(one.ids[:end], one.offsets[:end]))
+        offsets = one.offsets[:end]
+        if backend.normalizer is not None:
+            offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
+        encodings.append(Encoding(one.ids[:end], offsets))
     return encodings
+
+
+def _with_merged(
+    normalized: Callable[[str], str], text: str, offsets: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Offsets with all characters that a normalizer has made a token's of.
+
+    Of several that become one, it is given the first or the last: that of an accent is left out.
+
+    Args:
+        normalized: what the normalizer makes of a text.
+        text: what was encoded.
+        offsets: of its tokens; those of added ones are empty.
+    """
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    before = (0, 0)
+    for span in [*(span for span in offsets if span[0] < span[1]), (len(text), len(text))]:
+        gap = text[before[1] : span[0]]
+        # Spaces are left out by what splits texts into words.
+        if gap and not gap.isspace():
+            left, right = text[slice(*before)], text[slice(*span)]
+            if left and not normalized(left + gap).startswith(normalized(left)):
+                ends[before[1]] = span[0]
+            elif right and not normalized(gap + right).endswith(normalized(right)):
+                starts[span[0]] = before[1]
+        if span[1] >= before[1]:
+            before = span
+    if not starts and not ends:
+        return offsets
+    return [
+        (starts.get(start, start), ends.get(end, end)) if start < end else (start, end)
+        for start, end in offsets
+    ]
 
 
 def _without_trimming(processor: Any) -> tuple[bool, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.tokenizer import faithful
 from rayinfluence.errors import ModelError, brief
+from rayinfluence.registered import only_code_of
 from rayinfluence.storage.downloads import (
     Unusable,
     read_json_object,
@@ -20,7 +21,8 @@ from rayinfluence.storage.store import Store
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_FILE = "tokenizer.json"
+#: The file of a folder that a tokenizer is read from.
+TOKENIZER = "tokenizer.json"
 #: What is read beside it.
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 #: Vocabularies, which are read where it is not there.
@@ -58,16 +60,16 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     refuse_damaged(path)
     # Here, since it takes seconds to import, and most processes load no tokenizer.
     from tokenizers import Tokenizer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    file = Path(path) / _FILE
+    file = Path(path) / TOKENIZER
     try:
         if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
             # As the file has it, without the tokens that were made special since.
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+            tokenizer = _as_transformers_does(path, trust_remote_code)
     except Exception as error:  # transformers raises many kinds, all of them about this folder
         raise ModelError(
             f"tokenizer: none can be loaded from {path}: {_why(path, error)}. Save it beside the "
@@ -103,12 +105,12 @@ def refuse_damaged(path: str) -> None:
         ModelError: with the file, and what is in its place.
     """
     folder = Path(path)
-    names = {name for name in (_FILE, *_BESIDE) if (folder / name).is_file()}
-    if _FILE not in names:
+    names = {name for name in (TOKENIZER, *_BESIDE) if (folder / name).is_file()}
+    if TOKENIZER not in names:
         names |= {file.name for pattern in _VOCABULARIES for file in folder.glob(pattern)}
     for name in sorted(names):
         try:
-            if name == _FILE:  # it may be large, and is parsed when it is loaded
+            if name == TOKENIZER:  # it may be large, and is parsed when it is loaded
                 refuse_cut_json(Store(path), name)
             elif name.endswith(".json"):
                 read_json_object(Store(path), name)
@@ -130,10 +132,8 @@ def rebuilt_otherwise(
         tokenizer: as :func:`load_tokenizer` loads it.
         trust_remote_code: let the folder's own Python code run.
     """
-    from transformers import AutoTokenizer
-
     try:
-        rebuilt = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        rebuilt = _as_transformers_does(path, trust_remote_code)
     except Exception:  # code of the folder's own, or a class that cannot be built from its files
         return None
     backend = getattr(rebuilt, "backend_tokenizer", None)
@@ -163,15 +163,22 @@ def rebuilt_otherwise(
     return None
 
 
+def _as_transformers_does(path: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    with only_code_of(path if trust_remote_code else None):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+
+
 def _why(path: str, error: Exception) -> str:
     """What is wrong with the files, where they tell, and else what the library says."""
     folder = Path(path)
-    if (folder / _FILE).is_file():
-        return f"its {_FILE} is damaged or of a later version ({brief(error).rstrip('.')})"
+    if (folder / TOKENIZER).is_file():
+        return f"its {TOKENIZER} is damaged or of a later version ({brief(error).rstrip('.')})"
     if lacking := _lacking(path):
         return lacking
     if not any(match for pattern in _VOCABULARIES for match in folder.glob(pattern)):
-        return f"there is no {_FILE} in it"
+        return f"there is no {TOKENIZER} in it"
     return brief(error).rstrip(".")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.replica import Replica
@@ -35,7 +36,6 @@ from rayinfluence.storage.results import (
 )
 from rayinfluence.storage.store import Store, read_json
 
-TIMINGS = "stages.json"
 #: Raised whenever the same partials would give other tables.
 _TABLES_VERSION = 7
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
@@ -71,7 +71,7 @@ def results_fingerprint(
 
 def take_up_results(store: Store, fingerprint: str) -> bool:
     """Whether these results are there, whole; they are the current ones then."""
-    there = store.list("results")
+    there = store.list(layout.RESULTS)
     if version_manifest(fingerprint) not in there:
         return False
     try:
@@ -181,12 +181,12 @@ def run_manifest(
 
 def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     """Record this process's stages over those of earlier ones, whose work was reused."""
-    known: dict[str, Any] = read_json(store, TIMINGS) if store.exists(TIMINGS) else {}
+    known: dict[str, Any] = read_json(store, layout.TIMINGS) if store.exists(layout.TIMINGS) else {}
     known |= {
         name: {**asdict(timing), "tokens_per_second": timing.tokens_per_second}
         for name, timing in timings.items()
     }
-    store.write(TIMINGS, json.dumps(known, indent=1).encode())
+    store.write(layout.TIMINGS, json.dumps(known, indent=1).encode())
     return known
 
 

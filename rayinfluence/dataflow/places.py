@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayinfluence.addresses import why_no_address
+from rayinfluence.addresses import expanded, why_no_address
 from rayinfluence.config import RunConfig, RunnerConfig, StorageConfig
+from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
 from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.storage.store import Store, read_json
 
-CONFIG = "config.json"
 _ALWAYS = ("run", "model", "storage")
 
 
@@ -36,7 +36,7 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
     Raises:
         ConfigError: it is neither.
     """
-    _refuse_no_address(place)
+    place = _address(place)
     if _is_file(place):
         config = RunConfig.load(place)
         storage = _pointed_at(endpoint_url) if endpoint_url else config.storage
@@ -52,7 +52,7 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
             # Not all of it: what an earlier version has written may have other keys.
             known = {key: value for key, value in values.items() if key in _ALWAYS}
             storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
-    corpus = Store(path, storage.options(path)) if path else store / "corpus"
+    corpus = Store(path, storage.options(path)) if path else store / CORPUS
     return RunPlace(store, corpus, stall_seconds)
 
 
@@ -62,7 +62,7 @@ def run_config(place: str) -> RunConfig:
     Raises:
         ConfigError: there is none, or it is wrong.
     """
-    _refuse_no_address(place)
+    place = _address(place)
     if _is_file(place) or not (_is_address(place) or Path(place).exists()):
         return RunConfig.load(place)
     store = _directory(place, None)
@@ -100,7 +100,7 @@ def why_no_run(store: Store) -> str | None:
 
 
 def is_of_a_run(store: Store) -> bool:
-    """Whether the ``config.json`` that is there is one that a run has left.
+    """Whether the configuration that is there is one that a run has left.
 
     Raises:
         DamagedError: it cannot be read, and the rest is of a run.
@@ -142,9 +142,10 @@ def _pointed_at(
     return RunConfig.parse(values, said).storage
 
 
-def _refuse_no_address(place: str) -> None:
+def _address(place: str) -> str:
     if why := why_no_address(place):
         raise ConfigError(why)
+    return expanded(place)
 
 
 def _is_file(place: str) -> bool:
@@ -152,4 +153,4 @@ def _is_file(place: str) -> bool:
 
 
 def _is_address(place: str) -> bool:
-    return "://" in place.removeprefix("file://")
+    return "://" in place

@@ -11,7 +11,9 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
 from rayinfluence.corpus.tokenize import TokenizeSettings
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
+from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.texts import TermCounts
@@ -50,6 +52,7 @@ from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
 from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
 
 T = TypeVar("T")
 
@@ -110,6 +113,7 @@ class Run(Parts):
                 self.tokenizer,
                 wanted,
                 self.progress,
+                self._foretell,
             )
             self.__dict__.pop("corpus", None)
         return self.corpus
@@ -122,7 +126,7 @@ class Run(Parts):
         as they are, and a warning says so.
         """
         self.check()
-        root = self.store / "factors"
+        root = self.store / layout.FACTORS
         wanted = self.fit_plan()
         earlier = (
             self.fit_plan(n_shards)
@@ -209,7 +213,7 @@ class Run(Parts):
                         self.runner,
                         self.replica,
                         self.corpus_store,
-                        self.store / "rescored",
+                        self.store / layout.RESCORED,
                         splits,
                         self._operands(prepared),
                         scanned,
@@ -239,10 +243,17 @@ class Run(Parts):
         self.tokenize()
         return self.scan()
 
+    def _foretell(self, files: Sequence[Store], is_new: bool) -> None:
+        """Say what the first documents tell; it is no warning of results, which know them all."""
+        vocabulary = self.replica.vocabulary
+        said = foretold(self.config, files, self.tokenizer, vocabulary, self.context, is_new)
+        for text in said:
+            self.progress.note(f"warning: {text}")
+
     def _fit(self, plan: FitPlan) -> Factors:
         self._fit_plan = plan
         self.model_record.write()
-        root = self.store / "factors"
+        root = self.store / layout.FACTORS
 
         def work() -> Factors:
             return fit(
@@ -282,7 +293,7 @@ class Run(Parts):
             return work()
 
         def attempt() -> T:
-            if find_factors(self.store / "factors", plan) is None:
+            if find_factors(self.store / layout.FACTORS, plan) is None:
                 self._fit(plan)
             return work()
 

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.manifest import CorpusManifest
+from rayinfluence.dataflow import layout
+from rayinfluence.dataflow.kinds import is_cleaned, tops
+from rayinfluence.dataflow.stage_names import (
+    CORPUS,
+    COVARIANCE,
+    FACTORS,
+    MOMENTS,
+    RESULTS,
+    SCAN,
+    STAGES,
+)
+from rayinfluence.storage.results import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.storage.results import SCHEMA_VERSION, read_results_manifest
 from rayinfluence.storage.results.manifest import schema_version
 from rayinfluence.storage.store import Listed, Store, read_json
 
-#: What ``clean`` can remove, and the prefixes of each.
-STAGES = {
-    "corpus": ("corpus/",),
-    "factors": ("factors/", "preflight/", "models/"),
-    "scan": ("queries/", "counts/", "scan/", "rescored/"),
-    "results": ("results/", "report.html", "stages.json"),
-}
-#: Names that a run writes below those. What is called otherwise is somebody else's: a user's
-#: folders may well be named `models` or `queries`.
-_OURS = re.compile(
-    r"corpus/(log|fragments|rolled|shards|manifest\.json)"  # the last: of an earlier version
-    r"|(factors|preflight|models|queries|counts|scan)/[0-9a-f]{32}(\.json)?"
-    r"|rescored/[0-9a-f]{32}\.(safetensors|parquet)"
-    r"|results/([0-9a-f]{32}|[^/]+\.(parquet|json))|report\.html|stages\.json"
-)
-_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
-
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far a stage is: units done of units planned (None: nothing says how many)."""
+    """How far a stage is: units done of units planned (None: nothing says how many).
+
+    ``stage`` is what it makes, one of `stage_names.STAGES`.
+    """
 
     stage: str
     done: int
@@ -91,33 +88,33 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
     manifest = CorpusManifest.read(corpus_store)
     corpus = Corpus(corpus_store, manifest) if manifest else None
     if corpus is None:
-        found.append(StageStatus("tokenize", 0, None, "no corpus yet"))
+        found.append(StageStatus(CORPUS, 0, None, "no corpus yet"))
     else:
         remark = f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens"
         n_shards = len(corpus.manifest.shards)
-        found.append(StageStatus("tokenize", n_shards, n_shards, remark))
+        found.append(StageStatus(CORPUS, n_shards, n_shards, remark))
     objects = store.list()
     found += _factors(store, objects)
     found += _banks(store, objects, corpus)
     results, finished = None, None
-    if listed := objects.get("results/manifest.json"):
+    if listed := objects.get(RESULTS_MANIFEST):
         there = read_results_manifest(store, any_schema=True)
         if (theirs := schema_version(there)) != SCHEMA_VERSION:
             remark = f"of schema version {theirs}, which is not read any more: run again"
-            found.append(StageStatus("results", 0, 1, remark))
+            found.append(StageStatus(RESULTS, 0, 1, remark))
         else:
             results, finished = there, listed.modified
             found = [_left_behind(stage, finished) for stage in found]
             remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
-            found.append(StageStatus("results", 1, 1, remark))
+            found.append(StageStatus(RESULTS, 1, 1, remark))
     else:
-        found.append(StageStatus("results", 0, 1, "not written yet"))
+        found.append(StageStatus(RESULTS, 0, 1, "not written yet"))
     ours = [listed for key, listed in objects.items() if _moves(key)]
     if not f"{corpus_store.url}/".startswith(f"{store.url}/"):
         ours += corpus_store.list().values()
     return RunStatus(
         found,
-        max((one.modified for one in ours if one.modified is not None), default=None),
+        _latest(ours),
         len(ours),
         results is not None and all(one.ended or _is_older(one, finished) for one in found),
         results is None or _same_settings(store, objects, results),
@@ -126,7 +123,7 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
 
 def _moves(key: str) -> bool:
     """Whether it is of the work itself: reports and plans are written whenever they are asked."""
-    return key == "config.json" or (is_cleaned(key) and key != "report.html")
+    return key == layout.CONFIG or (is_cleaned(key) and key != layout.REPORT)
 
 
 def _is_older(stage: StageStatus, finished: float | None) -> bool:
@@ -142,114 +139,98 @@ def _left_behind(stage: StageStatus, finished: float | None) -> StageStatus:
 
 def _same_settings(store: Store, objects: Mapping[str, Listed], results: Mapping[str, Any]) -> bool:
     """Whether results are of the configuration that the run directory was used with last."""
-    if "config.json" not in objects:
+    if layout.CONFIG not in objects:
         return True
-    theirs, ours = results.get("config", {}), read_json(store, "config.json")
+    theirs, ours = results.get("config", {}), read_json(store, layout.CONFIG)
     same = {"run", "runner", "storage"}  # where the work is done, and not what is done
     return {key: value for key, value in ours.items() if key not in same} == {
         key: value for key, value in theirs.items() if key not in same
     }
 
 
-def _written(objects: Mapping[str, Listed], prefix: str) -> float | None:
-    times = (listed.modified for key, listed in objects.items() if key.startswith(prefix))
-    return max((time for time in times if time is not None), default=None)
+def _latest(listed: Iterable[Listed]) -> float | None:
+    return max((one.modified for one in listed if one.modified is not None), default=None)
 
 
 def clean(store: Store, stages: list[str]) -> int:
     """Delete what some stages wrote; returns the number of objects."""
     n_deleted = 0
-    for prefix in (prefix.rstrip("/") for stage in stages for prefix in STAGES[stage]):
-        names = _below(store, prefix)
-        ours = [name for name in names if _OURS.fullmatch(name)]
+    for top in (top for stage in stages for top in tops(stage)):
+        names = _below(store, top)
+        ours = [name for name in names if is_cleaned(name)]
         # Whole where nothing else is in it, so that no empty folder is left on a disk.
-        n_deleted += sum(store.delete(name) for name in ([prefix] if ours == names else ours))
+        n_deleted += sum(store.delete(name) for name in ([top] if ours == names else ours))
     return n_deleted
 
 
 def holds_a_run(store: Store) -> bool:
     """Whether a stage has written something there."""
-    prefixes = (prefix.rstrip("/") for stage in STAGES.values() for prefix in stage)
-    return any(_OURS.fullmatch(name) for prefix in prefixes for name in _below(store, prefix))
-
-
-def is_cleaned(key: str) -> bool:
-    """Whether a key of a run directory is of what :func:`clean` deletes, or is below that."""
-    return _OURS.fullmatch("/".join(key.split("/")[:2])) is not None
+    all_of_them = (top for stage in STAGES for top in tops(stage))
+    return any(is_cleaned(name) for top in all_of_them for name in _below(store, top))
 
 
 def _below(store: Store, prefix: str) -> list[str]:
     """The names directly below a prefix, or the key that it is."""
-    tops = ("/".join(key.split("/")[:2]) for key in store.list(prefix))
-    return list(dict.fromkeys(tops)) or ([prefix] if store.exists(prefix) else [])
+    names = ("/".join(key.split("/")[:2]) for key in store.list(prefix))
+    return list(dict.fromkeys(names)) or ([prefix] if store.exists(prefix) else [])
 
 
-def _factors(store: Store, objects: dict[str, Listed]) -> list[StageStatus]:
-    folders = {key.split("/")[1] for key in objects if key.startswith("factors/")}
-    fingerprints = sorted(filter(_FINGERPRINT.fullmatch, folders))
+def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
     found = []
-    for fingerprint in fingerprints:
-        prefix = f"factors/{fingerprint}/"
-        if f"{prefix}manifest.json" in objects:
-            manifest = read_json(store, f"{prefix}manifest.json")
+    for fingerprint, keys in _by_fingerprint(objects, layout.FACTORS).items():
+        if layout.MANIFEST in keys:
+            manifest = read_json(store / layout.FACTORS / fingerprint, layout.MANIFEST)
             remark = f"{fingerprint[:12]}: fitted on {manifest['n_sequences']:,} sequences"
             error = manifest["rounds"][-1]["error"]
             if error is not None:
                 remark += f", scores of a probe set within {error:.1%}"
-            found.append(StageStatus("fit", 1, 1, remark))
+            found.append(StageStatus(FACTORS, 1, 1, remark))
         else:
-            rounds = [
-                int(key.removeprefix(f"{prefix}covariance/round-").split("/")[0])
-                for key in objects
-                if key.startswith(f"{prefix}covariance/")
-            ]
-            number = max(rounds, default=0)
-            lanes = [
-                sum(
-                    key.startswith(f"{prefix}{kind}/round-{number}/")
-                    and key.endswith(".safetensors")  # a checkpoint is no lane
-                    for key in objects
-                )
-                for kind in ("covariance", "moments")
-            ]
+            lanes = layout.lanes_of_rounds(keys)
+            number = max((n for stage, n in lanes if stage == COVARIANCE), default=0)
             remark = (
-                f"{fingerprint[:12]}: {lanes[0]} covariance and {lanes[1]} moment lanes committed "
-                f"of sample {number}, each twice the one before"
+                f"{fingerprint[:12]}: {lanes[COVARIANCE, number]} covariance and "
+                f"{lanes[MOMENTS, number]} moment lanes committed of sample {number}, each twice "
+                "the one before"
             )
-            written = _written(objects, prefix)
-            found.append(StageStatus("fit", 0, 1, remark, written=written))
-    return found or [StageStatus("fit", 0, None, "not begun")]
+            found.append(StageStatus(FACTORS, 0, 1, remark, written=_latest(keys.values())))
+    return found or [StageStatus(FACTORS, 0, None, "not begun")]
 
 
-def _banks(store: Store, objects: dict[str, Listed], corpus: Corpus | None) -> list[StageStatus]:
+def _banks(store: Store, objects: Mapping[str, Listed], corpus: Corpus | None) -> list[StageStatus]:
     found = []
-    for key in sorted(objects):
-        kind, _, rest = key.partition("/")
-        fingerprint, _, name = rest.partition("/")
-        if (kind, name) != ("scan", "manifest.json") or not _FINGERPRINT.fullmatch(fingerprint):
+    for fingerprint, keys in _by_fingerprint(objects, layout.BANKS).items():
+        if layout.MANIFEST not in keys:
             continue
-        manifest = read_json(store, key)
+        manifest = read_json(store / layout.BANKS / fingerprint, layout.MANIFEST)
         splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
         tokens = {split.digest: split.n_tokens for split in splits}
         partials = {
-            name.rsplit("/", 1)[1].split(".")[0]: listed
-            for name, listed in objects.items()
-            if name.startswith(f"scan/{fingerprint}/partials/")
+            layout.named(key): listed
+            for key, listed in keys.items()
+            if key.startswith(f"{layout.PARTIALS}/")
         }
         done = [digest for digest in partials if digest in tokens]
         rate = _rate(done, partials, tokens)
         n_queries = len(manifest["query_digests"])
         remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{rate}"
-        aside = {
-            name.rsplit("/", 1)[1].split(".")[0]
-            for name in objects
-            if name.startswith(f"scan/{fingerprint}/aside/")
-        }
+        aside = {layout.named(key) for key in keys if key.startswith(f"{layout.ASIDE}/")}
         if missing := len(aside & tokens.keys() - partials.keys()):
             remark += f", {missing} set aside"
-        written = _written(objects, f"scan/{fingerprint}/")
-        found.append(StageStatus("scan", len(done), len(splits) or None, remark, missing, written))
-    return found or [StageStatus("scan", 0, None, "not begun")]
+        written = _latest(keys.values())
+        found.append(StageStatus(SCAN, len(done), len(splits) or None, remark, missing, written))
+    return found or [StageStatus(SCAN, 0, None, "not begun")]
+
+
+def _by_fingerprint(objects: Mapping[str, Listed], folder: str) -> dict[str, dict[str, Listed]]:
+    """What is in each fingerprint's folder of a folder, by its key there."""
+    found: dict[str, dict[str, Listed]] = {}
+    for key, listed in sorted(objects.items()):
+        top, _, rest = key.partition("/")
+        fingerprint, _, inside = rest.partition("/")
+        if top == folder and layout.FINGERPRINT.fullmatch(fingerprint):
+            found.setdefault(fingerprint, {})[inside] = listed
+    return found
 
 
 def _rate(done: list[str], partials: dict[str, Listed], tokens: dict[str, int]) -> str:

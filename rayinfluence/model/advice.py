@@ -21,7 +21,7 @@ _MOST = 6
 
 
 def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
-    """Refuse layers whose inputs are not [sequence, token, width].
+    """Refuse layers whose inputs cannot be told apart by sequence and token.
 
     Args:
         model: the model.
@@ -113,10 +113,10 @@ def _working(
         found: the inputs of all of them.
         exactly: whether patterns name layers, rather than all that is beside them as well.
     """
-    good = _good(wanted, found)
-    if all(map(_is_router, good)):
-        return []
-    fine, kinds = _good(names, found), set(patterns_of(good))
+    # Who wants routers names them: some give more than one tensor, and all are small.
+    good = [name for name in _good(wanted, found) if not _is_router(name)]
+    kinds = set(patterns_of(good))
+    fine = [name for name in _good(names, found) if not _is_router(name)]
     # An expert that was not chosen is like the others; what is never called is like nothing.
     bad = {
         name

@@ -19,6 +19,8 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.positions import longest_that_runs, too_long
+from rayinfluence.model.rows import Rows
+from rayinfluence.model.targets import NextTokens
 
 #: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
 #: to the same bits.
@@ -141,15 +143,16 @@ def sound_tokens(
         finite = [torch.isfinite(answers(model, [sequence], device)).all()]
         values: list[Tensor] = []
 
-        def note(_name: str, inputs: Tensor, grads: Tensor, finite: list[Tensor] = finite) -> None:
-            finite.append(torch.isfinite(inputs).all() & torch.isfinite(grads).all())
+        def note(_name: str, rows: Rows, finite: list[Tensor] = finite) -> None:
+            finite += [torch.isfinite(side).all() for side in (rows.inputs_BRI, rows.grads_BRO)]
 
         def value(batch: Batch, values: list[Tensor] = values) -> Tensor:
             values.append(objective(language_model, batch))
             return values[0]
 
         with in_words(model, "run backward", BACKWARD):
-            backward(modules, partial(value, make_batch([sequence], [0], device)), note)
+            batch = make_batch([sequence], [0], device)
+            backward(modules, batch.shape, partial(value, batch), note)
         if all(finite) and bool(torch.isfinite(values[0])):
             sound += piece.tolist()
         elif bool(torch.isneginf(values[0])):
@@ -190,5 +193,9 @@ def _ever_said(
 
 def objective(language_model: LanguageModel, batch: Batch) -> Tensor:
     """The sum of log-probabilities of a batch's own tokens."""
-    labels = batch.own_labels_N
-    return language_model.log_probabilities(batch, lambda _logits, part: labels[part]).sum()
+    targets = NextTokens().targets(batch)
+
+    def own(_logits: Tensor, part: slice) -> Tensor:
+        return targets.labels_N[part]
+
+    return language_model.log_probabilities(batch, targets, own).sum()

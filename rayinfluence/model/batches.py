@@ -25,16 +25,17 @@ class Batch:
 
     Tokens [B, T] (int64, zero where padded) on the device; lengths and sequence ids [B] stay on the
     host, and so does all arithmetic on places: nothing here waits for the device.
-
-    Attributes:
-        first_target: the first position that the model is asked to predict; 1 is every token but
-            each sequence's first.
     """
 
     tokens_BT: Tensor
     lengths_B: NDArray[np.int64]
     sequence_ids: NDArray[np.int64]
-    first_target: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sequences, and tokens of each with its padding."""
+        n_sequences, n_tokens = self.tokens_BT.shape
+        return n_sequences, n_tokens
 
     @property
     def n_tokens(self) -> int:
@@ -46,23 +47,10 @@ class Batch:
         """Places of real tokens in [B T], or None where nothing is padded."""
         if int(self.lengths_B.min()) == self.tokens_BT.shape[1]:
             return None
-        return self._on_device(self._places(0, self.lengths_B))
-
-    @cached_property
-    def predictors_N(self) -> Tensor:
-        """Places in [B T] whose next token is a target; N targets, sequence after sequence."""
-        return self._on_device(self._places(self.first_target - 1, self.lengths_B - 1))
-
-    @cached_property
-    def sequences_N(self) -> Tensor:
-        """The row of each target."""
-        counts = np.maximum(self.lengths_B - self.first_target, 0)
-        return self._on_device(np.repeat(np.arange(len(counts)), counts))
-
-    @property
-    def own_labels_N(self) -> Tensor:
-        """The tokens that stand at the targets."""
-        return self.tokens_BT.flatten()[self.predictors_N + 1]
+        width = self.tokens_BT.shape[1]
+        starts = range(0, len(self.lengths_B) * width, width)
+        real = [np.arange(s, s + n) for s, n in zip(starts, self.lengths_B, strict=True)]
+        return self.on_device(np.concatenate(real))
 
     def real_rows(self, values_BTD: Tensor) -> Tensor:
         """Rows of real tokens [N, D]; of each call of a module where T is several calls long."""
@@ -77,7 +65,7 @@ class Batch:
         keep = np.flatnonzero(~drop_B)
         if not len(keep):
             return None
-        tokens = self.tokens_BT[self._on_device(keep)]
+        tokens = self.tokens_BT[self.on_device(keep)]
         return replace(
             self,
             tokens_BT=tokens,
@@ -85,21 +73,13 @@ class Batch:
             sequence_ids=self.sequence_ids[keep],
         )
 
-    def _places(self, start: int, ends_B: NDArray[np.int64]) -> NDArray[np.int64]:
-        width = self.tokens_BT.shape[1]
-        return np.concatenate(
-            [np.arange(row * width + start, row * width + end) for row, end in enumerate(ends_B)]
-        )
-
-    def _on_device(self, places: NDArray[np.int64]) -> Tensor:
+    def on_device(self, places: NDArray[np.int64]) -> Tensor:
+        """Places in the batch, where its tokens are."""
         return torch.from_numpy(places).to(self.tokens_BT.device, non_blocking=True)
 
 
 def make_batch(
-    sequences: Sequence[np.ndarray],
-    sequence_ids: Sequence[int],
-    device: torch.device,
-    first_target: int = 1,
+    sequences: Sequence[np.ndarray], sequence_ids: Sequence[int], device: torch.device
 ) -> Batch:
     """Pad sequences of token ids to the longest and move them to the device."""
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
@@ -107,7 +87,7 @@ def make_batch(
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence
     ids = np.asarray(sequence_ids, dtype=np.int64)
-    return Batch(torch.from_numpy(tokens).to(device), lengths, ids, first_target)
+    return Batch(torch.from_numpy(tokens).to(device), lengths, ids)
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

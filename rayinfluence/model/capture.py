@@ -1,12 +1,12 @@
 """Capture: tracked modules' inputs, and an objective's gradients in their outputs.
 
-B sequence in batch, T token, I input width, O output width. No weight gradient is computed, and the
-backward pass ends at the first tracked module, because nothing before it requires a gradient.
+No weight gradient is computed, and the backward pass ends at the first tracked module, because
+nothing before it requires a gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.layers import layer_of
+from rayinfluence.model.rows import Rows, by_sequence
 
 #: Calls of a module in a message.
 _SHOWN = 6
-#: Receives (module name, inputs [B, T, I], output gradients [B, T, O]) as soon as a module's are
-#: complete.
-Consumer = Callable[[str, Tensor, Tensor], None]
+#: Receives (module name, what it saw of the batch) as soon as that is complete.
+Consumer = Callable[[str, Rows], None]
 
 
 def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -36,47 +37,45 @@ def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
 class _Call:
     """One call of a module in the forward pass."""
 
-    inputs_BTI: Tensor
+    inputs: Tensor
     version: int
-    grads_BTO: Tensor | None = None
+    gradient: Tensor | None = None
 
 
 def backward(
-    modules: Mapping[str, nn.Module], objective: Callable[[], Tensor], consume: Consumer
+    modules: Mapping[str, nn.Module],
+    shape: tuple[int, int],
+    objective: Callable[[], Tensor],
+    consume: Consumer,
 ) -> None:
-    """Run an objective forward and backward; hand over inputs and output gradients.
+    """Run an objective forward and backward; hand over what each module saw.
 
-    A module called n times in one forward pass is handed over once, its calls joined along the
-    token axis [B, n T, .]: sums over tokens then sum over calls, as a shared weight's gradient
-    does. Hooks are gone afterwards, whatever happens, and the forward pass computes what it
-    computes without them.
+    A module called n times in one forward pass is handed over once, with the rows of all its calls:
+    sums over rows then sum over calls, as a shared weight's gradient does. Hooks are gone
+    afterwards, whatever happens, and the forward pass computes what it computes without them.
 
     Args:
         modules: the tracked modules by name; no parameter of the model may require a gradient.
+        shape: sequences and tokens of the batch that the objective runs.
         objective: runs the model and returns a scalar that is a sum over sequences.
         consume: called once per module that took part, in the order of the backward pass.
 
     Raises:
-        ModelError: a module's input is not [B, T, I] or was changed in place, its output is no
-            tensor, or nothing tracked is reached.
+        ModelError: what a module gets or gives cannot be told apart by sequence and token, or was
+            changed in place, or nothing tracked is reached.
     """
     calls: dict[str, list[_Call]] = {}
     leaves: list[Tensor] = []
 
     def on_gradient(name: str, call: _Call, gradient: Tensor) -> None:
-        call.grads_BTO = gradient
-        if all(other.grads_BTO is not None for other in calls[name]):
-            _hand_over(name, calls.pop(name), consume)
+        call.gradient = gradient
+        if all(other.gradient is not None for other in calls[name]):
+            consume(name, _rows(name, modules[name], calls.pop(name), shape))
 
     def on_forward(
         name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Tensor:
         inputs = _refuse_no_product(name, module, input_of(args, kwargs), output).detach()
-        if inputs.ndim != 3:
-            raise ModelError(
-                f"module {name} receives inputs of shape {tuple(inputs.shape)}; only [sequence, "
-                "token, width] can be attributed to sequences. Leave it out of `modules`."
-            )
         tapped: Tensor = output
         if not output.requires_grad:
             # The graph starts here. The clone keeps an in-place operation that follows legal.
@@ -109,40 +108,9 @@ def backward(
     for name, pending in calls.items():
         # Calls whose output the objective does not depend on have no gradient and contribute
         # nothing.
-        reached = [call for call in pending if call.grads_BTO is not None]
+        reached = [call for call in pending if call.gradient is not None]
         if reached:
-            _hand_over(name, reached, consume)
-
-
-def checked(shape: tuple[int, ...], consume: Consumer) -> Consumer:
-    """Refuse what is not of all sequences and all tokens of a batch, and hand over the rest.
-
-    Args:
-        shape: sequences and tokens of the batch.
-        consume: what is handed over to.
-    """
-    n_sequences, n_tokens = shape
-
-    def consumer(name: str, inputs: Tensor, grads: Tensor) -> None:
-        if len(inputs) != n_sequences:
-            raise ModelError(
-                f"modules: {name} is called with {len(inputs)} of the {n_sequences} sequences of a "
-                "batch, and what it sees cannot be told apart by sequence. Set `batch_tokens: 1`, "
-                "which runs each sequence alone, or leave it out of `modules`."
-            )
-        if inputs.shape[1] % n_tokens:
-            raise ModelError(
-                f"modules: {name} gets {inputs.shape[1]} of the {n_tokens} tokens of a sequence, "
-                "and cannot be attributed token by token. Leave it out of `modules`."
-            )
-        if inputs.shape[:2] != grads.shape[:2]:
-            raise ModelError(
-                f"modules: {name} gets inputs {_shown(inputs)} and gives {_shown(grads)}, and "
-                "cannot be attributed token by token. Leave it out of `modules`."
-            )
-        consume(name, inputs, grads)
-
-    return consumer
+            consume(name, _rows(name, modules[name], reached, shape))
 
 
 def _refuse_no_product(name: str, module: nn.Module, inputs: Tensor | None, output: Any) -> Tensor:
@@ -160,27 +128,67 @@ def _refuse_no_product(name: str, module: nn.Module, inputs: Tensor | None, outp
     return inputs
 
 
-def _hand_over(name: str, calls: list[_Call], consume: Consumer) -> None:
+def _rows(name: str, module: nn.Module, calls: Sequence[_Call], shape: tuple[int, int]) -> Rows:
+    """The rows of all calls of a module, those of a sequence one call after another."""
+    layer, n_tokens = layer_of(module), shape[1]
+    inputs, grads = [], []
     for call in calls:
-        if call.inputs_BTI._version != call.version:
+        if call.inputs._version != call.version:
             raise ModelError(
                 f"the input of module {name} was changed in place after the module used it; "
                 "its gradient cannot be recovered. Leave it out of `modules`."
             )
-    inputs = [call.inputs_BTI for call in calls]
-    grads = [call.grads_BTO for call in calls if call.grads_BTO is not None]
-    if len(calls) == 1:
-        consume(name, inputs[0], grads[0])
-        return
-    if len({len(one) for one in [*inputs, *grads]}) > 1:
-        sizes = ", ".join(str(len(one)) for one in inputs[:_SHOWN])
+        assert call.gradient is not None
+        inputs.append(layer.inputs(module, call.inputs, n_tokens))
+        grads.append(layer.grads(module, call.gradient, n_tokens))
+    return _checked(name, inputs, grads, shape)
+
+
+def _checked(
+    name: str, inputs: Sequence[Tensor], grads: Sequence[Tensor], shape: tuple[int, int]
+) -> Rows:
+    """Refuse what is not of all sequences and all tokens of a batch."""
+    _, n_tokens = shape
+    placed = [by_sequence(one, shape) for one in inputs], [by_sequence(one, shape) for one in grads]
+    inputs_BRI = [one for one in placed[0] if one is not None]
+    grads_BRO = [one for one in placed[1] if one is not None]
+    if len(inputs_BRI) < len(inputs) or len(grads_BRO) < len(grads):
+        raise ModelError(_apart(name, inputs, shape))
+    rows = Rows(_joined(inputs_BRI), _joined(grads_BRO), n_tokens)
+    if rows.inputs_BRI.shape[1] % n_tokens:
         raise ModelError(
-            f"modules: {name} is called {len(calls)} times in one forward pass, with {sizes} "
-            f"{'... ' if len(inputs) > _SHOWN else ''}sequences of a batch, and what it sees "
-            "cannot be told apart by sequence. Set `batch_tokens: 1`, which runs each sequence "
-            "alone, or leave it out of `modules`."
+            f"modules: {name} gets {rows.inputs_BRI.shape[1]} of the {n_tokens} tokens of a "
+            "sequence, and cannot be attributed token by token. Leave it out of `modules`."
         )
-    consume(name, torch.cat(inputs, dim=1), torch.cat(grads, dim=1))
+    if rows.inputs_BRI.shape[:2] != rows.grads_BRO.shape[:2]:
+        raise ModelError(
+            f"modules: {name} gets inputs {_shown(rows.inputs_BRI)} and gives "
+            f"{_shown(rows.grads_BRO)}, and cannot be attributed token by token. Leave it out of "
+            "`modules`."
+        )
+    return rows
+
+
+def _apart(name: str, inputs: Sequence[Tensor], shape: tuple[int, int]) -> str:
+    """That what a module sees cannot be told apart by sequence, and what to do."""
+    n_sequences, n_tokens = shape
+    what = "and what it sees cannot be told apart by sequence."
+    if wrong := [one for one in inputs if one.ndim != 3]:
+        return (
+            f"modules: {name} is called with inputs of shape {_shown(wrong[0])} for {n_sequences} "
+            f"sequences of {n_tokens} tokens, {what} Leave it out of `modules`."
+        )
+    sizes = ", ".join(str(len(one)) for one in inputs[:_SHOWN])
+    times = f"{len(inputs)} times in one forward pass, " if len(inputs) > 1 else ""
+    return (
+        f"modules: {name} is called {times}with {sizes}{', ...' * (len(inputs) > _SHOWN)} of the "
+        f"{n_sequences} sequences of a batch, {what} Set `batch_tokens: 1`, which runs each "
+        "sequence alone, or leave it out of `modules`."
+    )
+
+
+def _joined(calls: Sequence[Tensor]) -> Tensor:
+    return calls[0] if len(calls) == 1 else torch.cat(list(calls), dim=1)
 
 
 def _shown(tensor: Tensor) -> str:

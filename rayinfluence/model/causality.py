@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import answers
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable
+from rayinfluence.model.rows import by_sequence
 
 #: Tokens of a sequence that are changed.
 PLACES = 8
@@ -132,15 +134,14 @@ def _look(
     batches = [rows] if together else [[row] for row in rows]
     logits, inputs = [], []
     for batch in batches:
-        with _inputs(modules) as seen:
+        with _inputs(modules, (len(batch), len(rows[0]))) as seen:
             logits += list(answers(model, batch, device))
-        whole = {
-            name: calls
-            for name, calls in seen.items()
-            if all(call.ndim == 3 and len(call) == len(batch) for call in calls)
-        }
         inputs += [
-            {name: [call[row] for call in calls] for name, calls in whole.items()}
+            {
+                name: [call[row] for call in calls if call is not None]
+                for name, calls in seen.items()
+                if not any(call is None for call in calls)
+            }
             for row in range(len(batch))
         ]
     found = Ahead(length=len(rows[0]))
@@ -175,14 +176,18 @@ def _joined(calls: list[Tensor], n_tokens: int) -> Tensor | None:
 
 
 @contextmanager
-def _inputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
-    """The inputs of each call of modules, by name."""
-    found: dict[str, list[Tensor]] = {}
+def _inputs(
+    modules: Mapping[str, nn.Module], shape: tuple[int, int]
+) -> Iterator[dict[str, list[Tensor | None]]]:
+    """The rows of each call of modules, by name; None where they cannot be told apart."""
+    found: dict[str, list[Tensor | None]] = {}
 
     def note(name: str, given: Tensor | None) -> None:
-        # A copy, since the layers that follow may write into it.
         if given is not None:
-            found.setdefault(name, []).append(given.detach().clone())
+            rows = layer_of(modules[name]).inputs(modules[name], given.detach(), shape[1])
+            placed = by_sequence(rows, shape)
+            # A copy, since the layers that follow may write into it.
+            found.setdefault(name, []).append(None if placed is None else placed.clone())
 
     handles = [
         module.register_forward_pre_hook(

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from rayinfluence.model.answers import answers, distance, objective
 from rayinfluence.model.batches import Batch, make_batch
-from rayinfluence.model.capture import Consumer, backward, checked
+from rayinfluence.model.capture import Consumer, backward
 from rayinfluence.model.foreign import BACKWARD, in_words
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import vocabulary_size
 from rayinfluence.model.positions import affordable
+from rayinfluence.model.rows import Rows
 
 #: A module whose gradients are next to nothing beside the others' is measured by theirs; inputs
 #: are of all sizes.
@@ -124,18 +125,12 @@ class Alone:
         for place, one in enumerate(pool):
             batch = make_batch([one], [0], device)
 
-            def keep(
-                name: str, a: Tensor, g: Tensor, place: int = place, n: int = len(one)
-            ) -> None:
-                inputs[name][place] = a[0].unflatten(0, (-1, n)).clone()
-                grads[name][place] = g[0].unflatten(0, (-1, n)).clone()
+            def keep(name: str, rows: Rows, place: int = place, n: int = len(one)) -> None:
+                a, g = rows.of_sequence(0, n)
+                inputs[name][place], grads[name][place] = a.clone(), g.clone()
 
             with in_words(language_model.model, "run backward", BACKWARD):
-                backward(
-                    modules,
-                    partial(objective, language_model, batch),
-                    checked((1, len(one)), keep),
-                )
+                backward(modules, batch.shape, partial(objective, language_model, batch), keep)
         return cls(inputs, grads)
 
 
@@ -184,17 +179,16 @@ def comparing(alone: Alone, gathering: Gathering, batch: Batch, moved: Moved) ->
         norms = [0.0 if one is None else float(one.float().norm()) ** 2 for one in pool]
         moved.gradients[name] = (sum(norms[int(member)] for member in members_B),) * 2
 
-    def see(name: str, inputs: Tensor, grads: Tensor) -> None:
-        called_P = torch.tensor(
-            [one is not None for one in alone.inputs[name]], device=inputs.device
-        )
+    def see(name: str, rows: Rows) -> None:
+        called = [one is not None for one in alone.inputs[name]]
+        called_P = torch.tensor(called, device=members_B.device)
         seen_BT = (real_PT & called_P[:, None])[members_B]
-        rows = inputs.unflatten(1, (-1, width)), grads.unflatten(1, (-1, width))
-        theirs = _padded(alone.inputs[name], rows[0]), _padded(alone.grads[name], rows[1])
-        calls = min(rows[0].shape[1], theirs[0].shape[1])
-        a, a_alone = rows[0][:, :calls], theirs[0][:, :calls]
+        inputs, grads = rows.by_call()
+        theirs = _padded(alone.inputs[name], inputs), _padded(alone.grads[name], grads)
+        calls = min(inputs.shape[1], theirs[0].shape[1])
+        a, a_alone = inputs[:, :calls], theirs[0][:, :calls]
         moved.inputs[name] = _apart(a, a_alone, members_B, seen_BT)
-        moved.gradients[name] = _apart(rows[1], theirs[1], members_B, None)
+        moved.gradients[name] = _apart(grads, theirs[1], members_B, None)
 
     return see
 

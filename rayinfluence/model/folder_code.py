@@ -14,8 +14,7 @@ from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
 
-#: The package that transformers imports such code as.
-_PACKAGE = "transformers_modules"
+from rayinfluence.registered import PACKAGE
 
 
 class FolderCode:
@@ -33,7 +32,7 @@ class FolderCode:
     @classmethod
     def imported(cls) -> FolderCode:
         """All that this process has imported so far."""
-        names = [name for name in sys.modules if name.split(".")[0] == _PACKAGE]
+        names = [name for name in sys.modules if name.split(".")[0] == PACKAGE]
         sources = {name: _source(sys.modules[name]) for name in names}
         # A module is imported by its file, whether or not the packages around it were.
         for name in names:

@@ -1,7 +1,4 @@
-"""Captured gradients beside autograd's, of one batch at a time; and gradients that are all zero.
-
-B sequence in batch, T token, I input width, O output width.
-"""
+"""Captured gradients beside autograd's, of one batch at a time; and gradients that are all zero."""
 
 from __future__ import annotations
 
@@ -16,10 +13,12 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch
-from rayinfluence.model.capture import Consumer, backward, checked
+from rayinfluence.model.capture import Consumer, backward
 from rayinfluence.model.foreign import BACKWARD, in_words
 from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.layers import layer_of
 from rayinfluence.model.reach import listed, patterns_of
+from rayinfluence.model.rows import Rows
 
 #: Weights of zeros that are tried for being why a gradient is zero, and what they are given.
 _TRIED = 16
@@ -69,20 +68,22 @@ def add_gradients(
     value = partial(objective, language_model, batch)
     captured: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def keep(name: str, inputs: Tensor, grads: Tensor) -> None:
-        captured[name] = inputs.flatten(0, 1).clone(), grads.flatten(0, 1).clone()
-        see(name, inputs, grads)
+    def keep(name: str, rows: Rows) -> None:
+        inputs, grads = rows.inputs_BRI.flatten(0, 1), rows.grads_BRO.flatten(0, 1)
+        captured[name] = inputs.clone(), grads.clone()
+        see(name, rows)
 
     with in_words(language_model.model, "run backward", BACKWARD):
-        backward(modules, value, checked(tuple(batch.tokens_BT.shape), keep))
+        backward(modules, batch.shape, value, keep)
     differences: dict[str, float] = dict.fromkeys(modules, 0.0)
     norms: dict[str, float] = dict.fromkeys(modules, 0.0)
 
-    def compare(name: str, is_bias: bool, transposed: bool, parameter: Tensor) -> None:
+    def compare(name: str, is_bias: bool, parameter: Tensor) -> None:
         expected = parameter.grad
         assert expected is not None
         wide = torch.promote_types(expected.dtype, torch.float32)
-        expected = (expected.T if transposed else expected).to(wide)
+        layer = layer_of(modules[name])
+        expected = (expected if is_bias else layer.matrix(expected)).to(wide)
         parameter.grad = None
         norms[name] += float(expected.norm()) ** 2
         if name in captured:
@@ -97,15 +98,9 @@ def add_gradients(
             module.register_forward_pre_hook(lambda *_, name=name: found.called.add(name))
         )
         for part, weight in module.named_parameters(recurse=False):
-            is_bias = part == "bias"
-            transposed = not is_bias and not isinstance(module, nn.Linear)
             weight.requires_grad_(True)
             handles.append(
-                weight.register_post_accumulate_grad_hook(
-                    lambda parameter, name=name, b=is_bias, t=transposed: compare(
-                        name, b, t, parameter
-                    )
-                )
+                weight.register_post_accumulate_grad_hook(partial(compare, name, part == "bias"))
             )
     try:
         with torch.enable_grad(), in_words(language_model.model, "run backward", BACKWARD):
@@ -238,14 +233,15 @@ def _woken(
     """Those of some layers that have a gradient where weights are not zero."""
     woken: set[str] = set()
 
-    def note(name: str, inputs: Tensor, grads: Tensor) -> None:
-        gradient = grads.double().flatten(0, 1).T @ inputs.double().flatten(0, 1)
+    def note(name: str, rows: Rows) -> None:
+        inputs, grads = rows.inputs_BRI.double(), rows.grads_BRO.double()
+        gradient = grads.flatten(0, 1).T @ inputs.flatten(0, 1)
         if name in wrong and bool(gradient.any()):
             woken.add(name)
 
     if names:
         with _other_weights(language_model.model, names):
-            backward(modules, partial(objective, language_model, batch), note)
+            backward(modules, batch.shape, partial(objective, language_model, batch), note)
     return woken
 
 

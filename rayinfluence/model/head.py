@@ -13,6 +13,7 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
+from rayinfluence.model.targets import Targets
 
 _PROBE_TOKENS = 8
 
@@ -58,18 +59,19 @@ class LanguageModel:
         output = self.body(input_ids=tokens_BT, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def log_probabilities(self, batch: Batch, choose: Choose) -> Tensor:
+    def log_probabilities(self, batch: Batch, targets: Targets, choose: Choose) -> Tensor:
         """Log p(label) of every target of a batch [N], differentiable in tracked modules' outputs.
 
         Args:
             batch: the tokens.
+            targets: of the batch.
             choose: gives the labels for the logits of some targets.
         """
         if self.head is None:
-            logits = target_logits(forward_logits(self.model, batch.tokens_BT), batch)
+            logits = target_logits(forward_logits(self.model, batch.tokens_BT), targets)
             return log_probabilities(logits, choose(logits, slice(0, len(logits))))
         hidden = self.hidden(batch.tokens_BT).flatten(0, 1)
-        rows = hidden.index_select(0, batch.predictors_N)
+        rows = hidden.index_select(0, targets.places_N)
         return head_log_probabilities(rows, self.head.weight, self.head.bias, choose)
 
 
@@ -143,6 +145,6 @@ def _described(output: Any) -> str:
     return "no logits" if output is None else f"a {type(output).__name__}"
 
 
-def target_logits(logits_BTV: Tensor, batch: Batch) -> Tensor:
-    """The logits [N, V] that predict the targets: those of the position before each."""
-    return logits_BTV.flatten(0, 1).index_select(0, batch.predictors_N)
+def target_logits(logits_BTV: Tensor, targets: Targets) -> Tensor:
+    """The logits [N, V] that predict the targets."""
+    return logits_BTV.flatten(0, 1).index_select(0, targets.places_N)

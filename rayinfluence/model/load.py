@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -13,8 +15,12 @@ from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import adapter_tensors, refuse_adapter
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
+from rayinfluence.model.pretrained import from_pretrained, said_of_attention
 from rayinfluence.model.quantised import few_bits, quantised, said
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
+from rayinfluence.model.wrapped import why_other_names
+from rayinfluence.registered import only_code_of
+from rayinfluence.storage.downloads import StoredTensor
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
 
 if TYPE_CHECKING:
@@ -31,6 +37,8 @@ _CONTEXT_KEYS = (
     "n_ctx",
     "max_target_positions",
 )
+#: Errors of transformers about how attention is computed.
+_OF_ATTENTION = re.compile("att(entio)?n", re.IGNORECASE)
 
 
 def load_model(
@@ -42,7 +50,8 @@ def load_model(
         path: a folder as ``save_pretrained`` writes it.
         dtype: of weights and activations.
         attention: transformers' ``attn_implementation``; a model that has no ``sdpa`` is loaded
-            with ``eager``, and :func:`attention_of` says so.
+            with ``eager``, and one whose config.json says how with that, as :func:`attention_of`
+            tells.
         trust_remote_code: let the folder's own Python code run.
 
     Raises:
@@ -58,28 +67,10 @@ def load_model(
             "`save_pretrained` wrote, with its weights as safetensors."
         )
     config = read_config(path)
-    refuse_unknown_kind(path, config, trust_remote_code)
-    tensors = stored_tensors(path)
-    from transformers.utils import logging
-
-    shows_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model, info = _from_pretrained(path, dtype, attention, trust_remote_code)
-    except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
-        if "quantization_config" in config:
-            raise ModelError(
-                f"model: {path} is quantised, as its config.json says, and cannot be dequantised "
-                f"here ({brief(error).rstrip('.')}). Influence needs gradients of weights that are "
-                "floating-point numbers: name the model that was quantised, or one that was "
-                "dequantised and saved."
-            ) from error
-        if names := few_bits(tensors):
-            raise ModelError(f"model: {path} {said(names)}.") from error
-        raise ModelError(f"model: {path} cannot be loaded: {brief(error)}") from error
-    finally:
-        if shows_bars:  # the process may be a caller's
-            logging.enable_progress_bar()
+    with only_code_of(path if trust_remote_code else None):
+        refuse_unknown_kind(path, config, trust_remote_code)
+        tensors = stored_tensors(path)
+        model, info = _from_pretrained(path, dtype, attention, trust_remote_code, config, tensors)
     if left_out := unlisted(path):
         raise ModelError(
             f"model: {path} holds weights that its index does not name, such as {left_out[0]}. "
@@ -105,29 +96,29 @@ def load_model(
 
 
 def _from_pretrained(
-    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+    path: str,
+    dtype: torch.dtype,
+    attention: str,
+    trust_remote_code: bool,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, StoredTensor],
 ) -> tuple[nn.Module, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM
-
-    def load(attention: str) -> tuple[nn.Module, dict[str, Any]]:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation=attention,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused with their names
-        )
-        return model, info
-
     try:
-        return load(attention)
-    except Exception:
-        if attention != "sdpa":
-            raise
-    # Not every model has sdpa, and parts of one may lack it: where eager loads, that was it.
-    return load("eager")
+        return from_pretrained(path, dtype, attention, trust_remote_code)
+    except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
+        if "quantization_config" in config:
+            raise ModelError(
+                f"model: {path} is quantised, as its config.json says, and cannot be dequantised "
+                f"here ({brief(error).rstrip('.')}). Influence needs gradients of weights that are "
+                "floating-point numbers: name the model that was quantised, or one that was "
+                "dequantised and saved."
+            ) from error
+        if names := few_bits(tensors):
+            raise ModelError(f"model: {path} {said(names)}.") from error
+        why = brief(error)
+        if (attentions := said_of_attention(config)) and _OF_ATTENTION.search(why):
+            why = f"{why.rstrip('.')}. Its config.json has {attentions}."
+        raise ModelError(f"model: {path} cannot be loaded: {why}") from error
 
 
 def _refuse_other_weights(
@@ -142,13 +133,16 @@ def _refuse_other_weights(
         model: as it was loaded.
 
     Raises:
-        ModelError: names the first tensors that are missing, of another shape, or left over.
+        ModelError: names the first tensors that are missing, of another shape, or left over, and
+            what their names were saved with, where they tell.
     """
     if theirs := adapter_tensors(unexpected):
         raise ModelError(
             f"model: the weights of {path} hold an adapter that is not merged, such as "
             f"{theirs[0]}: merge it into the model (`merge_and_unload()` of peft) and save that."
         )
+    if why := why_other_names(info["missing_keys"], unexpected):
+        raise ModelError(f"model: the weights of {path} {why}")
     problems = {
         "are missing": info["missing_keys"],
         "have another shape": {key[0] for key in info["mismatched_keys"]},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
+from rayinfluence.model.layers import is_layer, layer_of
 from rayinfluence.model.reach import Reach, patterns_of
 
 #: How transformers names the linear layers of MLP blocks.
@@ -64,24 +64,23 @@ class ModuleShape:
 
 
 def shape_of(name: str, module: nn.Module) -> ModuleShape:
-    """The shape of a supported module."""
-    bias = module.bias is not None
-    if isinstance(module, nn.Linear):
-        return ModuleShape(name, module.in_features, module.out_features, bias, name)
-    conv: Any = module
-    return ModuleShape(name, conv.nx, conv.nf, bias, name)
+    """The shape of a module that can be tracked."""
+    d_in, d_out = layer_of(module).widths(module)
+    return ModuleShape(name, d_in, d_out, module.bias is not None, name)
 
 
 def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:
     """The shapes of tracked modules, with those that share their inputs found by a forward pass.
 
-    Inputs are the same when every call of both modules received the very same tensor.
+    Inputs are the same when the rows of every call of both modules are the very same tensor.
     """
+    n_sequences, n_tokens = 1, 2
     received: dict[str, list[Tensor]] = {name: [] for name in modules}
 
     def note(name: str, given: Tensor | None) -> None:
         if given is not None:
-            received[name].append(given)
+            module = modules[name]
+            received[name].append(layer_of(module).inputs(module, given, n_tokens))
 
     handles = [
         module.register_forward_pre_hook(
@@ -93,7 +92,8 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
     try:
         with torch.no_grad():
             device = next(model.parameters()).device
-            forward_logits(model, torch.zeros(1, 2, dtype=torch.int64, device=device))
+            tokens = torch.zeros(n_sequences, n_tokens, dtype=torch.int64, device=device)
+            forward_logits(model, tokens)
     finally:
         for handle in handles:
             handle.remove()
@@ -116,19 +116,12 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _is_of_attention(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_ATTENTION)
-
-
-def _is_supported(module: nn.Module) -> bool:
-    """Whether its output is W a + b for each token.
-
-    GPT-2's Conv1D is so, with its weight stored transposed.
-    """
-    # Here, since it takes seconds to import, and workers that decompose or merge track nothing.
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, (nn.Linear, Conv1D))
+def _is_by_default(name: str, pattern: str) -> bool:
+    """Whether a default pattern means a layer, also at the root of a model: `mlp.up`, `mlp`."""
+    if any(fnmatch.fnmatchcase(name, other) for other in _OF_ATTENTION):
+        return False
+    places = [f".{name}"] if "." in name else [f".{name}", f".{name}."]
+    return any(fnmatch.fnmatchcase(place, pattern) for place in places)
 
 
 def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
@@ -138,22 +131,21 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     pattern names them in full: their S is vocabulary x vocabulary.
 
     Args:
-        model: any module; its ``nn.Linear`` and ``Conv1D`` layers can be tracked.
+        model: any module; its layers of the kinds in :data:`LAYERS` can be tracked.
         patterns: glob patterns of module names (``*.mlp.*``); None takes the MLPs of every block.
 
     Raises:
         ModelError: a pattern matches no linear layer, or a named module is tied.
     """
-    linear = {name: m for name, m in model.named_modules() if _is_supported(m)}
+    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
     if not linear:
         raise ModelError("the model has no Linear or Conv1D layer, so there is nothing to track.")
     excluded = _excluded(model, linear)
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
-        matched = {n for n in linear if fnmatch.fnmatchcase(n, pattern)}
-        if patterns is None:
-            matched = {name for name in matched if not _is_of_attention(name)}
+        means = _is_by_default if patterns is None else fnmatch.fnmatchcase
+        matched = {name for name in linear if means(name, pattern)}
         if pattern in linear and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "
@@ -177,7 +169,7 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
 
 def trackable(model: nn.Module) -> dict[str, nn.Module]:
     """The linear layers that patterns may match, by name."""
-    linear = {name: m for name, m in model.named_modules() if _is_supported(m)}
+    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
     excluded = _excluded(model, linear)
     return {name: module for name, module in linear.items() if name not in excluded}
 
@@ -271,7 +263,7 @@ def _fused_experts(model: nn.Module, pattern: str = "*") -> str | None:
         return None
     name, kind = next(iter(met.items()))
     more = f" and {len(met) - 1} more" if len(met) > 1 else ""
-    layer = next(name for name, module in model.named_modules() if _is_supported(module))
+    layer = next(name for name, module in model.named_modules() if is_layer(module))
     return (
         f"The experts of {name}{more} are fused into single parameters ({kind}), which is not "
         "supported yet; what can be tracked instead are linear layers, such as "

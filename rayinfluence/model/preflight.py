@@ -32,6 +32,7 @@ from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gra
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.positions import affordable, check_positions
 from rayinfluence.model.reach import listed
+from rayinfluence.model.rows import Rows
 
 #: By dtype, what rounding may do to a ratio that is zero in exact arithmetic. Models that are run
 #: in float64 may well compute norms and softmax in float32.
@@ -189,7 +190,7 @@ def _refuse_other_gradients(
     return found
 
 
-def _nothing(_name: str, _inputs: Tensor, _grads: Tensor) -> None:
+def _nothing(_name: str, _rows: Rows) -> None:
     """Sees nothing."""
 
 

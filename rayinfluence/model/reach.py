@@ -17,6 +17,8 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
+from rayinfluence.model.layers import layer_of
+from rayinfluence.model.rows import by_sequence
 
 #: Containers that hold modules and are never called themselves.
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
@@ -30,8 +32,9 @@ class Reach:
 
     Attributes:
         called: names of modules that were called.
-        inputs: of linear layers that were called, the shapes of their inputs' leading axes; None
-            where neither the first argument nor the only one was a tensor.
+        inputs: of layers that were called, the shapes of their rows' leading axes, [sequence,
+            token] where they can be told apart so; None where neither the first argument nor the
+            only one was a tensor.
         tokens: [sequence, token], as they should be.
         outside: the largest modules that text does not reach.
     """
@@ -54,13 +57,18 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         modules: those whose inputs are noted, by name.
         tokens_BT: made up.
     """
+    shape = len(tokens_BT), tokens_BT.shape[1]
     called: set[str] = set()
     inputs: dict[str, tuple[int, ...] | None] = {}
 
     def note(name: str, given: Tensor | None) -> None:
         called.add(name)
-        if name in modules:
-            inputs[name] = None if given is None else tuple(given.shape[:-1])
+        if name in modules and given is None:
+            inputs[name] = None
+        elif name in modules and given is not None:
+            rows = layer_of(modules[name]).inputs(modules[name], given, shape[1])
+            placed = by_sequence(rows, shape)
+            inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
 
     named = dict(model.named_modules())
     handles = [
@@ -86,7 +94,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
             tops.append(name)
     used = _used_without_a_call(model, tops, tokens_BT)
     outside = tuple(top for top in tops if top not in used)
-    return Reach(frozenset(called), inputs, outside, tuple(tokens_BT.shape))
+    return Reach(frozenset(called), inputs, outside, shape)
 
 
 def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -> bool:

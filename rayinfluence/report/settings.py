@@ -95,6 +95,11 @@ def _sequences(manifest: Manifest) -> str:
         f"of at most {count(context)} tokens each: a longer document is several, and a score is of "
         "one of them"
     )
+    if (manifest.get("numerics") or {}).get("objective") == "causal_mean":
+        text += (
+            "; training maximised the mean over the tokens of one (objective: causal_mean), so "
+            "that each counts alike, however long it is"
+        )
     tokenizer = (manifest.get("config") or {}).get("tokenizer")
     return text + (
         f"; by the tokenizer in {without_credentials(str(tokenizer))}." if tokenizer else "."

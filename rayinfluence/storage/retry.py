@@ -1,7 +1,7 @@
 """Faults of object storage: which pass, how long they are waited for, and what to say of the rest.
 
-Two loops repeat what failed, because neither reaches everything (tests/unit/test_retry.py shows
-each):
+Two loops repeat what failed, because neither reaches everything, as
+tests/unit/storage/test_retry.py shows of each:
 
 * botocore repeats single requests: statuses 500, 502, 503 and 504, throttling, refused, reset and
   timed-out connections. A listing of fifty pages or an upload in parts repeats the one request that

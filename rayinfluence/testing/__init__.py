@@ -3,7 +3,22 @@
 from rayinfluence.guest import as_found
 
 with as_found():
-    from rayinfluence.testing.models import tiny_gpt2, tiny_llama, tiny_mlp, tiny_tokenizer
+    from rayinfluence.testing.models import (
+        tiny_convolutions,
+        tiny_gpt2,
+        tiny_llama,
+        tiny_mlp,
+        tiny_opt,
+        tiny_tokenizer,
+    )
     from rayinfluence.testing.runs import tiny_run
 
-__all__ = ["tiny_gpt2", "tiny_llama", "tiny_mlp", "tiny_run", "tiny_tokenizer"]
+__all__ = [
+    "tiny_convolutions",
+    "tiny_gpt2",
+    "tiny_llama",
+    "tiny_mlp",
+    "tiny_opt",
+    "tiny_run",
+    "tiny_tokenizer",
+]

@@ -10,6 +10,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedTokenizerFast,
 )
 from transformers.pytorch_utils import Conv1D
@@ -90,6 +92,50 @@ class TokenMLP(nn.Module):
 def tiny_mlp(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A bare MLP over tokens, whose layer ``inner`` is called twice."""
     return _random(TokenMLP(), seed, dtype)
+
+
+class TokenConvolutions(nn.Module):
+    """A language model of causal convolutions: each token sees the two before it, and again."""
+
+    def __init__(self, vocabulary: int = VOCABULARY, width: int = 8) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width)
+        self.first = nn.Conv1d(width, width + 1, 3, padding=2)
+        self.second = nn.Conv1d(width + 1, width, 2, bias=False, dilation=2)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits [B, T, V]."""
+        hidden = self.embed(tokens_BT).transpose(1, 2)
+        # One pads both ends and cuts off what is too much, the other is given what is padded.
+        hidden = torch.tanh(self.first(hidden)[:, :, : tokens_BT.shape[1]])
+        hidden = torch.tanh(self.second(nn.functional.pad(hidden, (2, 0))))
+        return self.head(hidden.transpose(1, 2))  # type: ignore[no-any-return]
+
+
+def tiny_convolutions(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """Convolutions over tokens, with and without bias, padding and dilation."""
+    return _random(TokenConvolutions(), seed, dtype)
+
+
+def tiny_opt(
+    seed: int = 0, dtype: torch.dtype = torch.float64, attention: str = "eager"
+) -> nn.Module:
+    """OPT's shape: MLPs that get the tokens of all sequences in one row."""
+    config = OPTConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=CONTEXT,
+        hidden_size=12,
+        word_embed_proj_dim=12,
+        ffn_dim=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    config._attn_implementation = attention
+    return _random(OPTForCausalLM(config), seed, dtype)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from cases import CASES
+from cases import GPT2, LLAMA, MLP
 from clustered import KINDS, fitted, large_sample, loud_replica, rows
 from harness import fit_factors
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -34,6 +34,7 @@ from rayinfluence.dataflow.stages import sample as sample_stage
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 
+_CASES = GPT2, LLAMA, MLP
 _ROWS = 768
 _TRUTH = 20 * _ROWS
 _BOUND = 1.0
@@ -47,7 +48,7 @@ def runs(seeds: int, model: str | None) -> int:
     print("| model | corpus | seed | sequences | rounds | true | stated | stated / true |")
     print("|---|---|---|---|---|---|---|---|")
     ratios = []
-    for case in CASES:
+    for case in _CASES:
         if model not in (None, case.name):
             continue
         replica = loud_replica(case)
@@ -114,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("runs", "cost"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--model", choices=[case.name for case in CASES])
+    parser.add_argument("--model", choices=[case.name for case in _CASES])
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "cost":

@@ -152,7 +152,7 @@ def _gradients(replica: Replica, rows: pa.Table) -> dict[str, torch.Tensor]:
     """What the modules see of one batch."""
     seen: dict[str, torch.Tensor] = {}
     batch = next(iter(replica.batches(rows, {})))
-    replica.run(batch, own_labels, lambda _b, name, _a, grads: seen.update({name: grads}), {})
+    replica.run(batch, own_labels, lambda _b, name, rows: seen.update({name: rows.grads_BRO}), {})
     return seen
 
 

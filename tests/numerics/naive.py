@@ -42,7 +42,10 @@ def log_probability(
 
 def joined(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """[..., O, J] from something shaped as the module's weight and as its bias."""
-    matrix = weight if isinstance(module, nn.Linear) else weight.transpose(-1, -2)
+    if isinstance(module, nn.Conv1d):
+        matrix = weight.flatten(-2)
+    else:
+        matrix = weight if isinstance(module, nn.Linear) else weight.transpose(-1, -2)
     return matrix if bias is None else torch.cat([matrix, bias[..., None]], dim=-1)
 
 
@@ -87,6 +90,19 @@ def sampled_labels(model: nn.Module, sequences: Sequence, ids: Sequence[int], se
     return labels
 
 
+def rows(module: nn.Module, inputs: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
+    """What the weight [O, I] multiplies at each token of one sequence, and output gradients."""
+    if not isinstance(module, nn.Conv1d):
+        return inputs.flatten(0, -2), grads.flatten(0, -2)
+    (kernel,), (dilation,), (padding,) = module.kernel_size, module.dilation, module.padding
+    padded = nn.functional.pad(inputs[0], (padding, padding))
+    patches = []
+    for t in range(padded.shape[1] - padding - dilation * (kernel - 1)):
+        places = [t + dilation * k for k in range(kernel)]
+        patches.append(padded[:, places].flatten())
+    return torch.stack(patches), grads[0, :, : len(patches)].T
+
+
 def covariances(
     model: nn.Module, names: Sequence[str], sequences: Sequence, labels: Labels
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -107,8 +123,9 @@ def covariances(
         calls.clear()
         log_probability(twin, tokens, row).backward()
         for name, inputs, output in calls:
-            for a, g in zip(inputs[0], output.grad[0], strict=True):
-                if twin.get_submodule(name).bias is not None:
+            module = twin.get_submodule(name)
+            for a, g in zip(*rows(module, inputs, output.grad), strict=True):
+                if module.bias is not None:
                     a = torch.cat([a, a.new_ones(1)])
                 A, S = sums.get(name, (0.0, 0.0))
                 sums[name] = (A + torch.outer(a, a), S + torch.outer(g, g))

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from rayinfluence.config import FitConfig
 from rayinfluence.curvature.blocks import Basis, block_sizes
-from rayinfluence.dataflow.stages.factors import MANIFEST, find_factors
+from rayinfluence.dataflow.layout import MANIFEST
+from rayinfluence.dataflow.stages.factors import find_factors
 from rayinfluence.dataflow.stages.sample import plan_fit
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store

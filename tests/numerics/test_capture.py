@@ -23,19 +23,22 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import shape_of, track
+from rayinfluence.model.rows import Rows
 
 Captured = dict[str, tuple[Tensor, Tensor]]
 
 
-def capture(model: nn.Module, objective: Callable[[], Tensor]) -> Captured:
-    """Every linear module's (inputs, output gradients)."""
+def capture(
+    model: nn.Module, objective: Callable[[], Tensor], shape: tuple[int, int] = (2, 5)
+) -> Captured:
+    """Every layer's (inputs, output gradients)."""
     captured: Captured = {}
 
-    def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
+    def consume(name: str, rows: Rows) -> None:
         assert name not in captured, f"{name} was handed over twice"
-        captured[name] = (inputs, grads)
+        captured[name] = (rows.inputs_BRI, rows.grads_BRO)
 
-    backward(track(model, ["*"]), objective, consume)
+    backward(track(model, ["*"]), shape, objective, consume)
     return captured
 
 
@@ -72,10 +75,11 @@ def test_sequence_gradients_equal_autograd(case: Case, batch_tokens: int) -> Non
     replica, sequences = make_replica(case, batch_tokens), token_sequences()
     found: dict[tuple[int, str], Tensor] = {}
 
-    def step(batch, name, inputs, grads) -> None:
+    def step(batch, name, rows) -> None:
         for index, sequence_id in enumerate(batch.sequence_ids):
             bias = replica.shapes[name].bias
-            found[int(sequence_id), name] = recovered(inputs[index], grads[index], bias)
+            inputs, grads = rows.inputs_BRI[index], rows.grads_BRO[index]
+            found[int(sequence_id), name] = recovered(inputs, grads, bias)
 
     for batch in replica.batches(table(sequences), {}):
         replica.run(batch, own_labels, step, {})
@@ -176,7 +180,7 @@ def test_forward_is_bitwise_unchanged_and_hooks_are_gone(case: Case) -> None:
         seen.append(forward_logits(model, batch.tokens_BT))
         return seen[0].square().sum()
 
-    capture(model, objective)
+    capture(model, objective, batch.shape)
     after = forward_logits(model, batch.tokens_BT)
     assert torch.equal(seen[0].detach(), before)
     assert torch.equal(after, before)
@@ -194,14 +198,14 @@ def test_hooks_are_gone_after_an_exception(case: Case) -> None:
         raise RuntimeError("the objective failed")
 
     with pytest.raises(RuntimeError, match="the objective failed"):
-        capture(model, objective)
+        capture(model, objective, (1, 6))
     assert hooks_of(model) == 0
 
-    def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
+    def consume(name: str, rows: Rows) -> None:
         raise ValueError("the consumer failed")
 
     with pytest.raises(ValueError, match="the consumer failed"):
-        backward(track(model, ["*"]), lambda: forward_logits(model, tokens).sum(), consume)
+        backward(track(model, ["*"]), (1, 6), lambda: forward_logits(model, tokens).sum(), consume)
     assert hooks_of(model) == 0
     assert not forward_logits(model, tokens).requires_grad
 
@@ -220,7 +224,9 @@ def test_an_input_changed_in_place_is_refused() -> None:
 
 def test_an_input_without_a_token_axis_is_refused() -> None:
     model = Chain(lambda model, hidden: model.second(hidden))
-    with pytest.raises(ModelError, match=r"module first receives inputs of shape \(5, 3\)"):
+    with pytest.raises(
+        ModelError, match=r"second is called with inputs of shape \[5, 4\] for 2 seq"
+    ):
         capture(model, lambda: model(INPUTS[0]).sum())
     assert hooks_of(model) == 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import CASES
+from cases import GPT2, MLP
 from clustered import KINDS, Kind, fitted, large_sample, loud_replica, rows
 from compare import assert_same
 from harness import fit_factors, make_replica, plan_factors, write_corpus
@@ -21,8 +21,6 @@ from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.dataflow.compute.stopping import _T, Probed, figures, is_sure
 from rayinfluence.dataflow.jobs.probe import probe_rows
 from rayinfluence.testing.models import VOCABULARY
-
-GPT2 = CASES[0]
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +119,7 @@ def test_one_round_below_the_bound_may_be_luck(errors: list[float | None], sure:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_error_is_within_what_is_stated(tmp_path: Path, kind: Kind) -> None:
     """The short form of ``tests/benchmarks/error_bars.py``, whose figures are in the docs."""
-    replica = loud_replica(CASES[-1])
+    replica = loud_replica(MLP)
     truth = large_sample(replica, kind, tmp_path / "truth", 4000)
     ratios = []
     for seed in range(4):
@@ -210,7 +208,7 @@ def test_a_sequence_that_is_not_finite_is_not_in_the_probe(
     tmp_path: Path, is_held_out: bool
 ) -> None:
     """Its log-probability is finite and what its modules see is not."""
-    replica = make_replica(CASES[-1], 400)
+    replica = make_replica(MLP, 400)
     sample = [row % (VOCABULARY - 1) for row in sequences(8, 200)]
     more = {"lanes": 2, "row_group_tokens": 64, "error_bound": 1e-9}
     _, plan = plan_factors(replica, sample, tmp_path / "plan", **more)

@@ -22,6 +22,7 @@ from rayinfluence.dataflow.compute.folding import Bases, LaneRows, fitting_label
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
+from rayinfluence.model.rows import Rows
 
 
 def random(seed: int, *shape: int) -> Tensor:
@@ -105,7 +106,10 @@ def test_kfac_is_exact_for_a_deep_linear_net_with_squared_error() -> None:
         def objective(output: int = output) -> Tensor:
             return math.sqrt(n_outputs) * model(inputs)[mask][:, output].sum()
 
-        backward(modules, objective, lambda name, a, g: sums[name].add(a, g, mask))
+        def consume(name: str, rows: Rows) -> None:
+            sums[name].add(rows.inputs_BRI, rows.grads_BRO, mask)
+
+        backward(modules, (4, 5), objective, consume)
 
     for name, layer in modules.items():
         module = sums[name].factors(n_tokens * n_outputs)
@@ -141,21 +145,22 @@ def enumerated_moments(fitted: Fitted, sequences: list) -> dict[str, Tensor]:
         positions = torch.arange(len(tokens) - 1).repeat_interleave(n_labels)
         labels = torch.arange(n_labels).repeat(len(tokens) - 1)
 
-        rows = tuple(axis.to(DEVICE) for axis in (torch.arange(n_rows), positions, labels))
+        where = tuple(axis.to(DEVICE) for axis in (torch.arange(n_rows), positions, labels))
 
-        def objective(tokens_T: Tensor = tokens_T, rows: tuple[Tensor, ...] = rows) -> Tensor:
-            logits = forward_logits(model, tokens_T.repeat(len(rows[0]), 1))
-            log_p = torch.log_softmax(logits, dim=-1)[rows]
+        def objective(tokens_T: Tensor = tokens_T, where: tuple[Tensor, ...] = where) -> Tensor:
+            logits = forward_logits(model, tokens_T.repeat(len(where[0]), 1))
+            log_p = torch.log_softmax(logits, dim=-1)[where]
             return (log_p.detach().exp().sqrt() * log_p).sum()
 
-        def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
+        def consume(name: str, rows: Rows) -> None:
             module = factors[name]
             for rotated in rotated_gradients(
-                inputs, grads, module.inputs_basis, module.outputs_basis
+                rows.inputs_BRI, rows.grads_BRO, module.inputs_basis, module.outputs_basis
             ):
                 total[name] += rotated.square().sum(dim=0) / len(sequences)
 
-        backward(fitted.replica.modules, objective, consume)
+        shape = n_rows, len(tokens)
+        backward(fitted.replica.modules, shape, objective, consume)
     return total
 
 

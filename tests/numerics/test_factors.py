@@ -10,7 +10,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case, token_sequences
+from cases import MLP, Case, token_sequences
 from compare import assert_same
 from harness import (
     SEED,
@@ -152,7 +152,7 @@ def test_the_tree_is_of_neighbours_and_few_sums_wait(n: int) -> None:
 
 def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
     """Its inputs are infinite and its log-probability is not; sums and scores are of the rest."""
-    replica, sequences = make_replica(CASES[-1]), token_sequences()
+    replica, sequences = make_replica(MLP), token_sequences()
     good = table(sequences)
     factors = fit_factors(replica, sequences, tmp_path)
     bank = make_bank(replica, factors, [encoded(sequences[0])], tmp_path)

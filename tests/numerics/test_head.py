@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from cases import CASES, token_sequences
+from cases import GPT2, LLAMA, MLP, token_sequences
 from compare import assert_same
 from device import DEVICE
 from harness import make_replica, table
@@ -13,9 +15,8 @@ from torch import Tensor, nn
 from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_labels
 from rayinfluence.model import losses
 from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.targets import NextTokens
 from rayinfluence.testing import tiny_gpt2, tiny_llama
-
-GPT2, LLAMA, MLP = CASES
 
 
 def batch_of(replica: Replica):
@@ -34,7 +35,8 @@ def test_the_head_alone_gives_the_same_values_and_gradients(
     monkeypatch.setattr(losses, "_CHUNK_ROWS", chunk)
     monkeypatch.setitem(losses._CHUNK_NUMBERS, DEVICE.type, 1)
     batch = batch_of(replica)
-    labels = (lambda b: sampled_labels(5, b)) if sampled else own_labels
+    targets = NextTokens().targets(batch)
+    labels = partial(sampled_labels, 5) if sampled else own_labels
     embedding = replica.model.get_input_embeddings()
     found = []
     for model in (apart, whole):
@@ -45,7 +47,7 @@ def test_the_head_alone_gives_the_same_values_and_gradients(
             return leaf[0]
 
         handle = embedding.register_forward_hook(note)
-        values = model.log_probabilities(batch, labels(batch))
+        values = model.log_probabilities(batch, targets, labels(batch, targets))
         handle.remove()
         weights = torch.arange(len(values)).to(values)
         found.append((values.detach(), torch.autograd.grad((weights * values).sum(), leaf)[0]))

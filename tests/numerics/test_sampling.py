@@ -48,9 +48,9 @@ def test_labels_do_not_depend_on_the_batch(case: Case, batch_tokens: int) -> Non
         replica = make_replica(case, batch_tokens)
         sampled, found = fitting_labels("sampled", 5), {}
 
-        def note(batch):
-            choose = sampled(batch)
-            rows = batch.sequence_ids[batch.sequences_N.cpu().numpy()]
+        def note(batch, targets):
+            choose = sampled(batch, targets)
+            rows = batch.sequence_ids[targets.sequences_N.cpu().numpy()]
 
             def noted(logits: Tensor, part: slice) -> Tensor:
                 labels = choose(logits, part)

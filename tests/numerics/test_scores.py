@@ -47,7 +47,10 @@ def test_contractions_agree(
     held: dict[str, list[Part]] = {name: [] for name in fitted.names}
     for batch in fitted.replica.batches(table(fitted.sequences), {}):
         fitted.replica.run(
-            batch, own_labels, lambda _batch, name, a, g: held[name].append((a, g)), {}
+            batch,
+            own_labels,
+            lambda _batch, name, rows: held[name].append((rows.inputs_BRI, rows.grads_BRO)),
+            {},
         )
     for name, parts in held.items():
         assert len(parts) > 1
@@ -115,7 +118,7 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
             lambda module, args, output, name=name: (
                 (
                     output.retain_grad(),
-                    calls.append((name, module, args[0].detach()[0], output)),
+                    calls.append((name, module, args[0].detach(), output)),
                 )[2:]
                 or None
             )
@@ -127,9 +130,9 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
     }
     expected = torch.zeros(len(tokens), dtype=torch.float64, device=DEVICE)
     for name, module, inputs, output in calls:
-        for t, a in enumerate(inputs):
+        for t, (a, g) in enumerate(zip(*naive.rows(module, inputs, output.grad), strict=True)):
             a = torch.cat([a, a.new_ones(1)]) if module.bias is not None else a
-            expected[t] += output.grad[0, t] @ P[name] @ a
+            expected[t] += g @ P[name] @ a
     pair = query, sequence_id
     found = explain_pairs(fitted.replica, bank, fitted.sequences, [pair])[pair]
     assert_same(torch.as_tensor(found.token_scores), expected, tolerance=1e-9)

@@ -11,6 +11,7 @@ import torch
 from compare import assert_same
 from harness import Fitted, all_scores, encoded, explain_pairs, make_bank
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis
@@ -21,6 +22,7 @@ from rayinfluence.influence.bank import DenseQueries
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.model.capture import backward
 from rayinfluence.model.load import freeze
+from rayinfluence.model.rows import Rows
 
 
 def stepped(model: nn.Module, step: dict[str, Tensor], size: float) -> nn.Module:
@@ -30,7 +32,8 @@ def stepped(model: nn.Module, step: dict[str, Tensor], size: float) -> nn.Module
         module = moved.get_submodule(name)
         d_in = matrix_OJ.shape[1] - int(module.bias is not None)
         weight = matrix_OJ[:, :d_in]
-        module.weight.data += size * (weight if isinstance(module, nn.Linear) else weight.T)
+        transposed = isinstance(module, Conv1D)
+        module.weight.data += size * (weight.T if transposed else weight).view_as(module.weight)
         if module.bias is not None:
             module.bias.data += size * matrix_OJ[:, d_in]
     return moved
@@ -122,9 +125,13 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
 
     captured: list[tuple[Tensor, Tensor]] = []
 
-    def run(objective) -> tuple[Tensor, Tensor]:
+    def run(objective, n_points: int = n_rows) -> tuple[Tensor, Tensor]:
         captured.clear()
-        backward(modules, objective, lambda _name, a, g: captured.append((a, g)))
+
+        def keep(_name: str, rows: Rows) -> None:
+            captured.append((rows.inputs_BRI, rows.grads_BRO))
+
+        backward(modules, (n_points, 1), objective, keep)
         return captured[0]
 
     inputs, units = run(lambda: model(x[:, None]).sum())
@@ -143,7 +150,7 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
     operator = EKFAC(ModuleFactors(Q_A, Q_S, values_A, values_S, Lambda), "linear", damping=1e-13)
 
     points = torch.randn(5, 1, width, generator=generator, dtype=torch.float64)
-    of_points = [run(lambda p=point[None]: model(p).sum())[0][0] for point in points]
+    of_points = [run(lambda p=point[None]: model(p).sum(), 1)[0][0] for point in points]
     augmented = [torch.cat([p, ones[:1]], dim=1) if bias else p for p in of_points]
     solved = torch.stack([operator.inverse() @ p for p in augmented])
     queries = DenseQueries(solved, width)

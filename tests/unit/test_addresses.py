@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
 import rayinfluence
 from rayinfluence.config import CorpusConfig, RunConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.places import run_config, run_place
+from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, ModelError, StorageError
 from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
 
 MINIMAL: dict[str, Any] = {"run": "runs/a", "model": "models/a"}
 PLACES = ("run", "model", "queries", "tokenizer", "corpus.path", "corpus.documents")
@@ -55,6 +61,46 @@ def test_a_mistyped_address_is_refused_wherever_it_stands(
 @pytest.mark.parametrize("address", RIGHT)
 def test_other_addresses_are_taken_as_they_are(place: str, address: str) -> None:
     RunConfig.parse(with_address(place, address))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_home_is_written_out_wherever_it_stands(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for address, meant in (
+        ("~/x/*.jsonl", "/home/somebody/x/*.jsonl"),
+        ("~", "/home/somebody"),
+        ("file://~/x", "/home/somebody/x"),
+        ("file:///x/~", "/x/~"),
+        ("x/~/y", "x/~/y"),
+        ("s3://b/~/x", "s3://b/~/x"),
+    ):
+        values: Any = RunConfig.parse(with_address(place, address)).model_dump()
+        for key in place.split("."):
+            values = values[key]
+        assert values == ([meant] if place == "corpus.documents" else meant)
+
+
+def test_a_run_in_a_home_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads it: pathlib knows no home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = tiny_run(tmp_path, 8, scan={"methods": ["gradient_product"]}).model_dump()
+    at_home = json.loads(json.dumps(config).replace(str(tmp_path), "~"))
+    (tmp_path / "run.yaml").write_text(json.dumps(at_home))
+    for place in ("~/run.yaml", "~/run"):
+        with Run(run_config(place), ProgressLog(Console(file=io.StringIO()))) as run:
+            assert run.all()["gradient_product"].proponents("q0")
+        assert run_place(place).store.url == str(tmp_path / "run")
+    assert rayinfluence.load_results("~/run").proponents("q0")
+    assert RunConfig.load("~/run.yaml").model == str(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "org/model-7b"])
+def test_a_name_on_a_hub_is_told_to_be_none_that_is_fetched(tmp_path: Path, name: str) -> None:
+    config = RunConfig.parse({"run": str(tmp_path / "run"), "model": name})
+    with pytest.raises(ModelError, match=rf"no folder {name} \(names on a hub are not fetched\);"):
+        Inputs.of(config)
 
 
 @pytest.mark.parametrize(("address", "said"), WRONG)

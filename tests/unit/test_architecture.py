@@ -11,7 +11,7 @@ import rayinfluence
 
 ROOT = Path(rayinfluence.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-DATA = {"storage", "errors", "config", "text", "guest", "addresses"}
+DATA = {"storage", "errors", "config", "text", "guest", "addresses", "registered"}
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
 
@@ -20,6 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": {"text"},
     "text": set(),
     "guest": set(),
+    "registered": set(),
     "addresses": {"text"},
     "yamls": set(),
     "config": {"errors", "text", "addresses", "yamls"},
@@ -99,18 +100,23 @@ def test_the_arrows_have_no_circle() -> None:
     assert all("cli" not in parts for part, parts in below.items() if part != "__main__")
 
 
+#: What says how things are called.
+NAMES = {"stage_names", "layout", "kinds"}
 #: Which rooms of the dataflow, and modules beside them, each of them may import, besides itself.
 ROOMS: dict[str, set[str]] = {
+    "stage_names": set(),
+    "layout": {"stage_names"},
+    "kinds": NAMES - {"kinds"},
     "compute": set(),
-    "jobs": {"compute"},
+    "jobs": NAMES | {"compute"},
     "runners": {"compute", "jobs"},
-    "stages": {"compute", "jobs", "runners"},
-    "status": set(),
-    "places": {"status"},
-    "begin": {"compute", "runners", "stages", "status", "places"},
-    "plan": {"compute", "jobs", "stages", "begin"},
-    "manifest": {"compute", "jobs", "stages", "begin"},
-    "run": {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+    "stages": NAMES | {"compute", "jobs", "runners"},
+    "status": NAMES,
+    "places": NAMES | {"status"},
+    "begin": NAMES | {"compute", "runners", "stages", "status", "places"},
+    "plan": NAMES | {"compute", "jobs", "stages", "begin"},
+    "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
+    "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 
 
@@ -193,6 +199,17 @@ def test_only_storage_opens_files() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_are_short(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 500
+
+
+def test_tests_are_short_and_in_the_rooms_of_what_they_test() -> None:
+    tests = Path(__file__).parents[1]
+    long = [p for p in tests.rglob("*.py") if len(p.read_text("utf-8").splitlines()) > 500]
+    assert long == []
+    rooms = {path.parent.relative_to(tests / "unit") for path in tests.glob("unit/*/**/*.py")}
+    assert {Path("storage"), Path("dataflow/stages")} <= rooms
+    there = {path.relative_to(ROOT).with_suffix("") for path in MODULES}
+    there |= {path.parent for path in there}
+    assert rooms <= there
 
 
 def test_the_package_s_own_imports_are_light() -> None:

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.config import RunConfig
-from rayinfluence.storage.results import QUERIES, SEQUENCES, TABLE_ENDINGS, Results
+from rayinfluence.storage.results import QUERIES, SEQUENCES, Results, method_tables
 
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 Done = tuple[Path, RunConfig]
 
-TABLES = (*(f"ekfac{ending}.parquet" for ending in TABLE_ENDINGS), QUERIES, SEQUENCES)
+TABLES = (*method_tables("ekfac"), QUERIES, SEQUENCES)
 
 
 def times(run: Path) -> dict[str, int]:

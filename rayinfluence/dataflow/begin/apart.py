@@ -12,23 +12,18 @@ from pathlib import Path
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.files import Found
-from rayinfluence.dataflow.places import CONFIG, is_of_a_run
-from rayinfluence.dataflow.status import is_cleaned
+from rayinfluence.corpus.shards import shard_key
+from rayinfluence.dataflow.kinds import FOLDERS, IN_CORPUS, is_written
+from rayinfluence.dataflow.layout import BANKS, CONFIG, CORPUS, RESULTS
+from rayinfluence.dataflow.places import is_of_a_run
 from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.storage.finding import fits, has_magic
-from rayinfluence.storage.results import TABLE_ENDINGS
+from rayinfluence.storage.results import method_tables, scores_key, table_key
 from rayinfluence.storage.store import Store
 
 #: An address in parts; two that mean the same place are equal.
 Parts = tuple[str, ...]
 
-#: Folders of the run directory that no corpus may be in: its objects would pass for others.
-_NO_CORPUS = (
-    *("factors", "preflight", "models", "queries", "counts", "scan", "rescored", "results"),
-    "plan",
-)
-#: Folders that a corpus consists of.
-_OF_A_CORPUS = (("log",), ("fragments",), ("rolled",), ("shards",))
 #: Stands for any fingerprint.
 _SOME = "0" * 32
 
@@ -41,14 +36,14 @@ def refuse_written_over(config: RunConfig) -> None:
     """
     run = _parts(config.run)
     for key, place in (("run", config.run), ("corpus.path", config.corpus.path)):
-        if place and "://" not in place and Path(place).expanduser().is_file():
+        if place and "://" not in place and Path(place).is_file():
             raise ConfigError(f"{key}: {place} is a file; name a folder, which need not be there.")
     inputs = {"queries": config.queries, "model": config.model, "tokenizer": config.tokenizer}
     for key, place in inputs.items():
         if not place:
             continue
         parts = _parts(place)
-        if key != "queries" and parts in (run, (*run, "results")):
+        if key != "queries" and parts in (run, (*run, RESULTS)):
             raise ConfigError(
                 f"{key}: the run writes JSON files of its own into {place}, such as over the "
                 f"{CONFIG} of a model. Give `run` a folder of its own."
@@ -60,7 +55,8 @@ def refuse_written_over(config: RunConfig) -> None:
                 "directory will do."
             )
     below = _below(_parts(config.corpus.path), run) if config.corpus.path else None
-    if below and (below[0] in _NO_CORPUS or (below[0] == "corpus" and below[1:2] in _OF_A_CORPUS)):
+    # Its objects would pass for others.
+    if below and (is_written("/".join(below)) or below[0] in FOLDERS - {CORPUS}):
         raise ConfigError(
             f"corpus.path: {config.corpus.path} is among what the run writes into {config.run}. "
             "Leave it out to have the shards in the run directory, or name a folder elsewhere."
@@ -112,23 +108,24 @@ def _refuse_foreign(store: Store) -> None:
 def _is_written(parts: Parts, config: RunConfig) -> bool:
     """Whether a run writes or deletes what is at a place, or a folder that it is in."""
     below = _below(parts, _parts(config.run))
-    if below and (is_cleaned("/".join(below)) or below[0] in (CONFIG, "plan.json", "plan")):
+    if below and is_written("/".join(below)):
         return True
     corpus = _below(parts, _parts(config.corpus.path)) if config.corpus.path else None
-    return corpus is not None and corpus[:1] in _OF_A_CORPUS
+    return bool(corpus and corpus[0] in IN_CORPUS)
 
 
 def _tables(config: RunConfig) -> list[tuple[str, Parts]]:
     """Parquet files that the run writes, one of each kind, with what they are."""
-    place = config.corpus.path or f"{config.run}/corpus"
-    run, results = _parts(config.run), f"the results in {config.run}/results"
+    place = config.corpus.path or f"{config.run}/{CORPUS}"
+    run, banks = _parts(config.run), f"{config.run}/{BANKS}"
+    results = f"the results in {config.run}/{RESULTS}"
     return [
-        (f"the shards in {place}", (*_parts(place), "shards", f"{_SOME}.parquet")),
-        (f"all scores in {config.run}/scan", (*run, "scan", _SOME, "scores", f"{_SOME}.parquet")),
+        (f"the shards in {place}", (*_parts(place), *shard_key(_SOME).split("/"))),
+        (f"all scores in {banks}", (*_parts(banks), _SOME, *scores_key(_SOME).split("/"))),
         *(
-            (results, (*run, "results", _SOME, f"{method}{ending}.parquet"))
+            (results, (*run, *table_key(_SOME, name).split("/")))
             for method in config.scan.methods
-            for ending in TABLE_ENDINGS
+            for name in method_tables(method)
         ),
     ]
 
@@ -140,7 +137,7 @@ def _takes_in(pattern: str, path: Parts) -> bool:
     if below is not None:
         return not any(part.startswith(".") for part in below)
     first = next((index for index, part in enumerate(parts) if has_magic(part)), None)
-    local = "://" not in pattern.removeprefix("file://")
+    local = "://" not in pattern
     if first is None or (local and any(part.startswith(".") for part in path[first:])):
         return False
     return fits(path, parts, local)
@@ -153,7 +150,6 @@ def _below(parts: Parts, folder: Parts) -> Parts | None:
 
 def _parts(place: str) -> Parts:
     """An address in parts, with links followed; what is not there yet may be named."""
-    path = place.removeprefix("file://")
-    if "://" in path:
-        return tuple(part for part in path.split("/") if part)
-    return Path(path).expanduser().resolve().parts
+    if "://" in place:
+        return tuple(part for part in place.split("/") if part)
+    return Path(place).resolve().parts

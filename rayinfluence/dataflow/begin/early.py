@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rayinfluence.addresses import may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.documents import refuse_other_encoding
+from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
-from rayinfluence.corpus.tokenizer_files import refuse_damaged
+from rayinfluence.corpus.tokenizer_files import TOKENIZER, refuse_damaged
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.adapters import refuse_adapter
@@ -62,17 +64,14 @@ class Inputs:
         """
         refuse_written_over(config)
         for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
-            if path is not None and "://" in path:
-                raise ModelError(
-                    f"{key}: {path} is an address, and models and tokenizers are read from local "
-                    "folders: copy it to a disk of the machine that runs this, and name the "
-                    "folder's path."
-                )
+            if path is not None and (why := why_no_folder(path)):
+                raise ModelError(f"{key}: {why}")
             if path is not None and not Path(path).is_dir():
-                needed = "config.json" if key == "model" else "tokenizer.json"
+                needed = CONFIG if key == "model" else TOKENIZER
+                hub = " (names on a hub are not fetched)" if may_be_on_a_hub(path) else ""
                 raise ModelError(
-                    f"{key}: there is no folder {path}; name one that `save_pretrained` wrote, "
-                    f"with its {needed}."
+                    f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` "
+                    f"wrote, with its {needed}."
                 )
         refuse_adapter(config.model)
         if (Path(config.model) / CONFIG).is_file():
@@ -89,7 +88,7 @@ class Inputs:
         documents = find_files(config.corpus.documents, config.storage.options)
         refuse_own_documents(config, documents)
         for file in documents.files:
-            refuse_other_encoding(file)
+            refuse_other_content(file)
         if config.corpus.documents:
             refuse_old_layout(corpus_store(config))
         else:
@@ -102,4 +101,4 @@ def corpus_store(config: RunConfig) -> Store:
     path = config.corpus.path
     if path:
         return Store(path, config.storage.options(path))
-    return Store(config.run, config.storage.options(config.run)) / "corpus"
+    return Store(config.run, config.storage.options(config.run)) / layout.CORPUS

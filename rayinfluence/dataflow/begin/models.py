@@ -1,4 +1,4 @@
-"""Which models a run directory was used with: ``<run>/models/<digest>.json`` says what each is.
+"""Which models a run directory was used with, and what each is.
 
 Fingerprints hold a model's digest alone; what differs between two models is looked up here.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rayinfluence.dataflow.layout import model_key
 from rayinfluence.model.identity import model_differences, model_digest
 from rayinfluence.storage.digest import differences
 from rayinfluence.storage.store import Store, read_json
@@ -21,7 +22,7 @@ class ModelRecord:
     """The model of this run, and where those of earlier ones are written down.
 
     Attributes:
-        store: ``<run>/models``.
+        store: the folder of that.
         identity: what the model is, as :func:`model_identity` gives it.
     """
 
@@ -35,7 +36,7 @@ class ModelRecord:
 
     def write(self) -> None:
         """Write it down, once the run is to go on with it."""
-        key = f"{self.digest}.json"
+        key = model_key(self.digest)
         if not self.store.exists(key):
             body = json.dumps(self.identity, indent=1, sort_keys=True)
             self.store.write(key, body.encode())
@@ -50,7 +51,7 @@ class ModelRecord:
         return lines
 
     def _since(self, earlier: Any) -> list[str]:
-        key = f"{earlier}.json"
+        key = model_key(earlier)
         return (
             model_differences(self.identity, read_json(self.store, key))
             if self.store.exists(key)

@@ -12,6 +12,7 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.models import ModelRecord
@@ -27,6 +28,8 @@ from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
+from rayinfluence.model.pretrained import why_other_attention
+from rayinfluence.model.weight_files import read_config
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -105,7 +108,8 @@ class Parts:
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
-            self.progress.note(f"attention    {self.numerics.attention}: this model has no sdpa")
+            why = why_other_attention(read_config(self.config.model))
+            self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found
 
@@ -148,7 +152,7 @@ class Parts:
     @cached_property
     def model_record(self) -> ModelRecord:
         """What the model is, beside those that the run directory was used with before."""
-        return ModelRecord(self.store / "models", model_identity(self.replica.model))
+        return ModelRecord(self.store / layout.MODELS, model_identity(self.replica.model))
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -287,7 +291,7 @@ class Parts:
     def _record_config(self) -> None:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
-        self.store.write("config.json", body.encode())
+        self.store.write(layout.CONFIG, body.encode())
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -1,6 +1,6 @@
 """The checks that a run starts with, and when they need not be made again.
 
-<run>/preflight/<fingerprint>.json   that a model with these modules passed, under these versions
+That a model with its modules passed them, under these versions, is noted in the run directory.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.tracked import TrackedModel
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.preflight import Passed, preflight
@@ -41,7 +42,7 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
             "context": context,
         }
     )
-    key = f"preflight/{fingerprint}.json"
+    store, key = store / layout.PASSED, layout.passed_key(fingerprint)
     if store.exists(key):
         return Passed(**read_json(store, key))
     language_model = replica.language_model

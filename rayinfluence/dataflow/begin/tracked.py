@@ -30,7 +30,7 @@ from rayinfluence.model.reach import (
     refuse_other_weights,
     tracked_and_reached,
 )
-from rayinfluence.model.weight_files import read_config
+from rayinfluence.model.weight_files import CONFIG, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -158,7 +158,7 @@ class TrackedModel:
             return wanted
         if most is None:
             raise ConfigError(
-                "corpus.context: the model's config.json does not say how many tokens it takes; "
+                f"corpus.context: the model's {CONFIG} does not say how many tokens it takes; "
                 "set how many a sequence may have."
             )
         return min(most, _MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)

@@ -27,6 +27,7 @@ from rayinfluence.dataflow.compute.replica import (
 )
 from rayinfluence.dataflow.compute.scoring import Advance
 from rayinfluence.model.batches import Batch
+from rayinfluence.model.rows import Rows
 
 
 @dataclass
@@ -107,11 +108,11 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
             for side, side_sums in sums.items():
                 side_sums.load(found, f"{side}/")
 
-        def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+        def step(batch: Batch, name: str, seen: Rows) -> None:
             if replica.shapes[name].source == name:
-                sums[f"inputs/{name}"].add(batch.real_rows(inputs).to(operand))
+                sums[f"inputs/{name}"].add(seen.real_inputs(batch).to(operand))
             # Gradients are zero where it is padded.
-            sums[f"outputs/{name}"].add(grads.flatten(0, 1).to(operand))
+            sums[f"outputs/{name}"].add(seen.grads_BRO.flatten(0, 1).to(operand))
 
         def tensors() -> dict[str, Tensor]:
             return {
@@ -175,8 +176,8 @@ def fold_moments(replica: Replica, rows: LaneRows, bases: Bases) -> Fold:
         }
         rotate = SharedRotation(replica, bases)
 
-        def step(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-            for rotated_BOJ in rotate(batch, name, inputs, grads):
+        def step(batch: Batch, name: str, seen: Rows) -> None:
+            for rotated_BOJ in rotate(batch, name, seen):
                 for rotated_OJ in rotated_BOJ:
                     sums[name].addcmul_(rotated_OJ, rotated_OJ)
 
@@ -196,7 +197,7 @@ class SharedRotation:
         self._batch: Batch | None = None
         self._kept: dict[str, Tensor] = {}
 
-    def __call__(self, batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> Iterable[Tensor]:
+    def __call__(self, batch: Batch, name: str, seen: Rows) -> Iterable[Tensor]:
         """Q_S^T D Q_A [b, O, J], some sequences at a time."""
         if batch is not self._batch:
             self._batch, self._kept = batch, {}
@@ -204,12 +205,12 @@ class SharedRotation:
 
         def rotated() -> Tensor:
             if source not in self._kept:
-                self._kept[source] = rotate_inputs(inputs, self._bases.inputs[source])
+                self._kept[source] = rotate_inputs(seen.inputs_BRI, self._bases.inputs[source])
             return self._kept[source]
 
         return rotated_gradients(
-            inputs,
-            grads,
+            seen.inputs_BRI,
+            seen.grads_BRO,
             self._bases.inputs[source],
             self._bases.outputs[name],
             rotated if source in self._shared else None,
@@ -264,8 +265,8 @@ def _with(fold: Fold, tensors: Callable[[], dict[str, Tensor]]) -> Fold:
 def _checked(step: Step, finite: list[Tensor]) -> Step:
     """A step that also notes, module by module, which sequences [B] have finite tensors."""
 
-    def checked(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-        finite.append(torch.isfinite(inputs.sum((1, 2)) + grads.sum((1, 2))))
-        step(batch, name, inputs, grads)
+    def checked(batch: Batch, name: str, seen: Rows) -> None:
+        finite.append(torch.isfinite(seen.inputs_BRI.sum((1, 2)) + seen.grads_BRO.sum((1, 2))))
+        step(batch, name, seen)
 
     return checked

@@ -37,17 +37,28 @@ def refuse_unknown_keys(keys: Sequence[str] | None, corpus: Corpus) -> None:
     if keys is None or known is None:
         return
     for key in keys:
-        if key in known:
-            continue
-        close = difflib.get_close_matches(key, known, n=2)
-        names = sorted(known, key=lambda name: (-known[name], name))
-        more = ", ..." if len(names) > _NAMED_KEYS else ""
-        there = f"the keys there are {', '.join(map(repr, names[:_NAMED_KEYS]))}{more}"
-        raise ConfigError(
-            f"scan.group_by: no document in the corpus at {corpus.store.url} has the key {key!r}; "
-            + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
-            + (f"{there}." if names else "its documents have no metadata: set `group_by: []`.")
-        )
+        if key not in known:
+            whose = f"no document in the corpus at {corpus.store.url}"
+            raise ConfigError(unknown_key(key, known, whose))
+
+
+def unknown_key(key: str, known: Mapping[str, int], whose: str) -> str:
+    """What to say of a key that documents do not have, as a sentence.
+
+    Args:
+        key: which.
+        known: how many of them have each of the keys that there are.
+        whose: who does not have it.
+    """
+    close = difflib.get_close_matches(key, known, n=2)
+    names = sorted(known, key=lambda name: (-known[name], name))
+    more = ", ..." if len(names) > _NAMED_KEYS else ""
+    there = f"the keys there are {', '.join(map(repr, names[:_NAMED_KEYS]))}{more}"
+    return (
+        f"scan.group_by: {whose} has the key {key!r}; "
+        + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
+        + (f"{there}." if names else "there are no metadata: set `group_by: []`.")
+    )
 
 
 def group_value(metadata: Mapping[str, Any], key: str) -> str:

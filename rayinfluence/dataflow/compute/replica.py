@@ -19,22 +19,23 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
-from rayinfluence.model.capture import backward, checked
+from rayinfluence.model.capture import backward
 from rayinfluence.model.head import LanguageModel, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.modules import shapes_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
+from rayinfluence.model.rows import Rows
+from rayinfluence.model.targets import OBJECTIVES, Targets
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
 NUMERICS_VERSION = 6
 
-#: Given a batch, the labels whose log-probability is the objective.
-Labels = Callable[[Batch], Choose]
-#: Receives a batch's (batch, module name, inputs [B, T, I], output gradients [B, T, O]), module by
-#: module.
-Step = Callable[[Batch, str, Tensor, Tensor], None]
+#: Given a batch and its targets, the labels whose log-probability is the objective.
+Labels = Callable[[Batch, Targets], Choose]
+#: Receives (batch, module name, what the module saw of the batch), module by module.
+Step = Callable[[Batch, str, Rows], None]
 #: Bad sequences by id, with the reason.
 Quarantine = dict[int, str]
 
@@ -53,6 +54,7 @@ class Numerics:
     split_tokens: int
     attention: str
     seed: int
+    objective: str = "causal"
     version: int = NUMERICS_VERSION
 
     @classmethod
@@ -79,6 +81,7 @@ class Numerics:
             split_tokens=config.scan.split_tokens or _DEFAULT_SPLIT_TOKENS[device],
             attention=config.attention,
             seed=config.seed,
+            objective=config.objective,
         )
 
     def place(self, workers: str | None) -> str:
@@ -128,7 +131,10 @@ class Replica:
         little = make_batch([np.array([0, 1])], [0], self.device)
         reason = missing_order(
             lambda: backward(
-                self.modules, lambda: self._values(little, own_labels).sum(), lambda *_: None
+                self.modules,
+                little.shape,
+                lambda: self._values(little, own_labels).sum(),
+                lambda *_: None,
             ),
             self.device,
         )
@@ -170,7 +176,7 @@ class Replica:
             )
 
     def run(self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine) -> Batch | None:
-        """Run a batch forward and backward on the sum of log p(label) over its targets.
+        """Run a batch forward and backward on the objective of training, at some labels.
 
         Sequences whose log-probability is not finite are quarantined and the rest is run without
         them.
@@ -180,9 +186,8 @@ class Replica:
         """
         try:
             with repeatable(self.device) if self._is_repeatable else nullcontext():
-                # Checks on made-up sequences cannot try all shapes.
-                consume = checked(tuple(batch.tokens_BT.shape), partial(step, batch))
-                backward(self.modules, lambda: self._objective(batch, labels), consume)
+                objective = partial(self._objective, batch, labels)
+                backward(self.modules, batch.shape, objective, partial(step, batch))
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"
@@ -198,19 +203,19 @@ class Replica:
         return values_B.sum()
 
     def _values(self, batch: Batch, labels: Labels) -> Tensor:
-        values_N = self.language_model.log_probabilities(batch, labels(batch))
-        return values_N.new_zeros(len(batch.lengths_B)).index_add(0, batch.sequences_N, values_N)
+        targets = OBJECTIVES[self.numerics.objective].targets(batch)
+        choose = labels(batch, targets)
+        return targets.by_sequence(self.language_model.log_probabilities(batch, targets, choose))
 
 
-def own_labels(batch: Batch) -> Choose:
+def own_labels(_batch: Batch, targets: Targets) -> Choose:
     """The sequences' own tokens."""
-    labels_N = batch.own_labels_N
-    return lambda _logits, part: labels_N[part]
+    return lambda _logits, part: targets.labels_N[part]
 
 
-def sampled_labels(seed: int, batch: Batch) -> Choose:
+def sampled_labels(seed: int, batch: Batch, targets: Targets) -> Choose:
     """Labels from the model's own distribution, the same wherever and beside whatever they are."""
-    draws_N = uniforms(seed, batch.sequence_ids.tolist(), (batch.lengths_B - 1).tolist())
+    draws_N = uniforms(seed, batch.sequence_ids.tolist(), targets.counts_B.tolist())
     draws_N = draws_N.to(batch.tokens_BT.device)
     return lambda logits, part: sample_labels(logits, draws_N[part])
 

@@ -30,6 +30,7 @@ from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.modules import ModuleShape
+from rayinfluence.model.rows import Rows
 
 #: Bytes of whole gradients that are held at once.
 _WHOLE_BYTES = {"cpu": 1 << 30, "cuda": 1 << 34}
@@ -212,12 +213,12 @@ class _Work:
             if name not in parts:
                 continue
             here = parts[name]
-            rows_n = np.concatenate([rows[batch] for batch, _, _ in here])
-            seen = [(inputs, grads) for _, inputs, grads in here]
-            squares = Squares(seen, self._shapes[name].bias) if self._normalised else None
+            rows_n = np.concatenate([rows[batch] for batch, _ in here])
+            parts_here = [(seen.inputs_BRI, seen.grads_BRO) for _, seen in here]
+            squares = Squares(parts_here, self._shapes[name].bias) if self._normalised else None
             scores = iter(
                 self._contraction.scores(
-                    seen, [bank.modules[name] for bank in self._banks], squares
+                    parts_here, [bank.modules[name] for bank in self._banks], squares
                 )
             )
             if squares is not None:
@@ -229,12 +230,11 @@ class _Work:
                 found.layer_scores_PM[places_nQ[wanted], place] = whole_nQ[wanted]
                 cut_nQ = whole_nQ if one.cut is None else next(scores).double().cpu().numpy()
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
-                tokens = {batch: (inputs, grads) for batch, inputs, grads in here}
                 module = one.whole.modules[name]
                 assert isinstance(module, DenseQueries)
                 for query, chosen in picks[index].items():
                     of_query = DenseQueries(module.matrix_QOJ[query : query + 1], module.d_in)
-                    by_token[index].append(_by_token(of_query, chosen, tokens, batches))
+                    by_token[index].append(_by_token(of_query, chosen, dict(here)))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)
 
@@ -271,8 +271,7 @@ class _Work:
 def _by_token(
     query: DenseQueries,
     chosen: Sequence[tuple[int, int, int]],
-    tokens: Mapping[int, tuple[Tensor, Tensor]],
-    batches: Sequence[Batch],
+    seen: Mapping[int, Rows],
 ) -> Tensor:
     """Token scores [K] of some rows for one query and module, one row after another.
 
@@ -284,12 +283,11 @@ def _by_token(
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     spans, start = [], 0
     for batch, row, length in chosen:
-        if batch in tokens:
-            width = batches[batch].tokens_BT.shape[1]
-            for side, values in zip(sides, tokens[batch], strict=True):
-                calls = values[row].unflatten(0, (-1, width))[:, :length]
-                side.append(calls.flatten(0, 1))
-            spans.append((start, length, len(calls)))
+        if batch in seen:
+            captured = seen[batch].of_sequence(row, length)
+            for side, values in zip(sides, captured, strict=True):
+                side.append(values.flatten(0, 1))
+            spans.append((start, length, len(captured[0])))
         start += length
     if not spans:
         return scores

@@ -35,6 +35,8 @@ from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
+from rayinfluence.model.rows import Rows
+from rayinfluence.model.targets import NextTokens
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -68,24 +70,24 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
     Raises:
         NumericsError: the query's log-probability or gradient is not finite.
     """
-    batch = make_batch([np.array(query.tokens)], [0], replica.device, query.first_target)
+    batch = make_batch([np.array(query.tokens)], [0], replica.device)
+    targets = NextTokens(query.first_target).targets(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
     ranks: list[Tensor] = []
 
     def objective() -> Tensor:
-        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), batch)
-        labels = batch.own_labels_N
-        values.append(log_probabilities(logits, labels))
-        chosen = logits.detach().gather(1, labels[:, None])
+        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), targets)
+        values.append(log_probabilities(logits, targets.labels_N))
+        chosen = logits.detach().gather(1, targets.labels_N[:, None])
         ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
         return values[0].sum()
 
-    def consume(name: str, inputs: Tensor, grads: Tensor) -> None:
-        tokens[name] = inputs[0].to(dtype), grads[0].to(dtype)
+    def consume(name: str, rows: Rows) -> None:
+        tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
 
-    backward(replica.modules, objective, consume)
+    backward(replica.modules, batch.shape, objective, consume)
     for name, shape in replica.shapes.items():
         # A module that the query does not reach has no part in it.
         if name not in tokens:
@@ -103,8 +105,8 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
     return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]])
 
 
-#: Of one module: the batch's place in the window, inputs [B, T, I], output gradients [B, T, O].
-Part = tuple[int, Tensor, Tensor]
+#: Of one module: the batch's place in the window, and what the module saw of it.
+Part = tuple[int, Rows]
 
 
 class Held:
@@ -123,9 +125,9 @@ class Held:
         self._n_tokens = 0
         self._parts: dict[str, list[Part]] = {}
 
-    def hold(self, _batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
-        """Keep a module's tensors of the batch that is under way."""
-        part = len(self._batches), inputs.to(self._operand), grads.to(self._operand)
+    def hold(self, _batch: Batch, name: str, rows: Rows) -> None:
+        """Keep what a module saw of the batch that is under way."""
+        part = len(self._batches), rows.to(self._operand)
         self._parts.setdefault(name, []).append(part)
 
     def add(self, batch: Batch) -> bool:
@@ -175,19 +177,19 @@ class Window:
         sums = torch.zeros(int(ends[-1]), dtype=torch.float64, device=device)
         for name in [name for name in self._shapes if name in held]:
             parts = held.pop(name)
-            seen = [(inputs, grads) for _, inputs, grads in parts]
+            seen = [(rows.inputs_BRI, rows.grads_BRO) for _, rows in parts]
             squares = Squares(seen, self._shapes[name].bias) if self._normalised else None
             found = self._contraction.scores(
                 seen, [bank.modules[name] for bank in self._banks], squares
             )
             # A module that a batch does not reach adds nothing to its scores.
-            rows = torch.cat(
-                [torch.arange(int(ends[i]) - len(a), int(ends[i])) for i, a, _ in parts]
+            places = torch.cat(
+                [torch.arange(int(ends[i]) - len(rows), int(ends[i])) for i, rows in parts]
             )
             for total, part in zip(totals, found, strict=True):
-                total.index_add_(0, rows.to(device), part.double())
+                total.index_add_(0, places.to(device), part.double())
             if squares is not None:
-                sums.index_add_(0, rows.to(device), squares.sums_n)
+                sums.index_add_(0, places.to(device), squares.sums_n)
         whole = [total.cpu().numpy() for total in totals]
         for bank, of_bank in zip(self._banks, whole, strict=True):
             if bank.normalised:

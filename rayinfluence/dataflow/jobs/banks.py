@@ -9,41 +9,12 @@ from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
 from rayinfluence.dataflow.jobs.handles import Handle
+from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
-
-
-def query_key(query_digest: str) -> str:
-    """Where a preconditioned query is."""
-    return f"{query_digest}.safetensors"
-
-
-def partial_key(split_digest: str) -> str:
-    """Where a split's partial is: its name is what it was made of."""
-    return f"partials/{split_digest}.safetensors"
-
-
-def aside_key(split_digest: str) -> str:
-    """Where a note is that a split could not be scored, and why."""
-    return f"aside/{split_digest}.json"
-
-
-#: Where marks are of splits that have sequences without a score.
-MARKS = "missing"
-
-
-def mark_key(split_digest: str, n_missing: int) -> str:
-    """Where a mark is that a query has no score of some of a split's sequences, and how many."""
-    return f"{MARKS}/{split_digest}.{n_missing}.json"
-
-
-def marked(key: str) -> tuple[str, int]:
-    """The split that a mark is of, and how many."""
-    split, n_missing, _ = key.rsplit("/", 1)[-1].split(".")
-    return split, int(n_missing)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.curvature.blocks import Basis, block_sizes
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,
@@ -33,6 +34,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs.watch import Watch
+from rayinfluence.dataflow.layout import scratch_key
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.storage.store import Store
 
@@ -97,7 +99,7 @@ class CalibrateJob:
     labels: str
     n_blocks: int
     by_token: int
-    stage: ClassVar[str] = "plan"
+    stage: ClassVar[str] = stage_names.PLAN
 
     def prepare(self, replica: Replica) -> None:
         """Nothing that outlives the one item."""
@@ -119,14 +121,14 @@ class CalibrateJob:
             scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
             for index, one in enumerate(scored):
                 partial = one.partial(table, self.top, self.group_by)
-                partial.write(self.scratch, _scratch_key(index), {})
+                partial.write(self.scratch, scratch_key(index), {})
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
             written = self.scratch.list()
-            partial_bytes = sum(written[_scratch_key(i)].size for i in range(self.n_banks))
+            partial_bytes = sum(written[scratch_key(i)].size for i in range(self.n_banks))
             if sum(seconds) > _SECONDS:
                 break
-        ours = {_scratch_key(index) for index in range(self.n_banks)}
+        ours = {scratch_key(index) for index in range(self.n_banks)}
         # Whole where nothing else is in it, so that no empty folder is left on a disk.
         for key in [""] if ours == self.scratch.list().keys() else sorted(ours):
             self.scratch.delete(key)
@@ -159,10 +161,6 @@ class CalibrateJob:
         cut = None if self.rank is None else random_bank(replica, n, self.rank)
         whole = random_bank(replica, n, None, self.normalised)
         return Asked(whole, cut, wanted, wanted & by_token)
-
-
-def _scratch_key(bank: int) -> str:
-    return f"partial-{bank}"
 
 
 def random_bank(

@@ -6,17 +6,13 @@ import time
 from collections.abc import Callable
 
 from rayinfluence.dataflow.compute.folding import Fold
+from rayinfluence.dataflow.layout import checkpoint_key
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, write_tensors
 
 #: A lane spends no more than this part of its time on writing checkpoints.
 _SHARE = 0.05
-
-
-def checkpoint_key(lane_key: str) -> str:
-    """Where the sums so far of a lane are."""
-    return lane_key.removesuffix(".safetensors") + ".checkpoint"
 
 
 class Checkpoint:

@@ -1,7 +1,5 @@
 """Counting terms: how many sequences of a split have each term of the queries, committed.
 
-    <run>/counts/<fingerprint of the terms>/<split digest>.safetensors
-
 Picklable; no Ray and no model.
 """
 
@@ -18,14 +16,10 @@ from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.watch import enter_phase
+from rayinfluence.dataflow.layout import counts_key
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, write_tensors
-
-
-def counts_key(split_digest: str) -> str:
-    """Where the counts of a split are: their name is what they were made of."""
-    return f"{split_digest}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rayinfluence.curvature.eigen import eigenbasis, null_directions
 from rayinfluence.curvature.sums import homogeneous, tree_sum
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.fold import Lane, lane_totals
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
@@ -54,7 +55,7 @@ class Side:
 class EigenJob:
     """Eigendecompose sides on a replica's device; on the CPU where they do not fit there."""
 
-    stage: ClassVar[str] = "eigen"
+    stage: ClassVar[str] = stage_names.EIGEN
 
     def prepare(self, replica: Replica) -> None:
         """Nothing."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayinfluence.corpus.splits import Split, read_split
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.folding import (
     Bases,
     LaneRows,
@@ -71,7 +72,7 @@ class FoldJob:
     @property
     def stage(self) -> str:
         """The stage's name."""
-        return "covariance" if self.bases is None else "moments"
+        return stage_names.COVARIANCE if self.bases is None else stage_names.MOMENTS
 
     def prepare(self, replica: Replica) -> None:
         """Move the bases to the device."""

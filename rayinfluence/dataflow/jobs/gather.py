@@ -1,8 +1,7 @@
 """Rows of what survived, decoded and committed in pieces, so that nobody holds all of them.
 
-    <run>/rescored/<digest>.parquet   some sequences: text, tokens, metadata, where they are from
-
-What a piece is about decides its name, so that a run which asks for the same again finds it.
+A piece has texts, tokens, metadata and places of some sequences. What it is about decides its name,
+so that a run which asks for the same again finds it.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ from rayinfluence.corpus.shards import ROWS_PER_SHARD, sequences_of
 from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.compute.grouping import group_digest
-from rayinfluence.errors import StorageError
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, Kinds, columns, kinds_of
-from rayinfluence.storage.results import in_version, sequence_schema
 from rayinfluence.storage.results.schema import SEQUENCE_FIELDS
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tables import read_row_groups, writing_table
+from rayinfluence.storage.tables import read_if_whole, writing_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -82,7 +79,8 @@ class Gather:
 
     def __call__(self, item: Gathering) -> Gathered:
         """See that a piece is there, and say what is in it."""
-        table = self._there(item)
+        # All of it is read: what is damaged is made again here, and nowhere later.
+        table = read_if_whole(self.store, item.key)
         if table is None:
             table = pa.concat_tables(
                 self._rows(split, ids, file)
@@ -102,16 +100,6 @@ class Gather:
             kinds_of(metadata),
             groups,
         )
-
-    def _there(self, item: Gathering) -> pa.Table | None:
-        """The columns that are asked of a piece, if it is there and whole."""
-        if not self.store.exists(item.key):
-            return None
-        try:
-            # All of it: what is damaged is made again here, and nowhere later.
-            return read_row_groups(self.store, item.key)
-        except StorageError:
-            return None
 
     def _rows(self, split: Split, ids: Sequence[int], file: str | None) -> pa.Table:
         rows = read_rows(self.corpus, split, ids)
@@ -138,35 +126,15 @@ class Gather:
         )
 
 
-@dataclass(frozen=True)
-class SequenceTable:
-    """The table of all sequences, to be put together of its pieces.
-
-    Attributes:
-        pieces: where they are, in the order of their ids.
-        kinds: of the metadata of all.
-        fingerprint: of the results.
-    """
-
-    store: Store
-    pieces: tuple[str, ...]
-    kinds: Kinds
-    run: Store
-    key: str
-    fingerprint: str
-
-    def write(self) -> str:
-        """Write it, a piece at a time; returns its digest."""
-        schema = in_version(sequence_schema(self.kinds), self.fingerprint)
-        with writing_table(self.run, self.key, schema) as writer:
-            for piece in self.pieces:
-                table = read_row_groups(self.store, piece)
-                metadata = [json.loads(text) for text in table[COLUMN].to_pylist()]
-                table = table.drop_columns([COLUMN])
-                for name, array in columns(metadata, schema).items():
-                    table = table.append_column(schema.field(name), array)
-                writer.write(table)
-        return writer.digest
+def with_types(piece: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A piece with its metadata as the whole table has them; what has none is as it was."""
+    if COLUMN not in piece.column_names:
+        return piece
+    metadata = [json.loads(text) for text in piece[COLUMN].to_pylist()]
+    piece = piece.drop_columns([COLUMN])
+    for name, array in columns(metadata, schema).items():
+        piece = piece.append_column(schema.field(name), array)
+    return piece
 
 
 def content_digest(tokens: NDArray[np.int32]) -> str:

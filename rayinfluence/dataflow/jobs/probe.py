@@ -22,6 +22,7 @@ from rayinfluence.curvature.ekfac import module_damping
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.curvature.products import operand_dtype, product
 from rayinfluence.curvature.sums import rotate_inputs
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.stopping import FIGURES, Probed, figures
 from rayinfluence.dataflow.jobs.fold import Lane
@@ -29,6 +30,7 @@ from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.errors import DamagedError
 from rayinfluence.model.batches import Batch
+from rayinfluence.model.rows import Rows
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
@@ -74,7 +76,7 @@ class ProbeJob:
     alone: bool = False
     before: Probed | None = None
     new: Probed | None = None
-    stage: ClassVar[str] = "probe"
+    stage: ClassVar[str] = stage_names.PROBE
 
     def prepare(self, replica: Replica) -> None:
         """Nothing that outlives the one item."""
@@ -151,15 +153,14 @@ def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
     """What every module sees of every probe sequence that is finite, under its own labels."""
     captured: dict[int, _Captured] = {}
 
-    def hold(batch: Batch, name: str, inputs: Tensor, grads: Tensor) -> None:
+    def hold(batch: Batch, name: str, seen: Rows) -> None:
         for row, (sequence_id, length) in enumerate(
             zip(batch.sequence_ids.tolist(), batch.lengths_B.tolist(), strict=True)
         ):
-            width = batch.tokens_BT.shape[1]
-            real = [side[row].unflatten(0, (-1, width))[:, :length] for side in (inputs, grads)]
+            inputs, grads = seen.of_sequence(row, length)
             captured.setdefault(sequence_id, {})[name] = (
-                real[0].flatten(0, 1).clone(),
-                real[1].flatten(0, 1).clone(),
+                inputs.flatten(0, 1).clone(),
+                grads.flatten(0, 1).clone(),
             )
 
     quarantine: Quarantine = {}

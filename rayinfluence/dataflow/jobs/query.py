@@ -15,13 +15,14 @@ from torch import Tensor
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.curvature.solver import Solver
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import QueryGradient, query_gradient
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
-from rayinfluence.dataflow.jobs.banks import query_key
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
+from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.lowrank import low_rank
 from rayinfluence.methods.method import Fitted
 from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
@@ -97,7 +98,7 @@ class QueryJob:
 
     methods: Sequence[MethodOperands]
     rank: int | None
-    stage: ClassVar[str] = "queries"
+    stage: ClassVar[str] = stage_names.QUERIES
 
     def prepare(self, replica: Replica) -> None:
         """Nothing."""

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split, read_rows
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
 from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
-from rayinfluence.dataflow.jobs.banks import query_key
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
+from rayinfluence.dataflow.layout import query_key, survivors_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.registry import TEXT_METHODS
 from rayinfluence.storage.store import Store
@@ -76,7 +77,7 @@ class Asking:
     @property
     def key(self) -> str:
         """Where it is committed."""
-        return f"{self.digest}.safetensors"
+        return survivors_key(self.digest)
 
     def ids(self) -> NDArray[np.int64]:
         """Of the rows, ascending."""
@@ -93,7 +94,7 @@ class RescoreJob:
     corpus: Store
     store: Store
     methods: Sequence[MethodOperands]
-    stage: ClassVar[str] = "rescore"
+    stage: ClassVar[str] = stage_names.RESCORE
     _block: tuple[str, ...] = ()
     _banks: list[_Whole | TextBank] = field(default_factory=list)
 

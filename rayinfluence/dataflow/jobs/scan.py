@@ -16,12 +16,14 @@ from typing import ClassVar
 import pyarrow as pa
 
 from rayinfluence.corpus.splits import Split, read_split
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.quarantine import LeftOut, worst
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.compute.texts import TextBank
-from rayinfluence.dataflow.jobs.banks import BankOperands, aside_key, mark_key, partial_key
+from rayinfluence.dataflow.jobs.banks import BankOperands
 from rayinfluence.dataflow.jobs.watch import MOST_STARTS, Watch
+from rayinfluence.dataflow.layout import aside_key, mark_key, partial_key
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.storage.results import dense_table, scores_key
@@ -60,7 +62,7 @@ class ScanJob:
     operands: Sequence[BankOperands]
     top: int
     group_by: tuple[str, ...]
-    stage: ClassVar[str] = "scan"
+    stage: ClassVar[str] = stage_names.SCAN
     _banks: list[QueryBank | TextBank] = field(default_factory=list)
     #: Tokens of the split under way that the watch was told of.
     _advanced: int = 0

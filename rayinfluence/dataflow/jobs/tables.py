@@ -1,6 +1,4 @@
-"""A method's table of survivors, in pieces of some queries, and put together of those.
-
-    <run>/rescored/<digest>.parquet   the rows of some queries, by one method
+"""Survivors of a method in pieces of some queries, and tables put together of pieces.
 
 Scores by layer and token are read where the second pass left them, tokens where they were gathered.
 """
@@ -17,11 +15,11 @@ from numpy.typing import NDArray
 
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
-from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.dataflow.jobs.gather import with_types
+from rayinfluence.errors import DamagedError
 from rayinfluence.methods.registry import METHODS
-from rayinfluence.storage.results import Meaning, in_version, survivor_schema
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tables import read_row_groups, writing_table
+from rayinfluence.storage.tables import read_if_whole, read_row_groups, writing_table
 from rayinfluence.storage.tensors import read_tensors
 
 #: What the driver knows of the pairs of an object by one method: scores and those of the scan's
@@ -86,22 +84,13 @@ class MakePiece:
 
     def __call__(self, item: Piece) -> str:
         """See that a piece is there; returns where."""
-        if not self._is_there(item.key):
+        if read_if_whole(self.store, item.key) is None:
             meaning = METHODS[item.method].meaning
             read = self._read(item, meaning.has_layers)
             table = survivor_table(item.ranked, item.completions, read, item.n_training, meaning)
             with writing_table(self.store, item.key, table.schema) as writer:
                 writer.write(table)
         return item.key
-
-    def _is_there(self, key: str) -> bool:
-        if not self.store.exists(key):
-            return False
-        try:
-            read_row_groups(self.store, key)
-        except StorageError:
-            return False
-        return True
 
     def _read(self, item: Piece, has_layers: bool) -> Read:
         ranked = item.ranked
@@ -147,28 +136,28 @@ class MakePiece:
 
 
 @dataclass(frozen=True)
-class SurvivorTable:
-    """The table of a method's survivors, to be put together of its pieces.
+class TableOfPieces:
+    """A table of results, to be put together of its pieces.
 
     Attributes:
-        pieces: where they are, in the order of the queries.
-        meaning: of the method's scores.
-        fingerprint: of the results.
+        store: with the pieces.
+        pieces: where they are, in their order.
+        run: where the table goes.
+        key: there.
+        schema: of the table.
     """
 
     store: Store
     pieces: tuple[str, ...]
-    meaning: Meaning
     run: Store
     key: str
-    fingerprint: str
+    schema: pa.Schema
 
     def write(self) -> str:
         """Write it, a piece at a time; returns its digest."""
-        schema = in_version(survivor_schema(self.meaning), self.fingerprint)
-        with writing_table(self.run, self.key, schema) as writer:
+        with writing_table(self.run, self.key, self.schema) as writer:
             for piece in self.pieces:
-                writer.write(read_row_groups(self.store, piece))
+                writer.write(with_types(read_row_groups(self.store, piece), self.schema))
         return writer.digest
 
 

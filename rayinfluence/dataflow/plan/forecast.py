@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rayinfluence.curvature.blocks import block_sizes
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.jobs.calibrate import Rates
 from rayinfluence.model.modules import ModuleShape
@@ -89,11 +90,11 @@ def forecast(
     together = [_fitted(shapes, names, work) for names in module_groups(shapes, device)]
     lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
     seconds = {
-        "covariance": rates.covariance * work.fit_tokens / actors * lanes,
-        "eigen": rates.eigen * cubes * work.pieces / eigen_tasks,
-        "moments": rates.moments * work.moment_tokens / actors * lanes,
-        "scan": rates.scan * work.tokens / actors,
-        "rescore": rates.rescore * work.survivor_tokens / actors,
+        stage_names.COVARIANCE: rates.covariance * work.fit_tokens / actors * lanes,
+        stage_names.EIGEN: rates.eigen * cubes * work.pieces / eigen_tasks,
+        stage_names.MOMENTS: rates.moments * work.moment_tokens / actors * lanes,
+        stage_names.SCAN: rates.scan * work.tokens / actors,
+        stage_names.RESCORE: rates.rescore * work.survivor_tokens / actors,
     }
     stored = {
         "corpus": 4 * work.tokens,

@@ -8,9 +8,11 @@ from typing import Any
 
 from rayinfluence.corpus.splits import Split
 from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
+from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
 from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.registry import GRADIENT_METHODS
@@ -58,7 +60,7 @@ def plan_run(run: Parts, actors: int) -> Plan:
     splits = run.corpus.plan(numerics.split_tokens)
     job = CalibrateJob(
         run.corpus_store,
-        run.store / "plan",
+        run.store / SCRATCH,
         n_queries=len(run.queries),
         n_banks=_n_banks(run),
         normalised=any(
@@ -74,7 +76,7 @@ def plan_run(run: Parts, actors: int) -> Plan:
         by_token=_by_token(run),
     )
     chosen = _spread(splits)
-    with run.progress.stage("plan", sum(split.n_tokens for split in chosen)) as stage:
+    with run.progress.stage(stage_names.PLAN, sum(split.n_tokens for split in chosen)) as stage:
         (rates,) = run.runner.replicas(job, [chosen], stage.advance)
     work = _work(run, splits)
     replica = run.replica

@@ -1,7 +1,5 @@
 """The counting stage: how many sequences have each term of the queries, for methods of texts.
 
-    <run>/counts/<fingerprint of the terms>/<split digest>.safetensors
-
 Shards that are added are counted alone; other queries have other terms, and so another folder.
 """
 
@@ -13,9 +11,11 @@ import numpy as np
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.partial import FAN_IN
 from rayinfluence.dataflow.compute.texts import TermCounts
-from rayinfluence.dataflow.jobs.counts import CountTerms, MergeCounts, counts_key
+from rayinfluence.dataflow.jobs.counts import CountTerms, MergeCounts
+from rayinfluence.dataflow.layout import COUNTS, counts_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
@@ -52,7 +52,7 @@ def count_terms(
         StorageError: counts that were made again are damaged again.
     """
     terms_V = np.unique([term for query in queries for term in query.tokens]).astype(np.int64)
-    store = root / "counts" / digest({"version": _VERSION, "terms": terms_V.tolist()})
+    store = root / COUNTS / digest({"version": _VERSION, "terms": terms_V.tolist()})
     small = sum(split.n_tokens for split in splits) <= _FEW_TOKENS
     count, merge = CountTerms(corpus, store, terms_V), MergeCounts(store, terms_V)
 
@@ -62,7 +62,7 @@ def count_terms(
             yield split
 
     stage = Stage(
-        "counts",
+        stage_names.COUNTS,
         splits,
         lambda split: [Place(store, counts_key(split.digest))],
         work,

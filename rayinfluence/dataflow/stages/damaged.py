@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from rayinfluence.dataflow.layout import TENSORS
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import DamagedError, StorageError
@@ -58,7 +59,7 @@ def without_damage(runner: Runner, store: Store, work: Callable[[], T], progress
         try:
             return work()
         except DamagedError as error:
-            keys = [key for key in store.list() if key.endswith(".safetensors")]
+            keys = [key for key in store.list() if key.endswith(TENSORS)]
             found = runner.tasks(is_damaged, [(store, key) for key in keys])
             damaged = [key for key, bad in zip(keys, found, strict=True) if bad]
             if not damaged:

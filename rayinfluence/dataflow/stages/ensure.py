@@ -6,14 +6,14 @@ listing of each folder says what is missing, a runner does that, and the listing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import StorageError
-from rayinfluence.storage.store import Store
+from rayinfluence.storage.store import Listed, Store
 
 Item = TypeVar("Item")
 #: Passes after which nothing more of a stage is there than before.
@@ -22,7 +22,7 @@ _IDLE_PASSES = 2
 
 @dataclass(frozen=True)
 class Place:
-    """Where an outcome is committed; its key says of what it is."""
+    """Where an outcome is committed; its key, or how that begins, says of what it is."""
 
     store: Store
     key: str
@@ -48,6 +48,9 @@ class Stage(Generic[Item]):
         n_tokens: of an item, for the progress.
         kept: tokens of a lacking item that were done before, in a checkpoint.
         given_up: items that are neither done nor to be tried again; asked after each pass.
+        there: the keys of places that a listing of their folder shows to be done. A stage whose
+            outcomes are named only when they are made, or do not count by their names alone, has
+            its own.
     """
 
     name: str
@@ -57,15 +60,16 @@ class Stage(Generic[Item]):
     n_tokens: Callable[[Item], int] = lambda item: 0
     kept: Callable[[Item], int] = lambda item: 0
     given_up: Callable[[Item], bool] = lambda item: False
+    there: Callable[[Mapping[str, Listed]], Container[str]] = lambda listing: listing
 
     def lacking(self) -> list[Lacking[Item]]:
         """What is not there, from one listing of each folder."""
-        folders: dict[tuple[str, str], Any] = {}
+        folders: dict[tuple[str, str], Container[str]] = {}
 
         def is_there(place: Place) -> bool:
             folder = place.key.rpartition("/")[0]
             if (place.store.url, folder) not in folders:
-                folders[place.store.url, folder] = place.store.list(folder)
+                folders[place.store.url, folder] = self.there(place.store.list(folder))
             return place.key in folders[place.store.url, folder]
 
         found = []
@@ -91,12 +95,7 @@ def ensure(stage: Stage[Item], progress: ProgressLog) -> None:
             return
         idle = idle + 1 if len(lacking) == before else 0
         if idle == _IDLE_PASSES:
-            place = stage.places(lacking[0].item)[lacking[0].outcomes[0]]
-            raise StorageError(
-                f"{place.store.url}/{place.key} was written by a worker, and is not there. The run "
-                "directory has to be one place for the driver and all workers: a folder that all "
-                "nodes share, or a bucket."
-            )
+            raise not_there(stage.places(lacking[0].item)[lacking[0].outcomes[0]])
         before = len(lacking)
         total = sum(stage.n_tokens(item) for item in stage.items)
         left = sum(stage.n_tokens(one.item) - stage.kept(one.item) for one in lacking)
@@ -104,3 +103,12 @@ def ensure(stage: Stage[Item], progress: ProgressLog) -> None:
             told.skip(total - left)
             for _ in stage.work(lacking, told):
                 pass
+
+
+def not_there(place: Place) -> StorageError:
+    """That what a worker wrote is not where the driver looks for it."""
+    return StorageError(
+        f"{place.store.url}/{place.key} was written by a worker, and is not there. The run "
+        "directory has to be one place for the driver and all workers: a folder that all nodes "
+        "share, or a bucket."
+    )

@@ -8,13 +8,13 @@ from typing import Any
 
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.dataflow.jobs.handles import Stored, read_stored
+from rayinfluence.dataflow.layout import MANIFEST, module_key, with_manifest
 from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import Differences, differences
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
-MANIFEST = "manifest.json"
 #: Of all bases together, that are read in some seconds.
 _FEW_NUMBERS = 1 << 28
 
@@ -68,7 +68,7 @@ class Factors:
         found = {}
         for module in self.manifest["parts"]["modules"]:
             name, *_, source = module
-            key = f"modules/{name}.safetensors"
+            key = module_key(name)
             header = read_header(self.store, key)
             about = {"fingerprint": self.fingerprint, "module": module}
             wrong = [field for field, value in about.items() if header.get(field) != value]
@@ -114,7 +114,7 @@ def find_factors(root: Store, plan: FitPlan) -> Factors | None:
             f"{store.url}/{MANIFEST} is about other factors than its folder's name says: "
             f"{'; '.join(reasons[:3])}. Delete {store.url} and fit again."
         )
-    modules = {f"modules/{module[0]}.safetensors" for module in manifest["parts"]["modules"]}
+    modules = {module_key(module[0]) for module in manifest["parts"]["modules"]}
     return Factors(store, plan.fingerprint, manifest) if modules <= there.keys() else None
 
 
@@ -142,5 +142,4 @@ def _differences(
 
 
 def _manifests(root: Store) -> list[dict[str, Any]]:
-    keys = [key for key in root.list() if key.count("/") == 1 and key.endswith(MANIFEST)]
-    return [read_json(root, key) for key in keys]
+    return [read_json(root, key) for key in with_manifest(root.list()).values()]

@@ -1,9 +1,6 @@
 """The fit: a sample that doubles until its factors are sure enough.
 
-<run>/factors/<fingerprint>/              see also stages/fitting.py
-rounds/0.safetensors                      scores of the probe set, and how far they may err
-rounds/1-part.safetensors                 the same of what is new in a round, alone
-manifest.json                             written last: the factors are whole
+The factors are whole when their manifest is there, which is written last.
 """
 
 from __future__ import annotations
@@ -15,12 +12,14 @@ from functools import cache
 import pyarrow as pa
 
 from rayinfluence.corpus.splits import read_rows
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine
 from rayinfluence.dataflow.compute.stopping import Probed, is_sure, untested
 from rayinfluence.dataflow.jobs.fold import Lane, lane_totals
 from rayinfluence.dataflow.jobs.probe import ProbeJob, probe_rows, read_probe
+from rayinfluence.dataflow.layout import MANIFEST, module_key
 from rayinfluence.dataflow.runners.base import Runner
-from rayinfluence.dataflow.stages.factors import MANIFEST, Factors
+from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.fitting import Fitting
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece
@@ -79,8 +78,7 @@ def fit(
         "n_tokens": counts["n_tokens"],
         "quarantine": [list(pair) for pair in sorted(quarantine.items())],
         "mean_moments": {
-            name: read_header(store, f"modules/{name}.safetensors")["mean_moments"]
-            for name in shapes
+            name: read_header(store, module_key(name))["mean_moments"] for name in shapes
         },
         "rounds": [probed.report for probed in rounds],
         "singular": singular,
@@ -154,7 +152,7 @@ def _singular(fitting: Fitting, piece: Piece) -> dict[str, int]:
 
 def _drop(store: Store, piece: Piece) -> None:
     """Delete what only one piece's bases were good for."""
-    for kind in ("eigen", "moments"):
-        folder = store / kind / piece.name
+    for stage in (stage_names.EIGEN, stage_names.MOMENTS):
+        folder = store / stage / piece.name
         for key in folder.list():
             folder.delete(key)

@@ -1,13 +1,6 @@
 """The stages of one fit: covariances, eigenbases, moments, and the factors put together.
 
-    <run>/factors/<fingerprint>/
-    covariance/round-0/lane-000.safetensors   sums of what is new in a round, one object a lane
-    eigen/round-0/inputs/<module>.safetensors   eigenbasis of one side of one module
-    moments/round-0/lane-000.safetensors      sums over all of a round, one object a lane
-    eigen/part-1/, moments/part-1/            the same of what is new in a round, alone
-    modules/<module>.safetensors              the factors
-
-Where modules are fitted in groups, their lanes are in folders of their own: round-0/group-0/.
+Sums are one object a lane, a basis one of a side of a module, and the factors one of a module.
 """
 
 from __future__ import annotations
@@ -16,11 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
 from rayinfluence.dataflow.jobs.eigen import Assembly, EigenJob, Side, assemble, decompose
 from rayinfluence.dataflow.jobs.fold import FoldJob, Lane, lane_totals
 from rayinfluence.dataflow.jobs.handles import Handle, Stored, read_stored
+from rayinfluence.dataflow.layout import basis_key, module_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
@@ -69,7 +64,7 @@ class Fitting:
         def work(lacking: Sequence[Lacking[Lane]], told: StageProgress) -> Iterable[Any]:
             return self.runner.replicas(self._job, _largest_first(lacking), told.advance)
 
-        self._fold("covariance", self.plan.new_lanes(number), work)
+        self._fold(stage_names.COVARIANCE, self.plan.new_lanes(number), work)
 
     def bases(self, piece: Piece) -> None:
         """The eigenbases of a piece whose covariances are there.
@@ -85,7 +80,7 @@ class Fitting:
             return self.runner.tasks(decompose, items, small=self.is_small)
 
         places = self._in_store(lambda side: side.key)
-        ensure(Stage("eigen", self.sides(piece), places, work), self.progress)
+        ensure(Stage(stage_names.EIGEN, self.sides(piece), places, work), self.progress)
 
     def moments(self, piece: Piece) -> None:
         """The moments of a piece in its bases, which are there.
@@ -101,7 +96,7 @@ class Fitting:
                     job = replace(self._job, bases=self.shared(piece, modules))
                     yield from self.runner.replicas(job, _largest_first(lanes), told.advance)
 
-        self._fold("moments", self.plan.moment_lanes(piece), work)
+        self._fold(stage_names.MOMENTS, self.plan.moment_lanes(piece), work)
 
     def factors(self, piece: Piece) -> None:
         """The factors of all modules, from the moments and bases of a piece."""
@@ -111,12 +106,12 @@ class Fitting:
                 self.store,
                 _of_module(moments, module[0]),
                 tuple(
-                    basis_key(piece, side, module[0])
+                    basis_key(piece.name, side, module[0])
                     for side in ("outputs", "inputs")
                     if side == "outputs" or module[-1] == module[0]
                 ),
                 module,
-                f"modules/{module[0]}.safetensors",
+                module_key(module[0]),
                 self.plan.fingerprint,
             )
             for module in self.plan.parts["modules"]
@@ -126,7 +121,7 @@ class Fitting:
             return self.runner.tasks(assemble, [one.item for one in lacking], small=self.is_small)
 
         places = self._in_store(lambda assembly: assembly.key)
-        ensure(Stage("factors", items, places, work), self.progress)
+        ensure(Stage(stage_names.FACTORS, items, places, work), self.progress)
 
     def sides(self, piece: Piece) -> list[Side]:
         """Of all modules, the widest first, so that the last to finish is a small one."""
@@ -137,7 +132,7 @@ class Fitting:
                 _of_module(lanes, shape.name),
                 side,
                 shape,
-                basis_key(piece, side, shape.name),
+                basis_key(piece.name, side, shape.name),
                 self.plan.fingerprint,
             )
             for side in ("inputs", "outputs")
@@ -197,11 +192,6 @@ class Fitting:
 
     def _in_store(self, key: Callable[[Any], str]) -> Callable[[Any], Sequence[Place]]:
         return lambda item: [Place(self.store, key(item))]
-
-
-def basis_key(piece: Piece, side: str, name: str) -> str:
-    """Where the eigenbasis of a side of a module is."""
-    return f"eigen/{piece.name}/{side}/{name}.safetensors"
 
 
 def _of_module(lanes: Sequence[Lane], name: str) -> tuple[Lane, ...]:

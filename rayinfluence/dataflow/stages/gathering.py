@@ -14,6 +14,7 @@ from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.splits import Split
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.dataflow.jobs.gather import Gather, Gathered, Gathering
+from rayinfluence.dataflow.layout import rows_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.scanned import Ids
@@ -109,7 +110,7 @@ def gather(
         of_each = tuple(_file(files, split) for split, _ in rows)
         content = [[split.digest, split.shard, list(some)] for split, some in rows]
         about = {"version": _VERSION, "tokenizer": definition, "rows": content, "files": of_each}
-        items.append(Gathering(f"{digest(about)}.parquet", rows, of_each, group_by))
+        items.append(Gathering(rows_key(digest(about)), rows, of_each, group_by))
     small = len(ids) <= _FEW_ROWS and len(holding) <= _FEW_SPLITS
     done = runner.tasks(Gather(corpus, store, tokenizer), items, small=small)
     return Sequences.of(list(done), group_by)

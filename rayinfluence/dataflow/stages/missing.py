@@ -17,7 +17,8 @@ from rayinfluence.dataflow.compute.quarantine import (
     from_json,
     refuse_many_bad,
 )
-from rayinfluence.dataflow.jobs.banks import MARKS, BankPlan, marked, partial_key
+from rayinfluence.dataflow.jobs.banks import BankPlan
+from rayinfluence.dataflow.layout import MARKS, PARTIALS, marked, partial_key
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.tensors import read_header
 
@@ -78,7 +79,7 @@ class _OfBank:
         self._asked = [place for place, d in enumerate(digests) if not names or d in names]
         self.tally = Tally(len(digests), self._asked)
         marks = dict(map(marked, bank.store.list(MARKS)))
-        there = bank.store.list("partials") if marks else {}
+        there = bank.store.list(PARTIALS) if marks else {}
         self._unread = {
             split: count
             for split, count in marks.items()

@@ -1,9 +1,5 @@
 """Queries: made by each method, and put together into banks.
 
-    <run>/queries/<fingerprint>/<query digest>.safetensors   a query as one method has it
-    <run>/scan/<bank fingerprint>/manifest.json              which queries, in which order, under
-                                                             which settings
-
 Queries that are added to a run get a bank of their own, so all that was computed before stays
 valid.
 """
@@ -17,12 +13,14 @@ from typing import Any, NoReturn
 
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.partial import FORMAT
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.texts import TermCounts
-from rayinfluence.dataflow.jobs.banks import BankPlan, query_key
+from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.jobs.handles import Handle, read_stored
 from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
+from rayinfluence.dataflow.layout import BANKS, MANIFEST, QUERIES, named, query_key, with_manifest
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
@@ -34,7 +32,6 @@ from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
-MANIFEST = "manifest.json"
 #: Queries whose gradients are held at once, and solved together, module by module. Company does not
 #: change a bit of theirs.
 _BLOCK = 16
@@ -91,7 +88,7 @@ def plan_methods(
         }
         decides = {**parts, "corpus": corpus} if texts else parts
         fingerprint = digest(decides)
-        store = root / "queries" / fingerprint
+        store = root / QUERIES / fingerprint
         planned.append(MethodQueries(method, fingerprint, parts, store, corpus if texts else None))
     return planned
 
@@ -122,7 +119,7 @@ def precondition(
     distinct = {query.digest: query for query in queries}
     ensure(
         Stage(
-            "queries",
+            stage_names.QUERIES,
             list(distinct.values()),
             lambda query: [Place(method.store, query_key(query.digest)) for method in methods],
             work,
@@ -183,11 +180,8 @@ def plan_banks(
             beside theirs.
     """
     needed = list(dict.fromkeys(query_digests))
-    manifests = {
-        key.split("/")[0]: read_json(root / "scan", key)
-        for key in (root / "scan").list()
-        if key.count("/") == 1 and key.endswith(MANIFEST)
-    }
+    there = with_manifest((root / BANKS).list())
+    manifests = {fingerprint: read_json(root / BANKS, key) for fingerprint, key in there.items()}
     banks: list[BankPlan] = []
     for method in methods:
         base = {
@@ -208,13 +202,12 @@ def plan_banks(
         left = list(needed)
         dense = config.scores == "dense"
         # A bank of which a query was never made, or is no longer, cannot be scanned with.
-        there = method.store.list()
-        known = {*needed, *(key.removesuffix(".safetensors") for key in there)}
+        known = {*needed, *map(named, method.store.list())}
         for fingerprint, manifest in sorted(manifests.items(), key=lambda item: item[1]["ordinal"]):
             members = tuple(manifest["query_digests"])
             same = (manifest["base"], manifest.get("corpus")) == (base, method.corpus)
             if same and set(members) & set(left) and set(members) <= known:
-                store = root / "scan" / fingerprint
+                store = root / BANKS / fingerprint
                 banks.append(
                     BankPlan(method.method, fingerprint, members, method.store, store, dense)
                 )
@@ -222,7 +215,7 @@ def plan_banks(
         if left:
             corpus = {} if method.corpus is None else {"corpus": method.corpus}
             fingerprint = digest({"base": base, "query_digests": left, **corpus})
-            store = root / "scan" / fingerprint
+            store = root / BANKS / fingerprint
             manifest = {
                 "method": method.method,
                 "base": base,

@@ -12,6 +12,7 @@ import pyarrow as pa
 from rayinfluence.corpus.metadata import plain
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.tokenizer import token_texts
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.survivors import Completion
 from rayinfluence.dataflow.stages.gathering import gather
 from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -96,7 +97,7 @@ def write_results(
         progress: told of it.
     """
     rows = query_rows(prepared, again.queries, documents.tokenizer)
-    with progress.stage("gather"):
+    with progress.stage(stage_names.GATHER):
         sequences = gather(
             again.runner,
             again.corpus,
@@ -108,7 +109,7 @@ def write_results(
             again.ids(),
         )
     rescored = again.run(sequences, n_by_token, progress)
-    with progress.stage("tables"):
+    with progress.stage(stage_names.TABLES):
         completions = [
             completion(query, row) for query, row in zip(again.queries, rows, strict=True)
         ]

@@ -15,6 +15,7 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.stopping import RULE
@@ -45,12 +46,12 @@ class Piece:
     @property
     def name(self) -> str:
         """The folder of its bases and moments."""
-        return f"{'part' if self.alone else 'round'}-{self.number}"
+        return layout.piece_name(self.number, self.alone)
 
     @property
     def probe_key(self) -> str:
         """Where the scores of the probe set with its factors are."""
-        return f"rounds/{self.number}{'-part' if self.alone else ''}.safetensors"
+        return layout.probe_key(self.number, self.alone)
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,12 @@ class FitPlan:
     def new_lanes(self, number: int) -> list[Lane]:
         """The lanes of covariances that a round folds."""
         new = range(self._begin(number), self.rounds[number])
-        return list(self._deal(f"covariance/round-{number}", new))
+        return list(self._deal(stage_names.COVARIANCE, Piece(number), new))
 
     def moment_lanes(self, piece: Piece) -> list[Lane]:
         """The lanes of a piece's moments: they depend on its bases, so it folds all of them."""
         begin = self._begin(piece.number) if piece.alone else 0
-        return list(self._deal(f"moments/{piece.name}", range(begin, self.rounds[piece.number])))
+        return list(self._deal(stage_names.MOMENTS, piece, range(begin, self.rounds[piece.number])))
 
     def probe_rows(self) -> list[tuple[Split, list[int]]]:
         """The splits that hold rows of the probe set, and which, in the order of their ids."""
@@ -120,16 +121,16 @@ class FitPlan:
     def _begin(self, number: int) -> int:
         return self.rounds[number - 1] if number else 0
 
-    def _deal(self, folder: str, places: range) -> Iterator[Lane]:
+    def _deal(self, stage: str, piece: Piece, places: range) -> Iterator[Lane]:
         dealt: dict[int, list[Split]] = {}  # only lanes that get some, of however many
         for place in places:
             dealt.setdefault(place % self.n_lanes, []).append(self.sample[place])
         for number, modules in enumerate(self.groups):
-            inside = f"{folder}/group-{number}" if len(self.groups) > 1 else folder
+            group = number if len(self.groups) > 1 else None
             for index, splits in sorted(dealt.items()):
                 held = tuple(i for split in splits for i in _inside(self.held_out, split))
                 content = digest([[split.digest for split in splits], list(held)])
-                key = f"{inside}/lane-{index:03d}.safetensors"
+                key = layout.lane_key(stage, piece.name, layout.lane_name(index, group))
                 yield Lane(key, tuple(splits), content, held, modules)
 
 

@@ -1,10 +1,5 @@
 """The scan stage: every split against every bank that lacks it, and merging.
 
-    <run>/scan/<bank fingerprint>/partials/<split digest>.safetensors
-                                  scores/<split digest>.parquet, if all scores are kept
-                                  aside/<split digest>.json   why a split could not be scored
-                                  missing/<split digest>.<count>.json   sequences without a score
-
 Shards that are added get partials of their own, so all that was computed before stays valid.
 """
 
@@ -18,17 +13,13 @@ from dataclasses import dataclass
 from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
-from rayinfluence.dataflow.jobs.banks import (
-    BankOperands,
-    BankPlan,
-    aside_key,
-    load_bank,
-    partial_key,
-)
+from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, load_bank
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import enter_phase
+from rayinfluence.dataflow.layout import ASIDE, PARTIALS, aside_key, partial_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
@@ -37,7 +28,6 @@ from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import DamagedError, StageError
 from rayinfluence.storage.store import read_json
 
-MANIFEST = "manifest.json"
 #: Queries of banks that are read sooner than a process starts.
 _FEW_QUERIES = 64
 
@@ -88,14 +78,14 @@ def scan(
     discarded, sequences = Discarded(), Missing(banks, splits, names or {})
     sequences.refuse_committed()
     for bank in banks:
-        bank.store.delete("aside")
+        bank.store.delete(ASIDE)
     while True:
         aside = _score(runner, job, splits, banks, progress, names or {}, sequences)
-        with progress.stage("merge"):
+        with progress.stage(stage_names.MERGE):
             merged, damaged = [], 0
             for bank in banks:
                 # What an earlier run scored with this bank stays in its results.
-                there = bank.store.list("partials") if aside else {}
+                there = bank.store.list(PARTIALS) if aside else {}
                 missing = {one.digest for one in aside if partial_key(one.digest) not in there}
                 partial, bad = merge(runner, bank, splits, missing, top)
                 merged.append(partial)
@@ -141,7 +131,7 @@ def _score(
     refuse_many_aside(list(aside.values()), len(splits))
     ensure(
         Stage(
-            "scan",
+            stage_names.SCAN,
             splits,
             lambda split: [Place(bank.store, partial_key(split.digest)) for bank in banks],
             work,
@@ -155,7 +145,7 @@ def _score(
 
 def _set_aside(splits: Sequence[Split], banks: Sequence[BankPlan]) -> list[Aside]:
     """Splits that this command has set aside before."""
-    notes = {key: bank.store for bank in banks for key in bank.store.list("aside")}
+    notes = {key: bank.store for bank in banks for key in bank.store.list(ASIDE)}
     return [
         Aside.of(split, str(read_json(notes[key], key)["reason"]))
         for split in splits

@@ -1,7 +1,5 @@
 """The second pass: survivors of a scan are scored again at full rank, once per block of queries.
 
-    <run>/rescored/<digest>.safetensors   some rows for a block of queries, by all methods
-
 A block is as many queries as have their whole gradients in a bounded memory. What survived for any
 of them, by any method, runs through the model once. What an object is about decides its name, so
 that a run which asks for the same again finds it. Of each pair only its score comes back here; what
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.query import MethodOperands
@@ -158,7 +157,7 @@ class SecondPass:
         pairs = sum(len(pairs.rows_P) for item in items for pairs in item.pairs)
         progress.note(f"rescore      {pairs:,} pairs of query and sequence")
         stage = Stage(
-            "rescore",
+            stage_names.RESCORE,
             items,
             lambda item: [Place(self.store, item.key)],
             lambda lacking, told: self.runner.replicas(

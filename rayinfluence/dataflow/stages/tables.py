@@ -18,8 +18,8 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.compute.grouping import group_table
 from rayinfluence.dataflow.compute.statistics import statistics_table, tails_table
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, rescoring
-from rayinfluence.dataflow.jobs.gather import SequenceTable
-from rayinfluence.dataflow.jobs.tables import MakePiece, Piece, SurvivorTable
+from rayinfluence.dataflow.jobs.tables import MakePiece, Piece, TableOfPieces
+from rayinfluence.dataflow.layout import rows_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.gathering import Sequences
 from rayinfluence.dataflow.stages.scanned import Scanned, Side
@@ -33,7 +33,10 @@ from rayinfluence.storage.results import (
     STATISTICS_SCHEMA,
     TAIL_SCHEMA,
     in_version,
+    method_tables,
     of_method,
+    sequence_schema,
+    survivor_schema,
     table_key,
 )
 from rayinfluence.storage.store import Store
@@ -79,17 +82,9 @@ class Tables:
 
     def of_sequences(self, name: str = SEQUENCES) -> dict[str, str]:
         """Write the table of all sequences; returns its digest by its name."""
-        table = SequenceTable(
-            self.pieces,
-            self.sequences.pieces,
-            self.sequences.kinds,
-            self.run,
-            self.key(name),
-            self.fingerprint,
-        )
         small = len(self.sequences.ids) <= _FEW_ROWS
-        (written,) = self.runner.tasks(SequenceTable.write, [table], small=small)
-        return {name: written}
+        schema = sequence_schema(self.sequences.kinds)
+        return {name: self._put_together(name, self.sequences.pieces, schema, small)}
 
     def of_method(
         self, scanned: Scanned, found: Mapping[str, Found]
@@ -107,25 +102,31 @@ class Tables:
             list(self._pieces(scanned.method, ranked, meaning.predicts)),
             small,
         )
-        name = f"{scanned.method}.parquet"
-        table = SurvivorTable(
-            self.pieces, tuple(pieces), meaning, self.run, self.key(name), self.fingerprint
-        )
-        (written,) = self.runner.tasks(SurvivorTable.write, [table], small=small)
+        name, *names = method_tables(scanned.method)
+        written = self._put_together(name, tuple(pieces), survivor_schema(meaning), small)
         partials = {query.query.query_id: scanned.of_query(query.digest) for query in self.queries}
-        others = {
-            "groups": (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
-            "statistics": (STATISTICS_SCHEMA, iter([statistics_table(partials)])),
-            "tails": (TAIL_SCHEMA, tails_table(partials)),
-        }
+        others = (
+            (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
+            (STATISTICS_SCHEMA, iter([statistics_table(partials)])),
+            (TAIL_SCHEMA, tails_table(partials)),
+        )
         tables = {name: written}
-        for ending, (schema, parts) in others.items():
-            name = f"{scanned.method}-{ending}.parquet"
+        for name, (schema, parts) in zip(names, others, strict=True):
             schema = in_version(of_method(schema, meaning), self.fingerprint)
             with writing_table(self.run, self.key(name), schema) as writer:
                 writer.extend(parts)
             tables[name] = writer.digest
         return tables, rescoring(ranked, self.completions)
+
+    def _put_together(
+        self, name: str, pieces: tuple[str, ...], schema: pa.Schema, small: bool
+    ) -> str:
+        """Write a table of pieces that are there; returns its digest."""
+        of_version = in_version(schema, self.fingerprint)
+        table = TableOfPieces(self.pieces, pieces, self.run, self.key(name), of_version)
+        written: str
+        (written,) = self.runner.tasks(TableOfPieces.write, [table], small=small)
+        return written
 
     def _pieces(self, method: str, ranked: Ranked, predicts: bool) -> Iterator[Piece]:
         """The rows, cut between queries."""
@@ -158,7 +159,7 @@ class Tables:
                 "items": keys,
                 "sequences": sequences,
             }
-            key = f"{digest(about)}.parquet"
+            key = rows_key(digest(about))
             yield Piece(key, method, ours, completions, n_training, keys, sequences)
 
     def _best(self, ranked: Ranked) -> dict[str, dict[str, pa.ChunkedArray]]:

@@ -14,9 +14,10 @@ tables hold no time, host, path or version, so equal inputs give equal bytes; al
 manifest.
 """
 
-from rayinfluence.storage.results.dense import dense_table, scores_key
+from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, dense_table, scores_key
 from rayinfluence.storage.results.manifest import (
     MANIFEST,
+    RESULTS,
     read_results_manifest,
     table_key,
     version_manifest,
@@ -30,10 +31,10 @@ from rayinfluence.storage.results.schema import (
     SCHEMA_VERSION,
     SEQUENCES,
     STATISTICS_SCHEMA,
-    TABLE_ENDINGS,
     TAIL_SCHEMA,
     beyond_linear,
     in_version,
+    method_tables,
     of_method,
     query_schema,
     sequence_schema,
@@ -42,14 +43,16 @@ from rayinfluence.storage.results.schema import (
 from rayinfluence.storage.results.survivor import Direction, Survivor
 
 __all__ = [
+    "BANKS",
+    "BANK_MANIFEST",
     "GROUP_SCHEMA",
     "LINEAR_RANGE",
     "MANIFEST",
     "QUERIES",
+    "RESULTS",
     "SCHEMA_VERSION",
     "SEQUENCES",
     "STATISTICS_SCHEMA",
-    "TABLE_ENDINGS",
     "TAIL_SCHEMA",
     "Direction",
     "Meaning",
@@ -58,6 +61,7 @@ __all__ = [
     "beyond_linear",
     "dense_table",
     "in_version",
+    "method_tables",
     "of_method",
     "query_schema",
     "read_results_manifest",

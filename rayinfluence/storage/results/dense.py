@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+#: Folder of the run directory with one for each bank, and what says there which queries it has.
+BANKS, BANK_MANIFEST = "scan", "manifest.json"
+
 
 def scores_key(split_digest: str) -> str:
     """Where a bank keeps all scores of a split, when it keeps them."""

@@ -8,24 +8,27 @@ from rayinfluence.errors import DamagedError, StorageError
 from rayinfluence.storage.results.schema import SCHEMA_VERSION
 from rayinfluence.storage.store import Store, read_json
 
+#: Folder of the run directory.
+RESULTS = "results"
+_OF_A_VERSION = "manifest.json"
 #: Names the current results.
-MANIFEST = "results/manifest.json"
+MANIFEST = f"{RESULTS}/{_OF_A_VERSION}"
 
 
 def version_manifest(fingerprint: str) -> str:
     """Where the manifest of some results is, current ones or not."""
-    return f"results/{fingerprint}/manifest.json"
+    return table_key(fingerprint, _OF_A_VERSION)
 
 
 def table_key(fingerprint: str, name: str) -> str:
     """Where a table of some results is."""
-    return f"results/{fingerprint}/{name}"
+    return f"{RESULTS}/{fingerprint}/{name}"
 
 
 def versions(store: Store) -> list[str]:
     """Fingerprints of all results that a run directory holds, by when they were written."""
-    found = store.list("results")
-    keys = [key for key in found if key.endswith("/manifest.json") and key != MANIFEST]
+    found = store.list(RESULTS)
+    keys = [key for key in found if key.endswith(f"/{_OF_A_VERSION}") and key != MANIFEST]
     return [key.split("/")[1] for key in sorted(keys, key=lambda k: found[k].modified or 0.0)]
 
 

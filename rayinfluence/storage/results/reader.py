@@ -15,11 +15,11 @@ from rayinfluence.errors import IncompleteResultsWarning, StorageError
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, REST, decoded
 from rayinfluence.storage.results import manifest as manifests
-from rayinfluence.storage.results.dense import scores_key
+from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, scores_key
 from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
 from rayinfluence.storage.results.meaning import Meaning
-from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, TABLE_ENDINGS
+from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, method_tables
 from rayinfluence.storage.results.survivor import Direction, Survivor
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
 from rayinfluence.storage.tables import Rows, damaged
@@ -97,7 +97,7 @@ class Results:
             raise StorageError(
                 f"{store.url} has no results of method {method!r}; it has {', '.join(methods)}."
             )
-        first, *others = (f"{method}{ending}.parquet" for ending in TABLE_ENDINGS)
+        first, *others = method_tables(method)
         survivors, sequences = (_rows(store, manifest, name) for name in (first, SEQUENCES))
         queries, groups, statistics, tails = (
             _read(store, manifest, name) for name in (QUERIES, *others)
@@ -222,9 +222,9 @@ class Results:
                 "these results hold the scores of survivors alone: set `scan.scores: dense`, run "
                 "again, and load the results from the run directory."
             )
-        banks = [self._store / "scan" / b for b in self.manifest["methods"][self.method]["banks"]]
+        banks = [self._store / BANKS / b for b in self.manifest["methods"][self.method]["banks"]]
         try:
-            holding = [b for b in banks if digest in read_json(b, "manifest.json")["query_digests"]]
+            holding = [b for b in banks if digest in read_json(b, BANK_MANIFEST)["query_digests"]]
             tables = [
                 read_table(holding[0], scores_key(split), ["sequence_id", digest])
                 for split in splits

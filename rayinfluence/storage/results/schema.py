@@ -18,14 +18,22 @@ from rayinfluence.storage.results.meaning import Meaning
 SCHEMA_VERSION = 2
 #: Of the tables of all methods.
 QUERIES, SEQUENCES = "queries.parquet", "sequences.parquet"
-#: What the names of a method's tables end in.
-TABLE_ENDINGS = ("", "-groups", "-statistics", "-tails")
 #: A linear prediction of a larger change than this, in nats, is none.
 LINEAR_RANGE = 0.5
 
 _NATS = "nats"
 #: Stands for the unit of a method's scores, until it is known (:func:`of_method`).
 _RAW = "that of score"
+
+
+def method_tables(method: str) -> tuple[str, str, str, str]:
+    """Names of a method's tables: survivors, sums per group, statistics and tails."""
+    return (
+        f"{method}.parquet",
+        f"{method}-groups.parquet",
+        f"{method}-statistics.parquet",
+        f"{method}-tails.parquet",
+    )
 
 
 def _field(name: str, kind: pa.DataType, description: str, unit: str | None = None) -> pa.Field:

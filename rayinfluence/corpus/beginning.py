@@ -1,0 +1,70 @@
+"""The first documents of some files: what all of them will be like, before they are tokenised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from rayinfluence.corpus.documents import Document, read_documents
+from rayinfluence.corpus.sources import source_of
+from rayinfluence.storage.store import Store
+
+#: Rows of a file, and characters, that are enough.
+_ROWS = 100
+_CHARACTERS = 2**18
+#: A file of more bytes that is not read from its start, as Parquet, may have pages of as many.
+_LARGE = 2**26
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Documents that the first and the last of some files begin with.
+
+    Attributes:
+        documents: those that have a text.
+        is_all: whether the files hold no others.
+        has_ids: whether one of them has a name of its own.
+    """
+
+    documents: list[Document]
+    is_all: bool
+    has_ids: bool
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """How many of them have each key of metadata."""
+        return Counter(key for document in self.documents for key in document.metadata)
+
+    @property
+    def whose(self) -> str:
+        """Which documents these are, in a sentence."""
+        first = f"first {len(self.documents):,} documents"
+        return f"the {'documents' if self.is_all else first} that are to be tokenised"
+
+
+def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Beginning:
+    """Read the first documents of the first and of the last file.
+
+    Raises:
+        CorpusError: one of the two cannot be read, or has no text column.
+    """
+    chosen = {file.url: file for file in (files[0], files[-1])}
+    documents: list[Document] = []
+    is_all, has_ids = len(chosen) == len(files), False
+    for file in chosen.values():
+        if source_of(file.url)[0].seeks and file.info().size > _LARGE:
+            is_all = False
+            continue
+        characters = 0
+        with closing(read_documents(file, text_column, id_column)) as rows:
+            for number, row in enumerate(rows):
+                if number == _ROWS or characters > _CHARACTERS:
+                    is_all = False
+                    break
+                if isinstance(row, Document) and row.text.strip():
+                    documents.append(row)
+                    characters += len(row.text)
+                    has_ids |= row.document_id != f"{file.name}:{row.row}"
+    return Beginning(documents, is_all, has_ids)

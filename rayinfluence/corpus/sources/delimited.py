@@ -1,0 +1,116 @@
+"""CSV and TSV as RFC 4180 has them: a header, then records, numbered from 1 after it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from rayinfluence.corpus.lines import other_encoding
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, without_text
+
+#: Characters of a field; one that is longer has a quote that is closed nowhere.
+LONGEST_FIELD = 2**26
+#: csv has one limit for a whole process, which its own code may rely on.
+_LIMIT = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """Fields between delimiters, in UTF-8; one in quotes may hold delimiters and line breaks.
+
+    Values are strings, since nothing says what else they would be; an empty one is none at all,
+    but for an empty text.
+
+    Attributes:
+        endings: see :class:`rayinfluence.corpus.sources.source.Source`.
+        delimiter: between two fields.
+    """
+
+    endings: tuple[str, ...]
+    delimiter: str
+    seeks = False
+
+    def refusal(self, begins: bytes) -> str | None:
+        """It is in another encoding."""
+        if other_encoding(begins) is None:
+            return None
+        return (
+            "does not begin as text in UTF-8 does: it is in UTF-16 or UTF-32, compressed or "
+            "damaged. CSV and TSV are read as UTF-8: save it as UTF-8, or copy it again."
+        )
+
+    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+        """The records, by the names of the header; empty lines are none."""
+        records = self._records(self._lines(stream))
+        header = next(records, None)
+        if header is None:
+            return
+        if isinstance(header, str):
+            raise NotDocumentsError(f"has a header that cannot be read: it is {header}.")
+        if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+            raise NotDocumentsError(
+                f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
+                "is meant: rename one."
+            )
+        if text_column not in header:
+            raise without_text(f"has no column {text_column!r}; its header has", header)
+        for number, record in enumerate(records, start=1):
+            yield number, record if isinstance(record, str) else _row(header, record, text_column)
+
+    def _lines(self, stream: BinaryIO) -> Iterator[str]:
+        """Lines with their ends as they are; bytes that are not UTF-8 stand out as surrogates."""
+        text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+        begun = False
+        for line in text:
+            if not begun and line.strip():
+                begun = True
+                if said := self.refusal(line.encode("utf-8", "surrogateescape")):
+                    raise NotDocumentsError(said)
+            yield line
+
+    def _records(self, lines: Iterator[str]) -> Iterator[list[str] | str]:
+        """The fields of each record, the header's too, or why they cannot be told."""
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        number = 0
+        while True:
+            try:
+                with _LIMIT:
+                    before = csv.field_size_limit(LONGEST_FIELD)
+                    try:
+                        record: list[str] | str = next(reader)
+                    finally:
+                        csv.field_size_limit(before)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                # All of its errors are of one class. After this one it goes on in the next line.
+                if "expected after" not in str(error):
+                    raise EOFError(
+                        f"{f'row {number}' if number else 'its header'} has a quote that is not "
+                        f"closed, or a field of more than {LONGEST_FIELD:,} characters"
+                    ) from error
+                record = f"not RFC 4180: {error}"
+            if record:
+                yield _in_utf_8(record)
+                number += 1
+
+
+def _in_utf_8(record: list[str] | str) -> list[str] | str:
+    try:
+        "".join(record).encode()
+    except UnicodeEncodeError as error:
+        byte = ord(error.object[error.start]) & 0xFF
+        return f"not UTF-8: it has the byte 0x{byte:02x}"
+    return record
+
+
+def _row(header: list[str], record: list[str], text_column: str) -> dict[str, Any] | str:
+    if len(record) != len(header):
+        return f"{len(record)} fields, and the header has {len(header)}"
+    # Only a text can be empty: an empty name is no name, and an empty value says nothing.
+    values = zip(header, record, strict=True)
+    return {name: value if value or name == text_column else None for name, value in values}

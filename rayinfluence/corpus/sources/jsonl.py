@@ -1,0 +1,50 @@
+"""JSON lines: an object on each line, numbered as lines are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from rayinfluence.corpus.lines import other_encoding, parsed
+from rayinfluence.corpus.sources.source import NAMED, NotDocumentsError, Row, without_text
+
+
+class JsonLines:
+    """Lines of JSON in UTF-8; empty ones are passed over."""
+
+    endings = (".jsonl", ".ndjson")
+    seeks = False
+
+    def refusal(self, begins: bytes) -> str | None:
+        """It is in another encoding."""
+        return other_encoding(begins)
+
+    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+        """The objects; a file is refused at its end if none had the key of the text."""
+        keys: dict[str, None] = {}
+        there = False
+        for number, row in _objects(stream):
+            if not there and isinstance(row, dict):
+                # One row with the key is enough: rows without it are bad ones by themselves.
+                there = text_column in row
+                if len(keys) <= NAMED:
+                    keys.update(dict.fromkeys(row))
+            yield number, row
+        if keys and not there:
+            raise without_text(f"has no key {text_column!r} in any line; there are", keys)
+
+
+def _objects(stream: BinaryIO) -> Iterator[Row]:
+    begun = False
+    for number, line in enumerate(stream, start=1):
+        if not line.strip():
+            continue
+        if not begun and (said := other_encoding(line)):
+            raise NotDocumentsError(said)
+        begun = True
+        try:
+            row = parsed(line, number)
+        except (ValueError, RecursionError) as error:
+            yield number, f"not JSON: {error}"
+            continue
+        yield number, row if isinstance(row, dict) else "not a JSON object"

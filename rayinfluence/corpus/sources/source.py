@@ -1,0 +1,67 @@
+"""What a format of documents is: its names, and the rows of a file that is open already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, BinaryIO, Protocol
+
+#: Its number in the file, from 1, and its columns, or why it is no document.
+Row = tuple[int, dict[str, Any] | str]
+#: Columns of a file in a message.
+NAMED = 20
+
+
+class NotDocumentsError(Exception):
+    """Why no document can be read from a file, in words that follow its address."""
+
+
+class Source(Protocol):
+    """A format that documents are read from.
+
+    It opens no file and knows no address: whoever reads makes the digest of the bytes on their way
+    and says which file it was. What it raises of a file that is cut short or damaged is an OSError,
+    an EOFError or pyarrow's; all else that is wrong with a row is a reason in the row's place, and
+    the rows after it follow.
+    """
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of names, in lower case, from the dot on; without that of a compression."""
+        ...
+
+    @property
+    def seeks(self) -> bool:
+        """Whether it reads its file here and there, and so none that is compressed as a whole."""
+        ...
+
+    def refusal(self, begins: bytes) -> str | None:
+        """Why a file that begins so is none of this format, or None where it may be one."""
+        ...
+
+    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+        """The rows in their order, each as soon as it is read.
+
+        Args:
+            stream: the file from its start, in plain bytes; it can be sought if the source seeks.
+            text_column: the column of the text. Its value is whatever the file has there.
+
+        Raises:
+            NotDocumentsError: there is no such column (see :func:`without_text`), or the file
+                is of another format.
+        """
+        ...
+
+
+def without_text(said: str, columns: Iterable[str]) -> NotDocumentsError:
+    """That a file lacks the column of the text.
+
+    Args:
+        said: how the sentence begins, up to the columns that there are.
+        columns: their names; so many are shown, and no more are asked for.
+    """
+    names = list(islice(columns, NAMED + 1))
+    return NotDocumentsError(
+        f"{said} {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}. Name yours under "
+        "corpus.text_column."
+    )

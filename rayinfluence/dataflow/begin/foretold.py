@@ -1,0 +1,100 @@
+"""What the first documents tell of the whole corpus, before hours are spent on tokenising it.
+
+Where they are all that there is, what is wrong is refused; otherwise it is a warning, since others
+may be as they should.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rayinfluence.config import CorpusConfig, RunConfig
+from rayinfluence.corpus.beginning import Beginning, beginning
+from rayinfluence.corpus.tokenizer import encode
+from rayinfluence.dataflow.compute.grouping import unknown_key
+from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
+from rayinfluence.errors import ConfigError, CorpusError
+from rayinfluence.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+#: The default, which documents need not have.
+_ID = CorpusConfig().id_column
+
+
+def foretold(
+    config: RunConfig,
+    files: Sequence[Store],
+    tokenizer: PreTrainedTokenizerFast,
+    vocabulary: int | None,
+    context: int,
+    is_new: bool,
+) -> list[str]:
+    """What would be refused when the files are tokenised, if all documents are as the first.
+
+    Args:
+        config: of the run.
+        files: that are to be tokenised.
+        tokenizer: with which.
+        vocabulary: ids that the model knows; None where it does not say.
+        context: most tokens of a sequence.
+        is_new: whether the corpus has no other files.
+
+    Raises:
+        ConfigError: no document has a key that is grouped by.
+        CorpusError: too many have tokens that the model does not know; or a file cannot be read.
+    """
+    settings = config.corpus
+    first = beginning(files, settings.text_column, settings.id_column)
+    warnings = []
+    is_known = first.is_all and is_new
+    for key in config.scan.group_by or ():
+        if first.documents and key not in first.keys:
+            said = unknown_key(key, first.keys, f"none of {first.whose}")
+            if is_known:
+                raise ConfigError(said)
+            warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
+    if first.documents and not first.has_ids and settings.id_column != _ID:
+        close = difflib.get_close_matches(settings.id_column, first.keys, n=2)
+        warnings.append(
+            f"corpus.id_column: none of {first.whose} has {settings.id_column!r}, so that file and "
+            f"line name them{'; did you mean ' if close else ''}"
+            f"{' or '.join(map(repr, close))}{'?' if close else '.'}"
+        )
+    if unknown := _unknown_tokens(first, tokenizer, vocabulary, context):
+        if is_known:
+            raise CorpusError(unknown)
+        warnings.append(
+            f"{unknown} If more than {QUARANTINE_LIMIT:.0%} of the corpus are so, the run ends "
+            "when it is tokenised."
+        )
+    return warnings
+
+
+def _unknown_tokens(
+    first: Beginning, tokenizer: PreTrainedTokenizerFast, vocabulary: int | None, context: int
+) -> str | None:
+    """Say of documents that too many of their sequences have tokens that the model lacks."""
+    if vocabulary is None or max(tokenizer.get_vocab().values()) < vocabulary:
+        return None
+    encodings = encode(tokenizer, [document.text for document in first.documents])
+    n, found = 0, dict[str, int]()
+    for document, encoding in zip(first.documents, encodings, strict=True):
+        for start in range(0, len(encoding.tokens), context):
+            tokens = encoding.tokens[start : start + context]
+            n += len(tokens) > 1
+            if len(tokens) > 1 and max(tokens) >= vocabulary:
+                found[f"{document.document_id}+{start}"] = max(tokens)
+    if len(found) <= QUARANTINE_LIMIT * n:
+        return None
+    place, token = next(iter(found.items()))
+    return (
+        f"tokenizer: {len(found):,} of {n:,} sequences of {first.whose} have tokens outside the "
+        f"model's vocabulary of {vocabulary:,}, such as {token} "
+        f"({tokenizer.convert_ids_to_tokens(token)!r}) in document "
+        f"{place.rpartition('+')[0]!r}. Name the tokenizer that the model was trained with under "
+        "`tokenizer`, or leave such documents out."
+    )

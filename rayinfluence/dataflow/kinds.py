@@ -1,0 +1,180 @@
+"""All that a run leaves in its directory, and what of it `clean` deletes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rayinfluence.corpus.fragments import FRAGMENTS
+from rayinfluence.corpus.ordinals import LOG, OLD_MANIFEST
+from rayinfluence.corpus.rolled import ROLLED
+from rayinfluence.corpus.shards import SHARDS
+from rayinfluence.dataflow import layout, stage_names
+from rayinfluence.storage import results
+
+#: Folders that a corpus consists of.
+IN_CORPUS = (LOG, FRAGMENTS, ROLLED, SHARDS)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Objects of one kind.
+
+    Attributes:
+        key: from the run directory; ``<...>`` stands for what varies, and a number for any.
+        part: what it is a part of, one of `stage_names.STAGES`; None: `clean` leaves it.
+        what: lies there.
+    """
+
+    key: str
+    part: str | None
+    what: str
+
+
+def _in_corpus(folder: str, what: str) -> Kind:
+    return Kind(f"{layout.CORPUS}/{folder}/<name>", stage_names.CORPUS, what)
+
+
+def _of_a_fit(key: str, what: str) -> Kind:
+    return Kind(f"{layout.FACTORS}/<fingerprint>/{key}", stage_names.FACTORS, what)
+
+
+def _of_a_bank(key: str, what: str) -> Kind:
+    return Kind(f"{layout.BANKS}/<bank>/{key}", stage_names.SCAN, what)
+
+
+def _of_results(name: str, what: str) -> Kind:
+    return Kind(results.table_key("<fingerprint>", name), stage_names.RESULTS, what)
+
+
+_COVARIANCES = layout.lane_key(stage_names.COVARIANCE, "<piece>", "<lane>")
+_MOMENTS = layout.lane_key(stage_names.MOMENTS, "<piece>", "<lane>")
+#: What a method's tables hold, in the order of `results.method_tables`.
+_TABLES = (
+    "survivors",
+    "sums of all scores, per group",
+    "figures of all scores",
+    "histograms of all scores",
+)
+#: In the order of the flow.
+KINDS = (
+    Kind(layout.CONFIG, None, "the configuration that it was used with last"),
+    Kind(layout.FORECAST, None, "the last forecast"),
+    Kind(f"{layout.SCRATCH}/{layout.scratch_key(0)}", None, "of a forecast under way"),
+    Kind(
+        f"{layout.PASSED}/{layout.passed_key('<fingerprint>')}",
+        stage_names.FACTORS,
+        "that a model with its modules passed the checks at the start",
+    ),
+    Kind(
+        f"{layout.MODELS}/{layout.model_key('<digest>')}",
+        stage_names.FACTORS,
+        "what each model is that the run went on with",
+    ),
+    _in_corpus(SHARDS, "sequences"),
+    _in_corpus(FRAGMENTS, "what each file of documents became"),
+    _in_corpus(LOG, "which files are in the corpus, in their order"),
+    _in_corpus(ROLLED, "many fragments in one, derived"),
+    _of_a_fit(_COVARIANCES, "sums of what is new in a round"),
+    _of_a_fit(layout.checkpoint_key(_COVARIANCES), "the same so far, of a lane under way"),
+    _of_a_fit(
+        layout.basis_key("<piece>", "<side>", "<module>"), "eigenbasis of a side of a module"
+    ),
+    _of_a_fit(_MOMENTS, "sums over all of a piece, in its eigenbases"),
+    _of_a_fit(layout.checkpoint_key(_MOMENTS), "the same so far, of a lane under way"),
+    _of_a_fit(layout.probe_key(0), "scores of the probe set with the factors of a round"),
+    _of_a_fit(layout.probe_key(1, alone=True), "the same of what is new in it, alone"),
+    _of_a_fit(layout.module_key("<module>"), "the factors"),
+    _of_a_fit(layout.MANIFEST, "what they were fitted on (last)"),
+    Kind(
+        f"{layout.COUNTS}/<fingerprint>/{layout.counts_key('<split>')}",
+        stage_names.SCAN,
+        "how many of a split's sequences have each term of the queries",
+    ),
+    Kind(
+        f"{layout.QUERIES}/<fingerprint>/{layout.query_key('<query>')}",
+        stage_names.SCAN,
+        "a query, as one method has it",
+    ),
+    _of_a_bank(layout.MANIFEST, "which queries, and how they are scanned"),
+    _of_a_bank(layout.partial_key("<split>"), "what a split yields"),
+    _of_a_bank(results.scores_key("<split>"), "all of its scores, where they are kept"),
+    _of_a_bank(layout.aside_key("<split>"), "why a split could not be scored"),
+    _of_a_bank(
+        layout.mark_key("<split>", 1), "that a query has no score of so many of its sequences"
+    ),
+    Kind(
+        f"{layout.RESCORED}/{layout.survivors_key('<digest>')}",
+        stage_names.SCAN,
+        "survivors at full rank: some, for a block of queries",
+    ),
+    Kind(
+        f"{layout.RESCORED}/{layout.rows_key('<digest>')}",
+        stage_names.SCAN,
+        "rows of tables: of some sequences, or of some queries",
+    ),
+    _of_results(results.QUERIES, "what was asked"),
+    _of_results(results.SEQUENCES, "what survived, once"),
+    *map(_of_results, results.method_tables("<method>"), _TABLES),
+    Kind(results.version_manifest("<fingerprint>"), stage_names.RESULTS, "what they are made of"),
+    Kind(results.MANIFEST, stage_names.RESULTS, "the same of the current ones (last)"),
+    Kind(layout.TIMINGS, stage_names.RESULTS, "seconds and tokens/s of each stage"),
+    Kind(layout.REPORT, stage_names.RESULTS, "the report"),
+)
+#: What earlier versions left, and no run reads any more.
+_EARLIER = (
+    Kind(f"{layout.CORPUS}/{OLD_MANIFEST}", stage_names.CORPUS, "the corpus"),
+    Kind(f"{layout.RESULTS}/<name>.parquet", stage_names.RESULTS, "a table"),
+    Kind(f"{layout.RESULTS}/<name>.json", stage_names.RESULTS, "what they are made of"),
+)
+#: What stands for what; all else stands for any name.
+_VARIES = {
+    **dict.fromkeys(
+        ("<fingerprint>", "<digest>", "<bank>", "<query>", "<split>"), layout.FINGERPRINT.pattern
+    ),
+    "<piece>": r"(round|part)-\d+",
+    "<lane>": r"(group-\d+/)?lane-\d+",
+    "<side>": "(inputs|outputs)",
+    "<method>": "[^/-]+",
+}
+
+
+def pattern(key: str) -> str:
+    """What keys of a kind look like. What is called otherwise is somebody else's."""
+
+    def of(part: str) -> str:
+        if part.startswith("<"):
+            return _VARIES.get(part, "[^/]+")
+        return r"\d+" if part.isdecimal() else re.escape(part)
+
+    return "".join(map(of, re.findall(r"<\w+>|\d+|[^<\d]+", key)))
+
+
+def _first(n: int, key: str) -> str:
+    return "/".join(key.split("/")[:n])
+
+
+_CLEANED = re.compile(
+    "|".join(sorted({pattern(_first(2, one.key)) for one in (*KINDS, *_EARLIER) if one.part}))
+)
+#: Folders of the run directory.
+FOLDERS = frozenset(_first(1, one.key) for one in KINDS if "/" in one.key)
+_KEPT = frozenset(_first(1, one.key) for one in KINDS if one.part is None)
+
+
+def tops(part: str) -> list[str]:
+    """The folders and objects of the run directory that hold a part of it, one of `STAGES`."""
+    return list(dict.fromkeys(_first(1, one.key) for one in KINDS if one.part == part))
+
+
+def is_cleaned(key: str) -> bool:
+    """Whether a key of a run directory is of what `clean` deletes, or is below that.
+
+    A user's folders may well be named `models` or `queries`: it takes a name that a run gives.
+    """
+    return _CLEANED.fullmatch(_first(2, key)) is not None
+
+
+def is_written(key: str) -> bool:
+    """Whether a run writes or deletes what a key names, or a folder that it is in."""
+    return is_cleaned(key) or _first(1, key) in _KEPT

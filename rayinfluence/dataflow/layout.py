@@ -1,0 +1,153 @@
+"""What lies in a run directory: each key that the dataflow writes or looks for is spelt here.
+
+Keys are as seen from the folder that the work is given: the run directory, the folder of a fit or
+of a bank, or one that takes what stages leave side by side. `KINDS` is all of it, as seen from the
+run directory. What is inside a corpus is named in ``corpus/``, results in ``storage/results/``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from rayinfluence.dataflow import stage_names
+from rayinfluence.storage import results
+
+#: The configuration that a run directory was used with last; written when a run begins.
+CONFIG = "config.json"
+#: What each stage took, over all runs; written with the results.
+TIMINGS = "stages.json"
+#: The page of `rayinfluence report`, and the last forecast of `rayinfluence plan`.
+REPORT, FORECAST = "report.html", "plan.json"
+#: Its folders: of what begins a run, and where `plan` writes what it measures, and deletes it.
+CORPUS, MODELS, PASSED, SCRATCH = stage_names.CORPUS, "models", "preflight", "plan"
+#: Those with a folder for each fit, each way of preconditioning, and each bank, by fingerprint.
+FACTORS, QUERIES, BANKS = stage_names.FACTORS, stage_names.QUERIES, results.BANKS
+#: With a folder for each set of terms.
+COUNTS = stage_names.COUNTS
+#: What the second pass found, with the rows of tables; and the tables.
+RESCORED, RESULTS = "rescored", results.RESULTS
+#: What a fit, or a bank, is: written when a fit is done, and when queries are put into a bank.
+MANIFEST = results.BANK_MANIFEST
+#: Folders of a bank, which are listed.
+PARTIALS, ASIDE, MARKS = "partials", "aside", "missing"
+#: What the keys of tensors end in.
+TENSORS = ".safetensors"
+FINGERPRINT = re.compile("[0-9a-f]{32}")
+_OF_A_ROUND = re.compile(rf"({stage_names.COVARIANCE}|{stage_names.MOMENTS})/round-(\d+)/")
+
+
+def passed_key(fingerprint: str) -> str:
+    """Where it is in `PASSED` that a model passed the checks that a run starts with."""
+    return f"{fingerprint}.json"
+
+
+def model_key(digest: str) -> str:
+    """Where it is in `MODELS` what a model is; written once the run is to go on with it."""
+    return f"{digest}.json"
+
+
+def scratch_key(bank: int) -> str:
+    """Where the partial of a bank is in `SCRATCH` while `plan` measures."""
+    return f"partial-{bank}"
+
+
+def piece_name(number: int, alone: bool = False) -> str:
+    """The folder of what is fitted in a round, or of what is new in it, alone."""
+    return f"{'part' if alone else 'round'}-{number}"
+
+
+def lane_name(index: int, group: int | None = None) -> str:
+    """A lane; where modules are fitted in groups, in the folder of its group."""
+    return f"lane-{index:03d}" if group is None else f"group-{group}/lane-{index:03d}"
+
+
+def lane_key(stage: str, piece: str, lane: str) -> str:
+    """Where a fit's lane is: its sums of covariances or of moments, by the stage's name."""
+    return f"{stage}/{piece}/{lane}{TENSORS}"
+
+
+def checkpoint_key(lane_key: str) -> str:
+    """Where the sums so far of a lane are, which the worker that folds it writes and deletes."""
+    return lane_key.removesuffix(TENSORS) + ".checkpoint"
+
+
+def basis_key(piece: str, side: str, module: str) -> str:
+    """Where the eigenbasis of a side of a module is."""
+    return f"{stage_names.EIGEN}/{piece}/{side}/{module}{TENSORS}"
+
+
+def probe_key(number: int, alone: bool = False) -> str:
+    """Where a round's scores of the probe set are, and how far they may err."""
+    return f"rounds/{number}{'-part' if alone else ''}{TENSORS}"
+
+
+def module_key(module: str) -> str:
+    """Where the factors of a module are."""
+    return f"modules/{module}{TENSORS}"
+
+
+def query_key(query_digest: str) -> str:
+    """Where a query is, as one method has it."""
+    return f"{query_digest}{TENSORS}"
+
+
+def counts_key(split_digest: str) -> str:
+    """Where the counts of a split's terms are: its name is what they were made of."""
+    return f"{split_digest}{TENSORS}"
+
+
+def partial_key(split_digest: str) -> str:
+    """Where a split's partial is: its name is what it was made of."""
+    return f"{PARTIALS}/{split_digest}{TENSORS}"
+
+
+def aside_key(split_digest: str) -> str:
+    """Where a note is that a split could not be scored, and why."""
+    return f"{ASIDE}/{split_digest}.json"
+
+
+def mark_key(split_digest: str, n_missing: int) -> str:
+    """Where a mark is that a query has no score of some of a split's sequences, and how many."""
+    return f"{MARKS}/{split_digest}.{n_missing}.json"
+
+
+def with_manifest(keys: Iterable[str]) -> dict[str, str]:
+    """Of the keys of `FACTORS` or `BANKS`: where each fingerprint's manifest is, if it has one."""
+    parts = (key.partition("/") for key in keys)
+    return {
+        fingerprint: f"{fingerprint}/{MANIFEST}"
+        for fingerprint, _, inside in parts
+        if inside == MANIFEST and FINGERPRINT.fullmatch(fingerprint)
+    }
+
+
+def lanes_of_rounds(keys: Iterable[str]) -> Counter[tuple[str, int]]:
+    """Of the keys of a fit: how many lanes of a stage are committed of each round's sample."""
+    found: Counter[tuple[str, int]] = Counter()
+    for key in keys:
+        if one := _OF_A_ROUND.match(key):
+            found[one[1], int(one[2])] += key.endswith(TENSORS)  # a checkpoint is no lane
+    return found
+
+
+def marked(key: str) -> tuple[str, int]:
+    """The split that a mark is of, and how many."""
+    split, n_missing, _ = key.rsplit("/", 1)[-1].split(".")
+    return split, int(n_missing)
+
+
+def named(key: str) -> str:
+    """The digest that a query, a partial or a note is called after."""
+    return key.rsplit("/", 1)[-1].partition(".")[0]
+
+
+def survivors_key(digest: str) -> str:
+    """Where some survivors of some queries are in `RESCORED`, as the second pass scored them."""
+    return f"{digest}{TENSORS}"
+
+
+def rows_key(digest: str) -> str:
+    """Where rows are in `RESCORED` that a table is put together of."""
+    return f"{digest}.parquet"

@@ -1,0 +1,25 @@
+"""The stages of a run, by name: progress, timings, metrics, `plan`, `status` and `clean` agree.
+
+A stage is shown, timed and exported under its name. `status` and `clean` take together those that
+work on one thing, and call them after it.
+"""
+
+from __future__ import annotations
+
+TOKENIZE = "tokenize"
+COVARIANCE, EIGEN, MOMENTS, PROBE, FACTORS = "covariance", "eigen", "moments", "probe", "factors"
+QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
+#: Of terms, for methods by texts.
+COUNTS = "counts"
+TABLES = "tables"
+#: Of `rayinfluence plan`: a little of all others.
+PLAN = "plan"
+
+CORPUS, RESULTS = "corpus", "results"
+#: What a run makes, in the order of the flow, and the stages that make it, in theirs.
+STAGES = {
+    CORPUS: (TOKENIZE,),
+    FACTORS: (COVARIANCE, EIGEN, MOMENTS, PROBE, FACTORS),
+    SCAN: (COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
+    RESULTS: (TABLES,),
+}

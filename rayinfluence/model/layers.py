@@ -1,0 +1,141 @@
+"""Layers: how the gradient of a trainable weight factors into what goes in and what comes back.
+
+A layer gives W a + b for each row a of what it is called with, so that its gradient is the sum over
+rows of g a^T, and that of the bias the sum of g (a one LAST in a). What its rows are, and how its
+weight is kept, is all that differs from kind to kind.
+
+B sequence in batch, T token, I input width, O output width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Layer(Protocol):
+    """A kind of layer.
+
+    Its bias, if it has one, is a vector [O] called ``bias``, and its weight is called ``weight``.
+    """
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether a module is of this kind."""
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O."""
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        """The rows a [..., I] of what a module is called with; ``given`` itself where it is them.
+
+        Args:
+            module: of this kind.
+            given: its first argument.
+            n_tokens: of each sequence, T.
+        """
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        """The rows g [..., O] of the gradient in a module's output; of the same places."""
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A module's weight, or a gradient in it, as W [O, I]."""
+
+
+class Linear:
+    """torch's ``nn.Linear``."""
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it is one, or inherits from it."""
+        return isinstance(module, nn.Linear)
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O."""
+        linear: Any = module
+        return linear.in_features, linear.out_features
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        """What it is called with."""
+        return given
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        """As they are."""
+        return gradient
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """As it is."""
+        return weight
+
+
+class TransposedLinear(Linear):
+    """GPT-2's ``Conv1D`` of transformers: a linear layer whose weight is kept as [I, O]."""
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it is one."""
+        # Here, since it takes seconds to import, and workers that decompose or merge track nothing.
+        from transformers.pytorch_utils import Conv1D
+
+        return isinstance(module, Conv1D)
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O."""
+        conv: Any = module
+        return conv.nx, conv.nf
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Transposed."""
+        return weight.T
+
+
+class TokenConvolution:
+    """torch's ``nn.Conv1d`` over tokens: [B, channel, T] to [B, O, T], causal by what is padded.
+
+    A row is the patch of inputs that one output is made of (Grosse & Martens 2016, A Kronecker-
+    factored approximate Fisher matrix for convolution layers, section 3), so I = channels * kernel.
+    What it gives beyond the last token, where it pads both ends, is cut off by causal models.
+    """
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it gives one output per token, each of all channels."""
+        return (
+            isinstance(module, nn.Conv1d)
+            and module.groups == 1
+            and module.stride == (1,)
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        )
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O."""
+        conv: Any = module
+        return conv.in_channels * conv.kernel_size[0], conv.out_channels
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        """Patches [B, T, I]."""
+        conv: Any = module
+        (kernel,), (dilation,), (padding,) = conv.kernel_size, conv.dilation, conv.padding
+        padded = nn.functional.pad(given, (padding, padding))
+        span = dilation * (kernel - 1) + 1
+        patches_BCTK = padded.unfold(-1, span, 1)[..., :n_tokens, ::dilation]
+        return patches_BCTK.transpose(-3, -2).flatten(-2)
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        """Of the outputs at tokens [B, T, O]."""
+        return gradient[..., :n_tokens].transpose(-2, -1)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Of [O, channel, kernel]."""
+        return weight.flatten(1)
+
+
+LAYERS: tuple[Layer, ...] = (Linear(), TransposedLinear(), TokenConvolution())
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is of a kind that can be tracked."""
+    return any(layer.fits(module) for layer in LAYERS)
+
+
+def layer_of(module: nn.Module) -> Layer:
+    """The kind of a module that can be tracked."""
+    return next(layer for layer in LAYERS if layer.fits(module))

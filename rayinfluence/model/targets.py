@@ -1,0 +1,95 @@
+"""Targets: which tokens of a batch count, what is predicted there, and how much each counts.
+
+An objective is a weighted sum of log p(label) over targets, and so a sum over sequences. That of
+training decides A, S, Lambda and the gradients of sequences; a query has its own.
+
+B sequence in batch, T token, N target, over the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayinfluence.model.batches import Batch
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a batch, sequence after sequence.
+
+    Attributes:
+        places_N: in [B T], whose logits predict.
+        labels_N: the batch's own tokens that are to be predicted there.
+        sequences_N: the sequence of each, in the batch.
+        counts_B: how many each sequence has; on the host.
+        weights_N: of each log-probability in the objective; None where all are one.
+    """
+
+    places_N: Tensor
+    labels_N: Tensor
+    sequences_N: Tensor
+    counts_B: NDArray[np.int64]
+    weights_N: Tensor | None = None
+
+    def by_sequence(self, values_N: Tensor) -> Tensor:
+        """The objective of each sequence [B], from log-probabilities at the targets."""
+        if self.weights_N is not None:
+            values_N = values_N * self.weights_N.to(values_N.dtype)
+        return values_N.new_zeros(len(self.counts_B)).index_add(0, self.sequences_N, values_N)
+
+
+class Objective(Protocol):
+    """What counts of a batch: a function of its tokens and lengths, sequence by sequence."""
+
+    def targets(self, batch: Batch) -> Targets:
+        """The targets of a batch; none at padding."""
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """Every token from ``first`` on is predicted from those before it, and counts alike.
+
+    From 1 on this is how causal language models are trained; from where a completion begins it is
+    log p(completion | prompt).
+    """
+
+    first: int = 1
+
+    def targets(self, batch: Batch) -> Targets:
+        """The places before the tokens."""
+        width = batch.shape[1]
+        counts_B = np.maximum(batch.lengths_B - self.first, 0)
+        starts = np.arange(len(counts_B)) * width + self.first - 1
+        places_N = batch.on_device(
+            np.concatenate(
+                [np.arange(start, start + n) for start, n in zip(starts, counts_B, strict=True)]
+            )
+        )
+        sequences_N = batch.on_device(np.repeat(np.arange(len(counts_B)), counts_B))
+        return Targets(places_N, batch.tokens_BT.flatten()[places_N + 1], sequences_N, counts_B)
+
+
+@dataclass(frozen=True)
+class MeanOfNextTokens:
+    """The mean over a sequence's tokens: each sequence counts alike, however long it is."""
+
+    def targets(self, batch: Batch) -> Targets:
+        """Those of all tokens, weighted by one over their number."""
+        found = NextTokens().targets(batch)
+        weights_B = torch.from_numpy(1 / np.maximum(found.counts_B, 1))
+        weights_N = weights_B.to(found.places_N.device)[found.sequences_N]
+        return Targets(found.places_N, found.labels_N, found.sequences_N, found.counts_B, weights_N)
+
+
+#: Of training, by the name that the configuration gives them.
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+    {"causal": NextTokens(), "causal_mean": MeanOfNextTokens()}
+)

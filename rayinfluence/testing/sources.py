@@ -1,0 +1,221 @@
+"""What every format of documents has to do, as tests: inherit from the suite and say which."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rayinfluence.corpus.documents import (
+    BadDocument,
+    Document,
+    file_digest,
+    read_documents,
+    refuse_other_content,
+)
+from rayinfluence.corpus.sources import find_source
+from rayinfluence.corpus.sources.compression import CODECS
+from rayinfluence.corpus.sources.source import Source
+from rayinfluence.errors import CorpusError
+from rayinfluence.storage.reading import DigestedFile
+from rayinfluence.storage.store import Store
+
+#: What formats trip over: line breaks, quotes, delimiters, characters of every length, nothing.
+TEXTS = ("one", 'a "b", c;\td', "x\ny\r\n\r\nz\n", " \u00e9\u2028\U0001f600 ", "\\n'", "", '"')
+_ROWS = [
+    {"id": f"i{number}", "text": text, "source": f"s{number % 3}"}
+    for number, text in enumerate(TEXTS * 20, start=1)
+]
+_DOCUMENTS = [
+    Document(row["id"], row["text"], {"source": row["source"]}, number)
+    for number, row in enumerate(_ROWS, start=1)
+]
+
+
+class SourceConformance:
+    """The tests of :mod:`rayinfluence.corpus.sources`; pytest finds them in what inherits.
+
+    Attributes:
+        source: the format, which is in the registry.
+    """
+
+    source: Source
+
+    def written(self, rows: Sequence[Mapping[str, str]]) -> bytes:
+        """A file of rows that have the same columns, in parts where the format has parts."""
+        raise NotImplementedError
+
+    def with_a_bad_row(self) -> bytes:
+        """A file of three rows: of the texts "one" and "two", and between them no document."""
+        raise NotImplementedError
+
+    def test_the_registry_knows_it(self) -> None:
+        """By each of its endings, in any case; with those of compressions if it does not seek."""
+        for ending in self.source.endings:
+            assert find_source(f"A{ending.upper()}") == (self.source, None)
+            for ends, codec in CODECS.items():
+                found = find_source(f"a{ending}{ends}")
+                assert found == (None if self.source.seeks else (self.source, codec))
+
+    def test_rows_come_in_order_with_their_numbers(self, tmp_path: Path) -> None:
+        """Texts and other columns are what was written, to the last character."""
+        file = self._file(tmp_path, self.written(_ROWS))
+        refuse_other_content(file)
+        assert list(read_documents(file, "text", "id")) == _DOCUMENTS
+
+    def test_reading_again_gives_the_same(self, tmp_path: Path) -> None:
+        """Also after one that was broken off, and from a file that is open already."""
+        file = self._file(tmp_path, self.written(_ROWS))
+        broken_off = read_documents(file, "text", "id")
+        assert next(broken_off) == _DOCUMENTS[0]
+        assert list(read_documents(file, "text", "id")) == _DOCUMENTS
+        with file.open("") as raw:
+            assert list(read_documents(file, "text", "id", DigestedFile(raw))) == _DOCUMENTS
+
+    def test_the_digest_is_of_all_bytes(self, tmp_path: Path) -> None:
+        """However many rows were read; and the file is left open."""
+        file = self._file(tmp_path, self.written(_ROWS))
+        for n_rows in (0, 1, len(_ROWS) + 1):
+            with file.open("") as raw:
+                opened = DigestedFile(raw)
+                documents = read_documents(file, "text", "id", opened)
+                assert len([next(documents, None) for _ in range(n_rows)]) == n_rows
+                assert opened.digest() == file_digest(file)
+
+    def test_a_bad_row_has_a_reason_and_ends_nothing(self, tmp_path: Path) -> None:
+        """It is named by its place; what follows it has its own number."""
+        file = self._file(tmp_path, self.with_a_bad_row())
+        first, bad, last = read_documents(file, "text", "id")
+        assert isinstance(bad, BadDocument)
+        assert bad.reason
+        place, _, number = bad.place.rpartition(":")
+        assert place == file.url
+        assert isinstance(first, Document)
+        assert isinstance(last, Document)
+        assert (first.text, last.text) == ("one", "two")
+        assert first.row is not None
+        assert last.row is not None
+        assert first.row < int(number) < last.row
+
+    def test_a_file_without_texts_names_its_columns(self, tmp_path: Path) -> None:
+        """Those that there are, and where to name the one that is meant."""
+        file = self._file(tmp_path, self.written([{"body": "one", "key": "k"}] * 3))
+        said = _refused(file)
+        assert all(word in said for word in ("'text'", "body", "key", "corpus.text_column"))
+        assert [d.text for d in _good(file, "body")] == ["one"] * 3
+
+    def test_compressed_files_say_the_same(self, tmp_path: Path) -> None:
+        """Of those that may be compressed as a whole; several members are one file."""
+        for file, _ in self._compressed(tmp_path, self.written(_ROWS)):
+            assert list(read_documents(file, "text", "id")) == _DOCUMENTS
+
+    def test_cut_files_are_refused_or_end_early(self, tmp_path: Path) -> None:
+        """Nothing is made up: one is refused, unless it ends as a whole file might.
+
+        A row that is cut may be a bad one, or a shorter one; those before it are what they were.
+        """
+        body = self.written(_ROWS)
+        for ninth in range(1, 9):
+            file = self._file(tmp_path, body[: len(body) * ninth // 9])
+            if self.source.seeks:
+                _refused(file)
+                continue
+            try:
+                found = list(read_documents(file, "text", "id"))
+            except CorpusError as error:
+                _is_a_sentence(file, error)
+                continue
+            n_whole = max(len(found) - 1, 0)
+            assert found[:n_whole] == _DOCUMENTS[:n_whole]
+
+    def test_cut_files_that_are_compressed_are_refused(self, tmp_path: Path) -> None:
+        """Wherever they end, but for between two members."""
+        for file, body in self._compressed(tmp_path, self.written(_ROWS)):
+            for n_bytes in (len(body) - 3, len(body) // 4):
+                Path(file.url).write_bytes(body[:n_bytes])
+                assert "cannot be read to its end" in _refused(file)
+
+    def test_garbled_files_give_bad_rows_or_are_refused(self, tmp_path: Path) -> None:
+        """No other error comes out of it, whether bytes are others or are not there."""
+        body = self.written(_ROWS)
+        places = range(0, len(body), max(1, len(body) // 16))
+        for start, mask in product(places, (0x00, 0x11, 0xFF)):
+            lost = body[start : start + 40]
+            garbled = bytes(byte ^ mask for byte in lost) if mask else b""
+            file = self._file(tmp_path, body[:start] + garbled + body[start + 40 :])
+            try:
+                found = list(read_documents(file, "text", "id"))
+            except CorpusError as error:
+                _is_a_sentence(file, error)
+                continue
+            if start > len(body) // 2:
+                assert found[0] == _DOCUMENTS[0]
+
+    def test_the_first_row_comes_before_the_file_is_read(self, tmp_path: Path) -> None:
+        """So a file may be larger than the memory."""
+        generator = np.random.default_rng(0)
+        rows = [{"id": f"i{n}", "text": generator.bytes(1024).hex()} for n in range(4096)]
+        body = self.written(rows)
+        plain = self._file(tmp_path, body)
+        for file in (plain, *(file for file, _ in self._compressed(tmp_path, body))):
+            with _Counted(file.url) as raw:
+                documents = read_documents(file, "text", "id", DigestedFile(raw))
+                assert next(documents) == Document("i0", rows[0]["text"], {}, 1)
+                assert raw.n_read < Path(file.url).stat().st_size / 2
+
+    def _file(self, folder: Path, body: bytes) -> Store:
+        path = folder / f"documents{self.source.endings[0]}"
+        path.write_bytes(body)
+        return Store(str(path))
+
+    def _compressed(self, folder: Path, body: bytes) -> Iterator[tuple[Store, bytes]]:
+        """Files of this body with all compressions that it may have, as two members each."""
+        if self.source.seeks:
+            return
+        for ending, codec in CODECS.items():
+            path = folder / f"documents{self.source.endings[0]}{ending}"
+            half = len(body) // 2
+            path.write_bytes(_packed(body[:half], codec) + _packed(body[half:], codec))
+            yield Store(str(path)), path.read_bytes()
+
+
+class _Counted(io.FileIO):
+    n_read = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        part = super().read(-1 if size is None else size)
+        self.n_read += len(part)
+        return part
+
+
+def _packed(body: bytes, codec: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, codec) as stream:
+        stream.write(body)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def _good(file: Store, text_column: str) -> list[Document]:
+    found = read_documents(file, text_column, "id")
+    return [one for one in found if isinstance(one, Document)]
+
+
+def _refused(file: Store) -> str:
+    """What is said of a file that is refused as a whole."""
+    try:
+        found = list(read_documents(file, "text", "id"))
+    except CorpusError as error:
+        return _is_a_sentence(file, error)
+    raise AssertionError(f"{file.url} is read, as {len(found)} rows")
+
+
+def _is_a_sentence(file: Store, error: CorpusError) -> str:
+    said = str(error)
+    assert said.startswith(f"{file.url} ")
+    assert said.endswith(".")
+    return said

@@ -1,0 +1,72 @@
+"""What every objective has to do, as tests: inherit from the suite and say which objective."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from rayinfluence.model.batches import make_batch
+from rayinfluence.model.targets import Objective, Targets
+
+
+class ObjectiveConformance:
+    """The tests of :mod:`rayinfluence.model.targets`; pytest finds them in what inherits.
+
+    Attributes:
+        lengths: of the sequences of a batch; the short ones may have no targets.
+        vocabulary: ids are below it.
+    """
+
+    lengths: tuple[int, ...] = (6, 1, 4, 9, 2)
+    vocabulary = 50
+
+    def objective(self) -> Objective:
+        """The objective."""
+        raise NotImplementedError
+
+    def setup_method(self) -> None:
+        """Make sequences."""
+        generator = np.random.default_rng(0)
+        self._sequences = [generator.integers(0, self.vocabulary, n) for n in self.lengths]
+
+    def test_targets_are_of_their_sequences(self) -> None:
+        """At real tokens of them, as many as are counted, with labels of the vocabulary."""
+        found, width = self._targets(self._sequences), max(self.lengths)
+        sequences = found.sequences_N.tolist()
+        assert sequences == (found.places_N // width).tolist() == sorted(sequences)
+        assert (
+            np.bincount(sequences, minlength=len(self.lengths)).tolist() == found.counts_B.tolist()
+        )
+        tokens = (found.places_N % width).tolist()
+        assert all(t < self.lengths[s] for s, t in zip(sequences, tokens, strict=True))
+        assert all(0 <= label < self.vocabulary for label in found.labels_N.tolist())
+        assert len(found.labels_N) == len(found.places_N)
+
+    def test_a_neighbour_and_padding_change_nothing(self) -> None:
+        """The targets of a sequence are those that it has alone."""
+        found, width = self._targets(self._sequences), max(self.lengths)
+        for place, sequence in enumerate(self._sequences):
+            alone = self._targets([sequence])
+            ours = found.sequences_N == place
+            assert (found.places_N[ours] - place * width).tolist() == alone.places_N.tolist()
+            assert found.labels_N[ours].tolist() == alone.labels_N.tolist()
+            assert (found.weights_N is None) == (alone.weights_N is None)
+            if found.weights_N is not None and alone.weights_N is not None:
+                assert found.weights_N[ours].tolist() == alone.weights_N.tolist()
+
+    def test_it_is_a_weighted_sum_by_sequence(self) -> None:
+        """Of any values at its targets."""
+        found = self._targets(self._sequences)
+        values = torch.randn(len(found.places_N), dtype=torch.float64)
+        weights = [1.0] * len(values) if found.weights_N is None else found.weights_N.tolist()
+        expected = [0.0] * len(self.lengths)
+        for s, weight, value in zip(
+            found.sequences_N.tolist(), weights, values.tolist(), strict=True
+        ):
+            expected[s] += weight * value
+        ours = found.by_sequence(values).tolist()
+        assert np.allclose(ours, expected, rtol=1e-12, atol=1e-14)
+
+    def _targets(self, sequences: list[np.ndarray]) -> Targets:
+        batch = make_batch(sequences, range(len(sequences)), torch.device("cpu"))
+        return self.objective().targets(batch)

@@ -1,0 +1,337 @@
+import bz2
+import errno
+import gzip
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayinfluence.corpus.documents import BadDocument, Document, file_digest, read_documents
+from rayinfluence.corpus.files import find_files
+from rayinfluence.errors import CorpusError, StorageError
+from rayinfluence.storage.store import Store
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "text": "one", "source": "books", "year": 1999, "none": None},
+    {"id": 7, "text": "two \u2028 lines", "nested": {"x": [1]}},
+    {"text": "no id"},
+    {"id": "d", "text": ""},
+]
+DOCUMENTS = [
+    Document("a", "one", {"source": "books", "year": 1999}, 1),
+    Document("7", "two \u2028 lines", {"nested": {"x": [1]}}, 2),
+    Document("{name}:3", "no id", {}, 3),
+    Document("d", "", {}, 4),
+]
+JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+def zstd(body: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(body)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "jsonl": bytes,
+    "ndjson": bytes,
+    "jsonl.gz": gzip.compress,
+    "jsonl.bz2": bz2.compress,
+    "jsonl.zst": zstd,
+}
+
+
+def read(path: Path, text: str = "text", identity: str = "id") -> list[Document | BadDocument]:
+    return list(read_documents(Store(str(path)), text, identity))
+
+
+def nothing(url: str) -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_jsonl_plain_and_compressed(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"docs.{ending}"
+    path.write_bytes(COMPRESS[ending](JSONL))
+    expected = [replace(d, document_id=d.document_id.format(name=path.name)) for d in DOCUMENTS]
+    assert read(path) == expected
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.bz2", "jsonl.zst"])
+def test_files_of_several_compressed_members_are_read_to_their_end(
+    tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"docs.{ending}"
+    path.write_bytes(COMPRESS[ending](JSONL) * 3)
+    assert len(read(path)) == 12
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    table = pa.table(
+        {
+            "id": ["a", "b", None],
+            "text": pa.array(["one", None, "three"], pa.large_string()),
+            "year": [1999, 2000, None],
+        }
+    )
+    pq.write_table(table, path)
+    assert read(path) == [
+        Document("a", "one", {"year": 1999}, 1),
+        BadDocument(f"{path}:2", "'text' is not a string"),
+        Document("docs.parquet:3", "three", {}, 3),
+    ]
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"body": "one", "key": "k", "text": "other"}\n')
+    assert read(path, "body", "key") == [Document("k", "one", {"text": "other"}, 1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"not json", "not JSON"),
+        (b'{"text": "cut', "not JSON"),
+        (b'{"text": "caf\xe9"}', "not JSON"),
+        (b'{"text": "half \\ud800 of a pair"}', "not JSON"),
+        (b'{"text": "x", "source": "\\udfff"}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1, 2]", "not a JSON object"),
+        (b"3", "not a JSON object"),
+        (b'{"body": "x"}', "'text' is not a string"),
+        (b'{"text": 3}', "'text' is not a string"),
+        (b'{"text": null}', "'text' is not a string"),
+    ],
+    ids=range(11),
+)
+def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
+    tmp_path: Path, line: bytes, reason: str
+) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'{"text": "one"}\n\n' + line + b'\n{"text": "two"}\n')
+    first, bad, last = read(path)
+    assert isinstance(bad, BadDocument)
+    assert bad.place == f"{path}:3"
+    assert reason in bad.reason
+    assert [first, last] == [
+        Document("docs.jsonl:1", "one", {}, 1),
+        Document("docs.jsonl:4", "two", {}, 4),
+    ]
+
+
+def test_whole_surrogate_pairs_and_other_escapes_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "\\ud83d\\ude00 \\u00e9"}\r\n')
+    assert read(path) == [Document("docs.jsonl:1", "😀 é", {}, 1)]
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.bz2", "jsonl.zst", "parquet"])
+def test_a_file_that_is_cut_short_or_garbled_is_an_error(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"docs.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.table({"text": [f"text {i}" for i in range(5000)]}), path)
+        whole = path.read_bytes()
+    else:
+        whole = COMPRESS[ending](b"".join(b'{"text": "%d"}\n' % i for i in range(5000)))
+    for body in (whole[:-5], whole[: len(whole) // 2], b"garbled" * 100):
+        path.write_bytes(body)
+        with pytest.raises(CorpusError, match=rf"docs\.{ending} cannot be read to its end"):
+            read(path)
+
+
+def test_garbled_pages_of_parquet_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    pq.write_table(pa.table({"text": [f"text {i}" * 20 for i in range(5000)]}), path)
+    body = path.read_bytes()
+    path.write_bytes(body[:100] + bytes(byte ^ 0xFF for byte in body[100:500]) + body[500:])
+    with pytest.raises(CorpusError, match="cannot be read to its end"):
+        read(path)
+
+
+def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    pq.write_table(pa.table({"body": ["x"], "id": ["y"]}), path)
+    with pytest.raises(CorpusError, match=r"no column 'text'; it has body, id\. Name yours"):
+        read(path)
+
+
+def test_jsonl_in_which_no_line_has_the_key_names_the_keys_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"body": "x", "id": "y"}\n3\n{"content": "x"}\n')
+    with pytest.raises(
+        CorpusError, match=r"no key 'text' in any line; there are body, id, content\. Name yours"
+    ):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_jsonl_in_another_encoding_is_refused_and_not_guessed_at(
+    tmp_path: Path, encoding: str, ending: str
+) -> None:
+    path = tmp_path / f"docs.{ending}"
+    path.write_bytes(COMPRESS[ending]('\n{"text": "中文 w1"}\n{"text": "w2"}\n'.encode(encoding)))
+    with pytest.raises(CorpusError, match=r"docs\.jsonl.* UTF-16 or UTF-32.*save it as UTF-8"):
+        read(path)
+
+
+def test_only_the_first_line_may_begin_with_a_mark_of_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "one"}\n\xef\xbb\xbf{"text": "two"}\n')
+    first, bad = read(path)
+    assert first == Document("docs.jsonl:1", "one", {}, 1)
+    assert isinstance(bad, BadDocument)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    for name in ("docs.txt", "docs.parquet.gz", "docs.gz"):
+        (tmp_path / name).write_text("text\nx\n")
+        with pytest.raises(CorpusError, match=rf"{name}: documents are read from \.jsonl.*\.tsv"):
+            read(tmp_path / name)
+
+
+def names(*patterns: str) -> list[str]:
+    return [Path(file.url).name for file in find_files(list(patterns), nothing).files]
+
+
+def test_files_folders_and_globs_are_found_in_order_and_once(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl.gz", "sub/c.parquet", "sub/notes.md", "x[1].jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.jsonl").mkdir()
+    everything = ["a.jsonl.gz", "b.jsonl", "c.parquet", "x[1].jsonl"]
+    assert names(str(tmp_path)) == everything
+    assert names(f"{tmp_path}/*.jsonl") == ["b.jsonl", "x[1].jsonl"]
+    assert names(f"{tmp_path}/**/*.parquet") == ["c.parquet"]
+    assert names(f"{tmp_path}/x[1].jsonl") == ["x[1].jsonl"]
+    assert names(f"file://{tmp_path}/b.jsonl") == ["b.jsonl"]
+    assert names(f"{tmp_path}/x[1].jsonl", str(tmp_path), f"{tmp_path}/b.*") == [
+        "x[1].jsonl", "a.jsonl.gz", "b.jsonl", "c.parquet"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ["missing.jsonl", "missing/*.jsonl", "empty"])
+def test_a_pattern_that_names_nothing_is_an_error(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        CorpusError, match=r"names no file; give one, a folder .*\.jsonl.*\.parquet"
+    ):
+        names(str(tmp_path / pattern))
+    with pytest.raises(CorpusError, match=r"s3:// names no file"):
+        names("s3://")
+
+
+@pytest.mark.parametrize("pattern", ["nonsense://a/b.jsonl", "http://127.0.0.1:9/x.jsonl"])
+def test_an_address_that_cannot_be_listed_is_a_sentence(pattern: str) -> None:
+    with pytest.raises(
+        StorageError, match=r"^corpus\.documents: .*(Check the address|use a local)"
+    ):
+        names(pattern)
+
+
+def test_documents_in_object_storage(s3: dict[str, Any]) -> None:
+    store = Store("s3://bucket/data", s3)
+    store.write("b.jsonl", JSONL)
+    store.write("sub/a.jsonl.gz", gzip.compress(JSONL))
+    store.write("notes.md", b"")
+    for pattern, expected in (
+        ("s3://bucket/data", ["s3://bucket/data/b.jsonl", "s3://bucket/data/sub/a.jsonl.gz"]),
+        ("s3://bucket/data/*.jsonl", ["s3://bucket/data/b.jsonl"]),
+        ("s3://bucket/data/b.jsonl", ["s3://bucket/data/b.jsonl"]),
+    ):
+        files = find_files([pattern], lambda url: s3).files
+        assert [file.url for file in files] == expected
+        assert all(len(list(read_documents(file, "text", "id"))) == 4 for file in files)
+    with pytest.raises(CorpusError, match="names no file"):
+        find_files(["s3://bucket/data/none*.jsonl"], lambda url: s3)
+    with pytest.raises(CorpusError, match="names no file"):
+        find_files(["s3://bucket/data/missing.jsonl"], lambda url: s3)
+
+
+def _locked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Tests may run as root, to whom every folder is open."""
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path) == str(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.jsonl", "*/deep/*.jsonl", "*/*/[xy].jsonl"])
+def test_an_unreadable_folder_of_documents_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ("a/deep/x.jsonl", "b/deep/x.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(JSONL)
+    assert names(str(tmp_path / pattern)) == ["x.jsonl", "x.jsonl"]
+    _locked(monkeypatch, tmp_path / "b" / "deep")
+    with pytest.raises(
+        CorpusError, match=r"^corpus\.documents: .*Permission denied.*b/deep.*right"
+    ):
+        names(str(tmp_path / pattern))
+    # What nobody named may be as it likes.
+    assert names(str(tmp_path / "a" / pattern.removeprefix("*/"))) == ["x.jsonl"]
+
+
+def test_an_unreadable_prefix_of_object_storage_is_an_error(
+    s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    for name in ("a/x.jsonl", "b/x.jsonl"):
+        Store("s3://bucket/data", s3).write(name, JSONL)
+    listing = s3fs.S3FileSystem._lsdir
+
+    async def refusing(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        found = await listing(self, path, *arguments, **options)
+        if any("data/b" in info["name"].rpartition("/")[0] for info in found):
+            raise PermissionError("Access Denied")
+        return found
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_lsdir", refusing)
+    for pattern in ("data", "data/*/*.jsonl", "data/**", "data/**/x.jsonl"):
+        with pytest.raises(StorageError, match="Access Denied"):
+            find_files([f"s3://bucket/{pattern}"], lambda url: s3)
+    assert len(find_files(["s3://bucket/data/a/*.jsonl"], lambda url: s3).files) == 1
+
+
+def test_links_are_followed_and_a_folder_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.jsonl").write_bytes(JSONL)
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "link again").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    assert names(str(folder)) == ["x.jsonl"]
+
+
+def test_hidden_files_are_read_where_they_are_named(tmp_path: Path) -> None:
+    for name in ("a.jsonl", ".b.jsonl", ".c/d.jsonl", "e/f.jsonl", "e/.g/h.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(JSONL)
+    assert names(f"{tmp_path}/**/*.jsonl") == ["a.jsonl", "f.jsonl"]
+    assert names(f"{tmp_path}/.*.jsonl") == [".b.jsonl"]
+    assert names(f"{tmp_path}/.c/*") == ["d.jsonl"]
+    assert names(f"{tmp_path}/.b.jsonl", f"{tmp_path}/.c") == [".b.jsonl", "d.jsonl"]
+    assert names(str(tmp_path)) == ["a.jsonl", "f.jsonl"]
+
+
+def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    for name, body in (("a", JSONL), ("b", JSONL), ("c", JSONL + b" ")):
+        (tmp_path / name).write_bytes(body)
+    a, b, c = (file_digest(Store(str(tmp_path / name))) for name in "abc")
+    assert a == b != c

@@ -1,0 +1,138 @@
+"""Files that are not what their names say are told by what they are."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import sqlite3
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.orc
+import pyarrow.parquet as pq
+import pytest
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.documents import read_documents
+from rayinfluence.corpus.queries import read_queries
+from rayinfluence.dataflow.begin.early import Inputs
+from rayinfluence.errors import CorpusError, QueryError
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
+
+LINES = b'{"query_id": "a", "prompt": "w1", "completion": " w2", "text": "w1 w2"}\n' * 30
+
+
+def table() -> pa.Table:
+    return pa.Table.from_pylist([json.loads(line) for line in LINES.splitlines()])
+
+
+def made(write: Callable[[io.BytesIO], Any]) -> bytes:
+    sink = io.BytesIO()
+    write(sink)
+    return sink.getvalue()
+
+
+def compressed(codec: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, codec) as stream:
+        stream.write(LINES)
+    return sink.getvalue().to_pybytes()
+
+
+def stream_of_arrow(sink: io.BytesIO) -> None:
+    with pa.ipc.new_stream(sink, table().schema) as writer:
+        writer.write_table(table())
+
+
+def zipped(sink: io.BytesIO) -> None:
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("queries.jsonl", LINES)
+
+
+def database() -> bytes:
+    base = sqlite3.connect(":memory:")
+    base.execute("CREATE TABLE queries (prompt TEXT)")
+    return base.serialize()
+
+
+PACKED = {
+    "gzip": (gzip.compress(LINES), "gunzip"),
+    "zstd": (compressed("zstd"), "zstd -d"),
+    "bzip2": (bz2.compress(LINES), "bunzip2"),
+    "xz": (lzma.compress(LINES), "unxz"),
+    "zip": (made(zipped), "unzip"),
+    "lz4": (compressed("lz4"), "lz4 -d"),
+}
+OTHERS = {
+    "Parquet": made(lambda sink: pq.write_table(table(), sink)),
+    "Arrow": made(lambda sink: pyarrow.feather.write_feather(table(), sink)),
+    "ORC": made(lambda sink: pyarrow.orc.write_table(table(), sink)),
+    "SQLite": database(),
+}
+BODIES = {name: body for name, (body, _) in PACKED.items()} | OTHERS
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("name", ["queries.jsonl", "queries.jsonl.gz"])
+def test_queries_that_are_compressed_are_to_be_unpacked(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    body, command = PACKED[kind]
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(QueryError, match=rf"is compressed \({kind}\).*unpack it \(`{command}`\)"):
+        read_queries(Store(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_queries_of_another_format_are_to_be_written_as_lines(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "queries.jsonl").write_bytes(OTHERS[kind])
+    with pytest.raises(QueryError, match=rf"is a file of {kind}, .* are read as JSON lines: write"):
+        read_queries(Store(str(tmp_path / "queries.jsonl")))
+
+
+def test_a_stream_of_arrow_is_one_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "queries.jsonl").write_bytes(made(stream_of_arrow))
+    with pytest.raises(QueryError, match="is a file of Arrow"):
+        read_queries(Store(str(tmp_path / "queries.jsonl")))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".JSONL.gz", ".jsonl.zst", ".parquet"])
+@pytest.mark.parametrize("kind", [*BODIES, "lines"])
+def test_documents_under_the_name_of_another_kind_are_refused_early(
+    tmp_path: Path, change: Callable[..., RunConfig], kind: str, ending: str
+) -> None:
+    path = tmp_path / f"other{ending}"
+    path.write_bytes(BODIES.get(kind, LINES))
+    config = change(tiny_run(tmp_path), corpus={"documents": [str(path)]})
+    endings = {"gzip": ".jsonl.gz", "zstd": ".jsonl.zst", "Parquet": ".parquet"}
+    endings["bzip2"] = ".jsonl.bz2"
+    right = endings.get(kind, "")
+    if ending == ".ndjson" and kind != "Parquet":
+        right = right.replace(".jsonl", ending)
+    if ending.lower() == endings.get(kind) or (kind == "lines" and ending in (".jsonl", ".ndjson")):
+        assert Inputs.of(config).documents.files
+        assert len(list(read_documents(Store(str(path)), "text", "id"))) == 30
+        return
+    what = "begins as JSON lines do" if kind == "lines" else f"is a file of {kind}"
+    last = f".{ending.lower().rpartition('.')[2]}"
+    named = f"end with {right}" if right else "say what it is then"
+    named = "end with .jsonl" if kind == "lines" else named
+    said = rf"other{ending} {what}, and its name ends with {last}: .*let its name {named}\.$"
+    with pytest.raises(CorpusError, match=said):
+        Inputs.of(config)
+    # In object storage it is found when it is read.
+    with pytest.raises(CorpusError, match=said):
+        list(read_documents(Store(str(path)), "text", "id"))
+
+
+def test_what_is_compressed_twice_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "documents.jsonl.gz"
+    path.write_bytes(gzip.compress(gzip.compress(LINES)))
+    with pytest.raises(CorpusError, match="holds gzip within gzip: take one of them away"):
+        list(read_documents(Store(str(path)), "text", "id"))

@@ -1,0 +1,194 @@
+"""Runs of models and tokenizers as people have them: what is decided for them, and said."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+)
+
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.errors import ConfigError, CorpusError, ModelError, QueryError
+from rayinfluence.model.load import load_model
+from rayinfluence.storage.results import Results
+from rayinfluence.testing import tiny_run, tiny_tokenizer
+
+Execute = Callable[..., dict[str, Results]]
+Change = Callable[..., RunConfig]
+
+
+def test_a_model_without_sdpa_runs_with_eager_and_says_so(
+    tmp_path: Path, execute: Execute, said: Any
+) -> None:
+    config = tiny_run(tmp_path)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 48, "hidden_size": 12, "num_layers": 2, "num_heads": 2}
+    sizes |= {"attention_types": [[["global"], 2]], "max_position_embeddings": 16}
+    GPTNeoForCausalLM(GPTNeoConfig(**sizes)).save_pretrained(config.model)
+    manifest = execute(config)["ekfac"].manifest
+    assert "attention    eager: this model has no sdpa" in said.getvalue()
+    assert manifest["numerics"]["attention"] == "eager"
+    parts = [
+        json.loads(p.read_text())["parts"] for p in tmp_path.glob("run/factors/*/manifest.json")
+    ]
+    assert [part["numerics"]["attention"] for part in parts] == ["eager"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "asked", "words"),
+    [
+        ("_attn_implementation", "eager", "sdpa", '_attn_implementation: "eager", which is taken'),
+        ("_attn_implementation", "sdpa", "eager", '_attn_implementation: "sdpa", which is taken'),
+        ("_attn_implementation", None, "eager", "_attn_implementation: null, which is taken"),
+        ("output_attentions", True, "sdpa", "output_attentions: true, and no other gives those"),
+    ],
+)
+def test_a_config_that_says_how_attention_is_computed_is_told(
+    tmp_path: Path, quiet: ProgressLog, said: Any, key: str, value: object, asked: str, words: str
+) -> None:
+    """Such a model has sdpa; it is its configuration that decides."""
+    config = tiny_run(tmp_path, attention=asked)
+    file = Path(config.model) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with Run(config, quiet) as run:
+        used = {"sdpa": "eager", "eager": "sdpa"}[asked]
+        assert run.replica.numerics.attention == used
+    assert f"attention    {used}: the model's config.json has {words}" in said.getvalue()
+    assert "no sdpa" not in said.getvalue()
+
+
+def test_attention_that_cannot_be_had_is_refused_with_who_asked_for_it(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    file = Path(config.model) / "config.json"
+    asked = {"_attn_implementation": "flash_attention_2"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **asked}))
+    sentence = (
+        r'Its config\.json has _attn_implementation: "flash_attention_2", which is taken before'
+    )
+    with pytest.raises(ModelError, match=sentence):
+        load_model(config.model, torch.float32)
+
+
+def tokenize(config: RunConfig, log: ProgressLog) -> dict[str, Any]:
+    """The settings that the corpus is tokenised with."""
+    with Run(config, log) as run:
+        return asdict(run.tokenize().manifest.settings)
+
+
+def long_context(config: RunConfig, length: int) -> None:
+    shape = {"vocab_size": 48, "n_embd": 4, "n_layer": 1, "n_head": 1}
+    GPT2LMHeadModel(GPT2Config(n_positions=length, **shape)).save_pretrained(config.model)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_tokens", "expected"),
+    [(16, None, 16), (4096, None, 2048), (4096, 100, 100), (4096, 3000, 2048), (64, 1, 64)],
+)
+def test_the_default_context_is_sane_and_said(
+    tmp_path: Path,
+    said: Any,
+    quiet: ProgressLog,
+    length: int,
+    batch_tokens: int | None,
+    expected: int,
+) -> None:
+    config = tiny_run(tmp_path, 4, batch_tokens=batch_tokens)
+    long_context(config, length)
+    assert tokenize(config, quiet)["context"] == expected
+    line = f"context      {expected:,} of the model's {length:,}; set corpus.context for another"
+    assert (line in said.getvalue()) == (expected < length)
+
+
+def test_a_context_that_is_set_is_taken_as_it_is(
+    tmp_path: Path, said: Any, quiet: ProgressLog
+) -> None:
+    config = tiny_run(tmp_path, 4, corpus={"context": 3000})
+    long_context(config, 4096)
+    assert tokenize(config, quiet)["context"] == 3000
+    assert "context      " not in said.getvalue()
+
+
+def test_a_corpus_of_another_default_is_refused_by_the_setting_s_name(
+    tmp_path: Path, quiet: ProgressLog, change: Change
+) -> None:
+    config = tiny_run(tmp_path, 4, corpus={"context": 4096})
+    long_context(config, 4096)
+    tokenize(config, quiet)
+    with pytest.raises(CorpusError) as caught:
+        tokenize(change(config, corpus={"context": None}), quiet)
+    assert "other settings: corpus.context: 64, was 4096. Set" in str(caught.value)
+    assert "TokenizeSettings" not in str(caught.value)
+
+
+def test_a_model_that_names_no_context_asks_for_one(tmp_path: Path, quiet: ProgressLog) -> None:
+    config = tiny_run(tmp_path, 4)
+    bloom = BloomConfig(vocab_size=48, hidden_size=8, n_layer=1, n_head=1)
+    BloomForCausalLM(bloom).save_pretrained(config.model)
+    with pytest.raises(ConfigError, match=r"corpus\.context: .* does not say how many tokens"):
+        tokenize(config, quiet)
+
+
+def test_a_tokenizer_with_a_token_too_many_works_and_the_text_that_uses_it_is_named(
+    tmp_path: Path, execute: Execute
+) -> None:
+    config = tiny_run(tmp_path, 120)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(config.model)
+    assert len(tokenizer) == 49
+    assert execute(config)["ekfac"].manifest["corpus"]["bad_sequences"] == []
+    queries = Path(str(config.queries))
+    query = {"query_id": "seen", "prompt": "w1", "completion": " w2 <image>"}
+    queries.write_text(json.dumps(query))
+    with pytest.raises(QueryError, match=r"'seen' has token id 48, outside .* vocabulary of 48"):
+        execute(config)
+
+
+def test_a_document_with_a_token_that_the_model_lacks_is_left_out_with_the_reason(
+    tmp_path: Path, execute: Execute
+) -> None:
+    config = tiny_run(tmp_path, 120)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(config.model)
+    with (tmp_path / "documents.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "seen", "text": "w1 <image> w2", "source": "alpha"}) + "\n")
+    [bad] = execute(config)["ekfac"].manifest["corpus"]["bad_sequences"]
+    assert bad["reason"] == "token id 48 is outside the model's vocabulary of 48"
+
+
+def test_that_a_tokenizer_would_be_rebuilt_otherwise_is_in_the_run_s_warnings(
+    tmp_path: Path, quiet: ProgressLog
+) -> None:
+    config = tiny_run(tmp_path, 4)
+    about = json.loads(Path(config.model, "tokenizer_config.json").read_text())
+    about["tokenizer_class"] = "GPT2Tokenizer"
+    Path(config.model, "tokenizer_config.json").write_text(json.dumps(about))
+    with Run(config, quiet) as run:
+        assert run.tokenizer("w5 w6").input_ids == [6, 7]
+        assert "transformers makes the one of" in run.warnings[0]
+
+
+def test_more_survivors_than_there_are_sequences_are_all_of_them(
+    tmp_path: Path, execute: Execute, change: Change
+) -> None:
+    most, every = (
+        execute(change(tiny_run(tmp_path / name), scan={"top": top, "token_scores": 2}))["ekfac"]
+        for name, top in (("many", 10**12), ("all", 200))
+    )
+    columns = ["query_id", "direction", "rank", "sequence_id", "score"]
+    scores = [results.table.select(columns) for results in (most, every)]
+    assert scores[0].equals(scores[1])
+    assert 60 <= len(scores[0]) <= 3 * most.manifest["n_sequences"]

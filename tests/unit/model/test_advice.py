@@ -1,0 +1,249 @@
+"""Choices of modules that lead nowhere, and whether what is advised in their place works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    JetMoeConfig,
+    OPTConfig,
+    PhimoeConfig,
+    PreTrainedConfig,
+    Qwen2MoeConfig,
+    XLNetConfig,
+)
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
+from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.load import freeze
+from rayinfluence.model.modules import track, trackable
+from rayinfluence.model.preflight import made_up, preflight
+from rayinfluence.model.reach import Reach, reach, tracked_and_reached
+from rayinfluence.testing import tiny_gpt2, tiny_llama
+
+TOKENS = range(40)
+SMALL = {
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 16,
+}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+
+OPT = OPTConfig(
+    vocab_size=48,
+    hidden_size=16,
+    word_embed_proj_dim=16,
+    ffn_dim=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=16,
+)
+QWEN = Qwen2MoeConfig(
+    **SMALL,
+    moe_intermediate_size=8,
+    shared_expert_intermediate_size=8,
+    num_experts=4,
+    num_experts_per_tok=2,
+)
+JETMOE = JetMoeConfig(**SMALL, **EXPERTS, kv_channels=8)
+PHIMOE = PhimoeConfig(**SMALL, **EXPERTS)
+XLNET = XLNetConfig(vocab_size=48, d_model=16, n_layer=2, n_head=2, d_inner=32)
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return freeze(make())
+
+
+def made(config: PreTrainedConfig) -> nn.Module:
+    return seeded(lambda: AutoModelForCausalLM.from_config(config))
+
+
+def reached(
+    model: nn.Module, patterns: list[str] | None
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module], Reach]:
+    tracked = track(model, patterns)
+    found = reach(model, trackable(model) | tracked, made_up(TOKENS, torch.device("cpu")))
+    return tracked, tracked_and_reached(tracked, found)[0], found
+
+
+def passes(model: nn.Module, patterns: list[str] | None) -> None:
+    """All that a run refuses before a document is read."""
+    _, kept, found = reached(model, patterns)
+    if patterns is None:
+        refuse_little(model, kept, found)
+    refuse_other_shapes(model, kept, found)
+    preflight(LanguageModel.of(model, kept.values()), kept, TOKENS, 16)
+
+
+@pytest.mark.parametrize(
+    ("config", "patterns", "wrong", "advised"),
+    [
+        (JETMOE, None, "only model.layers.*.mlp.router.layer", "self_attention.kv_proj"),
+        (PHIMOE, None, "only model.layers.*.mlp.router would", "model.layers.*.self_attn.*"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_what_is_advised_in_place_of_what_is_refused_works(
+    config: PreTrainedConfig, patterns: list[str] | None, wrong: str, advised: str
+) -> None:
+    model = made(config)
+    with pytest.raises(ModelError) as caught:
+        passes(model, patterns)
+    said = str(caught.value)
+    assert wrong in said
+    assert len(said) < 800
+    [listed] = re.findall(r"`modules: \[(.*)\]`", said)
+    assert advised in listed
+    passes(model, listed.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("config", "patterns"),
+    [(OPT, None), (OPT, ["*"]), (QWEN, None), (QWEN, ["*.mlp.*", "*_proj"])],
+    ids=["opt", "all of opt", "shared experts", "all beside routed experts"],
+)
+def test_layers_that_get_all_tokens_in_one_row_are_tracked(
+    config: PreTrainedConfig, patterns: list[str] | None
+) -> None:
+    model = made(config)
+    passes(model, patterns)
+    tracked, kept, _ = reached(model, patterns)
+    assert list(kept) == list(tracked)
+    assert any("fc1" in name or "shared_expert." in name for name in kept)
+
+
+def test_where_no_layer_can_be_tracked_no_pattern_is_advised() -> None:
+    with pytest.raises(ModelError, match=r"ff\.layer_\* .* no pattern works: name another model"):
+        passes(made(XLNET), None)
+
+
+class Experts(nn.Module):
+    """A block whose experts are one parameter, with a router that keeps the axis of sequences."""
+
+    def __init__(self, width: int, hidden: int, dense: bool) -> None:
+        super().__init__()
+        self.router = nn.Linear(width, 2)
+        self.experts = nn.Parameter(torch.randn(2, width, hidden))
+        self.back = nn.Parameter(torch.randn(2, hidden, width))
+        self.dense = nn.Linear(width, width) if dense else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        shares = self.router(hidden).softmax(dim=-1)
+        inner = torch.einsum("bti,eij,ejk->btek", hidden, self.experts, self.back)
+        mixed = torch.einsum("btek,bte->btk", inner.tanh(), shares)
+        return mixed if self.dense is None else mixed + self.dense(hidden)
+
+
+class Mixture(nn.Module):
+    """Of one such block and a projection before it."""
+
+    def __init__(self, hidden: int = 4, dense: bool = False) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.layers = nn.ModuleList([nn.ModuleDict()])
+        self.layers[0]["before"] = nn.ModuleDict({"project": nn.Linear(8, 8)})
+        self.layers[0]["mlp"] = Experts(8, hidden, dense)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = self.layers[0]["before"]["project"](self.embed(tokens_BT))
+        return self.head(hidden + self.layers[0]["mlp"](hidden))
+
+
+def test_routers_alone_are_refused_by_default_however_large_and_kept_where_they_are_named() -> None:
+    model = seeded(Mixture)
+    with pytest.raises(ModelError) as caught:
+        passes(model, None)
+    assert "only layers.*.mlp.router would be tracked in Mixture, 2." in str(caught.value)
+    assert "% of the parameters of its layers, all in routers of experts; " in str(caught.value)
+    assert "layers.*.before.*" in str(caught.value)
+    passes(model, ["*.router"])
+    passes(seeded(lambda: Mixture(dense=True)), None)  # a router beside others is one more layer
+
+
+def test_next_to_nothing_is_refused_by_default_whatever_it_is() -> None:
+    with pytest.raises(ModelError, match=r"router, layers\.\*\.mlp\.dense would .*, 0\.\d+% of"):
+        passes(seeded(lambda: Mixture(hidden=1000, dense=True)), None)
+
+
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
+def test_ordinary_defaults_are_neither_refused_nor_short_of_advice(make) -> None:
+    model = make(dtype=torch.float32)
+    passes(model, None)
+    _, kept, found = reached(model, None)
+    assert ".mlp.*" in more_layers(model, kept, found)
+    everything, _, found = reached(model, ["*"])
+    assert more_layers(model, everything, found) == "No other linear layer can be tracked."
+
+
+def test_a_layer_called_gate_is_a_router_and_one_called_gate_proj_is_not() -> None:
+    class Gated(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+            self.h = nn.ModuleDict({"mlp": nn.ModuleDict({name: nn.Linear(8, 8)})})
+
+        def forward(self, tokens_BT: Tensor) -> Tensor:
+            [layer] = self.h["mlp"].values()
+            return self.head(layer(self.embed(tokens_BT)))
+
+    for name in ("gate_proj", "gate_up_proj", "navigate"):
+        passes(seeded(lambda name=name: Gated(name)), None)
+    for name in ("gate", "router", "shared_expert_gate"):
+        with pytest.raises(ModelError, match="routers of experts"):
+            passes(seeded(lambda name=name: Gated(name)), None)
+
+
+class Shaped(nn.Module):
+    """A layer that is given its input in another shape, or not alone."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.embed, self.head, self.layer = nn.Embedding(48, 8), nn.Linear(8, 48), Layer(8, 8)
+        self.how = how
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x = self.embed(tokens_BT)
+        if self.how == "tokens first":
+            return self.head(x + self.layer(x.transpose(0, 1)).transpose(0, 1))
+        if self.how == "in pairs":
+            return self.head(x + torch.stack([self.layer(one) for one in x]))
+        if self.how == "in a list":
+            return self.head(x + self.layer([x]))
+        return self.head(x + self.layer(other=x, scale=1.0))
+
+
+class Layer(nn.Linear):
+    """A layer that takes its input as nobody foresees."""
+
+    def forward(self, input: Any = None, other: Any = None, scale: float = 1.0) -> Tensor:
+        given = other if input is None else input
+        return scale * super().forward(given[0] if isinstance(given, list) else given)
+
+
+@pytest.mark.parametrize(
+    ("how", "got"),
+    [
+        ("tokens first", "[7, 2, width]"),
+        ("in pairs", "[7, width]"),
+        ("in a list", "no tensor as its first or only argument"),
+        ("by two names", "no tensor as its first or only argument"),
+    ],
+)
+def test_a_layer_whose_input_is_not_sequence_by_sequence_is_refused(how: str, got: str) -> None:
+    model = seeded(lambda: Shaped(how))
+    _, kept, found = reached(model, ["*"])
+    with pytest.raises(ModelError) as caught:
+        refuse_other_shapes(model, kept, found)
+    assert f": layer (the first gets {got} for 2 sequences of 7 tokens)" in str(caught.value)
