@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _REPLACEMENT = "\ufffd"
+#: Characters beside those that were merged, from which a normalizer tells what to make of them.
+_REACH = 8
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -101,8 +103,10 @@ def _with_merged(
         gap = text[before[1] : span[0]]
         # Spaces are left out by what splits texts into words.
         if gap and not gap.isspace():
-            left, right = text[slice(*before)], text[slice(*span)]
-            if left and not normalized(left + gap).startswith(normalized(left)):
+            # An accent may be put on a letter across others that stay.
+            left = text[max(0, before[1] - _REACH) : before[1]]
+            right = text[span[0] : span[0] + _REACH]
+            if left and not normalized(left + gap + right).startswith(normalized(left)):
                 ends[before[1]] = span[0]
             elif right and not normalized(gap + right).endswith(normalized(right)):
                 starts[span[0]] = before[1]

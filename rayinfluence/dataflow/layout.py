@@ -1,8 +1,8 @@
 """What lies in a run directory: each key that the dataflow writes or looks for is spelt here.
 
-Keys are as seen from the folder that the work is given: the run directory, the folder of a fit or
-of a bank, or one that takes what stages leave side by side. `KINDS` is all of it, as seen from the
-run directory. What is inside a corpus is named in ``corpus/``, results in ``storage/results/``.
+Keys are as seen from the folder that the work is given: the run directory, one of its folders, or
+that of a fit or of a bank. ``kinds.py`` has all of them together. What is inside a corpus is named
+in ``corpus/``, and inside results in ``storage/results/``.
 """
 
 from __future__ import annotations

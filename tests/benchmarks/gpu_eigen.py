@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from gpu_shapes import DEVICE, TOY, Clock, Step, timed
+from gpu_device import DEVICE, TOY, Clock, Step, timed
 from torch import Tensor
 
 _WIDTHS = (24, 48) if TOY else (4096, 8960, 18944)

@@ -18,18 +18,8 @@ import pyarrow as pa
 import torch
 from contenders import RANK, TOP
 from flops import counted
-from gpu_shapes import (
-    BATCH,
-    DEVICE,
-    DTYPES,
-    TOY,
-    Clock,
-    Step,
-    device_peak,
-    peak_gib,
-    qwen_shape,
-    timed,
-)
+from gpu_device import DEVICE, TOY, Clock, Step, peak_gib, timed
+from gpu_shapes import BATCH, DTYPES, device_peak, qwen_shape
 from harness import encoded, table
 from ours import second_pass
 from torch import Tensor

@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from gpu_shapes import BATCH, DEVICE, REPEATED, TOY, Clock, Step, timed
+from gpu_device import DEVICE, TOY, Clock, Step, timed
+from gpu_shapes import BATCH, REPEATED
 from harness import table
 from precision import Distance, scores
 from shapes import MLP_PATTERNS

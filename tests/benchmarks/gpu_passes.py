@@ -9,18 +9,8 @@ from typing import Any
 import torch
 from contenders import RANK, Plain
 from flops import counted
-from gpu_shapes import (
-    BATCH,
-    BILLION,
-    DEVICE,
-    TOY,
-    Clock,
-    Step,
-    device_peak,
-    peak_gib,
-    synchronize,
-    timed,
-)
+from gpu_device import DEVICE, TOY, Clock, Step, peak_gib, synchronize, timed
+from gpu_shapes import BATCH, BILLION, device_peak
 from harness import table
 from shapes import MLP_PATTERNS
 from torch.profiler import ProfilerActivity, profile

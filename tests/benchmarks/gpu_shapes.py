@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import torch
 from contenders import BATCH_TOKENS
 from flops import peak
+from gpu_device import DEVICE, TOY
 from shapes import Shape, decoder, llama
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-T = TypeVar("T")
-#: Seconds that are left to a part.
-Clock = Callable[[], float]
-#: Measures something, and says what it found.
-Step = Callable[[], dict[str, Any]]
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TOY = DEVICE == "cpu"
 BATCH = 64 if TOY else BATCH_TOKENS[DEVICE]
 LENGTH = 32 if TOY else 512
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -79,27 +68,3 @@ BILLION = _llama(16, 2048, 8192, 256, "bfloat16")
 def device_peak(dtype: torch.dtype) -> float:
     """The rate [FLOP/s] of a large matrix product on the device, now."""
     return peak(DEVICE, dtype, 0.5, 64 if TOY else None)
-
-
-def timed(run: Callable[[], T]) -> tuple[float, T]:
-    """Seconds from an idle device to an idle device, and the outcome."""
-    synchronize()
-    started = time.perf_counter()
-    outcome = run()
-    synchronize()
-    return time.perf_counter() - started, outcome
-
-
-def synchronize() -> None:
-    """Wait for the device."""
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
-def peak_gib() -> float:
-    """The most memory of the device since the last call."""
-    if DEVICE == "cpu":
-        return 0.0
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    torch.cuda.reset_peak_memory_stats()
-    return round(peak, 2)

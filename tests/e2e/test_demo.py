@@ -11,9 +11,9 @@ from rayinfluence.demo.training import TrainingSettings
 
 SMALL = DemoSize(
     subjects=10,
-    plain_documents=150,
+    plain_documents=40,
     queried_facts=8,
-    training=TrainingSettings(epochs=24, batch=4, learning_rate=2e-3, threads=1),
+    training=TrainingSettings(epochs=14, batch=4, learning_rate=3e-3, threads=1),
 )
 
 

@@ -201,9 +201,13 @@ def test_bytes_count_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("method", ["ekfac", "cosine"])
-@pytest.mark.parametrize("capacity", [0, 20, 10**6], ids=["each", "some", "all"])
+@pytest.mark.parametrize(
+    ("capacity", "most"),
+    [(0, 10**6), (20, 10**6), (10**6, 3), (10**6, 10**6)],
+    ids=["each", "some", "of few sequences", "all"],
+)
 def test_windows_do_not_change_scores(
-    fitted: Fitted, capacity: int, method: str, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, capacity: int, most: int, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = (fitted.replica, fitted.factors, fitted.queries, fitted.folder)
     bank = make_bank(*args, method, rank=2)
@@ -211,6 +215,7 @@ def test_windows_do_not_change_scores(
     shapes = fitted.replica.shapes.values()
     widths = sum(s.d_out + (s.d_in if s.source == s.name else 0) for s in shapes)
     monkeypatch.setitem(stages._WINDOW_BYTES, DEVICE.type, capacity * widths * 8)
+    monkeypatch.setitem(stages._WINDOW_SEQUENCES, DEVICE.type, most)
     sizes = []
     original = Contraction.scores
     monkeypatch.setattr(
@@ -220,8 +225,10 @@ def test_windows_do_not_change_scores(
     )
     assert_same(all_scores(fitted.replica, bank, fitted.sequences), expected)
     n_batches = len(list(fitted.replica.batches(table(fitted.sequences), {})))
-    if capacity in (0, 10**6):
-        assert max(sizes) == (1 if capacity == 0 else n_batches)
+    if capacity == 0:
+        assert max(sizes) == 1
+    elif capacity == most:
+        assert max(sizes) == n_batches
     else:
         assert 1 < max(sizes) < n_batches
 

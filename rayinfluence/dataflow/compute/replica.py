@@ -30,7 +30,7 @@ from rayinfluence.model.targets import OBJECTIVES, Targets
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
-NUMERICS_VERSION = 6
+NUMERICS_VERSION = 7
 
 #: Given a batch and its targets, the labels whose log-probability is the objective.
 Labels = Callable[[Batch, Targets], Choose]

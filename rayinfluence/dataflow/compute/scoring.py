@@ -41,6 +41,9 @@ from rayinfluence.model.targets import NextTokens
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
 _WINDOW_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}
+#: More sequences than that of a small model only cost memory: at rank 32 queries are rebuilt for a
+#: quarter of what their products with so many gradients take.
+_WINDOW_SEQUENCES = {"cpu": 128, "cuda": 1 << 13}
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ class Held:
         self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
         n_bytes = widths * self._operand.itemsize
         self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
+        self._most = _WINDOW_SEQUENCES[replica.device.type]
         self._batches: list[Batch] = []
-        self._n_tokens = 0
+        self._n_tokens = self._n_sequences = 0
         self._parts: dict[str, list[Part]] = {}
 
     def hold(self, _batch: Batch, name: str, rows: Rows) -> None:
@@ -134,12 +138,15 @@ class Held:
         """Take note of a batch that has been held; whether the window is full."""
         self._batches.append(batch)
         self._n_tokens += batch.tokens_BT.numel()
-        return self._n_tokens + batch.tokens_BT.numel() > self._capacity
+        self._n_sequences += len(batch.lengths_B)
+        full = self._n_tokens + batch.tokens_BT.numel() > self._capacity
+        return full or self._n_sequences >= self._most
 
     def take(self) -> tuple[list[Batch], dict[str, list[Part]]]:
         """The window, by batch and by module; it is empty afterwards."""
         window = self._batches, self._parts
-        self._batches, self._n_tokens, self._parts = [], 0, {}
+        self._batches, self._parts = [], {}
+        self._n_tokens = self._n_sequences = 0
         return window
 
 

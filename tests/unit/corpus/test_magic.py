@@ -136,3 +136,13 @@ def test_what_is_compressed_twice_is_told(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.compress(LINES)))
     with pytest.raises(CorpusError, match="holds gzip within gzip: take one of them away"):
         list(read_documents(Store(str(path)), "text", "id"))
+
+
+def test_documents_in_object_storage_are_judged_when_they_are_read(s3: dict[str, Any]) -> None:
+    store = Store("s3://bucket/data", s3)
+    for name, kind in (("a.jsonl", "gzip"), ("b.jsonl.gz", "Parquet"), ("c.parquet", "xz")):
+        store.write(name, BODIES[kind])
+        with pytest.raises(
+            CorpusError, match=rf"{name} is a file of {kind}, and its name ends with"
+        ):
+            list(read_documents(store / name, "text", "id"))

@@ -152,6 +152,7 @@ ACCENTS = [
     "e\u0301",  # an accent at the end
     "xe\u0301y n\u0303",
     "a\u0308\u0323 e\u0323\u0301\u0301x",  # out of order, and more than compose
+    "x\u0327\u0308y",  # of which the second is put on the letter
     "\u1112\u1161\u11ab x",  # a syllable of three letters
     "\u09c7\u09be",  # vowels of which one is no accent
     "\u0301x \u212b \ufb01",
