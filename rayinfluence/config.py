@@ -45,7 +45,8 @@ _WANTED = (
 #: Scores are divided by about as much: with more, what float32 holds of them is nothing.
 _MOST_DAMPING = 1e15
 
-Method = Literal["ekfac", "kfac", "gradient_product"]
+#: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
+Method = Literal["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
 
 
 class Section(BaseModel):

@@ -87,9 +87,14 @@ KINDS = (
     _of_a_fit(layout.module_key("<module>"), "the factors"),
     _of_a_fit(layout.MANIFEST, "what they were fitted on (last)"),
     Kind(
+        f"{layout.COUNTS}/<fingerprint>/{layout.counts_key('<split>')}",
+        stage_names.SCAN,
+        "how many of a split's sequences have each term of the queries",
+    ),
+    Kind(
         f"{layout.QUERIES}/<fingerprint>/{layout.query_key('<query>')}",
         stage_names.SCAN,
-        "a query, preconditioned by one method",
+        "a query, as one method has it",
     ),
     _of_a_bank(layout.MANIFEST, "which queries, and how they are scanned"),
     _of_a_bank(layout.partial_key("<split>"), "what a split yields"),

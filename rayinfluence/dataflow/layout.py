@@ -24,6 +24,8 @@ REPORT, FORECAST = "report.html", "plan.json"
 CORPUS, MODELS, PASSED, SCRATCH = stage_names.CORPUS, "models", "preflight", "plan"
 #: Those with a folder for each fit, each way of preconditioning, and each bank, by fingerprint.
 FACTORS, QUERIES, BANKS = stage_names.FACTORS, stage_names.QUERIES, results.BANKS
+#: With a folder for each set of terms.
+COUNTS = stage_names.COUNTS
 #: What the second pass found, with the rows of tables; and the tables.
 RESCORED, RESULTS = "rescored", results.RESULTS
 #: What a fit, or a bank, is: written when a fit is done, and when queries are put into a bank.
@@ -87,8 +89,13 @@ def module_key(module: str) -> str:
 
 
 def query_key(query_digest: str) -> str:
-    """Where a preconditioned query is."""
+    """Where a query is, as one method has it."""
     return f"{query_digest}{TENSORS}"
+
+
+def counts_key(split_digest: str) -> str:
+    """Where the counts of a split's terms are: its name is what they were made of."""
+    return f"{split_digest}{TENSORS}"
 
 
 def partial_key(split_digest: str) -> str:

@@ -25,6 +25,7 @@ from rayinfluence.dataflow.stages.results import Written
 from rayinfluence.dataflow.stages.scan import Aside
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
+from rayinfluence.methods.registry import METHODS, TEXT_METHODS
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
     MANIFEST,
@@ -36,7 +37,7 @@ from rayinfluence.storage.results import (
 from rayinfluence.storage.store import Store, read_json
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 6
+_TABLES_VERSION = 7
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -199,8 +200,9 @@ def _method(
     places = [scanned.of_query(query.digest) for query in run.queries]
     scored = [partial.scored(place) for partial, place in places]
     return {
+        "meaning": asdict(METHODS[scanned.method].meaning),
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
-        "rank": _largest_rank(run),
+        **({} if scanned.method in TEXT_METHODS else {"rank": _largest_rank(run)}),
         "damping": query_report(queries, run.queries[0]).get("damping"),
         "rescoring": rescored,
         # Of the query that has the least: the others may have scores that it has not.

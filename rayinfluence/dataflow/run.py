@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
+from rayinfluence.corpus.splits import Split
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
+from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.manifest import (
     results_fingerprint,
@@ -22,6 +25,7 @@ from rayinfluence.dataflow.manifest import (
     write_manifest,
 )
 from rayinfluence.dataflow.plan.planning import Plan, plan_run
+from rayinfluence.dataflow.stages.counts import count_terms
 from rayinfluence.dataflow.stages.damaged import without_damage
 from rayinfluence.dataflow.stages.factors import (
     Factors,
@@ -46,7 +50,7 @@ from rayinfluence.dataflow.stages.scanned import scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
-from rayinfluence.methods.solvers import WITHOUT_CURVATURE
+from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -164,19 +168,27 @@ class Run(Parts):
         self.begin(needs_queries=True)
         self.check()
         methods = self.config.scan.methods
-        needs_factors = any(method not in WITHOUT_CURVATURE for method in methods)
-        factors = (self._factors or self.fit()) if needs_factors else None
+        factors = (self._factors or self.fit()) if any(map(needs_factors, methods)) else None
         splits = self.corpus.plan(self.numerics.split_tokens)
         config, numerics = self.config.scan, self.numerics
         modules = list(self.replica.modules)
-        prepared = plan_methods(self.store, self.model_digest, modules, factors, config, numerics)
+        prepared = plan_methods(
+            self.store,
+            self.model_digest,
+            modules,
+            factors,
+            config,
+            numerics,
+            self.corpus.fingerprint,
+        )
         digests = [query.digest for query in self.queries]
         compare = self.model_record.differences
         banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
         self.model_record.write()
+        operands = partial(self._operands, counts=self._counts(prepared, splits))
         self._with_whole_factors(
             lambda: precondition(
-                self.runner, prepared, self._operands, self.queries, config, self.progress
+                self.runner, prepared, operands, self.queries, config, self.progress
             )
         )
         n_training = self.n_training_sequences
@@ -191,7 +203,7 @@ class Run(Parts):
             )
             for aside in self.set_aside:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")
-            for key, count in left_out([partial for _, partial in merged]).items():
+            for key, count in left_out([one for _, one in merged]).items():
                 self._warn(too_many_values(key, count))
             scanned = scanned_by_method(methods, merged)
             fingerprint = results_fingerprint(*decided, [one.digest for one in self.set_aside])
@@ -258,9 +270,21 @@ class Run(Parts):
         self._factors = without_damage(self.runner, root / plan.fingerprint, work, self.progress)
         return self._factors
 
-    def _operands(self, methods: Sequence[MethodQueries]) -> list[MethodOperands]:
+    def _counts(
+        self, methods: Sequence[MethodQueries], splits: Sequence[Split]
+    ) -> TermCounts | None:
+        """Of the terms of all queries, where a method of texts has queries to make."""
+        if not any(one.method in TEXT_METHODS and one.lacks(self.queries) for one in methods):
+            return None
+        return count_terms(
+            self.runner, self.corpus_store, self.store, splits, self.queries, self.progress
+        )
+
+    def _operands(
+        self, methods: Sequence[MethodQueries], counts: TermCounts | None = None
+    ) -> list[MethodOperands]:
         """What methods need."""
-        return method_operands(self.runner, methods, self._factors, self.config.scan)
+        return method_operands(self.runner, methods, self._factors, self.config.scan, counts)
 
     def _with_whole_factors(self, work: Callable[[], T]) -> T:
         """Work that reads factors; damaged ones are put together again from the fit's sums."""

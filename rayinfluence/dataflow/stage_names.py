@@ -9,6 +9,8 @@ from __future__ import annotations
 TOKENIZE = "tokenize"
 COVARIANCE, EIGEN, MOMENTS, PROBE, FACTORS = "covariance", "eigen", "moments", "probe", "factors"
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
+#: Of terms, for methods by texts.
+COUNTS = "counts"
 TABLES = "tables"
 #: Of `rayinfluence plan`: a little of all others.
 PLAN = "plan"
@@ -18,6 +20,6 @@ CORPUS, RESULTS = "corpus", "results"
 STAGES = {
     CORPUS: (TOKENIZE,),
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, PROBE, FACTORS),
-    SCAN: (QUERIES, SCAN, MERGE, GATHER, RESCORE),
+    SCAN: (COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
 }

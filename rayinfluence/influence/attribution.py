@@ -43,6 +43,7 @@ def carrier(
     texts: Sequence[str],
     completion: Sequence[int],
     completion_texts: Sequence[str],
+    ahead: int = 1,
 ) -> Carrier:
     """Which token carries a score, and whether the completion has it too.
 
@@ -50,13 +51,15 @@ def carrier(
     else for each n; it is put on the scale from the one to the other (Hoyer 2004).
 
     Args:
-        token_scores: entry t is about the prediction of token t + 1; the last one is about none.
+        token_scores: entry t is about token t + ``ahead``; what is about none does not count.
         tokens: of the sequence.
         texts: of those.
         completion: tokens of the query's completion.
         completion_texts: of those. A token is the same with and without white space around it.
+        ahead: 1 where scores are of predictions, 0 where they are of the tokens themselves.
     """
-    sizes = np.abs(np.asarray(token_scores, dtype=np.float64)[:-1])
+    sizes = np.abs(np.asarray(token_scores, dtype=np.float64))
+    sizes = sizes[: len(sizes) - ahead]
     total = sizes.sum()
     if len(sizes) < _LEAST_PREDICTIONS or not total > 0:
         return Carrier(None, None, None)
@@ -67,7 +70,7 @@ def carrier(
     largest = int(np.argmax(shares))
     if not shares[largest] > 0.5:
         return Carrier(concentration, None, None)
-    position = largest + 1
+    position = largest + ahead
     word = texts[position].strip()
     words = {text.strip() for text in completion_texts} - {""}
     return Carrier(concentration, position, tokens[position] in completion or word in words)

@@ -111,11 +111,18 @@ class QueryBank:
     Args:
         query_digests: what the queries are, in the order of the Q axis.
         modules: preconditioned gradients by module name.
+        normalised: whether scores are divided by |D_z|; then P_q is of a gradient of length 1.
     """
 
-    def __init__(self, query_digests: Sequence[str], modules: Mapping[str, ModuleQueries]) -> None:
+    def __init__(
+        self,
+        query_digests: Sequence[str],
+        modules: Mapping[str, ModuleQueries],
+        normalised: bool = False,
+    ) -> None:
         self.query_digests = list(query_digests)
         self.modules = dict(modules)
+        self.normalised = normalised
 
     def __len__(self) -> int:
         return len(self.query_digests)
@@ -126,6 +133,7 @@ class QueryBank:
         query_digests: Sequence[str],
         tensors: Mapping[str, Tensor],
         input_widths: Mapping[str, int],
+        normalised: bool = False,
     ) -> QueryBank:
         """A bank from what :func:`stack_queries` made.
 
@@ -133,6 +141,7 @@ class QueryBank:
             query_digests: of the queries.
             tensors: by module and part.
             input_widths: I of every module.
+            normalised: as above.
         """
         modules: dict[str, ModuleQueries] = {}
         for key, tensor in tensors.items():
@@ -141,7 +150,7 @@ class QueryBank:
                 modules[name] = DenseQueries(tensor, input_widths[name])
             elif part == "left":
                 modules[name] = LowRankQueries(tensor, tensors[f"{name}/right"], input_widths[name])
-        return cls(query_digests, modules)
+        return cls(query_digests, modules, normalised)
 
 
 def stack_queries(queries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

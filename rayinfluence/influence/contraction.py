@@ -15,22 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rayinfluence.curvature.products import accumulation_dtype, product
-
-#: Inputs [B, T, I] and output gradients [B, T, O] of one module for one batch.
-Part = tuple[Tensor, Tensor]
-
-#: Most numbers in a temporary.
-_TILE_NUMBERS = {"cpu": 1 << 23, "cuda": 1 << 27}
-#: FLOPs that a device does in the time of moving one byte: about 60 GFLOP/s at 8 GB/s on a core,
-#: 600 TFLOP/s at 3 TB/s on a GPU.
-_FLOPS_PER_BYTE = {"cpu": 8, "cuda": 200}
+from rayinfluence.influence.squares import Squares
+from rayinfluence.influence.tiles import FLOPS_PER_BYTE, TILE_NUMBERS, Part, slices
 
 
 class Queries(Protocol):
@@ -108,7 +100,7 @@ class Work:
         return self.rank is not None and self.factored <= self.materialised
 
     def _delay(self, numbers: int) -> int:
-        return numbers * self.n_bytes * _FLOPS_PER_BYTE[self.device]
+        return numbers * self.n_bytes * FLOPS_PER_BYTE[self.device]
 
 
 class Contraction:
@@ -122,10 +114,13 @@ class Contraction:
         self._dtype = dtype
         self._scratch: dict[str, Tensor] = {}
 
-    def scores(self, parts: Sequence[Part], banks: Sequence[Queries]) -> list[Tensor]:
+    def scores(
+        self, parts: Sequence[Part], banks: Sequence[Queries], squares: Squares | None = None
+    ) -> list[Tensor]:
         """<P_q, D_z> [n, Q] of each bank for one module, in float32 or wider.
 
-        What a bank gets does not depend on the other banks; they share D_z.
+        What a bank gets does not depend on the other banks; they share D_z. ``squares`` gets what
+        the module adds to |D_z|^2, from D_z too where that is the cheaper way to it.
         """
         found: list[Tensor | None] = [None] * len(banks)
         materialised = []
@@ -134,26 +129,35 @@ class Contraction:
                 found[index] = factored_scores(parts, queries)
             else:
                 materialised.append(index)
-        if materialised:
-            scores = self._materialised(parts, [banks[index] for index in materialised])
+        of_whole = squares if squares is not None and not squares.by_tokens(parts) else None
+        if squares is not None and of_whole is None:
+            squares.add_tokens(parts)
+        if materialised or of_whole is not None:
+            scores = self._materialised(parts, [banks[index] for index in materialised], of_whole)
             for index, of_bank in zip(materialised, scores, strict=True):
                 found[index] = of_bank
         return [of_bank for of_bank in found if of_bank is not None]
 
-    def _materialised(self, parts: Sequence[Part], banks: Sequence[Queries]) -> list[Tensor]:
+    def _materialised(
+        self, parts: Sequence[Part], banks: Sequence[Queries], squares: Squares | None
+    ) -> list[Tensor]:
         """Through D_z, a band of output rows at a time."""
         d_in, d_out = parts[0][0].shape[2], parts[0][1].shape[2]
         n = sum(len(inputs) for inputs, _ in parts)
         scores: list[Tensor | None] = [None] * len(banks)
-        most = _TILE_NUMBERS[parts[0][0].device.type]
-        for outputs in _slices(d_out, max(1, most // (n * d_in))):
+        most = TILE_NUMBERS[parts[0][0].device.type]
+        for outputs in slices(d_out, max(1, most // (n * d_in))):
             gradients = self._gradients(parts, outputs).flatten(1)
+            if squares is not None:
+                squares.add_rows(gradients)
             for index, queries in enumerate(banks):
                 part = self._products(queries, outputs, gradients, d_in)
                 previous = scores[index]
                 scores[index] = part if previous is None else previous + part
         wide = accumulation_dtype(parts[0][1].dtype)
         sums_BO = torch.cat([grads.sum(dim=1, dtype=wide) for _, grads in parts])
+        if squares is not None and squares.bias:
+            squares.add_rows(sums_BO)
         return [
             of_bank + queries.bias_scores(sums_BO)
             for of_bank, queries in zip(scores, banks, strict=True)
@@ -183,8 +187,8 @@ class Contraction:
         """A band's part of the scores [n, Q]; queries are rebuilt as many at a time as fit."""
         rows = outputs.stop - outputs.start
         columns = []
-        most = _TILE_NUMBERS[gradients_nK.device.type]
-        for some in _slices(queries.n_queries, max(1, most // (rows * d_in))):
+        most = TILE_NUMBERS[gradients_nK.device.type]
+        for some in slices(queries.n_queries, max(1, most // (rows * d_in))):
             shape = (some.stop - some.start, rows, d_in)
             tile = queries.tile(some, outputs, self._temporary("tile", shape, gradients_nK))
             columns.append(product(tile.flatten(1), gradients_nK.T).T)
@@ -204,18 +208,11 @@ class Contraction:
 def factored_scores(parts: Sequence[Part], queries: Queries) -> Tensor:
     """Scores [n, Q] through the rank: token scores, summed, some sequences at a time."""
     assert queries.rank is not None
-    most = _TILE_NUMBERS[parts[0][0].device.type] // (4 * queries.n_queries * queries.rank)
+    most = TILE_NUMBERS[parts[0][0].device.type] // (4 * queries.n_queries * queries.rank)
     return torch.cat(
         [
             queries.token_scores(inputs[some], grads[some]).sum(dim=1)
             for inputs, grads in parts
-            for some in _slices(len(inputs), max(1, most // inputs.shape[1]))
+            for some in slices(len(inputs), max(1, most // inputs.shape[1]))
         ]
     )
-
-
-def _slices(length: int, most: int) -> list[slice]:
-    """Consecutive slices of at most this many, as even as can be."""
-    count = -(-length // most)
-    bounds = [length * index // count for index in range(count + 1)]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]

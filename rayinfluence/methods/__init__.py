@@ -1,1 +1,1 @@
-"""Attribution methods behind one interface, and BM25 beside them."""
+"""Attribution methods: `method.py` says what one is, and `registry.py` which there are."""

@@ -1,4 +1,6 @@
-"""BM25 over the corpus's text: the baseline that every attribution should be seen beside.
+"""BM25 over the words of a few texts: the baseline that every attribution should be seen beside.
+
+In a run the method ``bm25`` is the same over token ids.
 
 Scores come from the bm25s library (extra ``demo``). They say which texts share words with the
 query, and nothing about the model.

@@ -17,7 +17,9 @@ _LINE_COST = 40
 _N_HOTTEST = 6
 
 
-def card(survivor: Survivor, largest: float, fold: int, shown: Mapping[int, str]) -> Html:
+def card(
+    survivor: Survivor, largest: float, fold: int, shown: Mapping[int, str], ahead: int
+) -> Html:
     """A survivor as a list item.
 
     Args:
@@ -25,8 +27,9 @@ def card(survivor: Survivor, largest: float, fold: int, shown: Mapping[int, str]
         largest: the largest absolute score on the query's page, the length of a full bar.
         fold: how many characters of text to keep, folded away, on each side of the hottest part.
         shown: what to call the sequences shown beside it, by sequence id.
+        ahead: how far from its score by token a token is.
     """
-    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [])
+    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [], ahead)
     return tag(
         "li",
         tag(

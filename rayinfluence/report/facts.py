@@ -15,20 +15,26 @@ _SIDES: tuple[Direction, ...] = ("proponent", "opponent")
 
 def statistics(results: Results) -> dict[str, str]:
     """One sentence per query, by query id: how much influence there is and how few hold it."""
-    return {row["query_id"]: _mass(row) for row in results.statistics.to_pylist()}
+    directed = results.meaning.directed
+    return {row["query_id"]: _mass(row, directed) for row in results.statistics.to_pylist()}
 
 
-def _mass(row: Mapping[str, Any]) -> str:
+def _mass(row: Mapping[str, Any], directed: bool) -> str:
+    above, below, those = (
+        ("that raise", "that lower", "what raises")
+        if directed
+        else ("above zero", "below zero", "what is above zero")
+    )
     parts = [
         f"All {count(row['n_sequences'])} sequences: {signed(row['positive_sum'])} from "
-        f"{count(row['n_positive'])} that raise and {signed(row['negative_sum'])} from "
-        f"{count(row['n_negative'])} that lower"
+        f"{count(row['n_positive'])} {above} and {signed(row['negative_sum'])} from "
+        f"{count(row['n_negative'])} {below}"
     ]
     share, error = row["top_1_percent_share"], row["top_1_percent_share_error"]
     if share is not None:
         # Rounded up, and with what the share itself is rounded by.
         bound = f" ± {math.ceil(1000 * error + 0.5) / 1000:.1%}" if error >= 5e-4 else ""
-        parts.append(f"the top 1 % of them hold {share:.1%}{bound} of what raises")
+        parts.append(f"the top 1 % of them hold {share:.1%}{bound} of {those}")
     return "; ".join(parts) + "."
 
 

@@ -1,8 +1,8 @@
 """Token heat: which tokens of a sequence carry its score.
 
-``token_scores[t]`` belongs to input position t, that is to the prediction of token t + 1, so the
-number is shown ON token t + 1: the token whose prediction moved the model. A sequence's first token
-has none.
+By gradients ``token_scores[t]`` belongs to input position t, that is to the prediction of token t +
+1, so the number is shown ON token t + 1: the token whose prediction moved the model. A sequence's
+first token has none. By texts it is of token t itself.
 """
 
 from __future__ import annotations
@@ -26,9 +26,18 @@ class HeatedToken:
     level: int
 
 
-def heated_tokens(texts: Sequence[str], scores: Sequence[float]) -> list[HeatedToken]:
-    """Shift the scores onto the tokens they are about and set them against the largest."""
-    shifted: list[float | None] = [None, *(s if math.isfinite(s) else None for s in scores)]
+def heated_tokens(
+    texts: Sequence[str], scores: Sequence[float], ahead: int = 1
+) -> list[HeatedToken]:
+    """Shift the scores onto the tokens they are about and set them against the largest.
+
+    Args:
+        texts: of the tokens.
+        scores: of as many positions.
+        ahead: of its score a token is so many places.
+    """
+    shifted: list[float | None] = [None] * ahead
+    shifted += [s if math.isfinite(s) else None for s in scores]
     shifted += [None] * (len(texts) - len(shifted))
     shifted = shifted[: len(texts)]
     largest = max((abs(score) for score in shifted if score is not None), default=0.0)

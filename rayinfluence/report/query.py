@@ -168,16 +168,23 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
     largest = max((abs(s.score) for _, s in shown if math.isfinite(s.score)), default=0.0)
     names = {s.sequence_id: f"{side.lower()[:-1]} {s.rank}" for side, s in shown}
     columns = [
-        _side(side, results.count(query_id, kind), [card(s, largest, fold, names) for s in found])
+        _side(
+            side,
+            results.count(query_id, kind),
+            [card(s, largest, fold, names, results.meaning.ahead) for s in found],
+            results.meaning.directed,
+        )
         for side, (found, kind) in sides.items()
     ]
     notes = (_note(together(results, query_id)), _note(rescoring(results, query_id)))
     return join((tag("div", *columns, class_="sides"), *notes))
 
 
-def _side(side: str, found: int, cards: Sequence[Html]) -> Html:
-    verb = "raise" if side == "Proponents" else "lower"
-    heading = tag("h3", side, tag("small", f" estimated to {verb} the completion's probability"))
+def _side(side: str, found: int, cards: Sequence[Html], directed: bool) -> Html:
+    raises = side == "Proponents"
+    verb, adjective = ("raise", "alike") if raises else ("lower", "unlike")
+    said = f" estimated to {verb} the completion's probability" if directed else f" {adjective}"
+    heading = tag("h3", side, tag("small", said))
     rest = found - len(cards)
     body = tag("ol", *cards) if found else tag("p", "None were found.", class_="quiet")
     more = f"{count(rest)} more in the results table (Parquet); {len(cards)} are shown here."

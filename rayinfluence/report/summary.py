@@ -34,7 +34,7 @@ def run_summary(results_by_method: Mapping[str, Results]) -> Html:
         "header",
         tag("h1", title(first)),
         definitions(_facts(results_by_method)),
-        _reading(first, len(results_by_method)),
+        _reading(first, results_by_method),
         trust(results_by_method),
         _warnings(list(warnings)),
         _quarantined(results_by_method),
@@ -116,26 +116,42 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     return tag("details", tag("summary", "Provenance"), body, class_="fold")
 
 
-def _reading(manifest: Manifest, n_methods: int) -> Html:
+def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Html:
     """Sign and scale in two sentences, and the scale of the colours."""
+    meanings = {name: results.meaning for name, results in results_by_method.items()}
+    undirected = [name for name, meaning in meanings.items() if not meaning.directed]
+    silent = [name for name, meaning in meanings.items() if not meaning.predicts]
     n = count(manifest.get("n_training_sequences") or manifest["n_sequences"])
     swatches = [
         *(tag("b", "\u2007", class_=f"n{level}") for level in range(LEVELS, 0, -1)),
         *(tag("b", "\u2007", class_=f"p{level}") for level in range(1, LEVELS + 1)),
     ]
-    sentences = [
-        "A positive score is an estimate that training on the sequence makes the completion more "
-        "likely (a proponent), a negative one that it makes it less likely (an opponent). ",
-        f"Scores are raw; divided by the number of training sequences, {n}, they are delta nats: "
-        "the predicted change of the completion's log-probability if the sequence is seen once "
-        "more. ",
-        "A coloured token is one whose prediction, and what it does to later ones, carries the "
-        "score; colours are relative to "
-        "the strongest token of its sequence. ",
-    ]
-    if "gradient_product" in manifest["methods"]:
-        sentences.append("The gradient product predicts no change, and has no delta nats. ")
-    if n_methods > 1:
+    sentences = []
+    if len(undirected) < len(meanings):
+        sentences.append(
+            "A positive score is an estimate that training on the sequence makes the completion "
+            "more likely (a proponent), a negative one that it makes it less likely (an opponent). "
+        )
+    if len(silent) < len(meanings):
+        sentences.append(
+            f"Scores are raw; divided by the number of training sequences, {n}, they are delta "
+            "nats: the predicted change of the completion's log-probability if the sequence is "
+            "seen once more. "
+        )
+    if any(meaning.of_predictions for meaning in meanings.values()):
+        sentences.append(
+            "A coloured token is one whose prediction, and what it does to later ones, carries the "
+            "score; colours are relative to the strongest token of its sequence. "
+        )
+    if silent:
+        verbs = "predicts no change, and has" if len(silent) == 1 else "predict no change, and have"
+        sentences.append(f"{', '.join(silent)} {verbs} no delta nats. ")
+    if undirected:
+        sentences.append(
+            f"A score by {', '.join(undirected)} says how alike two texts are, and nothing of what "
+            "training would change; a coloured token is one that both have. "
+        )
+    if len(meanings) > 1:
         sentences.append("Scores of different methods are not on one scale. ")
     legend = tag("span", "lowers ", *swatches, " raises", class_="legend text")
     return tag("p", *sentences, legend, class_="reading")

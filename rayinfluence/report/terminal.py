@@ -45,8 +45,11 @@ def render(
     for query_id in asked:
         query = results.queries[query_id]
         console.print(_header(query, results.method, console.width))
-        console.print(_table("Proponents", results.proponents(query_id, n), console.width))
-        console.print(_table("Opponents", results.opponents(query_id, n), console.width))
+        for title, found in (
+            ("Proponents", results.proponents(query_id, n)),
+            ("Opponents", results.opponents(query_id, n)),
+        ):
+            console.print(_table(title, found, console.width, results.meaning.ahead))
         for sentence in (
             together(results, query_id),
             rescoring(results, query_id),
@@ -82,7 +85,7 @@ def _probability(query: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _table(title: str, survivors: Sequence[Survivor], width: int) -> Table | Text:
+def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) -> Table | Text:
     if not survivors:
         return Text(f"{title}: none", "dim")
     table = Table(box=None, pad_edge=False, expand=True, padding=(0, 1))
@@ -95,7 +98,7 @@ def _table(title: str, survivors: Sequence[Survivor], width: int) -> Table | Tex
             str(survivor.rank),
             Text(signed(survivor.score), _style(survivor.score)),
             Text(_delta(survivor)),
-            _sequence(survivor, max(20, width - _NUMBERS_WIDTH)),
+            _sequence(survivor, max(20, width - _NUMBERS_WIDTH), ahead),
         )
     return table
 
@@ -106,7 +109,7 @@ def _delta(survivor: Survivor) -> str:
     return "beyond" if survivor.beyond_linear else signed(survivor.delta_nats)
 
 
-def _sequence(survivor: Survivor, width: int) -> Text:
+def _sequence(survivor: Survivor, width: int, ahead: int) -> Text:
     flags = []
     if survivor.suspect:
         flags.append(SUSPECT)
@@ -121,12 +124,12 @@ def _sequence(survivor: Survivor, width: int) -> Text:
     if said := carried(survivor):
         text.append(f"\n{said}", "dim")
     text.append("\n")
-    return text.append_text(_snippet(survivor, _SNIPPET_LINES * width))
+    return text.append_text(_snippet(survivor, _SNIPPET_LINES * width, ahead))
 
 
-def _snippet(survivor: Survivor, budget: int) -> Text:
+def _snippet(survivor: Survivor, budget: int, ahead: int) -> Text:
     """The text around the hottest tokens, in one paragraph, with the hot ones coloured."""
-    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [])
+    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [], ahead)
     start, stop = hot_window(tokens, budget - 2)
     text = Text("…" if start else "")
     for token in tokens[start:stop]:

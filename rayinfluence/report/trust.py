@@ -11,15 +11,6 @@ from rayinfluence.report.text import count, percent, shorten
 from rayinfluence.storage.results import LINEAR_RANGE, Results
 
 _MAX_NAMED = 8
-_METHODS = {
-    "ekfac": "an estimate, by EK-FAC influence functions: a linear prediction of what training on "
-    "a sequence once more would change. Nothing was retrained.",
-    "kfac": "an estimate, by K-FAC influence functions, with a coarser curvature than EK-FAC: a "
-    "linear prediction of what training on a sequence once more would change. Nothing was "
-    "retrained.",
-    "gradient_product": "an estimate, by the product of gradients, without curvature: a likeness "
-    "of two gradients, of which only the order means something. Nothing was retrained.",
-}
 
 Manifest = Mapping[str, Any]
 
@@ -28,14 +19,17 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
     """The box; what the manifest does not know is left out."""
     manifest = next(iter(results_by_method.values())).manifest
     rows: list[tuple[str, str]] = [
-        (f"Method {method}", _METHODS.get(method, "an estimate; nothing was retrained."))
-        for method in results_by_method
+        (f"Method {method}", results.meaning.description)
+        for method, results in results_by_method.items()
     ]
+    meanings = [results.meaning for results in results_by_method.values()]
+    predicts = any(meaning.predicts for meaning in meanings)
+    model = manifest.get("model") or {} if any(one.has_layers for one in meanings) else {}
     rows += [
-        ("Linear range", _linear(manifest)),
+        ("Linear range", _linear(manifest) if predicts else ""),
         *choices(manifest),
-        ("Looked at", _coverage(manifest.get("model") or {})),
-        ("Not looked at", _untracked(manifest.get("model") or {})),
+        ("Looked at", _coverage(model)),
+        ("Not looked at", _untracked(model)),
         ("Error of the factors", _factor_error(manifest.get("factors") or {})),
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
         *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),

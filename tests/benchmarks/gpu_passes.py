@@ -25,8 +25,8 @@ from rayinfluence.dataflow.compute.folding import (
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
-from rayinfluence.influence import contraction
 from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.tiles import TILE_NUMBERS
 from rayinfluence.model.modules import track
 
 _REPEATS = 1 if TOY else 3
@@ -132,13 +132,13 @@ def profiled(run: Callable[[], None]) -> dict[str, Any]:
 
 def tiles(run: Callable[[], None]) -> dict[str, Any]:
     """Seconds of a scan by the most numbers in a temporary."""
-    kept = contraction._TILE_NUMBERS[DEVICE]
+    kept = TILE_NUMBERS[DEVICE]
     found = {}
     for bits in (10, 12) if TOY else (23, 25, 27, 29):
-        contraction._TILE_NUMBERS[DEVICE] = 1 << bits
+        TILE_NUMBERS[DEVICE] = 1 << bits
         run()
         found[f"2^{bits}"] = round(min(timed(run)[0] for _ in range(2)), 4)
-    contraction._TILE_NUMBERS[DEVICE] = kept
+    TILE_NUMBERS[DEVICE] = kept
     return found
 
 

@@ -119,7 +119,7 @@ def second_pass(
         survivors = [partial.survivors(start + place) for place in range(len(block))]
         ids = np.unique(np.concatenate(survivors))
         wanted_NQ = np.stack([np.isin(ids, of) for of in survivors], axis=1)
-        (whole,) = whole_banks(replica, [solvers], block)
+        (whole,) = whole_banks(replica, [solvers], block, [False])
         rescore(replica, [Asked(whole, None, wanted_NQ, wanted_NQ)], rows.take(pa.array(ids)))
 
 

@@ -281,7 +281,8 @@ def _banks(run: Run) -> list[Any]:
     factors = run.fit()
     config, numerics = run.config.scan, run.numerics
     modules = list(run.replica.modules)
-    methods = plan_methods(run.store, run.model_digest, modules, factors, config, numerics)
+    corpus = run.corpus.fingerprint
+    methods = plan_methods(run.store, run.model_digest, modules, factors, config, numerics, corpus)
     banks = plan_banks(run.store, methods, [q.digest for q in run.queries], config, numerics)
     operands = partial(method_operands, run.runner, factors=factors, config=config)
     precondition(run.runner, methods, operands, run.queries, config, run.progress)

@@ -14,7 +14,7 @@ from rayinfluence.testing.runs import write_documents
 
 pytestmark = pytest.mark.cluster
 
-SCAN = {"methods": ["ekfac", "kfac", "gradient_product"]}
+SCAN = {"methods": ["ekfac", "kfac", "gradient_product", "cosine", "bm25"]}
 #: Runs a configuration with Ray unimportable.
 WITHOUT_RAY = """
 import sys
@@ -29,7 +29,16 @@ with Run(RunConfig.load(sys.argv[1])) as run:
 def committed(config: RunConfig) -> dict[str, bytes]:
     """Everything that a run commits and that holds numbers, by key."""
     root = Path(config.run)
-    kept = ("modules/", "eigen/", "lane-", "partials/", "queries/", "rescored/", "results/")
+    kept = (
+        "modules/",
+        "eigen/",
+        "lane-",
+        "counts/",
+        "partials/",
+        "queries/",
+        "rescored/",
+        "results/",
+    )
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -48,7 +57,12 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 #: Below these the driver does by itself what workers do otherwise.
-FEW = ("gathering._FEW_ROWS", "second_pass._FEW_ITEMS", "tables._FEW_ROWS")
+FEW = (
+    "counts._FEW_TOKENS",
+    "gathering._FEW_ROWS",
+    "second_pass._FEW_ITEMS",
+    "tables._FEW_ROWS",
+)
 
 
 @pytest.mark.parametrize("actors", [1, 2])
@@ -67,7 +81,8 @@ def test_ray_equals_inline(
         run.all()
     found = committed(config)
     assert found.keys() == inline.keys()
-    assert sum(key.count("partials/") for key in found) >= 3 * 4
+    assert sum(key.count("partials/") for key in found) >= len(SCAN["methods"]) * 4
+    assert any(key.startswith("counts/") for key in found)
     different = [key for key in found if found[key] != inline[key]]
     assert different == []
 

@@ -36,6 +36,7 @@ from rayinfluence.dataflow.stages.fit import fit
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.influence.bank import DenseQueries, QueryBank
+from rayinfluence.methods.registry import needs_factors
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
 
@@ -152,7 +153,7 @@ def operands(
         {
             place: Deferred(read_stored, stored)
             for place, stored in factors.parts().items()
-            if method != "gradient_product"
+            if needs_factors(method)
         },
         0.1,
         damping,
@@ -244,7 +245,7 @@ def dense(bank: QueryBank) -> QueryBank:
         )
         for name, module in bank.modules.items()
     }
-    return QueryBank(bank.query_digests, modules)
+    return QueryBank(bank.query_digests, modules, bank.normalised)
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,10 @@ class Fitted:
 
 
 def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> dict[str, Tensor]:
-    """<P_q, D_z> [N, Q] by module: autograd for both gradients and a dense solve between them."""
+    """<P_q, D_z> [N, Q] by module: autograd for both gradients and a dense solve between them.
+
+    By ``cosine``, over the norms of both gradients, of all modules together.
+    """
     model, names = fitted.replica.model, fitted.names
     twin = naive.trainable(model)
     queries = [
@@ -288,4 +292,10 @@ def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> d
         scores[name] = torch.tensor(
             [[float((P * D[name]).sum()) for P in solved] for D in sequences], dtype=torch.float64
         )
+    if method == "cosine":
+        norms_N, norms_Q = (
+            torch.stack([torch.cat([V.flatten() for V in of.values()]).norm() for of in some])
+            for some in (sequences, queries)
+        )
+        scores = {name: of / torch.outer(norms_N, norms_Q).cpu() for name, of in scores.items()}
     return scores

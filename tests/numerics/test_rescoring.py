@@ -45,6 +45,7 @@ from rayinfluence.dataflow.stages.scan import merge
 from rayinfluence.dataflow.stages.scanned import Scanned, scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import Found, Rescored, SecondPass
 from rayinfluence.dataflow.stages.tables import Tables
+from rayinfluence.methods.registry import METHODS
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
@@ -161,9 +162,8 @@ def check_rows(fitted: Fitted, scanned: Whole, merged: Partial) -> list[dict]:
             assert [row["sequence_id"] for row in in_scan] == ids.tolist()
             for row in ours:
                 predicted = row["score"] / len(fitted.sequences)
-                # Which a method without curvature does not predict.
-                curved = scanned.scanned.method != "gradient_product"
-                assert row["delta_nats"] == (predicted if curved else None)
+                predicts = METHODS[scanned.scanned.method].meaning.predicts
+                assert row["delta_nats"] == (predicted if predicts else None)
     return rows
 
 
@@ -183,7 +183,7 @@ def compare(fitted: Fitted, rows: list[dict], scanned: Whole, expected: Tensor, 
 
 
 @pytest.mark.parametrize("rank", [1, 3, None], ids=["rank 1", "rank 3", "dense"])
-@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product"])
+@pytest.mark.parametrize("method", ["ekfac", "kfac", "gradient_product", "cosine"])
 def test_scores_are_the_exact_ones_whatever_the_rank_of_the_scan(
     fitted: Fitted, method: str, rank: int | None, tmp_path: Path
 ) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 from rayinfluence.dataflow.compute import scoring as stages
 from rayinfluence.dataflow.compute.replica import own_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
-from rayinfluence.influence import contraction
+from rayinfluence.influence import tiles
 from rayinfluence.influence.bank import DenseQueries, LowRankQueries
-from rayinfluence.influence.contraction import Contraction, Part, Work
+from rayinfluence.influence.contraction import Contraction, Work
+from rayinfluence.influence.tiles import Part
 
 
 def whole(queries: DenseQueries | LowRankQueries) -> Tensor:
@@ -66,7 +67,7 @@ def test_contractions_agree(
         assert_same(scores, expected, f"chosen, {name}")
 
 
-@pytest.mark.parametrize("method", ["ekfac", "gradient_product"])
+@pytest.mark.parametrize("method", ["ekfac", "gradient_product", "cosine"])
 @pytest.mark.parametrize("damping", [None, 0.05])
 @pytest.mark.parametrize("rank", [None, 1000], ids=["dense", "full rank"])
 def test_scores_equal_autograd_and_a_dense_solve(
@@ -166,7 +167,7 @@ def test_tiles_add_up(
     queries, parts = synthetic(0, bias, 5, 3, [(4, 6), (1, 2), (3, 9)])
     dense = DenseQueries(whole(queries), D_IN)
     expected = naive_contraction(parts, queries)
-    monkeypatch.setitem(contraction._TILE_NUMBERS, DEVICE.type, tile)
+    monkeypatch.setitem(tiles.TILE_NUMBERS, DEVICE.type, tile)
     monkeypatch.setattr(Work, "is_factored", factored)
     contracted = Contraction()
     for _ in range(2):  # the second time in memory that has been used
@@ -195,19 +196,21 @@ def test_the_cheaper_contraction_is_chosen() -> None:
 def test_bytes_count_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """By operations alone the gradient would be made; moving it costs more than it saves."""
     assert work(64, 256, 7).is_factored
-    monkeypatch.setitem(contraction._FLOPS_PER_BYTE, "cpu", 0)
+    monkeypatch.setitem(tiles.FLOPS_PER_BYTE, "cpu", 0)
     assert not work(64, 256, 7).is_factored
 
 
+@pytest.mark.parametrize("method", ["ekfac", "cosine"])
 @pytest.mark.parametrize(
     ("capacity", "most"),
     [(0, 10**6), (20, 10**6), (10**6, 3), (10**6, 10**6)],
     ids=["each", "some", "of few sequences", "all"],
 )
 def test_windows_do_not_change_scores(
-    fitted: Fitted, capacity: int, most: int, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, capacity: int, most: int, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bank = make_bank(fitted.replica, fitted.factors, fitted.queries, fitted.folder, rank=2)
+    args = (fitted.replica, fitted.factors, fitted.queries, fitted.folder)
+    bank = make_bank(*args, method, rank=2)
     expected = all_scores(fitted.replica, bank, fitted.sequences)
     shapes = fitted.replica.shapes.values()
     widths = sum(s.d_out + (s.d_in if s.source == s.name else 0) for s in shapes)
@@ -218,7 +221,7 @@ def test_windows_do_not_change_scores(
     monkeypatch.setattr(
         Contraction,
         "scores",
-        lambda self, parts, banks: sizes.append(len(parts)) or original(self, parts, banks),
+        lambda self, parts, *rest: sizes.append(len(parts)) or original(self, parts, *rest),
     )
     assert_same(all_scores(fitted.replica, bank, fitted.sequences), expected)
     n_batches = len(list(fitted.replica.batches(table(fitted.sequences), {})))
@@ -233,6 +236,7 @@ def test_windows_do_not_change_scores(
 def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
     args = (fitted.replica, fitted.factors, fitted.queries, fitted.folder)
     banks = [make_bank(*args), make_bank(*args, rank=2), make_bank(*args, "gradient_product")]
+    banks += [make_bank(*args, "cosine"), make_bank(*args, "cosine", rank=1)]
     # One whose scores are not finite spoils no other.
     overflowing = make_bank(*args, "gradient_product")
     for module in overflowing.modules.values():

@@ -23,9 +23,11 @@ from rayinfluence.curvature.products import accumulation_dtype
 from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
+from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
+from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
@@ -51,6 +53,11 @@ class Asked:
     wanted_NQ: NDArray[np.bool_]
     by_token_NQ: NDArray[np.bool_]
 
+    def of_rows(self, rows_N: NDArray[np.bool_]) -> Asked:
+        """The same of some rows."""
+        wanted_NQ, by_token_NQ = self.wanted_NQ[rows_N], self.by_token_NQ[rows_N]
+        return Asked(self.whole, self.cut, wanted_NQ, by_token_NQ)
+
 
 @dataclass
 class Rescored:
@@ -58,7 +65,8 @@ class Rescored:
 
     Attributes:
         rows_P, queries_P: their places.
-        layer_scores_PM: by module, at full rank; a pair's score is their sum.
+        layer_scores_PM: by module, at full rank; a pair's score is their sum. A method that has
+            no scores by module has the score alone, as if all were one.
         scanned_P: what the scan's queries give in this pass.
         token_scores: by place among the pairs, of those that were asked for by token.
     """
@@ -76,6 +84,14 @@ class Rescored:
         zeros = np.zeros(len(rows_P))
         return cls(rows_P, queries_P, np.zeros((len(rows_P), n_modules)), zeros)
 
+    def scale(self, factors_N: NDArray[np.float64]) -> None:
+        """Multiply what was found of each row with a number."""
+        factors_P = factors_N[self.rows_P]
+        self.layer_scores_PM *= factors_P[:, None]
+        self.scanned_P *= factors_P
+        for place, scores in self.token_scores.items():
+            self.token_scores[place] = scores * factors_P[place]
+
 
 def queries_at_once(shapes: Mapping[str, ModuleShape], device: str, n_methods: int) -> int:
     """Queries of a block: as many as have their whole gradients in a bounded memory."""
@@ -87,6 +103,7 @@ def whole_banks(
     replica: Replica,
     solvers: Sequence[Callable[[str], Solver]],
     queries: Sequence[EncodedQuery],
+    normalised: Sequence[bool],
 ) -> list[QueryBank]:
     """(G + lambda I)^-1 grad f_q of all queries by each method, at full rank.
 
@@ -94,20 +111,25 @@ def whole_banks(
         replica: the model.
         solvers: of each method, by the name of a module; one exists at a time.
         queries: of a block.
+        normalised: which methods are of gradients of length 1.
     """
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
-    found = [query_gradient(replica, query).tokens for query in queries]
+    found = [query_gradient(replica, query) for query in queries]
+    units = [unit_gradient(one, replica.shapes) for one in found] if any(normalised) else []
     banks: list[dict[str, DenseQueries]] = [{} for _ in solvers]
     for name, shape in replica.shapes.items():
-        for solver, bank in zip(solvers, banks, strict=True):
+        for solver, bank, of_unit in zip(solvers, banks, normalised, strict=True):
             inverse = solver(name).inverse()
             matrix_QOJ = torch.empty(
                 len(queries), shape.d_out, shape.columns, dtype=dtype, device=replica.device
             )
-            for place, tokens in enumerate(found):
-                matrix_QOJ[place] = inverse.of_tokens(*tokens[name])["dense"]
+            for place, one in enumerate(units if of_unit else found):
+                matrix_QOJ[place] = inverse.of_tokens(*one.tokens[name])["dense"]
             bank[name] = DenseQueries(matrix_QOJ, shape.d_in)
-    return [QueryBank([query.digest for query in queries], bank) for bank in banks]
+    digests = [query.digest for query in queries]
+    return [
+        QueryBank(digests, bank, of_unit) for bank, of_unit in zip(banks, normalised, strict=True)
+    ]
 
 
 def rescore(
@@ -144,7 +166,9 @@ def rescore(
             work.score(*held.take(), ids)
     if not changed:
         work.score(*held.take(), ids)
-    for one in found:
+    for one, of_method in zip(found, asked, strict=True):
+        if of_method.whole.normalised:
+            one.scale(per_length(work.squares_N))
         bad = ~np.isfinite(one.layer_scores_PM.sum(axis=1))
         changed |= dict.fromkeys(ids[one.rows_P[bad]].tolist(), "its influence is not finite")
     if changed:
@@ -159,7 +183,10 @@ class _Work:
     """Scores windows into what was found so far."""
 
     def __init__(self, replica: Replica, asked: Sequence[Asked], found: Sequence[Rescored]) -> None:
-        self._modules = list(replica.modules)
+        self._modules, self._shapes = list(replica.modules), replica.shapes
+        self._normalised = any(one.whole.normalised for one in asked)
+        #: |D_z|^2 of the rows, if it is needed.
+        self.squares_N = np.zeros(max(len(one.wanted_NQ) for one in asked))
         self._asked, self._found = asked, found
         self._banks = [bank for one in asked for bank in (one.whole, one.cut) if bank is not None]
         # Gradients of sequences are not rounded to what the model computes in.
@@ -187,12 +214,15 @@ class _Work:
                 continue
             here = parts[name]
             rows_n = np.concatenate([rows[batch] for batch, _ in here])
+            parts_here = [(seen.inputs_BRI, seen.grads_BRO) for _, seen in here]
+            squares = Squares(parts_here, self._shapes[name].bias) if self._normalised else None
             scores = iter(
                 self._contraction.scores(
-                    [(seen.inputs_BRI, seen.grads_BRO) for _, seen in here],
-                    [bank.modules[name] for bank in self._banks],
+                    parts_here, [bank.modules[name] for bank in self._banks], squares
                 )
             )
+            if squares is not None:
+                self.squares_N[rows_n] += squares.sums_n.cpu().numpy()
             for index, one in enumerate(self._asked):
                 found, places_nQ = self._found[index], self._places[index][rows_n]
                 wanted = places_nQ >= 0

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.compute.grouping import group_values
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
+from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
 from rayinfluence.model.batches import Batch, make_batch
@@ -158,6 +161,7 @@ class Window:
     def __init__(self, replica: Replica, banks: Sequence[QueryBank]) -> None:
         self._shapes = replica.shapes
         self._banks = banks
+        self._normalised = any(bank.normalised for bank in banks)
         self._contraction = Contraction()
         self._held = Held(replica)
         self.hold = self._held.hold
@@ -177,11 +181,13 @@ class Window:
             torch.zeros(int(ends[-1]), len(bank), dtype=torch.float64, device=device)
             for bank in self._banks
         ]
+        sums = torch.zeros(int(ends[-1]), dtype=torch.float64, device=device)
         for name in [name for name in self._shapes if name in held]:
             parts = held.pop(name)
+            seen = [(rows.inputs_BRI, rows.grads_BRO) for _, rows in parts]
+            squares = Squares(seen, self._shapes[name].bias) if self._normalised else None
             found = self._contraction.scores(
-                [(rows.inputs_BRI, rows.grads_BRO) for _, rows in parts],
-                [bank.modules[name] for bank in self._banks],
+                seen, [bank.modules[name] for bank in self._banks], squares
             )
             # A module that a batch does not reach adds nothing to its scores.
             places = torch.cat(
@@ -189,7 +195,12 @@ class Window:
             )
             for total, part in zip(totals, found, strict=True):
                 total.index_add_(0, places.to(device), part.double())
+            if squares is not None:
+                sums.index_add_(0, places.to(device), squares.sums_n)
         whole = [total.cpu().numpy() for total in totals]
+        for bank, of_bank in zip(self._banks, whole, strict=True):
+            if bank.normalised:
+                of_bank *= per_length(sums.cpu().numpy())[:, None]
         return [
             (batch, [part[end - len(batch.lengths_B) : end] for part in whole])
             for batch, end in zip(batches, ends, strict=True)
@@ -229,15 +240,41 @@ class Scored:
 
 def score_split(
     replica: Replica,
-    banks: Sequence[QueryBank],
+    banks: Sequence[QueryBank | TextBank],
     table: pa.Table,
     advance: Advance = lambda tokens: None,
 ) -> list[Scored]:
     """Score a split against every query of every bank, in one forward and backward pass.
 
-    What a bank yields does not depend on the banks beside it. ``advance`` is told of the tokens of
-    each batch.
+    There is none for banks that read texts alone. What a bank yields does not depend on the banks
+    beside it. ``advance`` is told of the tokens of each batch.
     """
+    of_gradients = [bank for bank in banks if isinstance(bank, QueryBank)]
+    scored = iter(_by_gradients(replica, of_gradients, table, advance) if of_gradients else ())
+    return [
+        next(scored) if isinstance(bank, QueryBank) else _by_texts(replica, bank, table)
+        for bank in banks
+    ]
+
+
+def _by_texts(replica: Replica, bank: TextBank, table: pa.Table) -> Scored:
+    """The scores of all rows but those that the model cannot take, which no method scores."""
+    bad = bad_rows(table, replica.vocabulary, replica.context)
+    rows = [row for row in range(len(table)) if row not in bad]
+    ids, sequences = table["sequence_id"].to_numpy(), sequences_of(table)
+    chosen = [sequences[row] for row in rows]
+    return Scored(
+        ids[rows],
+        bank.scores(chosen),
+        sum(map(len, chosen)),
+        whole({int(ids[row]): reason for row, reason in bad.items()}),
+    )
+
+
+def _by_gradients(
+    replica: Replica, banks: Sequence[QueryBank], table: pa.Table, advance: Advance
+) -> list[Scored]:
+    """The scores of what the model takes, and has finite scores of."""
     quarantine: Quarantine = {}
     found: list[list[tuple[Batch, NDArray[np.float64]]]] = [[] for _ in banks]
     window = Window(replica, banks)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayinfluence.influence.attribution import carrier, near_duplicates, shingles
-from rayinfluence.storage.results import beyond_linear, survivor_schema
+from rayinfluence.storage.results import Meaning, beyond_linear, survivor_schema
 
 #: In the order of their codes.
 DIRECTIONS = ("proponent", "opponent")
@@ -98,7 +98,7 @@ class Read:
     """What rows have that is too large to be passed around.
 
     Attributes:
-        modules: by name.
+        modules: by name; none where the method has no scores by module.
         layer_scores_RM: by module.
         token_scores: by row, where there are any.
         tokens: by sequence.
@@ -113,7 +113,11 @@ class Read:
 
 
 def survivor_table(
-    ranked: Ranked, completions: Sequence[Completion], read: Read, n_training: int | None
+    ranked: Ranked,
+    completions: Sequence[Completion],
+    read: Read,
+    n_training: int | None,
+    meaning: Meaning,
 ) -> pa.Table:
     """A row per query and survivor.
 
@@ -122,6 +126,7 @@ def survivor_table(
         completions: of the queries.
         read: what else belongs to them.
         n_training: N, which ``delta_nats`` divides by; None: the method predicts no change.
+        meaning: of its scores.
     """
     n = len(ranked)
     queries = [completions[place] for place in ranked.queries_R.tolist()]
@@ -132,7 +137,14 @@ def survivor_table(
     carriers = [
         None
         if (scores := read.token_scores.get(row)) is None
-        else carrier(scores, read.tokens[i].tolist(), read.texts[i], query.tokens, query.texts)
+        else carrier(
+            scores,
+            read.tokens[i].tolist(),
+            read.texts[i],
+            query.tokens,
+            query.texts,
+            meaning.ahead,
+        )
         for row, (i, query) in enumerate(zip(ids, queries, strict=True))
     ]
     columns: dict[str, Any] = {
@@ -156,7 +168,7 @@ def survivor_table(
         "layer_scores": _layers(read.modules, read.layer_scores_RM),
         "token_scores": [read.token_scores.get(row) for row in range(n)],
     }
-    schema = survivor_schema(n_training is not None)
+    schema = survivor_schema(meaning)
     arrays = [_column(columns[field.name], field.type) for field in schema]
     return pa.table(arrays, schema=schema)
 

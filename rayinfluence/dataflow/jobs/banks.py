@@ -7,9 +7,11 @@ from typing import Any
 
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
+from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
@@ -37,7 +39,8 @@ class BankPlan:
 def load_bank(plan: BankPlan) -> SharedTensors:
     """Read a bank's queries and stack them."""
     queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
-    return SharedTensors(stack_queries(queries))
+    stack = stack_texts if plan.method in TEXT_METHODS else stack_queries
+    return SharedTensors(stack(queries))
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,15 @@ class BankOperands:
     plan: BankPlan
     tensors: Handle[SharedTensors]
 
-    def bank(self, replica: Replica) -> QueryBank:
+    def bank(self, replica: Replica) -> QueryBank | TextBank:
         """The bank on a replica's device; on a CPU its tensors are the shared ones."""
+        method = self.plan.method
+        if method in TEXT_METHODS:
+            return TextBank(TEXT_METHODS[method], self.plan.query_digests, self.tensors.get())
         dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
         return QueryBank.from_tensors(
             self.plan.query_digests,
             {name: t.to(replica.device, dtype) for name, t in self.tensors.get().items()},
             {name: shape.d_in for name, shape in replica.shapes.items()},
+            GRADIENT_METHODS[method].normalised,
         )

@@ -79,6 +79,7 @@ class CalibrateJob:
         scratch: where partials are written, and deleted again.
         n_queries: in each bank.
         n_banks: methods that are scanned for.
+        normalised: whether scores by one of them are of gradients of length 1.
         rank: of the queries, or None for dense ones.
         top: survivors kept.
         group_by: metadata keys.
@@ -91,6 +92,7 @@ class CalibrateJob:
     scratch: Store
     n_queries: int
     n_banks: int
+    normalised: bool
     rank: int | None
     top: int
     group_by: tuple[str, ...]
@@ -104,7 +106,7 @@ class CalibrateJob:
 
     def run(self, replica: Replica, item: Sequence[Split], watch: Watch) -> Rates:
         """Measure, on these splits in order."""
-        bank = random_bank(replica, self.n_queries, self.rank)
+        bank = random_bank(replica, self.n_queries, self.rank, self.normalised)
         labels = fitting_labels(self.labels, replica.numerics.seed)
         bases = trivial_bases(replica, self.n_blocks)
         table = read_split(self.corpus, item[0])
@@ -157,10 +159,13 @@ class CalibrateJob:
         wanted = np.ones((n_rows, n), dtype=np.bool_)
         by_token = np.arange(n) < min(n, self.by_token)
         cut = None if self.rank is None else random_bank(replica, n, self.rank)
-        return Asked(random_bank(replica, n, None), cut, wanted, wanted & by_token)
+        whole = random_bank(replica, n, None, self.normalised)
+        return Asked(whole, cut, wanted, wanted & by_token)
 
 
-def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank:
+def random_bank(
+    replica: Replica, n_queries: int, rank: int | None, normalised: bool = False
+) -> QueryBank:
     """Queries of the right shapes on the replica's device, their numbers random."""
     generator = torch.Generator(replica.device).manual_seed(0)
     dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
@@ -177,7 +182,8 @@ def random_bank(replica: Replica, n_queries: int, rank: int | None) -> QueryBank
             tensors[f"{name}/left"] = random(shape.d_out, n_queries, cut)
             tensors[f"{name}/right"] = random(shape.columns, n_queries, cut)
     widths = {name: shape.d_in for name, shape in replica.shapes.items()}
-    return QueryBank.from_tensors([str(i) for i in range(n_queries)], tensors, widths)
+    digests = [str(i) for i in range(n_queries)]
+    return QueryBank.from_tensors(digests, tensors, widths, normalised)
 
 
 def trivial_bases(replica: Replica, n_blocks: int) -> Bases:

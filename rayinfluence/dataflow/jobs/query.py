@@ -1,4 +1,7 @@
-"""The queries' job: gradients, preconditioned by each method, cut and committed."""
+"""The queries' job: what each method keeps of a query, committed.
+
+By gradients: preconditioned and cut. By texts: terms and what they count.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
-from rayinfluence.dataflow.compute.scoring import query_gradient
+from rayinfluence.dataflow.compute.scoring import QueryGradient, query_gradient
+from rayinfluence.dataflow.compute.texts import TermCounts
+from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.lowrank import low_rank
-from rayinfluence.methods.solvers import Fitted, solver
+from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import write_tensors
@@ -27,7 +33,7 @@ from rayinfluence.storage.tensors import write_tensors
 
 @dataclass(frozen=True)
 class MethodOperands:
-    """What a method needs to precondition query gradients, and where its queries are kept.
+    """What a method needs to make queries of its own, and where they are kept.
 
     Attributes:
         method: its name.
@@ -36,6 +42,7 @@ class MethodOperands:
             without curvature.
         damping_scale, damping: as in the configuration.
         n_tokens, n_sequences: that the factors were fitted on.
+        counts: of the queries' terms, while there are queries to be made that need them.
     """
 
     method: str
@@ -45,6 +52,17 @@ class MethodOperands:
     damping: float | None
     n_tokens: int
     n_sequences: int
+    counts: TermCounts | None = None
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it does without gradients."""
+        return self.method in TEXT_METHODS
+
+    @property
+    def normalised(self) -> bool:
+        """Whether its gradients are of length 1."""
+        return not self.reads_texts and GRADIENT_METHODS[self.method].normalised
 
     def solver(self, replica: Replica, name: str) -> Solver:
         """The operator of one module, on a replica's device."""
@@ -64,7 +82,7 @@ class MethodOperands:
             self.damping_scale,
             self.damping,
         )
-        return solver(self.method, fitted)
+        return GRADIENT_METHODS[self.method].solver(fitted)
 
 
 #: A query and the places of the methods that lack it.
@@ -73,7 +91,7 @@ Unsolved = tuple[EncodedQuery, tuple[int, ...]]
 
 @dataclass
 class QueryJob:
-    """Gradients of some queries, preconditioned by each method that lacks them.
+    """Some queries by each method that lacks them; their gradients are made once.
 
     A module's factors are on the device while that module is solved for all of them.
     """
@@ -91,23 +109,14 @@ class QueryJob:
         several = f"queries {first!r} to {last!r}"
         begin_or_refuse(watch, f"query {first!r}" if len(item) == 1 else several)
         found = [query_gradient(replica, query) for query, _ in item]
-        tensors: dict[tuple[int, int], dict[str, Tensor]] = {}
-        damping: dict[int, dict[str, float]] = {}
-        for name in replica.shapes:
-            for method in sorted({method for _, methods in item for method in methods}):
-                of_module = self.methods[method].solver(replica, name)
-                if of_module.damping is not None:
-                    damping.setdefault(method, {})[name] = of_module.damping
-                inverse = of_module.inverse()
-                for place, (query, methods) in enumerate(item):
-                    if method not in methods:
-                        continue
-                    seed = int(query.digest[:8], 16) ^ replica.numerics.seed
-                    cut = self.rank and partial(low_rank, rank=self.rank, seed=seed)
-                    parts = inverse.of_tokens(*found[place].tokens[name], cut or None)
-                    tensors.setdefault((place, method), {}).update(
-                        {f"{name}/{part}": tensor.cpu() for part, tensor in parts.items()}
-                    )
+        tensors, damping = self._solved(replica, item, found)
+        for place, (query, lacking) in enumerate(item):
+            for method in lacking:
+                operands = self.methods[method]
+                if operands.reads_texts:
+                    assert operands.counts is not None
+                    of_texts = TEXT_METHODS[operands.method]
+                    tensors[place, method] = operands.counts.query(of_texts, query.tokens)
         for (place, method), solved in tensors.items():
             query = item[place][0]
             header = {
@@ -118,3 +127,32 @@ class QueryJob:
             }
             write_tensors(self.methods[method].store, query_key(query.digest), solved, header)
         watch.advance(sum(len(query.tokens) for query, _ in item))
+
+    def _solved(
+        self, replica: Replica, item: Sequence[Unsolved], found: Sequence[QueryGradient]
+    ) -> tuple[dict[tuple[int, int], dict[str, Tensor]], dict[int, dict[str, float]]]:
+        """Preconditioned gradients by query and method, and lambda by method and module."""
+        tensors: dict[tuple[int, int], dict[str, Tensor]] = {}
+        damping: dict[int, dict[str, float]] = {}
+        wanted = sorted({method for _, methods in item for method in methods})
+        wanted = [method for method in wanted if not self.methods[method].reads_texts]
+        units: Sequence[QueryGradient] = []
+        if any(self.methods[method].normalised for method in wanted):
+            units = [unit_gradient(one, replica.shapes) for one in found]
+        for name in replica.shapes:
+            for method in wanted:
+                of_module = self.methods[method].solver(replica, name)
+                if of_module.damping is not None:
+                    damping.setdefault(method, {})[name] = of_module.damping
+                inverse = of_module.inverse()
+                gradients = units if self.methods[method].normalised else found
+                for place, (query, methods) in enumerate(item):
+                    if method not in methods:
+                        continue
+                    seed = int(query.digest[:8], 16) ^ replica.numerics.seed
+                    cut = self.rank and partial(low_rank, rank=self.rank, seed=seed)
+                    parts = inverse.of_tokens(*gradients[place].tokens[name], cut or None)
+                    tensors.setdefault((place, method), {}).update(
+                        {f"{name}/{part}": tensor.cpu() for part, tensor in parts.items()}
+                    )
+        return tensors, damping

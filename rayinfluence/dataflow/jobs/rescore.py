@@ -5,7 +5,7 @@ Picklable; no Ray. Doing an item twice writes the same bytes under the same key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -21,12 +21,18 @@ from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
+from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
+from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key, survivors_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
+from rayinfluence.methods.registry import TEXT_METHODS
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
+
+#: Queries of a method at full rank, and as the scan had them; None where that is whole.
+_Whole = tuple[QueryBank, QueryBank | None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Pairs:
         wanted_NQ[self.rows_P, self.queries_P] = True
         by_token_NQ[self.rows_P, self.queries_P] = self.by_token_P
         return Asked(whole, cut, wanted_NQ, by_token_NQ)
+
+    def by_text(self, bank: TextBank, table: pa.Table) -> Rescored:
+        """What is found of them by the texts of a table's rows."""
+        return rescore_texts(bank, table, self.rows_P, self.queries_P, self.by_token_P)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class RescoreJob:
     methods: Sequence[MethodOperands]
     stage: ClassVar[str] = stage_names.RESCORE
     _block: tuple[str, ...] = ()
-    _banks: list[tuple[QueryBank, QueryBank | None]] = field(default_factory=list)
+    _banks: list[_Whole | TextBank] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
         """Nothing; what a block needs is made when it begins."""
@@ -97,18 +107,11 @@ class RescoreJob:
         block = tuple(query.digest for query in item.queries)
         if block != self._block:
             self._banks = []  # first: two blocks may not fit
-            solvers = [partial(operands.solver, replica) for operands in self.methods]
-            whole = whole_banks(replica, solvers, item.queries)
-            cut = [_cut(replica, operands.store, block) for operands in self.methods]
-            self._block, self._banks = block, list(zip(whole, cut, strict=True))
+            self._block, self._banks = block, self._begun(replica, item.queries)
         with watch.phase("read", item.digest):
             table = pa.concat_tables([read_rows(self.corpus, split, i) for split, i in item.splits])
         with watch.phase("score", item.digest):
-            asked = [
-                pairs.asked(whole, cut, len(table))
-                for pairs, (whole, cut) in zip(item.pairs, self._banks, strict=True)
-            ]
-            found = rescore(replica, asked, table, watch.advance)
+            found = self._scored(replica, item.pairs, table, watch)
         with watch.phase("write", item.digest):
             tensors: dict[str, Tensor] = {}
             for operands, one in zip(self.methods, found, strict=True):
@@ -116,6 +119,49 @@ class RescoreJob:
             about = {"asked": item.digest, "modules": list(replica.modules)}
             write_tensors(self.store, item.key, tensors, about)
         return item.key
+
+    def _begun(self, replica: Replica, queries: Sequence[EncodedQuery]) -> list[_Whole | TextBank]:
+        """The queries of a block, by method."""
+        digests = [query.digest for query in queries]
+        gradients = [operands for operands in self.methods if not operands.reads_texts]
+        solvers = [partial(operands.solver, replica) for operands in gradients]
+        normalised = [operands.normalised for operands in gradients]
+        whole = iter(whole_banks(replica, solvers, queries, normalised) if gradients else ())
+        return [
+            _texts(operands, digests)
+            if operands.reads_texts
+            else (next(whole), _cut(replica, operands.store, digests))
+            for operands in self.methods
+        ]
+
+    def _scored(
+        self, replica: Replica, pairs: Sequence[Pairs], table: pa.Table, watch: Watch
+    ) -> list[Rescored]:
+        """What is found by each method; rows that none wants the gradients of are not run."""
+        asked = [
+            of_method.asked(*bank, len(table))
+            for of_method, bank in zip(pairs, self._banks, strict=True)
+            if not isinstance(bank, TextBank)
+        ]
+        run_N = np.zeros(len(table), dtype=np.bool_)
+        for one in asked:
+            run_N |= one.wanted_NQ.any(axis=1)
+        found: Iterator[Rescored] = iter(())
+        if asked:
+            rows = table if run_N.all() else table.filter(pa.array(run_N))
+            some = [one.of_rows(run_N) for one in asked]
+            found = iter(rescore(replica, some, rows, watch.advance))
+        watch.advance(sum(table["n_tokens"].filter(pa.array(~run_N)).to_pylist()))
+        return [
+            of_method.by_text(bank, table) if isinstance(bank, TextBank) else next(found)
+            for of_method, bank in zip(pairs, self._banks, strict=True)
+        ]
+
+
+def _texts(operands: MethodOperands, queries: Sequence[str]) -> TextBank:
+    """Queries as the scan had them, of which nothing was cut."""
+    read = [read_tensors(operands.store, query_key(query))[0] for query in queries]
+    return TextBank(TEXT_METHODS[operands.method], queries, stack_texts(read))
 
 
 def _cut(replica: Replica, store: Store, queries: Sequence[str]) -> QueryBank | None:

@@ -20,6 +20,7 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.quarantine import LeftOut, worst
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.dataflow.jobs.banks import BankOperands
 from rayinfluence.dataflow.jobs.watch import MOST_STARTS, Watch
 from rayinfluence.dataflow.layout import aside_key, mark_key, partial_key
@@ -62,7 +63,7 @@ class ScanJob:
     top: int
     group_by: tuple[str, ...]
     stage: ClassVar[str] = stage_names.SCAN
-    _banks: list[QueryBank] = field(default_factory=list)
+    _banks: list[QueryBank | TextBank] = field(default_factory=list)
     #: Tokens of the split under way that the watch was told of.
     _advanced: int = 0
 

@@ -17,6 +17,7 @@ from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
 from rayinfluence.dataflow.jobs.gather import with_types
 from rayinfluence.errors import DamagedError
+from rayinfluence.methods.registry import METHODS
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import read_if_whole, read_row_groups, writing_table
 from rayinfluence.storage.tensors import read_tensors
@@ -84,23 +85,26 @@ class MakePiece:
     def __call__(self, item: Piece) -> str:
         """See that a piece is there; returns where."""
         if read_if_whole(self.store, item.key) is None:
-            table = survivor_table(item.ranked, item.completions, self._read(item), item.n_training)
+            meaning = METHODS[item.method].meaning
+            read = self._read(item, meaning.has_layers)
+            table = survivor_table(item.ranked, item.completions, read, item.n_training, meaning)
             with writing_table(self.store, item.key, table.schema) as writer:
                 writer.write(table)
         return item.key
 
-    def _read(self, item: Piece) -> Read:
+    def _read(self, item: Piece, has_layers: bool) -> Read:
         ranked = item.ranked
         layers_RM: NDArray[np.float64] | None = None
         modules: list[str] = []
         by_token: dict[int, NDArray[np.float64]] = {}
         for place, key in enumerate(item.items):
             parts, modules = _by_method(self.store, key)
+            modules = modules if has_layers else []
             ours = parts[item.method]
             if layers_RM is None:
                 layers_RM = np.zeros((len(ranked), len(modules)))
             (rows,) = np.nonzero(ranked.items_R == place)
-            layers_RM[rows] = ours["layer_scores"][ranked.pairs_R[rows]]
+            layers_RM[rows] = ours["layer_scores"][ranked.pairs_R[rows], : len(modules)]
             (rows,) = np.nonzero(ranked.token_items_R == place)
             ends = ours["token_ends"]
             at = np.searchsorted(ours["token_places"], ranked.token_pairs_R[rows])

@@ -15,6 +15,7 @@ from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
 from rayinfluence.dataflow.stages.scan import places
+from rayinfluence.methods.registry import GRADIENT_METHODS
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
@@ -61,7 +62,12 @@ def plan_run(run: Parts, actors: int) -> Plan:
         run.corpus_store,
         run.store / SCRATCH,
         n_queries=len(run.queries),
-        n_banks=len(scan.methods),
+        n_banks=_n_banks(run),
+        normalised=any(
+            GRADIENT_METHODS[method].normalised
+            for method in scan.methods
+            if method in GRADIENT_METHODS
+        ),
         rank=None if scan.rank == "dense" else scan.rank,
         top=places(scan.top, run.corpus),
         group_by=tuple(scan.grouped_by),
@@ -97,7 +103,7 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
     pieces = [piece for number in range(len(fit.rounds)) for piece in fit.pieces(number)]
     moments = [lane.n_tokens for piece in pieces for lane in fit.moment_lanes(piece)]
     n_queries = len(run.queries)
-    at_once = queries_at_once(run.replica.shapes, run.numerics.device, len(scan.methods))
+    at_once = queries_at_once(run.replica.shapes, run.numerics.device, _n_banks(run))
     blocks = [min(at_once, n_queries - start) for start in range(0, n_queries, at_once)]
     survivors = sum(_survivors(run, n) for n in blocks)
     rank = None if scan.rank == "dense" else scan.rank
@@ -110,7 +116,7 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
         pieces=len(pieces),
         lanes=min(fit.n_lanes, len(fit.sample)),
         n_queries=n_queries,
-        n_banks=len(scan.methods),
+        n_banks=_n_banks(run),
         top=places(scan.top, run.corpus),
         survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
         rank=rank,
@@ -122,7 +128,12 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
 def _survivors(run: Parts, n_queries: int) -> int:
     """Sequences that survive for some of so many queries, at most."""
     scan = run.config.scan
-    return min(2 * scan.top * n_queries * len(scan.methods), run.corpus.n_sequences)
+    return min(2 * scan.top * n_queries * _n_banks(run), run.corpus.n_sequences)
+
+
+def _n_banks(run: Parts) -> int:
+    """Methods by gradients, which are all that takes time; one where there is none of them."""
+    return max(1, sum(method in GRADIENT_METHODS for method in run.config.scan.methods))
 
 
 def _by_token(run: Parts) -> int:

@@ -1,4 +1,4 @@
-"""Queries: preconditioned by each method, and put together into banks.
+"""Queries: made by each method, and put together into banks.
 
 Queries that are added to a run get a bank of their own, so all that was computed before stays
 valid.
@@ -16,6 +16,7 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.partial import FORMAT
 from rayinfluence.dataflow.compute.replica import Numerics
+from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.jobs.handles import Handle, read_stored
 from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
@@ -25,7 +26,7 @@ from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import ConfigError
-from rayinfluence.methods.solvers import WITHOUT_CURVATURE
+from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
 from rayinfluence.storage.digest import Differences, differences, digest
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
@@ -38,12 +39,27 @@ _BLOCK = 16
 
 @dataclass(frozen=True)
 class MethodQueries:
-    """The queries of one method: where they are kept and the fingerprint of how they were made."""
+    """The queries of one method: where they are kept and the fingerprint of how they were made.
+
+    Attributes:
+        method: its name.
+        fingerprint: of all that decides them.
+        parts: what was chosen of that.
+        store: where they are.
+        corpus: fingerprint of the corpus, where it decides them too; another one is no other
+            choice.
+    """
 
     method: str
     fingerprint: str
     parts: dict[str, Any]
     store: Store
+    corpus: str | None = None
+
+    def lacks(self, queries: Sequence[EncodedQuery]) -> bool:
+        """Whether one of some queries is not made yet."""
+        there = self.store.list()
+        return any(query_key(query.digest) not in there for query in queries)
 
 
 def plan_methods(
@@ -53,22 +69,27 @@ def plan_methods(
     factors: Factors | None,
     config: ScanConfig,
     numerics: Numerics,
+    corpus: str,
 ) -> list[MethodQueries]:
-    """Where the queries of each method are, and what decides them."""
+    """Where the queries of each method are, and what decides them; ``corpus`` is a fingerprint."""
     planned = []
     for method in config.methods:
-        curved = method not in WITHOUT_CURVATURE
+        curved, texts = needs_factors(method), method in TEXT_METHODS
         parts = {
             "method": method,
+            # Texts need no model, but what it thinks of a query is kept beside them.
             "model": model_digest,
-            "modules": list(modules),
+            "modules": None if texts else list(modules),
             "factors": factors.fingerprint if curved and factors else None,
             "damping_scale": config.damping_scale if curved else None,
             "damping": config.damping if curved else None,
-            "rank": config.rank,
+            "rank": None if texts else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        planned.append(MethodQueries(method, digest(parts), parts, root / QUERIES / digest(parts)))
+        decides = {**parts, "corpus": corpus} if texts else parts
+        fingerprint = digest(decides)
+        store = root / QUERIES / fingerprint
+        planned.append(MethodQueries(method, fingerprint, parts, store, corpus if texts else None))
     return planned
 
 
@@ -113,13 +134,14 @@ def method_operands(
     methods: Sequence[MethodQueries],
     factors: Factors | None,
     config: ScanConfig,
+    counts: TermCounts | None = None,
 ) -> list[MethodOperands]:
-    """What methods need to precondition queries; factors stay where workers find them.
+    """What methods need to make queries; factors stay where workers find them.
 
     Raises:
         DamagedError: a factor file is damaged or of other factors.
     """
-    curved = [one.method not in WITHOUT_CURVATURE for one in methods]
+    curved = [needs_factors(one.method) for one in methods]
     shared: dict[str, Handle[SharedTensors]] = {}
     if factors and any(curved):
         parts = factors.parts()
@@ -134,6 +156,7 @@ def method_operands(
             config.damping,
             factors.n_tokens if factors else 0,
             factors.n_sequences if factors else 0,
+            counts if one.method in TEXT_METHODS else None,
         )
         for one, has_factors in zip(methods, curved, strict=True)
     ]
@@ -182,20 +205,23 @@ def plan_banks(
         known = {*needed, *map(named, method.store.list())}
         for fingerprint, manifest in sorted(manifests.items(), key=lambda item: item[1]["ordinal"]):
             members = tuple(manifest["query_digests"])
-            if manifest["base"] == base and set(members) & set(left) and set(members) <= known:
+            same = (manifest["base"], manifest.get("corpus")) == (base, method.corpus)
+            if same and set(members) & set(left) and set(members) <= known:
                 store = root / BANKS / fingerprint
                 banks.append(
                     BankPlan(method.method, fingerprint, members, method.store, store, dense)
                 )
                 left = [query for query in left if query not in members]
         if left:
-            fingerprint = digest({"base": base, "query_digests": left})
+            corpus = {} if method.corpus is None else {"corpus": method.corpus}
+            fingerprint = digest({"base": base, "query_digests": left, **corpus})
             store = root / BANKS / fingerprint
             manifest = {
                 "method": method.method,
                 "base": base,
                 "query_digests": left,
                 "ordinal": len(manifests),
+                **corpus,
             }
             body = json.dumps(manifest, indent=1, sort_keys=True).encode()
             # The ordinal is about the banks that we saw; another planner may have seen others.

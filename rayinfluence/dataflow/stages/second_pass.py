@@ -190,7 +190,8 @@ class SecondPass:
         Queries that are added later have banks of their own, and so change none.
         """
         device = self.replica.numerics.device
-        size = queries_at_once(self.replica.shapes, device, len(self.methods))
+        gradients = sum(not one.reads_texts for one in self.methods)
+        size = queries_at_once(self.replica.shapes, device, max(1, gradients))
         groups: dict[tuple[str, ...], list[EncodedQuery]] = {}
         # The same question may be asked under several ids.
         for query in {query.digest: query for query in self.queries}.values():

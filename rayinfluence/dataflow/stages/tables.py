@@ -25,7 +25,7 @@ from rayinfluence.dataflow.stages.gathering import Sequences
 from rayinfluence.dataflow.stages.scanned import Scanned, Side
 from rayinfluence.dataflow.stages.second_pass import Found, Rescored
 from rayinfluence.influence.attribution import reproduces
-from rayinfluence.methods.solvers import WITHOUT_CURVATURE
+from rayinfluence.methods.registry import METHODS
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.results import (
     GROUP_SCHEMA,
@@ -34,6 +34,7 @@ from rayinfluence.storage.results import (
     TAIL_SCHEMA,
     in_version,
     method_tables,
+    of_method,
     sequence_schema,
     survivor_schema,
     table_key,
@@ -94,13 +95,15 @@ class Tables:
             Their digests by name, and what scoring the survivors again changed.
         """
         ranked = rank(self.queries, scanned, found)
-        predicts = scanned.method not in WITHOUT_CURVATURE
+        meaning = METHODS[scanned.method].meaning
         small = len(ranked) <= _FEW_ROWS
         pieces = self.runner.tasks(
-            MakePiece(self.pieces), list(self._pieces(scanned.method, ranked, predicts)), small
+            MakePiece(self.pieces),
+            list(self._pieces(scanned.method, ranked, meaning.predicts)),
+            small,
         )
         name, *names = method_tables(scanned.method)
-        written = self._put_together(name, tuple(pieces), survivor_schema(predicts), small)
+        written = self._put_together(name, tuple(pieces), survivor_schema(meaning), small)
         partials = {query.query.query_id: scanned.of_query(query.digest) for query in self.queries}
         others = (
             (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
@@ -109,9 +112,8 @@ class Tables:
         )
         tables = {name: written}
         for name, (schema, parts) in zip(names, others, strict=True):
-            with writing_table(
-                self.run, self.key(name), in_version(schema, self.fingerprint)
-            ) as writer:
+            schema = in_version(of_method(schema, meaning), self.fingerprint)
+            with writing_table(self.run, self.key(name), schema) as writer:
                 writer.extend(parts)
             tables[name] = writer.digest
         return tables, rescoring(ranked, self.completions)

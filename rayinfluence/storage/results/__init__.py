@@ -22,6 +22,7 @@ from rayinfluence.storage.results.manifest import (
     table_key,
     version_manifest,
 )
+from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -34,6 +35,7 @@ from rayinfluence.storage.results.schema import (
     beyond_linear,
     in_version,
     method_tables,
+    of_method,
     query_schema,
     sequence_schema,
     survivor_schema,
@@ -53,12 +55,14 @@ __all__ = [
     "STATISTICS_SCHEMA",
     "TAIL_SCHEMA",
     "Direction",
+    "Meaning",
     "Results",
     "Survivor",
     "beyond_linear",
     "dense_table",
     "in_version",
     "method_tables",
+    "of_method",
     "query_schema",
     "read_results_manifest",
     "scores_key",

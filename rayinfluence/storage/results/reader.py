@@ -18,6 +18,7 @@ from rayinfluence.storage.results import manifest as manifests
 from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, scores_key
 from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
+from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, method_tables
 from rayinfluence.storage.results.survivor import Direction, Survivor
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
@@ -123,6 +124,12 @@ class Results:
         return manifests.versions(store)
 
     @property
+    def meaning(self) -> Meaning:
+        """What the method's scores mean; an influence where its run did not say."""
+        method = (self.manifest.get("methods") or {}).get(self.method) or {}
+        return Meaning(**(method.get("meaning") or {}))
+
+    @property
     def complete(self) -> bool:
         """Whether every split of the corpus is in the results; those that could not be are not."""
         return not self.manifest.get("set_aside")
@@ -152,7 +159,9 @@ class Results:
         return self._join.with_sequences(self.survivors).flatten()
 
     def proponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
-        """The sequences that raise the completion's log-probability most, strongest first.
+        """The sequences with the largest positive scores, strongest first.
+
+        By methods whose scores are directed they raise the completion's log-probability most.
 
         Args:
             query_id: of the query.
@@ -161,7 +170,9 @@ class Results:
         return self._of(query_id, "proponent", n)
 
     def opponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
-        """The sequences that lower the completion's log-probability most, strongest first.
+        """The sequences with the largest negative scores, strongest first.
+
+        By methods whose scores are directed they lower the completion's log-probability most.
 
         Args:
             query_id: of the query.

@@ -2,9 +2,10 @@
 
 A change of these that a reader must know of raises :data:`SCHEMA_VERSION`.
 
-Scores are in the raw scale of MATH (no 1/N); ``delta_nats`` is score / N, the predicted change of
-the completion's log-probability, in nats, when the sequence is seen once more. Both are at full
-rank; ``scan_score`` and ``scan_rank`` are what the scan found at the rank of its query bank.
+What a score is, and its unit, is its method's affair. An influence is in the raw scale of MATH (no
+1/N); ``delta_nats`` is score / N, the predicted change of the completion's log-probability, in
+nats, when the sequence is seen once more. Both are at full rank; ``scan_score`` and ``scan_rank``
+are what the scan found at the rank of its query bank.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from rayinfluence.storage.metadata import Kinds, fields
+from rayinfluence.storage.results.meaning import Meaning
 
 SCHEMA_VERSION = 2
 #: Of the tables of all methods.
@@ -20,8 +22,8 @@ QUERIES, SEQUENCES = "queries.parquet", "sequences.parquet"
 LINEAR_RANGE = 0.5
 
 _NATS = "nats"
-_RAW = "nats times the number of training sequences"
-_ANY = "none: only the order means something"
+#: Stands for the unit of a method's scores, until it is known (:func:`of_method`).
+_RAW = "that of score"
 
 
 def method_tables(method: str) -> tuple[str, str, str, str]:
@@ -45,15 +47,35 @@ SEQUENCE_ID = _field(
 )
 
 
-def survivor_schema(predicts: bool = True) -> pa.Schema:
-    """Of a method's survivors: a row per query and sequence, in order of queries and ranks.
-
-    Args:
-        predicts: whether the method predicts changes; one without curvature does not.
-    """
-    raw = _RAW if predicts else _ANY
-    scores = pa.list_(pa.float32())
+def of_method(schema: pa.Schema, meaning: Meaning) -> pa.Schema:
+    """A schema with the unit that a method's scores have."""
+    raw, unit = {b"unit": _RAW.encode()}, {b"unit": meaning.unit.encode()}
     return pa.schema(
+        [
+            field.with_metadata({**field.metadata, **unit})
+            if raw.items() <= field.metadata.items()
+            else field
+            for field in schema
+        ]
+    )
+
+
+def survivor_schema(meaning: Meaning) -> pa.Schema:
+    """Of a method's survivors: a row per query and sequence, in order of queries and ranks."""
+    scores = pa.list_(pa.float32())
+    direction = (
+        "proponent or opponent, by the sign of the scan's score: training on a proponent makes the "
+        "completion more likely."
+        if meaning.directed
+        else "proponent, or opponent where the scan's score is below zero."
+    )
+    about = (
+        "what position t carries: above all the prediction of token t + 1, and through attention "
+        "those after it."
+        if meaning.of_predictions
+        else "what token t carries."
+    )
+    schema = pa.schema(
         [
             QUERY_ID,
             SEQUENCE_ID,
@@ -61,10 +83,9 @@ def survivor_schema(predicts: bool = True) -> pa.Schema:
             _field(
                 "direction",
                 pa.string(),
-                "proponent or opponent, by the sign of the scan's score: training on a proponent "
-                "makes the completion more likely.",
+                direction,
             ),
-            _field("score", pa.float64(), "The influence at full rank.", raw),
+            _field("score", pa.float64(), "The score at full rank.", _RAW),
             _field(
                 "delta_nats",
                 pa.float64(),
@@ -79,7 +100,7 @@ def survivor_schema(predicts: bool = True) -> pa.Schema:
                 f"it by more than {LINEAR_RANGE} nats. Null where delta_nats is.",
             ),
             _field("scan_rank", pa.int32(), "The rank that the scan found, at its own rank."),
-            _field("scan_score", pa.float64(), "What the scan found, at its own rank.", raw),
+            _field("scan_score", pa.float64(), "What the scan found, at its own rank.", _RAW),
             _field(
                 "suspect",
                 pa.bool_(),
@@ -100,8 +121,8 @@ def survivor_schema(predicts: bool = True) -> pa.Schema:
             _field(
                 "carried_by",
                 pa.int32(),
-                "The place in the sequence's token_texts of the token whose prediction outweighs "
-                "all others together; null where none does.",
+                "The place in the sequence's token_texts of the token that outweighs all others "
+                "together; null where none does.",
             ),
             _field(
                 "carrier_in_completion",
@@ -111,19 +132,19 @@ def survivor_schema(predicts: bool = True) -> pa.Schema:
             _field(
                 "layer_scores",
                 pa.map_(pa.string(), pa.float32()),
-                "The score by tracked module; they add up to it.",
-                raw,
+                "The score by tracked module; they add up to it. Empty where the method has none.",
+                _RAW,
             ),
             _field(
                 "token_scores",
                 scores,
-                "The score by token; entry t is what position t carries: above all the prediction "
-                "of token t + 1, and through attention those after it. Null beyond the first "
-                "scan.token_scores of a direction.",
-                raw,
+                f"The score by token; entry t is {about} Null beyond the first scan.token_scores "
+                "of a direction.",
+                _RAW,
             ),
         ]
     )
+    return of_method(schema, meaning)
 
 
 def sequence_schema(kinds: Kinds) -> pa.Schema:

@@ -15,13 +15,13 @@ Direction = Literal["proponent", "opponent"]
 class Survivor:
     """One training sequence among a query's most influential.
 
-    ``score`` is the raw influence (positive raises the completion's log-probability) at full rank,
-    ``delta_nats`` the same divided by the number of training sequences, and no prediction where it
-    is ``beyond_linear`` (both None by a method without curvature); ``scan_score`` and ``scan_rank``
-    are those of the scan, whose query gradients may be of low rank. ``token_scores`` has one number
-    per token of ``token_texts`` where the run has it (``scan.token_scores``), ``layer_scores`` one
-    per tracked module; both sum to the score up to rounding. What follows from token scores is None
-    without them.
+    ``score`` is the method's at full rank, such as the raw influence (positive raises the
+    completion's log-probability), ``delta_nats`` the same divided by the number of training
+    sequences, and no prediction where it is ``beyond_linear`` (both None by a method that predicts
+    no change); ``scan_score`` and ``scan_rank`` are those of the scan, whose query gradients may be
+    of low rank. ``token_scores`` has one number per token of ``token_texts`` where the run has it
+    (``scan.token_scores``), ``layer_scores`` one per tracked module (none by a method of texts);
+    both sum to the score up to rounding. What follows from token scores is None without them.
 
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and

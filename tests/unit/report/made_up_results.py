@@ -15,6 +15,7 @@ from rayinfluence.storage.results import (
     GROUP_SCHEMA,
     STATISTICS_SCHEMA,
     TAIL_SCHEMA,
+    Meaning,
     Results,
     query_schema,
     sequence_schema,
@@ -102,13 +103,13 @@ def make_results(
     rows = [{**r} for r in rows]
     seen: dict[int, dict] = {}
     for r in rows:
-        own = {k: v for k, v in r.items() if k not in survivor_schema().names}
+        own = {k: v for k, v in r.items() if k not in survivor_schema(Meaning()).names}
         while seen.setdefault(r["sequence_id"], own) != own:
             r["sequence_id"] += 10**6
     sequences = sorted({r["sequence_id"]: r for r in rows}.values(), key=lambda r: r["sequence_id"])
     return Results(
         method,
-        Rows(pa.Table.from_pylist(rows, schema=survivor_schema())),
+        Rows(pa.Table.from_pylist(rows, schema=survivor_schema(Meaning()))),
         Rows(table_of(sequences, sequence_schema)),
         table_of(asked, query_schema),
         pa.Table.from_pylist(list(groups), schema=GROUP_SCHEMA),

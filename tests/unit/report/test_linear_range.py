@@ -67,7 +67,7 @@ def test_a_method_without_curvature_predicts_no_change(tmp_path: Path, execute: 
     assert facts.together(found["ekfac"], "q0")
     assert prediction(None, None) == ""
     page = render_page(found)
-    assert "The gradient product predicts no change, and has no delta nats." in page
+    assert "gradient_product predicts no change, and has no delta nats." in page
     said = io.StringIO()
     render(found["gradient_product"], Console(file=said, width=100))
     assert "together:" not in said.getvalue()

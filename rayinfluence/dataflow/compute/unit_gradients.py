@@ -1,0 +1,26 @@
+"""Gradients of length 1, for methods whose scores do not grow with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from rayinfluence.dataflow.compute.scoring import QueryGradient
+from rayinfluence.influence.contraction import Contraction
+from rayinfluence.influence.squares import Squares, per_length
+from rayinfluence.model.modules import ModuleShape
+
+
+def unit_gradient(query: QueryGradient, shapes: Mapping[str, ModuleShape]) -> QueryGradient:
+    """A query's gradient over its norm, of all modules together; zero where it is zero."""
+    total = 0.0
+    for name, (inputs, grads) in query.tokens.items():
+        parts = [(inputs[None], grads[None])]
+        squares = Squares(parts, shapes[name].bias)
+        Contraction().scores(parts, [], squares)
+        total += float(squares.sums_n[0])
+    scale = float(per_length(np.array([total]))[0])
+    tokens = {name: (inputs, grads * scale) for name, (inputs, grads) in query.tokens.items()}
+    return replace(query, tokens=tokens)

@@ -1,0 +1,103 @@
+"""The method seam: what a run has to know of an attribution method.
+
+A method reads gradients or texts. One that reads gradients gives a linear map for each module, and
+a score is
+
+    I(z, q) = sum over modules <G^-1 grad f_q, grad log p(z)>
+
+or the same of the two gradients at length 1. One that reads texts weighs terms, which are token
+ids, and a score is
+
+    I(z, q) = sum over the terms t of q and z   weight(t) * strength(t in z)
+
+Passes over the corpus, banks, partials, the second pass and tables are the same for all of them.
+
+V term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
+from rayinfluence.curvature.solver import Solver
+from rayinfluence.storage.results.meaning import Meaning
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the solver of a module is made of.
+
+    Attributes:
+        name: of the module.
+        bias: whether it has one.
+        factors: of the module, or None for methods that need none.
+        n_tokens, n_sequences: that they were fitted on.
+        damping_scale, damping: see :class:`EKFAC`.
+    """
+
+    name: str
+    bias: bool
+    factors: ModuleFactors | None
+    n_tokens: int
+    n_sequences: int
+    damping_scale: float
+    damping: float | None
+
+    def ekfac(self, factors: ModuleFactors) -> Solver:
+        """EK-FAC with these factors."""
+        scale = self.damping_scale
+        return EKFAC(factors, self.name, damping_scale=scale, damping=self.damping)
+
+
+class Method(Protocol):
+    """What every method says of itself."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What its scores mean."""
+
+
+class GradientMethod(Method, Protocol):
+    """A method that is a linear map between a query's gradient and inner products."""
+
+    @property
+    def needs_factors(self) -> bool:
+        """Whether its solvers are made of factors, which are fitted then."""
+
+    @property
+    def normalised(self) -> bool:
+        """Whether scores are divided by the norms of both gradients, over all tracked modules."""
+
+    def solver(self, fitted: Fitted) -> Solver:
+        """G of one module."""
+
+
+class TextMethod(Method, Protocol):
+    """A method that compares the terms of a query, prompt and completion, with a sequence's."""
+
+    def weight(self, holding_V: NDArray[np.int64], n_sequences: int) -> NDArray[np.float64]:
+        """What terms count.
+
+        Args:
+            holding_V: how many sequences of the corpus have each.
+            n_sequences: that the corpus has.
+        """
+
+    def strength(
+        self,
+        occurrences: NDArray[np.float64],
+        lengths: NDArray[np.float64],
+        mean_length: float,
+    ) -> NDArray[np.float64]:
+        """How much terms are in sequences; 0 where they do not occur.
+
+        Args:
+            occurrences: of a term in a sequence, of any shape.
+            lengths: of that sequence, in tokens; broadcast to it.
+            mean_length: of the corpus's sequences.
+        """

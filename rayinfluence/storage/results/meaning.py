@@ -1,0 +1,37 @@
+"""What the scores of a method mean: it says so itself, and whoever shows them goes by that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Of what has no scale.
+ANY_UNIT = "none: only the order means something"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the scores of a method mean.
+
+    Attributes:
+        description: what they are, in a sentence or more.
+        unit: of a score, and of its parts by layer and by token.
+        predicts: whether score / N is a predicted change of the completion's log-probability, in
+            nats.
+        directed: whether training on a sequence with a positive score makes the completion more
+            likely, and on one with a negative score less; of others a score is a likeness.
+        has_layers: whether there are scores by module.
+        of_predictions: whether entry t of scores by token is about the prediction of token t + 1,
+            as of gradients, and not about token t itself.
+    """
+
+    description: str = "an estimate; nothing was retrained."
+    unit: str = "nats times the number of training sequences"
+    predicts: bool = True
+    directed: bool = True
+    has_layers: bool = True
+    of_predictions: bool = True
+
+    @property
+    def ahead(self) -> int:
+        """How far from the place of a score by token the token is that it is about."""
+        return int(self.of_predictions)
