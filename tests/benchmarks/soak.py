@@ -2,10 +2,11 @@
 
     python tests/benchmarks/soak.py [--tokens 100_000_000] [--folder FOLDER]
 
-A GPT-2 of 0.1M parameters, fitted on 20,000 documents of 64 tokens. A fifth and two fifths into the scan the actor
-that scores is killed, at three fifths the driver, and the command is given again. Afterwards a tenth
-of the partials is thrown away and made again inline, undisturbed: the bytes have to be the same, and
-so have those of the results. Prints what was seen, and the memory of driver and actors over the scan.
+A GPT-2 of 0.1M parameters, fitted on 20,000 documents of 64 tokens. A fifth and two fifths into the
+scan the actor that scores is killed, at three fifths the driver, and the command is given again.
+Afterwards a tenth of the partials is thrown away and made again inline, undisturbed: the bytes have
+to be the same, and so have those of the results. Prints what was seen, and the memory of driver and
+actors over the scan.
 """
 
 from __future__ import annotations
