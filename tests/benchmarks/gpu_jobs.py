@@ -36,6 +36,7 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
 from rayinfluence.dataflow.jobs.calibrate import random_bank, trivial_bases
@@ -136,7 +137,7 @@ def job(size: str, modules: str, dtype: str, clock: Clock, share: float) -> dict
         (scored,) = stages.run(
             f"scan-{n}", lambda bank=bank: score_split(replica, [bank], rows), n_tokens
         )
-        partial = scored.partial(rows, TOP, [])
+        partial = scored.partial(SplitGroups(rows), TOP)
 
         stages.run(
             f"second pass-{n}",

@@ -28,6 +28,7 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, rescore, whole_banks
@@ -102,7 +103,7 @@ class Ours:
     def score(self, n: str, rows: pa.Table) -> Partial:
         """A split's partial."""
         (scored,) = score_split(self.replica, [self.banks[n]], rows)
-        return scored.partial(rows, TOP, [])
+        return scored.partial(SplitGroups(rows), TOP)
 
 
 def second_pass(

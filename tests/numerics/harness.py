@@ -23,6 +23,7 @@ from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
@@ -192,7 +193,7 @@ def all_scores(
     ids = list(range(len(sequences))) if ids is None else list(ids)
     rows = table(sequences, ids)
     (scored,) = score_split(replica, [bank], rows)
-    partial = scored.partial(rows, len(ids), [])
+    partial = scored.partial(SplitGroups(rows), len(ids))
     assert partial.n_sequences == len(ids)
     assert partial.n_tokens == sum(len(tokens) for tokens in sequences)
     assert not partial.quarantine

@@ -35,6 +35,7 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.quarantine import Bad
 from rayinfluence.dataflow.compute.scoring import score_split
 
@@ -175,7 +176,7 @@ def test_a_sequence_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
             assert torch.equal(found.tensors[name], tensor), name
 
     (clean,), (found,) = (
-        [one.partial(rows, 7, []) for one in score_split(replica, [bank], rows)]
+        [one.partial(SplitGroups(rows), 7) for one in score_split(replica, [bank], rows)]
         for rows in (good, poisoned)
     )
     assert found.quarantine == {7: Bad("its influence is not finite")}

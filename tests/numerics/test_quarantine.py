@@ -9,7 +9,7 @@ import pytest
 
 from rayinfluence.corpus.metadata import canonical
 from rayinfluence.dataflow.compute import scoring
-from rayinfluence.dataflow.compute.grouping import group_digest, group_table
+from rayinfluence.dataflow.compute.grouping import SplitGroups, group_digest, group_table
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, Tally, worst
 from rayinfluence.dataflow.compute.statistics import statistics_table, tails_table
@@ -49,7 +49,7 @@ def partial_of(scores: np.ndarray, start: int = 0) -> Partial:
             "metadata": [f'{{"source": {canonical(source)}}}' for source in sources],
         }
     )
-    made = scored.partial(table, TOP, ["source"])
+    made = scored.partial(SplitGroups(table, ["source"]), TOP)
     assert made.n_sequences == len(scored.ids_N)
     return made
 

@@ -13,6 +13,7 @@ from harness import Fitted, all_scores, explain_pairs, make_bank, naive_scores, 
 from torch import Tensor
 
 from rayinfluence.dataflow.compute import scoring as stages
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.replica import own_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient, score_split
 from rayinfluence.influence import tiles
@@ -243,10 +244,12 @@ def test_banks_in_one_pass_score_as_alone(fitted: Fitted) -> None:
         module.matrix_QOJ.mul_(1e308).mul_(1e308)
     banks.append(overflowing)
     rows = table(fitted.sequences)
-    together = [one.partial(rows, 7, []) for one in score_split(fitted.replica, banks, rows)]
+    together = [
+        one.partial(SplitGroups(rows), 7) for one in score_split(fitted.replica, banks, rows)
+    ]
     for bank, partial in zip(banks, together, strict=True):
         (scored,) = score_split(fitted.replica, [bank], rows)
-        alone = scored.partial(rows, 7, [])
+        alone = scored.partial(SplitGroups(rows), 7)
         assert alone.proponents.scores_QK.tobytes() == partial.proponents.scores_QK.tobytes()
         assert alone.opponents.ids_QK.tobytes() == partial.opponents.ids_QK.tobytes()
         assert alone.quarantine == partial.quarantine

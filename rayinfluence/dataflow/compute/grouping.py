@@ -72,16 +72,24 @@ def group_digest(metadata: Mapping[str, Any], key: str) -> str:
     return _digest(group_value(metadata, key))
 
 
-def group_values(
-    table: pa.Table, ids_N: NDArray[np.int64], group_by: Sequence[str]
-) -> dict[str, list[str]]:
-    """For each metadata key the group of every scored sequence."""
-    if not group_by:
-        return {}
-    rows = {sequence_id: row for row, sequence_id in enumerate(table["sequence_id"].to_pylist())}
-    texts = table["metadata"].to_pylist()
-    metadata = [json.loads(texts[rows[sequence_id]]) for sequence_id in ids_N.tolist()]
-    return {key: [group_value(of_row, key) for of_row in metadata] for key in group_by}
+class SplitGroups:
+    """The groups that the sequences of a split are in, read once for all banks.
+
+    Args:
+        table: the split's rows.
+        group_by: metadata keys.
+    """
+
+    def __init__(self, table: pa.Table, group_by: Sequence[str] = ()) -> None:
+        metadata = [json.loads(text) for text in table["metadata"].to_pylist()] if group_by else []
+        self._values = {key: [group_value(of_row, key) for of_row in metadata] for key in group_by}
+        ids = table["sequence_id"].to_pylist() if group_by else []
+        self._rows = {sequence_id: row for row, sequence_id in enumerate(ids)}
+
+    def of(self, ids_N: NDArray[np.int64]) -> dict[str, list[str]]:
+        """For each key the group of some sequences."""
+        rows = [self._rows[sequence_id] for sequence_id in ids_N.tolist()] if self._values else []
+        return {key: [values[row] for row in rows] for key, values in self._values.items()}
 
 
 def left_out(partials: Sequence[Partial]) -> dict[str, int]:

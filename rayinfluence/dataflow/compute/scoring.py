@@ -19,7 +19,7 @@ from torch import Tensor
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
-from rayinfluence.dataflow.compute.grouping import group_values
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
@@ -219,18 +219,17 @@ class Scored:
     n_tokens: int
     quarantine: dict[int, Bad]
 
-    def partial(self, table: pa.Table, top: int, group_by: Sequence[str]) -> Partial:
+    def partial(self, groups: SplitGroups, top: int) -> Partial:
         """The partial, of which the statistics are over all scores.
 
         Args:
-            table: the split's rows.
+            groups: of the split's sequences.
             top: survivors of each query and direction.
-            group_by: metadata keys.
         """
         return Partial(
             proponents=TopK.of(self.scores_NQ, self.ids_N, top),
             opponents=TopK.of(-self.scores_NQ, self.ids_N, top),
-            groups=GroupSums.of(self.scores_NQ, group_values(table, self.ids_N, group_by)),
+            groups=GroupSums.of(self.scores_NQ, groups.of(self.ids_N)),
             tails=Tails.of(self.scores_NQ),
             n_sequences=len(self.ids_N),
             n_tokens=self.n_tokens,

@@ -30,6 +30,7 @@ from rayinfluence.dataflow.compute.folding import (
     fold_covariance,
     fold_moments,
 )
+from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
@@ -120,7 +121,7 @@ class CalibrateJob:
             table = read_split(self.corpus, split)
             scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
             for index, one in enumerate(scored):
-                partial = one.partial(table, self.top, self.group_by)
+                partial = one.partial(SplitGroups(table, self.group_by), self.top)
                 partial.write(self.scratch, scratch_key(index), {})
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
