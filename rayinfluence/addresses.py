@@ -6,7 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from rayinfluence.text import without_credentials
+from rayinfluence.text import holds_credentials, without_credentials
 
 #: Schemes of addresses; a local file that begins so is hardly meant.
 _SCHEME = re.compile(
@@ -15,9 +15,20 @@ _SCHEME = re.compile(
 )
 
 
+#: Of the web and of hubs, from which nothing is read.
+_WEB = ("http", "https", "hf")
+
+
 def why_no_address(address: str) -> str | None:
     """Why a path or an address cannot be what was meant, in sentences; None where it can."""
     match = _SCHEME.fullmatch(address)
+    is_web = match and match["scheme"].lower() in _WEB and match["rest"].startswith("//")
+    # Of what holds a password it is said by who reads configurations that this is no place for it.
+    if is_web and not holds_credentials(address):
+        return (
+            f"{address!r} is on the web, and files are read from disks and "
+            "object storage (such as s3://): download it, and name where it is then."
+        )
     if match and (why := _why_not_there(match["scheme"], match["rest"], address)):
         return why
     return why_no_path(address.removeprefix("file://"))

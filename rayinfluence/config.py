@@ -333,6 +333,18 @@ class RunConfig(Section):
                 raise ValueError(f"{place}: {_SECRET}")
         return self
 
+    @model_validator(mode="after")
+    def _groups_are_of_metadata(self) -> RunConfig:
+        columns = {self.corpus.text_column: "text", self.corpus.id_column: "id"}
+        for key in self.scan.group_by or () if self.corpus.documents else ():
+            if key in columns:
+                raise ValueError(
+                    f"scan.group_by: {key!r} is the column of the documents' {columns[key]} "
+                    f"(corpus.{columns[key]}_column), which each has for itself and which is no "
+                    "metadata; name a key that documents share."
+                )
+        return self
+
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> RunConfig:
         """Read a YAML file; ``overrides`` replace top-level keys.

@@ -27,6 +27,19 @@ def other_encoding(begins: bytes) -> str | None:
     return f"{said}. JSON lines are read as UTF-8: save it as UTF-8, or copy it again."
 
 
+def why_none(error: Exception) -> str:
+    """Why :func:`parsed` has found no value in a line, from what it raised: "not JSON: ..."."""
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            f"not UTF-8: it has the byte 0x{error.object[error.start]:02x}, as text in another "
+            "encoding does; JSON is read as UTF-8, so save the file as UTF-8"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        return f"no text: it has {half}, which is half a character"
+    return f"not JSON: {error}"
+
+
 def parsed(line: bytes, number: int, refuse: Callable[[str], Any] | None = None) -> Any:
     """The value of a line of a file; the first may begin with a mark of UTF-8.
 

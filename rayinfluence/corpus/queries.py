@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.lines import other_encoding, parsed
+from rayinfluence.corpus.lines import other_encoding, parsed, why_none
 from rayinfluence.corpus.magic import why_not_queries
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.errors import QueryError
@@ -88,7 +88,7 @@ def read_queries(file: Store) -> list[Query]:
                     "JSON lines: write each object on a line of its own (`jq -c '.[]'` does so to "
                     "a list)."
                 ) from error
-            raise QueryError(f"{place} is not JSON: {error}") from error
+            raise QueryError(f"{place} is {why_none(error)}.") from error
         query = _query(row, place)
         if query.query_id in lines_of:
             raise QueryError(

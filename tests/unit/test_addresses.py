@@ -30,6 +30,8 @@ WRONG = [
     ("S3://b/x", "did you mean s3://b/x?"),
     ("gs:/b/x", "did you mean gs://b/x?"),
     ("file:/x/y", "did you mean /x/y?"),
+    ("https://huggingface.co/d/a.jsonl", "is on the web, and files are read from disks"),
+    ("hf://datasets/allenai/c4/x.jsonl", "is on the web, and files are read from disks"),
     ("s3://", "names nothing; write where it is, such as s3://bucket/folder."),
     ("file://", "names nothing; write where it is, such as /folder."),
     ("~nobodyx/r", "in the home of a user whom this machine does not know (~nobodyx)"),

@@ -105,6 +105,20 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
         ({"trust_remote_code": 3}, "trust_remote_code: must be true or false, not 3"),
         ({"scan": {"methods": []}}, "scan.methods: must hold at least 1, not []"),
         ({"corpus": "a.jsonl"}, "corpus: must hold keys of its own, not 'a.jsonl'"),
+        (
+            {"corpus": {"documents": ["a.jsonl"]}, "scan": {"group_by": ["id"]}},
+            "config: scan.group_by: 'id' is the column of the documents' id (corpus.id_column), "
+            "which each has for itself and which is no metadata; name a key that documents share.",
+        ),
+        (
+            {
+                "corpus": {"documents": ["a.jsonl"], "text_column": "body"},
+                "scan": {"group_by": ["body"]},
+            },
+            "config: scan.group_by: 'body' is the column of the documents' text "
+            "(corpus.text_column), which each has for itself and which is no metadata; name a key "
+            "that documents share.",
+        ),
         ({"seed": 2**63}, "seed: must be less than 9223372036854775808, not 9223372036854775808"),
     ],
 )

@@ -17,6 +17,9 @@ LONGEST_FIELD = 2**26
 #: csv has one limit for a whole process, which its own code may rely on.
 _LIMIT = threading.Lock()
 
+#: What spreadsheets put between columns.
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
 
 @dataclass(frozen=True)
 class Delimited:
@@ -57,9 +60,22 @@ class Delimited:
                 "is meant: rename one."
             )
         if text_column not in header:
+            if said := self._other_delimiter(header, text_column):
+                raise NotDocumentsError(said)
             raise without_text(f"has no column {text_column!r}; its header has", header)
         for number, record in enumerate(records, start=1):
             yield number, record if isinstance(record, str) else _row(header, record, text_column)
+
+    def _other_delimiter(self, header: list[str], text_column: str) -> str | None:
+        """Why a header lacks the text's column: its columns are apart by something else."""
+        for other, name in _DELIMITERS.items():
+            if text_column in [part.strip() for part in self.delimiter.join(header).split(other)]:
+                return (
+                    f"has its columns apart by {name}, and files of its name are read with "
+                    f"{_DELIMITERS[self.delimiter]} between them: save it so"
+                    + (", or call it .tsv." if other == "\t" else ".")
+                )
+        return None
 
     def _lines(self, stream: BinaryIO) -> Iterator[str]:
         """Lines with their ends as they are; bytes that are not UTF-8 stand out as surrogates."""

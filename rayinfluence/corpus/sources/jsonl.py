@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from rayinfluence.corpus.lines import other_encoding, parsed
+from rayinfluence.corpus.lines import other_encoding, parsed, why_none
 from rayinfluence.corpus.sources.source import NAMED, NotDocumentsError, Row, without_text
 
 
@@ -39,12 +40,28 @@ def _objects(stream: BinaryIO) -> Iterator[Row]:
     for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
-        if not begun and (said := other_encoding(line)):
+        if not begun and (said := other_encoding(line) or _several_lines(line)):
             raise NotDocumentsError(said)
         begun = True
         try:
             row = parsed(line, number)
         except (ValueError, RecursionError) as error:
-            yield number, f"not JSON: {error}"
+            yield number, why_none(error)
             continue
         yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _several_lines(first: bytes) -> str | None:
+    """Why a file that begins with such a line is one JSON value, or None where it may be lines."""
+    first = first.removeprefix(BOM_UTF8).strip()
+    if first.startswith(b"["):
+        return (
+            "begins with a JSON list, and documents are read as JSON lines: write each object on a "
+            "line of its own (`jq -c '.[]'` does so)."
+        )
+    if first == b"{":
+        return (
+            "has JSON objects over several lines each, and documents are read as JSON lines: write "
+            "each on a line of its own (`jq -c .` does so)."
+        )
+    return None

@@ -168,7 +168,9 @@ def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> lis
     """Ids that are text and nothing else: none that was added, or is special to either."""
     n_tokens = min(len(tokenizer), vocabulary_size(model) or len(tokenizer))
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    names = ("pad", "bos", "eos", "sep", "cls", "mask")
-    special |= {getattr(getattr(model, "config", None), f"{name}_token_id", None) for name in names}
+    for name in ("pad", "bos", "eos", "sep", "cls", "mask"):
+        # A model may end with any of several.
+        of_model = getattr(getattr(model, "config", None), f"{name}_token_id", None)
+        special |= set(of_model if isinstance(of_model, list | tuple) else [of_model])
     ids = [token for token in range(n_tokens) if token not in special] or list(range(n_tokens))
     return ids[:: max(1, len(ids) // _ORDINARY)]

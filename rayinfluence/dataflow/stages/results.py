@@ -188,8 +188,9 @@ def _query_row(
     warning = None
     if unlikely:
         text, log_p = min(unlikely, key=lambda pair: pair[1])
+        said = repr(text) if text else "a token that is a part of a character"
         warning = (
-            f"the model would hardly say this: it gives {text!r} a probability of "
+            f"the model would hardly say this: it gives {said} a probability of "
             f"{np.exp(log_p):.2g}. "
             "The influences below are on a probability that is low already."
         )
@@ -217,5 +218,5 @@ def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     return (
         f"the model would hardly say the completions of {len(names)} of {len(queries)} "
-        f"queries ({', '.join(names[:3])} ...); see the report."
+        f"queries ({', '.join(names[:3])}{', ...' * (len(names) > 3)}); see the report."
     )

@@ -3,6 +3,7 @@ import errno
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,9 +102,9 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     [
         (b"not json", "not JSON"),
         (b'{"text": "cut', "not JSON"),
-        (b'{"text": "caf\xe9"}', "not JSON"),
-        (b'{"text": "half \\ud800 of a pair"}', "not JSON"),
-        (b'{"text": "x", "source": "\\udfff"}', "not JSON"),
+        (b'{"text": "caf\xe9"}', "not UTF-8: it has the byte 0xe9, .* save the file as UTF-8"),
+        (b'{"text": "half \\ud800 of a pair"}', r"no text: it has \\ud800, which is half a char"),
+        (b'{"text": "x", "source": "\\udfff"}', r"no text: it has \\udfff"),
         (b"[" * 100_000, "not JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b"3", "not a JSON object"),
@@ -121,11 +122,28 @@ def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     first, bad, last = read(path)
     assert isinstance(bad, BadDocument)
     assert bad.place == f"{path}:3"
-    assert reason in bad.reason
+    assert re.match(reason, bad.reason)
     assert [first, last] == [
         Document("docs.jsonl:1", "one", {}, 1),
         Document("docs.jsonl:4", "two", {}, 4),
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('[{"text": "a"}, {"text": "b"}]', r"begins with a JSON list, .*`jq -c '\.\[\]'`"),
+        ('\n[\n {"text": "a"}\n]\n', r"begins with a JSON list, .*`jq -c '\.\[\]'`"),
+        ('\ufeff[\n {"text": "a"}\n]\n', r"begins with a JSON list"),
+        ('{\n "text": "a"\n}\n', r"JSON objects over several lines each, .*`jq -c \.`"),
+    ],
+    ids=["a list", "a list over lines", "a mark before it", "objects over lines"],
+)
+def test_json_that_is_no_lines_is_told_as_such(tmp_path: Path, body: str, said: str) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text(body)
+    with pytest.raises(CorpusError, match=rf"docs\.jsonl .*{said}"):
+        read(path)
 
 
 def test_whole_surrogate_pairs_and_other_escapes_are_text(tmp_path: Path) -> None:

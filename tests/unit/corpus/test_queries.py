@@ -51,8 +51,11 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
     ("line", "expected"),
     [
         (b"{", "is not JSON"),
-        (b'{"query_id": "\xe9"}', "is not JSON"),
-        (b'{"query_id": "b", "prompt": "\\ud800", "completion": "c"}', "is not JSON"),
+        (b'{"query_id": "\xe9"}', "is not UTF-8: it has the byte 0xe9"),
+        (
+            b'{"query_id": "b", "prompt": "\\ud800", "completion": "c"}',
+            "is no text: it has \\ud800",
+        ),
         (
             b'{"query_id": "b", "prompt": "", "completion": "c", "metadata": {"x": NaN}}',
             "is not JSON",

@@ -122,6 +122,17 @@ def test_the_checks_are_made_once_for_a_model_its_modules_and_versions(
     assert len(made) == 3
 
 
+@pytest.mark.parametrize("ends", [[0, 2], [0], 0, None])
+def test_a_model_may_end_with_any_of_several_tokens(tmp_path: Path, ends: Any) -> None:
+    config = tiny_run(tmp_path)
+    file = Path(config.model) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": ends}))
+    run, _ = begun(config)
+    ordinary = run.tracked.ordinary
+    given = ends if isinstance(ends, list) else [ends]
+    assert not set(ordinary) & {one for one in given if one is not None}
+
+
 def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
     tmp_path: Path,
 ) -> None:
