@@ -59,7 +59,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 #: Below these the driver does by itself what workers do otherwise.
 FEW = (
     "counts._FEW_TOKENS",
-    "gathering._FEW_ROWS",
+    "gathering._FEW_TOKENS",
     "second_pass._FEW_ITEMS",
     "tables._FEW_ROWS",
 )

@@ -25,10 +25,10 @@ from rayinfluence.storage.store import Store
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-#: Of a piece, about; a worker decodes some hundred rows a second.
+#: Of a piece, about.
 _PIECE_ROWS = 512
-#: Rows and splits that are read and decoded sooner than a process that does it starts.
-_FEW_ROWS, _FEW_SPLITS = 1024, 64
+#: Tokens, about, and splits that are read and decoded sooner than a process that does it starts.
+_FEW_TOKENS, _FEW_SPLITS = 2**20, 64
 #: Raised whenever the same rows would make other pieces.
 _VERSION = 1
 
@@ -111,7 +111,8 @@ def gather(
         content = [[split.digest, split.shard, list(some)] for split, some in rows]
         about = {"version": _VERSION, "tokenizer": definition, "rows": content, "files": of_each}
         items.append(Gathering(rows_key(digest(about)), rows, of_each, group_by))
-    small = len(ids) <= _FEW_ROWS and len(holding) <= _FEW_SPLITS
+    n_tokens = sum(len(some) * split.n_tokens / split.n_rows for split, some in holding)
+    small = n_tokens <= _FEW_TOKENS and len(holding) <= _FEW_SPLITS
     done = runner.tasks(Gather(corpus, store, tokenizer), items, small=small)
     return Sequences.of(list(done), group_by)
 

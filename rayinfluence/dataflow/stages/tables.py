@@ -44,8 +44,8 @@ from rayinfluence.storage.tables import writing_table
 
 #: Rows of a piece, and tokens of its sequences, at most, unless a single query has more.
 _PIECE_ROWS, _PIECE_TOKENS = 10_000, 1 << 22
-#: Rows that are made, or put together, sooner than a process that does it starts.
-_FEW_ROWS = 2048
+#: Rows that are made, or put together, sooner than a process that does it starts: a piece's.
+_FEW_ROWS = _PIECE_ROWS
 #: Raised whenever the same rows would make other pieces.
 _VERSION = 1
 

@@ -83,6 +83,10 @@ class ReplicaActor:
             self._job.prepare(self._replica)
             self._key = operands[0]
 
+    def rest(self) -> None:
+        """Let go of the last job's operands; another stage has the machine meanwhile."""
+        self._job = self._key = None
+
     def run(self, item: Any, tally: Any, run: str) -> Any:
         """Run the job on one item."""
         watch = ActorWatch(tally, run, self._job.stage)

@@ -55,6 +55,8 @@ _FALSE_STARTS = 5
 _TASK_RETRIES = 5
 #: A task reports nothing, and a decomposition takes long.
 _TASK_STALLS = 10
+#: What Ray takes to let go of what an actor had, at most.
+_RELEASE_SECONDS = 2.0
 #: What tells that a worker is gone, and not that its work is wrong.
 _LOST = (
     ray.exceptions.RayActorError,
@@ -160,7 +162,7 @@ class RayRunner:
         if not pending:
             return
         model = self._put_model()
-        self._stop_actors()
+        self._make_room(min(self._config.most_actors, len(pending)))
         operands = ray.put(job)
         ray.get(self._tally.forget.remote())
         splits = {item.split.index: item.split for item in pending}
@@ -213,7 +215,7 @@ class RayRunner:
         **options: Any,
     ) -> Iterator[Any]:
         """References of tasks in the order of the items, no more than some of them ahead."""
-        if ray.available_resources().get("CPU", 0) < 1:
+        if self._idle and not _a_cpu_is_free():
             # Actors that wait for the next stage hold all there is, and tasks would wait for them.
             self._stop_actors()
         remote = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES, **options)(task)
@@ -262,6 +264,22 @@ class RayRunner:
         for actor in self._idle:
             end(actor)
         self._idle = []
+
+    def _make_room(self, count: int) -> None:
+        """End as many idle actors as it takes for so many scorers; the others wait for their turn.
+
+        Processes take seconds to start, and the second pass wants them again.
+        """
+        free = ray.available_resources()
+        room = int(free.get("CPU", 0))
+        if self._gpus:
+            room = min(room, int(free.get("GPU", 0)))
+        ended = max(0, count - room)
+        for actor in self._idle[:ended]:
+            end(actor)
+        self._idle = self._idle[ended:]
+        for actor in self._idle:
+            actor.rest.remote()
 
     def _take(self, advance: Advance, lead: Lead = ignore) -> int:
         """Pass on what workers have done since the last call; returns the tokens."""
@@ -331,6 +349,16 @@ class _Deadline:
             self._last = now
         if now - self._last > self._seconds:
             raise _silence(self._seconds, "`runner.stall_seconds`")
+
+
+def _a_cpu_is_free() -> bool:
+    """Whether there is one, or soon will be: that of an actor that has just ended comes late."""
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while ray.available_resources().get("CPU", 0) < 1:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_RELEASE_SECONDS / 20)
+    return True
 
 
 def _silence(seconds: float, setting: str) -> StageError:
