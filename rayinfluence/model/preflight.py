@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import SAME_SHAPES, refuse_what_does_not_run, sound_tokens
-from rayinfluence.model.causality import PLACES, look_ahead
+from rayinfluence.model.causality import PLACES, look_ahead, refuse_not_causal
 from rayinfluence.model.company import (
     Alone,
     Gathering,
@@ -130,14 +130,8 @@ def _refuse_look_ahead(
     weight = next(model.parameters())
     most = max(affordable(model, 4 * PLACES, context), min(context, _LONG))
     found = look_ahead(model, modules, longer, most, ordinary, alone)
+    refuse_not_causal(model, found)
     allowed = SAME_SHAPES[weight.dtype]
-    if found.logits > allowed:
-        raise ModelError(
-            f"{type(model).__name__} is not causal: changing a token changes what is said before "
-            f"it (by {found.logits:.2%} of the change at its own place, in a sequence of "
-            f"{found.length} tokens), so that tokens would see their targets. Name a causal "
-            "language model under `model`."
-        )
     if wrong := [name for name, change in found.inputs.items() if change > allowed]:
         raise ModelError(
             f"modules: what {len(wrong)} layers get at the place of a token depends on tokens "

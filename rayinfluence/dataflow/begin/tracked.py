@@ -17,6 +17,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
+from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
@@ -90,6 +91,7 @@ class TrackedModel:
         ordinary = ordinary_tokens(tokenizer(), model)
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
+        refuse_plain_look_ahead(model, probe[0].numpy(), ordinary)
         tracked = track(model, config.modules)
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from masked import tiny_bert
+from masked import tiny_bert, tiny_roberta
 from rich.console import Console
 from transformers import AutoModelForCausalLM, BertLMHeadModel, PhimoeConfig, PhimoeForCausalLM
 
@@ -130,6 +130,18 @@ def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
     tiny_bert().save_pretrained(tmp_path / "model")
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "model")) is BertLMHeadModel
     with pytest.raises(ModelError, match="BertLMHeadModel is not causal"):
+        begun(config)
+    assert nothing_was_read(config)
+
+
+@pytest.mark.parametrize("context", [None, 18, 64])
+def test_that_a_model_is_not_causal_is_said_before_its_positions_and_its_context(
+    tmp_path: Path, change: Change, context: int | None
+) -> None:
+    config = change(tiny_run(tmp_path), corpus={"context": context})
+    torch.manual_seed(0)
+    tiny_roberta().save_pretrained(config.model)
+    with pytest.raises(ModelError, match="RobertaForCausalLM is not causal"):
         begun(config)
     assert nothing_was_read(config)
 
