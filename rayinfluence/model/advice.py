@@ -21,24 +21,31 @@ _MOST = 6
 
 
 def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
-    """Refuse layers whose inputs cannot be told apart by sequence and token.
+    """Refuse layers whose inputs cannot be told apart by sequence and token, or give no one tensor.
 
     Args:
         model: the model.
         modules: its tracked modules.
-        found: what a pass reached, with the inputs of all layers that can be tracked.
+        found: what a pass reached, with what all layers that can be tracked get and give.
 
     Raises:
         ModelError: with all such layers and patterns for others.
     """
     wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
-    if not wrong:
+    several = [name for name in modules if name in found.gives]
+    if not wrong and not several:
         return
     names = {*trackable(model), *modules}
     if rest := _working(modules, names, found, exactly=True):
         advice = f"Leave them out with `modules: [{', '.join(rest)}]`."
     else:
         advice = _others(model, found)
+    if not wrong:
+        raise ModelError(
+            f"modules: {len(several)} layers do not give one tensor, and cannot be tracked: "
+            f"{listed(patterns_of(several))} (the first gives a {found.gives[several[0]]}). "
+            f"{advice}"
+        )
     axes = found.inputs[wrong[0]]
     got = (
         "no tensor as its first or only argument"
@@ -135,7 +142,9 @@ def _working(
 
 
 def _good(names: Iterable[str], found: Reach) -> list[str]:
-    return [name for name in names if found.inputs.get(name) == found.tokens]
+    return [
+        name for name in names if found.inputs.get(name) == found.tokens and name not in found.gives
+    ]
 
 
 def _is_router(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +35,16 @@ class Reach:
         inputs: of layers that were called, the shapes of their rows' leading axes, [sequence,
             token] where they can be told apart so; None where neither the first argument nor the
             only one was a tensor.
-        tokens: [sequence, token], as they should be.
         outside: the largest modules that text does not reach.
+        tokens: [sequence, token], as they should be.
+        gives: of layers that gave something else than one tensor, what it was.
     """
 
     called: frozenset[str]
     inputs: Mapping[str, tuple[int, ...] | None]
     outside: tuple[str, ...]
     tokens: tuple[int, ...]
+    gives: Mapping[str, str] = field(default_factory=dict)
 
     def is_outside(self, name: str) -> bool:
         """Whether a module or a weight belongs to what text does not reach."""
@@ -54,12 +56,13 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
 
     Args:
         model: a causal language model.
-        modules: those whose inputs are noted, by name.
+        modules: those of which is noted what they get and give, by name.
         tokens_BT: made up.
     """
     shape = len(tokens_BT), tokens_BT.shape[1]
     called: set[str] = set()
     inputs: dict[str, tuple[int, ...] | None] = {}
+    gives: dict[str, str] = {}
 
     def note(name: str, given: Tensor | None) -> None:
         called.add(name)
@@ -70,6 +73,10 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
             placed = by_sequence(rows, shape)
             inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
 
+    def note_output(name: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            gives[name] = type(output).__name__
+
     named = dict(model.named_modules())
     handles = [
         module.register_forward_pre_hook(
@@ -77,6 +84,10 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
             with_kwargs=True,
         )
         for name, module in named.items()
+    ]
+    handles += [
+        module.register_forward_hook(lambda *seen, name=name: note_output(name, seen[-1]))
+        for name, module in modules.items()
     ]
     try:
         with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
@@ -94,7 +105,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
             tops.append(name)
     used = _used_without_a_call(model, tops, tokens_BT)
     outside = tuple(top for top in tops if top not in used)
-    return Reach(frozenset(called), inputs, outside, shape)
+    return Reach(frozenset(called), inputs, outside, shape, gives)
 
 
 def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -> bool:
@@ -160,6 +171,18 @@ def tracked_and_reached(
             "language model under `modules`."
         )
     return kept, [name for name in modules if name not in kept]
+
+
+def tracked_by_default(
+    modules: Mapping[str, nn.Module], found: Reach
+) -> tuple[dict[str, nn.Module], list[str]]:
+    """Of what default patterns chose, layers that give one tensor, and the names of the others.
+
+    Routers that choose by themselves are such others. Where there is nothing else they stay, so
+    that they are refused in words.
+    """
+    kept = {name: module for name, module in modules.items() if name not in found.gives}
+    return (kept, [name for name in modules if name in found.gives]) if kept else ({**modules}, [])
 
 
 def refuse_other_weights(modules: Mapping[str, nn.Module]) -> None:

@@ -64,6 +64,6 @@ def report(found: Passed, tracked: TrackedModel) -> dict[str, Any]:
     return {
         **asdict(found),
         "unreached": list(tracked.reach.outside),
-        "left_out": list(tracked.left_out),
+        "left_out": [*tracked.left_out, *tracked.several],
         "not_tracked": dict(list(tracked.coverage.rest.items())[:_LISTED]),
     }

@@ -30,6 +30,7 @@ from rayinfluence.model.reach import (
     reach,
     refuse_other_weights,
     tracked_and_reached,
+    tracked_by_default,
 )
 from rayinfluence.model.weight_files import CONFIG, read_config
 
@@ -54,6 +55,7 @@ class TrackedModel:
         replica: the model with the tracked modules that text reaches.
         reach: what a forward pass on made-up tokens reached.
         left_out: modules that the patterns match and text does not reach.
+        several: modules that default patterns match and that do not give one tensor.
         ordinary: ids that made-up sequences are drawn from.
         beside: what the model's folder holds or names and was not loaded, in sentences.
     """
@@ -61,6 +63,7 @@ class TrackedModel:
     replica: Replica
     reach: Reach
     left_out: Sequence[str]
+    several: Sequence[str]
     ordinary: Sequence[int]
     beside: Sequence[str] = ()
 
@@ -96,7 +99,9 @@ class TrackedModel:
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
+        several: list[str] = []
         if config.modules is None:
+            kept, several = tracked_by_default(kept, found)
             refuse_little(model, kept, found)
         refuse_other_shapes(model, kept, found)
         with in_words(model, "run on a few tokens", FORWARD):
@@ -104,7 +109,7 @@ class TrackedModel:
         beside = adapters_below(config.model) + not_what_is_named(
             config.model, read_config(config.model), model, config.trust_remote_code
         )
-        return cls(replica, found, left_out, ordinary, beside)
+        return cls(replica, found, left_out, several, ordinary, beside)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -123,6 +128,10 @@ class TrackedModel:
             line += f"; text does not reach {listed(self.reach.outside)}"
             if self.left_out:
                 line += f", with {len(self.left_out)} layers that would be tracked"
+        if self.several:
+            line += (
+                f"; left out as they do not give one tensor: {listed(patterns_of(self.several))}"
+            )
         return line
 
     @property

@@ -15,7 +15,13 @@ import torch
 import yaml
 from masked import tiny_bert, tiny_roberta
 from rich.console import Console
-from transformers import AutoModelForCausalLM, BertLMHeadModel, PhimoeConfig, PhimoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BertLMHeadModel,
+    Llama4TextConfig,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+)
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin import preflight
@@ -89,10 +95,39 @@ def test_defaults_that_find_routers_alone_are_refused_and_routers_that_give_more
     PhimoeForCausalLM(phimoe).save_pretrained(config.model)
     with pytest.raises(ModelError, match=r"by default only .*\.router would be .* in routers"):
         begun(config)
-    with pytest.raises(ModelError, match=r"router .* gives a tuple, and only layers that give one"):
+    with pytest.raises(
+        ModelError, match=r"do not give one tensor.*router \(the first gives a tuple"
+    ):
         begun(change(config, modules=["*.router"]))
     begun(change(config, modules=["model.layers.*.self_attn.*"]))
     assert nothing_was_read(config)
+
+
+def test_routers_that_give_a_tuple_are_left_out_by_default_and_named(
+    tmp_path: Path, execute: Execute
+) -> None:
+    config = tiny_run(tmp_path)
+    llama4 = Llama4TextConfig(
+        vocab_size=48,
+        hidden_size=16,
+        intermediate_size=24,
+        intermediate_size_mlp=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        num_local_experts=4,
+        max_position_embeddings=16,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(llama4).save_pretrained(config.model)
+    _, said = begun(config)
+    assert "in 6 layers; left out as they do not give one tensor: model.layers.*.feed_for" in said
+    manifest = next(iter(execute(config).values())).manifest
+    assert all(".shared_expert." in name for name in manifest["model"]["modules"])
+    assert manifest["preflight"]["left_out"] == [
+        f"model.layers.{n}.feed_forward.router" for n in range(2)
+    ]
 
 
 def test_the_manifest_holds_what_the_checks_found(tmp_path: Path, execute: Execute) -> None:
