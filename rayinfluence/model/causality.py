@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import SAME_SHAPES, answers
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable
 from rayinfluence.model.rows import by_sequence
@@ -114,7 +115,7 @@ def refuse_not_causal(model: nn.Module, found: Ahead) -> None:
     Raises:
         ModelError: they do.
     """
-    if found.logits > SAME_SHAPES[next(model.parameters()).dtype]:
+    if found.logits > SAME_SHAPES[dtype_of(model)]:
         raise ModelError(
             f"{type(model).__name__} is not causal: changing a token changes what is said before "
             f"it (by {found.logits:.2%} of the change at its own place, in a sequence of "
