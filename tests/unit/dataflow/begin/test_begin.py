@@ -28,6 +28,7 @@ from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.model.preflight import Passed
 from rayinfluence.testing import tiny_run
 
 Change = Callable[..., RunConfig]
@@ -155,6 +156,35 @@ def test_the_checks_are_made_once_for_a_model_its_modules_and_versions(
     monkeypatch.setattr(preflight, "version", lambda name: "another")
     begun(config)
     assert len(made) == 3
+
+
+def test_a_run_says_what_was_checked_also_where_it_was_in_an_earlier_run(
+    tmp_path: Path, execute: Execute, said: io.StringIO
+) -> None:
+    config = tiny_run(tmp_path)
+    _, first = begun(config)
+    found = next(iter(execute(config).values())).manifest["preflight"]
+    checked = (
+        "gradients, causality, neighbours in batches of up to "
+        f"{found['sequences']}, 16 positions; all off by less than 0.01%\n"
+    )
+    assert f"checks       passed: {checked}" in first
+    assert said.getvalue().count(f"checks       passed in an earlier run: {checked}") == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ((0.0123, 0.0, 0.001), "the worst, gradients, off by 1.23%"),
+        ((0.0, 0.0101, 0.001), "the worst, causality, off by 1.01%"),
+        ((1e-7, 0.0, 1e-6), "all off by less than 0.01%"),
+    ],
+)
+def test_the_worst_figure_of_the_checks_is_named(
+    figures: tuple[float, float, float], words: str
+) -> None:
+    line = preflight.line(Passed(*figures, context=2048, sequences=1024), False)
+    assert line.endswith(f"in batches of up to 1,024, 2,048 positions; {words}")
 
 
 def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
