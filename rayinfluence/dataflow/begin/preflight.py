@@ -84,9 +84,14 @@ def line(found: Passed, before: bool) -> str:
         if figures[worst] < _SHOWN
         else f"the worst, {worst}, off by {figures[worst]:.2%}"
     )
+    company = (
+        f"neighbours in batches of up to {found.sequences:,}"
+        if found.sequences > 1
+        else "sequences one by one"
+    )
     return (
         f"checks       passed{' in an earlier run' if before else ''}: gradients, causality, "
-        f"neighbours in batches of up to {found.sequences:,}, {found.context:,} positions; {off}"
+        f"{company}, {found.context:,} positions; {off}"
     )
 
 

@@ -184,7 +184,9 @@ def test_the_worst_figure_of_the_checks_is_named(
     figures: tuple[float, float, float], words: str
 ) -> None:
     line = preflight.line(Passed(*figures, context=2048, sequences=1024), False)
-    assert line.endswith(f"in batches of up to 1,024, 2,048 positions; {words}")
+    assert line.endswith(f"neighbours in batches of up to 1,024, 2,048 positions; {words}")
+    alone = preflight.line(Passed(*figures, context=16, sequences=1), True)
+    assert alone.endswith(f"causality, sequences one by one, 16 positions; {words}")
 
 
 def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
