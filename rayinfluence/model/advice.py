@@ -21,7 +21,7 @@ _MOST = 6
 
 
 def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
-    """Refuse layers whose inputs cannot be told apart by sequence and token, or give no one tensor.
+    """Refuse layers that are unfit, or whose inputs cannot be told apart by sequence and token.
 
     Args:
         model: the model.
@@ -32,8 +32,8 @@ def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], foun
         ModelError: with all such layers and patterns for others.
     """
     wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
-    several = [name for name in modules if name in found.gives]
-    if not wrong and not several:
+    unfit = [name for name in modules if name in found.unfit]
+    if not wrong and not unfit:
         return
     names = {*trackable(model), *modules}
     if rest := _working(modules, names, found, exactly=True):
@@ -42,9 +42,9 @@ def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], foun
         advice = _others(model, found)
     if not wrong:
         raise ModelError(
-            f"modules: {len(several)} layers do not give one tensor, and cannot be tracked: "
-            f"{listed(patterns_of(several))} (the first gives a {found.gives[several[0]]}). "
-            f"{advice}"
+            f"modules: {len(unfit)} layers cannot be tracked, as only layers that are called and "
+            f"give one tensor can: {listed(patterns_of(unfit))} (the first "
+            f"{found.unfit[unfit[0]]}). {advice}"
         )
     axes = found.inputs[wrong[0]]
     got = (
@@ -143,7 +143,7 @@ def _working(
 
 def _good(names: Iterable[str], found: Reach) -> list[str]:
     return [
-        name for name in names if found.inputs.get(name) == found.tokens and name not in found.gives
+        name for name in names if found.inputs.get(name) == found.tokens and name not in found.unfit
     ]
 
 

@@ -100,6 +100,6 @@ def report(found: Passed, tracked: TrackedModel) -> dict[str, Any]:
     return {
         **asdict(found),
         "unreached": list(tracked.reach.outside),
-        "left_out": [*tracked.left_out, *tracked.several],
+        "left_out": [*tracked.left_out, *tracked.unfit],
         "not_tracked": dict(list(tracked.coverage.rest.items())[:_LISTED]),
     }

@@ -55,7 +55,7 @@ class TrackedModel:
         replica: the model with the tracked modules that text reaches.
         reach: what a forward pass on made-up tokens reached.
         left_out: modules that the patterns match and text does not reach.
-        several: modules that default patterns match and that do not give one tensor.
+        unfit: modules that default patterns match and that cannot be tracked.
         ordinary: ids that made-up sequences are drawn from.
         beside: what the model's folder holds or names and was not loaded, in sentences.
     """
@@ -63,7 +63,7 @@ class TrackedModel:
     replica: Replica
     reach: Reach
     left_out: Sequence[str]
-    several: Sequence[str]
+    unfit: Sequence[str]
     ordinary: Sequence[int]
     beside: Sequence[str] = ()
 
@@ -99,9 +99,9 @@ class TrackedModel:
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
-        several: list[str] = []
+        unfit: list[str] = []
         if config.modules is None:
-            kept, several = tracked_by_default(kept, found)
+            kept, unfit = tracked_by_default(kept, found)
             refuse_little(model, kept, found)
         refuse_other_shapes(model, kept, found)
         with in_words(model, "run on a few tokens", FORWARD):
@@ -109,7 +109,7 @@ class TrackedModel:
         beside = adapters_below(config.model) + not_what_is_named(
             config.model, read_config(config.model), model, config.trust_remote_code
         )
-        return cls(replica, found, left_out, several, ordinary, beside)
+        return cls(replica, found, left_out, unfit, ordinary, beside)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -128,9 +128,10 @@ class TrackedModel:
             line += f"; text does not reach {listed(self.reach.outside)}"
             if self.left_out:
                 line += f", with {len(self.left_out)} layers that would be tracked"
-        if self.several:
+        if self.unfit:
             line += (
-                f"; left out as they do not give one tensor: {listed(patterns_of(self.several))}"
+                f"; left out are {listed(patterns_of(self.unfit))} (the first "
+                f"{self.reach.unfit[self.unfit[0]]})"
             )
         return line
 

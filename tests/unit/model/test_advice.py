@@ -135,12 +135,47 @@ def test_routers_that_give_a_tuple_are_left_out_by_default_and_all_else_is_track
     model = made(LLAMA4)
     passes(model, None)
     _, reached_by_text, found = reached(model, None)
-    kept, several = tracked_by_default(reached_by_text, found)
-    assert several == [f"model.layers.{n}.feed_forward.router" for n in range(2)]
-    assert [name for name in reached_by_text if name not in several] == list(kept)
+    kept, unfit = tracked_by_default(reached_by_text, found)
+    assert unfit == [f"model.layers.{n}.feed_forward.router" for n in range(2)]
+    assert [name for name in reached_by_text if name not in unfit] == list(kept)
     assert len(kept) == 6
     assert all(".shared_expert." in name for name in kept)
     assert ".router" not in more_layers(model, kept, found)
+
+
+class ByHand(nn.Module):
+    """An MLP beside which the weight of a router is used without a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.up = nn.Linear(8, 2), nn.Linear(8, 8)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        shares = (hidden @ self.router.weight.T).softmax(dim=-1)
+        return self.up(hidden).tanh() * shares[..., :1]
+
+
+class OneByHand(nn.Module):
+    """Of one such block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mlp, self.head = nn.Embedding(48, 8), ByHand(), nn.Linear(8, 48)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.head(self.mlp(self.embed(tokens_BT)))
+
+
+def test_what_is_used_without_a_call_is_left_out_by_default_and_refused_where_it_is_named() -> None:
+    model = seeded(OneByHand)
+    passes(model, None)
+    _, kept, found = reached(model, None)
+    assert tracked_by_default(kept, found) == ({"mlp.up": model.mlp.up}, ["mlp.router"])
+    with pytest.raises(ModelError) as caught:
+        passes(model, ["mlp.*"])
+    assert "mlp.router (the first is never called, while its weight is used)" in str(caught.value)
+    assert "`modules: [mlp.up]`" in str(caught.value)
+    passes(model, ["mlp.up"])
 
 
 def test_where_no_layer_can_be_tracked_no_pattern_is_advised() -> None:

@@ -29,6 +29,7 @@ LATENT: dict[str, Any] = {
     "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 4,
     "v_head_dim": 8,
+    "head_dim": 4,
 }
 GATED = {"gate_proj": 2, "up_proj": 2, "down_proj": 2}
 FUSED = {"input_linear": 2, "output_linear": 2}

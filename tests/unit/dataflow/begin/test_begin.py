@@ -97,7 +97,8 @@ def test_defaults_that_find_routers_alone_are_refused_and_routers_that_give_more
     with pytest.raises(ModelError, match=r"by default only .*\.router would be .* in routers"):
         begun(config)
     with pytest.raises(
-        ModelError, match=r"do not give one tensor.*router \(the first gives a tuple"
+        ModelError,
+        match=r"only layers that .* give one tensor can: .*router \(the first gives a tuple",
     ):
         begun(change(config, modules=["*.router"]))
     begun(change(config, modules=["model.layers.*.self_attn.*"]))
@@ -123,7 +124,9 @@ def test_routers_that_give_a_tuple_are_left_out_by_default_and_named(
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(llama4).save_pretrained(config.model)
     _, said = begun(config)
-    assert "in 6 layers; left out as they do not give one tensor: model.layers.*.feed_for" in said
+    assert (
+        "in 6 layers; left out are model.layers.*.feed_forward.router (the first gives a " in said
+    )
     manifest = next(iter(execute(config).values())).manifest
     assert all(".shared_expert." in name for name in manifest["model"]["modules"])
     assert manifest["preflight"]["left_out"] == [
