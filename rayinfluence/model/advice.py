@@ -21,24 +21,31 @@ _MOST = 6
 
 
 def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
-    """Refuse layers whose inputs cannot be told apart by sequence and token.
+    """Refuse layers that are unfit, or whose inputs cannot be told apart by sequence and token.
 
     Args:
         model: the model.
         modules: its tracked modules.
-        found: what a pass reached, with the inputs of all layers that can be tracked.
+        found: what a pass reached, with what all layers that can be tracked get and give.
 
     Raises:
         ModelError: with all such layers and patterns for others.
     """
     wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
-    if not wrong:
+    unfit = [name for name in modules if name in found.unfit]
+    if not wrong and not unfit:
         return
     names = {*trackable(model), *modules}
     if rest := _working(modules, names, found, exactly=True):
         advice = f"Leave them out with `modules: [{', '.join(rest)}]`."
     else:
         advice = _others(model, found)
+    if not wrong:
+        raise ModelError(
+            f"modules: {len(unfit)} layers cannot be tracked, as only layers that are called and "
+            f"give one tensor can: {listed(patterns_of(unfit))} (the first "
+            f"{found.unfit[unfit[0]]}). {advice}"
+        )
     axes = found.inputs[wrong[0]]
     got = (
         "no tensor as its first or only argument"
@@ -135,7 +142,9 @@ def _working(
 
 
 def _good(names: Iterable[str], found: Reach) -> list[str]:
-    return [name for name in names if found.inputs.get(name) == found.tokens]
+    return [
+        name for name in names if found.inputs.get(name) == found.tokens and name not in found.unfit
+    ]
 
 
 def _is_router(name: str) -> bool:

@@ -16,6 +16,7 @@ from rayinfluence.errors import ModelError
 from rayinfluence.guest import saved_draws
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
+from rayinfluence.model.dtype import dtype_of, named
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.positions import longest_that_runs, too_long
@@ -92,7 +93,7 @@ def refuse_what_does_not_run(
             raise
         raise too_long(longest, context or tokens_BT.shape[1]) from error
     change = distance(first, second)
-    if change <= SAME_SHAPES[next(model.parameters()).dtype] or not np.isfinite(change):
+    if change <= SAME_SHAPES[dtype_of(model)] or not np.isfinite(change):
         return
     draws = torch.equal(run(seed=0), run(seed=0))
     # Only of a model that is refused: meanwhile other threads of the caller may draw.
@@ -158,7 +159,7 @@ def sound_tokens(
         elif bool(torch.isneginf(values[0])):
             without += 1
     if len(set(sound)) < 2:
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        dtype = named(dtype_of(model))
         if without:
             raise ModelError(
                 f"{type(model).__name__} gives tokens of made-up sequences no probability (-inf) "

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.answers import answers
+from rayinfluence.model.answers import SAME_SHAPES, answers
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable
 from rayinfluence.model.rows import by_sequence
@@ -85,6 +86,42 @@ def look_ahead(
         if n_places == PLACES or alone or _may_look(model, modules, versions):
             found.add(_look(model, modules, versions, False))
     return found
+
+
+def refuse_plain_look_ahead(
+    model: nn.Module, sequence: np.ndarray, ordinary: Sequence[int]
+) -> None:
+    """Refuse a model of which the tokens of one short sequence see its last one.
+
+    Masked language models are told by that in a pass or three, before positions, context or queries
+    are spoken of; what looks ahead at some lengths alone is for :func:`look_ahead` to find.
+
+    Args:
+        model: the model.
+        sequence: made up.
+        ordinary: ids that stand in for others.
+
+    Raises:
+        ModelError: it is not causal.
+    """
+    versions = _versions(sequence, 1, ordinary)
+    if _may_look(model, {}, versions):
+        refuse_not_causal(model, _look(model, {}, versions, False))
+
+
+def refuse_not_causal(model: nn.Module, found: Ahead) -> None:
+    """Refuse a model whose logits change before a changed token by more than rounding.
+
+    Raises:
+        ModelError: they do.
+    """
+    if found.logits > SAME_SHAPES[dtype_of(model)]:
+        raise ModelError(
+            f"{type(model).__name__} is not causal: changing a token changes what is said before "
+            f"it (by {found.logits:.2%} of the change at its own place, in a sequence of "
+            f"{found.length} tokens), so that tokens would see their targets. Name a causal "
+            "language model under `model`."
+        )
 
 
 def _versions(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch
+from rayinfluence.model.dtype import named
 from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
 from rayinfluence.model.targets import Targets
@@ -135,7 +136,7 @@ def _is_for(output: Any, shape: tuple[int, ...]) -> bool:
 
 def _described(output: Any) -> str:
     if isinstance(output, Tensor):
-        kind = str(output.dtype).removeprefix("torch.")
+        kind = named(output.dtype)
         return f"a tensor [{', '.join(map(str, output.shape))}] of {kind}"
     if isinstance(output, tuple | list):
         parts = [

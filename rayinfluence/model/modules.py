@@ -18,7 +18,11 @@ from rayinfluence.model.reach import Reach, patterns_of
 #: How transformers names the linear layers of MLP blocks.
 MLP_PATTERNS = (
     "*.mlp.*",
+    "*.mlps.*",
     "*.mlp_block.*",
+    "*.shared_mlp.*",
+    "*.shared_expert.*",
+    "*.shared_experts.*",
     "*.feed_forward.*",
     "*.ffn.*",
     "*.ffns.*",
@@ -27,6 +31,9 @@ MLP_PATTERNS = (
     "*.fc2",
     "*.intermediate.dense",
     "*.output.dense",
+    # Nemotron-H calls attention and Mamba a mixer too, which have layers of other names.
+    "*.mixer.up_proj",
+    "*.mixer.down_proj",
 )
 #: What kinds of BERT call the output of attention, as they do that of an MLP.
 _OF_ATTENTION = ("*attention.output.dense", "*attn.output.dense")

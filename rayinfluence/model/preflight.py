@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import SAME_SHAPES, refuse_what_does_not_run, sound_tokens
-from rayinfluence.model.causality import PLACES, look_ahead
+from rayinfluence.model.causality import PLACES, look_ahead, refuse_not_causal
 from rayinfluence.model.company import (
     Alone,
     Gathering,
@@ -28,6 +28,7 @@ from rayinfluence.model.company import (
     gatherings,
     neighbour_effect,
 )
+from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gradient
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.positions import affordable, check_positions
@@ -88,8 +89,7 @@ def preflight(
         ModelError: what is wrong with the model, and what to do.
     """
     model = language_model.model
-    weight = next(model.parameters())
-    device = weight.device
+    dtype, device = dtype_of(model), next(model.parameters()).device
     generator = np.random.default_rng(0)
     lengths = [min(length, context) for length in _LENGTHS]
     some = np.resize(np.asarray(ordinary), lengths[0])
@@ -103,7 +103,7 @@ def preflight(
     refuse_what_does_not_run(model, torch.from_numpy(longer).to(device)[None], context)
     future = _refuse_look_ahead(model, modules, longer, ordinary, context, alone)
     neighbour = neighbour_effect(model, sequences[1], longer, device, alone)
-    if neighbour > _ROUNDING[weight.dtype]:
+    if neighbour > _ROUNDING[dtype]:
         raise ModelError(
             f"{type(model).__name__} says something else of a sequence when a longer one is beside "
             f"it (logits differ by {neighbour:.1%}), so that a score would depend on the batch. "
@@ -127,17 +127,10 @@ def _refuse_look_ahead(
     alone: bool,
 ) -> float:
     """Refuse a model of which tokens see what comes after them, and layers that take them so."""
-    weight = next(model.parameters())
     most = max(affordable(model, 4 * PLACES, context), min(context, _LONG))
     found = look_ahead(model, modules, longer, most, ordinary, alone)
-    allowed = SAME_SHAPES[weight.dtype]
-    if found.logits > allowed:
-        raise ModelError(
-            f"{type(model).__name__} is not causal: changing a token changes what is said before "
-            f"it (by {found.logits:.2%} of the change at its own place, in a sequence of "
-            f"{found.length} tokens), so that tokens would see their targets. Name a causal "
-            "language model under `model`."
-        )
+    refuse_not_causal(model, found)
+    allowed = SAME_SHAPES[dtype_of(model)]
     if wrong := [name for name, change in found.inputs.items() if change > allowed]:
         raise ModelError(
             f"modules: what {len(wrong)} layers get at the place of a token depends on tokens "
@@ -155,7 +148,7 @@ def _refuse_other_gradients(
     device: torch.device,
 ) -> Gradients:
     """Refuse layers whose gradients are not autograd's, or depend on the rest of their batch."""
-    dtype = next(language_model.model.parameters()).dtype
+    dtype = dtype_of(language_model.model)
     found = Gradients()
     moved: dict[str, tuple[float, int]] = {}
     known: dict[tuple[int, ...], Alone] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -35,18 +35,20 @@ class Reach:
         inputs: of layers that were called, the shapes of their rows' leading axes, [sequence,
             token] where they can be told apart so; None where neither the first argument nor the
             only one was a tensor.
-        tokens: [sequence, token], as they should be.
         outside: the largest modules that text does not reach.
+        tokens: [sequence, token], as they should be.
+        unfit: layers that cannot be tracked whatever they get, with what they do.
     """
 
     called: frozenset[str]
     inputs: Mapping[str, tuple[int, ...] | None]
     outside: tuple[str, ...]
     tokens: tuple[int, ...]
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def is_outside(self, name: str) -> bool:
         """Whether a module or a weight belongs to what text does not reach."""
-        return any(name == top or name.startswith(f"{top}.") for top in self.outside)
+        return any(_lies_in(name, top) for top in self.outside)
 
 
 def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor) -> Reach:
@@ -54,12 +56,13 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
 
     Args:
         model: a causal language model.
-        modules: those whose inputs are noted, by name.
+        modules: those of which is noted what they get and give, by name.
         tokens_BT: made up.
     """
     shape = len(tokens_BT), tokens_BT.shape[1]
     called: set[str] = set()
     inputs: dict[str, tuple[int, ...] | None] = {}
+    unfit: dict[str, str] = {}
 
     def note(name: str, given: Tensor | None) -> None:
         called.add(name)
@@ -70,6 +73,10 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
             placed = by_sequence(rows, shape)
             inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
 
+    def note_output(name: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            unfit[name] = f"gives a {type(output).__name__}"
+
     named = dict(model.named_modules())
     handles = [
         module.register_forward_pre_hook(
@@ -77,6 +84,10 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
             with_kwargs=True,
         )
         for name, module in named.items()
+    ]
+    handles += [
+        module.register_forward_hook(lambda *seen, name=name: note_output(name, seen[-1]))
+        for name, module in modules.items()
     ]
     try:
         with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
@@ -93,8 +104,17 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         if not below and not _among_called(name, named, called):
             tops.append(name)
     used = _used_without_a_call(model, tops, tokens_BT)
-    outside = tuple(top for top in tops if top not in used)
-    return Reach(frozenset(called), inputs, outside, shape)
+    outside = tuple(top for top in tops if not any(_lies_in(name, top) for name in used))
+    unfit |= {
+        name: "is never called, while its weight is used"
+        for name in modules
+        if any(_lies_in(weight, name) for weight in used)
+    }
+    return Reach(frozenset(called), inputs, outside, shape, unfit)
+
+
+def _lies_in(name: str, top: str) -> bool:
+    return name == top or name.startswith(f"{top}.")
 
 
 def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -> bool:
@@ -119,29 +139,27 @@ def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -
 
 
 def _used_without_a_call(model: nn.Module, tops: list[str], tokens_BT: Tensor) -> set[str]:
-    """Those of some modules that are never called, and of which the output depends on a weight."""
+    """The weights of some modules that are never called on which the output depends, by name."""
     weights = {
-        f"{top}.{name}": (top, weight)
+        f"{top}.{name}": weight
         for top in tops
         for name, weight in model.get_submodule(top).named_parameters()
         if weight.is_floating_point()
     }
     if not weights:
         return set()
-    for _, weight in weights.values():
+    for weight in weights.values():
         weight.requires_grad_(True)
     try:
         with torch.enable_grad(), in_words(model, "run backward", BACKWARD):
             value = forward_logits(model, tokens_BT).float().logsumexp(dim=-1).sum()
             if not value.requires_grad:
                 return set()
-            tensors = [weight for _, weight in weights.values()]
-            found = torch.autograd.grad(value, tensors, allow_unused=True)
+            found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
     finally:
-        for _, weight in weights.values():
+        for weight in weights.values():
             weight.requires_grad_(False)
-    pairs = zip(weights.values(), found, strict=True)
-    return {top for (top, _), gradient in pairs if gradient is not None}
+    return {name for name, gradient in zip(weights, found, strict=True) if gradient is not None}
 
 
 def tracked_and_reached(
@@ -160,6 +178,18 @@ def tracked_and_reached(
             "language model under `modules`."
         )
     return kept, [name for name in modules if name not in kept]
+
+
+def tracked_by_default(
+    modules: Mapping[str, nn.Module], found: Reach
+) -> tuple[dict[str, nn.Module], list[str]]:
+    """Of what default patterns chose, what can be tracked, and the names of the others.
+
+    Some routers give what they chose, or use their layer's weight alone. Where there is nothing
+    else they stay, so that they are refused in words.
+    """
+    kept = {name: module for name, module in modules.items() if name not in found.unfit}
+    return (kept, [name for name in modules if name in found.unfit]) if kept else ({**modules}, [])
 
 
 def refuse_other_weights(modules: Mapping[str, nn.Module]) -> None:

@@ -89,6 +89,7 @@ def plan_factors(
     replica: Replica,
     sequences: Tokens,
     folder: Path,
+    /,
     labels: str = "sampled",
     lanes: int = 3,
     row_group_tokens: int = 8,
@@ -101,10 +102,17 @@ def plan_factors(
     return corpus, plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
 
 
-def fit_factors(replica: Replica, sequences: Tokens, folder: Path, **more: object) -> Factors:
+def fit_factors(
+    replica: Replica,
+    sequences: Tokens,
+    folder: Path,
+    log: ProgressLog | None = None,
+    /,
+    **more: object,
+) -> Factors:
     """The factors as the fit stage commits them; more as for :func:`plan_factors`."""
     corpus, plan = plan_factors(replica, sequences, folder, **more)
-    log = ProgressLog(Console(quiet=True))
+    log = log or ProgressLog(Console(quiet=True))
     runner = InlineRunner(lambda: replica)
     return fit(runner, corpus.store, Store(str(folder / "factors")), plan, replica.shapes, log)
 

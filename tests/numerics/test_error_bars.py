@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from rayinfluence.corpus.splits import read_rows
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.dataflow.compute.stopping import _T, Probed, figures, is_sure
 from rayinfluence.dataflow.jobs.probe import probe_rows
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.testing.models import VOCABULARY
 
 
@@ -233,3 +235,27 @@ def test_singular_covariances_are_counted(tmp_path: Path) -> None:
     assert few.manifest["singular"][name] == 48 - 3
     many = fit_factors(make_replica(GPT2, 400), sequences(9, 60), tmp_path / "many", lanes=1)
     assert name not in many.manifest["singular"]
+
+
+@pytest.mark.parametrize(
+    ("n", "more", "advice"),
+    [
+        (3, {}, "The whole corpus was fitted: only one with more sequences may help."),
+        (30, {"sequences": 3}, "More sequences may help."),
+        # A fit that stops early has the whole corpus for its sample, and does not use it.
+        (160, {"error_bound": 50.0, "lanes": 2}, "More sequences may help."),
+    ],
+)
+def test_more_sequences_are_advised_where_there_are_more(
+    tmp_path: Path,
+    quiet: ProgressLog,
+    said: io.StringIO,
+    n: int,
+    more: dict[str, object],
+    advice: str,
+) -> None:
+    short = [row[:2] for row in sequences(9, n)]
+    settings = {"lanes": 1, **more}
+    factors = fit_factors(make_replica(GPT2, 400), short, tmp_path, quiet, **settings)
+    assert (factors.n_sequences > n / 2) == advice.startswith("The whole")
+    assert f"mostly damping decides there. {advice}" in said.getvalue()

@@ -131,7 +131,9 @@ class Parts:
             # Sequences that are longer than the model takes are refused by what they are.
             there = self.corpus.manifest.settings.context
             context = min(there, self.replica.context or there)
-        return preflight.passed(self.store, self.tracked, self.model_digest, context)
+        found, before = preflight.passed(self.store, self.tracked, self.model_digest, context)
+        self.progress.note(preflight.line(found, before))
+        return found
 
     @cached_property
     def context(self) -> int:

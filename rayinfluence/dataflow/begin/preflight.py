@@ -22,10 +22,17 @@ _VERSION = 4
 _PACKAGES = ("torch", "transformers")
 #: Names of weights that are not tracked, in a manifest.
 _LISTED = 20
+#: A smaller figure is not spelt out.
+_SHOWN = 1e-4
 
 
-def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int) -> Passed:
+def passed(
+    store: Store, tracked: TrackedModel, model_digest: str, context: int
+) -> tuple[Passed, bool]:
     """Make the checks, or find that the same model, modules and versions passed them before.
+
+    Returns:
+        What they found, and whether that was before.
 
     Raises:
         ModelError: what is wrong with the model, and what to do.
@@ -44,7 +51,7 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
     )
     store, key = store / layout.PASSED, layout.passed_key(fingerprint)
     if store.exists(key):
-        return Passed(**read_json(store, key))
+        return Passed(**read_json(store, key)), True
     language_model = replica.language_model
     with own_arithmetic():
         found = preflight(
@@ -56,7 +63,36 @@ def passed(store: Store, tracked: TrackedModel, model_digest: str, context: int)
             numerics.batch_tokens,
         )
     store.write(key, json.dumps(asdict(found), indent=1).encode())
-    return found
+    return found, False
+
+
+def line(found: Passed, before: bool) -> str:
+    """What was checked in one line, with the largest of the figures that exact arithmetic has at 0.
+
+    Args:
+        found: what the checks found.
+        before: whether that was in an earlier run.
+    """
+    figures = {
+        "gradients": found.gradients,
+        "causality": found.future,
+        "neighbours": found.neighbour,
+    }
+    worst = max(figures, key=lambda name: figures[name])
+    off = (
+        "all off by less than 0.01%"
+        if figures[worst] < _SHOWN
+        else f"the worst, {worst}, off by {figures[worst]:.2%}"
+    )
+    company = (
+        f"neighbours in batches of up to {found.sequences:,}"
+        if found.sequences > 1
+        else "sequences one by one"
+    )
+    return (
+        f"checks       passed{' in an earlier run' if before else ''}: gradients, causality, "
+        f"{company}, {found.context:,} positions; {off}"
+    )
 
 
 def report(found: Passed, tracked: TrackedModel) -> dict[str, Any]:
@@ -64,6 +100,6 @@ def report(found: Passed, tracked: TrackedModel) -> dict[str, Any]:
     return {
         **asdict(found),
         "unreached": list(tracked.reach.outside),
-        "left_out": list(tracked.left_out),
+        "left_out": [*tracked.left_out, *tracked.unfit],
         "not_tracked": dict(list(tracked.coverage.rest.items())[:_LISTED]),
     }

@@ -17,6 +17,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.adapters import adapters_below
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
+from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
@@ -29,6 +30,7 @@ from rayinfluence.model.reach import (
     reach,
     refuse_other_weights,
     tracked_and_reached,
+    tracked_by_default,
 )
 from rayinfluence.model.weight_files import CONFIG, read_config
 
@@ -53,6 +55,7 @@ class TrackedModel:
         replica: the model with the tracked modules that text reaches.
         reach: what a forward pass on made-up tokens reached.
         left_out: modules that the patterns match and text does not reach.
+        unfit: modules that default patterns match and that cannot be tracked.
         ordinary: ids that made-up sequences are drawn from.
         beside: what the model's folder holds or names and was not loaded, in sentences.
     """
@@ -60,6 +63,7 @@ class TrackedModel:
     replica: Replica
     reach: Reach
     left_out: Sequence[str]
+    unfit: Sequence[str]
     ordinary: Sequence[int]
     beside: Sequence[str] = ()
 
@@ -90,11 +94,14 @@ class TrackedModel:
         ordinary = ordinary_tokens(tokenizer(), model)
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
+        refuse_plain_look_ahead(model, probe[0].numpy(), ordinary)
         tracked = track(model, config.modules)
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
+        unfit: list[str] = []
         if config.modules is None:
+            kept, unfit = tracked_by_default(kept, found)
             refuse_little(model, kept, found)
         refuse_other_shapes(model, kept, found)
         with in_words(model, "run on a few tokens", FORWARD):
@@ -102,7 +109,7 @@ class TrackedModel:
         beside = adapters_below(config.model) + not_what_is_named(
             config.model, read_config(config.model), model, config.trust_remote_code
         )
-        return cls(replica, found, left_out, ordinary, beside)
+        return cls(replica, found, left_out, unfit, ordinary, beside)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -121,6 +128,11 @@ class TrackedModel:
             line += f"; text does not reach {listed(self.reach.outside)}"
             if self.left_out:
                 line += f", with {len(self.left_out)} layers that would be tracked"
+        if self.unfit:
+            line += (
+                f"; left out are {listed(patterns_of(self.unfit))} (the first "
+                f"{self.reach.unfit[self.unfit[0]]})"
+            )
         return line
 
     @property

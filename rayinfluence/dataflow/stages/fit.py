@@ -70,7 +70,12 @@ def fit(
         name, n_null = max(singular.items(), key=lambda pair: pair[1])
         progress.note(
             f"factors      {len(singular)} covariances are singular up to rounding, most of all "
-            f"{name} ({n_null} directions): mostly damping decides there. More sequences may help."
+            f"{name} ({n_null} directions): mostly damping decides there. "
+            + (
+                "The whole corpus was fitted: only one with more sequences may help."
+                if plan.is_all and number + 1 == len(plan.rounds)
+                else "More sequences may help."
+            )
         )
     manifest = {
         "parts": plan.parts,

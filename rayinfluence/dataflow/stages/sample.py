@@ -67,6 +67,7 @@ class FitPlan:
         held_out: ids of the sequences of the probe set, ascending; lanes leave them out. There
             are none where the fit is not tested.
         groups: modules that are fitted together, in a pass of their own.
+        is_all: whether the sample is all of the corpus.
     """
 
     parts: dict[str, Any]
@@ -75,6 +76,7 @@ class FitPlan:
     n_lanes: int
     held_out: tuple[int, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ((),)
+    is_all: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -178,7 +180,8 @@ def plan_fit(
     if len(together) > 1:
         # A sequence without a finite gradient in one of them stays in the others.
         parts["groups"] = [list(names) for names in together]
-    return FitPlan(parts, sample, rounds, config.lanes, held_out, together)
+    is_all = sum(split.n_rows for split in sample) == corpus.n_sequences
+    return FitPlan(parts, sample, rounds, config.lanes, held_out, together, is_all)
 
 
 def _tested(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     JetMoeConfig,
+    Llama4TextConfig,
     OPTConfig,
     PhimoeConfig,
     PreTrainedConfig,
@@ -25,7 +26,7 @@ from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track, trackable
 from rayinfluence.model.preflight import made_up, preflight
-from rayinfluence.model.reach import Reach, reach, tracked_and_reached
+from rayinfluence.model.reach import Reach, reach, tracked_and_reached, tracked_by_default
 from rayinfluence.testing import tiny_gpt2, tiny_llama
 
 TOKENS = range(40)
@@ -58,6 +59,7 @@ QWEN = Qwen2MoeConfig(
 )
 JETMOE = JetMoeConfig(**SMALL, **EXPERTS, kv_channels=8)
 PHIMOE = PhimoeConfig(**SMALL, **EXPERTS)
+LLAMA4 = Llama4TextConfig(**SMALL, **EXPERTS, head_dim=8, intermediate_size_mlp=32)
 XLNET = XLNetConfig(vocab_size=48, d_model=16, n_layer=2, n_head=2, d_inner=32)
 
 
@@ -82,6 +84,7 @@ def passes(model: nn.Module, patterns: list[str] | None) -> None:
     """All that a run refuses before a document is read."""
     _, kept, found = reached(model, patterns)
     if patterns is None:
+        kept, _ = tracked_by_default(kept, found)
         refuse_little(model, kept, found)
     refuse_other_shapes(model, kept, found)
     preflight(LanguageModel.of(model, kept.values()), kept, TOKENS, 16)
@@ -92,6 +95,10 @@ def passes(model: nn.Module, patterns: list[str] | None) -> None:
     [
         (JETMOE, None, "only model.layers.*.mlp.router.layer", "self_attention.kv_proj"),
         (PHIMOE, None, "only model.layers.*.mlp.router would", "model.layers.*.self_attn.*"),
+        (PHIMOE, ["*.router"], "layers.*.mlp.router (the first gives a tuple)", "self_attn.*"),
+        (LLAMA4, ["*.router"], "forward.router (the first gives a tuple)", "shared_expert.*"),
+        (LLAMA4, ["*.feed_forward.*"], "forward.router (the first gives", "shared_expert.up_proj"),
+        (LLAMA4, ["*"], "forward.router (the first gives a tuple)", "self_attn.q_proj"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
@@ -122,6 +129,53 @@ def test_layers_that_get_all_tokens_in_one_row_are_tracked(
     tracked, kept, _ = reached(model, patterns)
     assert list(kept) == list(tracked)
     assert any("fc1" in name or "shared_expert." in name for name in kept)
+
+
+def test_routers_that_give_a_tuple_are_left_out_by_default_and_all_else_is_tracked() -> None:
+    model = made(LLAMA4)
+    passes(model, None)
+    _, reached_by_text, found = reached(model, None)
+    kept, unfit = tracked_by_default(reached_by_text, found)
+    assert unfit == [f"model.layers.{n}.feed_forward.router" for n in range(2)]
+    assert [name for name in reached_by_text if name not in unfit] == list(kept)
+    assert len(kept) == 6
+    assert all(".shared_expert." in name for name in kept)
+    assert ".router" not in more_layers(model, kept, found)
+
+
+class ByHand(nn.Module):
+    """An MLP beside which the weight of a router is used without a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.up = nn.Linear(8, 2), nn.Linear(8, 8)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        shares = (hidden @ self.router.weight.T).softmax(dim=-1)
+        return self.up(hidden).tanh() * shares[..., :1]
+
+
+class OneByHand(nn.Module):
+    """Of one such block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mlp, self.head = nn.Embedding(48, 8), ByHand(), nn.Linear(8, 48)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.head(self.mlp(self.embed(tokens_BT)))
+
+
+def test_what_is_used_without_a_call_is_left_out_by_default_and_refused_where_it_is_named() -> None:
+    model = seeded(OneByHand)
+    passes(model, None)
+    _, kept, found = reached(model, None)
+    assert tracked_by_default(kept, found) == ({"mlp.up": model.mlp.up}, ["mlp.router"])
+    with pytest.raises(ModelError) as caught:
+        passes(model, ["mlp.*"])
+    assert "mlp.router (the first is never called, while its weight is used)" in str(caught.value)
+    assert "`modules: [mlp.up]`" in str(caught.value)
+    passes(model, ["mlp.up"])
 
 
 def test_where_no_layer_can_be_tracked_no_pattern_is_advised() -> None:

@@ -69,7 +69,7 @@ def test_mlps_at_the_root_of_a_model_are_found_too() -> None:
     attention = nn.ModuleDict({"output": nn.ModuleDict({"dense": linear()})})
     inner = nn.ModuleDict({"up": linear(), "down": linear()})
     assert model(attention=attention, mlp=inner, head=linear()) == ["mlp.up", "mlp.down"]
-    assert model(attention=attention, fc1=linear(), fc2=linear(), mlps=inner) == ["fc1", "fc2"]
+    assert model(attention=attention, fc1=linear(), fc2=linear(), others=inner) == ["fc1", "fc2"]
     assert model(q=linear(), mlp=linear()) == ["mlp"]
 
 

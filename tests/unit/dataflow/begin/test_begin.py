@@ -13,15 +13,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from masked import tiny_bert
+from masked import tiny_bert, tiny_roberta
 from rich.console import Console
-from transformers import AutoModelForCausalLM, BertLMHeadModel, PhimoeConfig, PhimoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BertLMHeadModel,
+    Llama4TextConfig,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+)
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.model.preflight import Passed
 from rayinfluence.testing import tiny_run
 
 Change = Callable[..., RunConfig]
@@ -89,10 +96,42 @@ def test_defaults_that_find_routers_alone_are_refused_and_routers_that_give_more
     PhimoeForCausalLM(phimoe).save_pretrained(config.model)
     with pytest.raises(ModelError, match=r"by default only .*\.router would be .* in routers"):
         begun(config)
-    with pytest.raises(ModelError, match=r"router .* gives a tuple, and only layers that give one"):
+    with pytest.raises(
+        ModelError,
+        match=r"only layers that .* give one tensor can: .*router \(the first gives a tuple",
+    ):
         begun(change(config, modules=["*.router"]))
     begun(change(config, modules=["model.layers.*.self_attn.*"]))
     assert nothing_was_read(config)
+
+
+def test_routers_that_give_a_tuple_are_left_out_by_default_and_named(
+    tmp_path: Path, execute: Execute
+) -> None:
+    config = tiny_run(tmp_path)
+    llama4 = Llama4TextConfig(
+        vocab_size=48,
+        hidden_size=16,
+        intermediate_size=24,
+        intermediate_size_mlp=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        num_local_experts=4,
+        max_position_embeddings=16,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(llama4).save_pretrained(config.model)
+    _, said = begun(config)
+    assert (
+        "in 6 layers; left out are model.layers.*.feed_forward.router (the first gives a " in said
+    )
+    manifest = next(iter(execute(config).values())).manifest
+    assert all(".shared_expert." in name for name in manifest["model"]["modules"])
+    assert manifest["preflight"]["left_out"] == [
+        f"model.layers.{n}.feed_forward.router" for n in range(2)
+    ]
 
 
 def test_the_manifest_holds_what_the_checks_found(tmp_path: Path, execute: Execute) -> None:
@@ -133,6 +172,37 @@ def test_a_model_may_end_with_any_of_several_tokens(tmp_path: Path, ends: Any) -
     assert not set(ordinary) & {one for one in given if one is not None}
 
 
+def test_a_run_says_what_was_checked_also_where_it_was_in_an_earlier_run(
+    tmp_path: Path, execute: Execute, said: io.StringIO
+) -> None:
+    config = tiny_run(tmp_path)
+    _, first = begun(config)
+    found = next(iter(execute(config).values())).manifest["preflight"]
+    checked = (
+        "gradients, causality, neighbours in batches of up to "
+        f"{found['sequences']}, 16 positions; all off by less than 0.01%\n"
+    )
+    assert f"checks       passed: {checked}" in first
+    assert said.getvalue().count(f"checks       passed in an earlier run: {checked}") == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ((0.0123, 0.0, 0.001), "the worst, gradients, off by 1.23%"),
+        ((0.0, 0.0101, 0.001), "the worst, causality, off by 1.01%"),
+        ((1e-7, 0.0, 1e-6), "all off by less than 0.01%"),
+    ],
+)
+def test_the_worst_figure_of_the_checks_is_named(
+    figures: tuple[float, float, float], words: str
+) -> None:
+    line = preflight.line(Passed(*figures, context=2048, sequences=1024), False)
+    assert line.endswith(f"neighbours in batches of up to 1,024, 2,048 positions; {words}")
+    alone = preflight.line(Passed(*figures, context=16, sequences=1), True)
+    assert alone.endswith(f"causality, sequences one by one, 16 positions; {words}")
+
+
 def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
     tmp_path: Path,
 ) -> None:
@@ -141,6 +211,18 @@ def test_a_masked_language_model_s_folder_is_refused_before_a_document_is_read(
     tiny_bert().save_pretrained(tmp_path / "model")
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "model")) is BertLMHeadModel
     with pytest.raises(ModelError, match="BertLMHeadModel is not causal"):
+        begun(config)
+    assert nothing_was_read(config)
+
+
+@pytest.mark.parametrize("context", [None, 18, 64])
+def test_that_a_model_is_not_causal_is_said_before_its_positions_and_its_context(
+    tmp_path: Path, change: Change, context: int | None
+) -> None:
+    config = change(tiny_run(tmp_path), corpus={"context": context})
+    torch.manual_seed(0)
+    tiny_roberta().save_pretrained(config.model)
+    with pytest.raises(ModelError, match="RobertaForCausalLM is not causal"):
         begun(config)
     assert nothing_was_read(config)
 
