@@ -109,7 +109,9 @@ def strike(cluster: Chaos, victim: str, pid: int) -> None:
 def test_kill_workers(cluster: Chaos, config: RunConfig, undisturbed: RunConfig) -> None:
     """In one run an actor and a node are killed in each phase, each time at another split."""
     corpus = Corpus.open(Store(str(Path(config.run, "corpus"))))
-    splits = [split.digest for split in corpus.plan(config.scan.split_tokens or 0)]
+    # One is read before a split and one is scored behind it, which both die with it: a split that is
+    # met twice would be taken for one that kills.
+    splits = [split.digest for split in corpus.plan(config.scan.split_tokens or 0)[::3]]
     cells = [(phase, victim) for phase in PHASES[:-1] for victim in ("actor", "node")]
     waiting = {f"{cell[0]}@{split}": cell for cell, split in zip(cells, splits, strict=False)}
     assert len(waiting) == len(cells)
