@@ -109,7 +109,7 @@ def strike(cluster: Chaos, victim: str, pid: int) -> None:
 def test_kill_workers(cluster: Chaos, config: RunConfig, undisturbed: RunConfig) -> None:
     """In one run an actor and a node are killed in each phase, each time at another split."""
     corpus = Corpus.open(Store(str(Path(config.run, "corpus"))))
-    # One is read before a split and one is scored behind it, which both die with it: a split that is
+    # One is read before a split and one scored behind it, and both die with it: a split that is
     # met twice would be taken for one that kills.
     splits = [split.digest for split in corpus.plan(config.scan.split_tokens or 0)[::3]]
     cells = [(phase, victim) for phase in PHASES[:-1] for victim in ("actor", "node")]
