@@ -59,6 +59,7 @@ def results_fingerprint(
         {
             "version": _TABLES_VERSION,
             "banks": [bank.fingerprint for bank in banks],
+            "meanings": [asdict(METHODS[bank.method].meaning) for bank in banks],
             "splits": digest([split.digest for split in splits]),
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,

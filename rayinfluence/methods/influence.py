@@ -26,8 +26,7 @@ class EkfacInfluence:
 
     def solver(self, fitted: Fitted) -> Solver:
         """With the moments in the eigenbasis."""
-        assert fitted.factors is not None
-        return fitted.ekfac(fitted.factors)
+        return fitted.ekfac()
 
 
 class KfacInfluence:
@@ -42,5 +41,4 @@ class KfacInfluence:
 
     def solver(self, fitted: Fitted) -> Solver:
         """With products of eigenvalues in the place of moments."""
-        assert fitted.factors is not None
-        return fitted.ekfac(kfac_factors(fitted.factors, fitted.n_tokens, fitted.n_sequences))
+        return fitted.ekfac(lambda of: kfac_factors(of.factors, of.n_tokens, of.n_sequences))

@@ -17,6 +17,7 @@ V term.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,29 +30,43 @@ from rayinfluence.storage.results.meaning import Meaning
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What the solver of a module is made of.
+class Curvature:
+    """The factors of a module, and what belongs to them; all of it decides a method's queries.
 
     Attributes:
-        name: of the module.
-        bias: whether it has one.
-        factors: of the module, or None for methods that need none.
+        factors: of the module.
         n_tokens, n_sequences: that they were fitted on.
         damping_scale, damping: see :class:`EKFAC`.
     """
 
-    name: str
-    bias: bool
-    factors: ModuleFactors | None
+    factors: ModuleFactors
     n_tokens: int
     n_sequences: int
     damping_scale: float
     damping: float | None
 
-    def ekfac(self, factors: ModuleFactors) -> Solver:
-        """EK-FAC with these factors."""
-        scale = self.damping_scale
-        return EKFAC(factors, self.name, damping_scale=scale, damping=self.damping)
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the solver of a module is made of, and nothing else: no other setting decides scores.
+
+    Attributes:
+        name: of the module.
+        bias: whether it has one.
+        curvature: of the module; None for methods that need none.
+    """
+
+    name: str
+    bias: bool
+    curvature: Curvature | None = None
+
+    def ekfac(self, change: Callable[[Curvature], ModuleFactors] | None = None) -> Solver:
+        """EK-FAC, with the factors or what they are changed to."""
+        assert self.curvature is not None
+        ours = self.curvature
+        factors = ours.factors if change is None else change(ours)
+        scale = ours.damping_scale
+        return EKFAC(factors, self.name, damping_scale=scale, damping=ours.damping)
 
 
 class Method(Protocol):
@@ -67,7 +82,7 @@ class GradientMethod(Method, Protocol):
 
     @property
     def needs_factors(self) -> bool:
-        """Whether its solvers are made of factors, which are fitted then."""
+        """Whether its solvers are made of factors, which are fitted then, and of damping."""
 
     @property
     def normalised(self) -> bool:

@@ -98,10 +98,11 @@ def add_gradients(
             module.register_forward_pre_hook(lambda *_, name=name: found.called.add(name))
         )
         for part, weight in module.named_parameters(recurse=False):
-            weight.requires_grad_(True)
-            handles.append(
-                weight.register_post_accumulate_grad_hook(partial(compare, name, part == "bias"))
-            )
+            # Whatever else a layer has is not tracked.
+            if part in ("weight", "bias"):
+                weight.requires_grad_(True)
+                hook = partial(compare, name, part == "bias")
+                handles.append(weight.register_post_accumulate_grad_hook(hook))
     try:
         with torch.enable_grad(), in_words(language_model.model, "run backward", BACKWARD):
             torch.autograd.backward([value()])

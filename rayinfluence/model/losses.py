@@ -48,7 +48,8 @@ class _HeadLogProbabilities(torch.autograd.Function):
     ) -> Tensor:
         rows = max(_CHUNK_ROWS, _CHUNK_NUMBERS[hidden_ND.device.type] // len(weight_VD))
         gradient_ND = torch.empty_like(hidden_ND)
-        values = []
+        # A batch may have no targets.
+        values = [_wide(hidden_ND.new_zeros(0))]
         for start in range(0, len(hidden_ND), rows):
             part = slice(start, start + rows)
             logits = _wide(nn.functional.linear(hidden_ND[part], weight_VD, bias_V))

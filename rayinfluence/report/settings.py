@@ -95,11 +95,14 @@ def _sequences(manifest: Manifest) -> str:
         f"of at most {count(context)} tokens each: a longer document is several, and a score is of "
         "one of them"
     )
-    if (manifest.get("numerics") or {}).get("objective") == "causal_mean":
+    objective = (manifest.get("numerics") or {}).get("objective", "causal")
+    if objective == "causal_mean":
         text += (
             "; training maximised the mean over the tokens of one (objective: causal_mean), so "
             "that each counts alike, however long it is"
         )
+    elif objective != "causal":
+        text += f"; what training maximised of one is not the sum over its tokens but {objective}"
     tokenizer = (manifest.get("config") or {}).get("tokenizer")
     return text + (
         f"; by the tokenizer in {without_credentials(str(tokenizer))}." if tokenizer else "."

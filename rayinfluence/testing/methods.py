@@ -24,7 +24,7 @@ from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
 from rayinfluence.dataflow.compute.texts import TermCounts, TextBank, stack_texts
 from rayinfluence.influence.bank import QueryBank
-from rayinfluence.methods.method import Fitted, GradientMethod, Method, TextMethod
+from rayinfluence.methods.method import Curvature, Fitted, GradientMethod, Method, TextMethod
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.testing.models import VOCABULARY, linear_for_conv1d, tiny_gpt2
@@ -109,8 +109,9 @@ class GradientMethodConformance(_Conformance):
         shape = replica.shapes[name]
         place = list(replica.shapes).index(name)
         factors = _made_up(shape.columns, shape.d_out, place)
-        needed = factors if self.method().needs_factors else None
-        return self.method().solver(Fitted(name, shape.bias, needed, 30, 10, 0.1, None))
+        curvature = Curvature(factors, 30, 10, 0.1, None)
+        needed = curvature if self.method().needs_factors else None
+        return self.method().solver(Fitted(name, shape.bias, needed))
 
     def _scanned(self) -> NDArray[np.float64]:
         """Scores [N, Q] of the scan, in the order of the sequences."""

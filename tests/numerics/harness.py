@@ -29,7 +29,7 @@ from rayinfluence.dataflow.compute.rescoring import Asked, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, load_bank
 from rayinfluence.dataflow.jobs.handles import Deferred, read_stored
-from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
+from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob, SharedCurvature
 from rayinfluence.dataflow.jobs.watch import LocalWatch
 from rayinfluence.dataflow.runners.inline import InlineRunner
 from rayinfluence.dataflow.stages.factors import Factors
@@ -156,19 +156,15 @@ def operands(
     factors: Factors, folder: Path, method: str = "ekfac", damping: float | None = None
 ) -> MethodOperands:
     """What a method preconditions with, its queries in a folder."""
-    return MethodOperands(
-        method,
-        Store(str(folder)),
-        {
-            place: Deferred(read_stored, stored)
-            for place, stored in factors.parts().items()
-            if needs_factors(method)
-        },
-        0.1,
-        damping,
+    parts = factors.parts().items()
+    curvature = SharedCurvature(
+        {place: Deferred(read_stored, stored) for place, stored in parts},
         factors.n_tokens,
         factors.n_sequences,
+        0.1,
+        damping,
     )
+    return MethodOperands(method, Store(str(folder)), curvature if needs_factors(method) else None)
 
 
 def make_bank(

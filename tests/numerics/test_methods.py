@@ -40,8 +40,7 @@ class Relative:
     meaning = Meaning("a relative influence.", "1", predicts=False)
 
     def solver(self, fitted: Fitted) -> Solver:
-        assert fitted.factors is not None
-        return fitted.ekfac(fitted.factors)
+        return fitted.ekfac()
 
 
 class TestAnotherByGradients(GradientMethodConformance):

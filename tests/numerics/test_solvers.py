@@ -8,7 +8,7 @@ from torch import Tensor
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.solver import Cut, Identity, Inverse, Solver
-from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.method import Curvature, Fitted
 from rayinfluence.methods.registry import GRADIENT_METHODS
 from rayinfluence.testing.solvers import SolverConformance
 
@@ -40,7 +40,7 @@ class OfAMethod(SolverConformance):
 
     def solver(self) -> Solver:
         factors = made_up(self.d_in, self.d_out, self.bias, self.blocks)
-        fitted = Fitted("m", self.bias, factors, 30, 10, 0.1, None)
+        fitted = Fitted("m", self.bias, Curvature(factors, 30, 10, 0.1, None))
         return GRADIENT_METHODS[self.method].solver(fitted)
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import naive
+import numpy as np
 import pytest
 import torch
 from cases import Case, token_sequences
 from compare import assert_same
 from harness import encoded, fit_factors, make_replica, table
 
-from rayinfluence.dataflow.compute.replica import Replica, own_labels
+from rayinfluence.dataflow.compute import replica as replica_module
+from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
-from rayinfluence.model.targets import OBJECTIVES, MeanOfNextTokens, NextTokens, Objective
+from rayinfluence.model.batches import Batch
+from rayinfluence.model.targets import (
+    OBJECTIVES,
+    MeanOfNextTokens,
+    NextTokens,
+    Objective,
+    Targets,
+)
 from rayinfluence.testing.targets import ObjectiveConformance
 
 
@@ -86,3 +96,25 @@ def test_a_query_is_a_sum_all_the_same(case: Case) -> None:
     query = encoded(token_sequences()[0], 4)
     ours = query_gradient(averaging(case, 20), query)
     assert ours.log_probability == query_gradient(make_replica(case), query).log_probability
+
+
+class Late:
+    """The third token and those after it: short sequences have no target."""
+
+    def targets(self, batch: Batch) -> Targets:
+        return NextTokens(3).targets(batch)
+
+
+def test_a_batch_without_targets_has_a_gradient_of_zero(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "OBJECTIVES", {"causal": Late()})
+    replica, found = make_replica(case), []
+    table_ = table([np.array([1, 2]), np.array([3, 4])])
+    (batch,) = replica.batches(table_, {})
+    for labels in (own_labels, partial(sampled_labels, 0)):
+        quarantine: dict[int, str] = {}
+        done = replica.run(batch, labels, lambda *seen: found.append(seen[2]), quarantine)
+        assert done is batch
+        assert quarantine == {}
+    assert all(not rows.grads_BRO.any() for rows in found)

@@ -9,7 +9,7 @@ from rayinfluence.dataflow.compute.folding import Fold
 from rayinfluence.dataflow.layout import checkpoint_key
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import read_tensors, write_tensors
+from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
 
 #: A lane spends no more than this part of its time on writing checkpoints.
 _SHARE = 0.05
@@ -41,6 +41,16 @@ class Checkpoint:
         except DamagedError:
             return None
         return Fold.from_tensors(tensors, header) if header.get("lane") == self._lane else None
+
+    def n_splits(self) -> int:
+        """How many splits are in them, by the header alone; 0 where none can be used."""
+        if not self._store.exists(self._key):
+            return 0
+        try:
+            header = read_header(self._store, self._key)
+        except DamagedError:
+            return 0
+        return int(header["n_splits"]) if header.get("lane") == self._lane else 0
 
     def offer(self, fold: Callable[[], Fold]) -> None:
         """Keep the sums, if it is time to."""

@@ -24,11 +24,37 @@ from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.lowrank import low_rank
-from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.method import Curvature, Fitted
 from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import write_tensors
+
+
+@dataclass(frozen=True)
+class SharedCurvature:
+    """Factors where workers find them, and what belongs to them.
+
+    Attributes:
+        factors: of modules, as ``inputs/<source>`` and ``outputs/<module>``.
+        n_tokens, n_sequences: that they were fitted on.
+        damping_scale, damping: as in the configuration.
+    """
+
+    factors: Mapping[str, Handle[SharedTensors]]
+    n_tokens: int
+    n_sequences: int
+    damping_scale: float
+    damping: float | None
+
+    def of_module(self, replica: Replica, name: str) -> Curvature:
+        """That of one module, on a replica's device."""
+        source = replica.shapes[name].source
+        sides = self.factors[f"inputs/{source}"], self.factors[f"outputs/{name}"]
+        factors = ModuleFactors.from_tensors(
+            {part: t.to(replica.device) for side in sides for part, t in side.get().items()}
+        )
+        return Curvature(factors, self.n_tokens, self.n_sequences, self.damping_scale, self.damping)
 
 
 @dataclass(frozen=True)
@@ -38,20 +64,13 @@ class MethodOperands:
     Attributes:
         method: its name.
         store: of its queries.
-        factors: of modules, as ``inputs/<source>`` and ``outputs/<module>``; empty for methods
-            without curvature.
-        damping_scale, damping: as in the configuration.
-        n_tokens, n_sequences: that the factors were fitted on.
+        curvature: of all modules; None for methods that need none.
         counts: of the queries' terms, while there are queries to be made that need them.
     """
 
     method: str
     store: Store
-    factors: Mapping[str, Handle[SharedTensors]]
-    damping_scale: float
-    damping: float | None
-    n_tokens: int
-    n_sequences: int
+    curvature: SharedCurvature | None = None
     counts: TermCounts | None = None
 
     @property
@@ -66,22 +85,8 @@ class MethodOperands:
 
     def solver(self, replica: Replica, name: str) -> Solver:
         """The operator of one module, on a replica's device."""
-        shape = replica.shapes[name]
-        factors = None
-        if self.factors:
-            sides = self.factors[f"inputs/{shape.source}"], self.factors[f"outputs/{name}"]
-            factors = ModuleFactors.from_tensors(
-                {part: t.to(replica.device) for side in sides for part, t in side.get().items()}
-            )
-        fitted = Fitted(
-            name,
-            shape.bias,
-            factors,
-            self.n_tokens,
-            self.n_sequences,
-            self.damping_scale,
-            self.damping,
-        )
+        curvature = None if self.curvature is None else self.curvature.of_module(replica, name)
+        fitted = Fitted(name, replica.shapes[name].bias, curvature)
         return GRADIENT_METHODS[self.method].solver(fitted)
 
 

@@ -187,8 +187,8 @@ class Fitting:
 
     def _kept(self, lane: Lane) -> int:
         """Tokens of a lane that are in the sums that an earlier worker left."""
-        found = Checkpoint(self.store, lane.key, lane.digest, self.checkpoint_seconds).read()
-        return sum(split.n_tokens for split in lane.splits[: found.n_splits]) if found else 0
+        kept = Checkpoint(self.store, lane.key, lane.digest, self.checkpoint_seconds)
+        return sum(split.n_tokens for split in lane.splits[: kept.n_splits()])
 
     def _in_store(self, key: Callable[[Any], str]) -> Callable[[Any], Sequence[Place]]:
         return lambda item: [Place(self.store, key(item))]

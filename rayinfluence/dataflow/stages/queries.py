@@ -18,8 +18,8 @@ from rayinfluence.dataflow.compute.partial import FORMAT
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.banks import BankPlan
-from rayinfluence.dataflow.jobs.handles import Handle, read_stored
-from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob
+from rayinfluence.dataflow.jobs.handles import read_stored
+from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob, SharedCurvature
 from rayinfluence.dataflow.layout import BANKS, MANIFEST, QUERIES, named, query_key, with_manifest
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
@@ -28,7 +28,6 @@ from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
 from rayinfluence.storage.digest import Differences, differences, digest
-from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
@@ -141,24 +140,25 @@ def method_operands(
     Raises:
         DamagedError: a factor file is damaged or of other factors.
     """
-    curved = [needs_factors(one.method) for one in methods]
-    shared: dict[str, Handle[SharedTensors]] = {}
-    if factors and any(curved):
+    curvature = None
+    if factors and any(needs_factors(one.method) for one in methods):
         parts = factors.parts()
         handles = runner.share(read_stored, list(parts.values()), factors.is_small)
-        shared = dict(zip(parts, handles, strict=True))
+        curvature = SharedCurvature(
+            dict(zip(parts, handles, strict=True)),
+            factors.n_tokens,
+            factors.n_sequences,
+            config.damping_scale,
+            config.damping,
+        )
     return [
         MethodOperands(
             one.method,
             one.store,
-            shared if has_factors else {},
-            config.damping_scale,
-            config.damping,
-            factors.n_tokens if factors else 0,
-            factors.n_sequences if factors else 0,
+            curvature if needs_factors(one.method) else None,
             counts if one.method in TEXT_METHODS else None,
         )
-        for one, has_factors in zip(methods, curved, strict=True)
+        for one in methods
     ]
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,7 +27,8 @@ from rayinfluence.dataflow.jobs import scan as scanning
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.status import clean
 from rayinfluence.errors import ConfigError
-from rayinfluence.methods.registry import METHODS
+from rayinfluence.methods.likeness import Cosine
+from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS
 from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results, method_tables
 from rayinfluence.storage.store import Store
@@ -382,3 +384,18 @@ def test_rows_that_only_texts_found_are_not_run_again(
     for method, found in cut.items():
         theirs = survivors(whole[method])
         assert survivors(found) == pytest.approx(theirs, rel=1e-4)
+
+
+def test_tables_follow_what_a_method_says_of_itself(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run(tmp_path, scan={"methods": ["cosine"]})
+    execute(config)
+
+    class Mended(Cosine):
+        meaning = replace(Cosine.meaning, unit="parts of 1")
+
+    for of_gradients in (METHODS, GRADIENT_METHODS):
+        monkeypatch.setitem(of_gradients, "cosine", Mended())  # type: ignore[arg-type]
+    table = execute(config)["cosine"].table
+    assert table.schema.field("score").metadata[b"unit"] == b"parts of 1"

@@ -147,6 +147,36 @@ def test_a_large_model_is_tried_with_more_sequences_than_five_all_the_same(
     check(residual(lambda layer, x: layer(x)), context=32)
 
 
+def test_a_layer_may_have_parameters_beside_its_weight_and_bias() -> None:
+    class Gated(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(8, 8)
+            self.gate = nn.Parameter(torch.randn(3))
+
+        def forward(self, hidden: Tensor) -> Tensor:
+            return super().forward(hidden * torch.sigmoid(self.gate.sum()))
+
+    def gated() -> nn.Module:
+        model = Residual(lambda layer, hidden: layer(hidden))
+        model.layer = Gated()
+        return model
+
+    with pytest.raises(ModelError, match=r"the gradient of 1 layers is not what their inputs"):
+        check(seeded(gated))  # the gate is within the layer
+
+    class Named(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(8, 8)
+            self.seen = nn.Parameter(torch.randn(3))
+
+    def named() -> nn.Module:
+        model = Residual(lambda layer, hidden: layer(hidden) * layer.seen.sum())
+        model.layer = Named()
+        return model
+
+    check(seeded(named))
+
+
 def test_a_run_refuses_calls_with_a_part_of_its_batch_in_words() -> None:
     """Of shapes that the checks did not try."""
     model = residual(lambda layer, x: torch.cat([layer(part) for part in x.chunk(2)]))

@@ -105,11 +105,14 @@ def test_a_checkpoint_of_other_splits_or_a_damaged_one_is_not_used(tmp_path: Pat
     kept = Checkpoint(store, "lane-000.safetensors", "lane", 0)
     kept.offer(lambda: Fold({}, 3, 40, 500, {7: "too long"}))
     assert kept.read() == Fold({}, 3, 40, 500, {7: "too long"})
-    assert Checkpoint(store, "lane-000.safetensors", "another", 0).read() is None
+    assert kept.n_splits() == 3
+    other = Checkpoint(store, "lane-000.safetensors", "another", 0)
+    assert (other.read(), other.n_splits()) == (None, 0)
     body = store.read("lane-000.checkpoint")
     store.write("lane-000.checkpoint", body[:-3].replace(b"500", b"501"))
     assert kept.read() is None
     kept.drop()
+    assert kept.n_splits() == 0
     assert store.list() == {}
 
 
