@@ -100,6 +100,16 @@ def test_the_arrows_have_no_circle() -> None:
     assert all("cli" not in parts for part, parts in below.items() if part != "__main__")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if path.is_relative_to(ROOT / "dataflow" / "compute")],
+    ids=lambda path: path.name,
+)
+def test_what_computes_opens_nothing_and_looks_at_no_clock(path: Path) -> None:
+    opened = ("rayinfluence.storage.store", "rayinfluence.storage.tensors", "time.", "ray.")
+    assert [name for name in imports(path) if f"{name}.".startswith(opened)] == []
+
+
 #: What says how things are called.
 NAMES = {"stage_names", "layout", "kinds"}
 #: Which rooms of the dataflow, and modules beside them, each of them may import, besides itself.

@@ -5,6 +5,7 @@ Small, immutable, mergeable, checked when it is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -15,12 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.dataflow.compute.quarantine import Bad, from_json, lacking, to_json
-from rayinfluence.errors import DamagedError
 from rayinfluence.influence.groups import GroupSums
 from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
-from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import read_tensors, write_tensors
 
 #: Partials merged into one at a time; part of the result's definition, since float sums are.
 FAN_IN = 64
@@ -77,8 +75,8 @@ class Partial:
         """The ids of a query's survivors of both directions, ascending."""
         return np.union1d(self.proponents.of_query(query)[1], self.opponents.of_query(query)[1])
 
-    def write(self, store: Store, key: str, about: dict[str, Any]) -> None:
-        """Store it as one object; ``about`` names the split and the bank."""
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What one object holds of it, and what its header says."""
         groups = list(self.groups.counts)
         n_queries = len(self.proponents.scores_QK)
         sums = np.stack([self.groups.sums_3Q[group] for group in groups]) if groups else None
@@ -93,8 +91,7 @@ class Partial:
             "tail_counts": self.tails.counts_E,
             "tail_sums": self.tails.sums_E,
         }
-        header = {
-            **about,
+        header: dict[str, Any] = {
             "groups": [list(group) for group in groups],
             "n_sequences": self.n_sequences,
             "n_tokens": self.n_tokens,
@@ -107,20 +104,11 @@ class Partial:
             header["group_lacking"] = lacking
             parts = [self.groups.lacking_Q[groups[place]] for place in lacking]
             tensors["group_lacking"] = np.stack(parts)
-        write_tensors(store, key, {n: torch.from_numpy(t) for n, t in tensors.items()}, header)
+        return {name: torch.from_numpy(one) for name, one in tensors.items()}, header
 
     @classmethod
-    def read(cls, store: Store, key: str, about: dict[str, Any]) -> Partial:
-        """Read a partial and check that it is whole and is about what it should be.
-
-        Raises:
-            DamagedError: it is damaged, or about another split or bank.
-            StorageError: it is missing.
-        """
-        tensors, header = read_tensors(store, key)
-        wrong = {name for name, value in about.items() if header.get(name) != value}
-        if wrong:
-            raise DamagedError(f"{store.url}/{key} is about another {sorted(wrong)[0]}; delete it.")
+    def from_tensors(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Partial:
+        """What :meth:`to_tensors` gave."""
         groups = [(str(key), str(value)) for key, value in header["groups"]]
         sums = _numpy(tensors["group_sums"])
         counts = tensors["group_counts"].tolist()

@@ -34,6 +34,7 @@ from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key
 from rayinfluence.influence.bank import QueryBank
@@ -122,7 +123,7 @@ class CalibrateJob:
             scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
             for index, one in enumerate(scored):
                 partial = one.partial(SplitGroups(table, self.group_by), self.top)
-                partial.write(self.scratch, scratch_key(index), {})
+                write_partial(partial, self.scratch, scratch_key(index), {})
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
             written = self.scratch.list()

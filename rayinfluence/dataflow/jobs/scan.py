@@ -24,6 +24,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import Scored, score_split
 from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.dataflow.jobs.banks import BankOperands
+from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import MOST_STARTS, Leaders, Watch
 from rayinfluence.dataflow.layout import aside_key, mark_key, partial_key
 from rayinfluence.errors import ConfigError, StorageError
@@ -183,7 +184,7 @@ class ScanJob:
                     note = {"split": item.split.name, "missing": missing}
                     plan.store.write(mark_key(digest, missing), json.dumps(note).encode())
                     left_out[index] = made.quarantine
-                made.write(plan.store, partial_key(digest), plan.about(digest))
+                write_partial(made, plan.store, partial_key(digest), plan.about(digest))
         with watch.phase("commit", digest):
             first = next(iter(partials.values()))
             watch.count("rayinfluence_splits", 1)

@@ -17,6 +17,7 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, load_bank
+from rayinfluence.dataflow.jobs.partials import read_partial
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.layout import ASIDE, PARTIALS, aside_key, partial_key
@@ -198,7 +199,7 @@ def merge_leaf(item: tuple[BankPlan, tuple[str, ...], int]) -> tuple[Partial, li
     damaged = []
     for split in digests:
         try:
-            merged = merged.merge(Partial.read(bank.store, partial_key(split), bank.about(split)))
+            merged = merged.merge(read_partial(bank.store, partial_key(split), bank.about(split)))
         except DamagedError:
             damaged.append(partial_key(split))
     return merged, damaged

@@ -14,7 +14,6 @@ import rayinfluence
 from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.splits import read_split
-from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs import scan as job_module
 from rayinfluence.dataflow.jobs.scan import Pending, Settled
@@ -121,7 +120,7 @@ def test_storage_that_fails_blames_no_split(
     def denied(*_: Any) -> None:
         raise StorageError("cannot write here: access denied.")
 
-    monkeypatch.setattr("rayinfluence.dataflow.compute.partial.Partial.write", denied)
+    monkeypatch.setattr("rayinfluence.dataflow.jobs.scan.write_partial", denied)
     with pytest.raises(StorageError, match="access denied"):
         execute(fitted)
     assert not list(Path(fitted.run).glob("scan/*/aside/*"))
@@ -211,22 +210,22 @@ def test_a_retried_bundle_passes_over_what_is_committed(
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Filled with what is done to splits."""
     found: list[str] = []
-    write = Partial.write
+    write = job_module.write_partial
 
     def scoring(replica: Any, banks: Any, table: Any, *rest: Any) -> Any:
         found.append("score")
         return score_split(replica, banks, table, *rest)
 
-    def writing(self: Partial, *rest: Any) -> None:
+    def writing(*args: Any) -> None:
         seen = len(found)
         deadline = time.monotonic() + 1
         while len(found) == seen and time.monotonic() < deadline:
             time.sleep(0.01)  # the next split may be under way
         found.append("write")
-        write(self, *rest)
+        write(*args)
 
     monkeypatch.setattr(job_module, "score_split", scoring)
-    monkeypatch.setattr(Partial, "write", writing)
+    monkeypatch.setattr(job_module, "write_partial", writing)
     return found
 
 

@@ -12,6 +12,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute import scoring
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad
+from rayinfluence.dataflow.jobs import scan as job_module
 from rayinfluence.dataflow.layout import mark_key, marked
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.runners.ray.actors import _settled, left_out_of
@@ -86,13 +87,13 @@ def test_workers_that_write_elsewhere_end_the_scan(
 ) -> None:
     """As nodes do that have a folder of the same name on a disk of their own."""
     written: list[str] = []
-    original = Partial.write
+    original = job_module.write_partial
 
-    def elsewhere(self: Partial, store: Store, key: str, about: dict[str, Any]) -> None:
+    def elsewhere(partial: Partial, store: Store, key: str, about: dict[str, Any]) -> None:
         written.append(key)
-        original(self, Store(str(tmp_path / "node")), key, about)
+        original(partial, Store(str(tmp_path / "node")), key, about)
 
-    monkeypatch.setattr(Partial, "write", elsewhere)
+    monkeypatch.setattr(job_module, "write_partial", elsewhere)
     with pytest.raises(StorageError, match=r"partials/.* not there\. The run directory has to be"):
         execute(fitted)
     assert len(written) == 2 * len(set(written))
