@@ -1,6 +1,7 @@
 """The stages of a run, by name: progress, timings, metrics, `plan`, `status` and `clean` agree.
 
-A stage is shown, timed and exported under its name. `status` and `clean` take together those that
+A stage is shown, timed and exported under its name; probing, which rounds of the fit do in between,
+is exported alone. `status` and `clean` take together those that
 work on one thing, and call them after it.
 """
 

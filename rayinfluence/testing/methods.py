@@ -70,6 +70,13 @@ class GradientMethodConformance(_Conformance):
         """The method."""
         return self.method()
 
+    def test_it_predicts_changes_by_a_curvature_alone(self) -> None:
+        """And at the lengths that gradients have; its scores by token are about predictions."""
+        method = self.method()
+        assert method.meaning.of_predictions
+        if not method.needs_factors or method.normalised:
+            assert not method.meaning.predicts
+
     def test_scores_are_those_of_autograd_and_its_solver(self) -> None:
         """<G^-1 grad f_q, grad log p(z)> by module; over both norms, where it is normalised."""
         by_module, norms_NQ = self._expected()
@@ -148,6 +155,12 @@ class TextMethodConformance(_Conformance):
     def what_it_is(self) -> Method:
         """The method."""
         return self.method()
+
+    def test_it_predicts_nothing(self) -> None:
+        """A text says nothing of the model; its scores by token are about the tokens."""
+        meaning = self.method().meaning
+        assert not meaning.predicts
+        assert not meaning.of_predictions
 
     def test_scores_are_sums_over_shared_terms(self) -> None:
         """Weight times strength of each distinct token that both have, also in the scan."""
