@@ -17,7 +17,8 @@ from torch import Tensor, nn
 class Layer(Protocol):
     """A kind of layer.
 
-    Its bias, if it has one, is a vector [O] called ``bias``, and its weight is called ``weight``.
+    Its bias is a vector [O] called ``bias``, or None, and its weight is called ``weight``. Other
+    parameters that a module has are not tracked.
     """
 
     def fits(self, module: nn.Module) -> bool:

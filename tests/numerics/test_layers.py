@@ -9,6 +9,7 @@ import pytest
 import torch
 from compare import assert_same
 from device import DEVICE
+from scaling import Scaled, Scaling
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -70,32 +71,6 @@ class TestConvolutionOfWhatIsPadded(LayerConformance):
         return nn.functional.pad(tokens_BTD.transpose(1, 2), (2, 0))
 
 
-class Scaling(nn.Module):
-    """A layer that first scales what it gets, by numbers of its own that are not tracked."""
-
-    def __init__(self, d_in: int, d_out: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.randn(d_in))
-        self.weight = nn.Parameter(torch.randn(d_in, d_out))
-        self.bias = nn.Parameter(torch.randn(d_out))
-
-    def forward(self, given: Tensor) -> Tensor:
-        return (given * self.scale) @ self.weight + self.bias
-
-
-class Scaled(TransposedLinear):
-    """Somebody else's: the kind of those."""
-
-    def fits(self, module: nn.Module) -> bool:
-        return isinstance(module, Scaling)
-
-    def widths(self, module: nn.Module) -> tuple[int, int]:
-        return tuple(module.weight.shape)
-
-    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
-        return given * module.scale
-
-
 class OfAnother(LayerConformance):
     """Tests of a kind that is not in the tree: its line in the registry is the only one."""
 
@@ -111,7 +86,7 @@ class TestScaled(OfAnother):
     kind = Scaled
 
     def module(self) -> nn.Module:
-        return Scaling(4, 3)
+        return Scaling(4, 3, learned=True)
 
     def test_references_know_it(self) -> None:
         """Also of gradients with an axis before those of the weight."""
