@@ -108,7 +108,7 @@ def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterato
         begins = stream.peek(BEGINNING)[:BEGINNING]
         if not codec:
             _refuse(file, begins)
-        elif kind := kind_of(begins):
+        elif not begins.startswith(source.begins) and (kind := kind_of(begins)):
             raise NotDocumentsError(
                 f"holds {kind.name} within {codec}: take one of them away, and let its name say "
                 "what is left."

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rayinfluence.corpus.sources import claiming, source_of
+from rayinfluence.corpus.sources.parquet import Parquet
+
 #: Enough of a file to know it by.
 BEGINNING = 16
 #: What writers put before a frame of zstd or lz4 that says nothing, such as sizes (pzstd does).
@@ -17,8 +20,8 @@ class Kind:
     Attributes:
         name: what people call it.
         begins: how such files begin.
-        ending: of the names of documents that are read so, after that of a format where it is a
-            compression; empty where none are.
+        ending: of the names of documents that are compressed so, after that of a format; empty
+            where none are.
         unpack: the command that takes compression away; empty where it is none.
     """
 
@@ -37,7 +40,7 @@ _KINDS = (
     Kind("7z", (b"7z\xbc\xaf'\x1c",), unpack="7z x"),
     Kind("lz4", (b'\4"M\x18',), unpack="lz4 -d"),
     Kind("snappy", (b"\xff\6\0\0sNaPpY",), unpack="snzip -d"),
-    Kind("Parquet", (b"PAR1", b"PARE"), ".parquet"),
+    Kind("Parquet", Parquet.begins),
     # A stream of it has no name: data sets on disks are such.
     Kind("Arrow", (b"ARROW1", b"\xff\xff\xff\xff")),
     Kind("ORC", (b"ORC",)),
@@ -70,23 +73,33 @@ def why_not_queries(begins: bytes) -> str | None:
 def why_not_documents(begins: bytes, name: str) -> str | None:
     """Why documents are not what their name says, or None where they may be.
 
+    The format of that name decides itself what its files begin with: refused is what no format or
+    another one claims.
+
     Args:
         begins: their first bytes.
         name: theirs, in lower case.
     """
+    source, _ = source_of(name)
+    packed = next((known for known in _KINDS if known.ending and name.endswith(known.ending)), None)
     kind = kind_of(begins)
-    named = next((known for known in _KINDS if known.ending and name.endswith(known.ending)), None)
-    if kind is named:
+    if kind is packed if packed else begins.startswith(source.begins):
         return None
     ending = f".{name.rpartition('.')[2]}"
     says = f"its name ends with {ending}"
-    if kind is not None and kind.ending:
+    what = f"is a file of {kind.name}" if kind else ""
+    if kind and kind.ending:
         # A compression follows what it is of, which a name that says another one does not tell.
-        of = "" if not kind.unpack else ".jsonl" if named else ending
-        return f"is a file of {kind.name}, and {says}: let its name end with {of}{kind.ending}."
-    if kind is not None:
+        of = ".jsonl" if packed or source.seeks else ending
+        return f"{what}, and {says}: let its name end with {of}{kind.ending}."
+    if (claimed := claiming(begins)) and not (kind and kind.unpack):
+        right = claimed.endings[0]
+        what = what or f"begins as {right} files do"
+        return f"{what}, and {says}: let its name end with {right}."
+    if kind:
         how = f"unpack it (`{kind.unpack}`)" if kind.unpack else "write it as JSON lines"
-        return f"is a file of {kind.name}, and {says}: {how}, and let its name say what it is then."
-    if begins.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return f"{what}, and {says}: {how}, and let its name say what it is then."
+    lines = begins.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    if lines and (packed or source.begins):
         return f"begins as JSON lines do, and {says}: let its name end with .jsonl."
     return None

@@ -1,8 +1,8 @@
 """Layers: how the gradient of a trainable weight factors into what goes in and what comes back.
 
-A layer gives W a + b for each row a of what it is called with, so that its gradient is the sum over
-rows of g a^T, and that of the bias the sum of g (a one LAST in a). What its rows are, and how its
-weight is kept, is all that differs from kind to kind.
+A layer gives W a + b for each row a of what it is called with, and nothing else is one: its
+gradient is then the sum over rows of g a^T, and that of the bias the sum of g (a one LAST in a).
+What its rows are, and how its weight is kept, is all that differs from kind to kind.
 
 B sequence in batch, T token, I input width, O output width.
 """
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 class Layer(Protocol):
     """A kind of layer.
 
-    Its bias, if it has one, is a vector [O] called ``bias``, and its weight is called ``weight``.
+    Its bias is a vector [O] called ``bias``, or None, and its weight is called ``weight``. Other
+    parameters that a module has are not tracked.
     """
 
     def fits(self, module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
-from rayinfluence.model.layers import is_layer, layer_of
+from rayinfluence.model.layers import LAYERS, is_layer, layer_of
 from rayinfluence.model.reach import Reach, patterns_of
 
 #: How transformers names the linear layers of MLP blocks.
@@ -146,7 +146,11 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     """
     linear = {name: m for name, m in model.named_modules() if is_layer(m)}
     if not linear:
-        raise ModelError("the model has no Linear or Conv1D layer, so there is nothing to track.")
+        kinds = ", ".join(type(kind).__name__ for kind in LAYERS)
+        raise ModelError(
+            f"the model has no layer of a kind that is known ({kinds}), so there is "
+            "nothing to track."
+        )
     excluded = _excluded(model, linear)
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()

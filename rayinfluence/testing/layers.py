@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.model.capture import backward
 from rayinfluence.model.layers import Layer, layer_of
@@ -18,13 +20,14 @@ class LayerConformance:
 
     Attributes:
         kind: the class of the layer.
-        n_sequences, n_tokens: of what the module is called with.
+        n_sequences: of what the module is called with.
+        lengths: the tokens of each sequence; it is called with all sequences at each length.
         tolerance: of relative differences, in float64.
     """
 
     kind: type[Layer]
     n_sequences = 3
-    n_tokens = 5
+    lengths = (5, 1, 8)
     tolerance = 1e-12
 
     def module(self) -> nn.Module:
@@ -35,85 +38,118 @@ class LayerConformance:
         """What the module is called with, from hidden states of tokens."""
         return tokens_BTD
 
+    def others(self) -> Sequence[nn.Module]:
+        """Modules that are like this kind's, and that it does not take."""
+        return ()
+
     @property
     def width(self) -> int:
         """D, of hidden states that are given."""
         return self._layer.widths(self._module)[0]
 
     def setup_method(self) -> None:
-        """Make a module and call it."""
+        """Make a module and what it is called with."""
         self._module = freeze(self.module().double())
         self._layer = layer_of(self._module)
-        self._shape = self.n_sequences, self.n_tokens
-        self._tokens = _random(0, *self._shape, self.width)
+        self._batches = [_random(0, self.n_sequences, n, self.width) for n in self.lengths]
 
     def test_it_is_found(self) -> None:
         """As the kind of its modules, by who looks for it."""
         assert type(self._layer) is self.kind
 
+    def test_it_takes_no_other_modules(self) -> None:
+        """Neither those of other kinds, nor those that multiply nothing."""
+        known = (nn.Linear(4, 3), Conv1D(3, 4), nn.Conv1d(4, 3, 3, padding=2))
+        of_other_kinds = [one for one in known if not isinstance(self._module, type(one))]
+        for other in (nn.Embedding(4, 4), nn.LayerNorm(4), *of_other_kinds, *self.others()):
+            assert not self._layer.fits(other), other
+
     def test_rows_are_of_tokens(self) -> None:
         """One for each token, and what comes after a token is not in its row."""
-        rows = self._inputs(self._tokens)
         d_in, d_out = self._layer.widths(self._module)
-        assert rows.shape == (*self._shape, d_in)
-        assert self._captured().grads_BRO.shape == (*self._shape, d_out)
-        for token in range(self.n_tokens - 1):
-            changed = self._tokens.clone()
-            changed[:, token + 1 :] += 1
-            assert torch.equal(self._inputs(changed)[:, : token + 1], rows[:, : token + 1])
-            changed = self._tokens.clone()
-            changed[:, token] += 1
-            assert bool((self._inputs(changed)[:, token] != rows[:, token]).any(dim=1).all())
+        for tokens_BTD in self._batches:
+            shape = tokens_BTD.shape[:2]
+            rows = self._inputs(tokens_BTD)
+            assert rows.shape == (*shape, d_in)
+            assert self._captured(tokens_BTD).grads_BRO.shape == (*shape, d_out)
+            for token in range(shape[1]):
+                changed = tokens_BTD.clone()
+                changed[:, token + 1 :] += 1
+                assert torch.equal(self._inputs(changed)[:, : token + 1], rows[:, : token + 1])
+                changed = tokens_BTD.clone()
+                changed[:, token] += 1
+                assert bool((self._inputs(changed)[:, token] != rows[:, token]).any(dim=1).all())
+
+    def test_rows_are_of_their_sequences(self) -> None:
+        """A neighbour in the batch is in none of them."""
+        for tokens_BTD in self._batches:
+            rows = self._inputs(tokens_BTD)
+            for sequence in range(self.n_sequences):
+                changed = tokens_BTD.clone()
+                changed[sequence] += 1
+                differ_B = (self._inputs(changed) != rows).flatten(1).any(dim=1)
+                assert differ_B.nonzero().flatten().tolist() == [sequence]
 
     def test_the_weight_multiplies_the_rows(self) -> None:
         """W a + b is what the module gives."""
         weight: Any = self._module.weight
         bias: Any = self._module.bias
-        expected = self._inputs(self._tokens) @ self._layer.matrix(weight).T
-        expected = expected if bias is None else expected + bias
-        self._same(self._outputs(self._module(self.given(self._tokens))), expected)
+        for tokens_BTD in self._batches:
+            expected = self._inputs(tokens_BTD) @ self._layer.matrix(weight).T
+            expected = expected if bias is None else expected + bias
+            self._same(self._outputs(tokens_BTD), expected)
 
     def test_gradients_are_those_of_autograd(self) -> None:
         """The sum over a sequence's rows of g a^T, and of g for the bias."""
-        rows = self._captured()
-        for sequence in range(self.n_sequences):
-            expected_OI, expected_O = self._autograd(sequence)
-            inputs, grads = rows.inputs_BRI[sequence], rows.grads_BRO[sequence]
-            self._same(grads.T @ inputs, expected_OI)
-            if expected_O is not None:
-                self._same(grads.sum(dim=0), expected_O)
+        for tokens_BTD in self._batches:
+            rows = self._captured(tokens_BTD)
+            for sequence in range(self.n_sequences):
+                expected_OI, expected_O = self._autograd(tokens_BTD, sequence)
+                inputs, grads = rows.inputs_BRI[sequence], rows.grads_BRO[sequence]
+                self._same(grads.T @ inputs, expected_OI)
+                if expected_O is not None:
+                    self._same(grads.sum(dim=0), expected_O)
 
     def _inputs(self, tokens_BTD: Tensor) -> Tensor:
-        rows = self._layer.inputs(self._module, self.given(tokens_BTD), self.n_tokens)
-        placed = by_sequence(rows, self._shape)
+        n_sequences, n_tokens, _ = tokens_BTD.shape
+        rows = self._layer.inputs(self._module, self.given(tokens_BTD), n_tokens)
+        placed = by_sequence(rows, (n_sequences, n_tokens))
         assert placed is not None
         return placed
 
-    def _outputs(self, output: Tensor) -> Tensor:
-        placed = by_sequence(self._layer.grads(self._module, output, self.n_tokens), self._shape)
+    def _outputs(self, tokens_BTD: Tensor) -> Tensor:
+        n_sequences, n_tokens, _ = tokens_BTD.shape
+        output = self._module(self.given(tokens_BTD))
+        placed = by_sequence(
+            self._layer.grads(self._module, output, n_tokens), (n_sequences, n_tokens)
+        )
         assert placed is not None
         return placed
 
-    def _objective(self, sequences: slice = slice(None)) -> Tensor:
-        outputs_BTO = self._outputs(self._module(self.given(self._tokens)))[sequences]
+    def _objective(self, tokens_BTD: Tensor, sequences: slice = slice(None)) -> Tensor:
+        outputs_BTO = self._outputs(tokens_BTD)[sequences]
         return (torch.tanh(outputs_BTO) * _random(1, *outputs_BTO.shape[1:])).sum()
 
-    def _captured(self) -> Rows:
+    def _captured(self, tokens_BTD: Tensor) -> Rows:
         captured: list[Rows] = []
+        n_sequences, n_tokens, _ = tokens_BTD.shape
         backward(
             {"layer": self._module},
-            self._shape,
-            self._objective,
+            (n_sequences, n_tokens),
+            lambda: self._objective(tokens_BTD),
             lambda _name, rows: captured.append(rows),
         )
         (rows,) = captured
         return rows
 
-    def _autograd(self, sequence: int) -> tuple[Tensor, Tensor | None]:
-        weights = list(self._module.parameters())
+    def _autograd(self, tokens_BTD: Tensor, sequence: int) -> tuple[Tensor, Tensor | None]:
+        """The gradients of weight and bias; other parameters of the module have none."""
+        module: Any = self._module
+        weights = [module.weight] if module.bias is None else [module.weight, module.bias]
         for weight in weights:
             weight.requires_grad_(True)
-        found = torch.autograd.grad(self._objective(slice(sequence, sequence + 1)), weights)
+        value = self._objective(tokens_BTD, slice(sequence, sequence + 1))
+        found = torch.autograd.grad(value, weights)
         freeze(self._module)
         return self._layer.matrix(found[0]), found[1] if len(found) > 1 else None
 

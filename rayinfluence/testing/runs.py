@@ -17,16 +17,26 @@ from rayinfluence.config import RunConfig
 from rayinfluence.testing.models import VOCABULARY, tiny_gpt2, tiny_tokenizer
 
 
-def tiny_run(folder: Path, n_documents: int = 60, seed: int = 0, **overrides: Any) -> RunConfig:
+def tiny_run(
+    folder: Path,
+    n_documents: int = 60,
+    seed: int = 0,
+    model: PreTrainedModel | None = None,
+    **overrides: Any,
+) -> RunConfig:
     """Write a tiny model, documents and queries into a folder, and configure a run on them.
 
     Args:
         folder: where everything goes; the run directory is ``folder/run``.
         n_documents: how many documents, of 2 to 30 words, from three sources.
         seed: of the documents and the model.
+        model: to be run, with a vocabulary of ``VOCABULARY`` and a context of 16 or more; None is
+            :func:`tiny_gpt2`. Its class is known to transformers, or to this process, which has
+            registered it.
         overrides: top-level keys of the configuration; a dictionary is merged into its section.
     """
-    model = cast(PreTrainedModel, tiny_gpt2(seed, dtype=torch.float32, attention="sdpa"))
+    if model is None:
+        model = cast(PreTrainedModel, tiny_gpt2(seed, dtype=torch.float32, attention="sdpa"))
     model.save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
     generator = np.random.default_rng(seed)

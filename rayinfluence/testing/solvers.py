@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -14,64 +16,84 @@ class SolverConformance:
 
     Attributes:
         d_in, d_out: widths of the module.
-        bias: whether it has one.
         tolerance: of relative differences, in float64.
     """
 
     d_in = 5
     d_out = 4
-    bias = True
     tolerance = 1e-9
 
-    def solver(self) -> Solver:
-        """G + lambda I of a module of these widths, in float64."""
+    def solver(self, bias: bool) -> Solver:
+        """G + lambda I of a module of these widths, with or without a bias, in float64."""
         raise NotImplementedError
 
-    def gradient(self, seed: int) -> Tensor:
+    def gradient(self, seed: int, bias: bool) -> Tensor:
         """A made-up gradient [O, J]."""
-        return _random(seed, self.d_out, self.d_in + self.bias)
+        return _random(seed, self.d_out, self.d_in + bias)
 
     def test_it_is_linear(self) -> None:
         """A(2 V - W) = 2 A V - A W, for it and its inverse."""
-        V, W = self.gradient(0), self.gradient(1)
-        for operator in (self.solver(), self.solver().inverse()):
-            self._same(operator @ (2 * V - W), 2 * (operator @ V) - operator @ W)
+        for bias, solver in self._solvers():
+            V, W = self.gradient(0, bias), self.gradient(1, bias)
+            for operator in (solver, solver.inverse()):
+                self._same(operator @ (2 * V - W), 2 * (operator @ V) - operator @ W)
 
     def test_it_is_symmetric_and_positive(self) -> None:
         """<V, A W> = <A V, W> and <V, A V> > 0, for it and its inverse."""
-        V, W = self.gradient(0), self.gradient(1)
-        for operator in (self.solver(), self.solver().inverse()):
-            self._same((V * (operator @ W)).sum(), ((operator @ V) * W).sum())
-            assert float((V * (operator @ V)).sum()) > 0
+        for bias, solver in self._solvers():
+            V, W = self.gradient(0, bias), self.gradient(1, bias)
+            for operator in (solver, solver.inverse()):
+                self._same((V * (operator @ W)).sum(), ((operator @ V) * W).sum())
+                assert float((V * (operator @ V)).sum()) > 0
+
+    def test_its_damping_is_added(self) -> None:
+        """It is not negative, and no eigenvalue is below it, since those of G are not negative."""
+        for bias, solver in self._solvers():
+            if solver.damping is None:
+                continue
+            assert solver.damping >= 0
+            shape = self.d_out, self.d_in + bias
+            units = torch.eye(shape[0] * shape[1], dtype=torch.float64)
+            whole = torch.stack([(solver @ unit.reshape(shape)).flatten() for unit in units])
+            lowest = float(torch.linalg.eigvalsh((whole + whole.T) / 2)[0])
+            assert lowest >= solver.damping - self.tolerance * float(whole.abs().max())
 
     def test_its_inverse_undoes_it(self) -> None:
         """Either way round."""
-        V, operator = self.gradient(0), self.solver()
-        self._same(operator @ (operator.inverse() @ V), V)
-        self._same(operator.inverse() @ (operator @ V), V)
+        for bias, operator in self._solvers():
+            V = self.gradient(0, bias)
+            self._same(operator @ (operator.inverse() @ V), V)
+            self._same(operator.inverse() @ (operator @ V), V)
 
     def test_a_gradient_given_by_its_tokens_is_solved_alike(self) -> None:
         """Dense, and at full rank."""
         inputs_TI, grads_TO = _random(2, 7, self.d_in), _random(3, 7, self.d_out)
-        ones_T1 = torch.ones(7, int(self.bias), dtype=torch.float64)
-        gradient_OJ = grads_TO.T @ torch.cat([inputs_TI, ones_T1], dim=1)
-        inverse = self.solver().inverse()
-        expected_OJ = inverse @ gradient_OJ
-        self._same(inverse.of_tokens(inputs_TI, grads_TO)["dense"], expected_OJ)
-        whole = inverse.of_tokens(inputs_TI, grads_TO, lambda matrix: low_rank(matrix, 1000, 0))
-        self._same(whole["left"] @ whole["right"].T, expected_OJ)
+        for bias, solver in self._solvers():
+            ones_T1 = torch.ones(7, int(bias), dtype=torch.float64)
+            gradient_OJ = grads_TO.T @ torch.cat([inputs_TI, ones_T1], dim=1)
+            inverse = solver.inverse()
+            expected_OJ = inverse @ gradient_OJ
+            self._same(inverse.of_tokens(inputs_TI, grads_TO)["dense"], expected_OJ)
+            whole = inverse.of_tokens(inputs_TI, grads_TO, lambda matrix: low_rank(matrix, 1000, 0))
+            self._same(whole["left"] @ whole["right"].T, expected_OJ)
 
     def test_a_cut_keeps_what_is_largest(self) -> None:
         """At rank 1 it is as near to the whole as any matrix of rank 1."""
         inputs_TI, grads_TO = _random(2, 7, self.d_in), _random(3, 7, self.d_out)
-        inverse = self.solver().inverse()
-        whole_OJ = inverse.of_tokens(inputs_TI, grads_TO)["dense"]
-        cut = inverse.of_tokens(inputs_TI, grads_TO, lambda matrix: low_rank(matrix, 1, 0))
-        assert cut["left"].shape[1] == cut["right"].shape[1] == 1
-        values = torch.linalg.svdvals(whole_OJ)
-        self._same((whole_OJ - cut["left"] @ cut["right"].T).norm(), values[1:].norm())
+        for _, solver in self._solvers():
+            inverse = solver.inverse()
+            whole_OJ = inverse.of_tokens(inputs_TI, grads_TO)["dense"]
+            cut = inverse.of_tokens(inputs_TI, grads_TO, lambda matrix: low_rank(matrix, 1, 0))
+            assert cut["left"].shape[1] == cut["right"].shape[1] == 1
+            values = torch.linalg.svdvals(whole_OJ)
+            self._same((whole_OJ - cut["left"] @ cut["right"].T).norm(), values[1:].norm())
+
+    def _solvers(self) -> Iterator[tuple[bool, Solver]]:
+        for bias in (True, False):
+            yield bias, self.solver(bias)
 
     def _same(self, found: Tensor, expected: Tensor) -> None:
+        assert found.shape == expected.shape
         scale = float(expected.abs().max())
         assert float((found - expected).abs().max()) <= self.tolerance * scale
 

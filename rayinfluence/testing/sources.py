@@ -17,23 +17,18 @@ from rayinfluence.corpus.documents import (
     read_documents,
     refuse_other_content,
 )
-from rayinfluence.corpus.sources import find_source
+from rayinfluence.corpus.magic import BEGINNING
+from rayinfluence.corpus.sources import SOURCES, find_source
 from rayinfluence.corpus.sources.compression import CODECS
 from rayinfluence.corpus.sources.source import Source
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
+#: How often texts are in the larger files.
+_TIMES = 20
 #: What formats trip over: line breaks, quotes, delimiters, characters of every length, nothing.
 TEXTS = ("one", 'a "b", c;\td', "x\ny\r\n\r\nz\n", " \u00e9\u2028\U0001f600 ", "\\n'", "", '"')
-_ROWS = [
-    {"id": f"i{number}", "text": text, "source": f"s{number % 3}"}
-    for number, text in enumerate(TEXTS * 20, start=1)
-]
-_DOCUMENTS = [
-    Document(row["id"], row["text"], {"source": row["source"]}, number)
-    for number, row in enumerate(_ROWS, start=1)
-]
 
 
 class SourceConformance:
@@ -41,9 +36,14 @@ class SourceConformance:
 
     Attributes:
         source: the format, which is in the registry.
+        texts: that files of it can hold; only those are left out that it has no way to write.
+        has_columns: whether rows have other columns beside the text, and names; where they have
+            not, rows that are to be written have a text alone.
     """
 
     source: Source
+    texts: tuple[str, ...] = TEXTS
+    has_columns = True
 
     def written(self, rows: Sequence[Mapping[str, str]]) -> bytes:
         """A file of rows that have the same columns, in parts where the format has parts."""
@@ -53,33 +53,54 @@ class SourceConformance:
         """A file of three rows: of the texts "one" and "two", and between them no document."""
         raise NotImplementedError
 
+    def without_strings(self) -> bytes | None:
+        """A file of rows whose texts are numbers or nothing; None where all values are strings."""
+        raise NotImplementedError
+
     def test_the_registry_knows_it(self) -> None:
         """By each of its endings, in any case; with those of compressions if it does not seek."""
         for ending in self.source.endings:
+            assert ending.startswith(".")
+            assert ending == ending.lower()
             assert find_source(f"A{ending.upper()}") == (self.source, None)
             for ends, codec in CODECS.items():
                 found = find_source(f"a{ending}{ends}")
                 assert found == (None if self.source.seeks else (self.source, codec))
 
+    def test_its_files_begin_as_it_says(self, tmp_path: Path) -> None:
+        """If it says so at all; a file of another format that begins so is to be called as its."""
+        assert all(0 < len(begins) <= BEGINNING for begins in self.source.begins)
+        if not self.source.begins:
+            return
+        for body in (self.written(self._rows()), self.with_a_bad_row()):
+            assert body.startswith(self.source.begins)
+            other = tmp_path / next(
+                f"documents{source.endings[0]}" for source in SOURCES if not source.begins
+            )
+            other.write_bytes(body)
+            assert _refused(Store(str(other))).endswith(f"end with {self.source.endings[0]}.")
+
     def test_rows_come_in_order_with_their_numbers(self, tmp_path: Path) -> None:
         """Texts and other columns are what was written, to the last character."""
-        file = self._file(tmp_path, self.written(_ROWS))
+        file = self._file(tmp_path, self.written(self._rows()))
         refuse_other_content(file)
-        assert list(read_documents(file, "text", "id")) == _DOCUMENTS
+        assert list(read_documents(file, "text", "id")) == self._documents(file)
 
     def test_reading_again_gives_the_same(self, tmp_path: Path) -> None:
         """Also after one that was broken off, and from a file that is open already."""
-        file = self._file(tmp_path, self.written(_ROWS))
+        file = self._file(tmp_path, self.written(self._rows()))
         broken_off = read_documents(file, "text", "id")
-        assert next(broken_off) == _DOCUMENTS[0]
-        assert list(read_documents(file, "text", "id")) == _DOCUMENTS
+        assert next(broken_off) == self._documents(file)[0]
+        assert list(read_documents(file, "text", "id")) == self._documents(file)
         with file.open("") as raw:
-            assert list(read_documents(file, "text", "id", DigestedFile(raw))) == _DOCUMENTS
+            assert list(read_documents(file, "text", "id", DigestedFile(raw))) == self._documents(
+                file
+            )
 
     def test_the_digest_is_of_all_bytes(self, tmp_path: Path) -> None:
         """However many rows were read; and the file is left open."""
-        file = self._file(tmp_path, self.written(_ROWS))
-        for n_rows in (0, 1, len(_ROWS) + 1):
+        file = self._file(tmp_path, self.written(self._rows()))
+        for n_rows in (0, 1, len(self._rows()) + 1):
             with file.open("") as raw:
                 opened = DigestedFile(raw)
                 documents = read_documents(file, "text", "id", opened)
@@ -101,8 +122,26 @@ class SourceConformance:
         assert last.row is not None
         assert first.row < int(number) < last.row
 
+    def test_a_text_is_a_string_or_none(self, tmp_path: Path) -> None:
+        """What is no string is not made one."""
+        body = self.without_strings()
+        if body is None:
+            return
+        found = list(read_documents(self._file(tmp_path, body), "text", "id"))
+        assert found
+        for bad in found:
+            assert isinstance(bad, BadDocument)
+            assert bad.reason == "'text' is not a string"
+
     def test_a_file_without_texts_names_its_columns(self, tmp_path: Path) -> None:
-        """Those that there are, and where to name the one that is meant."""
+        """Those that there are, and where to name the one that is meant.
+
+        Where there are no columns, a text is one under any name.
+        """
+        if not self.has_columns:
+            file = self._file(tmp_path, self.written(self._rows()))
+            assert [d.text for d in _good(file, "body")] == list(self.texts) * _TIMES
+            return
         file = self._file(tmp_path, self.written([{"body": "one", "key": "k"}] * 3))
         said = _refused(file)
         assert all(word in said for word in ("'text'", "body", "key", "corpus.text_column"))
@@ -110,15 +149,15 @@ class SourceConformance:
 
     def test_compressed_files_say_the_same(self, tmp_path: Path) -> None:
         """Of those that may be compressed as a whole; several members are one file."""
-        for file, _ in self._compressed(tmp_path, self.written(_ROWS)):
-            assert list(read_documents(file, "text", "id")) == _DOCUMENTS
+        for file, _ in self._compressed(tmp_path, self.written(self._rows())):
+            assert list(read_documents(file, "text", "id")) == self._documents(file)
 
     def test_cut_files_are_refused_or_end_early(self, tmp_path: Path) -> None:
         """Nothing is made up: one is refused, unless it ends as a whole file might.
 
         A row that is cut may be a bad one, or a shorter one; those before it are what they were.
         """
-        body = self.written(_ROWS)
+        body = self.written(self._rows())
         for ninth in range(1, 9):
             file = self._file(tmp_path, body[: len(body) * ninth // 9])
             if self.source.seeks:
@@ -130,18 +169,18 @@ class SourceConformance:
                 _is_a_sentence(file, error)
                 continue
             n_whole = max(len(found) - 1, 0)
-            assert found[:n_whole] == _DOCUMENTS[:n_whole]
+            assert found[:n_whole] == self._documents(file)[:n_whole]
 
     def test_cut_files_that_are_compressed_are_refused(self, tmp_path: Path) -> None:
         """Wherever they end, but for between two members."""
-        for file, body in self._compressed(tmp_path, self.written(_ROWS)):
+        for file, body in self._compressed(tmp_path, self.written(self._rows())):
             for n_bytes in (len(body) - 3, len(body) // 4):
                 Path(file.url).write_bytes(body[:n_bytes])
                 assert "cannot be read to its end" in _refused(file)
 
     def test_garbled_files_give_bad_rows_or_are_refused(self, tmp_path: Path) -> None:
         """No other error comes out of it, whether bytes are others or are not there."""
-        body = self.written(_ROWS)
+        body = self.written(self._rows())
         places = range(0, len(body), max(1, len(body) // 16))
         for start, mask in product(places, (0x00, 0x11, 0xFF)):
             lost = body[start : start + 40]
@@ -153,19 +192,36 @@ class SourceConformance:
                 _is_a_sentence(file, error)
                 continue
             if start > len(body) // 2:
-                assert found[0] == _DOCUMENTS[0]
+                assert found[0] == self._documents(file)[0]
 
     def test_the_first_row_comes_before_the_file_is_read(self, tmp_path: Path) -> None:
         """So a file may be larger than the memory."""
         generator = np.random.default_rng(0)
-        rows = [{"id": f"i{n}", "text": generator.bytes(1024).hex()} for n in range(4096)]
-        body = self.written(rows)
+        texts = [generator.bytes(1024).hex() for _ in range(4096)]
+        body = self.written(self._rows(texts))
         plain = self._file(tmp_path, body)
         for file in (plain, *(file for file, _ in self._compressed(tmp_path, body))):
             with _Counted(file.url) as raw:
                 documents = read_documents(file, "text", "id", DigestedFile(raw))
-                assert next(documents) == Document("i0", rows[0]["text"], {}, 1)
+                assert next(documents) == self._documents(file, texts[:1])[0]
                 assert raw.n_read < Path(file.url).stat().st_size / 2
+
+    def _rows(self, texts: Sequence[str] = ()) -> list[dict[str, str]]:
+        """To be written: of these texts, or of all that the format can hold."""
+        texts = texts or self.texts * _TIMES
+        if not self.has_columns:
+            return [{"text": text} for text in texts]
+        return [
+            {"id": f"i{number}", "text": text, "source": f"s{number % 3}"}
+            for number, text in enumerate(texts, start=1)
+        ]
+
+    def _documents(self, file: Store, texts: Sequence[str] = ()) -> list[Document]:
+        """What a file of such rows says."""
+        return [
+            Document(row.pop("id", f"{file.name}:{number}"), row.pop("text"), dict(row), number)
+            for number, row in enumerate(self._rows(texts), start=1)
+        ]
 
     def _file(self, folder: Path, body: bytes) -> Store:
         path = folder / f"documents{self.source.endings[0]}"

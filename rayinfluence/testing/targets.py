@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -24,6 +26,13 @@ class ObjectiveConformance:
         """The objective."""
         raise NotImplementedError
 
+    def label(self, sequence: Sequence[int], place: int) -> int:
+        """What is to be predicted at a place of a sequence: the token after it.
+
+        A model of another kind may predict another token there, as masked ones do the place's own.
+        """
+        return sequence[place + 1]
+
     def setup_method(self) -> None:
         """Make sequences."""
         generator = np.random.default_rng(0)
@@ -41,6 +50,15 @@ class ObjectiveConformance:
         assert all(t < self.lengths[s] for s, t in zip(sequences, tokens, strict=True))
         assert all(0 <= label < self.vocabulary for label in found.labels_N.tolist())
         assert len(found.labels_N) == len(found.places_N)
+
+    def test_labels_are_the_tokens_that_are_predicted_there(self) -> None:
+        """None is looked at in another place, and a logit predicts one token, once."""
+        found, width = self._targets(self._sequences), max(self.lengths)
+        assert len(found.places_N) > 0
+        assert len(set(found.places_N.tolist())) == len(found.places_N)
+        for place, label in zip(found.places_N.tolist(), found.labels_N.tolist(), strict=True):
+            sequence, token = divmod(place, width)
+            assert label == self.label(self._sequences[sequence].tolist(), token)
 
     def test_a_neighbour_and_padding_change_nothing(self) -> None:
         """The targets of a sequence are those that it has alone."""

@@ -1,7 +1,8 @@
 """References: autograd with weight gradients, one sequence at a time, and explicit loops.
 
-Nothing here comes from the engine. A gradient of a module is [O, J], the bias in the last column;
-vec() is row-major, so vec(B V C^T) = kron(B, C) vec(V).
+Nothing here comes from the engine, but for the rows and the matrices of kinds of layers that are
+not written down here; the suite of layers compares these with autograd. A gradient of a module is
+[O, J], the bias in the last column; vec() is row-major, so vec(B V C^T) = kron(B, C) vec(V).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rayinfluence.model.layers import layer_of
 
 Labels = Sequence[Sequence[int]]
 
@@ -42,10 +46,16 @@ def log_probability(
 
 def joined(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """[..., O, J] from something shaped as the module's weight and as its bias."""
-    if isinstance(module, nn.Conv1d):
+    if type(module) is nn.Conv1d:
         matrix = weight.flatten(-2)
+    elif type(module) is nn.Linear:
+        matrix = weight
+    elif type(module) is Conv1D:
+        matrix = weight.transpose(-1, -2)
+    elif weight.ndim == module.weight.ndim:
+        matrix = layer_of(module).matrix(weight)
     else:
-        matrix = weight if isinstance(module, nn.Linear) else weight.transpose(-1, -2)
+        matrix = torch.stack([layer_of(module).matrix(one) for one in weight])
     return matrix if bias is None else torch.cat([matrix, bias[..., None]], dim=-1)
 
 
@@ -90,9 +100,13 @@ def sampled_labels(model: nn.Module, sequences: Sequence, ids: Sequence[int], se
     return labels
 
 
-def rows(module: nn.Module, inputs: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
+def rows(module: nn.Module, inputs: Tensor, grads: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
     """What the weight [O, I] multiplies at each token of one sequence, and output gradients."""
-    if not isinstance(module, nn.Conv1d):
+    if type(module) in (nn.Linear, Conv1D):
+        return inputs.flatten(0, -2), grads.flatten(0, -2)
+    if type(module) is not nn.Conv1d:
+        kind = layer_of(module)
+        inputs, grads = kind.inputs(module, inputs, n_tokens), kind.grads(module, grads, n_tokens)
         return inputs.flatten(0, -2), grads.flatten(0, -2)
     (kernel,), (dilation,), (padding,) = module.kernel_size, module.dilation, module.padding
     padded = nn.functional.pad(inputs[0], (padding, padding))
@@ -124,7 +138,7 @@ def covariances(
         log_probability(twin, tokens, row).backward()
         for name, inputs, output in calls:
             module = twin.get_submodule(name)
-            for a, g in zip(*rows(module, inputs, output.grad), strict=True):
+            for a, g in zip(*rows(module, inputs, output.grad, len(tokens)), strict=True):
                 if module.bias is not None:
                     a = torch.cat([a, a.new_ones(1)])
                 A, S = sums.get(name, (0.0, 0.0))

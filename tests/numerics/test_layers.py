@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import naive
 import pytest
 import torch
 from compare import assert_same
 from device import DEVICE
+from scaling import Scaled, Scaling
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from rayinfluence.model import layers
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.layers import Linear, TokenConvolution, TransposedLinear, is_layer
 from rayinfluence.model.rows import Rows
@@ -48,6 +53,9 @@ class TestConvolutionThatPads(LayerConformance):
     def module(self) -> nn.Module:
         return nn.Conv1d(4, 3, 3, padding=2)
 
+    def others(self) -> Sequence[nn.Module]:
+        return [nn.Conv1d(4, 4, 3, padding=2, groups=4), nn.Conv1d(4, 4, 3, padding="same")]
+
     def given(self, tokens_BTD: Tensor) -> Tensor:
         return tokens_BTD.transpose(1, 2)
 
@@ -61,6 +69,106 @@ class TestConvolutionOfWhatIsPadded(LayerConformance):
 
     def given(self, tokens_BTD: Tensor) -> Tensor:
         return nn.functional.pad(tokens_BTD.transpose(1, 2), (2, 0))
+
+
+class OfAnother(LayerConformance):
+    """Tests of a kind that is not in the tree: its line in the registry is the only one."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def registered(cls) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layers, "LAYERS", (*layers.LAYERS, cls.kind()))
+            yield
+
+
+class TestScaled(OfAnother):
+    kind = Scaled
+
+    def module(self) -> nn.Module:
+        return Scaling(4, 3, learned=True)
+
+    def test_references_know_it(self) -> None:
+        """Also of gradients with an axis before those of the weight."""
+        module = self.module()
+        joined = naive.joined(module, module.weight, module.bias)
+        expected = torch.cat([module.weight.T, module.bias[:, None]], dim=1)
+        assert torch.equal(joined, expected)
+        stacked = (torch.stack([one, 2 * one]) for one in (module.weight, module.bias))
+        assert torch.equal(naive.joined(module, *stacked), torch.stack([expected, 2 * expected]))
+        given, gradient = torch.randn(1, 5, 4), torch.randn(1, 5, 3)
+        ours, theirs = naive.rows(module, given, gradient, 5)
+        assert torch.equal(ours, given[0] * module.scale)
+        assert torch.equal(theirs, gradient[0])
+
+
+class Neighbours(Scaled):
+    """Takes the rows of one sequence for those of another, on both sides."""
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        return super().inputs(module, given, n_tokens).roll(1, dims=0)
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        return gradient.roll(1, dims=0)
+
+
+class Short(Scaled):
+    """Knows sequences of five tokens alone, and leaves the sixth out."""
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        return super().inputs(module, given[:, :5], n_tokens)
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        return gradient[:, :5]
+
+
+class Turned(Scaled):
+    """Has the right rows, and takes their order for the other one where there are not five."""
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        rows = super().inputs(module, given, n_tokens)
+        return rows if n_tokens == 5 else rows.flip(1)
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        return gradient if n_tokens == 5 else gradient.flip(1)
+
+
+class Greedy(Scaled):
+    """Takes everything."""
+
+    def fits(self, module: nn.Module) -> bool:
+        return True
+
+
+class Unscaled(Scaled):
+    """Its rows are not what the weight multiplies."""
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        return given
+
+
+@pytest.mark.parametrize(
+    ("kind", "test"),
+    [
+        (Neighbours, "test_rows_are_of_their_sequences"),
+        (Short, "test_rows_are_of_tokens"),
+        (Turned, "test_rows_are_of_tokens"),
+        (Greedy, "test_it_takes_no_other_modules"),
+        (Unscaled, "test_the_weight_multiplies_the_rows"),
+        (Unscaled, "test_gradients_are_those_of_autograd"),
+    ],
+)
+def test_a_kind_that_is_none_is_found_out(
+    kind: type[Scaled], test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tried in (Scaled, kind):
+        monkeypatch.setattr(layers, "LAYERS", (tried(),))
+        suite = TestScaled()
+        suite.setup_method()
+        if tried is Scaled:
+            getattr(suite, test)()
+    with pytest.raises(AssertionError):
+        getattr(suite, test)()
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,8 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
     }
     expected = torch.zeros(len(tokens), dtype=torch.float64, device=DEVICE)
     for name, module, inputs, output in calls:
-        for t, (a, g) in enumerate(zip(*naive.rows(module, inputs, output.grad), strict=True)):
+        rows = naive.rows(module, inputs, output.grad, len(tokens))
+        for t, (a, g) in enumerate(zip(*rows, strict=True)):
             a = torch.cat([a, a.new_ones(1)]) if module.bias is not None else a
             expected[t] += g @ P[name] @ a
     pair = query, sequence_id

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -38,9 +41,9 @@ class OfAMethod(SolverConformance):
     method = "ekfac"
     blocks = 1
 
-    def solver(self) -> Solver:
-        factors = made_up(self.d_in, self.d_out, self.bias, self.blocks)
-        fitted = Fitted("m", self.bias, Curvature(factors, 30, 10, 0.1, None))
+    def solver(self, bias: bool) -> Solver:
+        factors = made_up(self.d_in, self.d_out, bias, self.blocks)
+        fitted = Fitted("m", bias, Curvature(factors, 30, 10, 0.1, None))
         return GRADIENT_METHODS[self.method].solver(fitted)
 
 
@@ -48,8 +51,8 @@ class TestEKFAC(OfAMethod):
     pass
 
 
-class TestEKFACInBlocksWithoutBias(OfAMethod):
-    blocks, bias = 2, False
+class TestEKFACInBlocks(OfAMethod):
+    blocks = 2
 
 
 class TestKFAC(OfAMethod):
@@ -65,19 +68,21 @@ class Scaled:
 
     damping = 0.5
 
-    def __init__(self, rows_O: Tensor) -> None:
+    def __init__(self, rows_O: Tensor, bias: bool) -> None:
         self._rows_O = rows_O
+        self._bias = bias
 
     def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
         return (self._rows_O + self.damping)[:, None] * gradient_OJ
 
     def inverse(self) -> Inverse:
-        return ScaledBack(1 / (self._rows_O + self.damping))
+        return ScaledBack(1 / (self._rows_O + self.damping), self._bias)
 
 
 class ScaledBack:
-    def __init__(self, rows_O: Tensor) -> None:
+    def __init__(self, rows_O: Tensor, bias: bool) -> None:
         self._rows_O = rows_O
+        self._bias = bias
 
     def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
         return self._rows_O[:, None] * gradient_OJ
@@ -85,33 +90,74 @@ class ScaledBack:
     def of_tokens(
         self, inputs_TI: Tensor, grads_TO: Tensor, cut: Cut | None = None
     ) -> dict[str, Tensor]:
-        return Identity(bias=True).of_tokens(inputs_TI, grads_TO * self._rows_O, cut)
+        return Identity(self._bias).of_tokens(inputs_TI, grads_TO * self._rows_O, cut)
+
+
+def made_of(kind: type[Scaled]) -> Callable[[bool], Solver]:
+    return lambda bias: kind(torch.arange(4, dtype=torch.float64), bias)
 
 
 class TestAnother(SolverConformance):
-    def solver(self) -> Solver:
-        return Scaled(torch.arange(self.d_out, dtype=torch.float64))
+    def solver(self, bias: bool) -> Solver:
+        return made_of(Scaled)(bias)
 
 
-def test_a_solver_that_is_none_is_found_out() -> None:
-    """What forgets to damp its inverse, and what is not symmetric."""
+class Forgets(EKFAC):
+    """Damps its inverse otherwise."""
 
-    class Forgets(EKFAC):
-        def inverse(self) -> Inverse:
-            return EKFAC(self.factors, "m", damping=2 * self.damping).inverse()
+    def inverse(self) -> Inverse:
+        return EKFAC(self.factors, "m", damping=2 * self.damping).inverse()
 
-    class Turned(Scaled):
-        def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
-            return super().__matmul__(gradient_OJ.roll(1, dims=1))
 
-    suite = SolverConformance()
-    for made, failing in (
-        (Forgets(made_up(5, 4, True, 1), "m"), suite.test_its_inverse_undoes_it),
-        (Turned(torch.arange(4.0, dtype=torch.float64)), suite.test_it_is_symmetric_and_positive),
-    ):
-        suite.solver = lambda made=made: made  # type: ignore[method-assign]
-        try:
-            failing()
-        except AssertionError:
-            continue
-        raise AssertionError(f"{failing.__name__} did not see it")
+class Turned(Scaled):
+    """Is not symmetric."""
+
+    def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
+        return super().__matmul__(gradient_OJ.roll(1, dims=1))
+
+
+class Negative(Scaled):
+    """Has less than nothing added to it, and is positive all the same."""
+
+    damping = -0.5
+
+    def __init__(self, rows_O: Tensor, bias: bool) -> None:
+        super().__init__(rows_O + 1, bias)
+
+
+class Subtracts(Scaled):
+    """Says what is added to it, and takes it away; it is positive all the same."""
+
+    def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
+        return (self._rows_O + 0.75 - self.damping)[:, None] * gradient_OJ
+
+
+class AlwaysBiased(Scaled):
+    """Takes every module for one with a bias."""
+
+    def __init__(self, rows_O: Tensor, bias: bool) -> None:
+        super().__init__(rows_O, True)
+
+
+@pytest.mark.parametrize(
+    ("made", "test"),
+    [
+        (
+            lambda bias: Forgets(made_up(5, 4, bias, 1), "m"),
+            "test_its_inverse_undoes_it",
+        ),
+        (made_of(Turned), "test_it_is_symmetric_and_positive"),
+        (made_of(Negative), "test_its_damping_is_added"),
+        (made_of(Subtracts), "test_its_damping_is_added"),
+        (made_of(AlwaysBiased), "test_a_gradient_given_by_its_tokens_is_solved_alike"),
+    ],
+    ids=["forgets", "turned", "negative", "subtracts", "always biased"],
+)
+def test_a_solver_that_is_none_is_found_out(
+    made: Callable[[bool], Solver], test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = TestAnother()
+    getattr(suite, test)()
+    monkeypatch.setattr(suite, "solver", made)
+    with pytest.raises(AssertionError):
+        getattr(suite, test)()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,93 @@ class TestCompletion(ObjectiveConformance):
 class TestMeanOfNextTokens(ObjectiveConformance):
     def objective(self) -> Objective:
         return MeanOfNextTokens()
+
+
+class EveryOther(NextTokens):
+    """Somebody else's: each other token is predicted, from where it stands."""
+
+    def targets(self, batch: Batch) -> Targets:
+        width = batch.shape[1]
+        places = [
+            s * width + t for s, n in enumerate(batch.lengths_B.tolist()) for t in range(0, n, 2)
+        ]
+        places_N = batch.on_device(np.array(places, dtype=np.int64))
+        counts_B = (batch.lengths_B + 1) // 2
+        return Targets(places_N, batch.tokens_BT.flatten()[places_N], places_N // width, counts_B)
+
+
+class TestEveryOther(ObjectiveConformance):
+    def objective(self) -> Objective:
+        return EveryOther()
+
+    def label(self, sequence: Sequence[int], place: int) -> int:
+        return sequence[place]
+
+
+class Shuffled(NextTokens):
+    """Predicts tokens that are elsewhere in the vocabulary."""
+
+    def targets(self, batch: Batch) -> Targets:
+        found = super().targets(batch)
+        return replace(found, labels_N=(found.labels_N + 1) % 50)
+
+
+class Itself(NextTokens):
+    """Each token predicts itself."""
+
+    def targets(self, batch: Batch) -> Targets:
+        found = super().targets(batch)
+        return replace(found, labels_N=batch.tokens_BT.flatten()[found.places_N])
+
+
+class Twice(NextTokens):
+    """Has every target twice."""
+
+    def targets(self, batch: Batch) -> Targets:
+        found = super().targets(batch)
+        return Targets(
+            found.places_N.repeat_interleave(2),
+            found.labels_N.repeat_interleave(2),
+            found.sequences_N.repeat_interleave(2),
+            2 * found.counts_B,
+        )
+
+
+class Nothing(NextTokens):
+    """Has no targets."""
+
+    def targets(self, batch: Batch) -> Targets:
+        return NextTokens(first=1000).targets(batch)
+
+
+class Neighbourly(NextTokens):
+    """Weighs by the longest of the batch."""
+
+    def targets(self, batch: Batch) -> Targets:
+        found = super().targets(batch)
+        weights_N = torch.full(found.places_N.shape, 1 / batch.shape[1], dtype=torch.float64)
+        return replace(found, weights_N=weights_N)
+
+
+@pytest.mark.parametrize(
+    ("objective", "test"),
+    [
+        (Shuffled(), "test_labels_are_the_tokens_that_are_predicted_there"),
+        (Itself(), "test_labels_are_the_tokens_that_are_predicted_there"),
+        (Twice(), "test_labels_are_the_tokens_that_are_predicted_there"),
+        (Nothing(), "test_labels_are_the_tokens_that_are_predicted_there"),
+        (Neighbourly(), "test_a_neighbour_and_padding_change_nothing"),
+    ],
+)
+def test_an_objective_that_is_none_is_found_out(
+    objective: Objective, test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = TestNextTokens()
+    suite.setup_method()
+    getattr(suite, test)()
+    monkeypatch.setattr(suite, "objective", lambda: objective)
+    with pytest.raises(AssertionError):
+        getattr(suite, test)()
 
 
 def test_those_of_training_have_names() -> None:

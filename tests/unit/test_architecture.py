@@ -33,11 +33,10 @@ ARROWS: dict[str, set[str]] = {
     "dataflow": BELOW_DATAFLOW,
     "evaluation": BELOW_DATAFLOW | {"dataflow"},
     "report": {"storage", "errors", "text", "guest"},
-    "analysis": {"storage", "errors"},
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
     "testing": BELOW_DATAFLOW | {"dataflow"},
     "submit": DATA | {"corpus", "dataflow"},
-    "cli": BELOW_DATAFLOW | {"dataflow", "submit", "evaluation", "analysis", "report", "demo", ""},
+    "cli": BELOW_DATAFLOW | {"dataflow", "submit", "evaluation", "report", "demo", ""},
     "__main__": {"cli"},
 }
 

@@ -38,6 +38,11 @@ def source_of(url: str) -> tuple[Source, str | None]:
     return found
 
 
+def claiming(begins: bytes) -> Source | None:
+    """The format whose files begin so, and no others do; None where none is known by it."""
+    return next((source for source in SOURCES if begins.startswith(source.begins)), None)
+
+
 def endings() -> str:
     """All endings, in words."""
     streamed = [ending for source in SOURCES if not source.seeks for ending in source.endings]

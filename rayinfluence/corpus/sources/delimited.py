@@ -36,6 +36,7 @@ class Delimited:
     endings: tuple[str, ...]
     delimiter: str
     seeks = False
+    begins = ()
 
     def refusal(self, begins: bytes) -> str | None:
         """It is in another encoding."""

@@ -15,6 +15,7 @@ class JsonLines:
 
     endings = (".jsonl", ".ndjson")
     seeks = False
+    begins = ()
 
     def refusal(self, begins: bytes) -> str | None:
         """It is in another encoding."""

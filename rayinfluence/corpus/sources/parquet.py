@@ -17,6 +17,7 @@ class Parquet:
 
     endings = (".parquet",)
     seeks = True
+    begins = (b"PAR1", b"PARE")
 
     def refusal(self, begins: bytes) -> str | None:
         """Its end decides."""

@@ -35,6 +35,14 @@ class Source(Protocol):
         """Whether it reads its file here and there, and so none that is compressed as a whole."""
         ...
 
+    @property
+    def begins(self) -> tuple[bytes, ...]:
+        """How all of its files begin and no others do, within 16 bytes; empty where none do so.
+
+        A file of another name that begins so is refused, and told the first of the endings.
+        """
+        ...
+
     def refusal(self, begins: bytes) -> str | None:
         """Why a file that begins so is none of this format, or None where it may be one."""
         ...

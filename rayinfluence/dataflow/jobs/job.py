@@ -5,13 +5,10 @@ Running a job on an item twice writes the same bytes under the same key, so any 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.watch import Watch
-
-if TYPE_CHECKING:
-    pass
 
 Item = TypeVar("Item", contravariant=True)
 Outcome = TypeVar("Outcome", covariant=True)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,12 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayinfluence.corpus import sources
+from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.sources.jsonl import JsonLines
-from rayinfluence.corpus.sources.source import Row, Source, without_text
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Source, without_text
+from rayinfluence.errors import CorpusError
+from rayinfluence.storage.store import Store
 from rayinfluence.testing.sources import SourceConformance
 
 Rows = Sequence[Mapping[str, str]]
-LINES, CSV, TSV, PARQUET = sources.SOURCES
+LINES, CSV, TSV, PARQUET = (
+    sources.source_of(f"a{ending}")[0] for ending in (".jsonl", ".csv", ".tsv", ".parquet")
+)
 
 
 class TestJsonLines(SourceConformance):
@@ -30,6 +36,9 @@ class TestJsonLines(SourceConformance):
 
     def with_a_bad_row(self) -> bytes:
         return b'{"text": "one"}\n{"text": "t\n{"text": "two"}\n'
+
+    def without_strings(self) -> bytes | None:
+        return b'{"text": 7}\n{"text": null}\n{"text": ["one"]}\n{"id": "i"}\n'
 
 
 class TestCsv(SourceConformance):
@@ -46,6 +55,9 @@ class TestCsv(SourceConformance):
     def with_a_bad_row(self) -> bytes:
         return b"text,more\none,1\nt\ntwo,2\n".replace(b",", self.delimiter.encode())
 
+    def without_strings(self) -> bytes | None:
+        return None
+
 
 class TestTsv(TestCsv):
     source = TSV
@@ -61,10 +73,21 @@ class TestParquet(SourceConformance):
     def with_a_bad_row(self) -> bytes:
         return self._table({"text": ["one", None, "two"]})
 
-    def _table(self, columns: dict[str, list[str | None]]) -> bytes:
+    def without_strings(self) -> bytes | None:
+        return self._table({"text": [7, None, 8]})
+
+    def _table(self, columns: dict[str, list[Any]]) -> bytes:
         body = io.BytesIO()
         pq.write_table(pa.table(columns), body, row_group_size=60)
         return body.getvalue()
+
+
+class OfAnother(SourceConformance):
+    """Tests of a format that is not in the tree: its line in the registry is the only one."""
+
+    @pytest.fixture(autouse=True)
+    def registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "SOURCES", [*sources.SOURCES, self.source])
 
 
 class Sequenced:
@@ -72,6 +95,7 @@ class Sequenced:
 
     endings = (".json-seq",)
     seeks = False
+    begins = ()
 
     def refusal(self, begins: bytes) -> str | None:
         return None if begins.startswith(b"\x1e") else "is no sequence of JSON texts."
@@ -90,18 +114,100 @@ class Sequenced:
             raise without_text(f"has no key {text_column!r} anywhere; it has", sorted(there))
 
 
-class TestAnother(SourceConformance):
+class TestSequenced(OfAnother):
     source = Sequenced()
-
-    @pytest.fixture(autouse=True)
-    def registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "SOURCES", [*sources.SOURCES, self.source])
 
     def written(self, rows: Rows) -> bytes:
         return b"".join(b"\x1e" + json.dumps(row).encode() + b"\n" for row in rows)
 
     def with_a_bad_row(self) -> bytes:
         return b'\x1e{"text": "one"}\n\x1e{"text": "t\n\x1e{"text": "two"}\n'
+
+    def without_strings(self) -> bytes | None:
+        return b'\x1e{"text": 7}\n\x1e{"text": null}\n'
+
+
+class Blocks:
+    """Somebody else's: texts in blocks, with an empty line between two; they have no names."""
+
+    endings = (".txt",)
+    seeks = False
+    begins = ()
+
+    def refusal(self, begins: bytes) -> str | None:
+        return None
+
+    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+        blocks = groupby(stream, key=lambda line: line != b"\n")
+        for number, (_, lines) in enumerate((b for b in blocks if b[0]), start=1):
+            try:
+                yield number, {text_column: b"".join(lines).decode().removesuffix("\n")}
+            except UnicodeDecodeError as error:
+                yield number, f"not UTF-8: {error.reason}"
+
+
+class TestBlocks(OfAnother):
+    source = Blocks()
+    texts = ("one", 'a "b", c;\td', "x\ny", " \u00e9\u2028\U0001f600 ", "\\n'", '"')
+    has_columns = False
+
+    def written(self, rows: Rows) -> bytes:
+        return "\n\n".join(row["text"] for row in rows).encode()
+
+    def with_a_bad_row(self) -> bytes:
+        return b"one\n\n\xff\n\ntwo\n"
+
+    def without_strings(self) -> bytes | None:
+        return None
+
+
+class Records:
+    """Somebody else's: records of JSON after their lengths, in files that begin as Avro's do."""
+
+    endings = (".avro",)
+    seeks = False
+    begins = (b"Obj\1",)
+
+    def refusal(self, begins: bytes) -> str | None:
+        return None if begins.startswith(self.begins) else "is no file of records."
+
+    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+        if said := self.refusal(stream.read(4)):
+            raise NotDocumentsError(said)
+        there: set[str] = set()
+        for number in count(1):
+            size = stream.read(4)
+            if not size:
+                break
+            n_bytes = int.from_bytes(size, "little")
+            record = stream.read(min(n_bytes, 2**20))
+            if len(record) < n_bytes:
+                raise EOFError(f"record {number} is cut short")
+            try:
+                row = json.loads(record)
+            except ValueError as error:
+                yield number, f"not JSON: {error}"
+                continue
+            there |= set(row)
+            yield number, row
+        if text_column not in there:
+            raise without_text(f"has no field {text_column!r}; it has", sorted(there))
+
+
+class TestRecords(OfAnother):
+    source = Records()
+
+    def written(self, rows: Rows) -> bytes:
+        return self._of([json.dumps(row).encode() for row in rows])
+
+    def with_a_bad_row(self) -> bytes:
+        return self._of([b'{"text": "one"}', b'{"text', b'{"text": "two"}'])
+
+    def without_strings(self) -> bytes | None:
+        return self._of([b'{"text": 7}', b'{"text": null}'])
+
+    def _of(self, records: list[bytes]) -> bytes:
+        return b"Obj\1" + b"".join(len(one).to_bytes(4, "little") + one for one in records)
 
 
 class Holds(JsonLines):
@@ -155,6 +261,22 @@ class Silent(Trusts):
             return
 
 
+class Means(JsonLines):
+    """Makes texts of what is none."""
+
+    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+        for number, row in super().rows(stream, text_column):
+            if isinstance(row, dict) and text_column in row:
+                row[text_column] = str(row[text_column])
+            yield number, row
+
+
+class Claims(JsonLines):
+    """Says that its files begin otherwise than they do."""
+
+    begins = (b"Obj\1",)
+
+
 @pytest.mark.parametrize(
     ("source", "test"),
     [
@@ -166,6 +288,8 @@ class Silent(Trusts):
         (Trusts(), "test_a_bad_row_has_a_reason_and_ends_nothing"),
         (Trusts(), "test_a_file_without_texts_names_its_columns"),
         (Silent(), "test_cut_files_that_are_compressed_are_refused"),
+        (Means(), "test_a_text_is_a_string_or_none"),
+        (Claims(), "test_its_files_begin_as_it_says"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -180,3 +304,31 @@ def test_a_format_that_is_none_is_found_out(
     monkeypatch.setattr(suite, "source", source)
     with pytest.raises((AssertionError, ValueError)):
         getattr(suite, test)(tmp_path)
+
+
+@pytest.mark.parametrize("endings", [("jsonl",), (".JSONL",)])
+def test_an_ending_that_is_none_is_found_out(
+    endings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = TestJsonLines()
+    suite.test_the_registry_knows_it()
+    source = JsonLines()
+    monkeypatch.setattr(source, "endings", endings)
+    monkeypatch.setattr(sources, "SOURCES", [source])
+    monkeypatch.setattr(suite, "source", source)
+    with pytest.raises(AssertionError):
+        suite.test_the_registry_knows_it()
+
+
+def test_what_a_format_claims_is_refused_under_other_names(tmp_path: Path) -> None:
+    """It is that format that is named then, and where there is none the file is to be lines."""
+    body = TestRecords().with_a_bad_row()
+    (tmp_path / "a.csv").write_bytes(body)
+    (tmp_path / "a.parquet").write_bytes(body)
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(CorpusError, match=r"is a file of Avro, .* write it as JSON lines"):
+            refuse_other_content(Store(str(tmp_path / name)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sources, "SOURCES", [*sources.SOURCES, TestRecords.source])
+            with pytest.raises(CorpusError, match=r"is a file of Avro, .* end with \.avro\.$"):
+                refuse_other_content(Store(str(tmp_path / name)))

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from scaling import Scaled, Scaling
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     BloomConfig,
     BloomForCausalLM,
     GPT2Config,
@@ -21,9 +24,11 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, CorpusError, ModelError, QueryError
+from rayinfluence.model import layers
 from rayinfluence.model.load import load_model
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run, tiny_tokenizer
+from rayinfluence.testing.models import CONTEXT, VOCABULARY
 
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
@@ -192,3 +197,35 @@ def test_more_survivors_than_there_are_sequences_are_all_of_them(
     scores = [results.table.select(columns) for results in (most, every)]
     assert scores[0].equals(scores[1])
     assert 60 <= len(scores[0]) <= 3 * most.manifest["n_sequences"]
+
+
+class ScalingConfig(GPT2Config):
+    model_type = "scaling"
+
+
+class ScalingModel(GPT2LMHeadModel):
+    """A GPT-2 with a layer of a kind that is not ours in its last block."""
+
+    config_class = ScalingConfig
+
+    def __init__(self, config: ScalingConfig) -> None:
+        super().__init__(config)
+        self.transformer.h[-1].mlp.c_fc = Scaling(config.n_embd, 4 * config.n_embd)
+
+
+def test_a_kind_of_layer_that_is_registered_is_tracked_in_a_whole_run(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "LAYERS", (*layers.LAYERS, Scaled()))
+    for mapping, key, value in (
+        (CONFIG_MAPPING, "scaling", ScalingConfig),
+        (MODEL_FOR_CAUSAL_LM_MAPPING, ScalingConfig, ScalingModel),
+    ):
+        monkeypatch.setitem(mapping._extra_content, key, value)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 12, "n_layer": 2}
+    model = ScalingModel(ScalingConfig(**sizes, n_head=2, bos_token_id=0, eos_token_id=0))
+    results = execute(tiny_run(tmp_path, model=model, scan={"top": 5, "split_tokens": 120}))
+    found = results["ekfac"].table["layer_scores"].to_pylist()
+    assert found
+    assert all(dict(one)["transformer.h.1.mlp.c_fc"] for one in found)
