@@ -29,6 +29,8 @@ def other_encoding(begins: bytes) -> str | None:
 
 def why_none(error: Exception) -> str:
     """Why :func:`parsed` has found no value in a line, from what it raised: "not JSON: ..."."""
+    if isinstance(error, _TwiceError):
+        return f"not to be told: {error}"
     if isinstance(error, UnicodeDecodeError):
         return (
             f"not UTF-8: it has the byte 0x{error.object[error.start]:02x}, as text in another "
@@ -40,6 +42,19 @@ def why_none(error: Exception) -> str:
     return f"not JSON: {error}"
 
 
+class _TwiceError(ValueError):
+    """A key stands twice in an object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _TwiceError(f"the key {twice!r} stands twice in it, and the first would be lost")
+    return found
+
+
 def parsed(line: bytes, number: int, refuse: Callable[[str], Any] | None = None) -> Any:
     """The value of a line of a file; the first may begin with a mark of UTF-8.
 
@@ -49,11 +64,12 @@ def parsed(line: bytes, number: int, refuse: Callable[[str], Any] | None = None)
         refuse: called with NaN, Infinity and -Infinity, which are not JSON.
 
     Raises:
-        ValueError: it is not UTF-8, not JSON, or holds half a surrogate pair, which is no text.
+        ValueError: it is not UTF-8, not JSON, holds half a surrogate pair, which is no text, or has
+            an object with a key that stands twice.
         RecursionError: it is nested too deeply.
     """
     text = (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
-    row = json.loads(text, parse_constant=refuse)
+    row = json.loads(text, parse_constant=refuse, object_pairs_hook=_object)
     if "\\u" in text:
         json.dumps(row, ensure_ascii=False).encode()
     return row

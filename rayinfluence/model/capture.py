@@ -82,6 +82,9 @@ def backward(
             output = output.detach().requires_grad_(True)
             leaves.append(output)
             tapped = output.clone()
+        elif output._is_view():
+            # As of a layer with a bias. What follows in place would take the hook away.
+            tapped = output.clone()
         call = _Call(inputs, inputs._version)
         calls.setdefault(name, []).append(call)
         output.register_hook(partial(on_gradient, name, call))

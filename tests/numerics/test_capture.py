@@ -147,6 +147,26 @@ def test_in_place_activations_after_a_module_are_allowed() -> None:
         assert_same(recovered(inputs.flatten(0, 1), grads.flatten(0, 1), True), gradient, name)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "change", [torch.relu_, lambda x: x.mul_(2), lambda x: x.add_(1), lambda x: x.clamp_(-0.5, 0.5)]
+)
+def test_an_output_changed_in_place_behind_any_layer_is_allowed(
+    change: Callable[[Tensor], Tensor], bias: bool
+) -> None:
+    def between(model: nn.Module, hidden: Tensor) -> Tensor:
+        return change(model.second(torch.tanh(hidden)))
+
+    model = Chain(between)
+    if not bias:
+        model.second.bias = None
+    captured = capture(model, lambda: (model(INPUTS) ** 2).sum())
+    twin = naive.trainable(model)
+    expected = naive.gradients(twin, ["second"], (twin(INPUTS) ** 2).sum())["second"]
+    inputs, grads = captured["second"]
+    assert_same(recovered(inputs.flatten(0, 1), grads.flatten(0, 1), bias), expected)
+
+
 def test_a_call_that_the_objective_ignores_contributes_nothing() -> None:
     def between(model: nn.Module, hidden: Tensor) -> Tensor:
         model.second(hidden * 2)

@@ -106,13 +106,14 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b'{"text": "half \\ud800 of a pair"}', r"no text: it has \\ud800, which is half a char"),
         (b'{"text": "x", "source": "\\udfff"}', r"no text: it has \\udfff"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"text": "x", "text": "y"}', "not to be told: the key 'text' stands twice"),
         (b"[1, 2]", "not a JSON object"),
         (b"3", "not a JSON object"),
         (b'{"body": "x"}', "'text' is not a string"),
         (b'{"text": 3}', "'text' is not a string"),
         (b'{"text": null}', "'text' is not a string"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     tmp_path: Path, line: bytes, reason: str

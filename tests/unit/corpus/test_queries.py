@@ -60,6 +60,14 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
             b'{"query_id": "b", "prompt": "", "completion": "c", "metadata": {"x": NaN}}',
             "is not JSON",
         ),
+        (
+            b'{"query_id": "b", "prompt": "x", "prompt": "y", "completion": "c"}',
+            "'prompt' stands twice",
+        ),
+        (
+            b'{"query_id": "b", "prompt": "", "completion": "c", "metadata": {"x": 1, "x": 2}}',
+            "the key 'x' stands twice",
+        ),
         (b"[" * 100_000, "is not JSON"),
         (b"3", "needs the keys query_id, prompt and completion"),
         (["query_id", "prompt", "completion"], "needs the keys"),
@@ -73,7 +81,7 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
         ({**GOOD, "query_id": "b", "metadata": [1]}, "metadata must be an object"),
         (GOOD, "query_id 'a' is already that of line 1"),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_a_malformed_query_is_named_by_its_line(path: Path, line: Any, expected: str) -> None:
     with pytest.raises(QueryError) as caught:
