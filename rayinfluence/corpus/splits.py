@@ -88,7 +88,7 @@ def read_row_groups(store: Store, key: str, wanted: Mapping[int, RowGroup]) -> l
     """
     with _open_shard(store, key) as parquet:
         try:
-            groups = [parquet.read_row_group(place) for place in wanted]
+            groups = [parquet.read_row_group(place, use_threads=False) for place in wanted]
             digests = [row_group_digest(group) for group in groups]
         except _UNREADABLE as error:
             raise damaged_shard(store, key, str(error)) from error

@@ -411,7 +411,8 @@ def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
         StorageError: it is missing or not Parquet, or lacks a column.
     """
     with store.open(key) as file, reading_parquet(store, key):
-        return pq.ParquetFile(file).read(columns=list(columns)).select(list(columns))
+        table = pq.ParquetFile(file).read(columns=list(columns), use_threads=False)
+        return table.select(list(columns))
 
 
 def parse_table(store: Store, key: str, body: bytes) -> pa.Table:
@@ -421,12 +422,17 @@ def parse_table(store: Store, key: str, body: bytes) -> pa.Table:
         StorageError: it is not Parquet.
     """
     with reading_parquet(store, key):
-        return pq.read_table(pa.BufferReader(body))
+        return pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
 
 
 @contextlib.contextmanager
 def reading_parquet(store: Store, key: str) -> Iterator[None]:
-    """Where pyarrow reads an object: what it raises says which, and what to do."""
+    """Where pyarrow reads an object: what it raises says which, and what to do.
+
+    All our reading is on the thread that asks. On pyarrow's own the bytes of Python's are let go of
+    some time later, and a process that ends just then is aborted: they wait for an interpreter that
+    is gone.
+    """
     try:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:

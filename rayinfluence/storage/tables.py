@@ -88,7 +88,7 @@ def read_row_groups(store: Store, key: str, columns: Sequence[str] | None = None
     """
     with store.open(key) as file, reading_parquet(store, key):
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
-        table = parquet.read(columns=columns)
+        table = parquet.read(columns=columns, use_threads=False)
         return table if columns is None else table.select(list(columns))
 
 
@@ -137,7 +137,8 @@ class Rows:
         if self._table is not None:
             return self._table if columns is None else self._table.select(list(columns))
         with self.open() as parquet:
-            table = parquet.read(columns=None if columns is None else list(columns))
+            wanted = None if columns is None else list(columns)
+            table = parquet.read(columns=wanted, use_threads=False)
             return table if columns is None else table.select(list(columns))
 
     def take(self, places: ArrayLike, remember: bool = True) -> pa.Table:
@@ -192,7 +193,7 @@ class Rows:
             self._groups.move_to_end(group)
             return self._groups[group]
         with self.open() as parquet:
-            table = parquet.read_row_group(group)
+            table = parquet.read_row_group(group, use_threads=False)
         if not remember:
             return table
         self._groups[group] = table

@@ -31,7 +31,7 @@ class Parquet:
         if text_column not in columns:
             raise without_text(f"has no column {text_column!r}; it has", columns)
         number = 0
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +389,27 @@ def test_a_glob_that_takes_the_queries_along_is_refused(
     config = tiny_run(tmp_path)
     with pytest.raises(RayInfluenceError, match=r"queries\.jsonl has no key 'text' in any line"):
         execute(change(config, corpus={"documents": [f"{tmp_path}/*.jsonl"]}))
+
+
+#: Prints how many threads reading results adds to a process.
+READING = """
+import sys
+from pathlib import Path
+import pyarrow.parquet
+import rayinfluence
+def threads():
+    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return sum("jemalloc" not in name for name in names)  # the allocator has one of its own
+before = threads()
+results = rayinfluence.load_results(sys.argv[1])
+assert len(results.proponents("q0", 5)) == 5
+assert results.statistics.num_rows and results.groups.num_rows
+print(threads() - before)
+"""
+
+
+def test_results_are_read_on_the_thread_that_asks(done: Done) -> None:
+    """Pyarrow's threads let go of Python's bytes later, and abort a process that ends meanwhile."""
+    command = [sys.executable, "-c", READING, done[1].run]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["0"]
