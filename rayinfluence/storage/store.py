@@ -429,7 +429,7 @@ def parse_table(store: Store, key: str, body: bytes) -> pa.Table:
 def reading_parquet(store: Store, key: str) -> Iterator[None]:
     """Where pyarrow reads an object: what it raises says which, and what to do.
 
-    All our reading is on the thread that asks. On pyarrow's own the bytes of Python's are let go of
+    All is decoded on the thread that asks. On pyarrow's own the bytes of Python's are let go of
     some time later, and a process that ends just then is aborted: they wait for an interpreter that
     is gone.
     """

