@@ -176,8 +176,8 @@ def encode_queries(
         if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
             raise QueryError(
                 f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the "
-                f"model's vocabulary of {vocabulary}. Name the tokenizer that the model was trained "
-                "with under `tokenizer`; or, if that is this one, ask without that token."
+                f"model's vocabulary of {vocabulary}. Name the tokenizer that the model was "
+                "trained with under `tokenizer`; or, if that is this one, ask without that token."
             )
         if at_border == len(encoding.tokens):
             raise QueryError(
