@@ -21,7 +21,7 @@ def tiny_run(
     folder: Path,
     n_documents: int = 60,
     seed: int = 0,
-    model: PreTrainedModel | None = None,
+    pretrained: PreTrainedModel | None = None,
     **overrides: Any,
 ) -> RunConfig:
     """Write a tiny model, documents and queries into a folder, and configure a run on them.
@@ -30,14 +30,14 @@ def tiny_run(
         folder: where everything goes; the run directory is ``folder/run``.
         n_documents: how many documents, of 2 to 30 words, from three sources.
         seed: of the documents and the model.
-        model: to be run, with a vocabulary of ``VOCABULARY`` and a context of 16 or more; None is
-            :func:`tiny_gpt2`. Its class is known to transformers, or to this process, which has
-            registered it.
+        pretrained: the model that is run, with a vocabulary of ``VOCABULARY`` and a context of 16
+            or more; None is :func:`tiny_gpt2`. Its class is known to transformers, or to this
+            process, which has registered it.
         overrides: top-level keys of the configuration; a dictionary is merged into its section.
     """
-    if model is None:
-        model = cast(PreTrainedModel, tiny_gpt2(seed, dtype=torch.float32, attention="sdpa"))
-    model.save_pretrained(folder / "model")
+    if pretrained is None:
+        pretrained = cast(PreTrainedModel, tiny_gpt2(seed, dtype=torch.float32, attention="sdpa"))
+    pretrained.save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
     generator = np.random.default_rng(seed)
     write_documents(folder / "documents.jsonl", generator, n_documents)

@@ -18,6 +18,7 @@ from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.solver import Solver
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.lowrank import low_rank
+from rayinfluence.methods.method import Curvature
 from rayinfluence.methods.method import Fitted as FittedModule
 from rayinfluence.methods.registry import GRADIENT_METHODS
 
@@ -46,7 +47,7 @@ def solvers_of(fitted: Fitted, method: str, damping: dict) -> dict[str, Solver]:
     bias = fitted.factors.bias
     return {
         name: GRADIENT_METHODS[method].solver(
-            FittedModule(name, bias[name], one.factors, *counts, **damping)
+            FittedModule(name, bias[name], Curvature(one.factors, *counts, **damping))
         )
         for name, one in fitted.operator.items()
     }

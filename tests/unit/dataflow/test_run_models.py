@@ -225,7 +225,7 @@ def test_a_kind_of_layer_that_is_registered_is_tracked_in_a_whole_run(
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 12, "n_layer": 2}
     model = ScalingModel(ScalingConfig(**sizes, n_head=2, bos_token_id=0, eos_token_id=0))
-    results = execute(tiny_run(tmp_path, model=model, scan={"top": 5, "split_tokens": 120}))
+    results = execute(tiny_run(tmp_path, pretrained=model, scan={"top": 5, "split_tokens": 120}))
     found = results["ekfac"].table["layer_scores"].to_pylist()
     assert found
     assert all(dict(one)["transformer.h.1.mlp.c_fc"] for one in found)
