@@ -168,10 +168,11 @@ def encode_queries(
         )
         first = max(at_border, 1)
         if context is not None and len(encoding.tokens) > context:
+            # Without a prompt it would be too long still.
+            part = "prompt" if len(encoding.tokens) - first < context else "completion"
             raise QueryError(
                 f"query {query.query_id!r} has {len(encoding.tokens)} tokens, and the model's "
-                "context is "
-                f"{context}; shorten its prompt."
+                f"context is {context}; shorten its {part}."
             )
         if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
             raise QueryError(

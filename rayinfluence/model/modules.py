@@ -171,7 +171,10 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
             )
         chosen |= allowed
     if not chosen:
-        why = _fused_experts(model) or "No MLP layer was recognised by its name in this model."
+        why = "The list is empty, so that nothing would be tracked."
+        if patterns is None:
+            no_mlp = "No MLP layer was recognised by its name in this model."
+            why = _fused_experts(model) or no_mlp
         raise ModelError(
             f"modules: {why} Give patterns of other layers under `modules`. {there_is}"
         )

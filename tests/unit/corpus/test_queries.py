@@ -231,6 +231,8 @@ def test_a_query_may_fill_the_context_and_no_more() -> None:
     assert len(encoded("w1 " * 14, "w2 w3").tokens) == 16
     with pytest.raises(QueryError, match=r"query 'a' has 17 tokens, .* context is 16; shorten"):
         encoded("w1 " * 15, "w2 w3")
+    with pytest.raises(QueryError, match=r"context is 16; shorten its completion"):
+        encoded("w1", " w2" * 20)
     assert (
         len(encode_queries([Query("a", "w1 " * 99, "w2")], tiny_tokenizer(), None)[0].tokens) > 99
     )

@@ -205,3 +205,8 @@ def test_coverage_is_the_share_of_parameters_that_is_tracked() -> None:
     assert sum(found.rest.values()) == attention + norms + embeddings
     everything = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     assert Coverage.of(everything, track(everything, ["*"]), nowhere).share == 1.0
+
+
+def test_an_empty_list_of_patterns_is_told_as_such() -> None:
+    with pytest.raises(ModelError, match=r"modules: The list is empty, .* linear layers are "):
+        track(tiny_gpt2(), [])
