@@ -42,6 +42,8 @@ CASES = [
     MLP,
     Case("opt", lambda: tiny_opt(attention="sdpa"), ("*fc?",)),  # all tokens of a batch in one row
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
+    # Whose A is diagonal.
+    Case("embeddings", llama, ("*.down_proj", "model.embed_tokens")),
 ]
 
 #: Of the sequences that the tests share; none a multiple of another, and two alike.

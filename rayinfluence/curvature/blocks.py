@@ -4,6 +4,8 @@ D width, J = I + 1 where there is a bias (a one, LAST). A wide factor can be spl
 blocks, each with an eigenbasis of its own (Grosse et al. 2023, appendix A): the memory of factors
 and the time of their eigendecompositions fall with the number of blocks, and its square. One block
 is the exact form. Lambda stays whole: every entry of the weight has one.
+
+A block of one dimension is the identity, whose ones it holds: the basis of a diagonal factor.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def block_sizes(width: int, n_blocks: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Basis:
-    """Orthogonal blocks on the diagonal of Q [D, D]; eigenvectors in columns."""
+    """Orthogonal blocks on the diagonal of Q [D, D]; eigenvectors in columns, or [D] ones."""
 
     blocks: tuple[Tensor, ...]
 
@@ -40,7 +42,7 @@ class Basis:
     def rotate(self, rows: Tensor) -> Tensor:
         """Rows Q, for rows [..., D]."""
         parts = self._split(rows)
-        return _join([x @ block for x, block in zip(parts, self.blocks, strict=True)])
+        return _join([_times(x, block) for x, block in zip(parts, self.blocks, strict=True)])
 
     def rotate_inputs(self, rows: Tensor) -> Tensor:
         """[rows, 1] Q for rows [..., D - 1]: the one is never written down."""
@@ -58,7 +60,9 @@ class Basis:
     def rotate_back(self, rows: Tensor) -> Tensor:
         """Rows Q^T, for rows [..., D]."""
         parts = self._split(rows)
-        return _join([x @ block.T for x, block in zip(parts, self.blocks, strict=True)])
+        return _join(
+            [_times(x, block, back=True) for x, block in zip(parts, self.blocks, strict=True)]
+        )
 
     def to(self, *, dtype: torch.dtype, device: torch.device) -> Basis:
         """The basis in another dtype, on another device."""
@@ -66,7 +70,8 @@ class Basis:
 
     def dense(self) -> Tensor:
         """Q [D, D]."""
-        dense: Tensor = torch.block_diag(*self.blocks)
+        square = [block if block.ndim == 2 else torch.diag(block) for block in self.blocks]
+        dense: Tensor = torch.block_diag(*square)
         return dense
 
     def to_tensors(self, name: str) -> dict[str, Tensor]:
@@ -84,6 +89,12 @@ class Basis:
     def _split(self, rows: Tensor) -> Sequence[Tensor]:
         parts: Sequence[Tensor] = rows.split(self.sizes, dim=-1)
         return parts
+
+
+def _times(rows: Tensor, block: Tensor, back: bool = False) -> Tensor:
+    if block.ndim == 1:
+        return rows
+    return rows @ (block.T if back else block)
 
 
 def _join(parts: list[Tensor]) -> Tensor:

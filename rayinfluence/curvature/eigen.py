@@ -33,10 +33,7 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """
     symmetric = matrix.double()
     symmetric = (symmetric + symmetric.T) / 2
-    if not bool(torch.isfinite(symmetric).all()):
-        raise NumericsError(
-            f"the covariance of {name} holds NaN or infinity; fit in a wider dtype (float32)."
-        )
+    _refuse_not_finite(symmetric, name)
     try:
         values, vectors = torch.linalg.eigh(symmetric)
     except torch.OutOfMemoryError:
@@ -55,6 +52,24 @@ def eigenbasis(matrix: Tensor, name: str) -> tuple[Tensor, Tensor]:
                 f"the covariance of {name} cannot be decomposed: {error}. Fit on more sequences."
             ) from error
     return values.clamp_min_(0.0), vectors
+
+
+def own_basis(diagonal_D: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """The same of a diagonal covariance [D]: its entries, in their order, and the identity as ones.
+
+    Raises:
+        NumericsError: it is not finite.
+    """
+    values = diagonal_D.double()
+    _refuse_not_finite(values, name)
+    return values, torch.ones_like(values)
+
+
+def _refuse_not_finite(covariance: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(covariance).all()):
+        raise NumericsError(
+            f"the covariance of {name} holds NaN or infinity; fit in a wider dtype (float32)."
+        )
 
 
 def null_directions(values_D: Tensor, dtype: torch.dtype) -> int:

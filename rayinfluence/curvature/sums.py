@@ -29,12 +29,19 @@ _TILE_NUMBERS = 1 << 21
 class GramSums:
     """Sums over rows x [D]: of x x^T by blocks of the diagonal, of x where asked for, and of ones.
 
+    Or of the diagonal of x x^T alone [D].
+
     A module that is called n times per forward pass has n rows per token.
     """
 
     blocks: list[Tensor]
     total_D: Tensor | None
     n_rows: int = 0
+
+    @classmethod
+    def of_diagonal(cls, width: int, dtype: torch.dtype, device: torch.device) -> GramSums:
+        """The identity of addition, for the diagonal alone; arguments as of :meth:`zeros`."""
+        return cls([torch.zeros(width, dtype=dtype, device=device)], None)
 
     @classmethod
     def zeros(
@@ -64,14 +71,20 @@ class GramSums:
         """Add rows."""
         parts = rows_ND.split([len(block) for block in self.blocks], dim=1)
         for block, part in zip(self.blocks, parts, strict=True):
-            add_gram(block, part)
+            if block.ndim == 2:
+                add_gram(block, part)
+            else:
+                block += part.square().sum(dim=0, dtype=block.dtype)
         if self.total_D is not None:
             self.total_D += rows_ND.sum(dim=0, dtype=self.total_D.dtype)
         self.n_rows += len(rows_ND)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Whole blocks ``0``, ``1`` ..., the sum of rows ``sum`` [D] and their number ``rows``."""
-        tensors = {str(index): mirrored(block) for index, block in enumerate(self.blocks)}
+        tensors = {
+            str(index): mirrored(block) if block.ndim == 2 else block
+            for index, block in enumerate(self.blocks)
+        }
         if self.total_D is not None:
             tensors["sum"] = self.total_D
             tensors["rows"] = torch.tensor(float(self.n_rows), dtype=torch.float64)

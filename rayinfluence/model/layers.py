@@ -129,12 +129,50 @@ class TokenConvolution:
         return weight.flatten(1)
 
 
-LAYERS: tuple[Layer, ...] = (Linear(), TransposedLinear(), TokenConvolution())
+class Embedding:
+    """torch's ``nn.Embedding`` of token ids [B, T]: its rows are one-hot, I is the vocabulary."""
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it looks its rows up and does no more."""
+        return (
+            isinstance(module, nn.Embedding)
+            and module.max_norm is None
+            and not module.scale_grad_by_freq
+        )
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O."""
+        embedding: Any = module
+        return embedding.num_embeddings, embedding.embedding_dim
+
+    def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
+        """A one at each token's id; all zero for the padding id, whose row is never trained."""
+        embedding: Any = module
+        ones = nn.functional.one_hot(given, embedding.num_embeddings).to(embedding.weight.dtype)
+        if embedding.padding_idx is not None:
+            ones[..., embedding.padding_idx] = 0
+        return ones
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        """As they are."""
+        return gradient
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Transposed."""
+        return weight.T
+
+
+LAYERS: tuple[Layer, ...] = (Linear(), TransposedLinear(), TokenConvolution(), Embedding())
 
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module is of a kind that can be tracked."""
     return any(layer.fits(module) for layer in LAYERS)
+
+
+def is_embedding(module: nn.Module) -> bool:
+    """Whether a module is a layer that looks rows up."""
+    return is_layer(module) and isinstance(layer_of(module), Embedding)
 
 
 def layer_of(module: nn.Module) -> Layer:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
-from rayinfluence.model.layers import LAYERS, is_layer, layer_of
+from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, layer_of
 from rayinfluence.model.reach import Reach, patterns_of
 
 #: How transformers names the linear layers of MLP blocks.
@@ -51,6 +51,9 @@ class ModuleShape:
     Attributes:
         source: the first module that receives the same inputs (its own name, mostly): they share
             one A. So do queries, keys and values; gate and up.
+        diagonal: the side whose factor is taken for diagonal, as it is as wide as the vocabulary:
+            ``inputs`` of an embedding, of which A is diagonal, or ``outputs`` of the output
+            embedding, of which S is not; else nothing.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ModuleShape:
     d_out: int
     bias: bool
     source: str
+    diagonal: str = ""
 
     @property
     def columns(self) -> int:
@@ -65,15 +69,33 @@ class ModuleShape:
         return self.d_in + int(self.bias)
 
     @property
+    def widths(self) -> dict[str, int]:
+        """Of the sides whose factors are whole, ``inputs`` and ``outputs``."""
+        sides = {"inputs": self.columns, "outputs": self.d_out}
+        return {side: width for side, width in sides.items() if side != self.diagonal}
+
+    @property
     def n_parameters(self) -> int:
         """Entries of the weight and the bias."""
         return self.d_out * self.columns
 
 
-def shape_of(name: str, module: nn.Module) -> ModuleShape:
-    """The shape of a module that can be tracked."""
-    d_in, d_out = layer_of(module).widths(module)
-    return ModuleShape(name, d_in, d_out, module.bias is not None, name)
+def shape_of(name: str, module: nn.Module, model: nn.Module) -> ModuleShape:
+    """The shape of a module that can be tracked, of a model."""
+    layer = layer_of(module)
+    d_in, d_out = layer.widths(module)
+    diagonal = "inputs" if is_embedding(module) else ""
+    if module is output_embedding(model):
+        diagonal = "outputs"
+    bias = getattr(module, "bias", None) is not None
+    return ModuleShape(name, d_in, d_out, bias, name, diagonal)
+
+
+def output_embedding(model: nn.Module) -> nn.Module | None:
+    """What gives the logits, where a model of transformers says so."""
+    get_output = getattr(model, "get_output_embeddings", lambda: None)
+    found: nn.Module | None = get_output()
+    return found
 
 
 def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:
@@ -106,7 +128,7 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
             handle.remove()
     shapes: dict[str, ModuleShape] = {}
     for name, module in modules.items():
-        shape = shape_of(name, module)
+        shape = shape_of(name, module, model)
         source = next(
             (
                 earlier.name
@@ -134,8 +156,8 @@ def _is_by_default(name: str, pattern: str) -> bool:
 def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The modules to track, by name, in the model's own order.
 
-    The output embedding and any module whose weight is tied to another are left out unless a
-    pattern names them in full: their S is vocabulary x vocabulary.
+    Embeddings, that of outputs among them, are left out unless a pattern names them in full: one
+    of their sides is as wide as the vocabulary. So is any module whose weight is another's too.
 
     Args:
         model: any module; its layers of the kinds in :data:`LAYERS` can be tracked.
@@ -144,20 +166,21 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     Raises:
         ModelError: a pattern matches no linear layer, or a named module is tied.
     """
-    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
+    layers = {name: m for name, m in model.named_modules() if is_layer(m)}
+    linear = {name: m for name, m in layers.items() if not is_embedding(m)}
     if not linear:
         kinds = ", ".join(type(kind).__name__ for kind in LAYERS)
         raise ModelError(
             f"the model has no layer of a kind that is known ({kinds}), so there is "
             "nothing to track."
         )
-    excluded = _excluded(model, linear)
+    excluded = _excluded(model, layers)
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
         means = _is_by_default if patterns is None else fnmatch.fnmatchcase
-        matched = {name for name in linear if means(name, pattern)}
-        if pattern in linear and excluded.get(pattern) == "tied":
+        matched = {name for name in layers if means(name, pattern)}
+        if pattern in layers and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "
                 "counted in part. Leave it out."
@@ -178,7 +201,7 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
         raise ModelError(
             f"modules: {why} Give patterns of other layers under `modules`. {there_is}"
         )
-    return {name: module for name, module in linear.items() if name in chosen}
+    return {name: module for name, module in layers.items() if name in chosen}
 
 
 def trackable(model: nn.Module) -> dict[str, nn.Module]:
@@ -205,7 +228,9 @@ class Coverage:
     @classmethod
     def of(cls, model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> Coverage:
         """Of a model whose tracked modules are given."""
-        tracked = sum(shape_of(name, module).n_parameters for name, module in modules.items())
+        tracked = sum(
+            shape_of(name, module, model).n_parameters for name, module in modules.items()
+        )
         counted = {id(w) for m in modules.values() for w in m.parameters(recurse=False)}
         reached, rest = 0, dict[str, int]()
         for name, weight in model.named_parameters():
@@ -235,14 +260,13 @@ def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, st
         for weight in module._parameters.values():
             if weight is not None:
                 owners[id(weight)] = owners.get(id(weight), 0) + 1
-    get_output = getattr(model, "get_output_embeddings", lambda: None)
-    output = get_output()
+    output = output_embedding(model)
     reasons: dict[str, str] = {}
     for name, module in linear.items():
         if owners.get(id(module.weight), 1) > 1:
             reasons[name] = "tied"
-        elif module is output:
-            reasons[name] = "output"
+        elif module is output or is_embedding(module):
+            reasons[name] = "embedding"
     return reasons
 
 
@@ -254,8 +278,8 @@ def _why_left_out(matched: Collection[str], excluded: Mapping[str, str]) -> str 
     if excluded[name] == "tied":
         return f"{name} shares its weight with another module, so its gradient would be in part."
     return (
-        f"{name} is the output embedding, which is tracked only where it is named in full, as its "
-        f"S is vocabulary x vocabulary: write {name}."
+        f"{name} is an embedding, which is tracked only where it is named in full, as one of its "
+        f"sides is as wide as the vocabulary: write {name}."
     )
 
 
@@ -277,7 +301,11 @@ def _fused_experts(model: nn.Module, pattern: str = "*") -> str | None:
         return None
     name, kind = next(iter(met.items()))
     more = f" and {len(met) - 1} more" if len(met) > 1 else ""
-    layer = next(name for name, module in model.named_modules() if is_layer(module))
+    layer = next(
+        name
+        for name, module in model.named_modules()
+        if is_layer(module) and not is_embedding(module)
+    )
     return (
         f"The experts of {name}{more} are fused into single parameters ({kind}), which is not "
         "supported yet; what can be tracked instead are linear layers, such as "

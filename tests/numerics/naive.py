@@ -44,13 +44,18 @@ def log_probability(
     return torch.stack([log_p[t - 1, labels[t - 1]] for t in range(first, len(tokens))]).sum()
 
 
+def bias_of(module: nn.Module) -> Tensor | None:
+    """Its bias; an embedding has none to ask for."""
+    return getattr(module, "bias", None)
+
+
 def joined(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """[..., O, J] from something shaped as the module's weight and as its bias."""
     if type(module) is nn.Conv1d:
         matrix = weight.flatten(-2)
     elif type(module) is nn.Linear:
         matrix = weight
-    elif type(module) is Conv1D:
+    elif type(module) in (Conv1D, nn.Embedding):
         matrix = weight.transpose(-1, -2)
     elif weight.ndim == module.weight.ndim:
         matrix = layer_of(module).matrix(weight)
@@ -64,10 +69,12 @@ def gradients(
 ) -> dict[str, Tensor]:
     """d scalar / d weight of every module [O, J]; of a vector, with seeds [K, N]: [K, O, J]."""
     modules = {name: model.get_submodule(name) for name in names}
-    parts = [part for m in modules.values() for part in (m.weight, m.bias) if part is not None]
+    biases = {name: bias_of(module) for name, module in modules.items()}
+    pairs = [(module.weight, biases[name]) for name, module in modules.items()]
+    parts = [part for pair in pairs for part in pair if part is not None]
     found = iter(torch.autograd.grad(scalar, parts, seeds, is_grads_batched=seeds is not None))
     return {
-        name: joined(module, next(found), next(found) if module.bias is not None else None)
+        name: joined(module, next(found), None if biases[name] is None else next(found))
         for name, module in modules.items()
     }
 
@@ -104,6 +111,9 @@ def rows(module: nn.Module, inputs: Tensor, grads: Tensor, n_tokens: int) -> tup
     """What the weight [O, I] multiplies at each token of one sequence, and output gradients."""
     if type(module) in (nn.Linear, Conv1D):
         return inputs.flatten(0, -2), grads.flatten(0, -2)
+    if type(module) is nn.Embedding:
+        one_hot = torch.eye(module.num_embeddings, dtype=grads.dtype)[inputs.flatten()]
+        return one_hot, grads.flatten(0, -2)
     if type(module) is not nn.Conv1d:
         kind = layer_of(module)
         inputs, grads = kind.inputs(module, inputs, n_tokens), kind.grads(module, grads, n_tokens)
@@ -139,7 +149,7 @@ def covariances(
         for name, inputs, output in calls:
             module = twin.get_submodule(name)
             for a, g in zip(*rows(module, inputs, output.grad, len(tokens)), strict=True):
-                if module.bias is not None:
+                if bias_of(module) is not None:
                     a = torch.cat([a, a.new_ones(1)])
                 A, S = sums.get(name, (0.0, 0.0))
                 sums[name] = (A + torch.outer(a, a), S + torch.outer(g, g))

@@ -271,7 +271,7 @@ def test_an_objective_that_reaches_no_module_is_refused(
 def test_shapes_are_those_of_the_algebra(case: Case) -> None:
     model = case.model()
     for name, module in track(model, case.patterns).items():
-        shape = shape_of(name, module)
-        matrix = naive.joined(module, module.weight, module.bias)
+        shape = shape_of(name, module, model)
+        matrix = naive.joined(module, module.weight, naive.bias_of(module))
         assert matrix.shape == (shape.d_out, shape.columns)
         assert matrix.numel() == shape.n_parameters

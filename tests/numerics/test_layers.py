@@ -15,7 +15,13 @@ from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.model import layers
 from rayinfluence.model.batches import make_batch
-from rayinfluence.model.layers import Linear, TokenConvolution, TransposedLinear, is_layer
+from rayinfluence.model.layers import (
+    Embedding,
+    Linear,
+    TokenConvolution,
+    TransposedLinear,
+    is_layer,
+)
 from rayinfluence.model.rows import Rows
 from rayinfluence.testing.layers import LayerConformance
 
@@ -44,6 +50,22 @@ class TestTransposedLinear(LayerConformance):
 
     def module(self) -> nn.Module:
         return Conv1D(3, 4)
+
+
+class TestEmbedding(LayerConformance):
+    """Of ids, which a number of the hidden states stands for."""
+
+    kind = Embedding
+    width = 1
+
+    def module(self) -> nn.Module:
+        return nn.Embedding(97, 3)
+
+    def others(self) -> Sequence[nn.Module]:
+        return [nn.Embedding(4, 4, max_norm=1.0), nn.Embedding(4, 4, scale_grad_by_freq=True)]
+
+    def given(self, tokens_BTD: Tensor) -> Tensor:
+        return (tokens_BTD[..., 0] * 16).round().long() % 97
 
 
 class TestConvolutionThatPads(LayerConformance):
@@ -179,9 +201,9 @@ def test_a_kind_that_is_none_is_found_out(
         nn.Conv1d(4, 4, 3, padding="same"),
         nn.Conv1d(4, 4, 3, padding=2, padding_mode="circular"),
         nn.Conv2d(4, 4, 3),
-        nn.Embedding(4, 4),
+        nn.Embedding(4, 4, max_norm=1.0),
     ],
-    ids=["by channel", "of every other", "both ways", "around", "of pictures", "embedding"],
+    ids=["by channel", "of every other", "both ways", "around", "of pictures", "renormed"],
 )
 def test_other_modules_are_no_layers(module: nn.Module) -> None:
     assert not is_layer(module)

@@ -133,7 +133,7 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
     for name, module, inputs, output in calls:
         rows = naive.rows(module, inputs, output.grad, len(tokens))
         for t, (a, g) in enumerate(zip(*rows, strict=True)):
-            a = torch.cat([a, a.new_ones(1)]) if module.bias is not None else a
+            a = torch.cat([a, a.new_ones(1)]) if naive.bias_of(module) is not None else a
             expected[t] += g @ P[name] @ a
     pair = query, sequence_id
     found = explain_pairs(fitted.replica, bank, fitted.sequences, [pair])[pair]

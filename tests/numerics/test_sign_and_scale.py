@@ -30,11 +30,12 @@ def stepped(model: nn.Module, step: dict[str, Tensor], size: float) -> nn.Module
     moved = copy.deepcopy(model)
     for name, matrix_OJ in step.items():
         module = moved.get_submodule(name)
-        d_in = matrix_OJ.shape[1] - int(module.bias is not None)
+        has_bias = naive.bias_of(module) is not None
+        d_in = matrix_OJ.shape[1] - int(has_bias)
         weight = matrix_OJ[:, :d_in]
-        transposed = isinstance(module, Conv1D)
+        transposed = isinstance(module, Conv1D | nn.Embedding)
         module.weight.data += size * (weight.T if transposed else weight).view_as(module.weight)
-        if module.bias is not None:
+        if has_bias:
             module.bias.data += size * matrix_OJ[:, d_in]
     return moved
 

@@ -97,13 +97,17 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
     def start(found: Mapping[str, Tensor]) -> tuple[Callable[[], dict[str, Tensor]], Step]:
         sums: dict[str, GramSums] = {}
         for name, shape in replica.shapes.items():
-            if shape.source == name:
-                sums[f"inputs/{name}"] = GramSums.zeros(
-                    shape.d_in, n_blocks, shape.bias, dtype, replica.device
+            for side, width, bias in (
+                ("inputs", shape.d_in, shape.bias),
+                ("outputs", shape.d_out, False),
+            ):
+                if side == "inputs" and shape.source != name:
+                    continue
+                sums[f"{side}/{name}"] = (
+                    GramSums.of_diagonal(width, dtype, replica.device)
+                    if side == shape.diagonal
+                    else GramSums.zeros(width, n_blocks, bias, dtype, replica.device)
                 )
-            sums[f"outputs/{name}"] = GramSums.zeros(
-                shape.d_out, n_blocks, False, dtype, replica.device
-            )
         if found:
             for side, side_sums in sums.items():
                 side_sums.load(found, f"{side}/")

@@ -21,8 +21,9 @@ def module_groups(shapes: Mapping[str, ModuleShape], device: str) -> tuple[tuple
     held = 0
     for source in dict.fromkeys(shape.source for shape in shapes.values()):
         members = [name for name, shape in shapes.items() if shape.source == source]
-        numbers = shapes[members[0]].columns ** 2 + sum(
-            shapes[name].d_out ** 2 + shapes[name].n_parameters for name in members
+        numbers = shapes[members[0]].widths.get("inputs", 0) ** 2 + sum(
+            shapes[name].widths.get("outputs", 0) ** 2 + shapes[name].n_parameters
+            for name in members
         )
         if not groups or held + numbers * _NUMBER > _GROUP_BYTES[device]:
             groups.append([])

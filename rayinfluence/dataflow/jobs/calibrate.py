@@ -192,13 +192,17 @@ def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
     """Identities in the place of eigenbases, on the replica's device."""
     dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
-    def identity(width: int) -> Basis:
+    def identity(name: str, side: str) -> Basis:
+        width = replica.shapes[name].widths.get(side)
+        if width is None:
+            wide = replica.shapes[name].d_out if side == "outputs" else replica.shapes[name].columns
+            return Basis((torch.ones(wide, dtype=dtype, device=replica.device),))
         sizes = block_sizes(width, n_blocks)
         return Basis(tuple(torch.eye(n, dtype=dtype, device=replica.device) for n in sizes))
 
     shapes = replica.shapes.values()
-    inputs = {shape.source: identity(replica.shapes[shape.source].columns) for shape in shapes}
-    return Bases(inputs, {shape.name: identity(shape.d_out) for shape in shapes})
+    inputs = {shape.source: identity(shape.source, "inputs") for shape in shapes}
+    return Bases(inputs, {shape.name: identity(shape.name, "outputs") for shape in shapes})
 
 
 def _eigen_rate(replica: Replica) -> float:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rayinfluence.curvature.eigen import eigenbasis, null_directions
+from rayinfluence.curvature.eigen import eigenbasis, null_directions, own_basis
 from rayinfluence.curvature.sums import homogeneous, tree_sum
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
@@ -110,10 +110,12 @@ def decomposed(
     tensors: dict[str, Tensor] = {}
     values, n_null = [], 0
     for index, block in enumerate(blocks):
-        found, vectors = eigenbasis(block / n_tokens, f"module {shape.name}, {side}")
+        made = eigenbasis if block.ndim == 2 else own_basis
+        found, vectors = made(block / n_tokens, f"module {shape.name}, {side}")
         tensors[f"{side}_basis.{index}"] = vectors.to(dtype)
         values.append(found)
-        n_null += null_directions(found, dtype)
+        if block.ndim == 2:  # that a token never occurs says nothing of the fit
+            n_null += null_directions(found, dtype)
     tensors[f"{side}_eigenvalues"] = torch.cat(values)
     return tensors, n_null
 

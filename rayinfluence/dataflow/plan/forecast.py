@@ -126,8 +126,12 @@ def _fitted(shapes: Mapping[str, ModuleShape], names: Sequence[str], work: Work)
 
 def eigen_widths(shapes: Mapping[str, ModuleShape], n_blocks: int) -> list[int]:
     """Widths of the blocks that are decomposed: inputs that modules share count once."""
-    widths = [shape.columns for shape in shapes.values() if shape.source == shape.name]
-    widths += [shape.d_out for shape in shapes.values()]
+    widths = [
+        shape.widths[side]
+        for side in ("inputs", "outputs")
+        for shape in shapes.values()
+        if side in shape.widths and (side == "outputs" or shape.source == shape.name)
+    ]
     return [size for width in widths for size in block_sizes(width, n_blocks)]
 
 

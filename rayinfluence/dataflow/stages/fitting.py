@@ -156,7 +156,7 @@ class Fitting:
     @property
     def is_small(self) -> bool:
         """Whether factors are decomposed and put together sooner than a process starts."""
-        widths = [width for shape in self.shapes.values() for width in (shape.columns, shape.d_out)]
+        widths = [width for shape in self.shapes.values() for width in shape.widths.values()]
         return sum(width**3 for width in widths) <= _FEW_SECONDS_CUBED
 
     @property

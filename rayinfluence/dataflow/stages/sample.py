@@ -176,6 +176,8 @@ def plan_fit(
         "sample": digest([split.digest for split in sample]),
         "stopping": {"rule": RULE, "held_out": digest(list(held_out))},
     }
+    if diagonal := {name: s.diagonal for name, s in shapes.items() if s.diagonal}:
+        parts["diagonal"] = diagonal
     together = module_groups(shapes, numerics.device)
     if len(together) > 1:
         # A sequence without a finite gradient in one of them stays in the others.

@@ -119,8 +119,9 @@ def test_an_untied_output_embedding_is_tracked_only_by_its_own_name() -> None:
         with pytest.raises(ModelError, match="matches no linear layer") as caught:
             track(tiny_llama(), [pattern])
         assert f"the pattern {pattern!r} matches" in str(caught.value)
-        assert "named in full, as its S is vocabulary x vocabulary: write lm_head." in str(
-            caught.value
+        assert (
+            "named in full, as one of its sides is as wide as the vocabulary: write lm_head."
+            in str(caught.value)
         )
     with pytest.raises(ModelError, match="lm_head shares its weight with another module"):
         track(tiny_gpt2(), ["*head*"])
@@ -187,7 +188,8 @@ def test_a_model_without_linear_layers_or_known_names_says_so() -> None:
 def test_shapes_are_outputs_by_inputs_and_a_bias_column(
     model: object, name: str, expected: tuple[int, ...]
 ) -> None:
-    shape = shape_of(name, model().get_submodule(name))  # type: ignore[operator]
+    built = model()  # type: ignore[operator]
+    shape = shape_of(name, built.get_submodule(name), built)
     assert (shape.d_in, shape.d_out, shape.bias, shape.columns, shape.n_parameters) == expected
 
 

@@ -1,0 +1,99 @@
+"""Embeddings, of which one factor is diagonal: exactly, or by decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+import torch
+from cases import Case, llama, token_sequences
+from compare import assert_same
+from harness import (
+    SEED,
+    all_scores,
+    bases_of,
+    encoded,
+    fit_factors,
+    make_bank,
+    make_replica,
+    operator_of,
+    table,
+)
+
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.errors import ModelError
+from rayinfluence.model.modules import track
+from rayinfluence.testing import tiny_gpt2, tiny_llama
+from rayinfluence.testing.models import VOCABULARY
+
+BOTH = Case("both", llama, ("model.embed_tokens", "*.down_proj", "lm_head"))
+HEAD = "lm_head"
+
+
+def test_the_output_embedding_has_the_diagonal_of_s(tmp_path: Path) -> None:
+    """In which Lambda is exact, and so is the solve; A is whole."""
+    replica, sequences = make_replica(BOTH), token_sequences()
+    assert replica.shapes[HEAD].widths == {"inputs": 16}
+    factors = fit_factors(replica, sequences, tmp_path)
+    operator = operator_of(factors)
+    drawn = naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)
+    A, S = naive.covariances(replica.model, [HEAD], sequences, drawn)[HEAD]
+    module = operator[HEAD].factors
+    Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
+    assert_same(Q_A @ torch.diag(module.inputs_eigenvalues) @ Q_A.T, A, "A")
+    assert_same(Q_S, torch.eye(VOCABULARY, dtype=torch.float64), "Q_S")
+    assert_same(module.outputs_eigenvalues, S.diagonal(), "the diagonal of S")
+    per_sequence = naive.sequence_gradients(replica.model, [HEAD], sequences, drawn)
+    bases = {HEAD: bases_of(operator)[HEAD]}
+    assert_same(module.moments, naive.moments(per_sequence, bases)[HEAD], "Lambda")
+    dense = naive.dense_operator(*bases[HEAD], module.moments, operator[HEAD].damping)
+    V = per_sequence[0][HEAD]
+    assert_same(operator[HEAD].inverse() @ V, naive.solve(dense, V), "solve", 1e-9)
+
+
+@pytest.mark.parametrize("rank", [None, VOCABULARY])
+def test_scores_are_inner_products_of_autograd_s_gradients(
+    rank: int | None, tmp_path: Path
+) -> None:
+    """Over all three kinds of modules at once."""
+    replica, sequences = make_replica(BOTH), token_sequences()
+    names = list(replica.modules)
+    factors = fit_factors(replica, sequences, tmp_path)
+    queries = [encoded(tokens, 2) for tokens in token_sequences(1, (6, 4))]
+    bank = make_bank(replica, factors, queries, tmp_path, rank=rank)
+    own = [tokens[1:] for tokens in sequences]
+    D = naive.sequence_gradients(replica.model, names, sequences, own)
+    expected = torch.zeros(len(sequences), len(queries), dtype=torch.float64)
+    for place, query in enumerate(queries):
+        twin = naive.trainable(replica.model)
+        f = naive.log_probability(twin, query.tokens, first=query.first_target)
+        for name, gradient in naive.gradients(twin, names, f).items():
+            P = operator_of(factors)[name].inverse() @ gradient
+            expected[:, place] += torch.stack([(P * of[name]).sum() for of in D])
+    assert_same(all_scores(replica, bank, sequences), expected, tolerance=1e-9)
+
+
+def test_a_token_that_nobody_shares_moves_nothing_by_the_input_s_embedding(tmp_path: Path) -> None:
+    """Its rows are the tokens': sequences of other tokens score zero, exactly."""
+    replica = make_replica(Case("input", llama, ("model.embed_tokens",)))
+    half = VOCABULARY // 2
+    low = [np.arange(2, 9), np.arange(3, 8)]
+    high = [tokens + half for tokens in low]
+    factors = fit_factors(replica, [*low, *high], tmp_path)
+    bank = make_bank(replica, factors, [encoded(low[0])], tmp_path)
+    (scored,) = score_split(replica, [bank], table([*low, *high]))
+    scores = dict(zip(scored.ids_N.tolist(), scored.scores_NQ[:, 0].tolist(), strict=True))
+    assert [scores[place] == 0.0 for place in range(4)] == [False, False, True, True]
+
+
+def test_embeddings_are_tracked_where_they_are_named_in_full() -> None:
+    """Alone; where the two share their weight, neither is."""
+    embedding = "model.embed_tokens"
+    assert embedding not in track(tiny_llama(), ["*"])
+    assert list(track(tiny_llama(), [embedding, "lm_head"])) == [embedding, "lm_head"]
+    with pytest.raises(ModelError, match=rf"named in full, .* vocabulary: write {embedding}\."):
+        track(tiny_llama(), ["*embed*"])
+    with pytest.raises(ModelError, match=r"transformer\.wte shares its weight"):
+        track(tiny_gpt2(), ["transformer.wte"])
