@@ -256,7 +256,7 @@ def _replica() -> Replica:
     model = freeze(linear_for_conv1d(tiny_gpt2()))
     for name, module in model.named_modules():
         if name.endswith("c_fc"):
-            module.bias = None  # type: ignore[assignment]
+            module.bias = None
     numerics = Numerics("float64", "cpu", 12, 2**17, "eager", 0)
     return Replica(model, track(model, ["*.mlp.*", "*.attn.*"]), numerics)
 
