@@ -15,7 +15,8 @@ from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
-from rayinfluence.corpus.tokenizer_files import TOKENIZER, refuse_damaged
+from rayinfluence.corpus.tokenizer_files import refuse_damaged
+from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError, ModelError

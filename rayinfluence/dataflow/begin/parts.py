@@ -11,7 +11,8 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
 from rayinfluence.corpus.tokenizer import tokenizer_digest
-from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
+from rayinfluence.corpus.tokenizer_files import load_tokenizer
+from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
@@ -93,8 +94,9 @@ class Parts:
         path = self.config.tokenizer or self.config.model
         trusted = self.config.trust_remote_code
         tokenizer = load_tokenizer(path, trust_remote_code=trusted)
-        if other := rebuilt_otherwise(path, tokenizer, trusted):
-            self._warn(other)
+        said = made_of_vocabulary(path, tokenizer) or rebuilt_otherwise(path, tokenizer, trusted)
+        if said:
+            self._warn(said)
         return tokenizer
 
     @cached_property

@@ -24,7 +24,7 @@ TEXTS = {
     "Hebrew": "שָׁלוֹם עולם, זה 123 מבחן (abc)",
     "Devanagari": "यह एक परीक्षा है। क्ष त्र र्\u200dय",
     "Thai": "ภาษาไทยน้ำ ทดสอบ",
-    "Chinese, Japanese, Korean": "中文字符，日本語のテキスト。한국어 텍스트",
+    "Chinese, Japanese, Korean": "中文字符。日本語のテキスト。한국어 텍스트",
     "emoji": "a family 👨\u200d👩\u200d👧\u200d👦, a flag 🇫🇷, skin 👍🏽, a heart ❤\ufe0f.",
     "both directions": "He said שלום and مرحبا, 12 + 3.",
     "Latin": "It was the best of times; it's 12.5 % of cafés.",
@@ -52,7 +52,7 @@ def unigram(scheme: str, decoder: Any = None) -> PreTrainedTokenizerFast:
     """SentencePiece's unigram model with bytes for what it does not know, as T5's and Llama's."""
     pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((byte, 0.0) for byte in BYTES)]
     pieces += [("\u2581", -2.0), *((one, -3.0) for one in characters())]
-    pieces += [("\u2581the", -1.0), ("\u2581كان", -1.0), ("imes", -1.0)]
+    pieces += [("\u2581the", -1.0), ("\u2581كان", -1.0), ("imes", -1.0)]  # noqa: RUF001
     backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     metaspace = decoders.Metaspace(prepend_scheme=scheme)
