@@ -20,6 +20,11 @@ _PAIRS = ("vocab.json", "merges.txt")
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*$")
 
 
+def holds_tokenizer(path: str) -> bool:
+    """Whether a folder holds a file that a tokenizer may be read from."""
+    return any(any(Path(path).glob(pattern)) for pattern in (TOKENIZER, *VOCABULARIES))
+
+
 def why_none(path: str, error: Exception | None = None) -> str:
     """Why transformers makes no tokenizer of a folder, as a clause with the remedy.
 
