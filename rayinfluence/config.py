@@ -280,6 +280,10 @@ class RunConfig(Section):
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
     tokenizer: Address | None = None
     """A folder with the tokenizer, when it is not in the model's."""
+    base_model: Address | None = None
+    """The folder of the model that a LoRA adapter in ``model`` was trained on.
+
+    Where it is neither beside the adapter nor in the folder that its configuration names."""
     modules: list[str] | None = None
     """Glob patterns of module names to track; None takes the MLP modules of every block."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -141,7 +141,12 @@ def submit(
 
 def _refuse_places(config: RunConfig) -> None:
     """A job runs in a folder of its own, on another machine, that goes when it ends."""
-    for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
+    folders = {
+        "model": config.model,
+        "base_model": config.base_model,
+        "tokenizer": config.tokenizer,
+    }
+    for key, path in folders.items():
         if path and (why := why_no_folder(path)):
             raise ConfigError(f"{key}: {why}")
         if path and not Path(path).is_absolute():

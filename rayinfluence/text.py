@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 #: Characters that act instead of showing: control and format characters (with them bidirectional
 #: marks, which can make text read as something else, and tags) and separators of lines.
@@ -48,11 +49,60 @@ class _Visible(dict[int, int | str]):
 
 
 _VISIBLE = _Visible({0x09: 0x09, 0x0A: 0x0A})
+#: What keeps letters apart, or draws signs as one.
+_JOINERS = re.compile("[\u200c\u200d]")
+_TOGETHER = "\u200d"
+#: The combining class of the sign by which Indic scripts take a consonant's vowel away.
+_VIRAMA = 9
 
 
 def visible(text: str) -> str:
-    """Replace characters that act on a screen by ones that show; tabs and newlines stay."""
-    return text if text.isascii() and text.isprintable() else text.translate(_VISIBLE)
+    """Replace characters that act on a screen by ones that show; tabs and newlines stay.
+
+    Joiners stay where scripts and emoji are written with them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _shown(text, 0, len(text))
+
+
+def visible_parts(texts: Sequence[str]) -> list[str]:
+    """The same of texts that are parts of one."""
+    whole, start, shown = "".join(texts), 0, []
+    for text in texts:
+        shown.append(_shown(whole, start, start + len(text)))
+        start += len(text)
+    return shown
+
+
+def _shown(text: str, start: int, end: int) -> str:
+    """A part of a text as it is shown within it."""
+    parts = []
+    for joiner in _JOINERS.finditer(text, start, end):
+        if _is_needed(text, joiner.start()):
+            parts += [text[start : joiner.start()].translate(_VISIBLE), joiner[0]]
+            start = joiner.end()
+    return "".join([*parts, text[start:end].translate(_VISIBLE)])
+
+
+def _is_needed(text: str, place: int) -> bool:
+    """Whether a joiner stands where it changes how its neighbours are drawn.
+
+    Between emoji, after a letter of the Arabic kind (Persian writes so within words), and beside a
+    virama; elsewhere it hides.
+    """
+    before = place - 1
+    while before >= 0 and unicodedata.category(text[before]) in ("Mn", "Me", "Sk"):
+        before -= 1  # marks, and the colours of skins
+    if before < 0 or place + 1 == len(text):
+        return False
+    last, following = text[before], text[place + 1]
+    if text[place] == _TOGETHER and unicodedata.category(last) == "So":
+        return unicodedata.category(following) in ("So", "Sm")
+    beside = (text[place - 1], following)
+    return (
+        unicodedata.bidirectional(last) == "AL" or _VIRAMA in map(unicodedata.combining, beside)
+    ) and not _JOINERS.match(following)
 
 
 def visible_line(text: str) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+import torch
+from adapters import save_adapter
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from rayinfluence.model.adapters import Source
+from rayinfluence.model.load import freeze
+from rayinfluence.model.lora import PATTERNS, attach
 from rayinfluence.testing import tiny_convolutions, tiny_gpt2, tiny_llama, tiny_mlp, tiny_opt
 from rayinfluence.testing.models import VOCABULARY
 
@@ -33,6 +41,16 @@ def llama() -> nn.Module:
     return model
 
 
+def lora() -> nn.Module:
+    """GPT-2's shape with an adapter of low rank on attention and MLP; the base is frozen."""
+    model = tiny_gpt2()
+    with tempfile.TemporaryDirectory() as folder:
+        layers = ["c_attn", "c_fc"]
+        save_adapter(Path(folder), model, target_modules=layers, fan_in_fan_out=True)
+        attach(model, Source("base", folder), torch.float64)
+    return freeze(model)
+
+
 GPT2 = Case("gpt2", tiny_gpt2, ("*",))  # Conv1D, biases, tied output embedding
 LLAMA = Case("llama", llama, ("*proj",))  # grouped queries, SwiGLU, no biases
 MLP = Case("mlp", tiny_mlp, ("*",))  # Linear with and without bias, one of them called twice
@@ -44,6 +62,7 @@ CASES = [
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
     # Whose A is diagonal.
     Case("embeddings", llama, ("*.down_proj", "model.embed_tokens")),
+    *([Case("lora", lora, PATTERNS)] if find_spec("peft") else []),  # what is tracked is not W
 ]
 
 #: Of the sequences that the tests share; none a multiple of another, and two alike.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.documents import BadDocument, Document, read_documents
@@ -24,7 +23,9 @@ from rayinfluence.storage.store import Store
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_BATCH_DOCUMENTS = 256
+#: What is encoded at once: an encoding takes some 300 bytes a token, hundreds of long documents
+#: more than a worker has. A longer document is encoded by itself.
+_BATCH_DOCUMENTS, _BATCH_CHARACTERS = 256, 2**18
 #: How many rows are named in the manifest; all are counted.
 _NAMED_BAD_ROWS = 1000
 
@@ -140,7 +141,15 @@ def _good(documents: Iterator[Document | BadDocument], report: FileReport) -> It
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    while batch := list(islice(documents, _BATCH_DOCUMENTS)):
+    batch: list[Document] = []
+    n_characters = 0
+    for document in documents:
+        n_characters += len(document.text)
+        if batch and (len(batch) == _BATCH_DOCUMENTS or n_characters > _BATCH_CHARACTERS):
+            yield batch
+            batch, n_characters = [], len(document.text)
+        batch.append(document)
+    if batch:
         yield batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import json
 import re
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _REPLACEMENT = "\ufffd"
+#: A piece that stands for a byte, where a vocabulary falls back on bytes.
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 #: Characters beside those that were merged, from which a normalizer tells what to make of them.
 _REACH = 8
 
@@ -59,7 +62,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
     """Encode texts as the model expects them, with the tokenizer's own leading token if it has one.
 
     Tokens that the tokenizer adds AFTER the text (an end marker) are left out: a document that is
-    cut, or a completion that is asked for, does not end there.
+    cut, or a completion that is asked for, does not end there. Tokens that it would add BEFORE the
+    text, and with which the text begins already, as a rendered chat template does, stand once.
 
     Raises:
         ModelError: it fails on a text.
@@ -77,11 +81,19 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
         added, end = one.special_tokens_mask, len(one.ids)
         while end > 1 and added[end - 1]:
             end -= 1
-        offsets = one.offsets[:end]
+        leading = next((i for i in range(end) if not added[i]), end)
+        own = leading - _said_again(one.ids[:leading], one.ids[leading:end])
+        offsets = one.offsets[:own] + one.offsets[leading:end]
         if backend.normalizer is not None:
             offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
-        encodings.append(Encoding(one.ids[:end], offsets))
+        encodings.append(Encoding(one.ids[:own] + one.ids[leading:end], offsets))
     return encodings
+
+
+def _said_again(added: Sequence[int], text: Sequence[int]) -> int:
+    """How many of the tokens that are added before a text are those that it begins with."""
+    most = min(len(added), len(text))
+    return next((n for n in range(most, 0, -1) if added[-n:] == text[:n]), 0)
 
 
 def _with_merged(
@@ -139,7 +151,8 @@ def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> li
     """The text that each token adds to those before it; joined, the text of the sequence.
 
     A token is decoded beside its neighbour on the left, which keeps leading spaces. Where a
-    character is spread over several tokens it is given to the last of them.
+    character is spread over several tokens it is given to the last of them; bytes that are no
+    character, as where a sequence is cut within one, are shown as a replacement character.
     """
     backend = tokenizer.backend_tokenizer
     ids = [int(token) for token in tokens]
@@ -147,6 +160,9 @@ def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> li
     pairs = backend.decode_batch([ids[max(0, i - 1) : i + 1] for i in range(len(ids))], False)
     if not any(_REPLACEMENT in pair for pair in pairs):
         return [pair[len(left) :] for left, pair in zip(lefts, pairs, strict=True)]
+    if backend.decoder is not None and b'"ByteFallback"' in backend.decoder.__getstate__():
+        added = [pair[len(left) :] for left, pair in zip(lefts, pairs, strict=True)]
+        return _with_bytes([backend.id_to_token(token) for token in ids], added)
     texts: list[str] = []
     context, pending = 0, 0
     for position in range(len(ids)):
@@ -158,3 +174,27 @@ def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> li
             texts.append(after[len(before) :])
             context, pending = pending, position + 1
     return texts
+
+
+def _with_bytes(pieces: Sequence[str | None], texts: Sequence[str]) -> list[str]:
+    """Texts of tokens of which some stand for a byte, which have the characters that end there.
+
+    Decoders of such pieces give up all bytes in a row for one of them that is a part of no
+    character; so do not we.
+
+    Args:
+        pieces: the tokens as the vocabulary has them.
+        texts: what each that is no byte adds.
+    """
+    characters = codecs.getincrementaldecoder("utf-8")("replace")
+    shown: list[str] = []
+    for piece, text in zip(pieces, texts, strict=True):
+        if byte := _BYTE.fullmatch(piece or ""):
+            shown.append(characters.decode(bytes.fromhex(byte[1])))
+            continue
+        if cut := characters.decode(b"", final=True):
+            shown[-1] += cut
+        shown.append(text)
+    if cut := characters.decode(b"", final=True):
+        shown[-1] += cut
+    return shown

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from typing import Any
 
@@ -134,13 +135,15 @@ def run_manifest(
         "queries": written.queries,
         "model": {
             "path": run.config.model,
+            "base": run.source.weights if run.source.adapter else None,
             "digest": run.model_digest,
             "architecture": type(replica.model).__name__,
             "parameters": sum(weight.numel() for weight in replica.model.parameters()),
             "tracked_parameters": sum(s.n_parameters for s in replica.shapes.values()),
             "coverage": run.tracked.coverage.share,
             "modules": list(replica.modules),
-            "untracked": _untracked(replica),
+            "frozen_parameters": run.tracked.frozen,
+            "untracked": _untracked(replica, run.tracked.trained or ("*",)),
         },
         "preflight": preflight.report(run.passed, run.tracked),
         "tokenizer": {"digest": corpus.manifest.tokenizer},
@@ -255,12 +258,15 @@ def quarantined(queries: Sequence[EncodedQuery], scanned: Scanned) -> list[dict[
     ]
 
 
-def _untracked(replica: Replica) -> dict[str, int]:
-    """Parameters that no score sees, by the name of what holds them, numbers of blocks as ``*``."""
+def _untracked(replica: Replica, trained: Sequence[str]) -> dict[str, int]:
+    """Parameters that no score sees, by the name of what holds them, numbers of blocks as ``*``.
+
+    Of those whose names one of the patterns has.
+    """
     tracked = {id(w) for module in replica.modules.values() for w in module.parameters()}
     sizes: Counter[str] = Counter()
     for name, weight in replica.model.named_parameters():
-        if id(weight) not in tracked:
+        if id(weight) not in tracked and any(fnmatchcase(name, one) for one in trained):
             holder = name.rpartition(".")[0] or name
             sizes[re.sub(r"(?<![^.])[0-9]+(?![^.])", "*", holder)] += weight.numel()
     return dict(sizes.most_common())

@@ -1,17 +1,22 @@
-"""Adapters (LoRA and the like) in a model's folder: not read yet, so refused or told by name."""
+"""Adapters in a model's folder: LoRA of PEFT is read, the others are refused or told by name.
+
+Nothing here needs torch: what a folder holds is said before that is imported.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.lora_files import CONFIG, is_lora, peft_type, refuse_more_than_lora
+from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.storage.downloads import Unusable, read_header, read_json_object
 from rayinfluence.storage.store import Store
 
-_CONFIG = "adapter_config.json"
 _KINDS = (
     r"q?lora|dora|loha|lokr|vera|boft|oft|ia3|adapters?|soft_?prompts?|"
     r"(prompt|prefix)_(embeddings|encoder|tuning|learning)"
@@ -27,45 +32,86 @@ _TENSOR = re.compile(
 _PROMPTS = re.compile(r".*PROMPT.*|P_TUNING|PREFIX_TUNING|CPT|.*CARTRIDGE.*")
 #: How far below a model's folder adapters are looked for.
 _DEPTH = 2
+_OR_ALONE = " Or move it out of the folder, to ask about the base model alone."
 
 
-def refuse_adapter(path: str) -> None:
-    """Refuse a folder that holds an adapter, alone or beside its base model.
+@dataclass(frozen=True)
+class Source:
+    """Where a model is read from.
 
-    Without the package peft transformers loads the base model and says nothing; with it, layers
-    become such as are tracked in part. Neither is what the adapter's owner asks about.
+    Attributes:
+        weights: the folder with its weights and config.json; of an adapter's model, its base.
+        adapter: the folder with the adapter that it has, if it has one; it may be the same.
+    """
+
+    weights: str
+    adapter: str | None = None
+
+
+def source_of(model: str, base_model: str | None = None) -> Source:
+    """Where a model is read from that may be an adapter's.
+
+    Args:
+        model: the folder that was named.
+        base_model: the base of the adapter in it, where that was named too.
 
     Raises:
-        ModelError: names the adapter and what merges it.
+        ModelError: an adapter is no LoRA of PEFT, or more than that; its base model is not found;
+            or a base is named and there is no adapter.
     """
-    folder = Path(path)
-    places = [folder]
-    if not (folder / "config.json").is_file():
-        # PEFT saves adapters that have a name in folders of that name.
-        places += _folders_in(folder)
-    for place in places:
-        if found := _adapter_in(place):
-            beside = (
-                " Or move it out of the folder, to ask about the base model alone."
-                if (folder / "config.json").is_file()
-                else ""
-            )
+    folder = Path(model)
+    found = _adapter_in(folder)
+    if found is None:
+        if not (folder / "config.json").is_file():
+            # PEFT saves adapters that have a name in folders of that name.
+            for place in filter(_adapter_in, _folders_in(folder)):
+                raise ModelError(
+                    f"model: {model} holds no model; an adapter is in {place}: name that folder."
+                )
+        if base_model is not None:
             raise ModelError(
-                f"model: {place} holds an adapter ({found}), and adapters are not read yet: "
-                f"influence would be that of the base model alone. {_advice(place)}{beside}"
+                f"base_model: there is no adapter in {model} that {base_model} could be the base "
+                "of; leave `base_model` out, or name an adapter's folder under `model`."
             )
+        return Source(model)
+    if not is_lora(folder):
+        raise ModelError(
+            f"model: {model} holds an adapter ({found}) that is no LoRA adapter of PEFT, and "
+            "others are not read: influence would be that of the base model alone. "
+            f"{_advice(folder)}{_OR_ALONE if holds_weights(folder) else ''}"
+        )
+    named = refuse_more_than_lora(folder, _advice(folder))
+    if base_model is None and holds_weights(folder):
+        return Source(model, model)
+    base = base_model or named
+    if base is None or not Path(base).is_dir():
+        raise ModelError(
+            f"model: {model} holds a LoRA adapter, and its base model ({base or 'unnamed'} in its "
+            f"{CONFIG}) is no folder here: name the folder of the model that it was trained on "
+            "under `base_model`."
+        )
+    if Path(base).resolve() == folder.resolve():
+        return Source(model, model)
+    if other := _adapter_in(Path(base)):
+        raise ModelError(
+            f"base_model: {base} holds an adapter of its own ({other}); name a folder with "
+            "the base model alone."
+        )
+    return Source(base, model)
 
 
-def adapters_below(path: str) -> list[str]:
+def adapters_below(source: Source) -> list[str]:
     """Say of each adapter in the folders of a model's folder that it is not read.
 
     It may be there on purpose, so it is no error: transformers would not load it either.
     """
+    path = source.weights
     places = level = _folders_in(Path(path))
     for _ in range(_DEPTH - 1):
         level = [place for folder in level for place in _folders_in(folder)]
         places = [*places, *level]
-    found = [place for place in places if _adapter_in(place)]
+    used = Path(source.adapter).resolve() if source.adapter else None
+    found = [place for place in places if place.resolve() != used and _adapter_in(place)]
     if not found:
         return []
     names = ", ".join(str(place.relative_to(path)) for place in found[:3])
@@ -93,8 +139,11 @@ def _adapter_in(place: Path) -> str | None:
         sorted(file.name for file in place.iterdir() if file.is_file()) if place.is_dir() else []
     )
     named = [name for name in names if _FILE.fullmatch(name)]
-    if _CONFIG in names or named:
-        return _CONFIG if _CONFIG in names else named[0]
+    if CONFIG in names:
+        kind = peft_type(place)
+        return f"{kind}, {CONFIG}" if kind else CONFIG
+    if named:
+        return named[0]
     for name in names:
         own = name == "model.safetensors" or re.fullmatch(r"model-.*-of-.*\.safetensors", name)
         if name.endswith(".safetensors") and not own and _holds_adapter(place, name):
@@ -112,7 +161,7 @@ def _holds_adapter(place: Path, name: str) -> bool:
 def _advice(place: Path) -> str:
     """What makes a model of an adapter of its kind."""
     try:
-        config: dict[str, Any] = read_json_object(Store(str(place)), _CONFIG)
+        config: dict[str, Any] = read_json_object(Store(str(place)), CONFIG)
     except Unusable:
         config = {}
     kind, merged = config.get("peft_type"), f"{place}-merged"

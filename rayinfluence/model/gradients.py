@@ -154,7 +154,7 @@ def refuse_no_gradient(
     if reasons:
         raise ModelError(
             f"modules: the gradient of {which} is exactly zero: {listed(woken)}, as other weights "
-            f"are all zeros: {listed(patterns_of(reasons))}. Nothing could be attributed to them, "
+            f"are all zeros: {listed(reasons)}. Nothing could be attributed to them, "
             "and no curvature fitted. Load a checkpoint in which these weights are trained, or "
             + (
                 "name other layers under `modules`."

@@ -141,6 +141,10 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
                     side[path] = ours.get(path)
 
     take(model.config, "")
+    for name, module in model.named_modules():
+        # What an adapter's update of a layer is multiplied with, which is no weight.
+        if isinstance(scaling := getattr(module, "scaling", None), dict):
+            own |= dict(_leaves(scaling, f"adapter.{name}.scaling"))
     return own, defaults
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
-from rayinfluence.model.adapters import adapter_tensors, refuse_adapter
+from rayinfluence.model.adapters import adapter_tensors, source_of
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
+from rayinfluence.model.lora import attach, base_alone
 from rayinfluence.model.pretrained import from_pretrained, said_of_attention
 from rayinfluence.model.quantised import few_bits, quantised, said
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
@@ -42,13 +43,20 @@ _OF_ATTENTION = re.compile("att(entio)?n", re.IGNORECASE)
 
 
 def load_model(
-    path: str, dtype: torch.dtype, *, attention: str = "sdpa", trust_remote_code: bool = False
+    path: str,
+    dtype: torch.dtype,
+    *,
+    base_model: str | None = None,
+    attention: str = "sdpa",
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """Load a causal LM from safetensors, frozen and in eval mode, on the CPU.
 
     Args:
-        path: a folder as ``save_pretrained`` writes it.
+        path: a folder as ``save_pretrained`` writes it, or with a LoRA adapter of PEFT.
         dtype: of weights and activations.
+        base_model: the folder of the adapter's base, where its own configuration names none that
+            is here.
         attention: transformers' ``attn_implementation``; a model that has no ``sdpa`` is loaded
             with ``eager``, and one whose config.json says how with that, as :func:`attention_of`
             tells.
@@ -56,11 +64,24 @@ def load_model(
 
     Raises:
         ModelError: there is no model, it has no safetensors, they are not whole, hold quantised
-            weights, lack some or have some that it has no place for, or an adapter is in the
-            folder.
+            weights, lack some or have some that it has no place for; or an adapter in the folder
+            is none that is read.
         NumericsError: a weight is NaN or infinite.
     """
-    refuse_adapter(path)
+    source = source_of(path, base_model)
+    if source.adapter is None:
+        model = _load_whole(path, dtype, attention, trust_remote_code)
+    else:
+        with base_alone(source) as base:
+            model = _load_whole(base, dtype, attention, trust_remote_code)
+        attach(model, source, dtype)
+    check_finite(model)
+    return model
+
+
+def _load_whole(
+    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+) -> nn.Module:
     if not (Path(path) / "config.json").is_file():
         raise ModelError(
             f"model: {path} is not a folder with a config.json; name a folder that "
@@ -91,7 +112,6 @@ def load_model(
         # safetensors maps weights from the file, where they lie anywhere.
         if weight.data_ptr() % ALIGNMENT:
             weight.data = weight.data.clone()
-    check_finite(model)
     return model
 
 

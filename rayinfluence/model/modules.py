@@ -226,15 +226,30 @@ class Coverage:
     rest: dict[str, int]
 
     @classmethod
-    def of(cls, model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> Coverage:
-        """Of a model whose tracked modules are given."""
+    def of(
+        cls,
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        found: Reach,
+        trained: Sequence[str] = ("*",),
+    ) -> Coverage:
+        """Of a model whose tracked modules are given.
+
+        Args:
+            model: the model.
+            modules: its tracked ones.
+            found: what text reaches.
+            trained: patterns of the parameters that count, which are an adapter's where the rest
+                was frozen.
+        """
         tracked = sum(
             shape_of(name, module, model).n_parameters for name, module in modules.items()
         )
         counted = {id(w) for m in modules.values() for w in m.parameters(recurse=False)}
         reached, rest = 0, dict[str, int]()
         for name, weight in model.named_parameters():
-            if not found.is_outside(name):
+            counts = any(fnmatch.fnmatchcase(name, pattern) for pattern in trained)
+            if counts and not found.is_outside(name):
                 reached += weight.numel()
                 if id(weight) not in counted:
                     (pattern,) = patterns_of([name])

@@ -32,6 +32,11 @@ def read_config(path: str) -> dict[str, Any]:
         return read_json_object(Store(path), CONFIG)
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether a model can be read from a folder: its configuration and weights are there."""
+    return (folder / CONFIG).is_file() and any((folder / n).exists() for n in (_WHOLE, _INDEX))
+
+
 def weight_files(path: str) -> list[str]:
     """Names of the files that a model is loaded from; others may lie beside them.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rayinfluence.report.charts import layer_bars, score_bar, sign_class
 from rayinfluence.report.facts import carried
 from rayinfluence.report.heat import HeatedToken, heated_tokens, hot_window, hottest
-from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.markup import Html, escape_parts, join, tag
 from rayinfluence.report.text import SUSPECT, count, one_line, prediction, signed
 from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Survivor
@@ -92,8 +92,8 @@ def _folded(tokens: Sequence[HeatedToken], budget: int, side: str) -> Html:
         size += len(kept[taken].text)
         taken += 1
     kept = kept[:taken] if side == "after" else kept[:taken][::-1]
-    rest = len(tokens) - taken
-    label = f"{_n_tokens(len(tokens))} {side}"
+    rest = sum(token.n_tokens for token in tokens) - sum(token.n_tokens for token in kept)
+    label = f"{_n_tokens(sum(token.n_tokens for token in tokens))} {side}"
     if rest:
         label += f", {count(rest)} of them only in the results table"
     if not kept:
@@ -104,17 +104,15 @@ def _folded(tokens: Sequence[HeatedToken], budget: int, side: str) -> Html:
 
 def heat_markup(tokens: Sequence[HeatedToken]) -> Html:
     """Tokens as text, with an element only where there is heat to see."""
-    parts: list[str] = []
-    plain = ""
-    for token in tokens:
+    texts = [token.text.replace("\n", "↵\n") if token.level else token.text for token in tokens]
+    parts = []
+    for token, text in zip(tokens, escape_parts(texts), strict=True):
         if token.level == 0 or token.score is None:
-            plain += token.text
+            parts.append(text)
             continue
         level = f"p{token.level}" if token.level > 0 else f"n{-token.level}"
-        shown = token.text.replace("\n", "↵\n")
-        parts += [plain, tag("b", shown, class_=level, title=signed(token.score))]
-        plain = ""
-    return join([*parts, plain])
+        parts.append(tag("b", text, class_=level, title=signed(token.score)))
+    return join(parts)
 
 
 def _details(survivor: Survivor, tokens: Sequence[HeatedToken]) -> Html:

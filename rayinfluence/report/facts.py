@@ -43,7 +43,16 @@ def carried(survivor: Survivor) -> str:
     if survivor.carrier is None:
         return ""
     place = ", a token of the completion" if survivor.carrier_in_completion else ""
-    return f"one token carries it: “{one_line(survivor.carrier) or '␣'}”{place}"
+    return f"one token carries it: {_carrier(survivor)}{place}"
+
+
+def _carrier(survivor: Survivor) -> str:
+    """The token that carries a score; one that is a part of a character, by that."""
+    text, part = survivor.carrier, ""
+    if text == "" and survivor.carried_by is not None:
+        text = next(filter(None, survivor.token_texts[survivor.carried_by :]), "")
+        part = "a part of "
+    return f"{part}“{one_line(text or '') or '␣'}”"
 
 
 def together(results: Results, query_id: str) -> str:

@@ -7,9 +7,9 @@ plain string, which is escaped when it is used: a slip shows up as visible tags,
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from rayinfluence.text import visible
+from rayinfluence.text import visible, visible_parts
 
 
 class Html(str):
@@ -24,6 +24,11 @@ _VOID = frozenset({"input", "meta"})
 def escape(text: str) -> Html:
     """Data as markup that shows it, with control characters made visible."""
     return text if isinstance(text, Html) else Html(html.escape(visible(text)))
+
+
+def escape_parts(texts: Sequence[str]) -> list[Html]:
+    """The same of texts that are parts of one, as a token's text is of its sequence's."""
+    return [Html(html.escape(shown)) for shown in visible_parts(texts)]
 
 
 def join(children: Iterable[str], separator: str = "") -> Html:

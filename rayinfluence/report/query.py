@@ -9,8 +9,8 @@ from typing import Any
 from rayinfluence.report.card import card
 from rayinfluence.report.facts import rescoring, together
 from rayinfluence.report.groups import Groups, groups_section
-from rayinfluence.report.markup import Html, join, tag
-from rayinfluence.report.text import count, per_token_probability, percent, shorten
+from rayinfluence.report.markup import Html, escape_parts, join, tag
+from rayinfluence.report.text import count, drawn_together, per_token_probability, percent, shorten
 from rayinfluence.storage.results import Direction, Results, Survivor
 
 _TEASER = 90
@@ -73,25 +73,31 @@ def _prompt(query: Mapping[str, Any]) -> Html:
         tag("div", early, class_="text", dir="auto"),
         class_="fold",
     )
-    completion = tag("span", _completion(query), class_="completion")
+    # Beside a prompt of the other direction its tokens would be in that one's order.
+    direction = "auto" if prompt else None
+    completion = tag("span", _completion(query), class_="completion", dir=direction)
     shown = tag("div", tag("span", late, class_="prompt"), completion, class_="text", dir="auto")
     return join((folded if early else "", shown))
 
 
 def _completion(query: Mapping[str, Any]) -> Html:
-    """The completion with each token's probability: beneath while they are few, else on hover."""
+    """The completion with each token's probability: beneath while they are few, else on hover.
+
+    Letters and signs that are drawn together would come apart above numbers of their own.
+    """
     texts = query.get("token_texts") or []
     scores = query.get("token_log_probabilities") or []
     if not texts or len(texts) != len(scores):
         return join([str(query.get("completion", ""))])
+    beneath = len(texts) <= _RUBY_TOKENS and not drawn_together(texts)
     parts = []
-    for text, score in zip(texts, scores, strict=True):
+    for text, score in zip(escape_parts(texts), scores, strict=True):
         probability = math.exp(min(score, 0.0)) if math.isfinite(score) else 0.0
         label = percent(probability)
         token = tag(
             "b", text, class_=f"c{int(8 * probability + 0.5)}", title=f"{label}, {score:.2f} nats"
         )
-        if len(texts) <= _RUBY_TOKENS:
+        if beneath:
             token = tag("ruby", token, tag("rt", label))
         parts.append(token)
     return join(parts)

@@ -93,7 +93,7 @@ def _sequences(manifest: Manifest) -> str:
         return ""
     text = (
         f"of at most {count(context)} tokens each: a longer document is several, and a score is of "
-        "one of them"
+        "one of them; all of its tokens but the first count, as if training had predicted each"
     )
     objective = (manifest.get("numerics") or {}).get("objective", "causal")
     if objective == "causal_mean":

@@ -94,6 +94,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     rows = [
         ("Results fingerprint", fingerprint),
         ("Model path", str(model.get("path") or "")),
+        ("Base model's path", str(model.get("base") or "")),
         ("Model's code", _code(config)),
         ("Model digest", str(model.get("digest") or "")),
         ("Tokenizer digest", str(tokenizer.get("digest") or "")),
@@ -230,7 +231,8 @@ def _damping(value: Any) -> str:
 def _coverage(model: Mapping[str, Any]) -> str:
     if model.get("coverage") is None:
         return ""
-    text = f"{percent(model['coverage'])} of the parameters"
+    whose = " of its adapter" if model.get("frozen_parameters") else ""
+    text = f"{percent(model['coverage'])} of the parameters{whose}"
     if model.get("tracked_parameters") is not None:
         text += f" ({count(model['tracked_parameters'])})"
     if model.get("modules"):

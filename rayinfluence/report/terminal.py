@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,7 @@ from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
     BEYOND,
     SUSPECT,
+    isolates,
     one_line,
     per_token_probability,
     percent,
@@ -21,7 +23,7 @@ from rayinfluence.report.text import (
     signed,
 )
 from rayinfluence.storage.results import Results, Survivor
-from rayinfluence.text import visible
+from rayinfluence.text import visible_parts
 
 _NUMBERS_WIDTH = 32
 _SNIPPET_LINES = 2
@@ -61,10 +63,13 @@ def render(
 
 
 def _header(query: dict[str, Any], method: str, width: int) -> Text:
-    prompt = shorten(query.get("prompt", ""), 2 * width, keep="end")
-    completion = shorten(query.get("completion", ""), 2 * width)
-    text = Text.assemble((one_line(query["query_id"]), "bold"), (f"  by {one_line(method)}", "dim"))
-    text.append_text(Text.assemble("\n", prompt, (" → ", "dim"), (completion, "bold"), "\n"))
+    prompt = shorten(query.get("prompt", ""), 2 * width, keep="end", size=cell_len)
+    completion = shorten(query.get("completion", ""), 2 * width, size=cell_len)
+    text = Text.assemble(
+        _isolated(Text(one_line(query["query_id"]), "bold")), (f"  by {one_line(method)}", "dim")
+    )
+    asked, said = _isolated(Text(prompt)), _isolated(Text(completion, "bold"))
+    text.append_text(Text.assemble("\n", asked, (" → ", "dim"), said, "\n"))
     text.append(_probability(query), "dim")
     if query.get("warning"):
         text.append(f"\nWarning: {one_line(query['warning'])}", "yellow")
@@ -118,7 +123,7 @@ def _sequence(survivor: Survivor, width: int, ahead: int) -> Text:
     if survivor.beyond_linear:
         flags.append(BEYOND)
     names = [name for name in (survivor.source, survivor.document_id) if name]
-    text = Text.assemble((shorten(" · ".join(names), width), "bold"))
+    text = _isolated(Text(shorten(" · ".join(names), width, size=cell_len), "bold"))
     if flags:
         text.append(f"\n{', '.join(flags)}", "yellow")
     if said := carried(survivor):
@@ -130,10 +135,10 @@ def _sequence(survivor: Survivor, width: int, ahead: int) -> Text:
 def _snippet(survivor: Survivor, budget: int, ahead: int) -> Text:
     """The text around the hottest tokens, in one paragraph, with the hot ones coloured."""
     tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [], ahead)
-    start, stop = hot_window(tokens, budget - 2)
+    start, stop = hot_window(tokens, budget - 2, size=cell_len)
     text = Text("…" if start else "")
-    for token in tokens[start:stop]:
-        shown = visible(token.text)
+    parts = visible_parts([token.text for token in tokens[start:stop]])
+    for token, shown in zip(tokens[start:stop], parts, strict=True):
         words = " ".join(shown.split())
         if shown[:1].isspace() and text.plain and not text.plain.endswith(" "):
             text.append(" ")
@@ -141,7 +146,12 @@ def _snippet(survivor: Survivor, budget: int, ahead: int) -> Text:
         if words and shown[-1:].isspace():
             text.append(" ")
     text.append("…" if stop < len(tokens) else "")
-    return text
+    return _isolated(text)
+
+
+def _isolated(text: Text) -> Text:
+    before, after = isolates(text.plain)
+    return Text.assemble(before, text, after)
 
 
 def _style(value: float) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from rayinfluence.text import visible
@@ -18,12 +21,60 @@ def one_line(text: str) -> str:
     return " ".join(visible(text).split())
 
 
-def shorten(text: str, width: int, *, keep: str = "start") -> str:
-    """One line of at most ``width`` characters; ``keep`` says which end survives."""
+def shorten(text: str, width: int, *, keep: str = "start", size: Callable[[str], int] = len) -> str:
+    """One line of at most some width, cut between what is drawn as one character.
+
+    Args:
+        text: of any length.
+        width: the largest size of the line.
+        keep: which end survives.
+        size: how wide a text is.
+    """
     line = one_line(text)
-    if len(line) <= width:
+    if size(line) <= width:
         return line
-    return f"…{line[1 - width :]}" if keep == "end" else f"{line[: width - 1]}…"
+    widths = accumulate(map(size, line if keep == "start" else reversed(line)))
+    cut = sum(1 for taken in widths if taken < width)
+    if keep == "end":
+        cut = len(line) - cut
+        while cut < len(line) and _belongs(line[cut - 1], line[cut]):
+            cut += 1
+        return f"…{line[cut:]}"
+    while cut > 0 and _belongs(line[cut - 1], line[cut]):
+        cut -= 1
+    return f"{line[:cut]}…"
+
+
+def isolates(text: str) -> tuple[str, str]:
+    """What to put before and after a text on a line of others, whose order it would change.
+
+    Unicode's isolates, where any of it runs from right to left.
+    """
+    return ("\u2068", "\u2069") if any(map(_runs_left, text)) else ("", "")
+
+
+def drawn_together(texts: Sequence[str]) -> bool:
+    """Whether a character of one of some texts in a row is drawn with one of the next."""
+    return any(
+        _belongs(left[-1], right[0]) or (_joins_letters(left[-1]) and _joins_letters(right[0]))
+        for left, right in pairwise(filter(None, texts))
+    )
+
+
+def _belongs(left: str, right: str) -> bool:
+    """Whether a character is a mark of the one before it, or joined to it."""
+    joiners = ("\u200c", "\u200d")
+    # Skins' colours are symbols that modify.
+    is_mark = unicodedata.category(right).startswith("M") or "\U0001f3fb" <= right <= "\U0001f3ff"
+    return is_mark or left in joiners or right in joiners
+
+
+def _joins_letters(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LM" and _runs_left(character)
+
+
+def _runs_left(character: str) -> bool:
+    return unicodedata.bidirectional(character) in ("R", "AL")
 
 
 def signed(value: float) -> str:

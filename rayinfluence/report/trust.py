@@ -65,10 +65,16 @@ def _coverage(model: Manifest) -> str:
     if tracked is None or not parameters:
         return ""
     modules = len(model.get("modules") or [])
+    frozen = model.get("frozen_parameters") or 0
+    trained, whose = parameters - frozen, "adapter" if frozen else "model"
     return (
-        f"{percent(tracked / parameters)} of the model's parameters ({count(tracked)} of "
-        f"{count(parameters)}), in {count(modules)} module{'s' * (modules != 1)}. Influence "
-        "through the others is not seen."
+        f"{percent(tracked / trained)} of the {whose}'s parameters ({count(tracked)} of "
+        f"{count(trained)}), in {count(modules)} module{'s' * (modules != 1)}. "
+        + (
+            f"The {count(frozen)} of its base were frozen when it was trained."
+            if frozen
+            else "Influence through the others is not seen."
+        )
     )
 
 

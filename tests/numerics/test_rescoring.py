@@ -376,7 +376,7 @@ def test_the_first_of_each_direction_have_token_scores(
     without = sum(row["token_scores"] is None for row in rows)
     assert without > 0
     assert without == len(rows) or n > 0
-    if n == 1 and fitted.case.name != "opt":  # of which rank 1 finds the first
+    if n == 1 and fitted.case.name not in ("opt", "lora"):  # of which rank 1 finds the first
         assert any(row["scan_rank"] > 1 for row in rows if row["rank"] == 1)
 
 

@@ -16,7 +16,7 @@ from rayinfluence.storage import retry
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
-from rayinfluence.text import visible, visible_line
+from rayinfluence.text import visible, visible_line, visible_parts
 
 Say = Callable[..., tuple[int, str, str]]
 ACTING = [
@@ -44,6 +44,31 @@ def test_characters_that_act_or_hide_are_shown() -> None:
 )
 def test_what_shows_already_is_left_alone(text: str) -> None:
     assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "👨\u200d👩\u200d👧",
+        "👩🏽\u200d⚕\ufe0f ❤\ufe0f\u200d🔥 🙂\u200d↔\ufe0f",
+        "می\u200cخواهم",  # noqa: RUF001
+        "क्\u200dष र\u200d्य",
+        "ක්\u200dෂ",
+    ],
+)
+def test_joiners_with_which_a_script_is_written_stay(text: str) -> None:
+    assert visible(text) == text
+    assert "".join(visible_parts(list(text))) == text
+    assert visible(f"x\u200b{text}\u202e") == f"x[U+200B]{text}[U+202E]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\u200db", "\u200d", "1\u200c2", "👨\u200d", "👨\u200dx", "\u200d👨", "ب\u200c\u200cب"],
+)
+def test_joiners_that_only_hide_are_shown(text: str) -> None:
+    assert "[U+200" in visible(text)
+    assert visible(visible(text)) == visible(text)
 
 
 def test_a_line_stays_one_line() -> None:

@@ -38,7 +38,12 @@ def refuse_written_over(config: RunConfig) -> None:
     for key, place in (("run", config.run), ("corpus.path", config.corpus.path)):
         if place and "://" not in place and Path(place).is_file():
             raise ConfigError(f"{key}: {place} is a file; name a folder, which need not be there.")
-    inputs = {"queries": config.queries, "model": config.model, "tokenizer": config.tokenizer}
+    inputs = {
+        "queries": config.queries,
+        "model": config.model,
+        "base_model": config.base_model,
+        "tokenizer": config.tokenizer,
+    }
     for key, place in inputs.items():
         if not place:
             continue

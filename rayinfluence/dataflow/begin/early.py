@@ -15,11 +15,12 @@ from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
-from rayinfluence.corpus.tokenizer_files import TOKENIZER, refuse_damaged
+from rayinfluence.corpus.tokenizer_files import refuse_damaged
+from rayinfluence.corpus.tokenizer_lacking import TOKENIZER, holds_tokenizer
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.errors import ConfigError, ModelError
-from rayinfluence.model.adapters import refuse_adapter
+from rayinfluence.model.adapters import source_of
 from rayinfluence.model.weight_files import CONFIG, stored_tensors
 from rayinfluence.storage.store import Store
 
@@ -63,20 +64,25 @@ class Inputs:
                 corpus, or one that an earlier version laid out.
         """
         refuse_written_over(config)
-        for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
+        folders = {
+            "model": config.model,
+            "base_model": config.base_model,
+            "tokenizer": config.tokenizer,
+        }
+        for key, path in folders.items():
             if path is not None and (why := why_no_folder(path)):
                 raise ModelError(f"{key}: {why}")
             if path is not None and not Path(path).is_dir():
-                needed = CONFIG if key == "model" else TOKENIZER
+                needed = TOKENIZER if key == "tokenizer" else CONFIG
                 hub = " (names on a hub are not fetched)" if may_be_on_a_hub(path) else ""
                 raise ModelError(
                     f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` "
                     f"wrote, with its {needed}."
                 )
-        refuse_adapter(config.model)
-        if (Path(config.model) / CONFIG).is_file():
-            stored_tensors(config.model)  # that they are whole
-        refuse_damaged(config.tokenizer or config.model)
+        source = source_of(config.model, config.base_model)
+        if (Path(source.weights) / CONFIG).is_file():
+            stored_tensors(source.weights)  # that they are whole
+        refuse_damaged(tokenizer_folder(config))
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))
@@ -94,6 +100,16 @@ class Inputs:
         else:
             Corpus.refuse_none(corpus_store(config))
         return cls(queries, documents)
+
+
+def tokenizer_folder(config: RunConfig) -> str:
+    """Where the tokenizer of a run is: an adapter may have its own, and else has its base's."""
+    if config.tokenizer:
+        return config.tokenizer
+    source = source_of(config.model, config.base_model)
+    if source.adapter and holds_tokenizer(source.adapter):
+        return source.adapter
+    return source.weights
 
 
 def corpus_store(config: RunConfig) -> Store:

@@ -11,10 +11,11 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
 from rayinfluence.corpus.tokenizer import tokenizer_digest
-from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
+from rayinfluence.corpus.tokenizer_files import load_tokenizer
+from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
-from rayinfluence.dataflow.begin.early import Inputs, corpus_store
+from rayinfluence.dataflow.begin.early import Inputs, corpus_store, tokenizer_folder
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.tracked import TrackedModel
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
@@ -26,6 +27,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
+from rayinfluence.model.adapters import Source, source_of
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
@@ -74,6 +76,11 @@ class Parts:
         return Inputs.of(self.config)
 
     @cached_property
+    def source(self) -> Source:
+        """The folders that the model is read from."""
+        return source_of(self.config.model, self.config.base_model)
+
+    @cached_property
     def numerics(self) -> Numerics:
         """What decides bits besides model, corpus and queries.
 
@@ -90,11 +97,12 @@ class Parts:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
-        path = self.config.tokenizer or self.config.model
+        path = tokenizer_folder(self.config)
         trusted = self.config.trust_remote_code
         tokenizer = load_tokenizer(path, trust_remote_code=trusted)
-        if other := rebuilt_otherwise(path, tokenizer, trusted):
-            self._warn(other)
+        said = made_of_vocabulary(path, tokenizer) or rebuilt_otherwise(path, tokenizer, trusted)
+        if said:
+            self._warn(said)
         return tokenizer
 
     @cached_property
@@ -108,7 +116,7 @@ class Parts:
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
-            why = why_other_attention(read_config(self.config.model))
+            why = why_other_attention(read_config(self.source.weights))
             self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found

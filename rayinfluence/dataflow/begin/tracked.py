@@ -14,13 +14,14 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
 from rayinfluence.guest import as_found, own_arithmetic
-from rayinfluence.model.adapters import adapters_below
+from rayinfluence.model.adapters import adapters_below, source_of
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
 from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
+from rayinfluence.model.lora import adapted
 from rayinfluence.model.modules import Coverage, track, trackable
 from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import (
@@ -58,6 +59,7 @@ class TrackedModel:
         unfit: modules that default patterns match and that cannot be tracked.
         ordinary: ids that made-up sequences are drawn from.
         beside: what the model's folder holds or names and was not loaded, in sentences.
+        trained: patterns of what was trained of it, where that is an adapter and nothing else.
     """
 
     replica: Replica
@@ -66,6 +68,7 @@ class TrackedModel:
     unfit: Sequence[str]
     ordinary: Sequence[int]
     beside: Sequence[str] = ()
+    trained: tuple[str, ...] | None = None
 
     @classmethod
     @as_found()
@@ -87,6 +90,7 @@ class TrackedModel:
         model = load_model(
             config.model,
             numerics.torch_dtype,
+            base_model=config.base_model,
             attention=config.attention,
             trust_remote_code=config.trust_remote_code,
         )
@@ -95,34 +99,46 @@ class TrackedModel:
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         refuse_plain_look_ahead(model, probe[0].numpy(), ordinary)
-        tracked = track(model, config.modules)
+        # Whoever names layers asks about those, as if they had been trained.
+        trained = adapted(model) if config.modules is None else None
+        tracked = track(model, trained or config.modules)
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
         unfit: list[str] = []
-        if config.modules is None:
+        if config.modules is None and trained is None:
             kept, unfit = tracked_by_default(kept, found)
             refuse_little(model, kept, found)
         refuse_other_shapes(model, kept, found)
         with in_words(model, "run on a few tokens", FORWARD):
             replica = Replica(model, kept, numerics)
-        beside = adapters_below(config.model) + not_what_is_named(
-            config.model, read_config(config.model), model, config.trust_remote_code
+        source = source_of(config.model, config.base_model)
+        beside = adapters_below(source) + not_what_is_named(
+            source.weights, read_config(source.weights), model, config.trust_remote_code
         )
-        return cls(replica, found, left_out, unfit, ordinary, beside)
+        return cls(replica, found, left_out, unfit, ordinary, beside, trained)
 
     @cached_property
     def coverage(self) -> Coverage:
         """How much of the model is tracked."""
-        return Coverage.of(self.replica.model, self.replica.modules, self.reach)
+        replica = self.replica
+        return Coverage.of(replica.model, replica.modules, self.reach, self.trained or ("*",))
+
+    @property
+    def frozen(self) -> int:
+        """Parameters that were frozen while the adapter was trained; 0 where there is none."""
+        if not self.trained:
+            return 0
+        n_parameters = sum(weight.numel() for weight in self.replica.model.parameters())
+        return n_parameters - self.coverage.reached
 
     @property
     def line(self) -> str:
         """The model in one line: how much of it is tracked, and what text does not reach."""
         line = (
             f"model        {type(self.replica.model).__name__}: {self.coverage.share:.1%} of "
-            f"{self.coverage.reached:,} parameters are tracked, in {len(self.replica.modules)} "
-            "layers"
+            f"{self.coverage.reached:,} parameters{' of its adapter' if self.trained else ''} are "
+            f"tracked, in {len(self.replica.modules)} layers"
         )
         if self.reach.outside:
             line += f"; text does not reach {listed(self.reach.outside)}"

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import io
 import json
@@ -9,7 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.corpus import Corpus
@@ -17,8 +26,9 @@ from rayinfluence.corpus.documents import file_digest
 from rayinfluence.corpus.fragments import FileReport, Fragment
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.ordinals import Making
+from rayinfluence.corpus.queries import Query, encode_queries
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
-from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.corpus.tokenizer import Encoding, encode, tokenizer_digest
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
@@ -219,6 +229,48 @@ def test_another_text_or_order_gives_another_fingerprint(tmp_path: Path) -> None
     assert fingerprint(tokenized(write(tmp_path / "c.jsonl", *rows[::-1]))[1]) != ours
     relabelled = [rows[0] | {"source": "other"}, *rows[1:]]
     assert fingerprint(tokenized(write(tmp_path / "d.jsonl", *relabelled))[1]) != ours
+
+
+def test_long_documents_are_not_encoded_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory must not grow with how long documents are."""
+    lengths = [3, 1000, 1000, 1000, 5, 4000, 7, 11]
+    rows = [{"id": f"d{i}", "text": "w1 " * (n // 3)} for i, n in enumerate(lengths)]
+    path = write(tmp_path / "d.jsonl", *rows)
+    at_once: list[list[int]] = []
+
+    def counted(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Encoding]:
+        at_once.append([len(text) for text in texts])
+        return encode(tokenizer, texts)
+
+    monkeypatch.setattr("rayinfluence.corpus.tokenize.encode", counted)
+    monkeypatch.setattr("rayinfluence.corpus.tokenize._BATCH_CHARACTERS", 2600)
+    together = tokenized(path)[0]
+    assert [len(batch) for batch in at_once] == [3, 2, 1, 2]
+    assert all(len(batch) == 1 or sum(batch) <= 2600 for batch in at_once)
+    monkeypatch.setattr("rayinfluence.corpus.tokenize._BATCH_CHARACTERS", 1)
+    assert tokenized(path)[0] == together
+
+
+def test_documents_that_are_rendered_chat_templates_have_one_leading_token(tmp_path: Path) -> None:
+    """As plain documents have, and as prompts that are rendered have."""
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.add_special_tokens(["<s>", "</s>", "<|user|>"])
+    start = tokenizer.convert_tokens_to_ids("<s>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", start + 1)]
+    )
+    rendered = "<s><|user|>the cat</s>"
+    path = write(tmp_path / "d.jsonl", {"text": rendered}, {"text": "the cat"})
+    settings = dataclasses.replace(SETTINGS, context=64)
+    chat, plain = rows_of(tokenized(path, tokenizer, settings)[0])
+    assert plain["tokens"][0] == start
+    assert chat["tokens"] == [start, start + 2, *plain["tokens"][1:], start + 1]
+    assert (chat["char_start"], chat["char_end"]) == (0, len(rendered))
+    query = Query("q", "<s><|user|>the", " cat</s>")
+    [encoded] = encode_queries([query], tokenizer, None)
+    assert list(encoded.tokens) == chat["tokens"]
 
 
 def test_progress_counts_every_token(tmp_path: Path) -> None:

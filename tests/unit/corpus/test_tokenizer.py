@@ -205,6 +205,42 @@ def test_leading_special_tokens_stay_and_trailing_ones_go() -> None:
     assert encoding.tokens[1:] == plain.tokens
 
 
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("<bos>the times", "the times"),
+        ("<bos>", ""),
+        ("<bos><bos>the times", "<bos>the times"),  # what is in a text twice stays so
+        ("the <bos>times", "the <bos>times"),
+        ("<bos>the times<eos>", "the times<eos>"),
+        ("<eos>the times", "<eos>the times"),
+    ],
+)
+def test_a_text_that_begins_with_the_leading_token_gets_no_second_one(text: str, bare: str) -> None:
+    """As a rendered chat template does."""
+    tokenizer = byte_level(special=True)
+    [encoding] = encode(tokenizer, [text])
+    body = tokenizer.backend_tokenizer.encode(bare, add_special_tokens=False).ids
+    assert encoding.tokens == [0, *body]
+    assert len(encoding.offsets) == len(encoding.tokens)
+    if text.startswith("<bos>"):
+        assert encoding.offsets[0] == (0, len("<bos>"))
+
+
+def test_several_leading_tokens_stand_once_each() -> None:
+    """Of GLM's two a text may hold both or the last."""
+    tokenizer = byte_level(special=True)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> <eos> $A", special_tokens=[("<bos>", 0), ("<eos>", 1)]
+    )
+    [body] = encode(TOKENIZERS["bytes"], ["the times"])
+    for begins in ("", "<bos><eos>", "<eos>"):
+        [encoding] = encode(tokenizer, [f"{begins}the times"])
+        assert encoding.tokens == [0, 1, *body.tokens]
+    [encoding] = encode(tokenizer, ["<bos>the times"])
+    assert encoding.tokens == [0, 1, 0, *body.tokens]
+
+
 def test_a_tokenizer_is_known_by_its_definition(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path / "a")
     tiny_tokenizer().save_pretrained(tmp_path / "b")

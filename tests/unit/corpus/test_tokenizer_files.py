@@ -11,10 +11,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus import tokenizer_files
+from rayinfluence.corpus import tokenizer_lacking
 from rayinfluence.corpus.queries import Query, encode_queries
 from rayinfluence.corpus.tokenizer import encode, tokenizer_digest
-from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwise
+from rayinfluence.corpus.tokenizer_files import load_tokenizer
+from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
 from rayinfluence.errors import ModelError
 from rayinfluence.testing import tiny_tokenizer
 
@@ -226,7 +227,7 @@ def test_the_package_that_is_really_missing_is_named_for_its_file(
             return ModuleSpec(module, None) if module in there else None
         return find_spec(module)
 
-    monkeypatch.setattr(tokenizer_files, "find_spec", spec)
+    monkeypatch.setattr(tokenizer_lacking, "find_spec", spec)
     (tmp_path / name).write_bytes(body)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="tokenizer: ") as caught:
@@ -235,3 +236,151 @@ def test_the_package_that_is_really_missing_is_named_for_its_file(
         f"{name} is read by" in str(caught.value) and expected in str(caught.value)
     )
     assert len(str(caught.value)) < 500
+
+
+def vocabulary() -> dict[str, int]:
+    pieces = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the", "\u0120w"]
+    return {piece: place for place, piece in enumerate(pieces)}
+
+
+MERGES = "#version: 0.2\nt h\nth e\n\u0120 w\n"
+
+
+def folder_with(folder: Path, **files: Any) -> str:
+    """A folder with files whose names have `_` for the dot."""
+    folder.mkdir(exist_ok=True)
+    for name, body in files.items():
+        text = body if isinstance(body, str) else json.dumps(body)
+        (folder / ".".join(name.rsplit("_", 1))).write_text(text)
+    return str(folder)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "qwen2", "opt"])
+def test_a_vocabulary_with_its_merges_is_read_without_tokenizer_json_and_said(
+    tmp_path: Path, model_type: str
+) -> None:
+    path = folder_with(
+        tmp_path, vocab_json=vocabulary(), merges_txt=MERGES, config_json={"model_type": model_type}
+    )
+    tokenizer = load_tokenizer(path)
+    expected = [vocabulary()[piece] for piece in ("the", "\u0120w", "o")]
+    assert ids(tokenizer, "the wo") == expected
+    said = made_of_vocabulary(path, tokenizer)
+    assert said is not None
+    assert f"there is no tokenizer.json in {path}" in said
+    assert "which puts no token before a text" in said
+    tokenizer.save_pretrained(tmp_path / "saved")
+    saved = load_tokenizer(str(tmp_path / "saved"))
+    assert ids(saved, "the wo") == expected
+    assert made_of_vocabulary(str(tmp_path / "saved"), saved) is None
+
+
+def test_a_vocabulary_of_words_is_read_without_tokenizer_json(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##w", "a"]
+    path = folder_with(tmp_path, vocab_txt="\n".join(words), config_json={"model_type": "bert"})
+    tokenizer = load_tokenizer(path)
+    assert ids(tokenizer, "the aw") == [2, 5, 7, 6]
+    assert "puts '[CLS]' before a text" in str(made_of_vocabulary(path, tokenizer))
+
+
+GPT2, LLAMA = {"model_type": "gpt2"}, {"model_type": "llama"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"vocab_json": True, "config_json": GPT2}, "it has vocab.json without merges.txt, "),
+        ({"merges_txt": MERGES, "config_json": GPT2}, "it has merges.txt without vocab.json, "),
+        ({"vocab_json": True}, "it has vocab.json without merges.txt, "),
+        (
+            {"vocab_json": True, "tokenizer_config_json": {"tokenizer_class": "Qwen2Tokenizer"}},
+            "it has vocab.json without merges.txt, ",
+        ),
+        (
+            {"vocab_json": True, "merges_txt": MERGES},
+            "nothing says which tokenizer reads its merges.txt and vocab.json; ",
+        ),
+        ({"vocab_txt": "[UNK]\na"}, "nothing says which tokenizer reads its vocab.txt; "),
+        (
+            {"vocab_json": True, "merges_txt": MERGES, "config_json": LLAMA},
+            "for llama (model_type of config.json) transformers does not read its merges.txt and ",
+        ),
+        (
+            {
+                "vocab_json": True,
+                "merges_txt": MERGES,
+                "tokenizer_config_json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+            },
+            "for PreTrainedTokenizerFast (tokenizer_class of tokenizer_config.json) transformers ",
+        ),
+        (
+            {"tokenizer_config_json": {"tokenizer_class": "LlamaTokenizer"}, "config_json": LLAMA},
+            "knows no token but special ones: there is no tokenizer.json in it",
+        ),
+    ],
+)
+def test_what_a_folder_without_tokenizer_json_lacks_is_said(
+    tmp_path: Path, files: dict[str, Any], expected: str
+) -> None:
+    """And not another reason: no package is missing here."""
+    files = {name: vocabulary() if body is True else body for name, body in files.items()}
+    path = folder_with(tmp_path, **files)
+    with pytest.raises(
+        ModelError, match=r"^tokenizer: .*name its folder under `tokenizer`\.$"
+    ) as caught:
+        load_tokenizer(path)
+    assert expected in str(caught.value)
+    for wrong in ("sentencepiece", "tiktoken", "filenames", "memory"):
+        assert wrong not in str(caught.value)
+
+
+def test_a_tokenizer_that_is_computed_in_python_is_refused_where_nothing_converts_it(
+    tmp_path: Path,
+) -> None:
+    path = folder_with(
+        tmp_path,
+        vocab_json={"<unk>": 0, "a</w>": 1},
+        merges_txt="#version: 0.2\n",
+        config_json={"model_type": "ctrl"},
+    )
+    with pytest.raises(ModelError, match=r"is a CTRLTokenizer, which is computed in Python .*"):
+        load_tokenizer(path)
+
+
+SLOW = """
+from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+
+class {name}(BertTokenizerLegacy):
+    def _convert_token_to_id(self, token):
+        return super()._convert_token_to_id({change})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "refused"),
+    [
+        ("BertTokenizer", "token", None),
+        ("BertTokenizer", "token.replace('w', 'a')", "has other tokens, "),
+        ("OurTokenizer", "token", "is a OurTokenizer, .* and transformers cannot convert it"),
+    ],
+)
+def test_a_tokenizer_of_a_folder_s_own_code_is_converted_where_that_gives_the_same_tokens(
+    tmp_path: Path, name: str, change: str, refused: str | None
+) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "was", "a", "of", ",", "it"]
+    path = folder_with(
+        tmp_path / f"{name}{len(change)}",
+        slow_py=SLOW.format(name=name, change=change),
+        vocab_txt="\n".join(words),
+        tokenizer_config_json={
+            "auto_map": {"AutoTokenizer": [f"slow.{name}", None]},
+            "tokenizer_class": name,
+        },
+    )
+    if refused:
+        with pytest.raises(ModelError, match=refused):
+            load_tokenizer(path, trust_remote_code=True)
+        return
+    tokenizer = load_tokenizer(path, trust_remote_code=True)
+    assert encode(tokenizer, ["it was, a"])[0].offsets == [(0, 0), (0, 2), (3, 6), (6, 7), (8, 9)]
+    assert ids(tokenizer, "it was, a") == [2, 10, 6, 9, 7]

@@ -1,4 +1,4 @@
-"""Adapters in a model's folder: refused, or told where they are left out on purpose."""
+"""Adapters in a model's folder that are not read: refused, or told where they may be left out."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ModelError
-from rayinfluence.model.adapters import adapters_below
+from rayinfluence.model.adapters import Source, adapters_below
 from rayinfluence.model.load import load_model
 from rayinfluence.testing import tiny_gpt2, tiny_run
 
@@ -43,19 +43,110 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("alone", "place"), [(True, "."), (True, "taught"), (False, ".")])
-def test_an_adapter_is_refused_with_the_command_that_merges_it(
-    folder: Path, alone: bool, place: str
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"use_dora": True}, "use_dora: True"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save: ['lm_head']"),
+        ({"bias": "all"}, "bias: all"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: pissa_niter_4"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices: [1]"),
+        ({"something_new": {"a": 1}}, "something_new: {'a': 1}"),
+    ],
+)
+def test_an_adapter_that_is_more_than_lora_is_refused_with_the_command_that_merges_it(
+    folder: Path, alone: bool, more: dict[str, Any], what: str
 ) -> None:
     if alone:
         for file in folder.iterdir():
             file.unlink()
-    lay(folder / place, "adapter_model.safetensors", PEFT)
+    lay(folder, "adapter_model.safetensors", PEFT | more)
     said = refusal(folder)
-    assert "holds an adapter (adapter_config.json)" in said
-    command = f"from_pretrained({str(folder / place)!r}).merge_and_unload().save_pretrained("
-    assert command in said
-    assert ("move it out of the folder" in said) is not alone
+    assert f"is more than a LoRA of linear layers ({what}), and such are not read" in said
+    assert f"from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained(" in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.model.embed_tokens.lora_embedding_A",
+        "base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector",
+        "base_model.model.lm_head.weight",
+    ],
+)
+def test_weights_of_an_adapter_that_are_no_update_of_a_linear_layer_are_named(
+    folder: Path, name: str
+) -> None:
+    lay(folder, "adapter_model.safetensors", PEFT)
+    save_file(LORA | {name: torch.ones(2, 2)}, folder / "adapter_model.safetensors")
+    assert f"linear layers (it has the weight {name})" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["IA3", "ADALORA", "LOHA", "OFT", "VERA"])
+def test_adapters_of_other_kinds_are_refused_by_what_they_are(folder: Path, kind: str) -> None:
+    lay(folder, "adapter_model.safetensors", PEFT | {"peft_type": kind})
+    said = refusal(folder)
+    assert f"holds an adapter ({kind}, adapter_config.json) that is no LoRA adapter of PEFT" in said
+    assert "merge_and_unload()" in said
+    assert "Or move it out of the folder, to ask about the base model alone." in said
+
+
+def test_a_folder_of_adapters_with_names_asks_for_one_of_them(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    lay(folder / "taught", "adapter_model.safetensors", PEFT)
+    assert f"an adapter is in {folder / 'taught'}: name that folder" in refusal(folder)
+
+
+def test_without_the_package_peft_an_adapter_is_refused_with_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(folder, "adapter_model.safetensors", PEFT)
+    monkeypatch.setattr("rayinfluence.model.lora_files.find_spec", lambda name: None)
+    said = refusal(folder)
+    assert "is read with the package peft, which is not installed: pip install 'rayinf" in said
+    assert "merge_and_unload()" in said
+
+
+@pytest.mark.parametrize("named", ["acme/base-7b", None])
+def test_a_base_model_that_is_not_here_is_asked_for(
+    folder: Path, tmp_path: Path, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayinfluence.model.lora_files.find_spec", lambda name: True)
+    adapter = tmp_path / "adapter"
+    lay(adapter, "adapter_model.safetensors", PEFT | {"base_model_name_or_path": named})
+    said = refusal(adapter)
+    assert f"its base model ({named or 'unnamed'} in its adapter_config.json) is no folder" in said
+    assert "under `base_model`" in said
+
+
+def test_a_base_without_an_adapter_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^base_model: there is no adapter in .* leave `base_m"):
+        load_model(str(folder), torch.float32, base_model=str(tmp_path))
+
+
+def test_a_base_with_an_adapter_of_its_own_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayinfluence.model.lora_files.find_spec", lambda name: True)
+    for place in (folder, tmp_path / "adapter"):
+        lay(place, "adapter_model.safetensors", PEFT)
+    with pytest.raises(ModelError, match=r"^base_model: .* holds an adapter of its own \(LORA"):
+        load_model(str(tmp_path / "adapter"), torch.float32, base_model=str(folder))
+
+
+def test_a_cut_adapter_is_told_before_anything_is_loaded(folder: Path) -> None:
+    lay(folder, "adapter_model.safetensors", PEFT)
+    whole = (folder / "adapter_model.safetensors").read_bytes()
+    (folder / "adapter_model.safetensors").write_bytes(whole[:-4])
+    assert "adapter_model.safetensors is cut short" in refusal(folder)
+
+
+def test_an_adapter_without_weights_is_empty(folder: Path) -> None:
+    lay(folder, "adapter_model.safetensors", PEFT)
+    save_file({}, folder / "adapter_model.safetensors")
+    assert "is empty: adapter_model.safetensors holds no weight" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +171,7 @@ def test_an_adapter_beside_the_model_is_refused_by_the_name_of_its_file(
     folder: Path, name: str
 ) -> None:
     lay(folder, name)
-    assert f"holds an adapter ({name}), and adapters are not read yet" in refusal(folder)
+    assert f"holds an adapter ({name}) that is no LoRA adapter of PEFT" in refusal(folder)
 
 
 def test_an_adapter_of_any_file_name_is_known_by_its_tensors(folder: Path) -> None:
@@ -93,7 +184,6 @@ def test_an_adapter_of_any_file_name_is_known_by_its_tensors(folder: Path) -> No
     [
         ({"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}, "`mlx_lm.fuse --model"),
         (None, "`mlx_lm.fuse --model"),
-        (PEFT, "merge_and_unload()"),
         ({"peft_type": "PROMPT_TUNING"}, "a learnt prompt (PROMPT_TUNING), which cannot be merged"),
         ({"peft_type": "PREFIX_TUNING"}, "a learnt prompt (PREFIX_TUNING), which cannot be merged"),
         ({"peft_type": "P_TUNING"}, "a learnt prompt (P_TUNING), which cannot be merged"),
@@ -119,7 +209,7 @@ def test_an_adapter_in_a_folder_of_the_model_s_is_told_and_does_not_stop_a_run(
 ) -> None:
     lay(folder / place, "adapter_model.safetensors", PEFT)
     load_model(str(folder), torch.float32)
-    [said] = adapters_below(str(folder))
+    [said] = adapters_below(Source(str(folder)))
     assert f"adapters in the folders of {folder} ({place}) are not read" in said
     assert f"from_pretrained({str(folder / place)!r})" in said
 
@@ -130,7 +220,7 @@ def test_folders_that_hold_no_adapter_need_no_word(folder: Path) -> None:
     tiny_gpt2(dtype=torch.float32).save_pretrained(folder / "checkpoint-1")  # type: ignore[operator]
     for name in ("training_args.bin", "optimizer.pt", "exploration.pt", "README.md"):
         lay(folder, name)
-    assert adapters_below(str(folder)) == []
+    assert adapters_below(Source(str(folder))) == []
     load_model(str(folder), torch.float32)
 
 

@@ -86,7 +86,7 @@ def test_another_tokenizer_and_a_folder_s_own_code_are_named() -> None:
     config = {"tokenizer": "/models/t", "trust_remote_code": True}
     config |= {"storage": {"endpoint_url": "http://minio:9000"}}
     text = page_of(make_results([], config=config, preflight={"context": 8})).text
-    assert "one of them; by the tokenizer in /models/t." in text
+    assert "predicted each; by the tokenizer in /models/t." in text
     assert "Model's codethe folder's own (trust_remote_code)" in text
     assert "Object storagehttp://minio:9000" in text
 
@@ -98,6 +98,14 @@ def test_what_training_maximised_is_said_where_it_is_not_the_sum() -> None:
 
     assert "the mean over the tokens of one (objective: causal_mean)" in text("causal_mean")
     assert "training maximised" not in text("causal")
+
+
+def test_it_is_said_which_tokens_count() -> None:
+    """A model may be tuned with a loss on answers alone."""
+    text = page_of(
+        make_results([], preflight={"context": 8}, numerics={"objective": "causal"})
+    ).text
+    assert "all of its tokens but the first count, as if training had predicted each." in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Tokenizers that transformers makes of a folder, beside what the folder's own files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayinfluence.corpus.tokenizer import encode, faithful
+from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
+from rayinfluence.errors import ModelError, brief
+from rayinfluence.registered import only_code_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+#: Texts on which tokenizers of one vocabulary come apart, if they do anywhere.
+_PROBES = (
+    "It was the BEST of times, it's 12345.678 of the world's 1st; don't you'll WE'VE\u2019s.",
+    "  two   spaces,\ttabs\t\tand\r\n\r\n lines \n  end ",
+    "def f(x):\n    if x != 3:\n        return {'a_b': [x**2, -1e-9]}  # snake_case, CamelCase\n",
+    "caf\u00e9 cafe\u0301 na\u00efve \ufb01ne \u2460 \uff21\uff22 \u00bd \u2026 \u201cquoted\u201d",
+    "\u0420\u0443\u0441\u0441\u043a\u0438\u0439 \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
+    "\u4e2d\u6587\u5b57\u7b26 \u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17",
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u00a0\u2003\u200b\ufeff<html>&amp;",
+)
+
+
+def made_by_transformers(path: str, trust_remote_code: bool) -> Any:
+    """The tokenizer of a folder as AutoTokenizer makes it, of whatever kind."""
+    from transformers import AutoTokenizer
+
+    with only_code_of(path if trust_remote_code else None):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+
+
+def converted(path: str, slow: Any) -> PreTrainedTokenizerFast:
+    """A tokenizer that is computed in Python as one that knows where in a text its tokens are.
+
+    Args:
+        path: its folder.
+        slow: as transformers made it.
+
+    Raises:
+        ModelError: transformers has no converter of its class, or what it makes has other tokens.
+    """
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import convert_slow_tokenizer
+
+    what = (
+        f"tokenizer: the one of {path} is a {type(slow).__name__}, which is computed in Python and "
+        "does not say where in a text its tokens are"
+    )
+    remedy = "Make a tokenizer.json of it with the package tokenizers, and name its folder under"
+    try:
+        backend = convert_slow_tokenizer(slow)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **slow.special_tokens_map)
+        ours = [one.ids for one in faithful(tokenizer.backend_tokenizer).encode_batch(_PROBES)]
+    except Exception as error:  # whatever a converter meets in a class that it is not of
+        raise ModelError(
+            f"{what}, and transformers cannot convert it. {remedy} `tokenizer`."
+        ) from error
+    for text, one in zip(_PROBES, ours, strict=True):
+        if (other := list(slow.encode(text))) != one:
+            raise ModelError(
+                f"{what}; what transformers converts it to has other tokens, {len(one)} against "
+                f"{len(other)} for {text!r}. {remedy} `tokenizer`."
+            )
+    return tokenizer
+
+
+def made_of_vocabulary(path: str, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """Say what a tokenizer is where no tokenizer.json says so.
+
+    Args:
+        path: its folder.
+        tokenizer: as it was loaded.
+    """
+    if (Path(path) / TOKENIZER).is_file():
+        return None
+    [empty] = encode(tokenizer, [""])
+    leading = [repr(tokenizer.backend_tokenizer.id_to_token(token)) for token in empty.tokens]
+    return (
+        f"tokenizer: there is no {TOKENIZER} in {path}; of its vocabulary transformers makes a "
+        f"{type(tokenizer).__name__}, which puts {', '.join(leading) or 'no token'} before a text. "
+        f"If the model was trained otherwise, name a folder with its {TOKENIZER} under `tokenizer`."
+    )
+
+
+def rebuilt_otherwise(
+    path: str, tokenizer: PreTrainedTokenizerFast, trust_remote_code: bool = False
+) -> str | None:
+    """Say where transformers makes another tokenizer of a folder than its tokenizer.json, if so.
+
+    Args:
+        path: the folder.
+        tokenizer: as :func:`load_tokenizer` loads it.
+        trust_remote_code: let the folder's own Python code run.
+    """
+    try:
+        rebuilt = made_by_transformers(path, trust_remote_code)
+    except Exception:  # code of the folder's own, or a class that cannot be built from its files
+        return None
+    backend = getattr(rebuilt, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    special = sorted({str(token) for token in rebuilt.added_tokens_decoder.values()})
+    probes = [*_PROBES, *(f"x{token}{token} {token}y" for token in special)]
+    try:
+        ours = [one.ids for one in faithful(tokenizer.backend_tokenizer).encode_batch(probes)]
+    except Exception:  # it has no token for what it does not know; a text that it fails on is told
+        return None
+    try:
+        theirs = [one.ids for one in faithful(backend).encode_batch(probes)]
+    except Exception as error:
+        return (
+            f"tokenizer: transformers makes the one of {path} a {type(rebuilt).__name__}, which "
+            f"cannot tokenise ({brief(error)}). That of tokenizer.json is used."
+        )
+    for text, one, other in zip(probes, ours, theirs, strict=True):
+        if one != other:
+            return (
+                f"tokenizer: transformers makes the one of {path} a {type(rebuilt).__name__} with "
+                f"other tokens than its tokenizer.json: {len(other)} against {len(one)} for "
+                f"{text!r}. Those of tokenizer.json are used; if the model was trained with the "
+                "others, save the rebuilt one into a folder and name that under `tokenizer`."
+            )
+    return None
