@@ -134,6 +134,7 @@ def run_manifest(
         "queries": written.queries,
         "model": {
             "path": run.config.model,
+            "commit": run.inputs.model.commit,
             "digest": run.model_digest,
             "architecture": type(replica.model).__name__,
             "parameters": sum(weight.numel() for weight in replica.model.parameters()),
@@ -143,7 +144,7 @@ def run_manifest(
             "untracked": _untracked(replica),
         },
         "preflight": preflight.report(run.passed, run.tracked),
-        "tokenizer": {"digest": corpus.manifest.tokenizer},
+        "tokenizer": {"digest": corpus.manifest.tokenizer, "commit": run.inputs.tokenizer.commit},
         "corpus": {
             "url": corpus.store.url,
             "fingerprint": corpus.fingerprint,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayinfluence.addresses import may_be_on_a_hub, why_no_folder
+from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
@@ -18,10 +18,16 @@ from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.corpus.tokenizer_files import TOKENIZER, refuse_damaged
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
+from rayinfluence.dataflow.begin.fetched import Folder, fetched
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.adapters import refuse_adapter
 from rayinfluence.model.weight_files import CONFIG, stored_tensors
+from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,14 @@ class Inputs:
         queries: None where it names none.
         documents: files to tokenise, none where the corpus is used as it is; and what lies
             among them.
+        model: its folder.
+        tokenizer: the folder of the tokenizer, which may be the model's.
     """
 
     queries: list[Query] | None
     documents: Found
+    model: Folder
+    tokenizer: Folder
 
     @property
     def needed_queries(self) -> list[Query]:
@@ -51,8 +61,15 @@ class Inputs:
         return self.queries
 
     @classmethod
-    def of(cls, config: RunConfig) -> Inputs:
+    def of(cls, config: RunConfig, say: Say = _silent, new_run: bool = False) -> Inputs:
         """Read queries, find documents, and see that there is a corpus where none are given.
+
+        A model on a hub is fetched when all else is there.
+
+        Args:
+            config: of the run.
+            say: prints a line about what is fetched.
+            new_run: whether it may be another commit than the run directory has been used with.
 
         Raises:
             ConfigError: the configuration names a queries file that is not there, or inputs
@@ -61,22 +78,18 @@ class Inputs:
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
                 corpus, or one that an earlier version laid out.
+            StorageError: something cannot be read, or a hub not be reached.
         """
         refuse_written_over(config)
         for key, path in (("model", config.model), ("tokenizer", config.tokenizer)):
-            if path is not None and (why := why_no_folder(path)):
-                raise ModelError(f"{key}: {why}")
-            if path is not None and not Path(path).is_dir():
-                needed = CONFIG if key == "model" else TOKENIZER
-                hub = " (names on a hub are not fetched)" if may_be_on_a_hub(path) else ""
-                raise ModelError(
-                    f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` "
-                    f"wrote, with its {needed}."
-                )
-        refuse_adapter(config.model)
-        if (Path(config.model) / CONFIG).is_file():
-            stored_tensors(config.model)  # that they are whole
-        refuse_damaged(config.tokenizer or config.model)
+            if path is not None and hub_address(path) is None:
+                _refuse_no_folder(key, path)
+        if hub_address(config.model) is None:
+            refuse_adapter(config.model)
+            if (Path(config.model) / CONFIG).is_file():
+                stored_tensors(config.model)  # that they are whole
+        if hub_address(tokenizer := config.tokenizer or config.model) is None:
+            refuse_damaged(tokenizer)
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))
@@ -93,7 +106,7 @@ class Inputs:
             refuse_old_layout(corpus_store(config))
         else:
             Corpus.refuse_none(corpus_store(config))
-        return cls(queries, documents)
+        return cls(queries, documents, *fetched(config, say, new_run))
 
 
 def corpus_store(config: RunConfig) -> Store:
@@ -102,3 +115,15 @@ def corpus_store(config: RunConfig) -> Store:
     if path:
         return Store(path, config.storage.options(path))
     return Store(config.run, config.storage.options(config.run)) / layout.CORPUS
+
+
+def _refuse_no_folder(key: str, path: str) -> None:
+    if why := why_no_folder(path):
+        raise ModelError(f"{key}: {why}")
+    if not Path(path).is_dir():
+        needed = CONFIG if key == "model" else TOKENIZER
+        hub = f" (hf://{path} would fetch it from a hub)" if may_be_on_a_hub(path) else ""
+        raise ModelError(
+            f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` wrote, with "
+            f"its {needed}."
+        )

@@ -15,6 +15,7 @@ from rayinfluence.corpus.tokenizer_files import load_tokenizer, rebuilt_otherwis
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
+from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.tracked import TrackedModel
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
@@ -43,6 +44,8 @@ class Parts:
         config: the configuration.
         progress: where progress goes; standard error by default.
         inputs: what the configuration names, if it was read before.
+        new_run: stages that were run with other settings, or another commit of a model on a hub,
+            are run again beside them; without it settings are refused and the commit is kept.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Parts:
         config: RunConfig,
         progress: ProgressLog | None = None,
         inputs: Inputs | None = None,
+        new_run: bool = False,
     ) -> None:
         self.config = config
+        self._new_run = new_run
         if inputs is not None:
             self.inputs = inputs
         self.progress = progress or ProgressLog()
@@ -70,8 +75,8 @@ class Parts:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """Queries and documents that the configuration names."""
-        return Inputs.of(self.config)
+        """Queries, documents and folders that the configuration names."""
+        return Inputs.of(self.config, self.progress.note, self._new_run)
 
     @cached_property
     def numerics(self) -> Numerics:
@@ -90,7 +95,7 @@ class Parts:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
-        path = self.config.tokenizer or self.config.model
+        path = self.inputs.tokenizer.path
         trusted = self.config.trust_remote_code
         tokenizer = load_tokenizer(path, trust_remote_code=trusted)
         if other := rebuilt_otherwise(path, tokenizer, trusted):
@@ -104,11 +109,13 @@ class Parts:
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        found = TrackedModel.load(self.config, self.numerics, lambda: self.tokenizer)
+        path = self.inputs.model.path
+        here = self.config.model_copy(update={"model": path})
+        found = TrackedModel.load(here, self.numerics, lambda: self.tokenizer)
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
-            why = why_other_attention(read_config(self.config.model))
+            why = why_other_attention(read_config(path))
             self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found
@@ -294,6 +301,7 @@ class Parts:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
         self.store.write(layout.CONFIG, body.encode())
+        note_commits(self.store, self.config, self.inputs.model, self.inputs.tokenizer)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
