@@ -1,26 +1,94 @@
-"""Addresses that a person wrote: local paths, and objects in a store of objects."""
+"""Addresses that a person wrote: local paths, objects in a store of objects, models on a hub."""
 
 from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from rayinfluence.text import holds_credentials, without_credentials
 
 #: Schemes of addresses; a local file that begins so is hardly meant.
 _SCHEME = re.compile(
-    r"(?P<scheme>s3[an]?|gc?s|az|abfss?|adl|wasbs?|r2|oss|hdfs|hf|https?|file):(?P<rest>.*)",
+    r"(?P<scheme>s3[an]?|gc?s|az|abfss?|adl|wasbs?|r2|oss|hf|https?|file):(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
+)
+#: Schemes of what nothing is read from, and what to do instead.
+_ELSEWHERE = {
+    "hdfs": "copy it to a disk (`hdfs dfs -get`) or to object storage (`hadoop distcp`)",
+    "webhdfs": "copy it to a disk (`hdfs dfs -get`) or to object storage (`hadoop distcp`)",
+    "viewfs": "copy it to a disk (`hdfs dfs -get`) or to object storage (`hadoop distcp`)",
+    "ftp": "download it",
+    "ftps": "download it",
+    "sftp": "copy it to a disk (`scp -r`), or mount it (`sshfs`)",
+    "ssh": "copy it to a disk (`scp -r`), or mount it (`sshfs`)",
+    "scp": "copy it to a disk (`scp -r`), or mount it (`sshfs`)",
+    "smb": "mount it",
+    "nfs": "mount it",
+}
+_OTHER = re.compile(rf"(?P<scheme>{'|'.join(_ELSEWHERE)}):/.*", re.IGNORECASE | re.DOTALL)
+#: Databricks' file system; what is in it is at a path too, but under another name.
+_DBFS = re.compile(r"dbfs:/+(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+
+#: Of the web and of hubs, from which no documents are read.
+_WEB = ("http", "https", "hf")
+
+#: A repository of a hub and, after an @, its revision.
+_ON_A_HUB = re.compile(r"hf://(?P<repository>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>[^\s@?#]+))?")
+#: The same as a browser shows it.
+_PAGE = re.compile(
+    r"https?://(www\.)?(huggingface\.co|hf\.co)/"
+    r"(?P<repository>\w[\w.-]*(/\w[\w.-]*)?)(/tree/(?P<revision>[^\s@?#]+?))?/?"
 )
 
 
-#: Of the web and of hubs, from which nothing is read.
-_WEB = ("http", "https", "hf")
+@dataclass(frozen=True)
+class HubAddress:
+    """A model on a hub: its repository, such as ``org/name``, and a branch, tag or commit of it."""
+
+    repository: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hf://{self.repository}@{self.revision}"
+
+
+def hub_address(text: str) -> HubAddress | None:
+    """The model on a hub that ``hf://org/name@revision`` means; None where it is no such address.
+
+    Without a revision it is the branch ``main``.
+    """
+    match = _ON_A_HUB.fullmatch(text)
+    if match is None:
+        return None
+    return HubAddress(match["repository"], match["revision"] or "main")
+
+
+def why_no_model(address: str) -> str | None:
+    """Why an address of a model or of a tokenizer cannot be what was meant; None where it can."""
+    if hub_address(address) or holds_credentials(address):
+        return None
+    if page := _PAGE.fullmatch(address):
+        revision = f"@{page['revision']}" if page["revision"] else ""
+        return f"{address!r} is a page: did you mean hf://{page['repository']}{revision}?"
+    scheme, _, rest = address.partition(":")
+    if scheme.lower() == "hf":
+        meant = f"hf://{rest.lstrip('/')}"
+        if meant != address and hub_address(meant):
+            return f"{address!r}: did you mean {meant}?"
+        return (
+            f"{address!r} names no model on a hub: write hf://org/name, or hf://org/name@revision "
+            "with a branch, a tag or a commit. Of a model in a folder of a repository, download "
+            "the folder and name it."
+        )
+    return why_no_address(address)
 
 
 def why_no_address(address: str) -> str | None:
     """Why a path or an address cannot be what was meant, in sentences; None where it can."""
+    if why := _why_elsewhere(address):
+        return why
     match = _SCHEME.fullmatch(address)
     is_web = match and match["scheme"].lower() in _WEB and match["rest"].startswith("//")
     # Of what holds a password it is said by who reads configurations that this is no place for it.
@@ -57,7 +125,8 @@ def why_no_folder(path: str) -> str | None:
     if "://" in path:
         return (
             f"{path} is an address, and models and tokenizers are read from local folders: copy it "
-            "to a disk of the machine that runs this, and name the folder's path."
+            "to a disk of the machine that runs this, and name the folder's path. What is on a hub "
+            "is fetched: hf://org/name."
         )
     return None
 
@@ -79,6 +148,24 @@ def why_no_path(path: str) -> str | None:
             f"{path!r} is in the home of a user whom this machine does not know "
             f"({path.partition('/')[0]}); write the whole path."
         )
+    return None
+
+
+def _why_elsewhere(address: str) -> str | None:
+    """Why nothing is read from where an address is, whatever it names there."""
+    if holds_credentials(address):
+        return None
+    if other := _OTHER.fullmatch(address):
+        return (
+            f"{address!r} is on {other['scheme'].lower()}://, and files are read from disks and "
+            f"object storage (such as s3://): {_ELSEWHERE[other['scheme'].lower()]}, and name "
+            "where it is then."
+        )
+    if found := _DBFS.fullmatch(address):
+        # What Databricks shows under dbfs:/Volumes is not below the mount of the rest.
+        rest = found["rest"]
+        path = f"/{rest}" if rest.startswith("Volumes/") else f"/dbfs/{rest}"
+        return f"{address!r} is no path of this machine: did you mean {path}?"
     return None
 
 

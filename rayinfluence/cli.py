@@ -33,7 +33,7 @@ from rayinfluence.errors import (
     RayInfluenceError,
     StageError,
 )
-from rayinfluence.text import visible, visible_line, without_credentials
+from rayinfluence.text import in_bytes, visible, visible_line, without_credentials
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -208,8 +208,8 @@ def plan(
     )
     for title, rows in (
         ("stage", {name: f"{seconds:,.1f} s" for name, seconds in found.seconds.items()}),
-        ("stored", {name: _bytes(size) for name, size in found.stored.items()}),
-        ("memory of a worker", {name: _bytes(size) for name, size in found.memory.items()}),
+        ("stored", {name: in_bytes(size) for name, size in found.stored.items()}),
+        ("memory of a worker", {name: in_bytes(size) for name, size in found.memory.items()}),
     ):
         table = Table(title, "", box=None, pad_edge=False)
         for name, value in rows.items():
@@ -318,7 +318,7 @@ def _opened(
         config = RunConfig.parse(values, "--runner")
     from rayinfluence.dataflow.begin.early import Inputs
 
-    inputs = Inputs.of(config)
+    inputs = Inputs.of(config, lambda text: _say(text, error=True), new_run)
     if needs_queries:
         _ = inputs.needed_queries
     # After what the configuration names is known to be good: importing torch takes seconds.
@@ -338,14 +338,6 @@ def _since(written: float, now: float) -> str:
             break
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))
     return f"since {when} ({ago:.0f} {unit} ago)"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:,.0f} B"
-        size /= 1024
-    return f"{size:,.1f} TiB"
 
 
 def _end_incomplete(run: Run) -> None:

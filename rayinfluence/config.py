@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from rayinfluence.addresses import expanded, why_no_address
+from rayinfluence.addresses import expanded, why_no_address, why_no_model
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -88,6 +88,16 @@ def _address(value: str) -> str:
 
 #: Where something is: a local path, or an address in object storage.
 Address = Annotated[str, AfterValidator(_address)]
+
+
+def _model_address(value: str) -> str:
+    if why := why_no_model(value):
+        raise ValueError(why)
+    return expanded(value)
+
+
+#: Where a model or a tokenizer is: a local path, or ``hf://org/name@revision`` on a hub.
+ModelAddress = Annotated[str, AfterValidator(_model_address)]
 
 
 class CorpusConfig(Section):
@@ -274,14 +284,17 @@ class RunConfig(Section):
 
     run: Address = Field(min_length=1)
     """The run directory, local or s3://: everything the run writes is in it."""
-    model: Address = Field(min_length=1)
-    """A local folder as ``save_pretrained`` writes it: config.json, safetensors, tokenizer."""
+    model: ModelAddress = Field(min_length=1)
+    """A local folder as ``save_pretrained`` writes it: config.json, safetensors, tokenizer.
+
+    Or ``hf://org/name@revision``, which the driver fetches from a hub: a branch (``main`` without
+    one), a tag or a commit."""
     queries: Address | None = None
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
-    tokenizer: Address | None = None
-    """A folder with the tokenizer, when it is not in the model's."""
-    base_model: Address | None = None
-    """The folder of the model that a LoRA adapter in ``model`` was trained on.
+    tokenizer: ModelAddress | None = None
+    """A folder with the tokenizer, or where it is on a hub, when it is not in the model's."""
+    base_model: ModelAddress | None = None
+    """Of a LoRA adapter in ``model``, the model that it was trained on: a folder or on a hub.
 
     Where it is neither beside the adapter nor in the folder that its configuration names."""
     modules: list[str] | None = None

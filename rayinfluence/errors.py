@@ -24,7 +24,7 @@ from rayinfluence.text import visible, without_credentials
 INCOMPLETE = 3
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """What a library's error says, on one line: how it begins, and the advice that it ends with."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 400 else f"{text[:250]} ... {text[-140:]}"

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from rayinfluence.addresses import may_be_on_a_hub, why_no_folder
+from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.dataflow.places import run_config
@@ -147,10 +147,12 @@ def _refuse_places(config: RunConfig) -> None:
         "tokenizer": config.tokenizer,
     }
     for key, path in folders.items():
-        if path and (why := why_no_folder(path)):
+        if not path or hub_address(path):
+            continue  # the job fetches it
+        if why := why_no_folder(path):
             raise ConfigError(f"{key}: {why}")
-        if path and not Path(path).is_absolute():
-            hub = "; names on a hub are not fetched" if may_be_on_a_hub(path) else ""
+        if not Path(path).is_absolute():
+            hub = f"; hf://{path} would be fetched from a hub" if may_be_on_a_hub(path) else ""
             raise ConfigError(
                 f"{key}: {path} is relative, and a submitted job has a working directory of its "
                 "own. Models and tokenizers are read from folders: write the full path of one that "

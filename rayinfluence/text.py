@@ -1,4 +1,4 @@
-"""Text of others on its way to a screen or into a log."""
+"""Text on its way to a screen or into a log: what others wrote, and sizes."""
 
 from __future__ import annotations
 
@@ -108,6 +108,15 @@ def _is_needed(text: str, place: int) -> bool:
 def visible_line(text: str) -> str:
     """The same in one line: a newline is shown, and begins none."""
     return visible(text).replace("\n", "␊")
+
+
+def in_bytes(size: float) -> str:
+    """A size in bytes with the unit that fits it: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:,.0f} B"
+        size /= 1024
+    return f"{size:,.1f} TiB"
 
 
 def holds_credentials(address: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from loopback_hub import Hub, point, serving
 from moto.server import ThreadedMotoServer
 from rich.console import Console
 from s3.faults import FaultProxy, fault_proxy
@@ -142,3 +143,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)
     monkeypatch.setitem(retry.CLIENT_CONFIG, "read_timeout", 0.5)
     monkeypatch.setattr("aiobotocore.endpoint.AioEndpoint._sleep", no_time)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub of models in this process, and a cache of its own."""
+    from huggingface_hub.utils import close_session
+
+    with serving() as made:
+        point(monkeypatch, made, tmp_path / "huggingface")
+        yield made
+    close_session()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from rayinfluence.corpus.sources import claiming, source_of
 from rayinfluence.corpus.sources.parquet import Parquet
+from rayinfluence.storage.downloads import why_a_pointer
 
 #: Enough of a file to know it by.
-BEGINNING = 16
+BEGINNING = 32
 #: What writers put before a frame of zstd or lz4 that says nothing, such as sizes (pzstd does).
 _SKIPPED = tuple(bytes([first]) + b"*M\x18" for first in range(0x50, 0x60))
 
@@ -56,6 +57,8 @@ def kind_of(begins: bytes) -> Kind | None:
 
 def why_not_queries(begins: bytes) -> str | None:
     """Why a file that begins so is not read as queries, or None where it may be JSON lines."""
+    if pointer := why_a_pointer(begins):
+        return f"{pointer}."
     kind = kind_of(begins)
     if kind is None:
         return None
@@ -80,6 +83,8 @@ def why_not_documents(begins: bytes, name: str) -> str | None:
         begins: their first bytes.
         name: theirs, in lower case.
     """
+    if pointer := why_a_pointer(begins):
+        return f"{pointer}."
     source, _ = source_of(name)
     packed = next((known for known in _KINDS if known.ending and name.endswith(known.ending)), None)
     kind = kind_of(begins)

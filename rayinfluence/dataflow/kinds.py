@@ -59,6 +59,7 @@ _TABLES = (
 #: In the order of the flow.
 KINDS = (
     Kind(layout.CONFIG, None, "the configuration that it was used with last"),
+    Kind(layout.HUB, None, "the commits of what was fetched from a hub"),
     Kind(layout.FORECAST, None, "the last forecast"),
     Kind(f"{layout.SCRATCH}/{layout.scratch_key(0)}", None, "of a forecast under way"),
     Kind(

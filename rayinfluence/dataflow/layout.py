@@ -16,6 +16,8 @@ from rayinfluence.storage import results
 
 #: The configuration that a run directory was used with last; written when a run begins.
 CONFIG = "config.json"
+#: Which commit each model is that the run fetches from a hub; written when a run begins.
+HUB = "hub.json"
 #: What each stage took, over all runs; written with the results.
 TIMINGS = "stages.json"
 #: The page of `rayinfluence report`, and the last forecast of `rayinfluence plan`.

@@ -115,7 +115,7 @@ def run_manifest(
         written: what the tables are.
         set_aside: splits that they lack.
     """
-    replica, corpus = run.replica, run.corpus
+    replica, corpus, folders = run.replica, run.corpus, run.inputs.folders
     files = corpus.manifest.files
     aside = {one.digest for one in set_aside}
     return {
@@ -135,7 +135,9 @@ def run_manifest(
         "queries": written.queries,
         "model": {
             "path": run.config.model,
-            "base": run.source.weights if run.source.adapter else None,
+            "commit": folders.model.commit,
+            "base": folders.source.weights if folders.source.adapter else None,
+            "base_commit": None if folders.base is None else folders.base.commit,
             "digest": run.model_digest,
             "architecture": type(replica.model).__name__,
             "parameters": sum(weight.numel() for weight in replica.model.parameters()),
@@ -146,7 +148,7 @@ def run_manifest(
             "untracked": _untracked(replica, run.tracked.trained or ("*",)),
         },
         "preflight": preflight.report(run.passed, run.tracked),
-        "tokenizer": {"digest": corpus.manifest.tokenizer},
+        "tokenizer": {"digest": corpus.manifest.tokenizer, "commit": folders.tokenizer.commit},
         "corpus": {
             "url": corpus.store.url,
             "fingerprint": corpus.fingerprint,

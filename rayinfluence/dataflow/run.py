@@ -77,9 +77,8 @@ class Run(Parts):
         new_run: bool = False,
         inputs: Inputs | None = None,
     ) -> None:
-        super().__init__(config, progress, inputs)
+        super().__init__(config, progress, inputs, new_run)
         self.set_aside: list[Aside] = []
-        self._new_run = new_run
         self._factors: Factors | None = None
         self._fit_plan: FitPlan | None = None
 

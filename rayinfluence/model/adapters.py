@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rayinfluence.addresses import may_be_on_a_hub
 from rayinfluence.errors import ModelError
 from rayinfluence.model.lora_files import CONFIG, is_lora, peft_type, refuse_more_than_lora
 from rayinfluence.model.weight_files import holds_weights
@@ -88,7 +89,7 @@ def source_of(model: str, base_model: str | None = None) -> Source:
         raise ModelError(
             f"model: {model} holds a LoRA adapter, and its base model ({base or 'unnamed'} in its "
             f"{CONFIG}) is no folder here: name the folder of the model that it was trained on "
-            "under `base_model`."
+            f"under `base_model`{_or_on_a_hub(base)}."
         )
     if Path(base).resolve() == folder.resolve():
         return Source(model, model)
@@ -98,6 +99,10 @@ def source_of(model: str, base_model: str | None = None) -> Source:
             "the base model alone."
         )
     return Source(base, model)
+
+
+def _or_on_a_hub(base: str | None) -> str:
+    return f", or hf://{base} if that is where it is" if base and may_be_on_a_hub(base) else ""
 
 
 def adapters_below(source: Source) -> list[str]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Entries of auto_map whose code runs when a causal LM is loaded.
 _RUNNABLE = ("AutoConfig", "AutoModelForCausalLM")
+#: What stands in them after a repository of a hub that the code is in.
+_ELSEWHERE = "--"
 
 
 def refuse_unknown_kind(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> None:
@@ -65,10 +67,18 @@ def not_what_is_named(
 def _why_not(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> str | None:
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind, code = config.get("model_type"), config.get("auto_map") or {}
+    kind, code = config.get("model_type"), config.get("auto_map")
+    code = code if isinstance(code, Mapping) else {}
     is_known = isinstance(kind, str) and kind in CONFIG_MAPPING
     generates = is_known and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
-    theirs = isinstance(code, Mapping) and "AutoModelForCausalLM" in code
+    theirs = "AutoModelForCausalLM" in code
+    elsewhere = [code[key] for key in _RUNNABLE if _ELSEWHERE in str(code.get(key))]
+    if elsewhere and trust_remote_code:
+        return (
+            f"its config.json names code of another repository ({elsewhere[0]}), which is not "
+            "fetched: read it, put its files beside config.json, and name them there without "
+            f"what stands before {_ELSEWHERE}"
+        )
     if generates or (theirs and trust_remote_code):
         return None
     installed = f"the installed transformers {version('transformers')}"

@@ -17,7 +17,7 @@ from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
 from rayinfluence.model.lora import attach, base_alone
 from rayinfluence.model.pretrained import from_pretrained, said_of_attention
-from rayinfluence.model.quantised import few_bits, quantised, said
+from rayinfluence.model.quantised import dequantising, few_bits, quantised, said
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
 from rayinfluence.model.wrapped import why_other_names
 from rayinfluence.registered import only_code_of
@@ -131,7 +131,7 @@ def _from_pretrained(
                 f"model: {path} is quantised, as its config.json says, and cannot be dequantised "
                 f"here ({brief(error).rstrip('.')}). Influence needs gradients of weights that are "
                 "floating-point numbers: name the model that was quantised, or one that was "
-                "dequantised and saved."
+                f"dequantised and saved{dequantising(path, config)}."
             ) from error
         if names := few_bits(tensors):
             raise ModelError(f"model: {path} {said(names)}.") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from rayinfluence.model.weight_files import converted
 from rayinfluence.storage.downloads import StoredTensor
 
 #: What weights are stored as; whatever else there is has other uses (masks, positions, counts).
@@ -25,6 +26,8 @@ _BESIDE = re.compile(
     r"(nested_)?absmax|(nested_)?quant_map|quant_state(__.*)?|bitsandbytes__.*|SCB|"
     r".*_(blocks|scales)|meta_scale|_data|_scale|codebooks|qparams",
 )
+#: The method whose models transformers saves dequantised, and the package that it takes.
+_BITS_AND_BYTES = "bitsandbytes"
 
 
 def few_bits(tensors: Mapping[str, StoredTensor]) -> list[str]:
@@ -75,6 +78,23 @@ def said(found: list[str]) -> str:
         "turns into the floating-point numbers that the model computes with. Read as they are they "
         "would be another model. Name the model that was quantised, or dequantise it and "
         "save it with the config.json of that one, without quantization_config"
+    )
+
+
+def dequantising(path: str, config: Mapping[str, Any]) -> str:
+    """What dequantises a model, as a clause, where it is of the kind that transformers saves so.
+
+    Args:
+        path: its folder.
+        config: its config.json.
+    """
+    about = config.get("quantization_config")
+    if not isinstance(about, Mapping) or about.get("quant_method") != _BITS_AND_BYTES:
+        return ""
+    return (
+        f', which where {_BITS_AND_BYTES} is installed `python -c "import transformers as t; '
+        f"t.AutoModelForCausalLM.from_pretrained({path!r}).dequantize()"
+        f'.save_pretrained({converted(path)!r})"` does (with `tokenizer: {path}`)'
     )
 
 

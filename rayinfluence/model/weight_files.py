@@ -5,8 +5,9 @@ Nothing here needs torch: what a download left broken is said before that is imp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import filter as matching
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from rayinfluence.storage.downloads import StoredTensor, Unusable, read_header, 
 from rayinfluence.storage.store import Store
 
 CONFIG = "config.json"
+#: What names of files of weights that are read end in.
+WEIGHTS = ".safetensors"
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "model*.pt", "consolidated*.pt", "*.ckpt")
@@ -37,28 +40,38 @@ def holds_weights(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and any((folder / n).exists() for n in (_WHOLE, _INDEX))
 
 
-def weight_files(path: str) -> list[str]:
+def weight_files(path: str, there: Collection[str] | None = None) -> list[str]:
     """Names of the files that a model is loaded from; others may lie beside them.
+
+    Args:
+        path: its folder, with config.json and, if it has one, the index.
+        there: names of the files that the model has, where its weights have yet to be fetched;
+            None for those in the folder.
 
     Raises:
         ModelError: there is none, there are two sets, or the index does not say which.
     """
     folder = Path(path)
+    names = {file.name for file in folder.iterdir() if file.exists()} if there is None else there
     # A configuration may name its file, which is then taken before all others.
     named = read_config(path).get("transformers_weights")
-    if not named and all((folder / name).is_file() for name in (_WHOLE, _INDEX)):
+    if not named and {_WHOLE, _INDEX} <= {*names}:
         raise ModelError(
             f"model: {path} holds two sets of weights, {_WHOLE} and {_INDEX}, and it cannot be "
             "told which is the model's. Remove the one that is not."
         )
-    first = named or (_INDEX if (folder / _INDEX).exists() else _WHOLE)
-    if not named and not (folder / first).exists():
-        raise ModelError(f"model: {path} cannot be loaded: {_no_weights(folder)}.")
+    first = named or (_INDEX if _INDEX in names else _WHOLE)
+    if not named and first not in names:
+        links = [name for name in (_WHOLE, _INDEX) if (folder / name).is_symlink()]
+        why = f"{links[0]} is a link to nothing; download it again" if links else None
+        raise ModelError(f"model: {path} cannot be loaded: {why or why_no_weights(path, names)}.")
     places = _weight_map(path, str(first))
     if places is None:
         return [str(first)]
     files = sorted(set(places.values()))
-    absent = [name for name in files if not (folder / name).exists()]
+    absent = [
+        name for name in files if not ((folder / name).exists() if there is None else name in there)
+    ]
     if absent:
         raise ModelError(
             f"model: {path} cannot be loaded: {first} names {len(files)} files, and "
@@ -134,27 +147,57 @@ def _named(path: str, name: str) -> Iterator[None]:
         raise ModelError(f"model: {path} cannot be loaded: {name} {error}.") from error
 
 
-def _no_weights(folder: Path) -> str:
-    """Why there are no weights to load, by what is there instead."""
-    for name in (_WHOLE, _INDEX):
-        if (folder / name).is_symlink():
-            return f"{name} is a link to nothing; download it again"
-    if shards := sorted(folder.glob("model-*-of-*.safetensors")):
+def why_no_weights(source: str, names: Collection[str], revision: str | None = None) -> str:
+    """Why there are no weights to load, by what is there instead, and what converts it.
+
+    Args:
+        source: what transformers loads it from: a folder, or a repository of a hub.
+        names: of the files that are there.
+        revision: of the repository.
+    """
+    names = sorted(names)
+    if shards := matching(names, "model-*-of-*.safetensors"):
         return (
-            f"it holds weights in pieces, such as {shards[0].name}, and neither {_WHOLE} nor "
+            f"it holds weights in pieces, such as {shards[0]}, and neither {_WHOLE} nor "
             f"{_INDEX}, which says what is in which; download that too"
         )
-    for patterns, what in (
-        (_PICKLES, "is a pickle, which is not opened as it may run code: save it as safetensors"),
-        (_OTHERS, "is not what is read: save the model as safetensors"),
-    ):
-        if found := [file.name for pattern in patterns for file in sorted(folder.glob(pattern))]:
-            return (
-                f"there is no {_WHOLE} in it, and {found[0]} {what} "
-                "(`AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)`)"
-            )
+    if pickles := _matching(names, _PICKLES):
+        return (
+            f"there is no {_WHOLE} in it, and {pickles[0]} is a pickle, which is not opened as it "
+            "may run code. If you trust its author, convert it and name the new folder: "
+            f"`{conversion(source, revision)}`"
+        )
+    if others := _matching(names, _OTHERS):
+        return (
+            f"there is no {_WHOLE} in it, and {others[0]} is not what is read: save the model as "
+            "safetensors (`save_pretrained` of transformers)"
+        )
     begun = "".join(
-        f" ({file.name} is: its download has not ended)"
-        for file in folder.glob("model*.safetensors.*")
+        f" ({name} is: its download has not ended)"
+        for name in matching(names, "model*.safetensors.*")
     )
     return f"there is no {_WHOLE} in it{begun}"
+
+
+def conversion(source: str, revision: str | None = None) -> str:
+    """A command that saves a model and its tokenizer as safetensors, beside the working directory.
+
+    Args:
+        source: a folder, or a repository of a hub.
+        revision: of the repository.
+    """
+    of = f", revision={revision!r}" if revision else ""
+    return (
+        f'python -c "import transformers as t; [k.from_pretrained({source!r}{of})'
+        f".save_pretrained({converted(source)!r}) for k in (t.AutoModelForCausalLM, "
+        't.AutoTokenizer)]"'
+    )
+
+
+def converted(source: str) -> str:
+    """The folder that what is made of a model is saved in."""
+    return f"{Path(source).name}-converted"
+
+
+def _matching(names: Collection[str], patterns: Collection[str]) -> list[str]:
+    return [name for pattern in patterns for name in matching(names, pattern)]

@@ -37,6 +37,17 @@ class Unusable(ValueError):
     """A file is not what its name says; the message is the clause."""
 
 
+def why_a_pointer(begins: bytes, size: str = "") -> str | None:
+    """That a file which begins so stands for another, as a clause, or None where it does not."""
+    for beginning, (tool, command) in _POINTERS.items():
+        if begins.startswith(beginning):
+            return (
+                f"is a pointer of {tool}{size} and not the file itself; run {command} where it was "
+                f"cloned, or {_AGAIN}"
+            )
+    return None
+
+
 def refuse_stand_in(folder: Store, name: str) -> bytes:
     """See that a file is itself, and return how it begins.
 
@@ -51,12 +62,8 @@ def refuse_stand_in(folder: Store, name: str) -> bytes:
         raise Unusable(f"is missing; {_AGAIN}") from error
     if not begins:
         raise Unusable(f"is empty; {_AGAIN}")
-    for beginning, (tool, command) in _POINTERS.items():
-        if begins.startswith(beginning):
-            raise Unusable(
-                f"is a pointer of {tool} ({folder.info(name).size} bytes) and not the file itself; "
-                f"run {command} where it was cloned, or {_AGAIN}"
-            )
+    if why := why_a_pointer(begins, f" ({folder.info(name).size} bytes)"):
+        raise Unusable(why)
     if begins.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise Unusable(f"is a page of a web server, perhaps about an error; {_AGAIN}")
     return begins

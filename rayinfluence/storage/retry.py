@@ -130,7 +130,7 @@ def is_transient(error: BaseException) -> bool:
     status, code = http_status(error), error_code(error)
     if status is not None:
         return status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES
-    if any(_names(link) & _PERMANENT_NAMES for link in _chain(error)):
+    if any(_names(link) & _PERMANENT_NAMES for link in chain(error)):
         return False
     return isinstance(error, ShortReadError) or bool(_names(error) & _TRANSIENT_NAMES)
 
@@ -138,6 +138,9 @@ def is_transient(error: BaseException) -> bool:
 def http_status(error: BaseException) -> int | None:
     """The HTTP status that an exception goes back to, whatever wraps it."""
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status is None:  # not of botocore's
+        answers = (getattr(link, "response", None) for link in chain(error))
+        status = next(filter(None, (getattr(one, "status_code", None) for one in answers)), None)
     return int(status) if status is not None else None
 
 
@@ -204,14 +207,14 @@ def _repeated(place: str, cause: str) -> None:
 
 
 def _response(error: BaseException) -> dict[str, Any]:
-    for link in _chain(error):
+    for link in chain(error):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             return response
     return {}
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """An exception and those that it was raised from."""
     link: BaseException | None = error
     while link is not None:

@@ -11,7 +11,7 @@ import kube_schema
 import kube_security
 from kube_render import kustomize, rayjobs
 
-OVERLAYS = ("dev", "gpu-spot", "kueue", "eks-irsa", "gke-workload-identity", "cron")
+OVERLAYS = ("dev", "gpu-spot", "kueue", "eks-irsa", "gke-workload-identity", "hub", "cron")
 
 
 def problems(root: Path, overlay: str) -> Iterator[str]:

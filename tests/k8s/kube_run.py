@@ -18,6 +18,7 @@ import yaml
 from kube_pods import Pods, amount, matches, pods, resource
 from kube_render import CRON, Manifest, cron_rayjob, rayjobs
 
+from rayinfluence.addresses import hub_address
 from rayinfluence.cli import app
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import ConfigError
@@ -299,13 +300,26 @@ def _places(config: RunConfig, head: Pods, workers: list[Pods]) -> Iterator[str]
         mounts = of.spec["containers"][0].get("volumeMounts", [])
         return any(path.startswith(f"{mount['mountPath']}/") for mount in mounts)
 
-    if not has(head, config.model):
+    if hub_address(config.model):
+        yield from _fetched(config.model, head)
+    elif not has(head, config.model):
         yield f"the head has no volume with {config.model}"
     shared = [config.run, config.queries, config.corpus.path, *config.corpus.documents]
     for path in (path for path in shared if path and "://" not in path):
         for of in (head, *workers):
             if not has(of, path):
                 yield f"{of.where}: has no volume with {path}"
+
+
+def _fetched(model: str, head: Pods) -> Iterator[str]:
+    """The driver may ask a hub, and has room for what it fetches."""
+    container = head.spec["containers"][0]
+    values = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    if values.get("HF_HUB_OFFLINE") != "0":
+        yield f"the head may ask no hub, and the model is {model}"
+    mounts = [m for m in container["volumeMounts"] if not m.get("readOnly")]
+    if not any(values.get("HF_HOME", "").startswith(f"{m['mountPath']}/") for m in mounts):
+        yield f"HF_HOME is on no volume that the head may write to, and the model is {model}"
 
 
 def _survives(rayjob: Manifest) -> Iterator[str]:

@@ -223,6 +223,20 @@ MISTAKES: dict[str, Mistake] = {
         "gpu-spot",
         "how to make the Secret",
     ),
+    "model of a hub that may not be asked": Mistake(
+        "k8s/components/hub/kustomization.yaml",
+        'value: "0"',
+        'value: "1"',
+        "hub",
+        "the head may ask no hub",
+    ),
+    "model of a hub without a place": Mistake(
+        "k8s/components/hub/kustomization.yaml",
+        "value: false",
+        "value: true",
+        "hub",
+        "HF_HOME is on no volume that the head may write to",
+    ),
     "service account that is not there": Mistake(
         _JOB,
         "serviceAccountName: rayinfluence-head",

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_hub import Hub
 from pydantic import ValidationError
 from rich.console import Console
 
 import rayinfluence
+from rayinfluence.addresses import HubAddress, hub_address
 from rayinfluence.config import CorpusConfig, RunConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.places import run_config, run_place
@@ -30,8 +32,14 @@ WRONG = [
     ("S3://b/x", "did you mean s3://b/x?"),
     ("gs:/b/x", "did you mean gs://b/x?"),
     ("file:/x/y", "did you mean /x/y?"),
-    ("https://huggingface.co/d/a.jsonl", "is on the web, and files are read from disks"),
-    ("hf://datasets/allenai/c4/x.jsonl", "is on the web, and files are read from disks"),
+    ("https://huggingface.co/d/a/b.jsonl", "is on the web, and files are read from disks"),
+    ("hdfs://namenode/x", "is on hdfs://, and files are read from disks and object storage"),
+    ("hdfs:/x", "copy it to a disk (`hdfs dfs -get`) or to object storage (`hadoop distcp`)"),
+    ("ftp://host/x", "is on ftp://, and files are read from disks and object storage"),
+    ("SFTP://host/x", "is on sftp://, and"),
+    ("dbfs:/x/y", "'dbfs:/x/y' is no path of this machine: did you mean /dbfs/x/y?"),
+    ("dbfs:///x", "did you mean /dbfs/x?"),
+    ("dbfs:/Volumes/a/b", "did you mean /Volumes/a/b?"),
     ("s3://", "names nothing; write where it is, such as s3://bucket/folder."),
     ("file://", "names nothing; write where it is, such as /folder."),
     ("~nobodyx/r", "in the home of a user whom this machine does not know (~nobodyx)"),
@@ -57,6 +65,64 @@ def test_a_mistyped_address_is_refused_wherever_it_stands(
         RunConfig.parse(with_address(place, address))
     assert said in str(caught.value)
     assert place in str(caught.value)
+
+
+ON_A_HUB = ["hf://datasets/allenai/c4/x.jsonl", "hf://org/name", "hf://org/name@main"]
+
+
+@pytest.mark.parametrize("place", [p for p in PLACES if p not in ("model", "tokenizer")])
+@pytest.mark.parametrize("address", ON_A_HUB)
+def test_nothing_but_models_and_tokenizers_is_read_from_a_hub(place: str, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"is on the web, and files are read from disks and obj"):
+        RunConfig.parse(with_address(place, address))
+
+
+@pytest.mark.parametrize("place", ["model", "tokenizer"])
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("hf://org/name", HubAddress("org/name", "main")),
+        ("hf://gpt2", HubAddress("gpt2", "main")),
+        ("hf://org/na.me-7_B@v1.0", HubAddress("org/na.me-7_B", "v1.0")),
+        ("hf://org/name@refs/pr/3", HubAddress("org/name", "refs/pr/3")),
+    ],
+)
+def test_models_and_tokenizers_may_be_on_a_hub(place: str, address: str, meant: HubAddress) -> None:
+    config = RunConfig.parse(with_address(place, address))
+    assert getattr(config, place) == address
+    assert hub_address(address) == meant
+
+
+@pytest.mark.parametrize("place", ["model", "tokenizer"])
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("hf:org/name", "did you mean hf://org/name?"),
+        ("hf:/org/name", "did you mean hf://org/name?"),
+        ("HF://org/name", "did you mean hf://org/name?"),
+        ("hf://", "names no model on a hub: write hf://org/name, or hf://org/name@revision"),
+        ("hf://org/name/folder", "names no model on a hub: write hf://org/name, or"),
+        ("hf://datasets/org/name", "names no model on a hub: write hf://org/name, or"),
+        ("hf://org/name@", "names no model on a hub"),
+        ("hf://org/name@a b", "names no model on a hub"),
+        ("https://huggingface.co/org/name", "is a page: did you mean hf://org/name?"),
+        ("https://hf.co/org/name/tree/v1", "is a page: did you mean hf://org/name@v1?"),
+        ("https://huggingface.co/org/name/blob/main/a.json", "is on the web, and files are read"),
+    ],
+)
+def test_what_names_no_model_on_a_hub_is_told_with_what_may_be_meant(
+    place: str, address: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(with_address(place, address))
+    assert said in str(caught.value)
+
+
+def test_a_token_in_an_address_of_a_hub_is_refused_and_shown_nowhere() -> None:
+    for address in ("hf://user:hf_secret@org/name", "https://hf_secret@huggingface.co/org/name"):
+        with pytest.raises(ConfigError, match="there is a password or a token in this") as caught:
+            RunConfig.parse({**MINIMAL, "model": address})
+        assert "hf_secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -99,10 +165,14 @@ def test_a_run_in_a_home_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "org/model-7b"])
-def test_a_name_on_a_hub_is_told_to_be_none_that_is_fetched(tmp_path: Path, name: str) -> None:
+def test_a_name_that_a_hub_may_have_is_told_with_its_address_and_not_asked_for(
+    tmp_path: Path, name: str, hub: Hub
+) -> None:
     config = RunConfig.parse({"run": str(tmp_path / "run"), "model": name})
-    with pytest.raises(ModelError, match=rf"no folder {name} \(names on a hub are not fetched\);"):
+    said = rf"no folder {name} \(hf://{name} would fetch it from a hub\);"
+    with pytest.raises(ModelError, match=said):
         Inputs.of(config)
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(("address", "said"), WRONG)

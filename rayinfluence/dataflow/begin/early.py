@@ -8,21 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayinfluence.addresses import may_be_on_a_hub, why_no_folder
+from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.queries import Query, read_queries
-from rayinfluence.corpus.tokenizer_files import refuse_damaged
-from rayinfluence.corpus.tokenizer_lacking import TOKENIZER, holds_tokenizer
+from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
+from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.errors import ConfigError, ModelError
-from rayinfluence.model.adapters import source_of
-from rayinfluence.model.weight_files import CONFIG, stored_tensors
+from rayinfluence.model.weight_files import CONFIG
+from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,12 @@ class Inputs:
         queries: None where it names none.
         documents: files to tokenise, none where the corpus is used as it is; and what lies
             among them.
+        folders: of the model and of its tokenizer.
     """
 
     queries: list[Query] | None
     documents: Found
+    folders: Folders
 
     @property
     def needed_queries(self) -> list[Query]:
@@ -52,8 +58,15 @@ class Inputs:
         return self.queries
 
     @classmethod
-    def of(cls, config: RunConfig) -> Inputs:
+    def of(cls, config: RunConfig, say: Say = _silent, new_run: bool = False) -> Inputs:
         """Read queries, find documents, and see that there is a corpus where none are given.
+
+        A model on a hub is fetched when all else is there.
+
+        Args:
+            config: of the run.
+            say: prints a line about what is fetched.
+            new_run: whether it may be another commit than the run directory has been used with.
 
         Raises:
             ConfigError: the configuration names a queries file that is not there, or inputs
@@ -62,6 +75,7 @@ class Inputs:
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
                 corpus, or one that an earlier version laid out.
+            StorageError: something cannot be read, or a hub not be reached.
         """
         refuse_written_over(config)
         folders = {
@@ -69,20 +83,12 @@ class Inputs:
             "base_model": config.base_model,
             "tokenizer": config.tokenizer,
         }
-        for key, path in folders.items():
-            if path is not None and (why := why_no_folder(path)):
-                raise ModelError(f"{key}: {why}")
-            if path is not None and not Path(path).is_dir():
-                needed = TOKENIZER if key == "tokenizer" else CONFIG
-                hub = " (names on a hub are not fetched)" if may_be_on_a_hub(path) else ""
-                raise ModelError(
-                    f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` "
-                    f"wrote, with its {needed}."
-                )
-        source = source_of(config.model, config.base_model)
-        if (Path(source.weights) / CONFIG).is_file():
-            stored_tensors(source.weights)  # that they are whole
-        refuse_damaged(tokenizer_folder(config))
+        named = {key: path for key, path in folders.items() if path is not None}
+        for key, path in named.items():
+            if hub_address(path) is None:
+                _refuse_no_folder(key, path)
+        on_hub = any(map(hub_address, named.values()))
+        places = None if on_hub else fetched(config, say, new_run)
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))
@@ -99,17 +105,7 @@ class Inputs:
             refuse_old_layout(corpus_store(config))
         else:
             Corpus.refuse_none(corpus_store(config))
-        return cls(queries, documents)
-
-
-def tokenizer_folder(config: RunConfig) -> str:
-    """Where the tokenizer of a run is: an adapter may have its own, and else has its base's."""
-    if config.tokenizer:
-        return config.tokenizer
-    source = source_of(config.model, config.base_model)
-    if source.adapter and holds_tokenizer(source.adapter):
-        return source.adapter
-    return source.weights
+        return cls(queries, documents, places or fetched(config, say, new_run))
 
 
 def corpus_store(config: RunConfig) -> Store:
@@ -118,3 +114,15 @@ def corpus_store(config: RunConfig) -> Store:
     if path:
         return Store(path, config.storage.options(path))
     return Store(config.run, config.storage.options(config.run)) / layout.CORPUS
+
+
+def _refuse_no_folder(key: str, path: str) -> None:
+    if why := why_no_folder(path):
+        raise ModelError(f"{key}: {why}")
+    if not Path(path).is_dir():
+        needed = TOKENIZER if key == "tokenizer" else CONFIG
+        hub = f" (hf://{path} would fetch it from a hub)" if may_be_on_a_hub(path) else ""
+        raise ModelError(
+            f"{key}: there is no folder {path}{hub}; name one that `save_pretrained` wrote, with "
+            f"its {needed}."
+        )

@@ -15,7 +15,8 @@ from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
-from rayinfluence.dataflow.begin.early import Inputs, corpus_store, tokenizer_folder
+from rayinfluence.dataflow.begin.early import Inputs, corpus_store
+from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.tracked import TrackedModel
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
@@ -27,7 +28,6 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
-from rayinfluence.model.adapters import Source, source_of
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
@@ -45,6 +45,8 @@ class Parts:
         config: the configuration.
         progress: where progress goes; standard error by default.
         inputs: what the configuration names, if it was read before.
+        new_run: stages that were run with other settings, or another commit of a model on a hub,
+            are run again beside them; without it settings are refused and the commit is kept.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Parts:
         config: RunConfig,
         progress: ProgressLog | None = None,
         inputs: Inputs | None = None,
+        new_run: bool = False,
     ) -> None:
         self.config = config
+        self._new_run = new_run
         if inputs is not None:
             self.inputs = inputs
         self.progress = progress or ProgressLog()
@@ -72,13 +76,8 @@ class Parts:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """Queries and documents that the configuration names."""
-        return Inputs.of(self.config)
-
-    @cached_property
-    def source(self) -> Source:
-        """The folders that the model is read from."""
-        return source_of(self.config.model, self.config.base_model)
+        """Queries, documents and folders that the configuration names."""
+        return Inputs.of(self.config, self.progress.note, self._new_run)
 
     @cached_property
     def numerics(self) -> Numerics:
@@ -97,7 +96,7 @@ class Parts:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
-        path = tokenizer_folder(self.config)
+        path = self.inputs.folders.tokenizer.path
         trusted = self.config.trust_remote_code
         tokenizer = load_tokenizer(path, trust_remote_code=trusted)
         said = made_of_vocabulary(path, tokenizer) or rebuilt_otherwise(path, tokenizer, trusted)
@@ -112,11 +111,15 @@ class Parts:
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        found = TrackedModel.load(self.config, self.numerics, lambda: self.tokenizer)
+        folders = self.inputs.folders
+        base = None if folders.base is None else folders.base.path
+        paths = {"model": folders.model.path, "base_model": base}
+        here = self.config.model_copy(update=paths)
+        found = TrackedModel.load(here, self.numerics, lambda: self.tokenizer)
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
-            why = why_other_attention(read_config(self.source.weights))
+            why = why_other_attention(read_config(folders.source.weights))
             self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found
@@ -302,6 +305,7 @@ class Parts:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
         self.store.write(layout.CONFIG, body.encode())
+        note_commits(self.store, self.config, self.inputs.folders)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -215,7 +215,7 @@ def test_relative_paths_are_refused(tmp_path: Path, changed: dict[str, Any]) -> 
     ("path", "said"),
     [
         ("deep/models/mine", r"is relative.* on the cluster's nodes\.$"),
-        ("org/mine", r"is relative.* on the cluster's nodes; names on a hub are not fetched\.$"),
+        ("org/mine", r"on the cluster's nodes; hf://org/mine would be fetched from a hub\.$"),
         ("s3://bucket/model", r"is an address, and models and tokenizers are read from local"),
     ],
 )
@@ -229,6 +229,15 @@ def test_a_model_that_no_job_finds_is_refused_with_what_it_would_find(
         send(client, file)
     assert path.startswith("s3") or "s3://" not in str(error.value)
     assert not client.jobs
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer"])
+def test_a_model_on_a_hub_is_left_to_the_job(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, key: "hf://org/mine@v1"}))
+    client = FakeClient()
+    send(client, file)
+    assert len(client.jobs) == 1
 
 
 def test_nobody_at_the_address(path: Path) -> None:

@@ -131,6 +131,40 @@ def test_documents_under_the_name_of_another_kind_are_refused_early(
         list(read_documents(Store(str(path)), "text", "id"))
 
 
+POINTERS = {
+    "git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 167\n",
+    "git-xet": b"# xet version 0\nfilesize = 167\nhash = '4d7a'\n",
+    "git-annex": b"/annex/objects/SHA256E-s167--4d7a.jsonl\n",
+}
+
+
+@pytest.mark.parametrize("tool", POINTERS)
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.zst", ".parquet"])
+def test_documents_that_are_pointers_are_told_with_what_fetches_them(
+    tmp_path: Path, change: Callable[..., RunConfig], tool: str, ending: str
+) -> None:
+    path = tmp_path / f"other{ending}"
+    path.write_bytes(POINTERS[tool])
+    config = change(tiny_run(tmp_path), corpus={"documents": [str(path)]})
+    said = rf"other{ending} is a pointer of {tool} and not the file itself; run `git .*again\.$"
+    with pytest.raises(CorpusError, match=said):
+        Inputs.of(config)
+    with pytest.raises(CorpusError, match=said):
+        list(read_documents(Store(str(path)), "text", "id"))
+
+
+@pytest.mark.parametrize("tool", POINTERS)
+def test_queries_that_are_a_pointer_are_told_with_what_fetches_them(
+    tmp_path: Path, tool: str
+) -> None:
+    path = tmp_path / "queries.jsonl"
+    path.write_bytes(POINTERS[tool])
+    with pytest.raises(
+        QueryError, match=rf"queries\.jsonl is a pointer of {tool} and not the file"
+    ):
+        read_queries(Store(str(path)))
+
+
 def test_what_is_compressed_twice_is_told(tmp_path: Path) -> None:
     path = tmp_path / "documents.jsonl.gz"
     path.write_bytes(gzip.compress(gzip.compress(LINES)))
