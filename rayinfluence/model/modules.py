@@ -1,4 +1,4 @@
-"""Which modules are tracked: linear layers found by glob patterns, MLPs by default."""
+"""Which modules are tracked: linear layers by their part in a block, or by glob patterns."""
 
 from __future__ import annotations
 
@@ -13,30 +13,8 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import LAYERS, is_layer, layer_of
+from rayinfluence.model.parts import Part
 from rayinfluence.model.reach import Reach, patterns_of
-
-#: How transformers names the linear layers of MLP blocks.
-MLP_PATTERNS = (
-    "*.mlp.*",
-    "*.mlps.*",
-    "*.mlp_block.*",
-    "*.shared_mlp.*",
-    "*.shared_expert.*",
-    "*.shared_experts.*",
-    "*.feed_forward.*",
-    "*.ffn.*",
-    "*.ffns.*",
-    "*.ff.*",
-    "*.fc1",
-    "*.fc2",
-    "*.intermediate.dense",
-    "*.output.dense",
-    # Nemotron-H calls attention and Mamba a mixer too, which have layers of other names.
-    "*.mixer.up_proj",
-    "*.mixer.down_proj",
-)
-#: What kinds of BERT call the output of attention, as they do that of an MLP.
-_OF_ATTENTION = ("*attention.output.dense", "*attn.output.dense")
 
 #: Names of weights in a message.
 _NAMED = 4
@@ -123,47 +101,60 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _is_by_default(name: str, pattern: str) -> bool:
-    """Whether a default pattern means a layer, also at the root of a model: `mlp.up`, `mlp`."""
-    if any(fnmatch.fnmatchcase(name, other) for other in _OF_ATTENTION):
-        return False
-    places = [f".{name}"] if "." in name else [f".{name}", f".{name}."]
-    return any(fnmatch.fnmatchcase(place, pattern) for place in places)
-
-
-def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """The modules to track, by name, in the model's own order.
+def chosen(
+    model: nn.Module, wanted: str | Sequence[str], parts: Mapping[str, Part]
+) -> dict[str, nn.Module]:
+    """The modules that a configuration asks for, by name, in the model's own order.
 
     The output embedding and any module whose weight is tied to another are left out unless a
     pattern names them in full: their S is vocabulary x vocabulary.
 
     Args:
         model: any module; its layers of the kinds in :data:`LAYERS` can be tracked.
-        patterns: glob patterns of module names (``*.mlp.*``); None takes the MLPs of every block.
+        wanted: ``mlp``, ``attention`` or ``all`` of the blocks' layers, or glob patterns of names.
+            Where there is no MLP, ``mlp`` is all of them.
+        parts: of the blocks' layers.
+
+    Raises:
+        ModelError: there are no such layers, a pattern matches none, or a named one is tied.
+    """
+    if not isinstance(wanted, str):
+        return track(model, wanted)
+    can_be = trackable(model)
+    there = {name: part for name, part in parts.items() if name in can_be}
+    names = {name for name, part in there.items() if wanted in (part, "all")}
+    if not names and wanted == "mlp":
+        if fused := _fused_experts(model):
+            raise ModelError(f"modules: {fused} Give patterns of other layers under `modules`.")
+        names = set(there)
+    if not names:
+        what = "no layer of its blocks mixes tokens" if there else "none is in a block and called"
+        raise ModelError(
+            f"modules: by {wanted} nothing would be tracked: {what}. Give patterns of other layers "
+            f"under `modules`. The model's linear layers are {_examples(can_be)}."
+        )
+    return {name: module for name, module in can_be.items() if name in names}
+
+
+def track(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules whose names match glob patterns (``*.mlp.*``), as :func:`chosen` gives them.
 
     Raises:
         ModelError: a pattern matches no linear layer, or a named module is tied.
     """
-    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
-    if not linear:
-        kinds = ", ".join(type(kind).__name__ for kind in LAYERS)
-        raise ModelError(
-            f"the model has no layer of a kind that is known ({kinds}), so there is "
-            "nothing to track."
-        )
+    linear = _linear(model)
     excluded = _excluded(model, linear)
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
-    for pattern in MLP_PATTERNS if patterns is None else patterns:
-        means = _is_by_default if patterns is None else fnmatch.fnmatchcase
-        matched = {name for name in linear if means(name, pattern)}
+    for pattern in patterns:
+        matched = {name for name in linear if fnmatch.fnmatchcase(name, pattern)}
         if pattern in linear and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "
                 "counted in part. Leave it out."
             )
         allowed = {n for n in matched if n not in excluded or n == pattern}
-        if patterns is not None and not allowed:
+        if not allowed:
             why = _why_left_out(matched, excluded) or _fused_experts(model, pattern)
             raise ModelError(
                 f"modules: the pattern {_shown(pattern)} matches no linear layer that can be "
@@ -171,21 +162,33 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
             )
         chosen |= allowed
     if not chosen:
-        why = "The list is empty, so that nothing would be tracked."
-        if patterns is None:
-            no_mlp = "No MLP layer was recognised by its name in this model."
-            why = _fused_experts(model) or no_mlp
         raise ModelError(
-            f"modules: {why} Give patterns of other layers under `modules`. {there_is}"
+            "modules: The list is empty, so that nothing would be tracked. Give patterns of "
+            f"layers under `modules`. {there_is}"
         )
     return {name: module for name, module in linear.items() if name in chosen}
 
 
 def trackable(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers that patterns may match, by name."""
-    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
+    """The linear layers that patterns may match, by name.
+
+    Raises:
+        ModelError: the model has no linear layer.
+    """
+    linear = _linear(model)
     excluded = _excluded(model, linear)
     return {name: module for name, module in linear.items() if name not in excluded}
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
+    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
+    if not linear:
+        kinds = ", ".join(type(kind).__name__ for kind in LAYERS)
+        raise ModelError(
+            f"the model has no layer of a kind that is known ({kinds}), so there is "
+            "nothing to track."
+        )
+    return linear
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from rayinfluence.config import RunConfig
+from rayinfluence.config import Kind, RunConfig
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
 from rayinfluence.guest import as_found, own_arithmetic
@@ -21,7 +21,8 @@ from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
-from rayinfluence.model.modules import Coverage, track, trackable
+from rayinfluence.model.modules import Coverage, chosen, trackable
+from rayinfluence.model.parts import Part, parts_of
 from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import (
     Reach,
@@ -30,7 +31,7 @@ from rayinfluence.model.reach import (
     reach,
     refuse_other_weights,
     tracked_and_reached,
-    tracked_by_default,
+    without_unfit,
 )
 from rayinfluence.model.weight_files import CONFIG, read_config
 
@@ -54,14 +55,18 @@ class TrackedModel:
     Attributes:
         replica: the model with the tracked modules that text reaches.
         reach: what a forward pass on made-up tokens reached.
+        parts: of the layers of its blocks, as :func:`parts_of` finds them.
+        kind: what modules were chosen by; None where that was their names.
         left_out: modules that the patterns match and text does not reach.
-        unfit: modules that default patterns match and that cannot be tracked.
+        unfit: modules that were chosen by their parts and cannot be tracked.
         ordinary: ids that made-up sequences are drawn from.
         beside: what the model's folder holds or names and was not loaded, in sentences.
     """
 
     replica: Replica
     reach: Reach
+    parts: Mapping[str, Part]
+    kind: Kind | None
     left_out: Sequence[str]
     unfit: Sequence[str]
     ordinary: Sequence[int]
@@ -95,21 +100,24 @@ class TrackedModel:
         probe = made_up(ordinary, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         refuse_plain_look_ahead(model, probe[0].numpy(), ordinary)
-        tracked = track(model, config.modules)
+        parts = parts_of(model, probe)
+        kind = config.modules if isinstance(config.modules, str) else None
+        tracked = chosen(model, config.modules, parts)
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
         unfit: list[str] = []
-        if config.modules is None:
-            kept, unfit = tracked_by_default(kept, found)
-            refuse_little(model, kept, found)
-        refuse_other_shapes(model, kept, found)
+        if kind is not None:
+            kept, unfit = without_unfit(kept, found)
+        if kind == "mlp":
+            refuse_little(model, kept, found, parts)
+        refuse_other_shapes(model, kept, found, parts)
         with in_words(model, "run on a few tokens", FORWARD):
             replica = Replica(model, kept, numerics)
         beside = adapters_below(config.model) + not_what_is_named(
             config.model, read_config(config.model), model, config.trust_remote_code
         )
-        return cls(replica, found, left_out, unfit, ordinary, beside)
+        return cls(replica, found, parts, kind, left_out, unfit, ordinary, beside)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -124,6 +132,8 @@ class TrackedModel:
             f"{self.coverage.reached:,} parameters are tracked, in {len(self.replica.modules)} "
             "layers"
         )
+        if self.kind == "mlp" and "mlp" not in self.parts.values():
+            line += ", all of its blocks, as no MLP is among them"
         if self.reach.outside:
             line += f"; text does not reach {listed(self.reach.outside)}"
             if self.left_out:
@@ -146,7 +156,7 @@ class TrackedModel:
         if coverage.share >= _LITTLE:
             return None
         names = listed(patterns_of(self.replica.modules))
-        more = more_layers(self.replica.model, self.replica.modules, self.reach)
+        more = more_layers(self.replica.model, self.replica.modules, self.reach, self.parts)
         return (
             f"only {coverage.share:.2%} of the model's parameters are tracked, in {names}; scores "
             f"say nothing of the rest, most of which is in {coverage.most}. {more}"
