@@ -191,6 +191,7 @@ def plan(
     with _opened(config, runner, needs_queries=True) as run:
         planned = run.plan(actors)
     from rayinfluence.dataflow.layout import FORECAST
+    from rayinfluence.dataflow.plan.shown import in_bytes
 
     run.store.write(FORECAST, json.dumps(planned.to_json(), indent=1).encode())
     work, found = planned.work, planned.forecast
@@ -206,8 +207,8 @@ def plan(
     )
     for title, rows in (
         ("stage", {name: f"{seconds:,.1f} s" for name, seconds in found.seconds.items()}),
-        ("stored", {name: _bytes(size) for name, size in found.stored.items()}),
-        ("memory of a worker", {name: _bytes(size) for name, size in found.memory.items()}),
+        ("stored", {name: in_bytes(size) for name, size in found.stored.items()}),
+        ("memory of a worker", {name: in_bytes(size) for name, size in found.memory.items()}),
     ):
         table = Table(title, "", box=None, pad_edge=False)
         for name, value in rows.items():
@@ -218,6 +219,33 @@ def plan(
         "all of its sample, and stops earlier where it is sure enough",
         highlight=False,
     )
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's folder, or a run's YAML file.")
+    ],
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(help="mlp, attention or all, or a pattern of names; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what of a model is tracked, what that takes, and whether a run would refuse it."""
+    from rayinfluence.dataflow.places import model_config
+
+    config = model_config(model, modules or None)
+    from rayinfluence.dataflow.plan.inspecting import inspect as look
+    from rayinfluence.dataflow.plan.shown import show
+
+    found = look(config)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1))
+    else:
+        show(found, Console(soft_wrap=True))
+    if found.refused is not None:
+        raise found.refused
 
 
 @app.command()
@@ -335,14 +363,6 @@ def _since(written: float, now: float) -> str:
             break
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))
     return f"since {when} ({ago:.0f} {unit} ago)"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:,.0f} B"
-        size /= 1024
-    return f"{size:,.1f} TiB"
 
 
 def _end_incomplete(run: Run) -> None:

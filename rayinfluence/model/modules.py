@@ -143,7 +143,7 @@ def track(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
         ModelError: a pattern matches no linear layer, or a named module is tied.
     """
     linear = _linear(model)
-    excluded = _excluded(model, linear)
+    excluded = apart(model)
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
     for pattern in patterns:
@@ -175,9 +175,8 @@ def trackable(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         ModelError: the model has no linear layer.
     """
-    linear = _linear(model)
-    excluded = _excluded(model, linear)
-    return {name: module for name, module in linear.items() if name not in excluded}
+    excluded = apart(model)
+    return {name: module for name, module in _linear(model).items() if name not in excluded}
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
@@ -232,7 +231,8 @@ class Coverage:
         return ", ".join(f"{pattern} ({size / self.reached:.1%})" for pattern, size in largest)
 
 
-def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, str]:
+def apart(model: nn.Module) -> dict[str, str]:
+    """Linear layers that are left out unless they are named in full, as ``tied`` or ``output``."""
     owners: dict[int, int] = {}
     for module in model.modules():
         for weight in module._parameters.values():
@@ -241,7 +241,7 @@ def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, st
     get_output = getattr(model, "get_output_embeddings", lambda: None)
     output = get_output()
     reasons: dict[str, str] = {}
-    for name, module in linear.items():
+    for name, module in _linear(model).items():
         if owners.get(id(module.weight), 1) > 1:
             reasons[name] = "tied"
         elif module is output:

@@ -16,7 +16,7 @@ from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.models import ModelRecord
-from rayinfluence.dataflow.begin.tracked import TrackedModel
+from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -104,7 +104,9 @@ class Parts:
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        found = TrackedModel.load(self.config, self.numerics, lambda: self.tokenizer)
+        found = TrackedModel.load(
+            self.config, self.numerics, lambda model: ordinary_tokens(self.tokenizer, model)
+        )
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: The longest sequence that documents are cut into unless the configuration says otherwise.
-_MOST_CONTEXT = 2048
+MOST_CONTEXT = 2048
 #: A smaller batch is meant to hold one sequence, and not to cut it to pieces.
 _LEAST_BATCH = 64
 #: Below this share of the parameters a warning says what is not tracked.
@@ -79,12 +79,16 @@ class TrackedModel:
         cls,
         config: RunConfig,
         numerics: Numerics,
-        tokenizer: Callable[[], PreTrainedTokenizerFast],
+        ordinary: Callable[[nn.Module], Sequence[int]],
     ) -> TrackedModel:
         """Load a configuration's model and find what of it can be tracked.
 
-        ``numerics`` of its replica say what attention it really has. The tokenizer is asked for
-        when there is a model.
+        ``numerics`` of its replica say what attention it really has.
+
+        Args:
+            config: names the model, and what is tracked.
+            numerics: of its replica.
+            ordinary: gives the ids that made-up sequences of the model are drawn from.
 
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
@@ -96,10 +100,10 @@ class TrackedModel:
             trust_remote_code=config.trust_remote_code,
         )
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
-        ordinary = ordinary_tokens(tokenizer(), model)
-        probe = made_up(ordinary, torch.device("cpu"))
+        ids = ordinary(model)
+        probe = made_up(ids, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
-        refuse_plain_look_ahead(model, probe[0].numpy(), ordinary)
+        refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         parts = parts_of(model, probe)
         kind = config.modules if isinstance(config.modules, str) else None
         tracked = chosen(model, config.modules, parts)
@@ -117,7 +121,7 @@ class TrackedModel:
         beside = adapters_below(config.model) + not_what_is_named(
             config.model, read_config(config.model), model, config.trust_remote_code
         )
-        return cls(replica, found, parts, kind, left_out, unfit, ordinary, beside)
+        return cls(replica, found, parts, kind, left_out, unfit, ids, beside)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -183,7 +187,7 @@ class TrackedModel:
                 f"corpus.context: the model's {CONFIG} does not say how many tokens it takes; "
                 "set how many a sequence may have."
             )
-        return min(most, _MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
+        return min(most, MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:
