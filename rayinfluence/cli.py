@@ -33,7 +33,7 @@ from rayinfluence.errors import (
     RayInfluenceError,
     StageError,
 )
-from rayinfluence.text import in_bytes, visible, visible_line, without_credentials
+from rayinfluence.text import visible, visible_line, without_credentials
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -191,6 +191,7 @@ def plan(
     with _opened(config, runner, needs_queries=True) as run:
         planned = run.plan(actors)
     from rayinfluence.dataflow.layout import FORECAST
+    from rayinfluence.dataflow.plan.shown import in_bytes
     from rayinfluence.methods.registry import TEXT_METHODS
 
     texts = [method for method in run.config.scan.methods if method in TEXT_METHODS]
@@ -221,6 +222,33 @@ def plan(
         + (f"; {', '.join(texts)}: not in it, as texts need no model" if texts else ""),
         highlight=False,
     )
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's folder, or a run's YAML file.")
+    ],
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(help="mlp, attention or all, or a pattern of names; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what of a model is tracked, what that takes, and whether a run would refuse it."""
+    from rayinfluence.dataflow.places import model_config
+
+    config = model_config(model, modules or None)
+    from rayinfluence.dataflow.plan.inspecting import inspect as look
+    from rayinfluence.dataflow.plan.shown import show
+
+    found = look(config)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1))
+    else:
+        show(found, Console(soft_wrap=True))
+    if found.refused is not None:
+        raise found.refused
 
 
 @app.command()

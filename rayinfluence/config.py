@@ -47,6 +47,8 @@ _MOST_DAMPING = 1e15
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
 Method = Literal["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
+#: Of linear layers, by the part that they have in their block.
+Kind = Literal["mlp", "attention", "all"]
 
 
 class Section(BaseModel):
@@ -297,8 +299,12 @@ class RunConfig(Section):
     """Of a LoRA adapter in ``model``, the model that it was trained on: a folder or on a hub.
 
     Where it is neither beside the adapter nor in the folder that its configuration names."""
-    modules: list[str] | None = None
-    """Glob patterns of module names to track; None takes the MLP modules of every block."""
+    modules: Kind | list[str] = "mlp"
+    """Which linear layers of its blocks are tracked, or glob patterns of their names.
+
+    ``mlp`` (where there is none, all), ``attention`` (all that mix tokens, state spaces too),
+    ``all``.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto is a CUDA device where the work runs on one, and the CPU elsewhere."""
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = "auto"
@@ -336,10 +342,12 @@ class RunConfig(Section):
         if not isinstance(values, dict):
             return values
         _refuse_unknown(cls, values, "")
-        # In YAML, a section all of whose keys are commented out is null.
+        # In YAML, a section all of whose keys are commented out is null, as is a list.
         sections = ("corpus", "fit", "scan", "runner", "storage")
+        defaults: dict[str, Any] = {"modules": "mlp"} | {key: {} for key in sections}
         return {
-            key: {} if value is None and key in sections else value for key, value in values.items()
+            key: defaults[key] if value is None and key in defaults else value
+            for key, value in values.items()
         }
 
     @model_validator(mode="after")

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.modules import Coverage, trackable
+from rayinfluence.model.parts import Part
 from rayinfluence.model.reach import Reach, listed, patterns_of
 
-#: How layers that choose experts are called; `gate_proj` is none.
-_ROUTER = re.compile(r"(^|[._])(router|gate|gating)(\.|$)")
 #: Below this share of the parameters of a model's layers, defaults have missed the model.
 _LEAST = 0.01
 #: Patterns in a message.
 _MOST = 6
 
 
-def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
+def refuse_other_shapes(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    found: Reach,
+    parts: Mapping[str, Part],
+) -> None:
     """Refuse layers that are unfit, or whose inputs cannot be told apart by sequence and token.
 
     Args:
         model: the model.
         modules: its tracked modules.
         found: what a pass reached, with what all layers that can be tracked get and give.
+        parts: of the layers of its blocks.
 
     Raises:
         ModelError: with all such layers and patterns for others.
@@ -36,10 +40,10 @@ def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], foun
     if not wrong and not unfit:
         return
     names = {*trackable(model), *modules}
-    if rest := _working(modules, names, found, exactly=True):
+    if rest := _working(modules, names, found, parts, exactly=True):
         advice = f"Leave them out with `modules: [{', '.join(rest)}]`."
     else:
-        advice = _others(model, found)
+        advice = _others(model, found, parts)
     if not wrong:
         raise ModelError(
             f"modules: {len(unfit)} layers cannot be tracked, as only layers that are called and "
@@ -59,38 +63,46 @@ def refuse_other_shapes(model: nn.Module, modules: Mapping[str, nn.Module], foun
     )
 
 
-def refuse_little(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> None:
-    """Refuse what default patterns found where that is next to nothing of a model, or routers.
+def refuse_little(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    found: Reach,
+    parts: Mapping[str, Part],
+) -> None:
+    """Refuse MLPs that are next to nothing of a model.
 
     Whoever names layers means them, and is only warned.
 
     Raises:
-        ModelError: with what they found, and patterns that find more.
+        ModelError: with what they are, and patterns that find more.
     """
     coverage = Coverage.of(model, modules, found)
     share = coverage.tracked / _in_layers(model, coverage)
-    routers = all(map(_is_router, modules))
-    if share >= _LEAST and not routers:
-        return
-    raise ModelError(
-        f"modules: by default only {listed(patterns_of(modules))} would be tracked in "
-        f"{type(model).__name__}, {share:.2%} of the parameters of its layers"
-        f"{', all in routers of experts' if routers else ''}; scores would say nothing of the "
-        f"others, most of which are in {coverage.most}. {_others(model, found)}"
-    )
+    if share < _LEAST:
+        raise ModelError(
+            f"modules: of MLPs only {listed(patterns_of(modules))} would be tracked in "
+            f"{type(model).__name__}, {share:.2%} of the parameters of its layers; scores would "
+            f"say nothing of the others, most of which are in {coverage.most}. "
+            f"{_others(model, found, parts)}"
+        )
 
 
-def more_layers(model: nn.Module, modules: Mapping[str, nn.Module], found: Reach) -> str:
+def more_layers(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    found: Reach,
+    parts: Mapping[str, Part],
+) -> str:
     """What to set to track more than some modules; where nothing would, that this is all."""
     if all(name in modules for name in _good(trackable(model), found)):
         return "No other linear layer can be tracked."
-    return _others(model, found)
+    return _others(model, found, parts)
 
 
-def _others(model: nn.Module, found: Reach) -> str:
+def _others(model: nn.Module, found: Reach, parts: Mapping[str, Part]) -> str:
     """Which layers of a model can be tracked, and how much of it they are."""
     names = trackable(model)
-    patterns = _working(names, names, found, exactly=False)
+    patterns = _working(names, names, found, parts, exactly=False)
     if not patterns:
         return (
             "No linear layer of this model gets such inputs, so that no pattern works: name "
@@ -110,7 +122,12 @@ def _others(model: nn.Module, found: Reach) -> str:
 
 
 def _working(
-    wanted: Iterable[str], names: Collection[str], found: Reach, *, exactly: bool
+    wanted: Iterable[str],
+    names: Collection[str],
+    found: Reach,
+    parts: Mapping[str, Part],
+    *,
+    exactly: bool,
 ) -> list[str]:
     """Patterns of the wanted layers that can be tracked, and of none that cannot.
 
@@ -118,12 +135,13 @@ def _working(
         wanted: names of layers.
         names: all that a pattern could match.
         found: the inputs of all of them.
+        parts: of the layers of blocks.
         exactly: whether patterns name layers, rather than all that is beside them as well.
     """
     # Who wants routers names them: some give more than one tensor, and all are small.
-    good = [name for name in _good(wanted, found) if not _is_router(name)]
+    good = [name for name in _good(wanted, found) if parts.get(name) != "router"]
     kinds = set(patterns_of(good))
-    fine = [name for name in _good(names, found) if not _is_router(name)]
+    fine = [name for name in _good(names, found) if parts.get(name) != "router"]
     # An expert that was not chosen is like the others; what is never called is like nothing.
     bad = {
         name
@@ -145,10 +163,6 @@ def _good(names: Iterable[str], found: Reach) -> list[str]:
     return [
         name for name in names if found.inputs.get(name) == found.tokens and name not in found.unfit
     ]
-
-
-def _is_router(name: str) -> bool:
-    return _ROUTER.search(name) is not None
 
 
 def _in_layers(model: nn.Module, coverage: Coverage) -> int:

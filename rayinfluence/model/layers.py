@@ -170,6 +170,11 @@ def is_layer(module: nn.Module) -> bool:
     return any(layer.fits(module) for layer in LAYERS)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is of a kind that can be tracked, and no embedding."""
+    return is_layer(module) and not is_embedding(module)
+
+
 def is_embedding(module: nn.Module) -> bool:
     """Whether a module is a layer that looks rows up."""
     return is_layer(module) and isinstance(layer_of(module), Embedding)

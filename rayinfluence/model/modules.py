@@ -1,4 +1,4 @@
-"""Which modules are tracked: linear layers found by glob patterns, MLPs by default."""
+"""Which modules are tracked: linear layers by their part in a block, or by glob patterns."""
 
 from __future__ import annotations
 
@@ -12,31 +12,9 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
-from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, layer_of
+from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, is_linear, layer_of
+from rayinfluence.model.parts import Part
 from rayinfluence.model.reach import Reach, patterns_of
-
-#: How transformers names the linear layers of MLP blocks.
-MLP_PATTERNS = (
-    "*.mlp.*",
-    "*.mlps.*",
-    "*.mlp_block.*",
-    "*.shared_mlp.*",
-    "*.shared_expert.*",
-    "*.shared_experts.*",
-    "*.feed_forward.*",
-    "*.ffn.*",
-    "*.ffns.*",
-    "*.ff.*",
-    "*.fc1",
-    "*.fc2",
-    "*.intermediate.dense",
-    "*.output.dense",
-    # Nemotron-H calls attention and Mamba a mixer too, which have layers of other names.
-    "*.mixer.up_proj",
-    "*.mixer.down_proj",
-)
-#: What kinds of BERT call the output of attention, as they do that of an MLP.
-_OF_ATTENTION = ("*attention.output.dense", "*attn.output.dense")
 
 #: Names of weights in a message.
 _NAMED = 4
@@ -145,48 +123,61 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _is_by_default(name: str, pattern: str) -> bool:
-    """Whether a default pattern means a layer, also at the root of a model: `mlp.up`, `mlp`."""
-    if any(fnmatch.fnmatchcase(name, other) for other in _OF_ATTENTION):
-        return False
-    places = [f".{name}"] if "." in name else [f".{name}", f".{name}."]
-    return any(fnmatch.fnmatchcase(place, pattern) for place in places)
-
-
-def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """The modules to track, by name, in the model's own order.
+def chosen(
+    model: nn.Module, wanted: str | Sequence[str], parts: Mapping[str, Part]
+) -> dict[str, nn.Module]:
+    """The modules that a configuration asks for, by name, in the model's own order.
 
     Embeddings, that of outputs among them, are left out unless a pattern names them in full: one
     of their sides is as wide as the vocabulary. So is any module whose weight is another's too.
 
     Args:
         model: any module; its layers of the kinds in :data:`LAYERS` can be tracked.
-        patterns: glob patterns of module names (``*.mlp.*``); None takes the MLPs of every block.
+        wanted: ``mlp``, ``attention`` or ``all`` of the blocks' layers, or glob patterns of names.
+            Where there is no MLP, ``mlp`` is all of them.
+        parts: of the blocks' layers.
+
+    Raises:
+        ModelError: there are no such layers, a pattern matches none, or a named one is tied.
+    """
+    if not isinstance(wanted, str):
+        return track(model, wanted)
+    can_be = trackable(model)
+    there = {name: part for name, part in parts.items() if name in can_be}
+    names = {name for name, part in there.items() if wanted in (part, "all")}
+    if not names and wanted == "mlp":
+        if fused := _fused_experts(model):
+            raise ModelError(f"modules: {fused} Give patterns of other layers under `modules`.")
+        names = set(there)
+    if not names:
+        what = "no layer of its blocks mixes tokens" if there else "none is in a block and called"
+        raise ModelError(
+            f"modules: by {wanted} nothing would be tracked: {what}. Give patterns of other layers "
+            f"under `modules`. The model's linear layers are {_examples(can_be)}."
+        )
+    return {name: module for name, module in can_be.items() if name in names}
+
+
+def track(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules whose names match glob patterns (``*.mlp.*``), as :func:`chosen` gives them.
 
     Raises:
         ModelError: a pattern matches no linear layer, or a named module is tied.
     """
+    linear = _linear(model)
     layers = {name: m for name, m in model.named_modules() if is_layer(m)}
-    linear = {name: m for name, m in layers.items() if not is_embedding(m)}
-    if not linear:
-        kinds = ", ".join(type(kind).__name__ for kind in LAYERS)
-        raise ModelError(
-            f"the model has no layer of a kind that is known ({kinds}), so there is "
-            "nothing to track."
-        )
-    excluded = _excluded(model, layers)
+    excluded = apart(model)
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
-    for pattern in MLP_PATTERNS if patterns is None else patterns:
-        means = _is_by_default if patterns is None else fnmatch.fnmatchcase
-        matched = {name for name in layers if means(name, pattern)}
+    for pattern in patterns:
+        matched = {name for name in layers if fnmatch.fnmatchcase(name, pattern)}
         if pattern in layers and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "
                 "counted in part. Leave it out."
             )
         allowed = {n for n in matched if n not in excluded or n == pattern}
-        if patterns is not None and not allowed:
+        if not allowed:
             why = _why_left_out(matched, excluded) or _fused_experts(model, pattern)
             raise ModelError(
                 f"modules: the pattern {_shown(pattern)} matches no linear layer that can be "
@@ -194,21 +185,32 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
             )
         chosen |= allowed
     if not chosen:
-        why = "The list is empty, so that nothing would be tracked."
-        if patterns is None:
-            no_mlp = "No MLP layer was recognised by its name in this model."
-            why = _fused_experts(model) or no_mlp
         raise ModelError(
-            f"modules: {why} Give patterns of other layers under `modules`. {there_is}"
+            "modules: The list is empty, so that nothing would be tracked. Give patterns of "
+            f"layers under `modules`. {there_is}"
         )
     return {name: module for name, module in layers.items() if name in chosen}
 
 
 def trackable(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers that patterns may match, by name."""
-    linear = {name: m for name, m in model.named_modules() if is_layer(m)}
-    excluded = _excluded(model, linear)
+    """The linear layers that patterns may match, by name.
+
+    Raises:
+        ModelError: the model has no linear layer.
+    """
+    linear, excluded = _linear(model), apart(model)
     return {name: module for name, module in linear.items() if name not in excluded}
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
+    linear = {name: m for name, m in model.named_modules() if is_linear(m)}
+    if not linear:
+        kinds = ", ".join(type(kind).__name__ for kind in LAYERS)
+        raise ModelError(
+            f"the model has no layer of a kind that is known ({kinds}), so there is "
+            "nothing to track."
+        )
+    return linear
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,8 @@ class Coverage:
         return ", ".join(f"{pattern} ({size / self.reached:.1%})" for pattern, size in largest)
 
 
-def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, str]:
+def apart(model: nn.Module) -> dict[str, str]:
+    """Linear layers that are left out unless they are named in full, as ``tied`` or ``embedding``."""
     owners: dict[int, int] = {}
     for module in model.modules():
         for weight in module._parameters.values():
@@ -277,7 +280,9 @@ def _excluded(model: nn.Module, linear: Mapping[str, nn.Module]) -> dict[str, st
                 owners[id(weight)] = owners.get(id(weight), 0) + 1
     output = output_embedding(model)
     reasons: dict[str, str] = {}
-    for name, module in linear.items():
+    for name, module in model.named_modules():
+        if not is_layer(module):
+            continue
         if owners.get(id(module.weight), 1) > 1:
             reasons[name] = "tied"
         elif module is output or is_embedding(module):
@@ -316,11 +321,7 @@ def _fused_experts(model: nn.Module, pattern: str = "*") -> str | None:
         return None
     name, kind = next(iter(met.items()))
     more = f" and {len(met) - 1} more" if len(met) > 1 else ""
-    layer = next(
-        name
-        for name, module in model.named_modules()
-        if is_layer(module) and not is_embedding(module)
-    )
+    layer = next(name for name, module in model.named_modules() if is_linear(module))
     return (
         f"The experts of {name}{more} are fused into single parameters ({kind}), which is not "
         "supported yet; what can be tracked instead are linear layers, such as "

@@ -180,10 +180,10 @@ def tracked_and_reached(
     return kept, [name for name in modules if name not in kept]
 
 
-def tracked_by_default(
+def without_unfit(
     modules: Mapping[str, nn.Module], found: Reach
 ) -> tuple[dict[str, nn.Module], list[str]]:
-    """Of what default patterns chose, what can be tracked, and the names of the others.
+    """Of what was chosen by its part, what can be tracked, and the names of the others.
 
     Some routers give what they chose, or use their layer's weight alone. Where there is nothing
     else they stay, so that they are refused in words.

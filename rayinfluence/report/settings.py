@@ -12,6 +12,13 @@ _MAX_NAMED = 8
 #: Longer names are cut, with what tells them apart at their end.
 _WIDTH = 120
 
+#: Layers by their part in a block.
+_KINDS = {
+    "mlp": "the MLP layers of every block, or all of its layers in a model without MLPs.",
+    "attention": "the layers of every block that mix tokens: attention, or what is in its place.",
+    "all": "all linear layers of every block.",
+}
+
 Manifest = Mapping[str, Any]
 
 
@@ -42,10 +49,10 @@ def _layers(manifest: Manifest) -> str:
     config = manifest.get("config") or {}
     if "modules" not in config:
         return ""
-    patterns = config["modules"]
-    if patterns is None:
-        return "the MLP layers of every block, by default."
-    return f"those that match {_listed(map(str, patterns), ', ')}."
+    wanted = config["modules"] or "mlp"
+    if isinstance(wanted, str):
+        return _KINDS.get(wanted, wanted)
+    return f"those that match {_listed(map(str, wanted), ', ')}."
 
 
 def _curvature(manifest: Manifest) -> str:

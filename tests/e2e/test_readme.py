@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rayinfluence import cli
 from rayinfluence.testing import tiny_run
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,23 @@ def test_python(
     exec(compile(code, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["q0"] * 3 + ["q1"] * 3 + ["q2"] * 3
+
+
+def test_inspect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = re.findall(r"^rayinfluence (inspect [^#]*)", (ROOT / "README.md").read_text(), re.M)
+    config = tiny_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    *_, place = line.split()
+    Path(place).parent.mkdir()
+    Path(config.model).rename(place)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(line.split())
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert "53.2% of 4,560 parameters are tracked, in 4 layers" in said
+    assert "checks       passed" in said
 
 
 @pytest.mark.deploy

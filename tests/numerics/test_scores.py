@@ -216,8 +216,8 @@ def test_windows_do_not_change_scores(
     expected = all_scores(fitted.replica, bank, fitted.sequences)
     shapes = fitted.replica.shapes.values()
     widths = sum(s.d_out + (s.d_in if s.source == s.name else 0) for s in shapes)
-    monkeypatch.setitem(stages._WINDOW_BYTES, DEVICE.type, capacity * widths * 8)
-    monkeypatch.setitem(stages._WINDOW_SEQUENCES, DEVICE.type, most)
+    monkeypatch.setitem(stages.WINDOW_BYTES, DEVICE.type, capacity * widths * 8)
+    monkeypatch.setitem(stages.WINDOW_SEQUENCES, DEVICE.type, most)
     sizes = []
     original = Contraction.scores
     monkeypatch.setattr(

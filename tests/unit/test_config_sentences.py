@@ -99,7 +99,10 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
         ({"fit": {"lanes": 2.5}}, "fit.lanes: must be a whole number, not 2.5"),
         ({"fit": {"error_bound": 0}}, "fit.error_bound: must be more than 0, not 0"),
         ({"device": "tpu"}, "device: must be 'auto', 'cpu' or 'cuda', not 'tpu'"),
-        ({"modules": "*.mlp.*"}, "modules: must be a list, not '*.mlp.*'"),
+        (
+            {"modules": "*.mlp.*"},
+            "modules: must be 'mlp', 'attention' or 'all' or must be a list, not '*.mlp.*'",
+        ),
         ({"run": None}, "run: must be text, not null"),
         ({"run": ""}, "run: must not be empty, not ''"),
         ({"trust_remote_code": 3}, "trust_remote_code: must be true or false, not 3"),

@@ -18,7 +18,7 @@ from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
-from rayinfluence.dataflow.begin.tracked import TrackedModel
+from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -115,7 +115,9 @@ class Parts:
         base = None if folders.base is None else folders.base.path
         paths = {"model": folders.model.path, "base_model": base}
         here = self.config.model_copy(update=paths)
-        found = TrackedModel.load(here, self.numerics, lambda: self.tokenizer)
+        found = TrackedModel.load(
+            here, self.numerics, lambda model: ordinary_tokens(self.tokenizer, model)
+        )
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from rayinfluence.config import RunConfig
+from rayinfluence.config import Kind, RunConfig
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError
 from rayinfluence.guest import as_found, own_arithmetic
@@ -22,7 +22,8 @@ from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
 from rayinfluence.model.lora import adapted
-from rayinfluence.model.modules import Coverage, track, trackable
+from rayinfluence.model.modules import Coverage, chosen, trackable
+from rayinfluence.model.parts import Part, parts_of
 from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import (
     Reach,
@@ -31,7 +32,7 @@ from rayinfluence.model.reach import (
     reach,
     refuse_other_weights,
     tracked_and_reached,
-    tracked_by_default,
+    without_unfit,
 )
 from rayinfluence.model.weight_files import CONFIG, read_config
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: The longest sequence that documents are cut into unless the configuration says otherwise.
-_MOST_CONTEXT = 2048
+MOST_CONTEXT = 2048
 #: A smaller batch is meant to hold one sequence, and not to cut it to pieces.
 _LEAST_BATCH = 64
 #: Below this share of the parameters a warning says what is not tracked.
@@ -55,8 +56,10 @@ class TrackedModel:
     Attributes:
         replica: the model with the tracked modules that text reaches.
         reach: what a forward pass on made-up tokens reached.
+        parts: of the layers of its blocks, as :func:`parts_of` finds them.
+        kind: what modules were chosen by; None where that was their names.
         left_out: modules that the patterns match and text does not reach.
-        unfit: modules that default patterns match and that cannot be tracked.
+        unfit: modules that were chosen by their parts and cannot be tracked.
         ordinary: ids that made-up sequences are drawn from.
         beside: what the model's folder holds or names and was not loaded, in sentences.
         trained: patterns of what was trained of it, where that is an adapter and nothing else.
@@ -64,6 +67,8 @@ class TrackedModel:
 
     replica: Replica
     reach: Reach
+    parts: Mapping[str, Part]
+    kind: Kind | None
     left_out: Sequence[str]
     unfit: Sequence[str]
     ordinary: Sequence[int]
@@ -77,12 +82,16 @@ class TrackedModel:
         cls,
         config: RunConfig,
         numerics: Numerics,
-        tokenizer: Callable[[], PreTrainedTokenizerFast],
+        ordinary: Callable[[nn.Module], Sequence[int]],
     ) -> TrackedModel:
         """Load a configuration's model and find what of it can be tracked.
 
-        ``numerics`` of its replica say what attention it really has. The tokenizer is asked for
-        when there is a model.
+        ``numerics`` of its replica say what attention it really has.
+
+        Args:
+            config: names the model, and what is tracked.
+            numerics: of its replica.
+            ordinary: gives the ids that made-up sequences of the model are drawn from.
 
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
@@ -95,28 +104,34 @@ class TrackedModel:
             trust_remote_code=config.trust_remote_code,
         )
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
-        ordinary = ordinary_tokens(tokenizer(), model)
-        probe = made_up(ordinary, torch.device("cpu"))
+        ids = ordinary(model)
+        probe = made_up(ids, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
-        refuse_plain_look_ahead(model, probe[0].numpy(), ordinary)
+        refuse_plain_look_ahead(model, probe[0].numpy(), ids)
+        parts = parts_of(model, probe)
+        kind = config.modules if isinstance(config.modules, str) else None
         # Whoever names layers asks about those, as if they had been trained.
-        trained = adapted(model) if config.modules is None else None
-        tracked = track(model, trained or config.modules)
+        trained = adapted(model) if kind else None
+        tracked = chosen(model, trained or config.modules, parts)
+        if trained and "modules" in config.model_fields_set:
+            of_kind = chosen(model, config.modules, parts)
+            tracked = {name: module for name, module in tracked.items() if name in of_kind}
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
         unfit: list[str] = []
-        if config.modules is None and trained is None:
-            kept, unfit = tracked_by_default(kept, found)
-            refuse_little(model, kept, found)
-        refuse_other_shapes(model, kept, found)
+        if kind is not None and trained is None:
+            kept, unfit = without_unfit(kept, found)
+        if kind == "mlp" and trained is None:
+            refuse_little(model, kept, found, parts)
+        refuse_other_shapes(model, kept, found, parts)
         with in_words(model, "run on a few tokens", FORWARD):
             replica = Replica(model, kept, numerics)
         source = source_of(config.model, config.base_model)
         beside = adapters_below(source) + not_what_is_named(
             source.weights, read_config(source.weights), model, config.trust_remote_code
         )
-        return cls(replica, found, left_out, unfit, ordinary, beside, trained)
+        return cls(replica, found, parts, kind, left_out, unfit, ids, beside, trained)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -140,6 +155,8 @@ class TrackedModel:
             f"{self.coverage.reached:,} parameters{' of its adapter' if self.trained else ''} are "
             f"tracked, in {len(self.replica.modules)} layers"
         )
+        if self.kind == "mlp" and "mlp" not in self.parts.values():
+            line += ", all of its blocks, as no MLP is among them"
         if self.reach.outside:
             line += f"; text does not reach {listed(self.reach.outside)}"
             if self.left_out:
@@ -162,7 +179,7 @@ class TrackedModel:
         if coverage.share >= _LITTLE:
             return None
         names = listed(patterns_of(self.replica.modules))
-        more = more_layers(self.replica.model, self.replica.modules, self.reach)
+        more = more_layers(self.replica.model, self.replica.modules, self.reach, self.parts)
         return (
             f"only {coverage.share:.2%} of the model's parameters are tracked, in {names}; scores "
             f"say nothing of the rest, most of which is in {coverage.most}. {more}"
@@ -189,7 +206,7 @@ class TrackedModel:
                 f"corpus.context: the model's {CONFIG} does not say how many tokens it takes; "
                 "set how many a sequence may have."
             )
-        return min(most, _MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
+        return min(most, MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:

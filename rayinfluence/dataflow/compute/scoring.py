@@ -7,7 +7,7 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +35,16 @@ from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
+from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import NextTokens
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
-_WINDOW_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}
+WINDOW_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}
 #: More sequences than that of a small model only cost memory: at rank 32 queries are rebuilt for a
 #: quarter of what their products with so many gradients take.
-_WINDOW_SEQUENCES = {"cpu": 128, "cuda": 1 << 13}
+WINDOW_SEQUENCES = {"cpu": 128, "cuda": 1 << 13}
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,22 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
 Part = tuple[int, Rows]
 
 
+def token_bytes(shapes: Mapping[str, ModuleShape], number_bytes: int) -> int:
+    """Bytes of what modules see of a token; inputs that they share are held once."""
+    return number_bytes * sum(
+        shape.d_out + (shape.d_in if shape.source == shape.name else 0) for shape in shapes.values()
+    )
+
+
 class Held:
     """What the modules of some batches saw, held to be scored together: a window."""
 
     def __init__(self, replica: Replica) -> None:
-        # A function of shapes alone, so that a split is always cut into the same windows.
-        widths = sum(
-            shape.d_out + (shape.d_in if shape.source == shape.name else 0)
-            for shape in replica.shapes.values()
-        )
         self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
-        n_bytes = widths * self._operand.itemsize
-        self._capacity = _WINDOW_BYTES[replica.device.type] // n_bytes
-        self._most = _WINDOW_SEQUENCES[replica.device.type]
+        held = token_bytes(replica.shapes, self._operand.itemsize)
+        # A function of shapes alone, so that a split is always cut into the same windows.
+        self._capacity = WINDOW_BYTES[replica.device.type] // held
+        self._most = WINDOW_SEQUENCES[replica.device.type]
         self._batches: list[Batch] = []
         self._n_tokens = self._n_sequences = 0
         self._parts: dict[str, list[Part]] = {}

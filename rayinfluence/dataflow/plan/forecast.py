@@ -87,7 +87,6 @@ def forecast(
     cubes = sum(width**3 for width in widths)
     squares = sum(width**2 for width in widths)
     numbers = sum(shape.d_out * shape.columns for shape in shapes.values())
-    together = [_fitted(shapes, names, work) for names in module_groups(shapes, device)]
     lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
     seconds = {
         stage_names.COVARIANCE: rates.covariance * work.fit_tokens / actors * lanes,
@@ -99,14 +98,17 @@ def forecast(
     stored = {
         "corpus": 4 * work.tokens,
         "sums of lanes": _FLOAT * work.lanes * (squares * work.rounds + numbers),
-        "factors": _FLOAT * (2 * squares + numbers),
-        "queries": work.n_banks * bank_bytes(shapes, work, _FLOAT),
+        "factors": factor_bytes(shapes, work.n_blocks),
+        "queries": work.n_banks * bank_bytes(shapes, work.n_queries, work.rank, _FLOAT),
         "partials": rates.partial_bytes * work.splits,
     }
     memory = {
         "weights": model_bytes,
-        "query banks": work.n_banks * bank_bytes(shapes, work, work.operand_bytes),
-        "bases and sums while fitting": max(together),
+        "query banks": work.n_banks
+        * bank_bytes(shapes, work.n_queries, work.rank, work.operand_bytes),
+        "bases and sums while fitting": fitting_bytes(
+            shapes, work.n_blocks, work.operand_bytes, device
+        ),
         "one query at full rank in the second pass": _FLOAT * numbers,
     }
     if rates.worker_bytes:
@@ -116,12 +118,24 @@ def forecast(
     return Forecast(seconds, stored, memory)
 
 
-def _fitted(shapes: Mapping[str, ModuleShape], names: Sequence[str], work: Work) -> int:
-    """Bytes of the sums and bases of modules that are fitted together."""
-    ours = {name: shapes[name] for name in names}
-    squares = sum(width**2 for width in eigen_widths(ours, work.n_blocks))
-    numbers = sum(shape.n_parameters for shape in ours.values())
-    return (work.operand_bytes + _FLOAT) * squares + _FLOAT * numbers
+def fitting_bytes(
+    shapes: Mapping[str, ModuleShape], n_blocks: int, operand_bytes: int, device: str
+) -> int:
+    """Bytes of the sums and bases of modules that are fitted together, of the largest group."""
+
+    def fitted(names: Sequence[str]) -> int:
+        ours = {name: shapes[name] for name in names}
+        squares = sum(width**2 for width in eigen_widths(ours, n_blocks))
+        numbers = sum(shape.n_parameters for shape in ours.values())
+        return (operand_bytes + _FLOAT) * squares + _FLOAT * numbers
+
+    return max(map(fitted, module_groups(shapes, device)))
+
+
+def factor_bytes(shapes: Mapping[str, ModuleShape], n_blocks: int) -> int:
+    """Bytes of the factors, as they are stored."""
+    squares = sum(width**2 for width in eigen_widths(shapes, n_blocks))
+    return _FLOAT * (2 * squares + sum(shape.n_parameters for shape in shapes.values()))
 
 
 def eigen_widths(shapes: Mapping[str, ModuleShape], n_blocks: int) -> list[int]:
@@ -135,11 +149,14 @@ def eigen_widths(shapes: Mapping[str, ModuleShape], n_blocks: int) -> list[int]:
     return [size for width in widths for size in block_sizes(width, n_blocks)]
 
 
-def bank_bytes(shapes: Mapping[str, ModuleShape], work: Work, number_bytes: int) -> int:
-    """Bytes of one query bank."""
+def bank_bytes(
+    shapes: Mapping[str, ModuleShape], n_queries: int, rank: int | None, number_bytes: int
+) -> int:
+    """Bytes of one query bank; without a rank it is dense."""
     total = 0
     for shape in shapes.values():
-        whole = shape.d_out * shape.columns
-        rank = None if work.rank is None else min(work.rank, shape.d_out, shape.columns)
-        total += whole if rank is None else rank * (shape.d_out + shape.columns)
-    return work.n_queries * total * number_bytes
+        least = min(shape.d_out, shape.columns)
+        total += (
+            shape.n_parameters if rank is None else min(rank, least) * (shape.d_out + shape.columns)
+        )
+    return n_queries * total * number_bytes

@@ -24,9 +24,10 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import freeze
-from rayinfluence.model.modules import track, trackable
+from rayinfluence.model.modules import chosen, trackable
+from rayinfluence.model.parts import Part, parts_of
 from rayinfluence.model.preflight import made_up, preflight
-from rayinfluence.model.reach import Reach, reach, tracked_and_reached, tracked_by_default
+from rayinfluence.model.reach import Reach, reach, tracked_and_reached, without_unfit
 from rayinfluence.testing import tiny_gpt2, tiny_llama
 
 TOKENS = range(40)
@@ -73,28 +74,29 @@ def made(config: PreTrainedConfig) -> nn.Module:
 
 
 def reached(
-    model: nn.Module, patterns: list[str] | None
-) -> tuple[dict[str, nn.Module], dict[str, nn.Module], Reach]:
-    tracked = track(model, patterns)
-    found = reach(model, trackable(model) | tracked, made_up(TOKENS, torch.device("cpu")))
-    return tracked, tracked_and_reached(tracked, found)[0], found
+    model: nn.Module, wanted: str | list[str]
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module], Reach, dict[str, Part]]:
+    probe = made_up(TOKENS, torch.device("cpu"))
+    parts = parts_of(model, probe)
+    tracked = chosen(model, wanted, parts)
+    found = reach(model, trackable(model) | tracked, probe)
+    return tracked, tracked_and_reached(tracked, found)[0], found, parts
 
 
-def passes(model: nn.Module, patterns: list[str] | None) -> None:
+def passes(model: nn.Module, wanted: str | list[str]) -> None:
     """All that a run refuses before a document is read."""
-    _, kept, found = reached(model, patterns)
-    if patterns is None:
-        kept, _ = tracked_by_default(kept, found)
-        refuse_little(model, kept, found)
-    refuse_other_shapes(model, kept, found)
+    _, kept, found, parts = reached(model, wanted)
+    if isinstance(wanted, str):
+        kept, _ = without_unfit(kept, found)
+    if wanted == "mlp":
+        refuse_little(model, kept, found, parts)
+    refuse_other_shapes(model, kept, found, parts)
     preflight(LanguageModel.of(model, kept.values()), kept, TOKENS, 16)
 
 
 @pytest.mark.parametrize(
     ("config", "patterns", "wrong", "advised"),
     [
-        (JETMOE, None, "only model.layers.*.mlp.router.layer", "self_attention.kv_proj"),
-        (PHIMOE, None, "only model.layers.*.mlp.router would", "model.layers.*.self_attn.*"),
         (PHIMOE, ["*.router"], "layers.*.mlp.router (the first gives a tuple)", "self_attn.*"),
         (LLAMA4, ["*.router"], "forward.router (the first gives a tuple)", "shared_expert.*"),
         (LLAMA4, ["*.feed_forward.*"], "forward.router (the first gives", "shared_expert.up_proj"),
@@ -103,7 +105,7 @@ def passes(model: nn.Module, patterns: list[str] | None) -> None:
     ids=lambda value: getattr(value, "model_type", ""),
 )
 def test_what_is_advised_in_place_of_what_is_refused_works(
-    config: PreTrainedConfig, patterns: list[str] | None, wrong: str, advised: str
+    config: PreTrainedConfig, patterns: str | list[str], wrong: str, advised: str
 ) -> None:
     model = made(config)
     with pytest.raises(ModelError) as caught:
@@ -118,29 +120,29 @@ def test_what_is_advised_in_place_of_what_is_refused_works(
 
 @pytest.mark.parametrize(
     ("config", "patterns"),
-    [(OPT, None), (OPT, ["*"]), (QWEN, None), (QWEN, ["*.mlp.*", "*_proj"])],
+    [(OPT, "mlp"), (OPT, ["*"]), (QWEN, "mlp"), (QWEN, "all")],
     ids=["opt", "all of opt", "shared experts", "all beside routed experts"],
 )
 def test_layers_that_get_all_tokens_in_one_row_are_tracked(
-    config: PreTrainedConfig, patterns: list[str] | None
+    config: PreTrainedConfig, patterns: str | list[str]
 ) -> None:
     model = made(config)
     passes(model, patterns)
-    tracked, kept, _ = reached(model, patterns)
+    tracked, kept, _, _ = reached(model, patterns)
     assert list(kept) == list(tracked)
     assert any("fc1" in name or "shared_expert." in name for name in kept)
 
 
-def test_routers_that_give_a_tuple_are_left_out_by_default_and_all_else_is_tracked() -> None:
+def test_routers_that_give_a_tuple_are_left_out_of_all_and_all_else_is_tracked() -> None:
     model = made(LLAMA4)
-    passes(model, None)
-    _, reached_by_text, found = reached(model, None)
-    kept, unfit = tracked_by_default(reached_by_text, found)
+    passes(model, "mlp")
+    passes(model, "all")
+    _, reached_by_text, found, parts = reached(model, "all")
+    kept, unfit = without_unfit(reached_by_text, found)
     assert unfit == [f"model.layers.{n}.feed_forward.router" for n in range(2)]
     assert [name for name in reached_by_text if name not in unfit] == list(kept)
-    assert len(kept) == 6
-    assert all(".shared_expert." in name for name in kept)
-    assert ".router" not in more_layers(model, kept, found)
+    assert len(kept) == 2 * (3 + 4)
+    assert ".router" not in more_layers(model, {}, found, parts)
 
 
 class ByHand(nn.Module):
@@ -166,11 +168,12 @@ class OneByHand(nn.Module):
         return self.head(self.mlp(self.embed(tokens_BT)))
 
 
-def test_what_is_used_without_a_call_is_left_out_by_default_and_refused_where_it_is_named() -> None:
+def test_what_is_used_without_a_call_has_no_part_and_is_refused_where_it_is_named() -> None:
     model = seeded(OneByHand)
-    passes(model, None)
-    _, kept, found = reached(model, None)
-    assert tracked_by_default(kept, found) == ({"mlp.up": model.mlp.up}, ["mlp.router"])
+    passes(model, "all")
+    _, kept, _, parts = reached(model, "all")
+    assert kept == {"mlp.up": model.mlp.up}
+    assert parts == {"mlp.up": "mlp"}
     with pytest.raises(ModelError) as caught:
         passes(model, ["mlp.*"])
     assert "mlp.router (the first is never called, while its weight is used)" in str(caught.value)
@@ -180,7 +183,7 @@ def test_what_is_used_without_a_call_is_left_out_by_default_and_refused_where_it
 
 def test_where_no_layer_can_be_tracked_no_pattern_is_advised() -> None:
     with pytest.raises(ModelError, match=r"ff\.layer_\* .* no pattern works: name another model"):
-        passes(made(XLNET), None)
+        passes(made(XLNET), "mlp")
 
 
 class Experts(nn.Module):
@@ -215,48 +218,37 @@ class Mixture(nn.Module):
         return self.head(hidden + self.layers[0]["mlp"](hidden))
 
 
-def test_routers_alone_are_refused_by_default_however_large_and_kept_where_they_are_named() -> None:
+def test_fused_experts_are_told_however_large_their_router_and_it_may_be_named() -> None:
     model = seeded(Mixture)
-    with pytest.raises(ModelError) as caught:
-        passes(model, None)
-    assert "only layers.*.mlp.router would be tracked in Mixture, 2." in str(caught.value)
-    assert "% of the parameters of its layers, all in routers of experts; " in str(caught.value)
-    assert "layers.*.before.*" in str(caught.value)
+    assert reached(model, "all")[3] == {
+        "layers.0.before.project": "mlp",
+        "layers.0.mlp.router": "router",
+    }
+    passes(model, "mlp")
     passes(model, ["*.router"])
-    passes(seeded(lambda: Mixture(dense=True)), None)  # a router beside others is one more layer
+
+
+def test_where_all_experts_are_fused_it_is_said_and_all_other_layers_may_be_asked_for() -> None:
+    model = made(JETMOE)
+    with pytest.raises(ModelError, match=r"The experts of model.layers.0.* fused into single"):
+        passes(model, "mlp")
+    passes(model, "attention")
+    passes(model, "all")
 
 
 def test_next_to_nothing_is_refused_by_default_whatever_it_is() -> None:
-    with pytest.raises(ModelError, match=r"router, layers\.\*\.mlp\.dense would .*, 0\.\d+% of"):
-        passes(seeded(lambda: Mixture(hidden=1000, dense=True)), None)
+    with pytest.raises(ModelError, match=r"MLPs only layers.*dense would .* Mixture, 0\.\d+% of"):
+        passes(seeded(lambda: Mixture(hidden=1000, dense=True)), "mlp")
 
 
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
 def test_ordinary_defaults_are_neither_refused_nor_short_of_advice(make) -> None:
     model = make(dtype=torch.float32)
-    passes(model, None)
-    _, kept, found = reached(model, None)
-    assert ".mlp.*" in more_layers(model, kept, found)
-    everything, _, found = reached(model, ["*"])
-    assert more_layers(model, everything, found) == "No other linear layer can be tracked."
-
-
-def test_a_layer_called_gate_is_a_router_and_one_called_gate_proj_is_not() -> None:
-    class Gated(nn.Module):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
-            self.h = nn.ModuleDict({"mlp": nn.ModuleDict({name: nn.Linear(8, 8)})})
-
-        def forward(self, tokens_BT: Tensor) -> Tensor:
-            [layer] = self.h["mlp"].values()
-            return self.head(layer(self.embed(tokens_BT)))
-
-    for name in ("gate_proj", "gate_up_proj", "navigate"):
-        passes(seeded(lambda name=name: Gated(name)), None)
-    for name in ("gate", "router", "shared_expert_gate"):
-        with pytest.raises(ModelError, match="routers of experts"):
-            passes(seeded(lambda name=name: Gated(name)), None)
+    passes(model, "mlp")
+    _, kept, found, parts = reached(model, "mlp")
+    assert ".mlp.*" in more_layers(model, kept, found, parts)
+    everything, _, found, parts = reached(model, ["*"])
+    assert more_layers(model, everything, found, parts) == "No other linear layer can be tracked."
 
 
 class Shaped(nn.Module):
@@ -297,7 +289,7 @@ class Layer(nn.Linear):
 )
 def test_a_layer_whose_input_is_not_sequence_by_sequence_is_refused(how: str, got: str) -> None:
     model = seeded(lambda: Shaped(how))
-    _, kept, found = reached(model, ["*"])
+    _, kept, found, parts = reached(model, ["*"])
     with pytest.raises(ModelError) as caught:
-        refuse_other_shapes(model, kept, found)
+        refuse_other_shapes(model, kept, found, parts)
     assert f": layer (the first gets {got} for 2 sequences of 7 tokens)" in str(caught.value)

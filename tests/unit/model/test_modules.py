@@ -1,18 +1,18 @@
 import pytest
+import torch
 from torch import nn
 from transformers import (
     BertConfig,
     BertLMHeadModel,
     MixtralConfig,
     MixtralForCausalLM,
-    RecurrentGemmaConfig,
-    RecurrentGemmaForCausalLM,
-    XLMConfig,
-    XLMWithLMHeadModel,
 )
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.modules import Coverage, shape_of, track
+from rayinfluence.model.load import freeze
+from rayinfluence.model.modules import Coverage, chosen, shape_of, track
+from rayinfluence.model.parts import parts_of
+from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import Reach
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
 
@@ -23,54 +23,20 @@ LLAMA_MLP = [
 ]
 
 
+def mlps(model: nn.Module) -> dict[str, nn.Module]:
+    parts = parts_of(freeze(model), made_up(range(48), torch.device("cpu")))
+    return chosen(model, "mlp", parts)
+
+
 @pytest.mark.parametrize(("model", "names"), [(tiny_gpt2, GPT2_MLP), (tiny_llama, LLAMA_MLP)])
 def test_the_mlps_of_every_block_are_the_default(model: object, names: list[str]) -> None:
-    assert list(track(model())) == names  # type: ignore[operator]
+    assert list(mlps(model())) == names  # type: ignore[operator]
 
 
 def bert() -> nn.Module:
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "is_decoder": True, "add_cross_attention": True}
     return BertLMHeadModel(BertConfig(vocab_size=48, **sizes, **heads))
-
-
-def recurrent_gemma() -> nn.Module:
-    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "lru_width": 8}
-    return RecurrentGemmaForCausalLM(
-        RecurrentGemmaConfig(vocab_size=48, num_attention_heads=2, **sizes)
-    )
-
-
-def xlm() -> nn.Module:
-    return XLMWithLMHeadModel(XLMConfig(vocab_size=48, emb_dim=8, n_layers=1, n_heads=2))
-
-
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [
-        (bert, ["bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"]),
-        (recurrent_gemma, [f"model.layers.0.mlp_block.{n}_proj" for n in ("gate", "up", "down")]),
-        (xlm, ["transformer.ffns.0.lin1", "transformer.ffns.0.lin2"]),
-    ],
-)
-def test_the_mlps_of_models_with_names_of_their_own_are_found_and_nothing_else(
-    model: object, names: list[str]
-) -> None:
-    assert list(track(model())) == names  # type: ignore[operator]
-
-
-def test_mlps_at_the_root_of_a_model_are_found_too() -> None:
-    def linear() -> nn.Linear:
-        return nn.Linear(4, 4)
-
-    def model(**layers: nn.Module) -> list[str]:
-        return list(track(nn.ModuleDict(layers)))
-
-    attention = nn.ModuleDict({"output": nn.ModuleDict({"dense": linear()})})
-    inner = nn.ModuleDict({"up": linear(), "down": linear()})
-    assert model(attention=attention, mlp=inner, head=linear()) == ["mlp.up", "mlp.down"]
-    assert model(attention=attention, fc1=linear(), fc2=linear(), others=inner) == ["fc1", "fc2"]
-    assert model(q=linear(), mlp=linear()) == ["mlp"]
 
 
 def test_the_output_of_attention_is_tracked_where_it_is_asked_for() -> None:
@@ -131,7 +97,7 @@ def test_an_untied_output_embedding_is_tracked_only_by_its_own_name() -> None:
 def test_fused_experts_are_named_with_what_can_be_tracked_instead(
     patterns: list[str] | None,
 ) -> None:
-    """Not "no MLP layer was recognised by its name": they are there, as single parameters."""
+    """Not that there is no MLP: they are there, as single parameters."""
     model = MixtralForCausalLM(
         MixtralConfig(
             vocab_size=48,
@@ -144,12 +110,11 @@ def test_fused_experts_are_named_with_what_can_be_tracked_instead(
         )
     )
     with pytest.raises(ModelError) as caught:
-        track(model, patterns)
+        mlps(model) if patterns is None else track(model, patterns)
     said = str(caught.value)
     assert "The experts of model.layers.0.mlp.experts and 1 more are fused into single" in said
     assert "(MixtralExperts), which is not supported yet" in said
     assert "such as '*.self_attn.*'" in said
-    assert "recognised" not in said
     assert len(said) < 650
     assert next(iter(track(model, ["*.self_attn.*"]))) == "model.layers.0.self_attn.q_proj"
     with pytest.raises(ModelError) as caught:
@@ -169,11 +134,10 @@ def test_layers_that_share_a_weight_are_left_out() -> None:
     assert list(track(model, ["*"])) == ["1"]
 
 
-def test_a_model_without_linear_layers_or_known_names_says_so() -> None:
-    with pytest.raises(ModelError, match=r"no layer .*Linear.*TokenConvolution.* nothing to track"):
-        track(nn.Sequential(nn.Embedding(3, 3)))
-    with pytest.raises(ModelError, match=r"No MLP layer was recognised .* inner, plain, head"):
-        track(tiny_mlp())
+def test_a_model_without_linear_layers_says_so() -> None:
+    for choose in (lambda model: track(model, ["*"]), lambda model: chosen(model, "mlp", {})):
+        with pytest.raises(ModelError, match=r"no layer .*Linear.*TokenConvolution.* nothing to"):
+            choose(nn.Sequential(nn.Embedding(3, 3)))
     assert list(track(tiny_mlp(), ["inner", "head"])) == ["inner", "head"]
 
 
@@ -200,7 +164,7 @@ def test_coverage_is_the_share_of_parameters_that_is_tracked() -> None:
     norms = 5 * 24
     embeddings = (48 + 16) * 12  # the output embedding is tied to the input's
     nowhere = Reach(frozenset(), {}, (), (1, 1))
-    found = Coverage.of(model, track(model), nowhere)
+    found = Coverage.of(model, mlps(model), nowhere)
     assert found.share == mlp / (mlp + attention + norms + embeddings)
     assert found.rest["transformer.wte.weight"] == 48 * 12
     assert found.rest["transformer.h.*.attn.c_attn.weight"] == 2 * 12 * 36

@@ -197,7 +197,7 @@ def test_tokens_without_a_logit_are_outside_of_the_vocabulary() -> None:
     model = seeded(lambda: LlamaForCausalLM(small()))
     model.lm_head = nn.Linear(16, 30, bias=False).requires_grad_(False)
     check(model, ("*.mlp.*",))
-    layers = track(model)
+    layers = track(model, ["*.mlp.*"])
     replica = Replica(model, layers, Numerics("float32", "cpu", 64, 64, "eager", 0))
     assert replica.vocabulary == 30
 

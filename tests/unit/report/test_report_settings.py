@@ -55,7 +55,7 @@ def test_a_run_s_own_choices_are_on_its_page(tmp_path: Path, execute: Execute) -
 def test_what_is_chosen_by_default_is_said_as_well(tmp_path: Path, execute: Execute) -> None:
     text = Page(render_page(execute(tiny_run(tmp_path, scan={"rank": 3})))).text
     assert "CurvatureOf labels that the model itself drew (the true Fisher). Fitted on" in text
-    assert "Layersthe MLP layers of every block, by default." in text
+    assert "Layersthe MLP layers of every block, or all of its layers" in text
     assert "Method ekfacrank 3, " in text
     for other in ("empirical", "blocks (fit.blocks)", "dense", "trust_remote_code"):
         assert other not in text

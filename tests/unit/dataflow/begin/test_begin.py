@@ -19,6 +19,8 @@ from transformers import (
     AutoModelForCausalLM,
     BertLMHeadModel,
     Llama4TextConfig,
+    MambaConfig,
+    MambaForCausalLM,
     PhimoeConfig,
     PhimoeForCausalLM,
 )
@@ -68,6 +70,23 @@ def test_a_warning_names_what_is_not_tracked_where_that_is_nearly_all(
     assert any("of the model's parameters are tracked" in warning for warning in run.warnings)
 
 
+def test_where_a_model_has_no_mlp_all_layers_of_its_blocks_are_tracked_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    config = tiny_run(tmp_path, corpus={"context": 16})
+    sizes = {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+    torch.manual_seed(0)
+    mamba = MambaConfig(**sizes, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    MambaForCausalLM(mamba).save_pretrained(config.model)
+    run, said = begun(config)
+    assert "in 6 layers, all of its blocks, as no MLP is among them" in said
+    assert {name.rpartition(".")[2] for name in run.replica.modules} == {
+        "in_proj",
+        "x_proj",
+        "out_proj",
+    }
+
+
 def test_a_run_warns_of_a_completion_s_token_that_is_not_scored(tmp_path: Path) -> None:
     config = tiny_run(tmp_path)
     line = {"query_id": "a", "prompt": "", "completion": "w1 w2"}
@@ -94,7 +113,7 @@ def test_defaults_that_find_routers_alone_are_refused_and_routers_that_give_more
         max_position_embeddings=16,
     )
     PhimoeForCausalLM(phimoe).save_pretrained(config.model)
-    with pytest.raises(ModelError, match=r"by default only .*\.router would be .* in routers"):
+    with pytest.raises(ModelError, match=r"The experts of .*mlp\.experts are fused into single"):
         begun(config)
     with pytest.raises(
         ModelError,
@@ -105,10 +124,10 @@ def test_defaults_that_find_routers_alone_are_refused_and_routers_that_give_more
     assert nothing_was_read(config)
 
 
-def test_routers_that_give_a_tuple_are_left_out_by_default_and_named(
+def test_routers_that_give_a_tuple_are_left_out_of_all_layers_and_named(
     tmp_path: Path, execute: Execute
 ) -> None:
-    config = tiny_run(tmp_path)
+    config = tiny_run(tmp_path, modules="all")
     llama4 = Llama4TextConfig(
         vocab_size=48,
         hidden_size=16,
@@ -125,10 +144,11 @@ def test_routers_that_give_a_tuple_are_left_out_by_default_and_named(
     AutoModelForCausalLM.from_config(llama4).save_pretrained(config.model)
     _, said = begun(config)
     assert (
-        "in 6 layers; left out are model.layers.*.feed_forward.router (the first gives a " in said
+        "in 14 layers; left out are model.layers.*.feed_forward.router (the first gives a " in said
     )
     manifest = next(iter(execute(config).values())).manifest
-    assert all(".shared_expert." in name for name in manifest["model"]["modules"])
+    tracked = {name.split(".")[3] for name in manifest["model"]["modules"]}
+    assert tracked == {"feed_forward", "self_attn"}
     assert manifest["preflight"]["left_out"] == [
         f"model.layers.{n}.feed_forward.router" for n in range(2)
     ]

@@ -85,13 +85,12 @@ def test_stored_bytes_are_those_of_real_objects(finished: tuple[Path, RunConfig]
         shapes = run.replica.shapes
         rank = config.scan.rank
         assert isinstance(rank, int)
-        work = replace(WORK, n_queries=3, n_banks=1, rank=rank)
         real = sum(
             tensor.nbytes
             for path in (folder / "run" / "queries").rglob("*.safetensors")
             for tensor in read_tensors(run.store, str(path.relative_to(folder / "run")))[0].values()
         )
-        assert bank_bytes(shapes, work, 4) == real
+        assert bank_bytes(shapes, 3, rank, 4) == real
 
 
 def test_plan_says_what_a_run_takes_and_does_nothing_of_it(

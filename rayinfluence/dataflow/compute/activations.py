@@ -1,0 +1,59 @@
+"""Bytes that a batch keeps from its forward pass for its backward pass."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.model.answers import objective
+from rayinfluence.model.batches import Batch
+from rayinfluence.model.capture import backward, input_of
+
+
+def activation_bytes(replica: Replica, batch: Batch) -> int:
+    """What autograd saves, and inputs of tracked modules; weights and buffers are not counted.
+
+    Args:
+        replica: the model with its tracked modules.
+        batch: is run forward and backward.
+
+    Raises:
+        ModelError: what a module gets or gives cannot be told apart by sequence and token.
+    """
+    kept: dict[int, int] = {}
+    model = replica.model
+    of_model = {_place(one) for one in (*model.parameters(), *model.buffers())}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _place(tensor) not in of_model:
+            kept[_place(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def give(tensor: Tensor) -> Tensor:
+        return tensor
+
+    def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = input_of(args, kwargs)
+        if given is not None:
+            keep(given)
+
+    handles = [
+        module.register_forward_pre_hook(take, with_kwargs=True)
+        for module in replica.modules.values()
+    ]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, give):
+            value = partial(objective, replica.language_model, batch)
+            backward(replica.modules, batch.shape, value, lambda *_: None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(kept.values())
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

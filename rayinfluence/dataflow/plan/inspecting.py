@@ -1,0 +1,202 @@
+"""`rayinfluence inspect`: load a model, find what is tracked, count bytes and make the checks."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.tokenizer_files import load_tokenizer
+from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, ordinary_tokens
+from rayinfluence.dataflow.compute.activations import activation_bytes
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, token_bytes
+from rayinfluence.dataflow.plan.forecast import bank_bytes, factor_bytes, fitting_bytes
+from rayinfluence.dataflow.plan.inspection import Alike, Bytes, Inspection
+from rayinfluence.errors import RayInfluenceError
+from rayinfluence.guest import own_arithmetic
+from rayinfluence.influence.contraction import Work
+from rayinfluence.model.batches import make_batch
+from rayinfluence.model.layers import is_layer
+from rayinfluence.model.load import vocabulary_size
+from rayinfluence.model.modules import ModuleShape, apart, shape_of
+from rayinfluence.model.positions import affordable
+from rayinfluence.model.preflight import Passed, preflight
+from rayinfluence.model.reach import patterns_of
+from rayinfluence.storage.store import Store
+
+#: More queries than that are not asked about.
+_MOST_QUERIES = 1 << 20
+#: A query's gradients are kept in float32.
+_FLOAT = 4
+#: Where containers say how much memory they may have (cgroup v2).
+_LIMITS, _LIMIT = "/sys/fs/cgroup", "memory.max"
+
+
+@own_arithmetic()
+def inspect(config: RunConfig) -> Inspection:
+    """What a configuration's model is to a run; nothing is written.
+
+    Of the configuration only what is about the model is read.
+
+    Raises:
+        ModelError: there is no such model, or ``modules`` does not fit it.
+        ConfigError: a CUDA device is asked for and there is none.
+    """
+    refused: list[RayInfluenceError] = []
+
+    def ordinary(model: nn.Module) -> Sequence[int]:
+        try:
+            path, trusted = config.tokenizer or config.model, config.trust_remote_code
+            return ordinary_tokens(load_tokenizer(path, trust_remote_code=trusted), model)
+        except RayInfluenceError as error:
+            refused.append(error)
+            return range(vocabulary_size(model) or 2)
+
+    tracked = TrackedModel.load(config, Numerics.of(config), ordinary)
+    replica = tracked.replica
+    try:
+        context = tracked.context(config.corpus.context)
+    except RayInfluenceError as error:
+        refused.append(error)
+        context = min(replica.context or MOST_CONTEXT, MOST_CONTEXT)
+    batch_tokens = replica.numerics.batch_tokens
+    rank = None if config.scan.rank == "dense" else config.scan.rank
+    passed: Passed | None = None
+    if not refused:
+        try:
+            passed = preflight(
+                replica.language_model,
+                replica.modules,
+                tracked.ordinary,
+                context,
+                batch_tokens == 1,
+                batch_tokens,
+            )
+        except RayInfluenceError as error:
+            refused.append(error)
+    window = _window(replica, context)
+    return Inspection(
+        tracked,
+        context,
+        batch_tokens,
+        rank,
+        _layers(tracked, rank, window),
+        _bytes(tracked, context, config.fit.blocks, rank, window),
+        memory_here(replica.numerics.device),
+        passed,
+        refused[0] if refused else None,
+    )
+
+
+def _window(replica: Replica, context: int) -> tuple[int, int]:
+    """Sequences and tokens of a full window of whole contexts."""
+    device = replica.numerics.device
+    held = token_bytes(replica.shapes, _operand(replica))
+    most = WINDOW_BYTES[device] // held // context
+    n_sequences = max(1, min(most, WINDOW_SEQUENCES[device]))
+    return n_sequences, n_sequences * context
+
+
+def _operand(replica: Replica) -> int:
+    """Bytes of a number that is multiplied on the device of the run."""
+    device = torch.device(replica.numerics.device)
+    return operand_dtype(replica.numerics.torch_dtype, device).itemsize
+
+
+def _bytes(
+    tracked: TrackedModel, context: int, n_blocks: int, rank: int | None, window: tuple[int, int]
+) -> Bytes:
+    replica = tracked.replica
+    model, shapes, batch_tokens = replica.model, replica.shapes, replica.numerics.batch_tokens
+    # Forward and backward.
+    tokens = affordable(model, 3, batch_tokens)
+    length = max(2, min(context, tokens))
+    n_sequences = max(1, tokens // length)
+    some = np.resize(np.asarray(tracked.ordinary), length)
+    batch = make_batch([some] * n_sequences, range(n_sequences), torch.device("cpu"))
+    activations = activation_bytes(replica, batch)
+    measured_on = n_sequences * length
+    return Bytes(
+        weights=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        activations=activations * max(batch_tokens, context) // measured_on,
+        measured_on=measured_on,
+        fitting=fitting_bytes(shapes, n_blocks, _operand(replica), replica.numerics.device),
+        factors=factor_bytes(shapes, n_blocks),
+        bank=bank_bytes(shapes, 1, rank, _operand(replica)),
+        gradient=_FLOAT * sum(shape.n_parameters for shape in shapes.values()),
+        window=token_bytes(shapes, _operand(replica)) * window[1],
+    )
+
+
+def _layers(tracked: TrackedModel, rank: int | None, window: tuple[int, int]) -> list[Alike]:
+    """All linear layers of a model, those that are alike in one, in the model's order."""
+    replica, alike = tracked.replica, dict[Alike, int]()
+    left_out = apart(replica.model)
+    for name, module in replica.model.named_modules():
+        if not is_layer(module):
+            continue
+        shape, is_tracked = shape_of(name, module, replica.model), name in replica.modules
+        layer = Alike(
+            patterns_of([name])[0],
+            tracked.parts.get(name),
+            0,
+            shape.d_in,
+            shape.d_out,
+            shape.bias,
+            is_tracked,
+            None if is_tracked else _why(tracked, name, left_out),
+            factored_up_to(shape, rank, window, replica) if is_tracked else None,
+        )
+        alike[layer] = alike.get(layer, 0) + 1
+    return [replace(layer, number=number) for layer, number in alike.items()]
+
+
+def _why(tracked: TrackedModel, name: str, left_out: Mapping[str, str]) -> str:
+    """Why a layer is not tracked, in words."""
+    if tracked.reach.is_outside(name):
+        return "text does not reach it"
+    if name in tracked.reach.unfit:
+        return tracked.reach.unfit[name]
+    reasons = {"tied": "its weight is tied", "embedding": "an embedding: where it is named in full"}
+    return reasons.get(left_out.get(name, ""), "not asked for")
+
+
+def factored_up_to(
+    shape: ModuleShape, rank: int | None, window: tuple[int, int], replica: Replica
+) -> int | None:
+    """The most queries for which a module's window is contracted through their rank.
+
+    None where more than a million are.
+
+    Args:
+        shape: of the module.
+        rank: of the queries; None where they are dense.
+        window: its sequences and tokens.
+        replica: says in what is multiplied, and where.
+    """
+    least = None if rank is None else min(rank, shape.d_out, shape.columns)
+
+    def is_materialised(n_queries: int) -> bool:
+        sizes = *window, shape.d_in, shape.d_out, n_queries, least
+        return not Work(*sizes, _operand(replica), replica.numerics.device).is_factored
+
+    found = bisect_left(range(1, _MOST_QUERIES + 1), True, key=is_materialised)
+    return None if found == _MOST_QUERIES else found
+
+
+def memory_here(device: str) -> int:
+    """Bytes that the CUDA device of this machine has, or this machine, or its container."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[1])
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = Store(_LIMITS)
+    said = limits.read(_LIMIT).decode().strip() if limits.exists(_LIMIT) else ""
+    return min(there, int(said)) if said.isdigit() else there

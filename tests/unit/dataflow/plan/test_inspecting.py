@@ -1,0 +1,196 @@
+"""What `inspect` says of a model before there is a corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Qwen2MoeConfig
+
+from rayinfluence.dataflow.compute.activations import activation_bytes
+from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.plan.inspecting import factored_up_to, inspect, memory_here
+from rayinfluence.influence.contraction import Work
+from rayinfluence.model.batches import make_batch
+from rayinfluence.model.modules import ModuleShape, track
+from rayinfluence.testing import tiny_mlp, tiny_run, tiny_tokenizer
+
+Say = Callable[..., tuple[int, str, str]]
+MLP = {"transformer.h.*.mlp.c_fc", "transformer.h.*.mlp.c_proj"}
+ATTENTION = {"transformer.h.*.attn.c_attn", "transformer.h.*.attn.c_proj"}
+NUMERICS = Numerics("float32", "cpu", 64, 64, "eager", 0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_model_s_folder_is_shown_with_what_is_tracked_of_it_and_what_that_takes(
+    tmp_path: Path, say: Say
+) -> None:
+    model = tiny_run(tmp_path).model
+    before = contents(tmp_path)
+    code, out, _ = say("inspect", model, "--json")
+    found = json.loads(out)
+    assert (code, found["refused"], found["format"]) == (0, None, 1)
+    assert {one["pattern"] for one in found["layers"] if one["tracked"]} == MLP
+    layers = {one["pattern"]: one for one in found["layers"]}
+    assert layers["transformer.h.*.mlp.c_fc"] | {"factored_up_to": 0} == {
+        "pattern": "transformer.h.*.mlp.c_fc",
+        "part": "mlp",
+        "number": 2,
+        "d_in": 12,
+        "d_out": 48,
+        "bias": True,
+        "tracked": True,
+        "why": None,
+        "factored_up_to": 0,
+    }
+    assert layers["transformer.h.*.attn.c_attn"]["part"] == "attention"
+    assert layers["transformer.h.*.attn.c_attn"]["why"] == "not asked for"
+    assert layers["lm_head"]["why"] == "its weight is tied"
+    numbers = 2 * (48 * 13 + 12 * 49)
+    assert found["parameters"]["share"] == numbers / 4560
+    assert found["parameters"]["not_tracked"]["transformer.wte.weight"] == 48 * 12
+    assert found["checks"]["gradients"] < 1e-3
+    size = found["bytes"]
+    assert size["weights"] == 4 * 4560
+    assert size["factors"] == 4 * (2 * 2 * (13**2 + 48**2 + 49**2 + 12**2) + numbers)
+    assert size["bank"] == 4 * 2 * (13 * (13 + 48) + 12 * (49 + 12))
+    assert size["gradient"] == 4 * numbers
+    assert found["memory"]["fit_fits"] is True
+    assert found["memory"]["queries_that_fit"] > 1000
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "tracked"),
+    [(["attention"], ATTENTION), (["all"], MLP | ATTENTION), (["*.c_fc", "*.c_attn"], None)],
+)
+def test_what_would_be_tracked_otherwise_is_shown_of_a_run_s_file_too(
+    tmp_path: Path, say: Say, asked: list[str], tracked: set[str] | None
+) -> None:
+    config = tiny_run(tmp_path, scan={"rank": "dense"})
+    (tmp_path / "run.yaml").write_text(config.model_dump_json())
+    options = [word for one in asked for word in ("--modules", one)]
+    code, out, _ = say("inspect", tmp_path / "run.yaml", *options, "--json")
+    found = json.loads(out)
+    expected = tracked or {"transformer.h.*.mlp.c_fc", "transformer.h.*.attn.c_attn"}
+    assert code == 0
+    assert {one["pattern"] for one in found["layers"] if one["tracked"]} == expected
+    assert (found["rank"], found["batch_tokens"]) == (None, 64)
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_is_a_table_for_people(tmp_path: Path, say: Say) -> None:
+    code, out, error = say("inspect", tiny_run(tmp_path).model)
+    assert (code, error) == (0, "")
+    for part in (
+        "GPT2LMHeadModel: 53.2% of 4,560 parameters are tracked, in 4 layers",
+        "sequences of 16 tokens, batches of 2,048; queries of rank 32",
+        "transformer.h.*.attn.c_attn",
+        "no: not asked for",
+        "transformer.wte.weight",
+        "12.63%",
+        "measured on 2,048 tokens",
+        "of it and fits",
+        "checks       passed: gradients, causality",
+    ):
+        assert part in out, out
+
+
+def test_what_a_run_would_refuse_is_said_after_what_is_known(tmp_path: Path, say: Say) -> None:
+    config = tiny_run(tmp_path)
+    weights = Path(config.model) / "model.safetensors"
+    tensors = load_file(weights)
+    for name in tensors:
+        if "c_proj" in name:
+            tensors[name].zero_()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    code, out, error = say("inspect", config.model, "--json")
+    found = json.loads(out)
+    assert code == found["refused"]["exit_code"] == 4
+    assert "gradient of" in found["refused"]["sentence"]
+    assert found["refused"]["sentence"] in error
+    assert (found["checks"], found["bytes"]["weights"]) == (None, 4 * 4560)
+
+
+def test_a_model_without_a_tokenizer_is_shown_and_refused(tmp_path: Path, say: Say) -> None:
+    config = tiny_run(tmp_path)
+    for path in Path(config.model).glob("tokenizer*"):
+        path.unlink()
+    code, out, error = say("inspect", config.model)
+    assert code == 4
+    assert "53.2% of 4,560 parameters" in out
+    assert "error: tokenizer: " in error
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "words"),
+    [
+        ("nothing", 4, "nothing is not a folder with a config.json"),
+        (".", 4, "is not a folder with a config.json"),
+        ("documents.jsonl", 2, "cannot be read as YAML"),
+    ],
+)
+def test_what_is_neither_a_model_nor_a_run_is_refused(
+    tmp_path: Path, say: Say, place: str, code: int, words: str
+) -> None:
+    tiny_run(tmp_path)
+    found, out, error = say("inspect", tmp_path / place)
+    assert (found, out) == (code, "")
+    assert words in error
+
+
+def test_layers_that_are_alike_but_for_a_width_or_a_part_are_apart(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    sizes = {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 24}
+    sizes |= {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 12}
+    sizes |= {"num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 2}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(Qwen2MoeConfig(**sizes)).save_pretrained(config.model)
+    tiny_tokenizer().save_pretrained(config.model)
+    found = inspect(config)
+    parts = {one.pattern.split("layers.*.")[-1]: one.part for one in found.layers}
+    assert parts["mlp.shared_expert_gate"] == "router"
+    assert parts["mlp.shared_expert.up_proj"] == parts["mlp.up_proj"] == "mlp"
+    assert parts["lm_head"] is None
+    assert len(set(found.layers)) == len(found.layers)
+
+
+def test_the_contraction_is_the_one_that_a_scan_of_so_many_queries_chooses() -> None:
+    replica = Replica(model := tiny_mlp(), track(model, ["inner"]), NUMERICS)
+    shape = ModuleShape("inner", 256, 64, False, "inner")
+    window = 4, 2000
+    most = factored_up_to(shape, 8, window, replica)
+    assert most is not None
+    assert most > 0
+    work = Work(*window, 256, 64, most, 8, 4, "cpu")
+    assert work.is_factored
+    assert not replace(work, n_queries=most + 1).is_factored
+    assert factored_up_to(shape, None, window, replica) == 0
+    assert factored_up_to(replace(shape, d_in=4096, d_out=4096), 1, (64, 64), replica) is None
+
+
+def test_activations_grow_with_tokens_and_leave_out_weights() -> None:
+    model = tiny_mlp(dtype=torch.float32)
+    replica = Replica(model, track(model, ["inner"]), NUMERICS)
+
+    def of(n_tokens: int) -> int:
+        batch = make_batch([np.arange(n_tokens) % 48], [0], torch.device("cpu"))
+        return activation_bytes(replica, batch)
+
+    width = 10
+    assert of(40) - of(20) == of(60) - of(40) > 4 * 20 * 4 * width
+    assert of(20) < 20 * 4 * (6 * width + 2 * 48) + 200
+
+
+def test_this_machine_has_memory() -> None:
+    assert 2**28 < memory_here("cpu") < 2**46
