@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from torch import nn
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+import torch
+from torch import Tensor, nn
+from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
-from rayinfluence.testing import tiny_convolutions, tiny_gpt2, tiny_llama, tiny_mlp, tiny_opt
+from rayinfluence.testing import (
+    tiny_convolutions,
+    tiny_gpt2,
+    tiny_gpt_oss,
+    tiny_llama,
+    tiny_mixtral,
+    tiny_mlp,
+    tiny_opt,
+)
 from rayinfluence.testing.models import VOCABULARY
 
 
@@ -22,15 +32,28 @@ class Case:
     patterns: tuple[str, ...]
 
 
-def llama() -> nn.Module:
-    """Llama's shape in float64 throughout: transformers' norm and eager softmax use float32."""
-    model = tiny_llama(attention="sdpa")
-    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, LlamaRMSNorm)]
-    for name, norm in norms:
-        exact = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
-        exact.weight = norm.weight
-        model.set_submodule(name, exact.eval())
+def exact(model: nn.Module) -> nn.Module:
+    """Float64 throughout: norms and softmax of transformers use float32."""
+    for name, module in list(model.named_modules()):
+        if type(module).__name__.endswith("RMSNorm"):
+            norm = nn.RMSNorm(module.weight.shape, eps=module.variance_epsilon)
+            norm.weight = module.weight
+            model.set_submodule(name, norm.eval())
+        elif isinstance(module, MixtralTopKRouter):
+            module.forward = partial(_choose, module)
     return model
+
+
+def _choose(router: MixtralTopKRouter, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixtral's choice of experts."""
+    logits_NE = hidden.reshape(-1, hidden.shape[-1]) @ router.weight.T
+    weights_NK, chosen_NK = torch.topk(logits_NE.softmax(dim=-1), router.top_k)
+    return logits_NE, weights_NK / weights_NK.sum(dim=-1, keepdim=True), chosen_NK
+
+
+def llama() -> nn.Module:
+    """Llama's shape."""
+    return exact(tiny_llama(attention="sdpa"))
 
 
 GPT2 = Case("gpt2", tiny_gpt2, ("*",))  # Conv1D, biases, tied output embedding
@@ -41,6 +64,14 @@ CASES = [
     LLAMA,
     MLP,
     Case("opt", lambda: tiny_opt(attention="sdpa"), ("*fc?",)),  # all tokens of a batch in one row
+    # Experts that a router chooses for each token; transposed and with biases, interleaved with
+    # gates. The routers give more than their logits.
+    Case(
+        "mixtral",
+        lambda: exact(tiny_mixtral(attention="sdpa")),
+        ("*.experts.*", "*.o_proj", "*.gate"),
+    ),
+    Case("gpt-oss", lambda: exact(tiny_gpt_oss()), ("*.experts.*", "*.router")),
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
 ]
 

@@ -23,6 +23,7 @@ MLP_PATTERNS = (
     "*.shared_mlp.*",
     "*.shared_expert.*",
     "*.shared_experts.*",
+    "*.experts.*",
     "*.feed_forward.*",
     "*.ffn.*",
     "*.ffns.*",
@@ -51,6 +52,7 @@ class ModuleShape:
     Attributes:
         source: the first module that receives the same inputs (its own name, mostly): they share
             one A. So do queries, keys and values; gate and up.
+        routed: whether it gets the tokens that a router has chosen for it alone.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ModuleShape:
     d_out: int
     bias: bool
     source: str
+    routed: bool = False
 
     @property
     def columns(self) -> int:
@@ -72,8 +75,10 @@ class ModuleShape:
 
 def shape_of(name: str, module: nn.Module) -> ModuleShape:
     """The shape of a module that can be tracked."""
-    d_in, d_out = layer_of(module).widths(module)
-    return ModuleShape(name, d_in, d_out, module.bias is not None, name)
+    layer = layer_of(module)
+    d_in, d_out = layer.widths(module)
+    bias = getattr(module, "bias", None) is not None
+    return ModuleShape(name, d_in, d_out, bias, name, layer.routed)
 
 
 def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:
@@ -105,22 +110,14 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
         for handle in handles:
             handle.remove()
     shapes: dict[str, ModuleShape] = {}
+    first: dict[tuple[bool, tuple[int, ...]], str] = {}
     for name, module in modules.items():
         shape = shape_of(name, module)
-        source = next(
-            (
-                earlier.name
-                for earlier in shapes.values()
-                if earlier.bias == shape.bias and _same(received[earlier.name], received[name])
-            ),
-            name,
-        )
-        shapes[name] = replace(shape, source=source)
+        # All of them are still there, so that no two have one id.
+        if calls := tuple(map(id, received[name])):
+            shape = replace(shape, source=first.setdefault((shape.bias, calls), name))
+        shapes[name] = shape
     return shapes
-
-
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _is_by_default(name: str, pattern: str) -> bool:
@@ -155,8 +152,11 @@ def track(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, 
     there_is = f"The model's linear layers are {_examples(linear)}."
     chosen: set[str] = set()
     for pattern in MLP_PATTERNS if patterns is None else patterns:
-        means = _is_by_default if patterns is None else fnmatch.fnmatchcase
-        matched = {name for name in linear if means(name, pattern)}
+        if patterns is None:
+            matched = {name for name in linear if _is_by_default(name, pattern)}
+            matched = {name for name in matched if not layer_of(linear[name]).shares}
+        else:
+            matched = {name for name in linear if fnmatch.fnmatchcase(name, pattern)}
         if pattern in linear and excluded.get(pattern) == "tied":
             raise ModelError(
                 f"modules: {pattern} shares its weight with another module; its gradient would be "
