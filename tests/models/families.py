@@ -44,12 +44,14 @@ class Family:
         tiny: its sizes in tests.
         checkpoint: a published one, whose sizes are the configuration's defaults but for these:
         published: what it has otherwise.
+        modules: patterns of layers that are held against autograd.
     """
 
     kind: str
     tiny: Mapping[str, Any]
     checkpoint: str
     published: Mapping[str, Any] = field(default_factory=dict)
+    modules: tuple[str, ...] = ("*.experts.*", "*.gate", "*.o_proj")
 
     def config(self, published: bool = False) -> PretrainedConfig:
         """The configuration, tiny or as it was published."""
@@ -79,6 +81,7 @@ EXPERTS = (
         _TINY | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
         | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
         "openai/gpt-oss-120b",
+        modules=("*.experts.*", "*.router", "*.o_proj"),
     ),
     Family(
         "GraniteMoe",
@@ -95,6 +98,7 @@ EXPERTS = (
             "num_experts_per_tok": 8,
             "tie_word_embeddings": True,
         },
+        modules=("*.experts.*", "*.router", "*.o_proj"),
     ),
     Family(
         "DeepseekV3",
@@ -131,6 +135,7 @@ EXPERTS = (
             "use_mamba_kernels": False,
         },
         "ai21labs/Jamba-v0.1",
+        modules=("*.experts.*", "*.router", "*.o_proj"),
     ),
     Family(
         "NemotronH",
@@ -155,11 +160,13 @@ EXPERTS = (
         _TINY | {"num_local_experts": 4, "head_dim": 8, "intermediate_size_mlp": 12},
         "meta-llama/Llama-4-Scout-17B-16E",
         {"num_local_experts": 16},
+        modules=("*.experts.*", "*.o_proj"),
     ),
     Family(
         "JetMoe",
         _TINY | {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8},
         "jetmoe/jetmoe-8b",
+        modules=("*.input_linear.*", "*.output_linear.*", "*.router.layer"),
     ),
 )  # fmt: skip
 

@@ -65,6 +65,11 @@ def bias(module: nn.Module) -> Tensor | None:
     return getattr(module, "bias", None)
 
 
+def product(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """W a + b in what a module gives: of a router its first output, the logits of experts."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def gradients(
     model: nn.Module, names: Sequence[str], scalar: Tensor, seeds: Tensor | None = None
 ) -> dict[str, Tensor]:
@@ -141,9 +146,8 @@ def covariances(
     calls: list[tuple[str, Tensor, Tensor]] = []
 
     def note(name: str, inputs: Tensor, output: Tensor | tuple[Tensor, ...]) -> None:
-        output = output[0] if isinstance(output, tuple) else output  # of a router, its logits
-        output.retain_grad()
-        calls.append((name, inputs.detach(), output))
+        product(output).retain_grad()
+        calls.append((name, inputs.detach(), product(output)))
 
     for name in names:
         twin.get_submodule(name).register_forward_hook(

@@ -133,8 +133,8 @@ def test_large_damping_is_a_scaled_gradient_product(fitted: Fitted) -> None:
 def module_factors(moments: Tensor) -> ModuleFactors:
     d_out, columns = moments.shape
     return ModuleFactors(
-        Basis((torch.eye(columns),)),
-        Basis((torch.eye(d_out),)),
+        Basis((torch.eye(columns).double(),)),
+        Basis((torch.eye(d_out).double(),)),
         torch.ones(columns),
         torch.ones(d_out),
         moments,
