@@ -105,7 +105,9 @@ def add_gradients(
                 handles.append(weight.register_post_accumulate_grad_hook(hook))
     try:
         with torch.enable_grad(), in_words(language_model.model, "run backward", BACKWARD):
-            torch.autograd.backward([value()])
+            told = value()
+            if told.requires_grad:  # unless none but experts are tracked, and no token chose one
+                torch.autograd.backward([told])
     finally:
         for handle in handles:
             handle.remove()

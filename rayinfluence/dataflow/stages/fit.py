@@ -25,7 +25,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.errors import NumericsError
 from rayinfluence.model.modules import ModuleShape
-from rayinfluence.model.reach import listed, patterns_of
+from rayinfluence.model.reach import listed
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header
 
@@ -100,7 +100,7 @@ def _lacking(factors: Factors, shapes: Mapping[str, ModuleShape], is_all: bool) 
     """
     lines = []
     if unfitted := factors.unfitted:
-        n_sequences, some = factors.n_sequences, listed(patterns_of(unfitted))
+        n_sequences, some = factors.n_sequences, listed(unfitted)
         if len(unfitted) == len(shapes):
             raise NumericsError(
                 f"none of the {len(shapes)} tracked layers has a gradient in any of the "
