@@ -7,14 +7,18 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels bench-job demo test test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-models test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy)" --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models)" --ignore tests/k8s
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+# Families of models, each against autograd and in whole runs; minutes.
+test-models: .venv/ready
+	$(BIN)/python -m pytest -n 2 -m models tests/models
 
 # Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
 test-k8s: .venv/k8s-ready .tools/prometheus

@@ -5,19 +5,28 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from adapters import save_adapter
-from torch import nn
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from torch import Tensor, nn
+from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
 from rayinfluence.model.adapters import Source
 from rayinfluence.model.load import freeze
 from rayinfluence.model.lora import PATTERNS, attach
-from rayinfluence.testing import tiny_convolutions, tiny_gpt2, tiny_llama, tiny_mlp, tiny_opt
+from rayinfluence.testing import (
+    tiny_convolutions,
+    tiny_gpt2,
+    tiny_gpt_oss,
+    tiny_llama,
+    tiny_mixtral,
+    tiny_mlp,
+    tiny_opt,
+)
 from rayinfluence.testing.models import VOCABULARY
 
 
@@ -30,14 +39,15 @@ class Case:
     patterns: tuple[str, ...]
 
 
-def llama() -> nn.Module:
-    """Llama's shape in float64 throughout: transformers' norm and eager softmax use float32."""
-    model = tiny_llama(attention="sdpa")
-    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, LlamaRMSNorm)]
-    for name, norm in norms:
-        exact = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
-        exact.weight = norm.weight
-        model.set_submodule(name, exact.eval())
+def exact(model: nn.Module) -> nn.Module:
+    """Float64 throughout: norms and softmax of transformers use float32."""
+    for name, module in list(model.named_modules()):
+        if type(module).__name__.endswith("RMSNorm"):
+            norm = nn.RMSNorm(module.weight.shape, eps=module.variance_epsilon)
+            norm.weight = module.weight
+            model.set_submodule(name, norm.eval())
+        elif isinstance(module, MixtralTopKRouter):
+            module.forward = partial(_choose, module)
     return model
 
 
@@ -51,6 +61,18 @@ def lora() -> nn.Module:
     return freeze(model)
 
 
+def _choose(router: MixtralTopKRouter, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixtral's choice of experts."""
+    logits_NE = hidden.reshape(-1, hidden.shape[-1]) @ router.weight.T
+    weights_NK, chosen_NK = torch.topk(logits_NE.softmax(dim=-1), router.top_k)
+    return logits_NE, weights_NK / weights_NK.sum(dim=-1, keepdim=True), chosen_NK
+
+
+def llama() -> nn.Module:
+    """Llama's shape."""
+    return exact(tiny_llama(attention="sdpa"))
+
+
 GPT2 = Case("gpt2", tiny_gpt2, ("*",))  # Conv1D, biases, tied output embedding
 LLAMA = Case("llama", llama, ("*proj",))  # grouped queries, SwiGLU, no biases
 MLP = Case("mlp", tiny_mlp, ("*",))  # Linear with and without bias, one of them called twice
@@ -59,6 +81,14 @@ CASES = [
     LLAMA,
     MLP,
     Case("opt", lambda: tiny_opt(attention="sdpa"), ("*fc?",)),  # all tokens of a batch in one row
+    # Experts that a router chooses for each token; transposed and with biases, interleaved with
+    # gates. The routers give more than their logits.
+    Case(
+        "mixtral",
+        lambda: exact(tiny_mixtral(attention="sdpa")),
+        ("*.experts.*", "*.o_proj", "*.gate"),
+    ),
+    Case("gpt-oss", lambda: exact(tiny_gpt_oss()), ("*.experts.*", "*.router")),
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
     # Whose A is diagonal.
     Case("embeddings", llama, ("*.down_proj", "model.embed_tokens")),

@@ -27,8 +27,8 @@ class ModuleFactors:
     Attributes:
         inputs_basis: Q_A [J, J], eigenvectors of A in columns, in blocks.
         outputs_basis: Q_S [O, O], eigenvectors of S in columns, in blocks.
-        inputs_eigenvalues: of A, per token [J], float64.
-        outputs_eigenvalues: of S, per token [O], float64.
+        inputs_eigenvalues: of A, per row [J], float64; rows are tokens, or those that were routed.
+        outputs_eigenvalues: of S, per row [O], float64.
         moments: Lambda [O, J], per sequence, float64.
     """
 
@@ -95,8 +95,17 @@ def module_damping(moments_OJ: Tensor, damping_scale: float, damping: float | No
     return damping if damping is not None else damping_scale * float(moments_OJ.mean())
 
 
+def damped_inverse(moments_OJ: Tensor, damping: float) -> Tensor:
+    """1 / (Lambda + lambda) [O, J]; zero where there is neither, as of the pseudoinverse."""
+    damped_OJ = moments_OJ + damping
+    return torch.where(damped_OJ == 0, 0.0, damped_OJ.reciprocal())
+
+
 class EKFAC:
     """G + lambda I of one module: a linear operator on its gradients.
+
+    Of a module that no fitted sequence had a gradient in, Lambda is zero, and so is a lambda that
+    is a part of it: its inverse is then zero, and scores leave the module out.
 
     Args:
         factors: of the module.
@@ -125,10 +134,10 @@ class EKFAC:
                     "(`rayinfluence clean --stage factors`) and fit again, in a wider dtype if "
                     "they overflowed."
                 )
-        if not self.damping > 0.0:
+        if not self.damping > 0.0 and bool(factors.moments.any()):
             raise NumericsError(
-                f"the damping of module {name} is {self.damping}: its Lambda is zero. "
-                "Fit on more sequences, leave the module out, or set an absolute `damping`."
+                f"the damping of module {name} is {self.damping}, and has to be above zero; set "
+                "`damping_scale` or an absolute `damping`."
             )
 
     def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
@@ -146,7 +155,7 @@ class _Inverse:
 
     def __init__(self, factors: ModuleFactors, damping: float) -> None:
         self._factors = factors
-        self._inverse_OJ = (factors.moments + damping).reciprocal()
+        self._inverse_OJ = damped_inverse(factors.moments, damping)
 
     def __matmul__(self, gradient_OJ: Tensor) -> Tensor:
         """(G + lambda I)^-1 V [O, J]."""
@@ -172,10 +181,11 @@ class _Inverse:
         return {"left": left_OR, "right": right_JR}
 
 
-def kfac_factors(module: ModuleFactors, n_tokens: int, n_sequences: int) -> ModuleFactors:
-    """K-FAC as a special case: Lambda = (n_tokens / n_sequences) outer(eig S, eig A).
+def kfac_factors(module: ModuleFactors, n_rows: int, n_sequences: int) -> ModuleFactors:
+    """K-FAC as a special case: Lambda = (n_rows / n_sequences) outer(eig S, eig A).
 
-    A and S are per token and Lambda is per sequence, hence the ratio.
+    A and S are per row, which are tokens, and Lambda is per sequence, hence the ratio. Of an expert
+    rows are the tokens that chose it, and sequences all, as those that did not have no gradient.
     """
     product = torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues)
-    return replace(module, moments=product * (n_tokens / n_sequences))
+    return replace(module, moments=product * (n_rows / n_sequences))

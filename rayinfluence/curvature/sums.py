@@ -31,17 +31,19 @@ class GramSums:
 
     Or of the diagonal of x x^T alone [D].
 
-    A module that is called n times per forward pass has n rows per token.
+    A module that is called n times per forward pass has n rows per token. ``counted``: whether the
+    number of rows is kept.
     """
 
     blocks: list[Tensor]
     total_D: Tensor | None
+    counted: bool
     n_rows: int = 0
 
     @classmethod
     def of_diagonal(cls, width: int, dtype: torch.dtype, device: torch.device) -> GramSums:
         """The identity of addition, for the diagonal alone; arguments as of :meth:`zeros`."""
-        return cls([torch.zeros(width, dtype=dtype, device=device)], None)
+        return cls([torch.zeros(width, dtype=dtype, device=device)], None, counted=False)
 
     @classmethod
     def zeros(
@@ -51,6 +53,7 @@ class GramSums:
         bias: bool,
         dtype: torch.dtype,
         device: torch.device,
+        counted: bool = False,
     ) -> GramSums:
         """The identity of addition.
 
@@ -60,12 +63,14 @@ class GramSums:
             bias: also sum x, for the border that a one adds.
             dtype: of the sums.
             device: where they are.
+            counted: also keep the number of rows, as a bias needs anyway.
         """
         # The one of a bias belongs to the last block.
         sizes = block_sizes(width + int(bias), n_blocks)
         sizes[-1] -= int(bias)
         blocks = [torch.zeros(size, size, dtype=dtype, device=device) for size in sizes]
-        return cls(blocks, torch.zeros(width, dtype=dtype, device=device) if bias else None)
+        total = torch.zeros(width, dtype=dtype, device=device) if bias else None
+        return cls(blocks, total, counted or bias)
 
     def add(self, rows_ND: Tensor) -> None:
         """Add rows."""
@@ -87,6 +92,7 @@ class GramSums:
         }
         if self.total_D is not None:
             tensors["sum"] = self.total_D
+        if self.counted:
             tensors["rows"] = torch.tensor(float(self.n_rows), dtype=torch.float64)
         return tensors
 
@@ -96,6 +102,7 @@ class GramSums:
             block.copy_(tensors[f"{prefix}{index}"])
         if self.total_D is not None:
             self.total_D.copy_(tensors[f"{prefix}sum"])
+        if self.counted:
             self.n_rows = int(tensors[f"{prefix}rows"])
 
 

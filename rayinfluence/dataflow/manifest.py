@@ -174,6 +174,7 @@ def run_manifest(
             "error_bound": run.config.fit.error_bound,
             "rounds": factors.manifest["rounds"],
             "singular": factors.manifest["singular"],
+            "unfitted": factors.unfitted,
         },
         "config": run.config.model_dump(),
         "numerics": asdict(run.numerics),

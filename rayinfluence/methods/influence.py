@@ -41,4 +41,4 @@ class KfacInfluence:
 
     def solver(self, fitted: Fitted) -> Solver:
         """With products of eigenvalues in the place of moments."""
-        return fitted.ekfac(lambda of: kfac_factors(of.factors, of.n_tokens, of.n_sequences))
+        return fitted.ekfac(lambda of: kfac_factors(of.factors, of.n_rows, of.n_sequences))

@@ -35,12 +35,13 @@ class Curvature:
 
     Attributes:
         factors: of the module.
-        n_tokens, n_sequences: that they were fitted on.
+        n_rows: that A and S are means over: the tokens, or of an expert those that chose it.
+        n_sequences: that Lambda is the mean over.
         damping_scale, damping: see :class:`EKFAC`.
     """
 
     factors: ModuleFactors
-    n_tokens: int
+    n_rows: int
     n_sequences: int
     damping_scale: float
     damping: float | None

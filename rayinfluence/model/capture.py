@@ -39,7 +39,14 @@ class _Call:
 
     inputs: Tensor
     version: int
+    places: Tensor | None
     gradient: Tensor | None = None
+
+
+def places_of(module: nn.Module, args: tuple[Any, ...]) -> Tensor | None:
+    """Which token in [B T] each row is of that a layer is called with; None where all are given."""
+    places: Tensor | None = args[1] if layer_of(module).routed else None
+    return places
 
 
 def backward(
@@ -58,7 +65,8 @@ def backward(
         modules: the tracked modules by name; no parameter of the model may require a gradient.
         shape: sequences and tokens of the batch that the objective runs.
         objective: runs the model and returns a scalar that is a sum over sequences.
-        consume: called once per module that took part, in the order of the backward pass.
+        consume: called once per module that took part, in the order of the backward pass; not at
+            all where none but experts are tracked, and no token chose one.
 
     Raises:
         ModelError: what a module gets or gives cannot be told apart by sequence and token, or was
@@ -74,8 +82,15 @@ def backward(
 
     def on_forward(
         name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> Tensor:
-        inputs = _refuse_no_product(name, module, input_of(args, kwargs), output).detach()
+    ) -> Tensor | None:
+        given, output = _refuse_no_product(name, module, input_of(args, kwargs), output)
+        inputs = given.detach()
+        call = _Call(inputs, inputs._version, places_of(module, args))
+        calls.setdefault(name, []).append(call)
+        if layer_of(module).shares:
+            if output.requires_grad:
+                output.register_hook(partial(on_gradient, name, call))
+            return None
         tapped: Tensor = output
         if not output.requires_grad:
             # The graph starts here. The clone keeps an in-place operation that follows legal.
@@ -85,14 +100,25 @@ def backward(
         elif output._is_view():
             # As of a layer with a bias. What follows in place would take the hook away.
             tapped = output.clone()
-        call = _Call(inputs, inputs._version)
-        calls.setdefault(name, []).append(call)
         output.register_hook(partial(on_gradient, name, call))
         return tapped
+
+    def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        given = args[0]
+        if given.requires_grad:
+            return args
+        # The graph starts at its input, as nothing can be put in the place of its product.
+        leaves.append(given.detach().requires_grad_(True))
+        return leaves[-1], *args[1:]
 
     handles = [
         module.register_forward_hook(partial(on_forward, name), with_kwargs=True)
         for name, module in modules.items()
+    ]
+    handles += [
+        module.register_forward_pre_hook(before)
+        for module in modules.values()
+        if layer_of(module).shares
     ]
     try:
         with torch.enable_grad():
@@ -100,6 +126,8 @@ def backward(
     finally:
         for handle in handles:
             handle.remove()
+    if not leaves and all(layer_of(module).routed for module in modules.values()):
+        return
     if not leaves or not value.requires_grad:
         names = ", ".join(list(modules)[:_SHOWN])
         more = f" and {len(modules) - _SHOWN} more" if len(modules) > _SHOWN else ""
@@ -116,25 +144,30 @@ def backward(
             consume(name, _rows(name, modules[name], reached, shape))
 
 
-def _refuse_no_product(name: str, module: nn.Module, inputs: Tensor | None, output: Any) -> Tensor:
-    """The input of a layer that takes one tensor and gives one."""
+def _refuse_no_product(
+    name: str, module: nn.Module, inputs: Tensor | None, given: Any
+) -> tuple[Tensor, Tensor]:
+    """The input of a layer that takes one tensor, and its product."""
     if inputs is None:
         raise ModelError(
             f"modules: {name} ({type(module).__name__}) is called with no tensor as its first or "
             "only argument, so what it multiplies cannot be told. Leave it out of `modules`."
         )
-    if not isinstance(output, Tensor):
+    product = layer_of(module).product(given)
+    if product is None:
         raise ModelError(
-            f"modules: {name} ({type(module).__name__}) gives a {type(output).__name__}, and only "
+            f"modules: {name} ({type(module).__name__}) gives a {type(given).__name__}, and only "
             "layers that give one tensor can be tracked. Leave it out of `modules`."
         )
-    return inputs
+    return inputs, product
 
 
 def _rows(name: str, module: nn.Module, calls: Sequence[_Call], shape: tuple[int, int]) -> Rows:
     """The rows of all calls of a module, those of a sequence one call after another."""
     layer, n_tokens = layer_of(module), shape[1]
-    inputs, grads = [], []
+    inputs: list[Tensor] = []
+    grads: list[Tensor] = []
+    places: list[Tensor] = []
     for call in calls:
         if call.inputs._version != call.version:
             raise ModelError(
@@ -144,7 +177,24 @@ def _rows(name: str, module: nn.Module, calls: Sequence[_Call], shape: tuple[int
         assert call.gradient is not None
         inputs.append(layer.inputs(module, call.inputs, n_tokens))
         grads.append(layer.grads(module, call.gradient, n_tokens))
+        if call.places is not None:
+            places.append(call.places)
+    if layer.routed:
+        return _routed(name, torch.cat(inputs), torch.cat(grads), torch.cat(places), shape)
     return _checked(name, inputs, grads, shape)
+
+
+def _routed(
+    name: str, inputs_nI: Tensor, grads_nO: Tensor, places_n: Tensor, shape: tuple[int, int]
+) -> Rows:
+    """The rows of some tokens."""
+    n_sequences, n_tokens = shape
+    if int(places_n.max()) >= n_sequences * n_tokens:
+        raise ModelError(
+            f"modules: {name} gets rows of more than the {n_tokens} tokens of {n_sequences} "
+            "sequences, and cannot be attributed token by token. Leave it out of `modules`."
+        )
+    return Rows.scattered(inputs_nI, grads_nO, places_n, shape)
 
 
 def _checked(

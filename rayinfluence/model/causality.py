@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import SAME_SHAPES, answers
-from rayinfluence.model.capture import input_of
+from rayinfluence.model.capture import input_of, places_of
 from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable
-from rayinfluence.model.rows import by_sequence
+from rayinfluence.model.rows import at_tokens, by_sequence
 
 #: Tokens of a sequence that are changed.
 PLACES = 8
@@ -189,21 +189,28 @@ def _look(
         change = float(change_T[:place].max() / change_T[place].clamp_min(1e-30))
         found.logits = max(found.logits, change)
         for name in inputs[0]:
-            change = _ahead(inputs[0][name], inputs[row].get(name), place, found.length)
+            # An expert may get nothing of what changes, and rounds by how much it gets in all.
+            least = 1.0 if layer_of(modules[name]).routed else _LEAST
+            change = _ahead(inputs[0][name], inputs[row].get(name), place, found.length, least)
             found.inputs[name] = max(found.inputs.get(name, 0.0), change)
     return found
 
 
-def _ahead(expected: list[Tensor], other: list[Tensor] | None, place: int, n: int) -> float:
-    """How much inputs change before a place, call by call of a layer."""
+def _ahead(
+    expected: list[Tensor], other: list[Tensor] | None, place: int, n: int, least: float
+) -> float:
+    """How much inputs change before a place, call by call of a layer.
+
+    By how much they change at it or later, and by a share of their size at the least.
+    """
     if other is None:
         return 0.0
     before, after = _joined(expected, n), _joined(other, n)
     if before is None or after is None or before.shape != after.shape:
         return 0.0  # it is for other checks
     change_T = (after - before).abs().amax(dim=(0, 2))
-    least = change_T[place:].max().maximum(_LEAST * before.abs().max())
-    return float(change_T[:place].max() / least.clamp_min(1e-30))
+    by = change_T[place:].max().maximum(least * before.abs().max())
+    return float(change_T[:place].max() / by.clamp_min(1e-30))
 
 
 def _joined(calls: list[Tensor], n_tokens: int) -> Tensor | None:
@@ -219,16 +226,20 @@ def _inputs(
     """The rows of each call of modules, by name; None where they cannot be told apart."""
     found: dict[str, list[Tensor | None]] = {}
 
-    def note(name: str, given: Tensor | None) -> None:
+    def note(name: str, given: Tensor | None, places: Tensor | None) -> None:
         if given is not None:
             rows = layer_of(modules[name]).inputs(modules[name], given.detach(), shape[1])
             placed = by_sequence(rows, shape)
+            if places is not None:
+                placed = at_tokens(rows, places, shape)
             # A copy, since the layers that follow may write into it.
             found.setdefault(name, []).append(None if placed is None else placed.clone())
 
     handles = [
         module.register_forward_pre_hook(
-            lambda _module, args, kwargs, name=name: note(name, input_of(args, kwargs)),
+            lambda module, args, kwargs, name=name: note(
+                name, input_of(args, kwargs), places_of(module, args)
+            ),
             with_kwargs=True,
         )
         for name, module in modules.items()

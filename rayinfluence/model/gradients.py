@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch
-from rayinfluence.model.capture import Consumer, backward
+from rayinfluence.model.capture import Consumer, backward, input_of
 from rayinfluence.model.foreign import BACKWARD, in_words
-from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.reach import listed, patterns_of
 from rayinfluence.model.rows import Rows
@@ -105,7 +105,9 @@ def add_gradients(
                 handles.append(weight.register_post_accumulate_grad_hook(hook))
     try:
         with torch.enable_grad(), in_words(language_model.model, "run backward", BACKWARD):
-            torch.autograd.backward([value()])
+            told = value()
+            if told.requires_grad:  # unless none but experts are tracked, and no token chose one
+                torch.autograd.backward([told])
     finally:
         for handle in handles:
             handle.remove()
@@ -143,9 +145,11 @@ def refuse_no_gradient(
     Raises:
         ModelError: with the layers, and weights of zeros where these are why.
     """
-    zero = found.zero
-    some = [name for name in found.norms if found.norms[name]]
-    if not (wrong := [name for name in zero if not _may_be_chosen(name, zero, some)]):
+    if not (zero := found.zero):
+        return
+    alive = [name for name in found.norms if found.norms[name]]
+    chosen = _may_be_chosen(language_model.model, modules, zero, alive, batch)
+    if not (wrong := [name for name in zero if name not in chosen]):
         return
     all_of_them = f"all {len(modules)} tracked layers" if len(wrong) == len(modules) else ""
     which = all_of_them or f"{len(wrong)} layers"
@@ -171,32 +175,79 @@ def refuse_no_gradient(
     )
 
 
-def _may_be_chosen(name: str, zero: Sequence[str], some: Sequence[str]) -> bool:
-    """Whether a layer belongs to one of several experts of which others have a gradient.
+def _may_be_chosen(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    zero: Sequence[str],
+    alive: Sequence[str],
+    batch: Batch,
+) -> set[str]:
+    """Layers without a gradient that belong to experts of which others have one.
 
-    All that is tracked of an expert that was not chosen has none; of a layer among the model's
-    layers, something has.
+    All that is tracked of an expert that was not chosen has none. Members of a list are experts
+    where they get the tokens that a router chose for them, or the very same input, of which their
+    output is multiplied by zero. Blocks of a model stand in a list as well, and get what the one
+    before them gives.
     """
+    living = {head for name in alive for head in _members(name)}
+    lists = {_list_of(member) for member in living}
+    dead = {
+        name: [one for one in _members(name) if one not in living and _list_of(one) in lists]
+        for name in zero
+    }
+    wanted = {_list_of(member) for members in dead.values() for member in members}
+    same = _get_the_same(model, wanted, living, batch)
+    return {
+        name
+        for name, members in dead.items()
+        if any(member in same for member in members)
+        or (layer_of(modules[name]).routed and _members(name)[-1] in members)
+    }
+
+
+def _members(name: str) -> list[str]:
+    """What of a name is a member of a list: `layers.1` and `layers.1.experts.3`."""
     parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        member = ".".join(parts[:end])
-        (pattern,) = patterns_of([member])
-        if pattern == member:
-            continue
+    heads = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return [head for head in heads if "*" in _list_of(head)[1]]
 
-        def within(other: str, member: str = member) -> bool:
-            return other == member or other.startswith(f"{member}.")
 
-        of_others = [
-            other
-            for other in some
-            if not within(other)
-            and patterns_of([".".join(other.split(".")[:end])]) == [pattern]
-            and other.split(".")[: end - 1] == parts[: end - 1]
-        ]
-        if of_others and not any(within(other) for other in some):
-            return True
-    return False
+def _list_of(member: str) -> tuple[str, str]:
+    """What holds it, and its name in there with a star for its number."""
+    parent, _, own = member.rpartition(".")
+    return parent, patterns_of([f".{own}"])[0]
+
+
+def _get_the_same(
+    model: nn.Module, lists: Collection[tuple[str, str]], living: Collection[str], batch: Batch
+) -> set[str]:
+    """Members of some lists that get the very input which one with a gradient gets."""
+    got: dict[str, Tensor] = {}
+
+    def note(members: Sequence[str], given: Tensor | None) -> None:
+        if given is not None:
+            for member in members:
+                got.setdefault(member, given)  # by what is called first of it
+
+    handles = []
+    for name, module in model.named_modules():
+        if members := [member for member in _members(name) if _list_of(member) in lists]:
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda _module, args, kwargs, members=members: note(
+                        members, input_of(args, kwargs)
+                    ),
+                    with_kwargs=True,
+                )
+            )
+    try:
+        with torch.no_grad():
+            forward_logits(model, batch.tokens_BT)
+    finally:
+        for handle in handles:
+            handle.remove()
+    theirs = {(_list_of(name), id(given)) for name, given in got.items() if name in living}
+    return {name for name, given in got.items() if (_list_of(name), id(given)) in theirs}
 
 
 def _zeros_before(

@@ -9,17 +9,34 @@ B sequence in batch, T token, I input width, O output width.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from rayinfluence.model.routed import RoutedLinear, TransposedRoutedLinear
 
 
 class Layer(Protocol):
     """A kind of layer.
 
-    Its bias is a vector [O] called ``bias``, or None, and its weight is called ``weight``. Other
-    parameters that a module has are not tracked.
+    Its bias is a vector [O] called ``bias``, if there is one, and its weight is called ``weight``.
+    Other parameters that a module has are not tracked.
     """
+
+    @property
+    def routed(self) -> bool:
+        """Whether a module is called with the rows [n, I] of some tokens, and their places.
+
+        These are its second argument: of each row in [B T], its sequence and its token there.
+        """
+
+    @property
+    def shares(self) -> bool:
+        """Whether a module goes on with W a + b by itself, and gives it beside what it makes of it.
+
+        Such a module is tracked only where a pattern of the configuration names it.
+        """
 
     def fits(self, module: nn.Module) -> bool:
         """Whether a module is of this kind."""
@@ -36,8 +53,11 @@ class Layer(Protocol):
             n_tokens: of each sequence, T.
         """
 
+    def product(self, given: Any) -> Tensor | None:
+        """W a + b in what a module gives; None where it is not there."""
+
     def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
-        """The rows g [..., O] of the gradient in a module's output; of the same places."""
+        """The rows g [..., O] of the gradient in that product; of the same places."""
 
     def matrix(self, weight: Tensor) -> Tensor:
         """A module's weight, or a gradient in it, as W [O, I]."""
@@ -45,6 +65,9 @@ class Layer(Protocol):
 
 class Linear:
     """torch's ``nn.Linear``."""
+
+    routed = False
+    shares = False
 
     def fits(self, module: nn.Module) -> bool:
         """Whether it is one, or inherits from it."""
@@ -58,6 +81,10 @@ class Linear:
     def inputs(self, module: nn.Module, given: Tensor, n_tokens: int) -> Tensor:
         """What it is called with."""
         return given
+
+    def product(self, given: Any) -> Tensor | None:
+        """All of it."""
+        return given if isinstance(given, Tensor) else None
 
     def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
         """As they are."""
@@ -96,6 +123,9 @@ class TokenConvolution:
     What it gives beyond the last token, where it pads both ends, is cut off by causal models.
     """
 
+    routed = False
+    shares = False
+
     def fits(self, module: nn.Module) -> bool:
         """Whether it gives one output per token, each of all channels."""
         return (
@@ -120,6 +150,10 @@ class TokenConvolution:
         patches_BCTK = padded.unfold(-1, span, 1)[..., :n_tokens, ::dilation]
         return patches_BCTK.transpose(-3, -2).flatten(-2)
 
+    def product(self, given: Any) -> Tensor | None:
+        """All of it."""
+        return given if isinstance(given, Tensor) else None
+
     def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
         """Of the outputs at tokens [B, T, O]."""
         return gradient[..., :n_tokens].transpose(-2, -1)
@@ -129,7 +163,7 @@ class TokenConvolution:
         return weight.flatten(1)
 
 
-class Embedding:
+class Embedding(Linear):
     """torch's ``nn.Embedding`` of token ids [B, T]: its rows are one-hot, I is the vocabulary."""
 
     def fits(self, module: nn.Module) -> bool:
@@ -153,16 +187,84 @@ class Embedding:
             ones[..., embedding.padding_idx] = 0
         return ones
 
-    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
-        """As they are."""
-        return gradient
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Transposed."""
+        return weight.T
+
+
+class Routed(Linear):
+    """A layer of an expert, which gets the tokens that a router has chosen for it."""
+
+    routed = True
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it is one."""
+        return type(module) is RoutedLinear
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O."""
+        weight: Any = module.weight
+        d_out, d_in = self.matrix(weight).shape
+        return d_in, d_out
+
+
+class TransposedRouted(Routed):
+    """The same with a weight that is kept as [I, O], as gpt-oss and Llama 4 do."""
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it is one."""
+        return type(module) is TransposedRoutedLinear
 
     def matrix(self, weight: Tensor) -> Tensor:
         """Transposed."""
         return weight.T
 
 
-LAYERS: tuple[Layer, ...] = (Linear(), TransposedLinear(), TokenConvolution(), Embedding())
+class Router(Linear):
+    """A router of transformers, which gives the logits of all experts and which it chose.
+
+    How they are multiplied is its own code, and often in float32; what it gives as its first output
+    is their product all the same.
+    """
+
+    shares = True
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether it is one, by its class's name and its weight."""
+        weight = module._parameters.get("weight")
+        return _ROUTER.search(type(module).__name__) is not None and (
+            weight is not None and weight.ndim == 2
+        )
+
+    def widths(self, module: nn.Module) -> tuple[int, int]:
+        """I and O, which are experts."""
+        weight: Any = module.weight
+        n_experts, d_in = weight.shape
+        return d_in, n_experts
+
+    def product(self, given: Any) -> Tensor | None:
+        """The first of its outputs."""
+        first = given[0] if isinstance(given, tuple) and given else None
+        return first if isinstance(first, Tensor) else None
+
+    def grads(self, module: nn.Module, gradient: Tensor, n_tokens: int) -> Tensor:
+        """As numbers of the weight's kind."""
+        weight: Any = module.weight
+        return gradient.to(weight.dtype)
+
+
+#: How transformers calls them.
+_ROUTER = re.compile(r"Top[Kk]Router$")
+
+LAYERS: tuple[Layer, ...] = (
+    Linear(),
+    TransposedLinear(),
+    TokenConvolution(),
+    Embedding(),
+    Routed(),
+    TransposedRouted(),
+    Router(),
+)
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import adapter_tensors, source_of
+from rayinfluence.model.experts import take_apart
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
 from rayinfluence.model.lora import attach, base_alone
@@ -51,6 +52,8 @@ def load_model(
     trust_remote_code: bool = False,
 ) -> nn.Module:
     """Load a causal LM from safetensors, frozen and in eval mode, on the CPU.
+
+    Stacked experts are taken apart, so that each of their layers has a name.
 
     Args:
         path: a folder as ``save_pretrained`` writes it, or with a LoRA adapter of PEFT.
@@ -104,6 +107,7 @@ def _load_whole(
         raise ModelError(f"model: {path} {said(names)}.")
     _refuse_other_weights(path, info, left - computed_today, model)
     freeze(model)
+    take_apart(model)
     for module in model.modules():
         # Asked for tuples, some models cannot read what their own parts return.
         if getattr(getattr(module, "config", None), "return_dict", True) is False:

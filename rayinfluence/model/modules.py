@@ -32,6 +32,7 @@ class ModuleShape:
         diagonal: the side whose factor is taken for diagonal, as it is as wide as the vocabulary:
             ``inputs`` of an embedding, of which A is diagonal, or ``outputs`` of the output
             embedding, of which S is not; else nothing.
+        routed: whether it gets the tokens that a router has chosen for it alone.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModuleShape:
     d_out: int
     bias: bool
     source: str
+    routed: bool = False
     diagonal: str = ""
 
     @property
@@ -66,7 +68,7 @@ def shape_of(name: str, module: nn.Module, model: nn.Module) -> ModuleShape:
     if module is output_embedding(model):
         diagonal = "outputs"
     bias = getattr(module, "bias", None) is not None
-    return ModuleShape(name, d_in, d_out, bias, name, diagonal)
+    return ModuleShape(name, d_in, d_out, bias, name, layer.routed, diagonal)
 
 
 def output_embedding(model: nn.Module) -> nn.Module | None:
@@ -105,22 +107,14 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
         for handle in handles:
             handle.remove()
     shapes: dict[str, ModuleShape] = {}
+    first: dict[tuple[bool, tuple[int, ...]], str] = {}
     for name, module in modules.items():
         shape = shape_of(name, module, model)
-        source = next(
-            (
-                earlier.name
-                for earlier in shapes.values()
-                if earlier.bias == shape.bias and _same(received[earlier.name], received[name])
-            ),
-            name,
-        )
-        shapes[name] = replace(shape, source=source)
+        # All of them are still there, so that no two have one id.
+        if calls := tuple(map(id, received[name])):
+            shape = replace(shape, source=first.setdefault((shape.bias, calls), name))
+        shapes[name] = shape
     return shapes
-
-
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return len(one) == len(other) > 0 and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def chosen(
@@ -272,7 +266,7 @@ class Coverage:
 
 
 def apart(model: nn.Module) -> dict[str, str]:
-    """Linear layers that are left out unless they are named in full, as ``tied`` or ``embedding``."""
+    """Layers that are left out unless they are named in full, as ``tied`` or ``embedding``."""
     owners: dict[int, int] = {}
     for module in model.modules():
         for weight in module._parameters.values():

@@ -33,8 +33,8 @@ class Reach:
     Attributes:
         called: names of modules that were called.
         inputs: of layers that were called, the shapes of their rows' leading axes, [sequence,
-            token] where they can be told apart so; None where neither the first argument nor the
-            only one was a tensor.
+            token] where they can be told apart so, or say themselves whose they are; None where
+            neither the first argument nor the only one was a tensor.
         outside: the largest modules that text does not reach.
         tokens: [sequence, token], as they should be.
         unfit: layers that cannot be tracked whatever they get, with what they do.
@@ -68,13 +68,15 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         called.add(name)
         if name in modules and given is None:
             inputs[name] = None
+        elif name in modules and layer_of(modules[name]).routed:
+            inputs[name] = shape
         elif name in modules and given is not None:
             rows = layer_of(modules[name]).inputs(modules[name], given, shape[1])
             placed = by_sequence(rows, shape)
             inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
 
     def note_output(name: str, output: object) -> None:
-        if not isinstance(output, Tensor):
+        if layer_of(modules[name]).product(output) is None:
             unfit[name] = f"gives a {type(output).__name__}"
 
     named = dict(model.named_modules())
@@ -96,12 +98,14 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         for handle in handles:
             handle.remove()
     tops: list[str] = []
+    with_called = {head for name in called for head in _heads(name)}
+    among_called = _Lists(named, called)
     for name, module in named.items():
-        within = any(name.startswith(f"{top}.") for top in tops)
+        # What holds others comes before them, one after the other.
+        within = bool(tops) and _lies_in(name, tops[-1])
         if within or not name or not any(True for _ in module.parameters()):
             continue
-        below = any(other == name or other.startswith(f"{name}.") for other in called)
-        if not below and not _among_called(name, named, called):
+        if name not in with_called and not among_called(name):
             tops.append(name)
     used = _used_without_a_call(model, tops, tokens_BT)
     outside = tuple(top for top in tops if not any(_lies_in(name, top) for name in used))
@@ -117,25 +121,40 @@ def _lies_in(name: str, top: str) -> bool:
     return name == top or name.startswith(f"{top}.")
 
 
-def _among_called(name: str, named: Mapping[str, nn.Module], called: set[str]) -> bool:
-    """Whether a module, or one that holds it, is in a list of which other members are called."""
+def _heads(name: str) -> list[str]:
+    """A name, and those of all that holds it."""
     parts = name.split(".")
-    for end in range(len(parts) - 1, -1, -1):
-        parent, child = ".".join(parts[:end]), ".".join(parts[: end + 1])
-        # Experts stand in a list, or side by side with numbers in their names.
-        kind, pattern = type(named[child]), patterns_of([child])
-        members = {
-            f"{parent}.{name}".lstrip(".")
-            for name, member in named[parent].named_children()
-            if type(member) is kind
-        }
-        if not isinstance(named[parent], _CONTAINERS):
-            members = {name for name in members if patterns_of([name]) == pattern}
-        if (members - {child}) & called:
-            return True
-        if parent in called:
-            return False
-    return False
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+class _Lists:
+    """Whether a module, or one that holds it, is in a list of which other members are called.
+
+    Experts stand in a list, or side by side with numbers in their names.
+    """
+
+    def __init__(self, named: Mapping[str, nn.Module], called: set[str]) -> None:
+        self._named, self._called = named, called
+        self._of: dict[tuple[str, type, str], int] = {}
+        for name in called & named.keys():
+            key = self._list(name)
+            self._of[key] = self._of.get(key, 0) + 1
+
+    def __call__(self, name: str) -> bool:
+        for head in _heads(name):
+            parent = head.rpartition(".")[0]
+            if self._of.get(self._list(head), 0) > (head in self._called):
+                return True
+            if parent in self._called:
+                return False
+        return False
+
+    def _list(self, name: str) -> tuple[str, type, str]:
+        """What the members of its list have in common."""
+        parent = name.rpartition(".")[0]
+        (pattern,) = patterns_of([name])
+        alike = "" if isinstance(self._named[parent], _CONTAINERS) else pattern
+        return parent, type(self._named[name]), alike
 
 
 def _used_without_a_call(model: nn.Module, tops: list[str], tokens_BT: Tensor) -> set[str]:

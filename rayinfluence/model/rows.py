@@ -138,6 +138,20 @@ def by_sequence(values: Tensor, shape: tuple[int, int]) -> Tensor | None:
     return None
 
 
+def at_tokens(values_nD: Tensor, places_n: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Rows of some tokens as [B, T, D], zero at the others.
+
+    Args:
+        values_nD: the rows.
+        places_n: of each in [B T].
+        shape: sequences and tokens of the batch.
+    """
+    n_sequences, n_tokens = shape
+    found = values_nD.new_zeros(n_sequences * n_tokens, values_nD.shape[-1])
+    found[places_n] = values_nD
+    return found.view(n_sequences, n_tokens, -1)
+
+
 def _number_within(counts: Tensor) -> Tensor:
     """0, 1 ... within each group of as many: [2, 3] gives [0, 1, 0, 1, 2]."""
     starts = counts.cumsum(0) - counts

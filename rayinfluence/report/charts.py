@@ -11,6 +11,8 @@ from rayinfluence.report.text import signed
 
 _MAX_BARS = 24
 _STEPS = 8
+#: Modules that a tooltip names: a block of a mixture has hundreds.
+_MAX_MODULES = 16
 
 
 def sign_class(value: float) -> str:
@@ -43,8 +45,9 @@ def layer_bars(layer_scores: Mapping[str, float]) -> Html:
         tooltip = [f"{label}: {signed(value)}"]
         step = math.ceil(_STEPS * _share(abs(value), largest))
         if size == 1 and step > 1:
-            modules = blocks[label].items()
-            tooltip += [f"{module} {signed(score)}" for module, score in modules]
+            modules = blocks[label]
+            named = sorted(modules, key=lambda name: -abs(modules[name]))[:_MAX_MODULES]
+            tooltip += [f"{name} {signed(modules[name])}" for name in modules if name in named]
         bar = f"{'u' if value >= 0 else 'd'}{step}"
         bars.append(tag("i", class_=bar, title="\n".join(tooltip)))
     strongest = max(range(len(sums)), key=lambda index: abs(sums[index]))

@@ -32,6 +32,7 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         ("Not looked at", _untracked(model)),
         ("Error of the factors", _factor_error(manifest.get("factors") or {})),
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
+        ("Not fitted", _unfitted(manifest)),
         *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),
         ("Left out", "; ".join(_left_out(manifest, results_by_method.values()))),
         (
@@ -112,6 +113,22 @@ def _singular(singular: Mapping[str, int] | None) -> str:
     return (
         f"{count(len(singular))}, most of all {shorten(worst, 80)} (directions without any "
         f"curvature: {count(singular[worst])}): there the damping decides."
+    )
+
+
+def _unfitted(manifest: Manifest) -> str:
+    """The modules without curvature; the manifest has them with their parameters."""
+    model, factors = manifest.get("model") or {}, manifest.get("factors") or {}
+    sizes, tracked = factors.get("unfitted") or {}, model.get("tracked_parameters")
+    if not sizes or not tracked:
+        return ""
+    absolute = ((manifest.get("config") or {}).get("scan") or {}).get("damping") is not None
+    some = ", ".join(shorten(name, 60) for name in list(sizes)[:_MAX_NAMED])
+    return (
+        f"{count(len(sizes))} modules, {percent(sum(sizes.values()) / tracked)} of the tracked "
+        f"parameters ({some}{', …' * (len(sizes) > _MAX_NAMED)}): no sequence that was fitted had "
+        "a gradient in them. "
+        + ("There the damping alone decides." if absolute else "Scores leave them out.")
     )
 
 

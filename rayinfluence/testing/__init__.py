@@ -6,7 +6,9 @@ with as_found():
     from rayinfluence.testing.models import (
         tiny_convolutions,
         tiny_gpt2,
+        tiny_gpt_oss,
         tiny_llama,
+        tiny_mixtral,
         tiny_mlp,
         tiny_opt,
         tiny_tokenizer,
@@ -16,7 +18,9 @@ with as_found():
 __all__ = [
     "tiny_convolutions",
     "tiny_gpt2",
+    "tiny_gpt_oss",
     "tiny_llama",
+    "tiny_mixtral",
     "tiny_mlp",
     "tiny_opt",
     "tiny_run",

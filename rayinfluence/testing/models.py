@@ -8,14 +8,19 @@ from torch import Tensor, nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedTokenizerFast,
 )
 from transformers.pytorch_utils import Conv1D
 
+from rayinfluence.model.experts import take_apart
 from rayinfluence.model.load import freeze
 
 VOCABULARY = 48
@@ -67,6 +72,50 @@ def tiny_llama(
     )
     config._attn_implementation = attention
     return _random(LlamaForCausalLM(config), seed, dtype)
+
+
+def tiny_mixtral(
+    seed: int = 0, dtype: torch.dtype = torch.float64, attention: str = "eager"
+) -> nn.Module:
+    """Mixtral's shape: Llama's attention, and experts of which each token chooses two of four."""
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=CONTEXT,
+        hidden_size=12,
+        intermediate_size=10,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    config._attn_implementation = attention
+    return _apart(_random(MixtralForCausalLM(config), seed, dtype))
+
+
+def tiny_gpt_oss(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """gpt-oss's shape: experts with biases, whose weights are transposed and interleaved."""
+    config = GptOssConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=CONTEXT,
+        hidden_size=12,
+        intermediate_size=10,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=6,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=4,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    config._attn_implementation = "eager"
+    return _apart(_random(GptOssForCausalLM(config), seed, dtype))
 
 
 class TokenMLP(nn.Module):
@@ -147,6 +196,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", model_max_length=CONTEXT
     )
+
+
+def _apart(model: nn.Module) -> nn.Module:
+    take_apart(model)
+    return model
 
 
 def _random(model: nn.Module, seed: int, dtype: torch.dtype) -> nn.Module:

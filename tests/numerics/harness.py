@@ -163,6 +163,7 @@ def operands(
         factors.n_sequences,
         0.1,
         damping,
+        factors.n_routed,
     )
     return MethodOperands(method, Store(str(folder)), curvature if needs_factors(method) else None)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rayinfluence.model.layers import layer_of
+from rayinfluence.model.routed import RoutedLinear
 
 Labels = Sequence[Sequence[int]]
 
@@ -44,11 +45,6 @@ def log_probability(
     return torch.stack([log_p[t - 1, labels[t - 1]] for t in range(first, len(tokens))]).sum()
 
 
-def bias_of(module: nn.Module) -> Tensor | None:
-    """Its bias; an embedding has none to ask for."""
-    return getattr(module, "bias", None)
-
-
 def joined(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """[..., O, J] from something shaped as the module's weight and as its bias."""
     if type(module) is nn.Conv1d:
@@ -64,17 +60,32 @@ def joined(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     return matrix if bias is None else torch.cat([matrix, bias[..., None]], dim=-1)
 
 
+def bias(module: nn.Module) -> Tensor | None:
+    """That of a module; many routers have none at all."""
+    return getattr(module, "bias", None)
+
+
+def product(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """W a + b in what a module gives: of a router its first output, the logits of experts."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def gradients(
     model: nn.Module, names: Sequence[str], scalar: Tensor, seeds: Tensor | None = None
 ) -> dict[str, Tensor]:
     """d scalar / d weight of every module [O, J]; of a vector, with seeds [K, N]: [K, O, J]."""
     modules = {name: model.get_submodule(name) for name in names}
-    biases = {name: bias_of(module) for name, module in modules.items()}
-    pairs = [(module.weight, biases[name]) for name, module in modules.items()]
-    parts = [part for pair in pairs for part in pair if part is not None]
-    found = iter(torch.autograd.grad(scalar, parts, seeds, is_grads_batched=seeds is not None))
+    parts = [part for m in modules.values() for part in (m.weight, bias(m)) if part is not None]
+    batched = seeds is not None
+    grads = torch.autograd.grad(scalar, parts, seeds, is_grads_batched=batched, allow_unused=True)
+    # Of an expert that was not chosen there is none.
+    nothing = [part.new_zeros(len(seeds), *part.shape) if batched else part for part in parts]
+    found = iter(
+        torch.zeros_like(none) if grad is None else grad
+        for grad, none in zip(grads, nothing, strict=True)
+    )
     return {
-        name: joined(module, next(found), None if biases[name] is None else next(found))
+        name: joined(module, next(found), next(found) if bias(module) is not None else None)
         for name, module in modules.items()
     }
 
@@ -130,13 +141,16 @@ def rows(module: nn.Module, inputs: Tensor, grads: Tensor, n_tokens: int) -> tup
 def covariances(
     model: nn.Module, names: Sequence[str], sequences: Sequence, labels: Labels
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """A and S of each module: a loop over sequences, calls and tokens, divided by the tokens."""
+    """A and S of each module: a loop over sequences, calls and tokens, divided by the tokens.
+
+    By those that chose it, of an expert.
+    """
     twin = trainable(model)
     calls: list[tuple[str, Tensor, Tensor]] = []
 
-    def note(name: str, inputs: Tensor, output: Tensor) -> None:
-        output.retain_grad()
-        calls.append((name, inputs.detach(), output))
+    def note(name: str, inputs: Tensor, output: Tensor | tuple[Tensor, ...]) -> None:
+        product(output).retain_grad()
+        calls.append((name, inputs.detach(), product(output)))
 
     for name in names:
         twin.get_submodule(name).register_forward_hook(
@@ -148,13 +162,34 @@ def covariances(
         log_probability(twin, tokens, row).backward()
         for name, inputs, output in calls:
             module = twin.get_submodule(name)
-            for a, g in zip(*rows(module, inputs, output.grad, len(tokens)), strict=True):
-                if bias_of(module) is not None:
+            grads = torch.zeros_like(output) if output.grad is None else output.grad
+            for a, g in zip(*rows(module, inputs, grads, len(tokens)), strict=True):
+                if bias(module) is not None:
                     a = torch.cat([a, a.new_ones(1)])
                 A, S = sums.get(name, (0.0, 0.0))
                 sums[name] = (A + torch.outer(a, a), S + torch.outer(g, g))
-    n_tokens = sum(len(tokens) for tokens in sequences)
-    return {name: (A / n_tokens, S / n_tokens) for name, (A, S) in sums.items()}
+    n_rows = rows_seen(model, names, sequences)
+    return {name: (A / n_rows[name], S / n_rows[name]) for name, (A, S) in sums.items()}
+
+
+def rows_seen(model: nn.Module, names: Sequence[str], sequences: Sequence) -> dict[str, int]:
+    """The tokens that A and S of each module are means over: of an expert, those that chose it."""
+    counts = dict.fromkeys(names, sum(map(len, sequences)))
+    handles = []
+    for name in names:
+        module = model.get_submodule(name)
+        if isinstance(module, RoutedLinear):
+            counts[name] = 0
+
+            def count(_module: nn.Module, args: tuple, name: str = name) -> None:
+                counts[name] += len(args[0])
+
+            handles.append(module.register_forward_pre_hook(count))
+    for tokens in sequences:
+        logits(model, tokens)
+    for handle in handles:
+        handle.remove()
+    return counts
 
 
 def moments(

@@ -77,7 +77,7 @@ def test_kfac_is_exact_on_a_full_product_of_single_tokens(bias: bool) -> None:
     S = Q_S @ torch.diag(module.outputs_eigenvalues) @ Q_S.T
     assert_same(torch.kron(S, A), G, "A kron S")
 
-    kfac = kfac_factors(module, n_tokens=len(inputs), n_sequences=len(inputs))
+    kfac = kfac_factors(module, n_rows=len(inputs), n_sequences=len(inputs))
     rotated = torch.cat(
         list(rotated_gradients(inputs, grads, module.inputs_basis, module.outputs_basis))
     )

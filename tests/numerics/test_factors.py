@@ -56,6 +56,8 @@ def test_factors_equal_explicit_loops(
     )
     assert factors.n_sequences == len(sequences)
     assert factors.n_tokens == sum(len(tokens) for tokens in sequences)
+    n_rows = naive.rows_seen(replica.model, names, sequences)
+    assert factors.n_routed == {n: n_rows[n] for n in names if replica.shapes[n].routed}
 
     for name, (A, S) in naive.covariances(replica.model, names, sequences, drawn).items():
         module = operator[name].factors

@@ -43,14 +43,13 @@ def gradient(module: ModuleFactors, seed: int = 0) -> Tensor:
 
 
 def solvers_of(fitted: Fitted, method: str, damping: dict) -> dict[str, Solver]:
-    counts = fitted.factors.n_tokens, fitted.factors.n_sequences
-    bias = fitted.factors.bias
-    return {
-        name: GRADIENT_METHODS[method].solver(
-            FittedModule(name, bias[name], Curvature(one.factors, *counts, **damping))
-        )
-        for name, one in fitted.operator.items()
-    }
+    factors, bias = fitted.factors, fitted.factors.bias
+    solvers = {}
+    for name, one in fitted.operator.items():
+        counts = factors.n_routed.get(name, factors.n_tokens), factors.n_sequences
+        curvature = Curvature(one.factors, *counts, **damping)
+        solvers[name] = GRADIENT_METHODS[method].solver(FittedModule(name, bias[name], curvature))
+    return solvers
 
 
 @damped
@@ -78,14 +77,14 @@ def test_apply_inverts_solve(fitted: Fitted, damping: dict, value) -> None:
 def test_kfac_is_the_kronecker_product_of_the_covariances(
     fitted: Fitted, damping: dict, value
 ) -> None:
-    """(A kron S) T + lambda I, T tokens per sequence, from covariances by explicit loops."""
+    """(A kron S) T + lambda I, T rows per sequence, from covariances by explicit loops."""
     operators = solvers_of(fitted, "kfac", damping)
     sequences = fitted.sequences
     labels = naive.sampled_labels(fitted.replica.model, sequences, range(len(sequences)), SEED)
-    tokens_per_sequence = sum(len(tokens) for tokens in sequences) / len(sequences)
+    n_rows = naive.rows_seen(fitted.replica.model, fitted.names, sequences)
     covariances = naive.covariances(fitted.replica.model, fitted.names, sequences, labels)
     for name, (A, S) in covariances.items():
-        G = torch.kron(S, A) * tokens_per_sequence
+        G = torch.kron(S, A) * n_rows[name] / len(sequences)
         # The mean of the eigenvalues of G is the mean of its diagonal.
         G += float(value(G.diagonal())) * torch.eye(len(G)).to(G)
         V = gradient(fitted.operator[name].factors)
@@ -134,17 +133,27 @@ def test_large_damping_is_a_scaled_gradient_product(fitted: Fitted) -> None:
 def module_factors(moments: Tensor) -> ModuleFactors:
     d_out, columns = moments.shape
     return ModuleFactors(
-        Basis((torch.eye(columns),)),
-        Basis((torch.eye(d_out),)),
+        Basis((torch.eye(columns).double(),)),
+        Basis((torch.eye(d_out).double(),)),
         torch.ones(columns),
         torch.ones(d_out),
         moments,
     )
 
 
-def test_a_lambda_of_zero_is_refused() -> None:
-    with pytest.raises(NumericsError, match=r"damping of module m is 0\.0"):
-        EKFAC(module_factors(torch.zeros(2, 3, dtype=torch.float64)), "m")
+def test_a_module_that_no_sequence_had_a_gradient_in_is_left_out_of_scores() -> None:
+    nothing = module_factors(torch.zeros(2, 3, dtype=torch.float64))
+    V = torch.randn(2, 3, dtype=torch.float64)
+    for value in (EKFAC(nothing, "m").inverse() @ V, EKFAC(nothing, "m") @ V):
+        assert torch.equal(value, torch.zeros_like(V))
+    # Whoever sets an absolute lambda has it.
+    assert_same(EKFAC(nothing, "m", damping=0.5).inverse() @ V, 2 * V)
+
+
+@pytest.mark.parametrize("damping", [0.0, -0.5, float("nan")])
+def test_a_damping_that_is_not_above_zero_is_refused(damping: float) -> None:
+    with pytest.raises(NumericsError, match=r"damping of module m is .* has to be above zero"):
+        EKFAC(module_factors(torch.ones(2, 3, dtype=torch.float64)), "m", damping=damping)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -24,6 +24,7 @@ from harness import (
     operands,
     write_corpus,
 )
+from naive import rows_seen
 from rich.console import Console
 from torch import Tensor
 
@@ -192,11 +193,13 @@ def test_scores_are_the_exact_ones_whatever_the_rank_of_the_scan(
     assert len(rows) >= len(fitted.queries) * 5
     if method == "kfac":
         # K-FAC's Lambda, with which the rest is EK-FAC.
-        ratio = fitted.factors.n_tokens / fitted.factors.n_sequences
+        n_rows = rows_seen(fitted.replica.model, fitted.names, fitted.sequences)
         modules = {
             name: replace(
                 module,
-                moments=ratio * torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues),
+                moments=n_rows[name]
+                / fitted.factors.n_sequences
+                * torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues),
             )
             for name, module in fitted.factors.by_module().items()
         }

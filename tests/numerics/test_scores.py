@@ -10,7 +10,7 @@ import torch
 from compare import assert_same
 from device import DEVICE
 from harness import Fitted, all_scores, explain_pairs, make_bank, naive_scores, table
-from torch import Tensor
+from torch import Tensor, nn
 
 from rayinfluence.dataflow.compute import scoring as stages
 from rayinfluence.dataflow.compute.grouping import SplitGroups
@@ -114,15 +114,15 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
     twin, sequence_id, query = naive.trainable(fitted.replica.model), 4, 1
     tokens = fitted.sequences[sequence_id]
     calls = []
+
+    def note(name: str, module: nn.Module, args: tuple[Tensor, ...], output: object) -> None:
+        product = naive.product(output)
+        product.retain_grad()
+        calls.append((name, module, args, product))
+
     for name in fitted.names:
         twin.get_submodule(name).register_forward_hook(
-            lambda module, args, output, name=name: (
-                (
-                    output.retain_grad(),
-                    calls.append((name, module, args[0].detach(), output)),
-                )[2:]
-                or None
-            )
+            lambda module, args, output, name=name: note(name, module, args, output)
         )
     naive.log_probability(twin, tokens).backward()
     P = {
@@ -130,10 +130,12 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
         for name in query_gradient(fitted.replica, fitted.queries[query]).tokens
     }
     expected = torch.zeros(len(tokens), dtype=torch.float64, device=DEVICE)
-    for name, module, inputs, output in calls:
-        rows = naive.rows(module, inputs, output.grad, len(tokens))
-        for t, (a, g) in enumerate(zip(*rows, strict=True)):
-            a = torch.cat([a, a.new_ones(1)]) if naive.bias_of(module) is not None else a
+    for name, module, (inputs, *places), output in calls:
+        rows = naive.rows(module, inputs.detach(), output.grad, len(tokens))
+        # Of an expert, the tokens that chose it.
+        of_rows = places[0].tolist() if places else range(len(tokens))
+        for t, a, g in zip(of_rows, *rows, strict=True):
+            a = torch.cat([a, a.new_ones(1)]) if naive.bias(module) is not None else a
             expected[t] += g @ P[name] @ a
     pair = query, sequence_id
     found = explain_pairs(fitted.replica, bank, fitted.sequences, [pair])[pair]

@@ -30,7 +30,7 @@ def stepped(model: nn.Module, step: dict[str, Tensor], size: float) -> nn.Module
     moved = copy.deepcopy(model)
     for name, matrix_OJ in step.items():
         module = moved.get_submodule(name)
-        has_bias = naive.bias_of(module) is not None
+        has_bias = naive.bias(module) is not None
         d_in = matrix_OJ.shape[1] - int(has_bias)
         weight = matrix_OJ[:, :d_in]
         transposed = isinstance(module, Conv1D | nn.Embedding)

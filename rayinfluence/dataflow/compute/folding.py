@@ -5,6 +5,7 @@ B sequence in batch, T token, I, O and J widths of a module.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -88,8 +89,8 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
     Modules that share their inputs share one sum.
 
     Returns:
-        Tensors ``inputs/<source>/<block>``, with ``/sum`` [I] and ``/rows`` [] where there is a
-        bias, and ``outputs/<module>/<block>``.
+        Tensors ``inputs/<source>/<block>``, with ``/sum`` [I] where there is a bias, ``/rows`` []
+        where there is one or rows are routed, and ``outputs/<module>/<block>``.
     """
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
@@ -103,10 +104,11 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
             ):
                 if side == "inputs" and shape.source != name:
                     continue
+                counted = side == "inputs" and shape.routed
                 sums[f"{side}/{name}"] = (
                     GramSums.of_diagonal(width, dtype, replica.device)
                     if side == shape.diagonal
-                    else GramSums.zeros(width, n_blocks, bias, dtype, replica.device)
+                    else GramSums.zeros(width, n_blocks, bias, dtype, replica.device, counted)
                 )
         if found:
             for side, side_sums in sums.items():
@@ -115,7 +117,7 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
         def step(batch: Batch, name: str, seen: Rows) -> None:
             if replica.shapes[name].source == name:
                 sums[f"inputs/{name}"].add(seen.real_inputs(batch).to(operand))
-            # Gradients are zero where it is padded.
+            # Gradients are zero where it is padded, or has no row.
             sums[f"outputs/{name}"].add(seen.grads_BRO.flatten(0, 1).to(operand))
 
         def tensors() -> dict[str, Tensor]:
@@ -196,8 +198,8 @@ class SharedRotation:
     def __init__(self, replica: Replica, bases: Bases) -> None:
         self._shapes = replica.shapes
         self._bases = bases
-        sources = [shape.source for shape in replica.shapes.values()]
-        self._shared = {source for source in sources if sources.count(source) > 1}
+        members = Counter(shape.source for shape in replica.shapes.values())
+        self._shared = {source for source, count in members.items() if count > 1}
         self._batch: Batch | None = None
         self._kept: dict[str, Tensor] = {}
 
@@ -251,7 +253,9 @@ def _fold(
                     continue
                 fold.n_sequences += len(done.sequence_ids)
                 fold.n_tokens += done.n_tokens
-                bad_B = ~torch.stack(finite).all(dim=0).cpu().numpy()
+                # No module at all sees a batch where all are experts that it does not choose.
+                whole = torch.ones(len(done.lengths_B), dtype=torch.bool, device=replica.device)
+                bad_B = ~torch.stack([whole, *finite]).all(dim=0).cpu().numpy()
                 for sequence_id in done.sequence_ids[bad_B]:
                     not_finite[int(sequence_id)] = "its gradient is not finite"
             fold.n_splits += 1

@@ -17,10 +17,12 @@ def module_groups(shapes: Mapping[str, ModuleShape], device: str) -> tuple[tuple
     What a module's sums are does not depend on the others of its group, but for sequences that
     another of them has no finite gradient for.
     """
+    sharing: dict[str, list[str]] = {}
+    for name, shape in shapes.items():
+        sharing.setdefault(shape.source, []).append(name)
     groups: list[list[str]] = []
     held = 0
-    for source in dict.fromkeys(shape.source for shape in shapes.values()):
-        members = [name for name, shape in shapes.items() if shape.source == source]
+    for members in sharing.values():
         numbers = shapes[members[0]].widths.get("inputs", 0) ** 2 + sum(
             shapes[name].widths.get("outputs", 0) ** 2 + shapes[name].n_parameters
             for name in members

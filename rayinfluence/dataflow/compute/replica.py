@@ -118,9 +118,9 @@ class Replica:
 
     def only(self, names: Collection[str]) -> Replica:
         """The same model with some of its tracked modules, and those their inputs are named by."""
-        other = copy.copy(self)
-        other.modules = {name: module for name, module in self.modules.items() if name in names}
-        other.shapes = {name: shape for name, shape in self.shapes.items() if name in names}
+        other, wanted = copy.copy(self), frozenset(names)
+        other.modules = {name: module for name, module in self.modules.items() if name in wanted}
+        other.shapes = {name: shape for name, shape in self.shapes.items() if name in wanted}
         return other
 
     @cached_property

@@ -260,7 +260,10 @@ class _Work:
         """Sum token scores over modules and put each pair's where it belongs."""
         for number, (query, chosen) in enumerate(picks.items()):
             # Modules follow each other, and in each of them the queries.
-            total = torch.stack(list(by_module[number :: len(picks)])).sum(dim=0).cpu().numpy()
+            total = np.zeros(sum(length for *_, length in chosen))
+            # There are none where all are experts that no sequence of the window chose.
+            if parts := by_module[number :: len(picks)]:
+                total = torch.stack(list(parts)).sum(dim=0).cpu().numpy()
             start = 0
             for batch, row, length in chosen:
                 place = int(self._places[index][rows[batch][row], query])

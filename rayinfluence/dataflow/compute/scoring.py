@@ -113,10 +113,12 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
 Part = tuple[int, Rows]
 
 
-def token_bytes(shapes: Mapping[str, ModuleShape], number_bytes: int) -> int:
-    """Bytes of what modules see of a token; inputs that they share are held once."""
-    return number_bytes * sum(
-        shape.d_out + (shape.d_in if shape.source == shape.name else 0) for shape in shapes.values()
+def token_numbers(shapes: Mapping[str, ModuleShape]) -> int:
+    """Numbers that modules see of each token; inputs that they share are held once."""
+    return sum(
+        shape.d_out + (shape.d_in if shape.source == shape.name else 0)
+        for shape in shapes.values()
+        if not shape.routed
     )
 
 
@@ -124,33 +126,38 @@ class Held:
     """What the modules of some batches saw, held to be scored together: a window."""
 
     def __init__(self, replica: Replica) -> None:
-        self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
-        held = token_bytes(replica.shapes, self._operand.itemsize)
         # A function of shapes alone, so that a split is always cut into the same windows.
-        self._capacity = WINDOW_BYTES[replica.device.type] // held
+        self._widths = token_numbers(replica.shapes)
+        self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
+        self._capacity = WINDOW_BYTES[replica.device.type] // self._operand.itemsize
         self._most = WINDOW_SEQUENCES[replica.device.type]
         self._batches: list[Batch] = []
-        self._n_tokens = self._n_sequences = 0
+        self._n_numbers = self._n_sequences = self._n_routed = 0
         self._parts: dict[str, list[Part]] = {}
 
     def hold(self, _batch: Batch, name: str, rows: Rows) -> None:
         """Keep what a module saw of the batch that is under way."""
         part = len(self._batches), rows.to(self._operand)
         self._parts.setdefault(name, []).append(part)
+        if rows.tokens_BR is not None:  # some of the tokens, and who knows how many
+            self._n_routed += rows.inputs_BRI.numel() + rows.grads_BRO.numel()
 
     def add(self, batch: Batch) -> bool:
         """Take note of a batch that has been held; whether the window is full."""
         self._batches.append(batch)
-        self._n_tokens += batch.tokens_BT.numel()
+        numbers = self._widths * batch.tokens_BT.numel() + self._n_routed
+        self._n_numbers += numbers
         self._n_sequences += len(batch.lengths_B)
-        full = self._n_tokens + batch.tokens_BT.numel() > self._capacity
+        self._n_routed = 0
+        # The next is mostly like this one.
+        full = self._n_numbers + numbers > self._capacity
         return full or self._n_sequences >= self._most
 
     def take(self) -> tuple[list[Batch], dict[str, list[Part]]]:
         """The window, by batch and by module; it is empty afterwards."""
         window = self._batches, self._parts
         self._batches, self._parts = [], {}
-        self._n_tokens = self._n_sequences = 0
+        self._n_numbers = self._n_sequences = 0
         return window
 
 

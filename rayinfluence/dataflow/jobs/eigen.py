@@ -74,16 +74,25 @@ def decompose(item: Side, device: torch.device = _CPU) -> None:
     store, first, prefix = item.store, item.lanes[0].key, f"{item.side}/{item.shape.name}"
     counts, _ = lane_totals(store, item.lanes)
     names = [name for name in tensor_names(store, first) if name.startswith(f"{prefix}/")]
+    if item.shape.routed:
+        names = list(dict.fromkeys([*names, _rows(item.shape)]))
     sums = tree_sum(read_tensors(store, lane.key, names)[0] for lane in item.lanes)
     dtype = read_tensors(store, first, [f"{prefix}/0"])[0][f"{prefix}/0"].dtype
     on_device = {name: tensor.to(device) for name, tensor in sums.items()}
-    tensors, n_null = decomposed(on_device, item.side, item.shape, counts["n_tokens"], dtype)
+    n_rows = int(sums[_rows(item.shape)]) if item.shape.routed else counts["n_tokens"]
+    tensors, n_null = decomposed(on_device, item.side, item.shape, n_rows, dtype)
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    write_tensors(store, item.key, tensors, {"fingerprint": item.fingerprint, "n_null": n_null})
+    header = {"fingerprint": item.fingerprint, "n_null": n_null, "n_rows": n_rows}
+    write_tensors(store, item.key, tensors, header)
+
+
+def _rows(shape: ModuleShape) -> str:
+    """Where the number of a routed module's rows is among its sums."""
+    return f"inputs/{shape.source}/rows"
 
 
 def decomposed(
-    sums: Mapping[str, Tensor], side: str, shape: ModuleShape, n_tokens: int, dtype: torch.dtype
+    sums: Mapping[str, Tensor], side: str, shape: ModuleShape, n_rows: int, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], int]:
     """The eigenbasis of one side of one module, on the device of its sums.
 
@@ -92,7 +101,7 @@ def decomposed(
             :func:`fold_covariance` gives them.
         side: ``inputs`` or ``outputs``.
         shape: of the module.
-        n_tokens: that the sums are over.
+        n_rows: that the sums are over: tokens, or those that a router has chosen for the module.
         dtype: of the basis; eigenvalues are in float64.
 
     Returns:
@@ -110,8 +119,9 @@ def decomposed(
     tensors: dict[str, Tensor] = {}
     values, n_null = [], 0
     for index, block in enumerate(blocks):
+        # Of none all is zero.
         made = eigenbasis if block.ndim == 2 else own_basis
-        found, vectors = made(block / n_tokens, f"module {shape.name}, {side}")
+        found, vectors = made(block / max(n_rows, 1), f"module {shape.name}, {side}")
         tensors[f"{side}_basis.{index}"] = vectors.to(dtype)
         values.append(found)
         if block.ndim == 2:  # that a token never occurs says nothing of the fit

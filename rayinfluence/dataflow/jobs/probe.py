@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rayinfluence.curvature.blocks import Basis
-from rayinfluence.curvature.ekfac import module_damping
+from rayinfluence.curvature.ekfac import damped_inverse, module_damping
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
 from rayinfluence.curvature.products import operand_dtype, product
 from rayinfluence.curvature.sums import rotate_inputs
@@ -101,9 +101,10 @@ class ProbeJob:
             variants = [whole]
             if several:
                 variants += leave_one_out(sums, counts)
-                moments_errors.append(jackknife_error(whole, variants[1:]))
+                if bool(whole.any()):  # what no sequence reached has no error
+                    moments_errors.append(jackknife_error(whole, variants[1:]))
             inverses = [
-                (moments + module_damping(moments, _DAMPING_SCALE, None)).reciprocal()
+                damped_inverse(moments, module_damping(moments, _DAMPING_SCALE, None))
                 for moments in variants
             ]
             bases = self._inputs(replica, name), self._basis(replica, f"outputs/{name}")
@@ -112,7 +113,7 @@ class ProbeJob:
         scores, *without_lane = [torch.as_tensor(total).cpu() for total in totals]
         report: dict[str, Any] = {**self.counts, **dict.fromkeys(FIGURES)}
         if several:
-            report["moments"] = max(moments_errors)
+            report["moments"] = max(moments_errors, default=None)
             report["jackknife"] = jackknife_error(scores, without_lane)
             if self.before is not None and self.new is not None:
                 report |= figures(scores, self.before, self.new, report["jackknife"])
@@ -184,26 +185,28 @@ def _scores(
 ) -> list[Tensor]:
     """<D_q / (Lambda + lambda), D_z> [Q, Z] in the eigenbasis, for each variant of Lambda."""
     inputs_basis, outputs_basis = bases
+    # A sequence that does not reach a module, as an expert that it did not choose, scores nothing.
+    reached = [place for place, sequence in enumerate(sequences) if name in sequence]
     rotated = [
         (
-            rotate_inputs(sequence[name][0], inputs_basis),
-            outputs_basis.rotate(sequence[name][1].to(outputs_basis.blocks[0].dtype)),
+            rotate_inputs(sequences[place][name][0], inputs_basis),
+            outputs_basis.rotate(sequences[place][name][1].to(outputs_basis.blocks[0].dtype)),
         )
-        for sequence in sequences
-        if name in sequence
+        for place in reached
     ]
     n_sequences = len(sequences) - n_queries
     scores = [torch.zeros(n_queries, n_sequences, dtype=torch.float64) for _ in inverses]
-    if not sequences or len(rotated) < len(sequences):
-        # A module that no probe sequence reaches has no part in the scores.
+    rows = torch.tensor([place for place in reached if place < n_queries])
+    columns = torch.tensor([place - n_queries for place in reached if place >= n_queries])
+    if not len(rows) or not len(columns):
         return scores
     width = len(rotated) * inputs_basis.width
     for band in _bands(outputs_basis.width, max(1, _TILE_NUMBERS // width)):
         gradients = torch.stack([product(g[:, band].T, a).double() for a, g in rotated])
-        queries, others = gradients[:n_queries], gradients[n_queries:].flatten(1)
+        queries, others = gradients[: len(rows)], gradients[len(rows) :].flatten(1)
         for index, inverse in enumerate(inverses):
             weighted = queries * inverse[band].to(queries.device)
-            scores[index] += (weighted.flatten(1) @ others.T).cpu()
+            scores[index][rows[:, None], columns] += (weighted.flatten(1) @ others.T).cpu()
     return scores
 
 

@@ -6,7 +6,7 @@ By gradients: preconditioned and cut. By texts: terms and what they count.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -39,6 +39,7 @@ class SharedCurvature:
         factors: of modules, as ``inputs/<source>`` and ``outputs/<module>``.
         n_tokens, n_sequences: that they were fitted on.
         damping_scale, damping: as in the configuration.
+        n_routed: of modules that get some of the tokens, how many.
     """
 
     factors: Mapping[str, Handle[SharedTensors]]
@@ -46,6 +47,7 @@ class SharedCurvature:
     n_sequences: int
     damping_scale: float
     damping: float | None
+    n_routed: Mapping[str, int] = field(default_factory=dict)
 
     def of_module(self, replica: Replica, name: str) -> Curvature:
         """That of one module, on a replica's device."""
@@ -54,7 +56,8 @@ class SharedCurvature:
         factors = ModuleFactors.from_tensors(
             {part: t.to(replica.device) for side in sides for part, t in side.get().items()}
         )
-        return Curvature(factors, self.n_tokens, self.n_sequences, self.damping_scale, self.damping)
+        n_rows = self.n_routed.get(name, self.n_tokens)
+        return Curvature(factors, n_rows, self.n_sequences, self.damping_scale, self.damping)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,21 @@ class Factors:
         return int(self.manifest["n_tokens"])
 
     @property
+    def n_routed(self) -> dict[str, int]:
+        """Of modules that get some of the tokens, how many each got."""
+        return dict(self.manifest.get("n_routed", {}))  # versions without experts knew none
+
+    @property
+    def unfitted(self) -> dict[str, int]:
+        """Modules that no sequence had a gradient in, and their parameters."""
+        moments = self.manifest["mean_moments"]
+        return {
+            name: d_out * (d_in + int(bias))
+            for name, d_in, d_out, bias, _ in self.manifest["parts"]["modules"]
+            if not moments[name]
+        }
+
+    @property
     def error(self) -> float | None:
         """The sampling error of a probe set's scores, relative; None where it is not known."""
         error = self.manifest["rounds"][-1]["error"]

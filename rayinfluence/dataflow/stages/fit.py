@@ -6,7 +6,7 @@ The factors are whole when their manifest is there, which is written last.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 
 import pyarrow as pa
@@ -23,7 +23,9 @@ from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.fitting import Fitting
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece
+from rayinfluence.errors import NumericsError
 from rayinfluence.model.modules import ModuleShape
+from rayinfluence.model.reach import listed
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header
 
@@ -44,7 +46,7 @@ def fit(
 
     Raises:
         CorpusError: more than 1 % of the sequences are bad.
-        NumericsError: a covariance is not finite or cannot be decomposed.
+        NumericsError: a covariance is not finite or cannot be decomposed, or all are zero.
     """
     store = root / plan.fingerprint
     fitting = Fitting(runner, corpus, store, plan, shapes, progress, checkpoint_seconds, device)
@@ -65,31 +67,65 @@ def fit(
     whole = Piece(number)
     fitting.factors(whole)
     counts, quarantine = _totals(store, plan.moment_lanes(whole))
-    singular = _singular(fitting, whole)
-    if singular:
-        name, n_null = max(singular.items(), key=lambda pair: pair[1])
-        progress.note(
-            f"factors      {len(singular)} covariances are singular up to rounding, most of all "
-            f"{name} ({n_null} directions): mostly damping decides there. "
-            + (
-                "The whole corpus was fitted: only one with more sequences may help."
-                if plan.is_all and number + 1 == len(plan.rounds)
-                else "More sequences may help."
-            )
-        )
     manifest = {
         "parts": plan.parts,
         "n_sequences": counts["n_sequences"],
         "n_tokens": counts["n_tokens"],
+        "n_routed": _n_routed(fitting, whole),
         "quarantine": [list(pair) for pair in sorted(quarantine.items())],
         "mean_moments": {
             name: read_header(store, module_key(name))["mean_moments"] for name in shapes
         },
         "rounds": [probed.report for probed in rounds],
-        "singular": singular,
     }
+    factors = Factors(store, plan.fingerprint, manifest)
+    manifest["singular"] = _singular(fitting, whole, factors.unfitted)
+    is_all = plan.is_all and number + 1 == len(plan.rounds)
+    for line in _lacking(factors, shapes, is_all):
+        progress.note(line)
     store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-    return Factors(store, plan.fingerprint, manifest)
+    return factors
+
+
+def _lacking(factors: Factors, shapes: Mapping[str, ModuleShape], is_all: bool) -> list[str]:
+    """What the sample says too little of, in lines.
+
+    Args:
+        factors: of the last round.
+        shapes: of their modules.
+        is_all: whether the sample is all of the corpus.
+
+    Raises:
+        NumericsError: it says nothing of any module.
+    """
+    lines = []
+    if unfitted := factors.unfitted:
+        n_sequences, some = factors.n_sequences, listed(unfitted)
+        if len(unfitted) == len(shapes):
+            raise NumericsError(
+                f"none of the {len(shapes)} tracked layers has a gradient in any of the "
+                f"{n_sequences:,} sequences that were fitted: {some}. Name other layers under "
+                "`modules`, or another model."
+            )
+        share = sum(unfitted.values()) / sum(shape.n_parameters for shape in shapes.values())
+        lines.append(
+            f"factors      {len(unfitted)} of {len(shapes)} layers ({share:.1%} of what is "
+            f"tracked) have no gradient in any of the {n_sequences:,} sequences that were fitted, "
+            f"and no curvature: {some}. Unless `scan.damping` is set scores leave them out"
+            + ("; the whole corpus was fitted." if is_all else "; more sequences may reach them.")
+        )
+    if singular := factors.manifest["singular"]:
+        name, n_null = max(singular.items(), key=lambda pair: pair[1])
+        lines.append(
+            f"factors      {len(singular)} covariances are singular up to rounding, most of all "
+            f"{name} ({n_null} directions): mostly damping decides there. "
+            + (
+                "The whole corpus was fitted: only one with more sequences may help."
+                if is_all
+                else "More sequences may help."
+            )
+        )
+    return lines
 
 
 def _round(
@@ -146,11 +182,24 @@ def _totals(store: Store, lanes: Sequence[Lane]) -> tuple[dict[str, int], Quaran
     return least, {i: reason for _, quarantine in found for i, reason in quarantine.items()}
 
 
-def _singular(fitting: Fitting, piece: Piece) -> dict[str, int]:
-    """Directions of each covariance that are zero up to rounding, where there are any."""
+def _n_routed(fitting: Fitting, piece: Piece) -> dict[str, int]:
+    """Of modules that get some of the tokens, how many rows each got."""
+    return {
+        side.shape.name: int(read_header(side.store, side.key)["n_rows"])
+        for side in fitting.sides(piece)
+        if side.side == "outputs" and side.shape.routed
+    }
+
+
+def _singular(fitting: Fitting, piece: Piece, unfitted: Collection[str]) -> dict[str, int]:
+    """Directions of each covariance that are zero up to rounding, where there are any.
+
+    Not of modules that were not fitted at all.
+    """
     found = {
         f"{side.side} of {side.shape.name}": int(read_header(side.store, side.key)["n_null"])
         for side in fitting.sides(piece)
+        if side.shape.name not in unfitted
     }
     return {name: count for name, count in found.items() if count}
 

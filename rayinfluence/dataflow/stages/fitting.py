@@ -100,11 +100,11 @@ class Fitting:
 
     def factors(self, piece: Piece) -> None:
         """The factors of all modules, from the moments and bases of a piece."""
-        moments = self.plan.moment_lanes(piece)
+        moments = _by_module(self.plan.moment_lanes(piece))
         items = [
             Assembly(
                 self.store,
-                _of_module(moments, module[0]),
+                moments[module[0]],
                 tuple(
                     basis_key(piece.name, side, module[0])
                     for side in ("outputs", "inputs")
@@ -125,11 +125,11 @@ class Fitting:
 
     def sides(self, piece: Piece) -> list[Side]:
         """Of all modules, the widest first, so that the last to finish is a small one."""
-        lanes = self.plan.covariance_lanes(piece)
+        lanes = _by_module(self.plan.covariance_lanes(piece))
         sides = [
             Side(
                 self.store,
-                _of_module(lanes, shape.name),
+                lanes[shape.name],
                 side,
                 shape,
                 basis_key(piece.name, side, shape.name),
@@ -194,8 +194,12 @@ class Fitting:
         return lambda item: [Place(self.store, key(item))]
 
 
-def _of_module(lanes: Sequence[Lane], name: str) -> tuple[Lane, ...]:
-    return tuple(lane for lane in lanes if name in lane.modules)
+def _by_module(lanes: Sequence[Lane]) -> dict[str, tuple[Lane, ...]]:
+    """The lanes that have sums of each module."""
+    groups: dict[tuple[str, ...], list[Lane]] = {}
+    for lane in lanes:
+        groups.setdefault(lane.modules, []).append(lane)
+    return {name: tuple(group) for modules, group in groups.items() for name in modules}
 
 
 def _largest_first(lacking: Sequence[Lacking[Lane]]) -> list[Lane]:

@@ -150,6 +150,7 @@ def method_operands(
             factors.n_sequences,
             config.damping_scale,
             config.damping,
+            factors.n_routed,
         )
     return [
         MethodOperands(

@@ -10,6 +10,7 @@ from test_preflight import check, seeded
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.testing import tiny_llama
 
 
 class Mixture(nn.Module):
@@ -114,6 +115,47 @@ def test_that_the_weights_behind_a_layer_are_zeros_is_said() -> None:
         check(seeded(lambda: Blocks(zero=1)))
     assert "other weights are all zeros: blocks.1.down.weight. " in str(caught.value)
     check(seeded(lambda: Blocks(zero=1)), ("blocks.0.*", "blocks.2.*", "blocks.1.down"))
+
+
+DEAD = {
+    "detached": lambda block, x: block["down"](torch.tanh(block["up"](x))).detach(),
+    "multiplied by zero": lambda block, x: 0.0 * block["down"](torch.tanh(block["up"](x))),
+}
+
+
+@pytest.mark.parametrize("what", DEAD)
+@pytest.mark.parametrize("place", range(3))
+def test_a_block_all_of_whose_layers_are_dead_is_no_expert_that_waits(
+    what: str, place: int
+) -> None:
+    """Blocks stand in a list too, and each gets what the one before it gives."""
+
+    class Dying(Blocks):
+        def forward(self, tokens_BT: Tensor) -> Tensor:
+            hidden = self.embed(tokens_BT)
+            for number, block in enumerate(self.blocks):
+                if number == place:
+                    hidden = hidden + DEAD[what](block, hidden)
+                else:
+                    hidden = hidden + block["down"](torch.tanh(block["up"](hidden)))
+            return self.head(hidden)
+
+    both = rf"blocks\.{place}\.up, blocks\.{place}\.down"
+    said = rf"2 layers are called, and no gradient .*: {both}\. "
+    with pytest.raises(ModelError, match=said):
+        check(seeded(lambda: Dying(zero=None)))
+
+
+def test_a_block_that_was_inserted_with_zeros_is_refused_with_why() -> None:
+    """Its output projections are all zeros, and nothing else of it is tracked."""
+    model = tiny_llama(dtype=torch.float32)
+    for name in ("self_attn.o_proj", "mlp.down_proj"):
+        model.get_submodule(f"model.layers.1.{name}").weight.data.zero_()
+    with pytest.raises(
+        ModelError, match=r"of 2 layers is exactly zero: model\.layers\.1\.mlp\."
+    ) as caught:
+        check(model, ("*.gate_proj", "*.up_proj"))
+    assert "are all zeros: model.layers.*.mlp.down_proj.weight" in str(caught.value)
 
 
 class LowRank(nn.Module):
