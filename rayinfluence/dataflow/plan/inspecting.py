@@ -99,7 +99,7 @@ def inspect(config: RunConfig) -> Inspection:
 def _window(replica: Replica, context: int) -> tuple[int, int]:
     """Sequences and tokens of a full window of whole contexts."""
     device = replica.numerics.device
-    held = token_numbers(replica.shapes, _operand(replica))
+    held = _operand(replica) * token_numbers(replica.shapes)
     most = WINDOW_BYTES[device] // held // context
     n_sequences = max(1, min(most, WINDOW_SEQUENCES[device]))
     return n_sequences, n_sequences * context
