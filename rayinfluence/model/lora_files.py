@@ -13,6 +13,8 @@ from rayinfluence.storage.store import Store
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+#: What PEFT calls them.
+LORA = "LORA"
 #: A weight of a linear layer's update B A x: [rank, in] of A, [out, rank] of B, and B's bias.
 _WEIGHT = re.compile(r"(?P<layer>.+)\.lora_(A\.weight|B\.(weight|bias))")
 #: Settings of PEFT that change nothing of what an adapter computes, or that its update by B A is
@@ -30,7 +32,7 @@ _BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 def is_lora(folder: Path) -> bool:
     """Whether a folder holds a LoRA adapter of PEFT, as safetensors."""
-    return (folder / WEIGHTS).is_file() and peft_type(folder) == "LORA"
+    return (folder / WEIGHTS).is_file() and peft_type(folder) == LORA
 
 
 def peft_type(folder: Path) -> str | None:

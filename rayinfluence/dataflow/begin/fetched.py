@@ -179,7 +179,7 @@ def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
         raise ModelError(f"{address} holds no {CONFIG}, so it is no model of transformers.")
     path = fetch(snapshot, describe, say, check)
     if lora_files.CONFIG in describe:
-        if lora_files.WEIGHTS in top:
+        if lora_files.peft_type(path) == lora_files.LORA and lora_files.WEIGHTS in top:
             fetch(snapshot, [lora_files.WEIGHTS], say, check)
         if not lora_files.is_lora(path):
             source_of(str(path))  # refuses it

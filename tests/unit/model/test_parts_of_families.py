@@ -11,6 +11,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from rayinfluence.model.layers import layer_of
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import chosen, trackable
 from rayinfluence.model.parts import parts_of
@@ -121,7 +122,8 @@ STRUCTURED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
               "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 8, "head_dim": 8,
               "n_routed_experts": 4, "moe_intermediate_size": 8,
               "moe_shared_expert_intermediate_size": 8, "num_experts_per_tok": 2},
-     {"attention": "in_proj k_proj o_proj out_proj q_proj v_proj", "mlp": "down_proj up_proj"}),
+     {"attention": "in_proj k_proj o_proj out_proj q_proj v_proj", "mlp": "down_proj up_proj",
+      "router": "gate"}),
     ("Zamba",
      SMALL | HYBRID | {"attention_hidden_size": 32, "attention_head_dim": 16, "mamba_d_state": 4,
                        "n_mamba_heads": 1, "use_mamba_kernels": False},
@@ -137,7 +139,7 @@ STRUCTURED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
               "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
               "mamba_d_state": 4, "mamba_dt_rank": 2, "use_mamba_kernels": False},
      {"attention": "in_proj k_proj o_proj out_proj q_proj v_proj x_proj",
-      "mlp": "down_proj gate_proj up_proj"}),
+      "mlp": "down_proj gate_proj up_proj", "router": "router"}),
     ("RecurrentGemma", SMALL | {"lru_width": 16, "num_hidden_layers": 3},
      {"attention": "k_proj linear_out linear_x linear_y o_proj q_proj v_proj",
       "mlp": "down_proj gate_proj up_proj"}),
@@ -150,13 +152,13 @@ STRUCTURED: list[tuple[str, dict[str, Any], dict[str, str]]] = [
       "mlp": "down_proj gate_proj up_proj"}),
     ("Qwen2Moe", SMALL | EXPERTS,
      {"attention": "k_proj o_proj q_proj v_proj", "mlp": "down_proj gate_proj up_proj",
-      "router": "shared_expert_gate"}),
+      "router": "gate shared_expert_gate"}),
     ("Qwen3Next",
      SMALL | EXPERTS | {"head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
                         "linear_num_key_heads": 2, "linear_num_value_heads": 2,
                         "layer_types": ["linear_attention", "full_attention"]},
      {"attention": "in_proj_ba in_proj_qkvz k_proj o_proj out_proj q_proj v_proj",
-      "mlp": "down_proj gate_proj up_proj", "router": "shared_expert_gate"}),
+      "mlp": "down_proj gate_proj up_proj", "router": "gate shared_expert_gate"}),
     ("JetMoe", SMALL | EXPERTS | {"kv_channels": 8}, {"attention": "kv_proj", "router": "layer"}),
     ("Phimoe", SMALL | EXPERTS, {"attention": "k_proj o_proj q_proj v_proj", "router": "router"}),
     ("Llama4Text", SMALL | EXPERTS | {"head_dim": 8, "intermediate_size_mlp": 24},
@@ -181,6 +183,7 @@ def by_name(model: nn.Module) -> list[str]:
         name
         for name in trackable(model)
         if any(fnmatch.fnmatchcase(f".{name}", pattern) for pattern in NAMES)
+        and not layer_of(model.get_submodule(name)).shares  # routers, which had no kind then
     ]
     return [n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in OF_ATTENTION)]
 

@@ -115,7 +115,7 @@ def test_a_run_keeps_its_commit_when_the_branch_moves_and_says_so(
     first, second = moved
     there = change(config, model=f"{HERE}@main")
     inputs, said = said_by(there)
-    assert inputs.model.commit == first
+    assert inputs.folders.model.commit == first
     assert said == [
         f"hub          {HERE}@main is commit {first} at {hub.url}",
         f"warning: {HERE}@main is {second[:12]} by now, and this run directory goes on with "
@@ -132,7 +132,7 @@ def test_a_new_run_takes_the_commit_that_a_branch_is_now_and_keeps_to_it(
     manifest = execute(there, new_run=True)["gradient_product"].manifest
     assert manifest["model"]["commit"] == second
     inputs, said = said_by(there)
-    assert (inputs.model.commit, len(said)) == (second, 1)
+    assert (inputs.folders.model.commit, len(said)) == (second, 1)
     pinned = change(config, model=f"{HERE}@{first}")
     assert execute(pinned)["gradient_product"].manifest["model"]["commit"] == first
 
@@ -142,7 +142,7 @@ def test_a_branch_that_is_gone_does_not_matter_to_who_has_its_commit(
 ) -> None:
     del hub.repositories[NAME].branches["main"]
     inputs, said = said_by(change(config, model=HERE))
-    assert inputs.model.commit == moved[0]
+    assert inputs.folders.model.commit == moved[0]
     assert f"{HERE}@main is no more by now" in said[1]
 
 
@@ -151,9 +151,9 @@ def test_a_tokenizer_comes_without_the_weights_beside_it(
 ) -> None:
     commit = hub.push(NAME, {**files_of(config), **BESIDE})
     inputs, _ = said_by(change(config, tokenizer=f"{HERE}@main"))
-    assert (inputs.model.path, inputs.model.commit) == (config.model, None)
-    assert inputs.tokenizer.commit == commit
-    assert (Path(inputs.tokenizer.path) / "tokenizer.json").is_file()
+    assert (inputs.folders.model.path, inputs.folders.model.commit) == (config.model, None)
+    assert inputs.folders.tokenizer.commit == commit
+    assert (Path(inputs.folders.tokenizer.path) / "tokenizer.json").is_file()
     assert not any(name.endswith(".safetensors") for name in hub.fetched())
 
 
@@ -196,10 +196,10 @@ BEFORE_THE_WEIGHTS = {
     ),
     "an adapter": (
         lambda files: {
-            "adapter_config.json": b'{"peft_type": "LORA"}',
+            "adapter_config.json": b'{"peft_type": "IA3"}',
             "adapter_model.safetensors": save({}),
         },
-        "holds an adapter (adapter_config.json), and adapters are not read yet",
+        "holds an adapter (IA3, adapter_config.json) that is no LoRA adapter of PEFT",
     ),
     "no weights": (without(".safetensors"), f"{HERE}@main cannot be loaded: there is no model.saf"),
     "weights of another library": (
@@ -253,7 +253,7 @@ def test_half_a_download_is_told_where_no_hub_may_be_asked(
     hub.push(NAME, files_of(config))
     there = change(config, model=HERE)
     inputs, _ = said_by(there)
-    (Path(inputs.model.path) / "model.safetensors").unlink()
+    (Path(inputs.folders.model.path) / "model.safetensors").unlink()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "there is no model.safetensors in it" in refused(there)
     assert "no hub is asked" in refused(change(config, model="hf://org/none"), StorageError)
@@ -268,7 +268,7 @@ from rayinfluence.dataflow.begin.early import Inputs
 before = state()
 inputs = Inputs.of(RunConfig.load(sys.argv[1]), print)
 print(json.dumps(changed(before, state(), imported=True)))
-print(inputs.model.path, inputs.model.commit)
+print(inputs.folders.model.path, inputs.folders.model.commit)
 """
 
 
