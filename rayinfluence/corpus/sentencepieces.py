@@ -61,7 +61,7 @@ def backend_of(file: Path) -> Tokenizer:
         raise ValueError(f"{file.name} is neither of byte pairs nor a unigram model")
     if trained.model_type == _UNIGRAM:
         scores = [(piece.piece, piece.score) for piece in proto.pieces]
-        model = models.Unigram(scores, trained.unk_id, trained.byte_fallback)
+        model: Any = models.Unigram(scores, trained.unk_id, trained.byte_fallback)
     else:
         model = models.BPE(
             {piece.piece: token for token, piece in enumerate(proto.pieces)},
