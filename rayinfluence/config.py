@@ -280,10 +280,6 @@ class RunConfig(Section):
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
     tokenizer: Address | None = None
     """A folder with the tokenizer, when it is not in the model's."""
-    base_model: Address | None = None
-    """The folder of the model that a LoRA adapter in ``model`` was trained on.
-
-    Where it is neither beside the adapter nor in the folder that its configuration names."""
     modules: list[str] | None = None
     """Glob patterns of module names to track; None takes the MLP modules of every block."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -306,6 +302,10 @@ class RunConfig(Section):
     """Of sampled labels and of the sketches that find low ranks."""
     trust_remote_code: bool = False
     """Let the model's folder bring Python code and run it. Off unless you know its author."""
+    base_model: Address | None = None
+    """The folder of the model that a LoRA adapter in ``model`` was trained on.
+
+    Where it is neither beside the adapter nor in the folder that its configuration names."""
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     """Documents and shards."""
     fit: FitConfig = Field(default_factory=FitConfig)
