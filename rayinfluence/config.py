@@ -295,10 +295,6 @@ class RunConfig(Section):
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
     tokenizer: ModelAddress | None = None
     """A folder with the tokenizer, or where it is on a hub, when it is not in the model's."""
-    base_model: ModelAddress | None = None
-    """Of a LoRA adapter in ``model``, the model that it was trained on: a folder or on a hub.
-
-    Where it is neither beside the adapter nor in the folder that its configuration names."""
     modules: Kind | list[str] = "mlp"
     """Which linear layers of its blocks are tracked, or glob patterns of their names.
 
@@ -325,6 +321,10 @@ class RunConfig(Section):
     """Of sampled labels and of the sketches that find low ranks."""
     trust_remote_code: bool = False
     """Let the model's folder bring Python code and run it. Off unless you know its author."""
+    base_model: ModelAddress | None = None
+    """Of a LoRA adapter in ``model``, the model that it was trained on: a folder or on a hub.
+
+    Where it is neither beside the adapter nor in the folder that its configuration names."""
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     """Documents and shards."""
     fit: FitConfig = Field(default_factory=FitConfig)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.tokenizer import faithful
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER, VOCABULARIES, why_none
-from rayinfluence.corpus.tokenizer_made import converted, made_by_transformers
+from rayinfluence.corpus.tokenizer_made import of_vocabulary
 from rayinfluence.errors import ModelError
 from rayinfluence.storage.downloads import (
     Unusable,
@@ -52,7 +52,9 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             # As the file has it, without the tokens that were made special since.
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
-            tokenizer = made_by_transformers(path, trust_remote_code)
+            tokenizer = of_vocabulary(path, trust_remote_code)
+    except ModelError:
+        raise
     except Exception as error:  # transformers raises many kinds, all of them about this folder
         raise ModelError(
             f"tokenizer: none can be loaded from {path}: {why_none(path, error)}. Save it beside "
@@ -64,8 +66,6 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
             f"tokenizer: the one of {path} knows no token but special ones: "
             f"{why_none(path)}. Save it beside the model, or name its folder under `tokenizer`."
         )
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        tokenizer = converted(path, tokenizer)
     # What it is must not depend on how it was used last, and must cut and pad nothing.
     backend = tokenizer.backend_tokenizer
     plain = faithful(backend)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from rayinfluence.corpus.sentencepieces import TIKTOKEN_LINE
 from rayinfluence.errors import brief
 from rayinfluence.storage.downloads import Unusable, read_json_object
 from rayinfluence.storage.store import Store
@@ -17,7 +17,6 @@ TOKENIZER = "tokenizer.json"
 VOCABULARIES = ("*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json")
 #: The two files of a tokenizer of byte pairs.
 _PAIRS = ("vocab.json", "merges.txt")
-_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*$")
 
 
 def holds_tokenizer(path: str) -> bool:
@@ -90,7 +89,7 @@ def _package(path: str) -> str | None:
         first = folder.read(name).split(b"\n", 1)[0]
         needed = (
             {"tiktoken": "tiktoken"}
-            if _TIKTOKEN_LINE.match(first)
+            if TIKTOKEN_LINE.match(first)
             else {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
         )
         missing = [package for module, package in needed.items() if not _is_there(module)]

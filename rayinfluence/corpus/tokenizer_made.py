@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.corpus.sentencepieces import backend_of, pieces_file, pieces_of, vocabulary_of
 from rayinfluence.corpus.tokenizer import encode, faithful
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.errors import ModelError, brief
 from rayinfluence.registered import only_code_of
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 #: Texts on which tokenizers of one vocabulary come apart, if they do anywhere.
@@ -24,6 +27,9 @@ _PROBES = (
     "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17",
     "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u00a0\u2003\u200b\ufeff<html>&amp;",
 )
+_REMEDY = (
+    f"Make a {TOKENIZER} of it with the package tokenizers, and name its folder under `tokenizer`."
+)
 
 
 def made_by_transformers(path: str, trust_remote_code: bool) -> Any:
@@ -34,39 +40,93 @@ def made_by_transformers(path: str, trust_remote_code: bool) -> Any:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 
 
-def converted(path: str, slow: Any) -> PreTrainedTokenizerFast:
-    """A tokenizer that is computed in Python as one that knows where in a text its tokens are.
+def of_vocabulary(path: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder without tokenizer.json: what transformers makes of its vocabulary.
 
-    Args:
-        path: its folder.
-        slow: as transformers made it.
+    Where that is computed in Python, or splits texts otherwise than the SentencePiece model that
+    it is made of, one of the same ids is made that does not.
 
     Raises:
-        ModelError: transformers has no converter of its class, or what it makes has other tokens.
+        ModelError: none has the tokens that it should have.
     """
     from transformers import PreTrainedTokenizerFast
+
+    made, file = made_by_transformers(path, trust_remote_code), pieces_file(Path(path))
+    if not isinstance(made, PreTrainedTokenizerFast):
+        return _converted(path, made, file)
+    if file is None:
+        return made
+    pieces, theirs = pieces_of(file), faithful(made.backend_tokenizer)
+    text = _text_that_differs(theirs, pieces)
+    if text is None:
+        return made
+    try:
+        backend = backend_of(file)
+        ours = _with_special(backend, made)
+        if _text_that_differs(ours.backend_tokenizer, pieces) is None and _numbered_alike(
+            vocabulary_of(file), made.get_vocab()
+        ):
+            return ours
+    except ValueError:  # it is of a kind that is not converted, which comes to the same
+        pass
+    found = theirs.encode(text, add_special_tokens=False).tokens
+    raise ModelError(
+        f"tokenizer: there is no {TOKENIZER} in {path}, and of {file.name} transformers makes a "
+        f"{type(made).__name__} with other tokens than SentencePiece's: {len(found)} against "
+        f"{len(pieces(text))} for {text!r}. {_REMEDY}"
+    )
+
+
+def _converted(path: str, slow: Any, file: Path | None) -> PreTrainedTokenizerFast:
+    """A tokenizer that is computed in Python as one that knows where in a text its tokens are."""
     from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
-    what = (
+    makers: list[Callable[[], Any]] = [lambda: convert_slow_tokenizer(slow)]
+    if file is not None:
+        makers.append(lambda: backend_of(file))
+    for make in makers:
+        try:
+            tokenizer = _with_special(make(), slow)
+            encodings = faithful(tokenizer.backend_tokenizer).encode_batch(_PROBES)
+        except Exception:  # whatever a converter meets in a class that it is not of
+            continue
+        if all(
+            list(slow.encode(text)) == one.ids for text, one in zip(_PROBES, encodings, strict=True)
+        ):
+            return tokenizer
+    raise ModelError(
         f"tokenizer: the one of {path} is a {type(slow).__name__}, which is computed in Python and "
-        "does not say where in a text its tokens are"
+        "does not say where in a text its tokens are, and it cannot be converted to one that does "
+        f"and has the same tokens. {_REMEDY}"
     )
-    remedy = "Make a tokenizer.json of it with the package tokenizers, and name its folder under"
-    try:
-        backend = convert_slow_tokenizer(slow)
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **slow.special_tokens_map)
-        ours = [one.ids for one in faithful(tokenizer.backend_tokenizer).encode_batch(_PROBES)]
-    except Exception as error:  # whatever a converter meets in a class that it is not of
-        raise ModelError(
-            f"{what}, and transformers cannot convert it. {remedy} `tokenizer`."
-        ) from error
-    for text, one in zip(_PROBES, ours, strict=True):
-        if (other := list(slow.encode(text))) != one:
-            raise ModelError(
-                f"{what}; what transformers converts it to has other tokens, {len(one)} against "
-                f"{len(other)} for {text!r}. {remedy} `tokenizer`."
-            )
-    return tokenizer
+
+
+def _with_special(backend: Tokenizer, like: Any) -> PreTrainedTokenizerFast:
+    """A tokenizer with the added tokens of another, and what that one puts around texts."""
+    from tokenizers import AddedToken
+    from transformers import PreTrainedTokenizerFast
+
+    for _, token in sorted(like.added_tokens_decoder.items()):
+        # As it is: a normalizer may put a space before all that it gets.
+        how = {"lstrip": token.lstrip, "rstrip": token.rstrip, "special": token.special}
+        backend.add_tokens([AddedToken(token.content, normalized=False, **how)])
+    if (theirs := getattr(like, "backend_tokenizer", None)) is not None:
+        backend.post_processor = theirs.post_processor
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **like.special_tokens_map)
+
+
+def _text_that_differs(backend: Tokenizer, pieces: Callable[[str], list[str]]) -> str | None:
+    """The first text of which a tokenizer makes other pieces than SentencePiece, if any."""
+    for text in _PROBES:
+        ids = backend.encode(text, add_special_tokens=False).ids
+        # By their ids, since the name of what is unknown is sometimes the text that is.
+        if [backend.id_to_token(token) for token in ids] != pieces(text):
+            return text
+    return None
+
+
+def _numbered_alike(pieces: Mapping[str, int], vocabulary: Mapping[str, int]) -> bool:
+    return all(vocabulary.get(piece) == token for piece, token in pieces.items())
 
 
 def made_of_vocabulary(path: str, tokenizer: PreTrainedTokenizerFast) -> str | None:
@@ -81,9 +141,9 @@ def made_of_vocabulary(path: str, tokenizer: PreTrainedTokenizerFast) -> str | N
     [empty] = encode(tokenizer, [""])
     leading = [repr(tokenizer.backend_tokenizer.id_to_token(token)) for token in empty.tokens]
     return (
-        f"tokenizer: there is no {TOKENIZER} in {path}; of its vocabulary transformers makes a "
-        f"{type(tokenizer).__name__}, which puts {', '.join(leading) or 'no token'} before a text. "
-        f"If the model was trained otherwise, name a folder with its {TOKENIZER} under `tokenizer`."
+        f"tokenizer: there is no {TOKENIZER} in {path}; the one that is made of its vocabulary "
+        f"puts {', '.join(leading) or 'no token'} before a text. If the model was trained "
+        f"otherwise, name a folder with its {TOKENIZER} under `tokenizer`."
     )
 
 

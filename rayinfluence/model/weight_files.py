@@ -35,11 +35,6 @@ def read_config(path: str) -> dict[str, Any]:
         return read_json_object(Store(path), CONFIG)
 
 
-def holds_weights(folder: Path) -> bool:
-    """Whether a model can be read from a folder: its configuration and weights are there."""
-    return (folder / CONFIG).is_file() and any((folder / n).exists() for n in (_WHOLE, _INDEX))
-
-
 def weight_files(path: str, there: Collection[str] | None = None) -> list[str]:
     """Names of the files that a model is loaded from; others may lie beside them.
 
@@ -137,6 +132,11 @@ def unlisted(path: str) -> list[str]:
     """Shards of the model in a folder that its index does not name."""
     there = {file.name for file in Path(path).glob("model-*-of-*.safetensors")}
     return sorted(there - set(weight_files(path)))
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a model can be read from a folder: its configuration and weights are there."""
+    return (folder / CONFIG).is_file() and any((folder / n).exists() for n in (_WHOLE, _INDEX))
 
 
 @contextmanager

@@ -94,9 +94,9 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     rows = [
         ("Results fingerprint", fingerprint),
         ("Model path", str(model.get("path") or "")),
-        ("Base model's path", str(model.get("base") or "")),
         ("Model's code", _code(config)),
         ("Model digest", str(model.get("digest") or "")),
+        ("Base model's path", str(model.get("base") or "")),
         ("Tokenizer digest", str(tokenizer.get("digest") or "")),
         ("Corpus", without_credentials(str(corpus.get("url") or ""))),
         (

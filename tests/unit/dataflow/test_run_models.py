@@ -14,6 +14,8 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     BloomConfig,
     BloomForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoConfig,
@@ -135,6 +137,35 @@ def test_a_corpus_of_another_default_is_refused_by_the_setting_s_name(
         tokenize(change(config, corpus={"context": None}), quiet)
     assert "other settings: corpus.context: 64, was 4096. Set" in str(caught.value)
     assert "TokenizeSettings" not in str(caught.value)
+
+
+def test_of_a_model_that_sees_pictures_too_the_layers_that_text_reaches_are_tracked(
+    tmp_path: Path, execute: Execute
+) -> None:
+    sizes = {"num_attention_heads": 2, "num_hidden_layers": 1}
+    pictures = {"hidden_size": 8, "intermediate_size": 12, "image_size": 8, "patch_size": 4}
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 20,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 24,
+    }
+    config = Gemma3Config(
+        text_config=text | sizes | {"layer_types": ["full_attention"]},
+        vision_config=pictures | sizes,
+        mm_tokens_per_image=1,
+        image_token_index=VOCABULARY - 1,
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    manifest = execute(tiny_run(tmp_path, pretrained=model))["ekfac"].manifest
+    assert manifest["preflight"]["context"] == 24
+    assert all(".language_model." in name for name in manifest["model"]["modules"])
+    assert len(manifest["model"]["modules"]) == 3
+    outside = ["model.vision_tower", "model.multi_modal_projector"]
+    assert manifest["preflight"]["unreached"] == outside
+    assert any("vision_tower" in name for name in manifest["preflight"]["left_out"])
 
 
 def test_a_model_that_names_no_context_asks_for_one(tmp_path: Path, quiet: ProgressLog) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.model.identity import model_differences, model_digest, model_identity
-from rayinfluence.model.load import load_model
+from rayinfluence.model.load import assemble, disassemble, load_model
 from rayinfluence.report import render_page
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_run
 from rayinfluence.testing.models import VOCABULARY
@@ -36,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "use_rslora": True,
     },
     "one layer": {"target_modules": ["up_proj"], "layers_to_transform": [1]},
+    "the head too": {"target_modules": ["lm_head", "q_proj"]},
     "dropout": {"target_modules": ["up_proj"], "lora_dropout": 0.5},
 }
 
@@ -85,6 +87,27 @@ def test_an_adapter_s_model_computes_what_peft_s_does(
     merged = theirs.merge_and_unload()  # type: ignore[operator]
     merged.save_pretrained(tmp_path / "merged")
     assert torch.allclose(logits(load(tmp_path / "merged")), logits(ours), rtol=0, atol=1e-12)
+
+
+def test_an_adapter_s_model_goes_to_workers_whole(adapter: Path) -> None:
+    model = load(adapter)
+    skeleton, weights = pickle.loads(pickle.dumps(disassemble(model)))
+    assert torch.equal(logits(assemble(skeleton, weights, torch.device("cpu"))), logits(model))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_checks_before_a_run_pass_on_every_layer_that_an_adapter_may_be_on(
+    tmp_path: Path, name: str
+) -> None:
+    """Gradients of A and B are autograd's, and nothing else of the model is tracked."""
+    model = base_of(name).float()
+    model.save_pretrained(tmp_path / "base")  # type: ignore[operator]
+    save_adapter(tmp_path / "adapter", model, base=str(tmp_path / "base"), **SETTINGS[name])
+    with run_on(tmp_path / "adapter", tmp_path / "base", tmp_path) as run:
+        run.begin()
+        assert run.passed.gradients < 1e-4
+        assert all(".lora_" in layer for layer in run.replica.modules)
+        assert run.tracked.coverage.share == 1.0
 
 
 def test_an_adapter_has_the_dtype_that_is_asked_for(adapter: Path) -> None:

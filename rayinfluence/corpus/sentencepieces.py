@@ -1,0 +1,109 @@
+"""SentencePiece models as tokenizers that know where in a text their tokens are.
+
+By what a model's file says of itself (sentencepiece_model.proto of google/sentencepiece): its
+pieces with their scores, and how it prepares a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: How a line of a vocabulary of tiktoken looks, whose files have the same ending.
+TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*$")
+#: Kinds of models, and of pieces.
+_UNIGRAM, _BPE = 1, 2
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_SPACE = "\u2581"
+
+
+def pieces_file(folder: Path) -> Path | None:
+    """The SentencePiece model in a folder, if there is one."""
+    for file in sorted(folder.glob("*.model")):
+        with file.open("rb") as opened:
+            if not TIKTOKEN_LINE.match(opened.readline(1 << 16)):
+                return file
+    return None
+
+
+def pieces_of(file: Path) -> Callable[[str], list[str]]:
+    """What SentencePiece itself makes of a text: pieces as the vocabulary has them."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(file))
+    return lambda text: [processor.id_to_piece(token) for token in processor.encode(text)]
+
+
+def vocabulary_of(file: Path) -> dict[str, int]:
+    """The ids of a model's pieces."""
+    return {piece.piece: token for token, piece in enumerate(_model(file).pieces)}
+
+
+def backend_of(file: Path) -> Tokenizer:
+    """A tokenizer that computes what a SentencePiece model says, with the same ids.
+
+    Unlike SentencePiece it finds control pieces (``<s>``) in texts, as tokenizers of transformers
+    do.
+
+    Raises:
+        ValueError: the model is of words or characters, or has spaces behind words.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+
+    proto = _model(file)
+    trained, prepared = proto.trainer_spec, proto.normalizer_spec
+    if trained.model_type not in (_UNIGRAM, _BPE) or trained.treat_whitespace_as_suffix:
+        raise ValueError(f"{file.name} is neither of byte pairs nor a unigram model")
+    if trained.model_type == _UNIGRAM:
+        scores = [(piece.piece, piece.score) for piece in proto.pieces]
+        model: Any = models.Unigram(scores, trained.unk_id, trained.byte_fallback)
+    else:
+        model = models.BPE(
+            {piece.piece: token for token, piece in enumerate(proto.pieces)},
+            list(_merges(proto)),
+            unk_token=trained.unk_piece,
+            fuse_unk=True,
+            byte_fallback=trained.byte_fallback,
+        )
+    backend = Tokenizer(model)
+    steps: list[Any] = []
+    if prepared.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(prepared.precompiled_charsmap))
+    if prepared.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    texts: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if prepared.add_dummy_prefix:
+        steps.append(normalizers.Prepend(_SPACE))
+        texts.append(decoders.Strip(" ", 1, 0))
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
+    backend.decoder = decoders.Sequence(texts)
+    backend.add_tokens(
+        [
+            AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
+            for piece in proto.pieces
+            if piece.type in (_CONTROL, _USER_DEFINED)
+        ]
+    )
+    return backend
+
+
+def _merges(proto: Any) -> Iterator[tuple[str, str]]:
+    """Pairs of pieces that make a third, of the best score first."""
+    normal = {piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}
+    for piece in sorted(normal, key=lambda piece: -normal[piece]):
+        for cut in range(1, len(piece)):
+            if piece[:cut] in normal and piece[cut:] in normal:
+                yield piece[:cut], piece[cut:]
+
+
+def _model(file: Path) -> Any:
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(file.read_bytes())
+    return proto
