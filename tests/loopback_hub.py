@@ -220,12 +220,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has gone is none."""
+
+
 @contextmanager
 def serving() -> Iterator[Hub]:
     """A hub that is empty, as long as the block runs."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(hub))
     hub.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -252,10 +258,7 @@ def point(monkeypatch: pytest.MonkeyPatch, hub: Hub, home: Path) -> None:
         "HF_TOKEN_PATH": str(home / "token"),
         "AGENT_HARNESSES_PATH": str(home / "harnesses.json"),
         "HF_HUB_OFFLINE": False,
-        "HF_HUB_ETAG_TIMEOUT": 0.3,
-        "HF_HUB_DOWNLOAD_TIMEOUT": 0.3,
     }
-    monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.3)
     for name, value in constants.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):

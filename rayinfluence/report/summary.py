@@ -94,6 +94,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     rows = [
         ("Results fingerprint", fingerprint),
         ("Model path", str(model.get("path") or "")),
+        ("Model commit", str(model.get("commit") or "")),
         ("Model's code", _code(config)),
         ("Model digest", str(model.get("digest") or "")),
         ("Base model's path", str(model.get("base") or "")),

@@ -227,6 +227,7 @@ def hostile_results() -> Results:
         HOSTILE,
         model={
             "path": f"models/{HOSTILE}",
+            "commit": HOSTILE,
             "digest": HOSTILE,
             "architecture": HOSTILE,
             "modules": [HOSTILE],

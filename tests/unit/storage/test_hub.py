@@ -30,7 +30,6 @@ ADDRESS = HubAddress(NAME)
 def commit(hub: Hub, monkeypatch: pytest.MonkeyPatch, impatient: None) -> str:
     """That of a model which the hub has; nobody waits."""
     monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr(ours, "_ANSWERS", 0.3)
     return hub.push(NAME, FILES)
 
 
@@ -176,7 +175,15 @@ def test_a_hub_that_is_not_there_is_a_sentence(
 
 
 @pytest.mark.parametrize("path", ["/api/", "/resolve/", "/stored/"])
-def test_a_hub_that_is_silent_is_waited_for_and_given_up(hub: Hub, commit: str, path: str) -> None:
+def test_a_hub_that_is_silent_is_waited_for_and_given_up(
+    hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    seconds = 0.2
+    monkeypatch.setattr(ours, "_ANSWERS", seconds)
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", seconds)
+    monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", seconds)
+
     def spoil(request: Request, answer: Answer) -> Answer:
         if path in request.path:
             hub.ends.wait(20)

@@ -19,7 +19,7 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.quarantine import Bad, LeftOut, from_json, to_json
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
-from rayinfluence.dataflow.runners.memory import prepare_process
+from rayinfluence.dataflow.runners.memory import give_back_freed_memory, prepare_process
 from rayinfluence.dataflow.runners.ray.logs import log_as_json
 from rayinfluence.dataflow.runners.ray.tally import ActorWatch
 from rayinfluence.errors import ConfigError, RayInfluenceError
@@ -29,22 +29,41 @@ from rayinfluence.storage.shared import SharedTensors
 
 
 @dataclass(frozen=True)
+class InStore:
+    """A handle of what is in the object store: its reference, in a list so that it stays one."""
+
+    reference: list[Any]
+
+    def get(self) -> Any:
+        """The thing, as this node's processes share it."""
+        return ray.get(self.reference[0])
+
+
+@dataclass(frozen=True)
 class ModelParts:
     """A replica taken apart, as it travels."""
 
     #: First, since the skeleton may be of classes that it brings.
     code: FolderCode
     skeleton: nn.Module
-    weights: SharedTensors
+    weights: Mapping[str, InStore]
     modules: list[str]
     numerics: Numerics
 
     @classmethod
     def of(cls, replica: Replica) -> ModelParts:
-        """Take a replica apart."""
+        """Take a replica apart; it uses the object store's copy of its weights from then on.
+
+        Weight by weight, or this node would hold them twice.
+        """
         skeleton, weights = disassemble(replica.model)
+        stored = {}
+        for name in list(weights):
+            stored[name] = InStore([ray.put(SharedTensors({name: weights.pop(name)}))])
+            replica.model.get_parameter(name).data = stored[name].get()[name]
+            give_back_freed_memory()
         modules = list(replica.modules)
-        return cls(FolderCode.imported(), skeleton, weights, modules, replica.numerics)
+        return cls(FolderCode.imported(), skeleton, stored, modules, replica.numerics)
 
     def build(self) -> Replica:
         """Put it together in this process, which computes on one thread from now on.
@@ -59,7 +78,10 @@ class ModelParts:
                 "build of torch and a driver there, or set `device: cpu`."
             )
         torch.set_num_threads(1)
-        return Replica.build(self.skeleton, self.weights, self.modules, self.numerics)
+        weights = SharedTensors()
+        for stored in self.weights.values():
+            weights.update(stored.get())
+        return Replica.build(self.skeleton, weights, self.modules, self.numerics)
 
 
 @ray.remote
@@ -185,17 +207,6 @@ def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) 
 def shared(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) -> tuple[Any, bool]:
     """A task whose outcome stays where it is; that there is one is told apart from it."""
     return single_threaded(parcel, item), True
-
-
-@dataclass(frozen=True)
-class InStore:
-    """A handle of what is in the object store: its reference, in a list so that it stays one."""
-
-    reference: list[Any]
-
-    def get(self) -> Any:
-        """The thing, as this node's processes share it."""
-        return ray.get(self.reference[0])
 
 
 def end(actor: Any) -> None:

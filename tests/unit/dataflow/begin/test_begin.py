@@ -32,7 +32,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model import load
 from rayinfluence.model.preflight import Passed
-from rayinfluence.testing import tiny_run
+from rayinfluence.testing import tiny_run, tiny_tokenizer
 
 Change = Callable[..., RunConfig]
 Execute = Callable[..., Any]
@@ -331,3 +331,14 @@ def test_a_query_that_is_too_long_is_told_before_documents_are_tokenised(
         main([command, str(path)])
     assert end.value.code == 4
     assert nothing_was_read(config)
+
+
+def test_a_tokenizer_needs_no_pad_token(tmp_path: Path, execute: Execute) -> None:
+    tables = []
+    for pad in (None, "<unk>"):
+        config = tiny_run(tmp_path / str(pad), 20, scan={"methods": ["gradient_product"]})
+        tokenizer = tiny_tokenizer()
+        tokenizer.pad_token = pad
+        tokenizer.save_pretrained(config.model)
+        tables.append(execute(config)["gradient_product"].table)
+    assert tables[0].equals(tables[1])

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.errors import ModelError, RayInfluenceError, StorageError
+from rayinfluence.report import render_page
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.models import tiny_gpt2
 
@@ -72,6 +73,7 @@ def test_a_model_on_a_hub_gives_the_results_of_its_folder_and_its_commit(
     assert results.manifest["tokenizer"]["commit"] == commit
     assert results.manifest["model"]["digest"] == expected.manifest["model"]["digest"]
     assert expected.manifest["model"]["commit"] is None
+    assert commit in render_page({"gradient_product": results})
     assert json.loads((tmp_path / "of the hub" / "hub.json").read_text()) == {
         f"{HERE}@main": commit
     }

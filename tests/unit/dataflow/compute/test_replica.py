@@ -151,11 +151,12 @@ def test_a_scorer_without_its_device_says_so_and_is_not_tried_again(
     from rayinfluence.dataflow.runners.ray import actors
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for name in ("get", "put"):
+        monkeypatch.setattr(actors.ray, name, lambda one: one)
     ours = replica(tiny_mlp())
     parts = actors.ModelParts.of(ours)
     numerics = Numerics(**{**vars(NUMERICS), "device": "cuda"})
     parts = actors.ModelParts(parts.code, parts.skeleton, parts.weights, parts.modules, numerics)
-    monkeypatch.setattr(actors.ray, "get", lambda reference: reference)
     monkeypatch.setattr(actors, "log_as_json", lambda run: None)
     [row] = actors.Scorer([parts], [None], None, "run")(pa.table({"bundle": ["[]"]})).to_pylist()
     assert row["error"] == "ConfigError"
