@@ -7,7 +7,7 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,11 +113,9 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
 Part = tuple[int, Rows]
 
 
-def token_bytes(shapes: Mapping[str, ModuleShape], number_bytes: int) -> int:
-    """Bytes of what modules see of a token; inputs that they share are held once."""
-    return number_bytes * sum(
-        shape.d_out + (shape.d_in if shape.source == shape.name else 0) for shape in shapes.values()
-    )
+def seen_widths(shapes: Iterable[ModuleShape]) -> int:
+    """Numbers that modules see of a token; inputs that they share are held once."""
+    return sum(shape.d_out + (shape.d_in if shape.source == shape.name else 0) for shape in shapes)
 
 
 class Held:
@@ -125,9 +123,9 @@ class Held:
 
     def __init__(self, replica: Replica) -> None:
         self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
-        held = token_bytes(replica.shapes, self._operand.itemsize)
+        n_bytes = seen_widths(replica.shapes.values()) * self._operand.itemsize
         # A function of shapes alone, so that a split is always cut into the same windows.
-        self._capacity = WINDOW_BYTES[replica.device.type] // held
+        self._capacity = WINDOW_BYTES[replica.device.type] // n_bytes
         self._most = WINDOW_SEQUENCES[replica.device.type]
         self._batches: list[Batch] = []
         self._n_tokens = self._n_sequences = 0
