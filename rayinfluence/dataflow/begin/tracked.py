@@ -105,12 +105,13 @@ class TrackedModel:
         refuse_what_does_not_run(model, probe)
         refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         parts = parts_of(model, probe)
-        kind = config.modules if isinstance(config.modules, str) else None
-        tracked = chosen(model, config.modules, parts)
+        wanted = "mlp" if config.modules is None else config.modules
+        tracked = chosen(model, wanted, parts)
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
         unfit: list[str] = []
+        kind = wanted if isinstance(wanted, str) else None
         if kind is not None:
             kept, unfit = without_unfit(kept, found)
         if kind == "mlp":
