@@ -295,11 +295,11 @@ class RunConfig(Section):
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
     tokenizer: ModelAddress | None = None
     """A folder with the tokenizer, or where it is on a hub, when it is not in the model's."""
-    modules: Kind | list[str] = "mlp"
+    modules: Kind | list[str] | None = None
     """Which linear layers of its blocks are tracked, or glob patterns of their names.
 
     ``mlp`` (where there is none, all), ``attention`` (all that mix tokens, state spaces too),
-    ``all``.
+    ``all``. None is ``mlp``.
     """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto is a CUDA device where the work runs on one, and the CPU elsewhere."""
@@ -342,12 +342,10 @@ class RunConfig(Section):
         if not isinstance(values, dict):
             return values
         _refuse_unknown(cls, values, "")
-        # In YAML, a section all of whose keys are commented out is null, as is a list.
+        # In YAML, a section all of whose keys are commented out is null.
         sections = ("corpus", "fit", "scan", "runner", "storage")
-        defaults: dict[str, Any] = {"modules": "mlp"} | {key: {} for key in sections}
         return {
-            key: defaults[key] if value is None and key in defaults else value
-            for key, value in values.items()
+            key: {} if value is None and key in sections else value for key, value in values.items()
         }
 
     @model_validator(mode="after")

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.model.load import freeze
-from rayinfluence.model.modules import track
+from rayinfluence.model.modules import chosen
+from rayinfluence.model.parts import parts_of
+from rayinfluence.model.preflight import made_up
 from rayinfluence.testing import tiny_gpt2, tiny_llama
 from rayinfluence.testing.models import VOCABULARY, linear_for_conv1d
 
@@ -29,12 +31,14 @@ LENGTH, N_SEQUENCES, N_QUERIES = 9, 24, 5
 
 MODELS = {
     # kronfluence tracks nn.Linear alone.
-    "gpt2": (
-        lambda dtype: freeze(linear_for_conv1d(tiny_gpt2(dtype=dtype))),
-        ("*.mlp.*", "*.attn.*"),
-    ),
-    "llama": (lambda dtype: tiny_llama(dtype=dtype), ("*.mlp.*", "*proj")),
+    "gpt2": lambda dtype: freeze(linear_for_conv1d(tiny_gpt2(dtype=dtype))),
+    "llama": lambda dtype: tiny_llama(dtype=dtype),
 }
+
+
+def all_linear(model: nn.Module) -> dict[str, nn.Module]:
+    """What `modules: all` tracks."""
+    return chosen(model, "all", parts_of(model, made_up(range(VOCABULARY), torch.device("cpu"))))
 
 
 def tokens(seed: int, n: int) -> np.ndarray:
@@ -121,10 +125,10 @@ def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path)
     return analyzer.load_pairwise_scores("scores")["all_modules"].T.double()
 
 
-def ours(model: nn.Module, patterns: tuple[str, ...], dtype: torch.dtype, folder: Path) -> Tensor:
+def ours(model: nn.Module, dtype: torch.dtype, folder: Path) -> Tensor:
     """Scores [N, Q], dense queries."""
     numerics = Numerics(str(dtype).removeprefix("torch."), "cpu", 6 * LENGTH, 2**17, "eager", 0)
-    replica = Replica(model, track(model, patterns), numerics)
+    replica = Replica(model, all_linear(model), numerics)
     sequences = list(tokens(0, N_SEQUENCES))
     factors = fit_factors(replica, sequences, folder, labels="data")
     queries = [encoded(row) for row in tokens(1, N_QUERIES)]
@@ -138,11 +142,11 @@ def ours(model: nn.Module, patterns: tuple[str, ...], dtype: torch.dtype, folder
 def test_scores_are_those_of_kronfluence(
     name: str, dtype: torch.dtype, tolerance: float, tmp_path: Path
 ) -> None:
-    make, patterns = MODELS[name]
-    names = list(track(make(dtype), patterns))
-    assert len(names) >= 8
+    make = MODELS[name]
+    names = list(all_linear(make(dtype)))
+    assert len(names) == {"gpt2": 2 * 4, "llama": 2 * 7}[name]
     expected = theirs(make(dtype), names, dtype, tmp_path / "theirs")
-    found = ours(make(dtype), patterns, dtype, tmp_path / "ours")
+    found = ours(make(dtype), dtype, tmp_path / "ours")
     assert found.shape == expected.shape == (N_SEQUENCES, N_QUERIES)
     distance = ((found - expected).norm(dim=0) / expected.norm(dim=0)).max()
     assert float(distance) < tolerance, f"relative distance {float(distance):.3g}"

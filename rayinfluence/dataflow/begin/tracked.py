@@ -109,12 +109,13 @@ class TrackedModel:
         refuse_what_does_not_run(model, probe)
         refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         parts = parts_of(model, probe)
-        kind = config.modules if isinstance(config.modules, str) else None
+        wanted = "mlp" if config.modules is None else config.modules
+        kind = wanted if isinstance(wanted, str) else None
         # Whoever names layers asks about those, as if they had been trained.
         trained = adapted(model) if kind else None
-        tracked = chosen(model, trained or config.modules, parts)
-        if trained and "modules" in config.model_fields_set:
-            of_kind = chosen(model, config.modules, parts)
+        tracked = chosen(model, trained or wanted, parts)
+        if trained and config.modules is not None:
+            of_kind = chosen(model, wanted, parts)
             tracked = {name: module for name, module in tracked.items() if name in of_kind}
         refuse_other_weights(tracked)
         found = reach(model, trackable(model) | tracked, probe)

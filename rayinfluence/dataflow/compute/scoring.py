@@ -7,7 +7,7 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,11 +113,11 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
 Part = tuple[int, Rows]
 
 
-def token_numbers(shapes: Mapping[str, ModuleShape]) -> int:
+def seen_widths(shapes: Iterable[ModuleShape]) -> int:
     """Numbers that modules see of each token; inputs that they share are held once."""
     return sum(
         shape.d_out + (shape.d_in if shape.source == shape.name else 0)
-        for shape in shapes.values()
+        for shape in shapes
         if not shape.routed
     )
 
@@ -127,7 +127,7 @@ class Held:
 
     def __init__(self, replica: Replica) -> None:
         # A function of shapes alone, so that a split is always cut into the same windows.
-        self._widths = token_numbers(replica.shapes)
+        self._widths = seen_widths(replica.shapes.values())
         self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
         self._capacity = WINDOW_BYTES[replica.device.type] // self._operand.itemsize
         self._most = WINDOW_SEQUENCES[replica.device.type]

@@ -17,7 +17,7 @@ from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.activations import activation_bytes
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
-from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, token_numbers
+from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, seen_widths
 from rayinfluence.dataflow.plan.forecast import bank_bytes, factor_bytes, fitting_bytes
 from rayinfluence.dataflow.plan.inspection import Alike, Bytes, Inspection
 from rayinfluence.errors import RayInfluenceError
@@ -99,8 +99,8 @@ def inspect(config: RunConfig) -> Inspection:
 def _window(replica: Replica, context: int) -> tuple[int, int]:
     """Sequences and tokens of a full window of whole contexts."""
     device = replica.numerics.device
-    held = _operand(replica) * token_numbers(replica.shapes)
-    most = WINDOW_BYTES[device] // held // context
+    n_bytes = seen_widths(replica.shapes.values()) * _operand(replica)
+    most = WINDOW_BYTES[device] // n_bytes // context
     n_sequences = max(1, min(most, WINDOW_SEQUENCES[device]))
     return n_sequences, n_sequences * context
 
@@ -132,7 +132,7 @@ def _bytes(
         factors=factor_bytes(shapes, n_blocks),
         bank=bank_bytes(shapes, 1, rank, _operand(replica)),
         gradient=_FLOAT * sum(shape.n_parameters for shape in shapes.values()),
-        window=_operand(replica) * token_numbers(shapes) * window[1],
+        window=seen_widths(shapes.values()) * _operand(replica) * window[1],
     )
 
 
