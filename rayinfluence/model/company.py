@@ -146,10 +146,20 @@ class Moved:
     inputs: dict[str, tuple[float, float]] = field(default_factory=dict)
     gradients: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def errors(self) -> dict[str, float]:
-        """The larger of the two relative differences, by module."""
+    def errors(self, together: Mapping[str, str]) -> dict[str, float]:
+        """The larger of the two relative differences, by module.
+
+        Args:
+            together: what modules are called that are measured as one, such as experts, which may
+                have a token or two each.
+        """
         found: dict[str, float] = {}
-        for kind, sides in (("inputs", self.inputs), ("gradients", self.gradients)):
+        for kind, by_module in (("inputs", self.inputs), ("gradients", self.gradients)):
+            sides: dict[str, tuple[float, float]] = {}
+            for name, (difference, norm) in by_module.items():
+                key = together.get(name, name)
+                before = sides.get(key, (0.0, 0.0))
+                sides[key] = before[0] + difference, before[1] + norm
             least = _LEAST[kind] * max((norm for _, norm in sides.values()), default=0.0) ** 0.5
             for name, (difference, norm) in sides.items():
                 error = difference**0.5 / max(norm**0.5, least, 1e-30)
@@ -162,7 +172,9 @@ def comparing(alone: Alone, gathering: Gathering, batch: Batch, moved: Moved) ->
 
     Row by row: covariances leave out padding by its place, and tokens have scores of their own.
     A module that was not called for a sequence alone, as an expert that none of its tokens
-    chose, may be called for others; its gradients there have to be zero.
+    chose, may be called for others; its gradients there have to be zero. In numbers of 16 bits a
+    token may choose another expert for a rounding of the router: what an expert sees is compared at
+    tokens that it has both times.
 
     Args:
         alone: of the gathering's pool.
@@ -187,8 +199,13 @@ def comparing(alone: Alone, gathering: Gathering, batch: Batch, moved: Moved) ->
         theirs = _padded(alone.inputs[name], inputs), _padded(alone.grads[name], grads)
         calls = min(inputs.shape[1], theirs[0].shape[1])
         a, a_alone = inputs[:, :calls], theirs[0][:, :calls]
+        both_BT = None
+        if rows.tokens_BR is not None and inputs.element_size() == 2:
+            # No row is one of zeros.
+            both_BT = a[:, 0].any(dim=-1) & a_alone[:, 0].any(dim=-1)[members_B]
+            seen_BT = seen_BT & both_BT
         moved.inputs[name] = _apart(a, a_alone, members_B, seen_BT)
-        moved.gradients[name] = _apart(grads, theirs[1], members_B, None)
+        moved.gradients[name] = _apart(grads, theirs[1], members_B, both_BT)
 
     return see
 

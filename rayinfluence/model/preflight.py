@@ -31,8 +31,9 @@ from rayinfluence.model.company import (
 from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gradient
 from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable, check_positions
-from rayinfluence.model.reach import listed
+from rayinfluence.model.reach import listed, without_last_number
 from rayinfluence.model.rows import Rows
 
 #: By dtype, what rounding may do to a ratio that is zero in exact arithmetic. Models that are run
@@ -152,6 +153,11 @@ def _refuse_other_gradients(
     found = Gradients()
     moved: dict[str, tuple[float, int]] = {}
     known: dict[tuple[int, ...], Alone] = {}
+    experts = {
+        name: without_last_number(name)
+        for name, module in modules.items()
+        if layer_of(module).routed
+    }
     for group in groups:
         batch, apart = group.batch(device), Moved()
         key = tuple(map(len, group.pool))  # they begin alike
@@ -159,7 +165,7 @@ def _refuse_other_gradients(
             known[key] = Alone.of(language_model, modules, group.pool, device)
         see = comparing(known[key], group, batch, apart) if group.n_rows > 1 else _nothing
         add_gradients(found, language_model, modules, batch, see)
-        for name, error in apart.errors().items():
+        for name, error in apart.errors(experts).items():
             if not error <= moved.get(name, (0.0, 0))[0]:
                 moved[name] = error, group.n_rows
     wrong = {name: one for name, one in found.errors.items() if not one <= _ROUNDING[dtype]}

@@ -240,6 +240,11 @@ def patterns_of(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r"(?<=[._])\d+(?=[._]|$)", "*", name) for name in names))
 
 
+def without_last_number(name: str) -> str:
+    """A name with a star for its last number, as all experts of a block have it in common."""
+    return re.sub(r"^(.*[._])\d+(?=[._]|$)", r"\1*", name)
+
+
 def listed(names: Iterable[str], most: int = _NAMED) -> str:
     """Some names, and how many more there are."""
     names = list(names)

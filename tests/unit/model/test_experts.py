@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.model.capture import backward
+from rayinfluence.model.company import Alone, Gathering, Moved, comparing
 from rayinfluence.model.experts import take_apart
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import assemble, disassemble, freeze, load_model
@@ -148,6 +150,28 @@ def test_a_mixture_passes_the_checks(make: Any, dtype: torch.dtype) -> None:
     refuse_other_weights(tracked)
     preflight(LanguageModel.of(model, tracked.values()), tracked, range(40), 16)
     assert Coverage.of(model, tracked, found).share > 0.4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "differs"), [(torch.float32, True), (torch.float64, True), (torch.bfloat16, False)]
+)
+def test_a_token_that_goes_to_another_expert_is_forgiven_to_rounding_alone(
+    dtype: torch.dtype, differs: bool
+) -> None:
+    """Beside others the expert has token 2 for token 0; its row of token 1 is the same."""
+    pool = [np.arange(4)]
+    values = torch.arange(1, 13, dtype=dtype).view(4, 3)
+    alone = values.clone()
+    alone[2:] = 0
+    known = Alone({GATE: [alone[None]]}, {GATE: [alone[None]]})
+    group, moved = Gathering(pool, 2), Moved()
+    places = torch.tensor([1, 2, 5, 6])
+    rows = Rows.scattered(values[[1, 2, 1, 2]], values[[1, 2, 1, 2]], places, (2, 4))
+    comparing(known, group, group.batch(CPU), moved)(GATE, rows)
+    ((name, error),) = moved.errors({GATE: "experts.*"}).items()
+    assert name == "experts.*"
+    assert (error > 0.1) == differs
+    assert (error == 0) != differs
 
 
 def test_an_expert_that_is_called_and_leads_nowhere_is_refused() -> None:
