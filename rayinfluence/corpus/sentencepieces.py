@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.storage.store import Store
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -105,5 +107,5 @@ def _model(file: Path) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(file.read_bytes())
+    proto.ParseFromString(Store(str(file.parent)).read(file.name))
     return proto
