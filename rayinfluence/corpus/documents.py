@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rayinfluence.corpus.lines import instead_of_text
 from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
 from rayinfluence.corpus.sources import source_of
 from rayinfluence.corpus.sources.compression import plain
@@ -90,7 +91,7 @@ def read_documents(
         text = row.pop(text_column, None)
         identity = row.pop(id_column, None)
         if not isinstance(text, str):
-            yield BadDocument(place, f"{text_column!r} is not a string")
+            yield BadDocument(place, f"{text_column!r} is not a string{instead_of_text(text)}")
             continue
         metadata = {key: value for key, value in row.items() if value is not None}
         yield Document(

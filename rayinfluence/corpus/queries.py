@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.lines import other_encoding, parsed, why_none
+from rayinfluence.corpus.lines import instead_of_text, other_encoding, parsed, why_none
 from rayinfluence.corpus.magic import why_not_queries
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.errors import QueryError
@@ -128,7 +128,7 @@ def _query(row: Any, place: str) -> Query:
         raise QueryError(f"{place}: unknown key {unknown[0]!r}; put what is yours under metadata.")
     for key in ("query_id", "prompt", "completion"):
         if not isinstance(row[key], str):
-            raise QueryError(f"{place}: {key} must be a string.")
+            raise QueryError(f"{place}: {key} must be a string{instead_of_text(row[key])}.")
     if not row["query_id"]:
         raise QueryError(f"{place}: query_id is empty.")
     if not row["completion"]:

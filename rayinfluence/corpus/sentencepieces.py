@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: How a line of a vocabulary of tiktoken looks, whose files have the same ending.
 TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*$")
+#: More than such a line has.
+_LINE = 2**10
 #: Kinds of models, and of pieces.
 _UNIGRAM, _BPE = 1, 2
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
@@ -27,9 +29,9 @@ _SPACE = "\u2581"
 def pieces_file(folder: Path) -> Path | None:
     """The SentencePiece model in a folder, if there is one."""
     for file in sorted(folder.glob("*.model")):
-        with file.open("rb") as opened:
-            if not TIKTOKEN_LINE.match(opened.readline(1 << 16)):
-                return file
+        begins = Store(str(folder)).read_range(file.name, 0, _LINE).split(b"\n", 1)[0]
+        if not TIKTOKEN_LINE.match(begins):
+            return file
     return None
 
 

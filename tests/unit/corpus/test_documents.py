@@ -111,9 +111,10 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b"3", "not a JSON object"),
         (b'{"body": "x"}', "'text' is not a string"),
         (b'{"text": 3}', "'text' is not a string"),
-        (b'{"text": null}', "'text' is not a string"),
+        (b'{"text": null}', "'text' is not a string$"),
+        (b'{"text": [{"role": "user"}]}', "'text' is .*, but a list of messages: render it as"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     tmp_path: Path, line: bytes, reason: str

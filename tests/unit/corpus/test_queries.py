@@ -75,13 +75,17 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
         ({**GOOD, "query_id": "b", "promt": "x"}, "unknown key 'promt'; put what is yours under"),
         ({**GOOD, "query_id": 7}, "query_id must be a string"),
         ({**GOOD, "query_id": "b", "prompt": None}, "prompt must be a string"),
-        ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion must be a string"),
+        ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion must be a string."),
+        (
+            {**GOOD, "query_id": "b", "prompt": [{"role": "user", "content": "x"}]},
+            "prompt must be a string, but a list of messages: render it as the model was trained",
+        ),
         ({**GOOD, "query_id": ""}, "query_id is empty"),
         ({**GOOD, "query_id": "b", "completion": ""}, "the completion of query 'b' is empty"),
         ({**GOOD, "query_id": "b", "metadata": [1]}, "metadata must be an object"),
         (GOOD, "query_id 'a' is already that of line 1"),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_a_malformed_query_is_named_by_its_line(path: Path, line: Any, expected: str) -> None:
     with pytest.raises(QueryError) as caught:
