@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.tokenizer import faithful
 from rayinfluence.errors import ModelError, brief
-from rayinfluence.registered import only_code_of
+from rayinfluence.registered import code_elsewhere, not_fetched, only_code_of
 from rayinfluence.storage.downloads import (
     Unusable,
     read_json_object,
@@ -166,6 +166,10 @@ def rebuilt_otherwise(
 def _as_transformers_does(path: str, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
+    about, name = Store(path), _BESIDE[0]
+    code = read_json_object(about, name).get("auto_map") if about.exists(name) else None
+    if trust_remote_code and (elsewhere := code_elsewhere(code, ("AutoTokenizer",))):
+        raise ModelError(not_fetched(elsewhere, name))
     with only_code_of(path if trust_remote_code else None):
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 

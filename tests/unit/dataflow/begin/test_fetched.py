@@ -64,6 +64,7 @@ def test_a_model_on_a_hub_gives_the_results_of_its_folder_and_its_commit(
     hub: Hub, config: RunConfig, change: Change, execute: Execute, said: Any, tmp_path: Path
 ) -> None:
     expected = execute(config)["gradient_product"]
+    assert hub.requests == []
     commit = hub.push(NAME, {**files_of(config), **BESIDE})
     there = change(config, model=HERE, run=str(tmp_path / "of the hub"))
     results = execute(there)["gradient_product"]
