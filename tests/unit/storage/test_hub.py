@@ -45,11 +45,9 @@ def wanted(files: dict[str, bytes] = FILES) -> dict[str, bytes]:
     return {name: files[name] for name in WANTED}
 
 
-def refused(
-    kind: type[RayInfluenceError], address: HubAddress = ADDRESS, commit: str | None = None
-) -> str:
+def refused(kind: type[RayInfluenceError], address: HubAddress = ADDRESS) -> str:
     with pytest.raises(kind) as caught:
-        fetched(address, commit)
+        fetched(address)
     assert type(caught.value) is kind
     assert str(caught.value).startswith(str(address))
     assert str(caught.value).endswith((".", "folder."))
@@ -322,6 +320,7 @@ def test_a_commit_that_is_known_is_taken_from_the_cache_where_the_hub_is_not_the
     hub.push(NAME, {**FILES, "config.json": b"{}"})
     assert fetched(commit=commit) == wanted()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert fetched(commit=commit) == wanted()
+    assert fetched(commit=commit) == fetched(HubAddress(NAME, commit)) == wanted()
     assert "cannot be fetched" in refused(StorageError)
-    assert "cannot be fetched" in refused(StorageError, commit="0" * 40)
+    with pytest.raises(StorageError, match=f"^hf://org/mine@{'0' * 40} cannot be fetched"):
+        fetched(commit="0" * 40)
