@@ -39,7 +39,7 @@ _REFUSED, _TOO_MANY = (401, 403), 429
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository, as the hub describes it.
+    """A file of a repository, as the hub describes it; mirrors may leave all of it out.
 
     Attributes:
         size: in bytes.
@@ -47,7 +47,7 @@ class HubFile:
         blob: git's name of its content, where it does not.
     """
 
-    size: int
+    size: int | None = None
     sha256: str | None = None
     blob: str | None = None
 
@@ -131,15 +131,16 @@ def fetch(snapshot: Snapshot, names: Collection[str], say: Say, check: bool = Fa
         return snapshot.cached
     wanted = missing(snapshot, names)
     if wanted:
-        size = sum(snapshot.files[name].size for name in wanted)
-        _refuse_no_room(snapshot.address, size)
+        sizes = [snapshot.files[name].size for name in wanted]
+        _refuse_no_room(snapshot.address, size := sum(filter(None, sizes)))
+        known = "" if None in sizes else f": {in_bytes(size)}"
         more = f" and {len(wanted) - _NAMED} more" if len(wanted) > _NAMED else ""
-        say(f"hub          fetching {', '.join(wanted[:_NAMED])}{more}: {in_bytes(size)}")
+        say(f"hub          fetching {', '.join(wanted[:_NAMED])}{more}{known}")
     for name in names:
         path = _fetched(snapshot.address, name, snapshot.commit)
         if check or name in wanted:
             _refuse_damaged(snapshot, name, path)
-        if name in wanted and snapshot.files[name].size >= _LARGE:
+        if name in wanted and (snapshot.files[name].size or 0) >= _LARGE:
             say(f"hub          {name} is there")
     return path.parents[len(Path(name).parts) - 1]
 
@@ -188,7 +189,7 @@ def _fetched(address: HubAddress, name: str, revision: str) -> Path:
 
 def _described(sibling: Any) -> HubFile:
     large = sibling.lfs
-    return HubFile(sibling.size or 0, large.sha256 if large else None, sibling.blob_id)
+    return HubFile(sibling.size, large.sha256 if large else None, sibling.blob_id)
 
 
 def _folder(address: HubAddress) -> Path | None:
@@ -249,12 +250,13 @@ def _refuse_damaged(snapshot: Snapshot, name: str, path: Path) -> None:
         state.update(b"blob %d\0" % size)
     with path.open("rb") as file:
         hashlib.file_digest(file, lambda: state)
-    if size == described.size and wanted in (None, state.hexdigest()):
+    same_size = described.size in (None, size)
+    if same_size and wanted in (None, state.hexdigest()):
         return
     blob = path.resolve()
     path.unlink()
     blob.unlink(missing_ok=True)
-    differs = f"{size:,} of {described.size:,} bytes" if size != described.size else "other bytes"
+    differs = "other bytes" if same_size else f"another size ({size:,} bytes)"
     raise StorageError(
         f"{snapshot.address}: {name} came with {differs} than the hub at {endpoint()} says, so it "
         "was thrown away. Run the same command again; if it comes so again, something on its way "
