@@ -53,6 +53,11 @@ class HubAddress:
     def __str__(self) -> str:
         return f"hf://{self.repository}@{self.revision}"
 
+    @property
+    def is_commit(self) -> bool:
+        """Whether the revision is a whole commit, which never changes."""
+        return re.fullmatch("[0-9a-f]{40}", self.revision) is not None
+
 
 def hub_address(text: str) -> HubAddress | None:
     """The model on a hub that ``hf://org/name@revision`` means; None where it is no such address.

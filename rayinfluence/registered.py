@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,37 @@ from typing import Any
 PACKAGE = "transformers_modules"
 #: Of tokenizers, by the names of their classes.
 _TOKENIZERS = ("REGISTERED_TOKENIZER_CLASSES", "REGISTERED_FAST_ALIASES")
+
+
+def code_elsewhere(auto_map: Any, keys: tuple[str, ...]) -> str | None:
+    """Code of another repository (``org/name--file.Class``) that some entries name, or None.
+
+    transformers would fetch the newest of it from a hub, and run it.
+
+    Args:
+        auto_map: of a configuration, where it names code.
+        keys: of the entries that are asked for.
+    """
+    values = auto_map if isinstance(auto_map, Mapping) else {keys[-1]: auto_map}
+    for key in keys:
+        named = values.get(key)
+        for one in named if isinstance(named, list) else [named]:
+            if isinstance(one, str) and "--" in one:
+                return one
+    return None
+
+
+def not_fetched(code: str, config: str) -> str:
+    """Why such code does not run, as a clause, and what to do.
+
+    Args:
+        code: as it is named.
+        config: the file that names it.
+    """
+    return (
+        f"its {config} names code of another repository ({code}), which is not fetched: read it, "
+        f"put its files beside {config}, and name them there without what stands before --"
+    )
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from rayinfluence.corpus.sentencepieces import backend_of, pieces_file, pieces_o
 from rayinfluence.corpus.tokenizer import encode, faithful
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.errors import ModelError, brief
-from rayinfluence.registered import only_code_of
+from rayinfluence.registered import code_elsewhere, not_fetched, only_code_of
+from rayinfluence.storage.downloads import read_json_object
+from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,6 +29,7 @@ _PROBES = (
     "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17",
     "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \u00a0\u2003\u200b\ufeff<html>&amp;",
 )
+CONFIG = "tokenizer_config.json"
 _REMEDY = (
     f"Make a {TOKENIZER} of it with the package tokenizers, and name its folder under `tokenizer`."
 )
@@ -36,6 +39,10 @@ def made_by_transformers(path: str, trust_remote_code: bool) -> Any:
     """The tokenizer of a folder as AutoTokenizer makes it, of whatever kind."""
     from transformers import AutoTokenizer
 
+    about = Store(path)
+    code = read_json_object(about, CONFIG).get("auto_map") if about.exists(CONFIG) else None
+    if trust_remote_code and (elsewhere := code_elsewhere(code, ("AutoTokenizer",))):
+        raise ModelError(not_fetched(elsewhere, CONFIG))
     with only_code_of(path if trust_remote_code else None):
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
 

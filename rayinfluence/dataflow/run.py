@@ -114,6 +114,7 @@ class Run(Parts):
                 self.progress,
                 self._foretell,
             )
+            self._note_commits()
             self.__dict__.pop("corpus", None)
         return self.corpus
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.errors import ModelError
+from rayinfluence.registered import code_elsewhere, not_fetched
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: Entries of auto_map whose code runs when a causal LM is loaded.
 _RUNNABLE = ("AutoConfig", "AutoModelForCausalLM")
-#: What stands in them after a repository of a hub that the code is in.
-_ELSEWHERE = "--"
 
 
 def refuse_unknown_kind(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> None:
@@ -72,13 +71,8 @@ def _why_not(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> s
     is_known = isinstance(kind, str) and kind in CONFIG_MAPPING
     generates = is_known and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
     theirs = "AutoModelForCausalLM" in code
-    elsewhere = [code[key] for key in _RUNNABLE if _ELSEWHERE in str(code.get(key))]
-    if elsewhere and trust_remote_code:
-        return (
-            f"its config.json names code of another repository ({elsewhere[0]}), which is not "
-            "fetched: read it, put its files beside config.json, and name them there without "
-            f"what stands before {_ELSEWHERE}"
-        )
+    if trust_remote_code and (elsewhere := code_elsewhere(code, _RUNNABLE)):
+        return not_fetched(elsewhere, "config.json")
     if generates or (theirs and trust_remote_code):
         return None
     installed = f"the installed transformers {version('transformers')}"

@@ -39,7 +39,7 @@ _REFUSED, _TOO_MANY = (401, 403), 429
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository, as the hub describes it.
+    """A file of a repository, as the hub describes it; mirrors may leave all of it out.
 
     Attributes:
         size: in bytes.
@@ -47,7 +47,7 @@ class HubFile:
         blob: git's name of its content, where it does not.
     """
 
-    size: int
+    size: int | None = None
     sha256: str | None = None
     blob: str | None = None
 
@@ -76,8 +76,8 @@ def find(address: HubAddress, commit: str | None = None) -> Snapshot:
 
     Args:
         address: of the model.
-        commit: what to take, whatever the revision is by now. It will not change, so the cache does
-            where the hub cannot be reached.
+        commit: what to take, whatever the revision is by now. It never changes, so the cache does
+            where the hub cannot be reached or has it no more.
 
     Raises:
         ModelError: the hub has no such repository or revision, or does not show it.
@@ -86,25 +86,25 @@ def find(address: HubAddress, commit: str | None = None) -> Snapshot:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    revision = commit or address.revision
+    wanted = HubAddress(address.repository, commit or address.revision)
 
     def ask() -> Any:
         try:
             return HfApi().model_info(
-                address.repository, revision=revision, files_metadata=True, timeout=_ANSWERS
+                wanted.repository, revision=wanted.revision, files_metadata=True, timeout=_ANSWERS
             )
         except OfflineModeIsEnabled:
             return None
 
     try:
-        with _said(address):
-            found = retrying(ask, str(address))
-    except StorageError:
-        if commit is None or _folder(address.repository, commit) is None:
+        with _said(wanted):
+            found = retrying(ask, str(wanted))
+    except (ModelError, StorageError):
+        if not wanted.is_commit or _folder(wanted) is None:
             raise
         found = None
     if found is None:
-        return _cached(address, revision)
+        return _cached(address, wanted)
     files = {one.rfilename: _described(one) for one in found.siblings or ()}
     return Snapshot(address, str(found.sha), files)
 
@@ -131,15 +131,16 @@ def fetch(snapshot: Snapshot, names: Collection[str], say: Say, check: bool = Fa
         return snapshot.cached
     wanted = missing(snapshot, names)
     if wanted:
-        size = sum(snapshot.files[name].size for name in wanted)
-        _refuse_no_room(snapshot.address, size)
+        sizes = [snapshot.files[name].size for name in wanted]
+        _refuse_no_room(snapshot.address, size := sum(filter(None, sizes)))
+        known = "" if None in sizes else f": {in_bytes(size)}"
         more = f" and {len(wanted) - _NAMED} more" if len(wanted) > _NAMED else ""
-        say(f"hub          fetching {', '.join(wanted[:_NAMED])}{more}: {in_bytes(size)}")
+        say(f"hub          fetching {', '.join(wanted[:_NAMED])}{more}{known}")
     for name in names:
         path = _fetched(snapshot.address, name, snapshot.commit)
         if check or name in wanted:
             _refuse_damaged(snapshot, name, path)
-        if name in wanted and snapshot.files[name].size >= _LARGE:
+        if name in wanted and (snapshot.files[name].size or 0) >= _LARGE:
             say(f"hub          {name} is there")
     return path.parents[len(Path(name).parts) - 1]
 
@@ -160,7 +161,7 @@ def remember(snapshot: Snapshot) -> None:
     """Leave in the cache which commit a branch or a tag is, for when the hub may not be asked."""
     address = snapshot.address
     known = [name for name in _KNOWN_BY if name in snapshot.files]
-    folder = _folder(address.repository, address.revision)
+    folder = _folder(address)
     if snapshot.cached is None and known and (folder is None or folder.name != snapshot.commit):
         _fetched(address, known[0], address.revision)
 
@@ -188,29 +189,30 @@ def _fetched(address: HubAddress, name: str, revision: str) -> Path:
 
 def _described(sibling: Any) -> HubFile:
     large = sibling.lfs
-    return HubFile(sibling.size or 0, large.sha256 if large else None, sibling.blob_id)
+    return HubFile(sibling.size, large.sha256 if large else None, sibling.blob_id)
 
 
-def _folder(repository: str, revision: str) -> Path | None:
-    """Where the cache has a revision of a repository, if it has one."""
+def _folder(address: HubAddress) -> Path | None:
+    """Where the cache has a revision, if it has it."""
     from huggingface_hub import try_to_load_from_cache
 
+    repository, revision = address.repository, address.revision
     found = (try_to_load_from_cache(repository, name, revision=revision) for name in _KNOWN_BY)
     return next((Path(path).parent for path in found if isinstance(path, str)), None)
 
 
-def _cached(address: HubAddress, revision: str) -> Snapshot:
-    """What the cache has of a revision.
+def _cached(address: HubAddress, wanted: HubAddress) -> Snapshot:
+    """What the cache has of a revision that stands for the address.
 
     Raises:
         StorageError: nothing.
     """
-    folder = _folder(address.repository, revision)
+    folder = _folder(wanted)
     if folder is None:
         raise StorageError(
-            f"{address}: HF_HUB_OFFLINE is set, so no hub is asked, and {cache()} does not hold "
+            f"{wanted}: HF_HUB_OFFLINE is set, so no hub is asked, and {cache()} does not hold "
             f"this revision. Unset it, or fetch the model where a hub may be asked "
-            f"({_download(address)}) and copy that folder."
+            f"({_download(wanted)}) and copy that folder."
         )
     files = {
         path.relative_to(folder).as_posix(): HubFile(path.stat().st_size)
@@ -248,12 +250,13 @@ def _refuse_damaged(snapshot: Snapshot, name: str, path: Path) -> None:
         state.update(b"blob %d\0" % size)
     with path.open("rb") as file:
         hashlib.file_digest(file, lambda: state)
-    if size == described.size and wanted in (None, state.hexdigest()):
+    same_size = described.size in (None, size)
+    if same_size and wanted in (None, state.hexdigest()):
         return
     blob = path.resolve()
     path.unlink()
     blob.unlink(missing_ok=True)
-    differs = f"{size:,} of {described.size:,} bytes" if size != described.size else "other bytes"
+    differs = "other bytes" if same_size else f"another size ({size:,} bytes)"
     raise StorageError(
         f"{snapshot.address}: {name} came with {differs} than the hub at {endpoint()} says, so it "
         "was thrown away. Run the same command again; if it comes so again, something on its way "

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayinfluence.addresses import why_no_path
-from rayinfluence.errors import DamagedError, StorageError
+from rayinfluence.errors import DamagedError, StorageError, brief
 from rayinfluence.storage import local
 from rayinfluence.storage.finding import (
     Entry,
@@ -343,10 +343,11 @@ class Store:
             options["config_kwargs"] = {**CLIENT_CONFIG, **options.get("config_kwargs", {})}
         try:
             files = fsspec.filesystem(protocol, use_listings_cache=False, **options)
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, TypeError, OSError) as error:
+            # Of those that fsspec knows some want arguments, or libraries of the system.
             raise StorageError(
-                f"{self.url}: rayinfluence cannot open {protocol}:// addresses here ({error}); "
-                "use a local folder or s3://, or gs:// with the extra gcs."
+                f"{self.url}: rayinfluence cannot open {protocol}:// addresses here "
+                f"({brief(error)}); use a local folder or s3://, or gs:// with the extra gcs."
             ) from error
         if protocol == "s3":
             files.retries = 1  # see rayinfluence/storage/retry.py

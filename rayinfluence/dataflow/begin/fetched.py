@@ -87,13 +87,13 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
         ModelError: the hub has no such model, does not give it, or it is none that is read.
         StorageError: the hub cannot be reached, or what came is damaged.
     """
-    before = _noted(Store(config.run, config.storage.options(config.run)))
+    store = Store(config.run, config.storage.options(config.run))
 
     def folder(key: str, text: str) -> Folder:
         address = hub_address(text)
         if address is None:
             return Folder(text)
-        known = before.get(str(address))
+        known = _noted(store).get(str(address))
         with _named(key):
             snapshot = _found(address, None if new_run else known, say)
             get = _tokenizer if key == "tokenizer" else _model
@@ -147,9 +147,9 @@ def _found(address: HubAddress, known: str | None, say: Say) -> Snapshot:
     """What is on the hub, at the commit that is known or else at that which the revision is."""
     snapshot = find(address, known)
     asked = snapshot.cached is None
-    place = f"at {endpoint()}" if asked else f"in {cache()}; no hub was asked"
+    place = f"at {endpoint()}" if asked else f"in {cache()}; no hub gave it"
     say(f"hub          {address} is commit {snapshot.commit} {place}")
-    if asked and known not in (None, address.revision):
+    if asked and known is not None and not address.is_commit:
         try:
             now = find(address).commit
         except ModelError:

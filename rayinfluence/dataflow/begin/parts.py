@@ -278,6 +278,7 @@ class Parts:
         for store in (self.store, self.corpus_store):
             store.sweep()
         _ = self.passed
+        self._note_commits()
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:
             self._warn(text)
@@ -307,6 +308,9 @@ class Parts:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
         self.store.write(layout.CONFIG, body.encode())
+
+    def _note_commits(self) -> None:
+        """Leave in the run directory which commits it is used with, once it goes on with them."""
         note_commits(self.store, self.config, self.inputs.folders)
 
     def _warn(self, text: str) -> None:

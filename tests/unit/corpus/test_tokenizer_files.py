@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_hub import Hub
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -384,3 +385,20 @@ def test_a_tokenizer_of_a_folder_s_own_code_is_converted_where_that_gives_the_sa
     tokenizer = load_tokenizer(path, trust_remote_code=True)
     assert encode(tokenizer, ["it was, a"])[0].offsets == [(0, 0), (0, 2), (3, 6), (6, 7), (8, 9)]
     assert ids(tokenizer, "it was, a") == [2, 10, 6, 9, 7]
+
+
+@pytest.mark.parametrize("code", [[None, "org/theirs--tokenization.Own"], "org/theirs--own.Own"])
+def test_code_of_another_repository_is_not_fetched_for_a_tokenizer(
+    tmp_path: Path, hub: Hub, code: object
+) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    about["auto_map"] = {"AutoTokenizer": code}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
+    tokenizer = load_tokenizer(str(tmp_path), trust_remote_code=True)
+    assert rebuilt_otherwise(str(tmp_path), tokenizer, True) is None
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.txt").write_text("a\n")
+    with pytest.raises(ModelError, match=r"another repository \(org/theirs--.*, which is not fet"):
+        load_tokenizer(str(tmp_path), trust_remote_code=True)
+    assert hub.requests == []

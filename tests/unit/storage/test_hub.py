@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,11 +47,9 @@ def wanted(files: dict[str, bytes] = FILES) -> dict[str, bytes]:
     return {name: files[name] for name in WANTED}
 
 
-def refused(
-    kind: type[RayInfluenceError], address: HubAddress = ADDRESS, commit: str | None = None
-) -> str:
+def refused(kind: type[RayInfluenceError], address: HubAddress = ADDRESS) -> str:
     with pytest.raises(kind) as caught:
-        fetched(address, commit)
+        fetched(address)
     assert type(caught.value) is kind
     assert str(caught.value).startswith(str(address))
     assert str(caught.value).endswith((".", "folder."))
@@ -266,16 +266,35 @@ def test_a_file_of_another_size_is_refused(
     assert [path.read_bytes() for path in in_cache(tmp_path)] == [FILES["config.json"]]
 
 
+def test_a_mirror_that_tells_names_alone_is_taken_at_its_word(hub: Hub, commit: str) -> None:
+    def spoil(request: Request, answer: Answer) -> Answer:
+        if "/api/models/" in request.path:
+            about = json.loads(answer.body)
+            about["siblings"] = [{"rfilename": name} for name in FILES]
+            answer.body = json.dumps(about).encode()
+        return answer
+
+    hub.spoil = spoil
+    said: list[str] = []
+    folder = fetch(find(ADDRESS), WANTED, said.append)
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert said == ["hub          fetching config.json, model.safetensors"]
+
+
 def test_a_file_that_was_altered_in_the_cache_is_found_when_it_is_asked_to_be_compared(
     hub: Hub, commit: str
 ) -> None:
     fetched()
     weights = fetch(find(ADDRESS), WANTED, print) / "model.safetensors"
-    weights.write_bytes(b"?" * len(FILES["model.safetensors"]))
-    fetched()
-    with pytest.raises(StorageError, match=r"model\.safetensors came with other bytes"):
-        fetched(check=True)
-    assert fetched(check=True) == wanted()
+    for body, differs in (
+        (b"?" * weights.stat().st_size, "other bytes"),
+        (b"?", "another size (1"),
+    ):
+        weights.write_bytes(body)
+        fetched()
+        with pytest.raises(StorageError, match=re.escape(f"safetensors came with {differs}")):
+            fetched(check=True)
+        assert fetched(check=True) == wanted()
 
 
 def test_a_disk_without_room_is_told_before_anything_comes(
@@ -322,6 +341,7 @@ def test_a_commit_that_is_known_is_taken_from_the_cache_where_the_hub_is_not_the
     hub.push(NAME, {**FILES, "config.json": b"{}"})
     assert fetched(commit=commit) == wanted()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert fetched(commit=commit) == wanted()
+    assert fetched(commit=commit) == fetched(HubAddress(NAME, commit)) == wanted()
     assert "cannot be fetched" in refused(StorageError)
-    assert "cannot be fetched" in refused(StorageError, commit="0" * 40)
+    with pytest.raises(StorageError, match=f"^hf://org/mine@{'0' * 40} cannot be fetched"):
+        fetched(commit="0" * 40)

@@ -334,3 +334,15 @@ def test_a_disk_without_links_is_a_sentence(
     with pytest.raises(StorageError, match=r"cannot write .*/key: PermissionError"):
         Store(str(tmp_path)).create("key", BODY)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["hdfs://host/x", "github://owner/x", "git://x", "nowhere://x"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_address_of_a_kind_that_is_not_opened_here_is_a_sentence(url: str) -> None:
+    protocol = url.partition(":")[0]
+    with pytest.raises(StorageError) as caught:
+        Store(url).exists("key")
+    said = str(caught.value)
+    assert said.startswith(f"{url}: rayinfluence cannot open {protocol}:// addresses here (")
+    assert said.endswith("; use a local folder or s3://, or gs:// with the extra gcs.")
+    assert "\n" not in said

@@ -64,6 +64,7 @@ def test_a_model_on_a_hub_gives_the_results_of_its_folder_and_its_commit(
     hub: Hub, config: RunConfig, change: Change, execute: Execute, said: Any, tmp_path: Path
 ) -> None:
     expected = execute(config)["gradient_product"]
+    assert hub.requests == []
     commit = hub.push(NAME, {**files_of(config), **BESIDE})
     there = change(config, model=HERE, run=str(tmp_path / "of the hub"))
     results = execute(there)["gradient_product"]
@@ -142,10 +143,35 @@ def test_a_new_run_takes_the_commit_that_a_branch_is_now_and_keeps_to_it(
 def test_a_branch_that_is_gone_does_not_matter_to_who_has_its_commit(
     hub: Hub, config: RunConfig, change: Change, moved: tuple[str, str]
 ) -> None:
+    there = change(config, model=HERE)
     del hub.repositories[NAME].branches["main"]
-    inputs, said = said_by(change(config, model=HERE))
+    inputs, said = said_by(there)
     assert inputs.folders.model.commit == moved[0]
     assert f"{HERE}@main is no more by now" in said[1]
+    hub.repositories[NAME].commits.clear()
+    inputs, said = said_by(there)
+    assert inputs.folders.model.commit == moved[0]
+    assert "no hub gave it" in said[0]
+    shutil.rmtree(Path(inputs.folders.model.path).parents[1])
+    assert f"org/mine has no revision {moved[0]}." in refused(there)
+
+
+def test_a_model_that_the_checks_refuse_leaves_no_commit_to_go_on_with(
+    hub: Hub, config: RunConfig, change: Change, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push(NAME, files_of(config))
+    there = change(config, model=HERE)
+
+    def refuse(*_: Any) -> None:
+        raise ModelError("not causal.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rayinfluence.dataflow.begin.preflight.passed", refuse)
+        with pytest.raises(ModelError, match="not causal"):
+            execute(there)
+    tiny_gpt2(seed=1).save_pretrained(config.model)
+    mended = hub.push(NAME, files_of(config))
+    assert execute(there)["gradient_product"].manifest["model"]["commit"] == mended
 
 
 def test_a_tokenizer_comes_without_the_weights_beside_it(
@@ -297,7 +323,7 @@ def test_the_environment_says_where_hub_and_cache_are_and_whether_it_is_asked(
     hub.requests.clear()
     second = fetch(HF_HUB_OFFLINE="1")
     assert second[0] == (
-        f"hub          {HERE}@main is commit {commit} in {home / 'hub'}; no hub was asked"
+        f"hub          {HERE}@main is commit {commit} in {home / 'hub'}; no hub gave it"
     )
     assert second[-1] == first[-1]
     assert hub.requests == []
