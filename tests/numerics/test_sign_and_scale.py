@@ -22,6 +22,7 @@ from rayinfluence.influence.bank import DenseQueries
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.model.capture import backward
 from rayinfluence.model.load import freeze
+from rayinfluence.model.routed import TransposedRoutedLinear
 from rayinfluence.model.rows import Rows
 
 
@@ -30,12 +31,12 @@ def stepped(model: nn.Module, step: dict[str, Tensor], size: float) -> nn.Module
     moved = copy.deepcopy(model)
     for name, matrix_OJ in step.items():
         module = moved.get_submodule(name)
-        has_bias = naive.bias(module) is not None
-        d_in = matrix_OJ.shape[1] - int(has_bias)
+        d_in = matrix_OJ.shape[1] - int(naive.bias(module) is not None)
         weight = matrix_OJ[:, :d_in]
-        transposed = isinstance(module, Conv1D | nn.Embedding)
-        module.weight.data += size * (weight.T if transposed else weight).view_as(module.weight)
-        if has_bias:
+        transposed = isinstance(module, Conv1D | TransposedRoutedLinear | nn.Embedding)
+        weight = (weight.T if transposed else weight).reshape(module.weight.shape)
+        module.weight.data += size * weight
+        if naive.bias(module) is not None:
             module.bias.data += size * matrix_OJ[:, d_in]
     return moved
 
