@@ -191,7 +191,6 @@ def plan(
     with _opened(config, runner, needs_queries=True) as run:
         planned = run.plan(actors)
     from rayinfluence.dataflow.layout import FORECAST
-    from rayinfluence.dataflow.plan.shown import in_bytes
     from rayinfluence.methods.registry import TEXT_METHODS
 
     texts = [method for method in run.config.scan.methods if method in TEXT_METHODS]

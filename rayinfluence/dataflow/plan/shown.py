@@ -8,7 +8,7 @@ from rich.text import Text
 
 from rayinfluence.dataflow.begin.preflight import line
 from rayinfluence.dataflow.plan.inspection import Alike, Inspection
-from rayinfluence.text import visible_line
+from rayinfluence.text import in_bytes, visible_line
 
 #: Weights that are not tracked, by name.
 _NAMED = 12
@@ -66,15 +66,6 @@ def show(found: Inspection, console: Console) -> None:
         _say(console, line(found.passed, before=False))
     for text in found.tracked.warnings:
         _say(console, f"warning: {text}")
-
-
-def in_bytes(size: float) -> str:
-    """A number of bytes, in the unit that shows it shortest."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:,.0f} B"
-        size /= 1024
-    return f"{size:,.1f} TiB"
 
 
 def _row(layers: Alike) -> tuple[str, ...]:
