@@ -33,7 +33,7 @@ from rayinfluence.errors import (
     RayInfluenceError,
     StageError,
 )
-from rayinfluence.text import visible, visible_line, without_credentials
+from rayinfluence.text import in_bytes, visible, visible_line, without_credentials
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
