@@ -7,10 +7,9 @@ and ``~`` is the home of whoever reads the configuration.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from pydantic import (
 )
 
 from rayinfluence.addresses import expanded, why_no_address, why_no_model
+from rayinfluence.config_sentences import refuse_unknown, sentences
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -341,7 +341,7 @@ class RunConfig(Section):
     def _suggest(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        _refuse_unknown(cls, values, "")
+        refuse_unknown(cls, values, "")
         # In YAML, a section all of whose keys are commented out is null.
         sections = ("corpus", "fit", "scan", "runner", "storage")
         return {
@@ -405,66 +405,11 @@ class RunConfig(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = _sentences(error)
+            lines = sentences(error)
             more = [f"and {len(lines) - 4} more"] if len(lines) > 5 else []
             raise ConfigError(
                 f"{place}: " + "; ".join([*lines[:4], *(more or lines[4:])])
             ) from error
-
-
-#: What a value must be, by the beginning of pydantic's name for what is wrong with it.
-_MUST = {
-    "string_type": "must be text",
-    "string_too_short": "must not be empty",
-    "bool": "must be true or false",
-    "int": "must be a whole number",
-    "float": "must be a number",
-    "finite_number": "must be a finite number",
-    "list_type": "must be a list",
-    "too_short": "must hold at least {min_length}",
-    "literal_error": "must be {expected}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "greater_than": "must be more than {gt:g}",
-    "less_than": "must be less than {lt}",
-    "model_type": "must hold keys of its own",
-}
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    """What is wrong at each place, in words."""
-    found: dict[str, list[str]] = {}
-    values: dict[str, Any] = {}
-    for problem in error.errors():
-        # Of a union of types the last part names the type that was tried.
-        place = [str(p) for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
-        path = ".".join(place) or "config"
-        kind = problem["type"]
-        if kind == "missing":
-            said = "is missing; set it"
-        elif kind == "value_error":
-            said = str(problem["ctx"]["error"])
-        else:
-            must = next((text for name, text in _MUST.items() if kind.startswith(name)), "is wrong")
-            bounds = problem.get("ctx", {})
-            if isinstance(bounds.get("lt"), float):  # of a whole number, all digits count
-                bounds = {**bounds, "lt": f"{bounds['lt']:g}"}
-            said = must.format(**bounds)
-            values[path] = problem["input"]
-        found.setdefault(path, []).append(said)
-    return [
-        f"{path}: {' or '.join(said)}" + (f", not {_shown(values[path])}" if path in values else "")
-        for path, said in found.items()
-    ]
-
-
-def _shown(value: Any) -> str:
-    """A value as YAML has it, cut short; of what YAML has not, the type."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if not isinstance(value, str | int | float | list | dict):
-        return f"a value of type {type(value).__name__}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -475,24 +420,3 @@ def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:
         items = values.items() if isinstance(values, dict) else enumerate(values)
         for key, value in items:
             yield from _texts(value, f"{place}.{key}" if place else str(key))
-
-
-def _refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) -> None:
-    known = section.model_fields
-    for key, value in values.items():
-        if key not in known:
-            raise ValueError(
-                f"unknown key {_shown(path + str(key))}; {_suggestion(str(key), list(known))}"
-            )
-        inner = known[key].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
-            _refuse_unknown(inner, value, f"{path}{key}.")
-
-
-def _suggestion(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=2)
-    return (
-        f"did you mean {' or '.join(map(repr, close))}?"
-        if close
-        else f"the keys here are {', '.join(known)}."
-    )
