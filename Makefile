@@ -18,7 +18,7 @@ test: .venv/ready
 
 # Families of models, each against autograd and in whole runs; minutes.
 test-models: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m models tests/models
+	$(BIN)/python -m pytest -n 2 -m models tests/models tests/numerics
 
 # Manifests, image, compose and monitoring, without a cluster. Needs kubectl.
 test-k8s: .venv/k8s-ready .tools/prometheus

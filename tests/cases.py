@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from adapters import save_adapter
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class Case:
     name: str
     model: Callable[[], nn.Module]
     patterns: tuple[str, ...]
+    #: Whether it comes with the families of models, as others have what it shows in part.
+    on_demand: bool = False
 
 
 def exact(model: nn.Module) -> nn.Module:
@@ -87,12 +90,19 @@ CASES = [
         "mixtral",
         lambda: exact(tiny_mixtral(attention="sdpa")),
         ("*.experts.*", "*.o_proj", "*.gate"),
+        on_demand=True,
     ),
     Case("gpt-oss", lambda: exact(tiny_gpt_oss()), ("*.experts.*", "*.router")),
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
     # Whose A is diagonal.
     Case("embeddings", llama, ("*.down_proj", "model.embed_tokens")),
-    *([Case("lora", lora, PATTERNS)] if find_spec("peft") else []),  # what is tracked is not W
+    # What is tracked is not W.
+    *([Case("lora", lora, PATTERNS, on_demand=True)] if find_spec("peft") else []),
+]
+#: The cases as parameters of tests.
+PARAMETERS = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.models] if case.on_demand else [])
+    for case in CASES
 ]
 
 #: Of the sequences that the tests share; none a multiple of another, and two alike.

@@ -284,11 +284,12 @@ def _woken(
 ) -> set[str]:
     """Those of some layers that have a gradient where weights are not zero."""
     woken: set[str] = set()
+    wanted = frozenset(wrong)
 
     def note(name: str, rows: Rows) -> None:
         inputs, grads = rows.inputs_BRI.double(), rows.grads_BRO.double()
         gradient = grads.flatten(0, 1).T @ inputs.flatten(0, 1)
-        if name in wrong and bool(gradient.any()):
+        if name in wanted and bool(gradient.any()):
             woken.add(name)
 
     if names:

@@ -42,14 +42,16 @@ class Family:
     Attributes:
         kind: of its configuration, as transformers calls it without ``Config``.
         tiny: its sizes in tests.
-        checkpoint: a published one, whose sizes are the configuration's defaults but for these:
-        published: what it has otherwise.
+        checkpoint: a published one.
+        billions: of parameters that it is said to have, text alone.
+        published: its sizes, where they are not the configuration's defaults.
         modules: patterns of layers that are held against autograd.
     """
 
     kind: str
     tiny: Mapping[str, Any]
     checkpoint: str
+    billions: float
     published: Mapping[str, Any] = field(default_factory=dict)
     modules: tuple[str, ...] = ("*.experts.*", "*.gate", "*.o_proj")
 
@@ -64,29 +66,31 @@ EXPERTS = (
     Family(
         "Mixtral",
         _TINY | {"num_local_experts": 4, "num_experts_per_tok": 2},
-        "mistralai/Mixtral-8x7B-v0.1",
+        "mistralai/Mixtral-8x7B-v0.1", 46.7,
     ),
     Family(
-        "Qwen2Moe", _TINY | _FEW | {"shared_expert_intermediate_size": 14}, "Qwen/Qwen1.5-MoE-A2.7B"
+        "Qwen2Moe",
+        _TINY | _FEW | {"shared_expert_intermediate_size": 14},
+        "Qwen/Qwen1.5-MoE-A2.7B", 14.3,
     ),
     Family(
         "Qwen3Moe",
         _TINY | _FEW | {"head_dim": 8, "norm_topk_prob": True},
-        "Qwen/Qwen3-30B-A3B",
+        "Qwen/Qwen3-30B-A3B", 30.5,
         {"num_hidden_layers": 48, "head_dim": 128, "norm_topk_prob": True},
     ),
-    Family("Olmoe", _TINY | _FEW, "allenai/OLMoE-1B-7B-0924"),
+    Family("Olmoe", _TINY | _FEW, "allenai/OLMoE-1B-7B-0924", 6.9, {"intermediate_size": 1024}),
     Family(
         "GptOss",
         _TINY | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
         | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
-        "openai/gpt-oss-120b",
+        "openai/gpt-oss-120b", 116.8,
         modules=("*.experts.*", "*.router", "*.o_proj"),
     ),
     Family(
         "GraniteMoe",
         _TINY | {"num_local_experts": 4, "num_experts_per_tok": 2},
-        "ibm-granite/granite-3.0-1b-a400m-base",
+        "ibm-granite/granite-3.0-1b-a400m-base", 1.33,
         {
             "vocab_size": 49155,
             "hidden_size": 1024,
@@ -114,12 +118,12 @@ EXPERTS = (
             "v_head_dim": 8,
             "num_mtp_layers": 0,
         },
-        "deepseek-ai/DeepSeek-V3",
+        "deepseek-ai/DeepSeek-V3", 671,
     ),
     Family(
         "Glm4Moe",
         _TINY | _GROUPED | {"first_k_dense_replace": 1, "head_dim": 8, "num_mtp_layers": 0},
-        "zai-org/GLM-4.5-Air",
+        "zai-org/GLM-4.5-Air", 106, {"head_dim": 128},
     ),
     Family(
         "Jamba",
@@ -134,7 +138,7 @@ EXPERTS = (
             "mamba_dt_rank": 4,
             "use_mamba_kernels": False,
         },
-        "ai21labs/Jamba-v0.1",
+        "ai21labs/Jamba-v0.1", 51.6,
         modules=("*.experts.*", "*.router", "*.o_proj"),
     ),
     Family(
@@ -153,19 +157,29 @@ EXPERTS = (
             "moe_shared_expert_intermediate_size": 10,
             "num_experts_per_tok": 2,
         },
-        "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B",
+        "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B", 31.6,
+        {
+            "hidden_size": 2688,
+            "hybrid_override_pattern": "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
+            "num_key_value_heads": 2,
+            "mamba_num_heads": 64,
+            "n_routed_experts": 128,
+            "num_experts_per_tok": 6,
+            "moe_intermediate_size": 1856,
+            "moe_shared_expert_intermediate_size": 3712,
+        },
     ),
     Family(
         "Llama4Text",
         _TINY | {"num_local_experts": 4, "head_dim": 8, "intermediate_size_mlp": 12},
-        "meta-llama/Llama-4-Scout-17B-16E",
+        "meta-llama/Llama-4-Scout-17B-16E", 107.8,
         {"num_local_experts": 16},
         modules=("*.experts.*", "*.o_proj"),
     ),
     Family(
         "JetMoe",
         _TINY | {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8},
-        "jetmoe/jetmoe-8b",
+        "jetmoe/jetmoe-8b", 8.5, {"num_hidden_layers": 24},
         modules=("*.input_linear.*", "*.output_linear.*", "*.router.layer"),
     ),
 )  # fmt: skip

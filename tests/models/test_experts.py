@@ -18,9 +18,12 @@ from harness import bases_of, fit_factors, operator_of, table
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
+from rayinfluence.model.experts import take_apart
 from rayinfluence.model.load import load_model
-from rayinfluence.model.modules import track
+from rayinfluence.model.modules import Coverage, shape_of, track
+from rayinfluence.model.reach import Reach
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
@@ -192,3 +195,18 @@ def test_a_whole_run_attributes_experts(
         of_sequence = fused_gradients(plain, names, np.array(hit.tokens))
         expected = sum(float((of_query[name] * of_sequence[name]).sum()) for name in names)
         assert hit.score == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", EXPERTS, ids=lambda family: family.checkpoint)
+def test_the_defaults_are_most_of_a_published_checkpoint(family: Family) -> None:
+    """By its sizes alone, without memory for its numbers; thousands of experts take seconds."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(family.config(published=True))
+    billions = sum(weight.numel() for weight in model.parameters()) / 1e9
+    assert billions == pytest.approx(family.billions, rel=0.01)
+    take_apart(model)
+    tracked = track(model)
+    everything = Reach(frozenset(), {}, (), ())
+    assert Coverage.of(model, tracked, everything).share > 0.8
+    groups = module_groups({name: shape_of(name, one) for name, one in tracked.items()}, "cuda")
+    assert sum(map(len, groups)) == len(tracked)

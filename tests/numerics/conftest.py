@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cases import CASES, Case, token_sequences
+from cases import PARAMETERS, Case, token_sequences
 from harness import Fitted, encoded, fit_factors, make_replica, operator_of
 
 
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="session", params=PARAMETERS)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, token_sequences
+from cases import PARAMETERS, token_sequences
 from device import DEVICE
 from harness import fit_factors, make_replica
 
@@ -15,7 +15,7 @@ from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.model.modules import ModuleShape
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_factors_are_the_same_to_the_last_bit(
     case: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,14 @@ def _without(table: pa.Table, held_out: tuple[int, ...], watch: Watch) -> pa.Tab
     return table.filter(pc.invert(held))
 
 
+def lanes_by_module(lanes: Sequence[Lane]) -> dict[str, tuple[Lane, ...]]:
+    """The lanes that have sums of each module."""
+    groups: dict[tuple[str, ...], list[Lane]] = {}
+    for lane in lanes:
+        groups.setdefault(lane.modules, []).append(lane)
+    return {name: tuple(group) for modules, group in groups.items() for name in modules}
+
+
 def lane_totals(store: Store, lanes: Sequence[Lane]) -> tuple[dict[str, int], Quarantine]:
     """Sequences and tokens of some lanes of the same modules, and what they left out.
 

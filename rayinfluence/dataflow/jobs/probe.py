@@ -25,7 +25,7 @@ from rayinfluence.curvature.sums import rotate_inputs
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.stopping import FIGURES, Probed, figures
-from rayinfluence.dataflow.jobs.fold import Lane
+from rayinfluence.dataflow.jobs.fold import Lane, lanes_by_module
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.errors import DamagedError
@@ -93,10 +93,10 @@ class ProbeJob:
         several = not self.alone and n_lanes > 1
         totals: list[Tensor | float] = [0.0] * (1 + n_lanes * several)
         moments_errors = []
+        lanes = lanes_by_module(self.lanes)
         for name in replica.shapes:
-            lanes = [lane for lane in self.lanes if name in lane.modules]
-            counts = [int(read_header(self.store, lane.key)["n_sequences"]) for lane in lanes]
-            sums = [read_tensors(self.store, lane.key, [name])[0][name] for lane in lanes]
+            counts = [int(read_header(self.store, ours.key)["n_sequences"]) for ours in lanes[name]]
+            sums = [read_tensors(self.store, ours.key, [name])[0][name] for ours in lanes[name]]
             whole = torch.stack([part.double() for part in sums]).sum(dim=0) / sum(counts)
             variants = [whole]
             if several:

@@ -13,7 +13,7 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
 from rayinfluence.dataflow.jobs.eigen import Assembly, EigenJob, Side, assemble, decompose
-from rayinfluence.dataflow.jobs.fold import FoldJob, Lane, lane_totals
+from rayinfluence.dataflow.jobs.fold import FoldJob, Lane, lane_totals, lanes_by_module
 from rayinfluence.dataflow.jobs.handles import Handle, Stored, read_stored
 from rayinfluence.dataflow.layout import basis_key, module_key
 from rayinfluence.dataflow.runners.base import Runner
@@ -100,7 +100,7 @@ class Fitting:
 
     def factors(self, piece: Piece) -> None:
         """The factors of all modules, from the moments and bases of a piece."""
-        moments = _by_module(self.plan.moment_lanes(piece))
+        moments = lanes_by_module(self.plan.moment_lanes(piece))
         items = [
             Assembly(
                 self.store,
@@ -125,7 +125,7 @@ class Fitting:
 
     def sides(self, piece: Piece) -> list[Side]:
         """Of all modules, the widest first, so that the last to finish is a small one."""
-        lanes = _by_module(self.plan.covariance_lanes(piece))
+        lanes = lanes_by_module(self.plan.covariance_lanes(piece))
         sides = [
             Side(
                 self.store,
@@ -192,14 +192,6 @@ class Fitting:
 
     def _in_store(self, key: Callable[[Any], str]) -> Callable[[Any], Sequence[Place]]:
         return lambda item: [Place(self.store, key(item))]
-
-
-def _by_module(lanes: Sequence[Lane]) -> dict[str, tuple[Lane, ...]]:
-    """The lanes that have sums of each module."""
-    groups: dict[tuple[str, ...], list[Lane]] = {}
-    for lane in lanes:
-        groups.setdefault(lane.modules, []).append(lane)
-    return {name: tuple(group) for modules, group in groups.items() for name in modules}
 
 
 def _largest_first(lacking: Sequence[Lacking[Lane]]) -> list[Lane]:
