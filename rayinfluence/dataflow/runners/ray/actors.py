@@ -29,24 +29,14 @@ from rayinfluence.storage.shared import SharedTensors
 
 
 @dataclass(frozen=True)
-class InStore:
-    """A handle of what is in the object store: its reference, in a list so that it stays one."""
-
-    reference: list[Any]
-
-    def get(self) -> Any:
-        """The thing, as this node's processes share it."""
-        return ray.get(self.reference[0])
-
-
-@dataclass(frozen=True)
 class ModelParts:
     """A replica taken apart, as it travels."""
 
     #: First, since the skeleton may be of classes that it brings.
     code: FolderCode
     skeleton: nn.Module
-    weights: Mapping[str, InStore]
+    #: References of the weights, each with its name.
+    weights: list[Any]
     modules: list[str]
     numerics: Numerics
 
@@ -57,10 +47,10 @@ class ModelParts:
         Weight by weight, or this node would hold them twice.
         """
         skeleton, weights = disassemble(replica.model)
-        stored = {}
+        stored = []
         for name in list(weights):
-            stored[name] = InStore([ray.put(SharedTensors({name: weights.pop(name)}))])
-            replica.model.get_parameter(name).data = stored[name].get()[name]
+            stored.append(ray.put(SharedTensors({name: weights.pop(name)})))
+            replica.model.get_parameter(name).data = ray.get(stored[-1])[name]
             give_back_freed_memory()
         modules = list(replica.modules)
         return cls(FolderCode.imported(), skeleton, stored, modules, replica.numerics)
@@ -79,8 +69,8 @@ class ModelParts:
             )
         torch.set_num_threads(1)
         weights = SharedTensors()
-        for stored in self.weights.values():
-            weights.update(stored.get())
+        for one in ray.get(self.weights):
+            weights.update(one)
         return Replica.build(self.skeleton, weights, self.modules, self.numerics)
 
 
@@ -207,6 +197,17 @@ def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) 
 def shared(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) -> tuple[Any, bool]:
     """A task whose outcome stays where it is; that there is one is told apart from it."""
     return single_threaded(parcel, item), True
+
+
+@dataclass(frozen=True)
+class InStore:
+    """A handle of what is in the object store: its reference, in a list so that it stays one."""
+
+    reference: list[Any]
+
+    def get(self) -> Any:
+        """The thing, as this node's processes share it."""
+        return ray.get(self.reference[0])
 
 
 def end(actor: Any) -> None:
