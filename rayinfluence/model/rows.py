@@ -123,7 +123,8 @@ def by_sequence(values: Tensor, shape: tuple[int, int]) -> Tensor | None:
     """What a layer gets or gives for the tokens of a batch as [B, R, .]; None where it cannot be.
 
     A layer may get all tokens of a batch in one row, sequence after sequence, as OPT's layers and
-    shared experts do. Whether they come in that order is for the preflight to see.
+    shared experts do. Whether they come in that order is for the preflight to see. Or it may get
+    them with an axis of one head that all others share, as DeepSeek-V3's does.
 
     Args:
         values: with rows before the last axis.
@@ -132,6 +133,9 @@ def by_sequence(values: Tensor, shape: tuple[int, int]) -> Tensor | None:
     n_sequences, n_tokens = shape
     if values.ndim == 3 and len(values) == n_sequences:
         return values
+    within = values.shape[1:-1]
+    if len(values) == n_sequences and n_tokens in within and within.numel() == n_tokens:
+        return values.reshape(n_sequences, n_tokens, values.shape[-1])
     in_one_row = values.ndim == 2 or (values.ndim == 3 and len(values) == 1)
     if in_one_row and values.shape[:-1].numel() == n_sequences * n_tokens:
         return values.reshape(n_sequences, n_tokens, values.shape[-1])

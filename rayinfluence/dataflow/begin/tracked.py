@@ -103,6 +103,23 @@ class TrackedModel:
             attention=config.attention,
             trust_remote_code=config.trust_remote_code,
         )
+        return cls.of(model, config, numerics, ordinary)
+
+    @classmethod
+    @as_found()
+    @own_arithmetic()
+    def of(
+        cls,
+        model: nn.Module,
+        config: RunConfig,
+        numerics: Numerics,
+        ordinary: Callable[[nn.Module], Sequence[int]],
+    ) -> TrackedModel:
+        """Find what of a model can be tracked, as :meth:`load` does.
+
+        Raises:
+            ModelError: the module patterns do not fit it.
+        """
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
         ids = ordinary(model)
         probe = made_up(ids, torch.device("cpu"))

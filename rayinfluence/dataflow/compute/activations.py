@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -19,10 +19,7 @@ def activation_bytes(replica: Replica, batch: Batch) -> int:
 
     Args:
         replica: the model with its tracked modules.
-        batch: is run forward and backward.
-
-    Raises:
-        ModelError: what a module gets or gives cannot be told apart by sequence and token.
+        batch: is run forward, as capture does.
     """
     kept: dict[int, int] = {}
     model = replica.model
@@ -41,18 +38,25 @@ def activation_bytes(replica: Replica, batch: Batch) -> int:
         if given is not None:
             keep(given)
 
+    def forward() -> Tensor:
+        objective(replica.language_model, batch)
+        raise _Counted
+
     handles = [
         module.register_forward_pre_hook(take, with_kwargs=True)
         for module in replica.modules.values()
     ]
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, give):
-            value = partial(objective, replica.language_model, batch)
-            backward(replica.modules, batch.shape, value, lambda *_: None)
+        with torch.autograd.graph.saved_tensors_hooks(keep, give), suppress(_Counted):
+            backward(replica.modules, batch.shape, forward, lambda *_: None)
     finally:
         for handle in handles:
             handle.remove()
     return sum(kept.values())
+
+
+class _Counted(Exception):
+    """The forward pass is done, and its backward pass says nothing more."""
 
 
 def _place(tensor: Tensor) -> int:

@@ -30,10 +30,13 @@ from rayinfluence.model.modules import ModuleShape, apart, shape_of
 from rayinfluence.model.positions import affordable
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.model.reach import patterns_of
+from rayinfluence.model.weightless import has_config_alone, weightless_model
 from rayinfluence.storage.store import Store
 
 #: More queries than that are not asked about.
 _MOST_QUERIES = 1 << 20
+#: Tokens of a sequence that activations are measured on.
+_MEASURED = 128
 #: A query's gradients are kept in float32.
 _FLOAT = 4
 #: Where containers say how much memory they may have (cgroup v2).
@@ -43,6 +46,8 @@ _LIMITS, _LIMIT = "/sys/fs/cgroup", "memory.max"
 @own_arithmetic()
 def inspect(config: RunConfig) -> Inspection:
     """What a configuration's model is to a run; nothing is written.
+
+    Of a folder with a config.json alone there are sizes, and neither checks nor refusals.
 
     Of the configuration only what is about the model is read.
 
@@ -60,7 +65,18 @@ def inspect(config: RunConfig) -> Inspection:
             refused.append(error)
             return range(vocabulary_size(model) or 2)
 
-    tracked = TrackedModel.load(config, Numerics.of(config), ordinary)
+    numerics = Numerics.of(config)
+    has_weights = not has_config_alone(config.model)
+    if has_weights:
+        tracked = TrackedModel.load(config, numerics, ordinary)
+    else:
+        model = weightless_model(
+            config.model,
+            numerics.torch_dtype,
+            attention=config.attention,
+            trust_remote_code=config.trust_remote_code,
+        )
+        tracked = TrackedModel.of(model, config, numerics, ordinary)
     replica = tracked.replica
     try:
         context = tracked.context(config.corpus.context)
@@ -70,7 +86,7 @@ def inspect(config: RunConfig) -> Inspection:
     batch_tokens = replica.numerics.batch_tokens
     rank = None if config.scan.rank == "dense" else config.scan.rank
     passed: Passed | None = None
-    if not refused:
+    if has_weights and not refused:
         try:
             passed = preflight(
                 replica.language_model,
@@ -91,8 +107,9 @@ def inspect(config: RunConfig) -> Inspection:
         _layers(tracked, rank, window),
         _bytes(tracked, context, config.fit.blocks, rank, window),
         memory_here(replica.numerics.device),
+        has_weights,
         passed,
-        refused[0] if refused else None,
+        refused[0] if refused and has_weights else None,
     )
 
 
@@ -116,24 +133,38 @@ def _bytes(
 ) -> Bytes:
     replica = tracked.replica
     model, shapes, batch_tokens = replica.model, replica.shapes, replica.numerics.batch_tokens
-    # Forward and backward.
-    tokens = affordable(model, 3, batch_tokens)
-    length = max(2, min(context, tokens))
-    n_sequences = max(1, tokens // length)
-    some = np.resize(np.asarray(tracked.ordinary), length)
-    batch = make_batch([some] * n_sequences, range(n_sequences), torch.device("cpu"))
-    activations = activation_bytes(replica, batch)
-    measured_on = n_sequences * length
+    length = max(2, min(context, _MEASURED, affordable(model, 2, _MEASURED)))
+    half, whole = (_activations(tracked, n_tokens) for n_tokens in (length // 2, length))
+    of_one = grown(half, whole, length, context)
     return Bytes(
         weights=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
-        activations=activations * max(batch_tokens, context) // measured_on,
-        measured_on=measured_on,
+        activations=max(1, batch_tokens // context) * of_one,
+        measured_on=length,
         fitting=fitting_bytes(shapes, n_blocks, _operand(replica), replica.numerics.device),
         factors=factor_bytes(shapes, n_blocks),
         bank=bank_bytes(shapes, 1, rank, _operand(replica)),
         gradient=_FLOAT * sum(shape.n_parameters for shape in shapes.values()),
         window=seen_widths(shapes.values()) * _operand(replica) * window[1],
     )
+
+
+def _activations(tracked: TrackedModel, n_tokens: int) -> int:
+    """Bytes that one sequence keeps for its backward pass."""
+    some = np.resize(np.asarray(tracked.ordinary), n_tokens)
+    return activation_bytes(tracked.replica, make_batch([some], [0], torch.device("cpu")))
+
+
+def grown(half: int, whole: int, length: int, context: int) -> int:
+    """What a whole context keeps, by what a sequence of some length and one of half as many do.
+
+    Attention that is computed as a matrix keeps the square of the tokens, all else so much for
+    each.
+    """
+    by_square = max(
+        0.0, (whole - half * length / (length // 2)) / (length * (length - length // 2))
+    )
+    by_token = whole / length - by_square * length
+    return int(context * (by_token + by_square * context))
 
 
 def _layers(tracked: TrackedModel, rank: int | None, window: tuple[int, int]) -> list[Alike]:

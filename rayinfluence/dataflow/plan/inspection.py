@@ -43,7 +43,8 @@ class Bytes:
 
     Attributes:
         weights: of the model.
-        activations: that a batch keeps for its backward pass, from ``measured_on`` tokens.
+        activations: that a batch of whole contexts keeps for its backward pass, by what sequences
+            of ``measured_on`` tokens and of half as many do.
         measured_on: tokens.
         fitting: sums and bases of the modules that are fitted together.
         factors: all of them, as they are stored.
@@ -82,6 +83,7 @@ class Inspection:
         layers: all linear layers, those that are alike in one.
         bytes: of one replica.
         memory: bytes that this machine, or its CUDA device, has.
+        has_weights: whether the model's folder has any; without, nothing was checked.
         passed: what the checks found, if nothing was refused.
         refused: what a run would be refused with.
     """
@@ -93,6 +95,7 @@ class Inspection:
     layers: Sequence[Alike]
     bytes: Bytes
     memory: int
+    has_weights: bool
     passed: Passed | None
     refused: RayInfluenceError | None
 
@@ -108,6 +111,7 @@ class Inspection:
         return {
             "format": 1,
             "model": type(replica.model).__name__,
+            "has_weights": self.has_weights,
             "device": replica.numerics.device,
             "dtype": replica.numerics.dtype,
             "attention": replica.numerics.attention,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV3Config,
     JetMoeConfig,
     Llama4TextConfig,
     OPTConfig,
@@ -61,6 +62,16 @@ QWEN = Qwen2MoeConfig(
 JETMOE = JetMoeConfig(**SMALL, **EXPERTS, kv_channels=8)
 PHIMOE = PhimoeConfig(**SMALL, **EXPERTS)
 LLAMA4 = Llama4TextConfig(**SMALL, **EXPERTS, head_dim=8, intermediate_size_mlp=32)
+DEEPSEEK = DeepseekV3Config(
+    **SMALL,
+    n_routed_experts=4,
+    first_k_dense_replace=2,
+    q_lora_rank=8,
+    kv_lora_rank=8,
+    qk_rope_head_dim=4,
+    qk_nope_head_dim=4,
+    v_head_dim=8,
+)
 XLNET = XLNetConfig(vocab_size=48, d_model=16, n_layer=2, n_head=2, d_inner=32)
 
 
@@ -120,17 +131,18 @@ def test_what_is_advised_in_place_of_what_is_refused_works(
 
 @pytest.mark.parametrize(
     ("config", "patterns"),
-    [(OPT, "mlp"), (OPT, ["*"]), (QWEN, "mlp"), (QWEN, "all")],
-    ids=["opt", "all of opt", "shared experts", "all beside routed experts"],
+    [(OPT, "mlp"), (OPT, ["*"]), (QWEN, "mlp"), (QWEN, "all"), (DEEPSEEK, "all")],
+    ids=["opt", "all of opt", "shared experts", "all beside routed experts", "one head"],
 )
-def test_layers_that_get_all_tokens_in_one_row_are_tracked(
+def test_layers_that_get_all_tokens_in_one_row_or_with_one_head_are_tracked(
     config: PreTrainedConfig, patterns: str | list[str]
 ) -> None:
     model = made(config)
     passes(model, patterns)
     tracked, kept, _, _ = reached(model, patterns)
     assert list(kept) == list(tracked)
-    assert any("fc1" in name or "shared_expert." in name for name in kept)
+    special = ("fc1", "shared_expert.", "kv_b_proj")
+    assert any(part in name for name in kept for part in special)
 
 
 def test_routers_that_give_a_tuple_are_left_out_of_all_and_all_else_is_tracked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +12,40 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Qwen2MoeConfig
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    PreTrainedConfig,
+    Qwen2MoeConfig,
+    RecurrentGemmaConfig,
+)
 
+from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.activations import activation_bytes
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
-from rayinfluence.dataflow.plan.inspecting import factored_up_to, inspect, memory_here
+from rayinfluence.dataflow.plan.inspecting import factored_up_to, grown, inspect, memory_here
 from rayinfluence.influence.contraction import Work
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.modules import ModuleShape, track
+from rayinfluence.model.weightless import weightless_model
 from rayinfluence.testing import tiny_mlp, tiny_run, tiny_tokenizer
 
 Say = Callable[..., tuple[int, str, str]]
 MLP = {"transformer.h.*.mlp.c_fc", "transformer.h.*.mlp.c_proj"}
 ATTENTION = {"transformer.h.*.attn.c_attn", "transformer.h.*.attn.c_proj"}
+SMALL = {
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 NUMERICS = Numerics("float32", "cpu", 64, 64, "eager", 0)
 
 
@@ -98,7 +120,7 @@ def test_it_is_a_table_for_people(tmp_path: Path, say: Say) -> None:
         "no: not asked for",
         "transformer.wte.weight",
         "12.63%",
-        "measured on 2,048 tokens",
+        "measured on 16 tokens",
         "of it and fits",
         "checks       passed: gradients, causality",
     ):
@@ -192,5 +214,88 @@ def test_activations_grow_with_tokens_and_leave_out_weights() -> None:
     assert of(20) < 20 * 4 * (6 * width + 2 * 48) + 200
 
 
+@pytest.mark.parametrize("length", [2, 7, 16, 128])
+def test_what_a_context_keeps_follows_from_two_lengths(length: int) -> None:
+    def of(n_tokens: int) -> int:
+        return 640 * n_tokens + 96 * n_tokens**2
+
+    half, whole = of(length // 2), of(length)
+    assert grown(half, whole, length, 2048) == pytest.approx(of(2048), rel=1e-9)
+    assert grown(100, 200, 2, 2048) == 100 * 2048
+    # What is kept once, and not for each token, is no reason for less.
+    assert grown(1100, 1200, 2, 2048) == 600 * 2048
+
+
+def test_attention_as_a_matrix_takes_the_square_of_the_context(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, batch_tokens=512)
+    torch.manual_seed(0)
+    model = GPT2Config(vocab_size=48, n_positions=512, n_embd=12, n_layer=2, n_head=2)
+    AutoModelForCausalLM.from_config(model).save_pretrained(config.model)
+    found = {
+        attention: inspect(RunConfig.parse({**config.model_dump(), "attention": attention}))
+        for attention in ("sdpa", "eager")
+    }
+    eager = found["eager"]
+    batch = make_batch([np.arange(512) % 48], [0], torch.device("cpu"))
+    real = activation_bytes(eager.tracked.replica, batch)
+    assert eager.bytes.activations == pytest.approx(real, rel=0.02)
+    assert eager.bytes.activations > 2 * found["sdpa"].bytes.activations
+
+
 def test_this_machine_has_memory() -> None:
     assert 2**28 < memory_here("cpu") < 2**46
+
+
+def alone(model: str, folder: Path) -> str:
+    folder.mkdir()
+    shutil.copy(Path(model) / "config.json", folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=48, n_positions=16, n_embd=12, n_layer=2, n_head=2),
+        LlamaConfig(**SMALL, max_position_embeddings=16),
+        MambaConfig(**SMALL, state_size=4),
+        RecurrentGemmaConfig(**SMALL, lru_width=16),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_sizes_by_config_alone_are_those_of_the_model(
+    tmp_path: Path, config: PreTrainedConfig
+) -> None:
+    run = tiny_run(tmp_path, corpus={"context": 16}, modules="all")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(run.model)
+    expected = inspect(run)
+    values = {**run.model_dump(), "model": alone(run.model, tmp_path / "alone")}
+    found = inspect(RunConfig.parse(values))
+    assert expected.has_weights
+    assert not found.has_weights
+    assert found.layers == expected.layers
+    assert found.bytes == expected.bytes
+    assert found.tracked.coverage == expected.tracked.coverage
+    assert found.tracked.replica.shapes == expected.tracked.replica.shapes
+
+
+def test_by_config_alone_it_is_said_that_nothing_was_checked(tmp_path: Path, say: Say) -> None:
+    model = alone(tiny_run(tmp_path).model, tmp_path / "alone")
+    code, out, error = say("inspect", model)
+    assert (code, error) == (0, "")
+    assert "53.2% of 4,560 parameters" in out
+    assert "checks       none: there are no weights, and sizes are by config.json alone" in out
+    (Path(model) / "pytorch_model.bin").write_text("")
+    code, out, error = say("inspect", model)
+    assert (code, out) == (4, "")
+    assert "is a pickle" in error
+
+
+def test_the_weights_of_a_large_model_are_never_in_memory(tmp_path: Path) -> None:
+    large = {"vocab_size": 10**7, "n_positions": 16, "n_embd": 4096, "n_layer": 1, "n_head": 8}
+    GPT2Config(**large).save_pretrained(tmp_path)
+    model = weightless_model(str(tmp_path), torch.float32)
+    weight = model.get_input_embeddings().weight
+    assert weight.shape == (10**7, 4096)  # 153 GiB
+    assert weight.untyped_storage().nbytes() == 4 * 4096
+    assert nn.Linear(2, 2).weight.device.type == "cpu"
