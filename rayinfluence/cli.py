@@ -192,7 +192,9 @@ def plan(
         planned = run.plan(actors)
     from rayinfluence.dataflow.layout import FORECAST
     from rayinfluence.dataflow.plan.shown import in_bytes
+    from rayinfluence.methods.registry import TEXT_METHODS
 
+    texts = [method for method in run.config.scan.methods if method in TEXT_METHODS]
     run.store.write(FORECAST, json.dumps(planned.to_json(), indent=1).encode())
     work, found = planned.work, planned.forecast
     console = Console(soft_wrap=True)
@@ -216,7 +218,8 @@ def plan(
         console.print(table)
     console.print(
         f"measured by one worker on {len(planned.rates.splits)} splits; the fit is counted with "
-        "all of its sample, and stops earlier where it is sure enough",
+        "all of its sample, and stops earlier where it is sure enough"
+        + (f"; {', '.join(texts)}: not in it, as texts need no model" if texts else ""),
         highlight=False,
     )
 

@@ -125,6 +125,7 @@ class Run(Parts):
         Factors of an earlier state of the corpus, to which shards were only added since, are used
         as they are, and a warning says so.
         """
+        self._start_actors()
         self.check()
         root = self.store / layout.FACTORS
         wanted = self.fit_plan()
@@ -165,6 +166,7 @@ class Run(Parts):
 
         Writes and returns the results by method.
         """
+        self._start_actors()
         self.begin(needs_queries=True)
         self.check()
         methods = self.config.scan.methods
@@ -239,9 +241,16 @@ class Run(Parts):
     @own_arithmetic()
     def all(self) -> dict[str, Results]:
         """tokenize, fit and scan; whatever is done already is skipped."""
+        self._start_actors()
         self.begin(needs_queries=True)
         self.tokenize()
         return self.scan()
+
+    def _start_actors(self) -> None:
+        """Let processes start, which takes seconds, while the model is loaded and checked."""
+        if not self.has_begun:
+            _ = self.inputs  # what is refused is refused first
+            self.runner.get_ready(self.numerics.device)
 
     def _foretell(self, files: Sequence[Store], is_new: bool) -> None:
         """Say what the first documents tell; it is no warning of results, which know them all."""

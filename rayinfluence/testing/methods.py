@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery, Query
 from rayinfluence.corpus.shards import SCHEMA
@@ -102,7 +102,8 @@ class GradientMethodConformance(_Conformance):
     def test_other_banks_change_no_bit(self) -> None:
         """A bank that is scored beside others has the scores that it has alone."""
         replica, bank = _replica(), self._bank()
-        (other,) = whole_banks(replica, [lambda name: Identity(bias=True)], _queries(), [False])
+        plain = [lambda name: Identity(replica.shapes[name].bias)]
+        (other,) = whole_banks(replica, plain, _queries(), [False])
         ours, _ = score_split(replica, [bank, other], _table())
         assert np.array_equal(ours.scores_NQ, score_split(replica, [bank], _table())[0].scores_NQ)
 
@@ -192,9 +193,11 @@ class TextMethodConformance(_Conformance):
         assert np.isfinite(some).all()
         assert (some > 0).all()
 
-    def test_weights_are_finite(self) -> None:
-        """Of terms that no sequence has, and of those that all have."""
-        assert np.isfinite(self.method().weight(np.array([0, 1, 50, 100]), 100)).all()
+    def test_no_shared_term_counts_against_a_sequence(self) -> None:
+        """None that no sequence has, that all have, or half of them; and weights are finite."""
+        weights = self.method().weight(np.array([0, 1, 50, 51, 99, 100]), 100)
+        assert np.isfinite(weights).all()
+        assert (weights >= 0).all()
 
     def test_tokens_add_up_to_the_score(self) -> None:
         """In the second pass, which finds what the scan found; a term's tokens share evenly."""
@@ -249,8 +252,11 @@ def _table() -> pa.Table:
 
 
 def _replica() -> Replica:
-    """A model in float64 whose layers are nn.Linear, with biases."""
+    """A model in float64 whose layers are nn.Linear, with biases and without."""
     model = freeze(linear_for_conv1d(tiny_gpt2()))
+    for name, module in model.named_modules():
+        if name.endswith("c_fc"):
+            module.bias = None  # type: ignore[assignment]
     numerics = Numerics("float64", "cpu", 12, 2**17, "eager", 0)
     return Replica(model, track(model, ["*.mlp.*", "*.attn.*"]), numerics)
 
@@ -270,9 +276,8 @@ def _gradients(replica: Replica, tokens: list[int], first: int) -> dict[str, Ten
     found = {}
     for name in replica.modules:
         module = model.get_submodule(name)
-        assert isinstance(module, nn.Linear)
-        weight, bias = torch.autograd.grad(total, [module.weight, module.bias], retain_graph=True)
-        found[name] = torch.cat([weight, bias[:, None]], dim=1)
+        parts = torch.autograd.grad(total, list(module.parameters()), retain_graph=True)
+        found[name] = torch.cat([part.reshape(len(parts[0]), -1) for part in parts], dim=1)
     return found
 
 

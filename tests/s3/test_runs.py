@@ -157,7 +157,7 @@ def test_a_run_whose_server_stays_away_ends_with_a_sentence_and_goes_on_later(
     monkeypatch.setattr(retry, "GIVE_UP_SECONDS", 0.0)
     first = on_partial(lambda number: radosgw.kill() if number == 3 else None)
     try:
-        # The third split is committed beside the reading of the next: either may be the one that tells.
+        # The third split is committed beside the reading of the next, and either may tell.
         said = r"cannot (write s3://.*partials/|read s3://.*shards/).*run again"
         with pytest.raises(StorageError, match=said):
             execute(remote)

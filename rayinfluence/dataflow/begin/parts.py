@@ -57,7 +57,7 @@ class Parts:
         self.progress = progress or ProgressLog()
         self.store = Store(config.run, config.storage.options(config.run))
         self.warnings: list[str] = []
-        self._has_begun = False
+        self.has_begun = False
         self._runner: Runner | None = None
 
     def __enter__(self) -> Self:
@@ -255,7 +255,7 @@ class Parts:
             QueryError: a query is malformed.
             ModelError: model, tokenizer, modules or their numbers are not what a run relies on.
         """
-        if self._has_begun:
+        if self.has_begun:
             return
         _ = self.inputs
         if not self.config.corpus.documents:
@@ -270,7 +270,7 @@ class Parts:
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:
             self._warn(text)
-        self._has_begun = True
+        self.has_begun = True
 
     @own_arithmetic()
     def check(self) -> None:

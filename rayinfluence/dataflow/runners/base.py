@@ -38,6 +38,13 @@ class Runner(Protocol):
     def device(self) -> str:
         """The device that workers have: cuda or cpu."""
 
+    def get_ready(self, device: str) -> None:
+        """Begin to start what stages will want, which takes seconds, and do not wait for it.
+
+        Args:
+            device: that replicas will be on.
+        """
+
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item with a model replica; yields outcomes as they come."""
 

@@ -34,6 +34,9 @@ class InlineRunner:
         """This process's."""
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    def get_ready(self, device: str) -> None:
+        """Nothing is to be started."""
+
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item."""
         return stepwise(lambda: self._replicas(job, items, advance))

@@ -108,7 +108,7 @@ def ensure(stage: Stage[Item], progress: ProgressLog) -> None:
 def not_there(place: Place) -> StorageError:
     """That what a worker wrote is not where the driver looks for it."""
     return StorageError(
-        f"{place.store.url}/{place.key} was written by a worker, and is not there. The run "
-        "directory has to be one place for the driver and all workers: a folder that all nodes "
-        "share, or a bucket."
+        f"{place.store.url}/{place.key} was written, and is not there. Either something else "
+        "removes what is written there, or it is not one place for the driver and all workers: a "
+        "run directory has to be a folder that all nodes share, or a bucket."
     )

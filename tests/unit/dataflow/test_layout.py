@@ -12,7 +12,8 @@ import rayinfluence
 from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.dataflow.kinds import FOLDERS, IN_CORPUS, KINDS, is_cleaned, pattern, tops
 from rayinfluence.dataflow.stage_names import STAGES
-from rayinfluence.storage.results import MANIFEST, scores_key, table_key
+from rayinfluence.methods.registry import METHODS
+from rayinfluence.storage.results import MANIFEST, method_tables, scores_key, table_key
 from rayinfluence.testing import tiny_run
 
 PACKAGE = Path(rayinfluence.__file__).parent
@@ -219,3 +220,11 @@ def test_stages_have_one_name_each_and_what_they_make_is_in_the_directory() -> N
 def test_clean_offers_what_stages_make(say: Say) -> None:
     _, printed, _ = say("clean", "--help")
     assert "corpus, factors, scan or results" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tables_of_every_method_are_among_what_a_run_leaves(method: str) -> None:
+    """So a method's name has no dash, after which the tables' own names follow."""
+    kinds = [kind_of(table_key(SOME, name)) for name in method_tables(method)]
+    assert None not in kinds
+    assert len(set(kinds)) == len(kinds)

@@ -68,6 +68,9 @@ class ReplicaActor:
 
     def __init__(self) -> None:
         prepare_process()
+        # While the driver checks the model: it takes seconds.
+        import transformers.modeling_utils  # noqa: F401
+
         self._replica: Replica | None = None
         self._key: Any = None
         self._job: Any = None

@@ -97,6 +97,12 @@ class RayRunner:
         able = any(has.get("GPU", 0) >= 1 and has.get("CPU", 0) >= 1 for has in alive)
         return "cuda" if able else "cpu"
 
+    def get_ready(self, device: str) -> None:
+        """Start as many actors as there are always; they import meanwhile what replicas need."""
+        self._device = device
+        if not self._idle:
+            self._idle = [self._start() for _ in range(self._config.actors)]
+
     def replicas(self, job: Job[Any, Any], items: Sequence[Any], advance: Advance) -> Iterator[Any]:
         """Run a job on each item; an actor takes its next item when it has done the last.
 

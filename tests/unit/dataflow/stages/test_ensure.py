@@ -135,6 +135,6 @@ def test_what_a_worker_lost_is_made_again(tmp_path: Path) -> None:
 
 def test_a_worker_that_writes_elsewhere_ends_the_stage(tmp_path: Path) -> None:
     made = Made(Store(str(tmp_path)), lambda place: None)
-    with pytest.raises(StorageError, match=r"one/a was written by a worker, and is not there\."):
+    with pytest.raises(StorageError, match=r"one/a was written, and is not there\."):
         made.ensure()
     assert len(made.asked) == 2
