@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import nn
 
 from rayinfluence.config import Kind, RunConfig
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.adapters import adapters_below, source_of
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
@@ -125,9 +126,12 @@ class TrackedModel:
         probe = made_up(ids, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         refuse_plain_look_ahead(model, probe[0].numpy(), ids)
-        parts = parts_of(model, probe)
         wanted = "mlp" if config.modules is None else config.modules
         kind = wanted if isinstance(wanted, str) else None
+        parts: dict[str, Part] = {}
+        # Layers that are named need no part, and may be all through which a derivative leads.
+        with nullcontext() if kind else suppress(ModelError):
+            parts = parts_of(model, probe)
         # Whoever names layers asks about those, as if they had been trained.
         trained = adapted(model) if kind else None
         tracked = chosen(model, trained or wanted, parts)

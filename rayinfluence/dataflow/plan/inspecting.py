@@ -47,7 +47,7 @@ _LIMITS, _LIMIT = "/sys/fs/cgroup", "memory.max"
 def inspect(config: RunConfig) -> Inspection:
     """What a configuration's model is to a run; nothing is written.
 
-    Of a folder with a config.json alone there are sizes, and neither checks nor refusals.
+    Without weights there are sizes by its configuration, and neither checks nor refusals.
 
     Of the configuration only what is about the model is read.
 

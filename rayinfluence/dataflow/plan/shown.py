@@ -65,7 +65,10 @@ def show(found: Inspection, console: Console) -> None:
     if found.passed is not None:
         _say(console, line(found.passed, before=False))
     if not found.has_weights:
-        _say(console, "checks       none: there are no weights, and sizes are by config.json alone")
+        _say(
+            console,
+            "checks       none: there are no weights, and sizes are by the configuration alone",
+        )
     for text in found.tracked.warnings:
         _say(console, f"warning: {text}")
 

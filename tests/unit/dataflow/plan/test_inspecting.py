@@ -284,7 +284,9 @@ def test_by_config_alone_it_is_said_that_nothing_was_checked(tmp_path: Path, say
     code, out, error = say("inspect", model)
     assert (code, error) == (0, "")
     assert "53.2% of 4,560 parameters" in out
-    assert "checks       none: there are no weights, and sizes are by config.json alone" in out
+    assert (
+        "checks       none: there are no weights, and sizes are by the configuration alone" in out
+    )
     (Path(model) / "pytorch_model.bin").write_text("")
     code, out, error = say("inspect", model)
     assert (code, out) == (4, "")
