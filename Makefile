@@ -16,7 +16,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models)" --ignore tests/k8s
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
-# Families of models, each against autograd and in whole runs; minutes.
+# Families of models, each against autograd and in whole runs; writes docs/models.md; minutes.
 test-models: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m models tests/models tests/numerics
 

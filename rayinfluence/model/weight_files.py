@@ -76,7 +76,7 @@ def weight_files(path: str, there: Collection[str] | None = None) -> list[str]:
     return files
 
 
-def holds_weights(path: str) -> bool:
+def holds_any_weights(path: str) -> bool:
     """Whether a folder has weights of any kind, or what a download has left of them."""
     patterns = (*_PICKLES, *_OTHERS, "*.safetensors.*")
     return any(True for pattern in patterns for _ in Path(path).glob(pattern))

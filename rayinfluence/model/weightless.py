@@ -20,7 +20,7 @@ from rayinfluence.errors import ModelError, brief
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.layers import TransposedLinear, is_layer, layer_of
 from rayinfluence.model.load import freeze
-from rayinfluence.model.weight_files import CONFIG, holds_weights, read_config
+from rayinfluence.model.weight_files import CONFIG, holds_any_weights, read_config
 from rayinfluence.registered import only_code_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _SMALL = 1 << 16
 
 def has_config_alone(path: str) -> bool:
     """Whether a folder has a config.json, and no weights of any kind."""
-    return (Path(path) / CONFIG).is_file() and not holds_weights(path)
+    return (Path(path) / CONFIG).is_file() and not holds_any_weights(path)
 
 
 def weightless_model(

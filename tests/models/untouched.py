@@ -1,0 +1,106 @@
+"""Models as transformers loads them, against which ours are held: their experts are stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import naive
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM
+
+
+def untouched(
+    folder: Path, attention: str = "eager", dtype: torch.dtype = torch.float64
+) -> nn.Module:
+    """The model of a folder, with its own code of experts."""
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
+    ).eval()
+
+
+class _Wide(TorchFunctionMode):
+    """Whatever asks for float32 gets float64."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func is Tensor.float:
+            return args[0].double()
+        named = {name: _wide(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_wide, args), **named)
+
+
+def _wide(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+def widened(model: nn.Module) -> nn.Module:
+    """The model, in place, computing in float64 throughout: most norms and softmax do not.
+
+    One of another dtype stays as it is.
+    """
+    if next(model.parameters()).dtype != torch.float64:
+        return model
+    for module in {model, model.base_model, *model.children()}:
+        module.forward = partial(_forward, module)
+    return model
+
+
+def _forward(module: nn.Module, *args: Any, **named: Any) -> Any:
+    with _Wide():
+        return type(module).forward(module, *args, **named)
+
+
+def gradients(
+    model: nn.Module, names: Sequence[str], tokens: Sequence[int], *labels: Any, **first: int
+) -> dict[str, Tensor]:
+    """D of a sequence by module [O, J], of which experts' are slices of stacked parameters'.
+
+    Args:
+        model: untouched, with gradients of weights.
+        names: of layers, as they are called where stacks are taken apart.
+        tokens: of the sequence.
+        labels: and
+        first: as :func:`naive.log_probability` has them.
+    """
+    model.zero_grad()
+    naive.log_probability(model, list(tokens), *labels, **first).backward()
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {name: _slice(parameters, model, name).double() for name in names}
+
+
+def stored(name: str, parameters: Collection[str]) -> tuple[str, str]:
+    """The names that a layer's weight and bias have in an untouched model."""
+    if f"{name}.weight" in parameters:
+        return f"{name}.weight", f"{name}.bias"
+    experts, number, which = name.rsplit(".", 2)
+    if which.isdigit():  # JetMoe's, of which each layer is a stack
+        return f"{experts}.{number}.weight", ""
+    return f"{experts}.{which}", f"{experts}.{which}_bias"
+
+
+def _slice(parameters: Mapping[str, nn.Parameter], model: nn.Module, name: str) -> Tensor:
+    of_weight, of_bias = stored(name, parameters)
+    weight, bias = (
+        _gradient(parameters[one]) if one in parameters else None for one in (of_weight, of_bias)
+    )
+    assert weight is not None
+    if of_weight == f"{name}.weight":
+        return naive.joined(model.get_submodule(name), weight, bias)
+    experts, number, which = name.rsplit(".", 2)
+    if which.isdigit():
+        return weight[int(which)]
+    # What is stored as [I, O] gives as many outputs as it has columns.
+    module = model.get_submodule(experts)
+    transposed = getattr(module, "is_transposed", "Llama4" in type(module).__name__)
+    one = weight[int(number)].T if transposed else weight[int(number)]
+    return one if bias is None else torch.cat([one, bias[int(number), :, None]], dim=1)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
