@@ -123,13 +123,16 @@ def by_sequence(values: Tensor, shape: tuple[int, int]) -> Tensor | None:
     """What a layer gets or gives for the tokens of a batch as [B, R, .]; None where it cannot be.
 
     A layer may get all tokens of a batch in one row, sequence after sequence, as OPT's layers and
-    shared experts do. Whether they come in that order is for the preflight to see.
+    shared experts do. Whether they come in that order is for the preflight to see. Axes of one
+    more are taken away: what DeepSeek makes keys and values of comes as that of one head.
 
     Args:
         values: with rows before the last axis.
         shape: sequences and tokens of the batch.
     """
     n_sequences, n_tokens = shape
+    if values.ndim > 3 and max(middle := values.shape[1:-1]) == middle.numel():
+        values = values.reshape(len(values), middle.numel(), values.shape[-1])
     if values.ndim == 3 and len(values) == n_sequences:
         return values
     in_one_row = values.ndim == 2 or (values.ndim == 3 and len(values) == 1)
