@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayinfluence import __version__
+from rayinfluence.addresses import hub_address
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.dataflow.stage_names import RESULTS, STAGES
@@ -226,7 +227,10 @@ def plan(
 @app.command()
 def inspect(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model's folder, or a run's YAML file.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model's folder, its hf:// address, or a run's YAML file."
+        ),
     ],
     modules: Annotated[
         list[str] | None,
@@ -235,13 +239,16 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what of a model is tracked, what that takes, and whether a run would refuse it."""
+    from rayinfluence.dataflow.begin.early import refuse_no_folder
     from rayinfluence.dataflow.places import model_config
 
     config = model_config(model, modules or None)
+    if hub_address(config.model) is None:
+        refuse_no_folder("model", config.model)
     from rayinfluence.dataflow.plan.inspecting import inspect as look
     from rayinfluence.dataflow.plan.shown import show
 
-    found = look(config)
+    found = look(config, lambda text: _say(text, error=True))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1))
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from rayinfluence.addresses import expanded, why_no_address
+from rayinfluence.addresses import expanded, hub_address, why_no_address
 from rayinfluence.config import Kind, RunConfig, RunnerConfig, StorageConfig
 from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
@@ -82,22 +82,27 @@ def model_config(place: str, modules: Sequence[str] | None = None) -> RunConfig:
     """The configuration of a run, for its model; of a model's folder, with all else by default.
 
     Args:
-        place: a model's folder, the YAML file of a run or its run directory.
+        place: a model's folder, its address on a hub, or the YAML file or directory of a run.
         modules: what is tracked instead: ``mlp``, ``attention`` or ``all``, or patterns of names.
 
     Raises:
         ConfigError: it is a wrong configuration, or no folder.
     """
+    if hub_address(place) is not None:
+        values: dict[str, Any] = {"run": "inspect", "model": place}
+        return RunConfig.parse(values | ({"modules": _wanted(modules)} if modules else {}), place)
     path = _address(place)
     is_run = _is_address(path) or _is_file(path) or why_no_run(Store(path)) is None
     # What is no run is said to be no model, and nothing is written there.
-    values: dict[str, Any] = (
-        run_config(path).model_dump() if is_run else {"run": path, "model": path}
-    )
+    values = run_config(path).model_dump() if is_run else {"run": path, "model": path}
     if modules:
-        by_part = len(modules) == 1 and modules[0] in get_args(Kind)
-        values["modules"] = modules[0] if by_part else list(modules)
+        values["modules"] = _wanted(modules)
     return RunConfig.parse(values, "--modules" if modules else place)
+
+
+def _wanted(modules: Sequence[str]) -> str | list[str]:
+    by_part = len(modules) == 1 and modules[0] in get_args(Kind)
+    return modules[0] if by_part else list(modules)
 
 
 def why_no_run(store: Store) -> str | None:

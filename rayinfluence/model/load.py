@@ -262,6 +262,13 @@ def disassemble(model: nn.Module) -> tuple[nn.Module, SharedTensors]:
         id(weight): nn.Parameter(weight.to("meta"), requires_grad=False)
         for weight in model.parameters()
     }
+    for module in model.modules():
+        # What was left there of a pass, as RecurrentGemma's states are, cannot be copied with it.
+        memo |= {
+            id(value): value.detach()
+            for value in (*vars(module).values(), *module.buffers(recurse=False))
+            if isinstance(value, Tensor) and not value.is_leaf
+        }
     return copy.deepcopy(model, memo), SharedTensors(
         {name: weight.detach() for name, weight in model.named_parameters()}
     )

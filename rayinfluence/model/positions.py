@@ -28,11 +28,13 @@ def check_positions(
     ordinary: Sequence[int],
     context: int,
     device: torch.device,
+    alone: bool,
 ) -> None:
     """Refuse a context for which the model has no positions, or others than for shorter ones.
 
     Whole sequences are run through the first of the model's blocks, or up to its first tracked
     module, which is behind all positions and costs next to nothing of a model of any size.
+    ``alone`` says that each sequence is a batch of its own.
 
     Raises:
         ModelError: with the longest context that works.
@@ -43,13 +45,24 @@ def check_positions(
         kinds = set(getattr(getattr(module, "config", None), "layer_types", None) or [])
         more = "layer_type" in _arguments(module.forward)
         for kind in sorted(kinds) if more else [None]:
-            longest = _longest(context, partial(_keeps_angles, module, kind))
-            if longest < context:
-                raise ModelError(
-                    f"corpus.context: in this model the angles of {name} depend on the longest "
-                    f"sequence of a batch beyond {longest:,} tokens, so that a score would depend "
-                    f"on the batch. Set it to at most {longest:,}."
+            # Of a sequence alone they may depend on its own length.
+            longest = _longest(context, partial(_forgets if alone else _keeps_angles, module, kind))
+            if longest == context:
+                continue
+            on, so, advice = (
+                ("sequences that ran before", "their order", "")
+                if alone
+                else (
+                    "the longest sequence of a batch",
+                    "the batch",
+                    ", or try `batch_tokens: 1`, which runs each sequence alone",
                 )
+            )
+            raise ModelError(
+                f"corpus.context: in this model the angles of {name} depend on {on} beyond "
+                f"{longest:,} tokens, so that a score would depend on {so}. Set it to at most "
+                f"{longest:,}{advice}."
+            )
     # Padding has no position of its own in some models; nor may what else they take for it.
     padding = getattr(getattr(model, "config", None), "pad_token_id", None)
     some = [token for token in ordinary if token != padding]
@@ -65,21 +78,37 @@ def check_positions(
 
 def _keeps_angles(module: nn.Module, kind: str | None, length: int) -> bool:
     """Whether the angles of the first positions are those of a short sequence."""
+    short, long = _angles(module, kind, (min(8, length), length))
+    return all(torch.equal(a, b[:, : a.shape[1]]) for a, b in zip(short, long, strict=True))
+
+
+def _forgets(module: nn.Module, kind: str | None, length: int) -> bool:
+    """Whether the angles of shorter sequences are the same after one of this length."""
+    for shorter in {2, max(2, length // 2), max(2, length - 1)}:
+        (fresh,) = _angles(module, kind, (shorter,))
+        _, after = _angles(module, kind, (length, shorter))
+        if not all(torch.equal(a, b) for a, b in zip(fresh, after, strict=True)):
+            return False
+    return True
+
+
+def _angles(module: nn.Module, kind: str | None, lengths: Sequence[int]) -> list[list[Tensor]]:
+    """Those of sequences that run one after the other; none of a module that is called otherwise.
+
+    Then a longer neighbour tells.
+    """
     twin: Any = copy.deepcopy(module)
     device = next(twin.buffers()).device
     like = torch.zeros(1, 1, 1, device=device)
     more = () if kind is None else (kind,)
     try:
-        short = twin(like, torch.arange(min(8, length), device=device)[None], *more)
-        long = twin(like, torch.arange(length, device=device)[None], *more)
-    except Exception:
-        return True  # called otherwise than most; a longer neighbour tells
-    pairs = zip(_tensors(short), _tensors(long), strict=True)
-    return all(torch.equal(a, b[:, : a.shape[1]]) for a, b in pairs)
-
-
-def _tensors(found: Any) -> list[Tensor]:
-    return [found] if isinstance(found, Tensor) else [one for one in found if torch.is_tensor(one)]
+        found = [twin(like, torch.arange(n, device=device)[None], *more) for n in lengths]
+    except Exception:  # somebody else's code may say so in any way
+        return [[] for _ in lengths]
+    return [
+        [one] if isinstance(one, Tensor) else [part for part in one if torch.is_tensor(part)]
+        for one in found
+    ]
 
 
 def _longest(context: int, works: Callable[[int], bool]) -> int:

@@ -97,7 +97,7 @@ def preflight(
     refuse_what_does_not_run(model, torch.from_numpy(some).to(device)[None], context)
     ordinary = sound_tokens(language_model, modules, ordinary, min(8, context))
     sequences = [generator.choice(np.asarray(ordinary), length) for length in lengths]
-    check_positions(model, modules, ordinary, context, device)
+    check_positions(model, modules, ordinary, context, device, alone)
     # Forward and backward three times each, and beside a shorter one.
     long = max(affordable(model, 12, context), min(context, _LONG))
     longer = generator.choice(np.asarray(ordinary), long)

@@ -145,9 +145,14 @@ def _rank(results: Results) -> str:
     moved = max((found["changed_ranks"] for found in changes), default=0)
     return (
         f"{count(method['rank'])} in the pass over all sequences. The survivors were scored again "
-        f"at full rank, and up to {count(moved)} of a query's first ranks changed hands; a "
-        "sequence that the low rank missed stays missed."
+        f"at full rank, and {_moved(moved)}; a sequence that the low rank missed stays missed."
     )
+
+
+def _moved(ranks: int) -> str:
+    if not ranks:
+        return "none of a query's first ranks changed hands"
+    return f"up to {count(ranks)} of a query's first ranks changed hands"
 
 
 def is_dense(method: Manifest) -> bool:

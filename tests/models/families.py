@@ -274,13 +274,18 @@ EXPERTS = (
            "meta-llama/Llama-4-Scout-17B-16E", {"num_local_experts": 16}),
     Family("JetMoe", _TINY | _LOCAL | {"kv_channels": 8}, "jetmoe/jetmoe-8b",
            {"num_hidden_layers": 24}),
+)  # fmt: skip
+
+#: What has experts that stay stacked, and what is trained beside a frozen model.
+OTHERS = (
     Family("LongcatFlash",
            _TINY | _LATENT | {"num_layers": 1, "ffn_hidden_size": 12, "head_dim": 4,
                               "expert_ffn_hidden_size": 10, "n_routed_experts": 4,
                               "zero_expert_num": 1, "moe_topk": 2}),
+    Family("Llama", _TINY, adapter=True),
 )  # fmt: skip
 
-FAMILIES = (*DENSE, *RECURRENT, *EXPERTS, Family("Llama", _TINY, adapter=True))
+FAMILIES = (*DENSE, *RECURRENT, *EXPERTS, *OTHERS)
 
 
 def tiny_model(family: Family, seed: int = 0) -> nn.Module:

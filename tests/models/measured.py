@@ -87,7 +87,10 @@ def prepare(family: Family, folder: Path) -> Subject:
     else:
         needs_context = False
     ours = tracked.replica.model
+    # RWKV writes into its cache in place, which a gradient does not stand.
+    ours.config.use_cache = False
     plain = ours if family.adapter else _untouched(model, tracked.replica)
+    plain.config.use_cache = False
     return Subject(family, config, tracked, naive.trainable(plain), needs_context)
 
 
@@ -114,11 +117,12 @@ def errors(subject: Subject, folder: Path) -> dict[str, float]:
     replica, plain, names = subject.replica, widened(subject.plain), subject.names
     widened(replica.model)
     some = sequences()
+    labels = naive.sampled_labels(plain, some, range(len(some)), replica.numerics.seed)
+    # First: what a model keeps of a pass with gradients, as RecurrentGemma does, cannot be copied.
+    covariances = naive.covariances(replica.model, names, some, labels)
     found = {"gradients": _of_gradients(replica, plain, some)}
     factors = fit_factors(replica, some, folder / "fit")
     operator = operator_of(factors)
-    labels = naive.sampled_labels(plain, some, range(len(some)), replica.numerics.seed)
-    covariances = naive.covariances(replica.model, names, some, labels)
     sampled = [
         gradients(plain, names, tokens, row) for tokens, row in zip(some, labels, strict=True)
     ]
@@ -190,7 +194,8 @@ def _of_gradients(replica: Replica, plain: nn.Module, some: Sequence[np.ndarray]
 
     def step(batch: Any, name: str, rows: Any) -> None:
         for index, sequence_id in enumerate(batch.sequence_ids):
-            inputs, grads = rows.inputs_BRI[index], rows.grads_BRO[index]
+            # Some routers stay in float32.
+            inputs, grads = rows.inputs_BRI[index].double(), rows.grads_BRO[index].double()
             gradient = grads.T @ inputs
             if replica.shapes[name].bias:
                 gradient = torch.cat([gradient, grads.sum(dim=0)[:, None]], dim=1)

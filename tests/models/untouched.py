@@ -46,6 +46,7 @@ def widened(model: nn.Module) -> nn.Module:
     """
     if next(model.parameters()).dtype != torch.float64:
         return model
+    model.double()  # some keep their routers in float32
     for module in {model, model.base_model, *model.children()}:
         module.forward = partial(_forward, module)
     return model

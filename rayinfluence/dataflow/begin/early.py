@@ -25,8 +25,8 @@ from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
 
 
-def _silent(_text: str) -> None:
-    pass
+def silent(_text: str) -> None:
+    """Prints nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Inputs:
         return self.queries
 
     @classmethod
-    def of(cls, config: RunConfig, say: Say = _silent, new_run: bool = False) -> Inputs:
+    def of(cls, config: RunConfig, say: Say = silent, new_run: bool = False) -> Inputs:
         """Read queries, find documents, and see that there is a corpus where none are given.
 
         A model on a hub is fetched when all else is there.
@@ -86,7 +86,7 @@ class Inputs:
         named = {key: path for key, path in folders.items() if path is not None}
         for key, path in named.items():
             if hub_address(path) is None:
-                _refuse_no_folder(key, path)
+                refuse_no_folder(key, path)
         on_hub = any(map(hub_address, named.values()))
         places = None if on_hub else fetched(config, say, new_run)
         queries = None
@@ -116,7 +116,16 @@ def corpus_store(config: RunConfig) -> Store:
     return Store(config.run, config.storage.options(config.run)) / layout.CORPUS
 
 
-def _refuse_no_folder(key: str, path: str) -> None:
+def refuse_no_folder(key: str, path: str) -> None:
+    """Refuse what should be a folder of this machine, and is none.
+
+    Args:
+        key: of the configuration, whose value it is.
+        path: the folder.
+
+    Raises:
+        ModelError: why it is none, or that it is not there.
+    """
     if why := why_no_folder(path):
         raise ModelError(f"{key}: {why}")
     if not Path(path).is_dir():

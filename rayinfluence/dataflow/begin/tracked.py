@@ -24,7 +24,7 @@ from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
 from rayinfluence.model.lora import adapted
 from rayinfluence.model.modules import Coverage, chosen, trackable
-from rayinfluence.model.parts import Part, parts_of
+from rayinfluence.model.parts import Part, blocks_of, parts_of
 from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import (
     Reach,
@@ -144,6 +144,8 @@ class TrackedModel:
         unfit: list[str] = []
         if kind is not None and trained is None:
             kept, unfit = without_unfit(kept, found)
+            # What is never called has no part, and would have been chosen for all that is known.
+            unfit += [n for n in blocks_of(model) if n in found.unfit and n not in parts]
         if kind == "mlp" and trained is None:
             refuse_little(model, kept, found, parts)
         refuse_other_shapes(model, kept, found, parts)

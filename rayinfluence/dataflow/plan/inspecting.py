@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from rayinfluence.addresses import hub_address
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.dataflow.begin.early import silent
+from rayinfluence.dataflow.begin.fetched import fetched
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.activations import activation_bytes
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -31,6 +34,7 @@ from rayinfluence.model.positions import affordable
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.model.reach import patterns_of
 from rayinfluence.model.weightless import has_config_alone, weightless_model
+from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
 
 #: More queries than that are not asked about.
@@ -44,18 +48,20 @@ _LIMITS, _LIMIT = "/sys/fs/cgroup", "memory.max"
 
 
 @own_arithmetic()
-def inspect(config: RunConfig) -> Inspection:
+def inspect(config: RunConfig, say: Say = silent) -> Inspection:
     """What a configuration's model is to a run; nothing is written.
 
     Without weights there are sizes by its configuration, and neither checks nor refusals.
 
-    Of the configuration only what is about the model is read.
+    Of the configuration only what is about the model is read. ``say`` prints a line about what is
+    fetched from a hub.
 
     Raises:
         ModelError: there is no such model, or ``modules`` does not fit it.
         ConfigError: a CUDA device is asked for and there is none.
     """
     refused: list[RayInfluenceError] = []
+    config = _on_this_machine(config, say)
 
     def ordinary(model: nn.Module) -> Sequence[int]:
         try:
@@ -111,6 +117,25 @@ def inspect(config: RunConfig) -> Inspection:
         passed,
         refused[0] if refused and has_weights else None,
     )
+
+
+def _on_this_machine(config: RunConfig, say: Say) -> RunConfig:
+    """The configuration with folders for what it names on a hub, which is fetched."""
+    named = {
+        "model": config.model,
+        "base_model": config.base_model,
+        "tokenizer": config.tokenizer,
+    }
+    if not any(path and hub_address(path) for path in named.values()):
+        return config
+    folders = fetched(config, say)
+    base = None if folders.base is None else folders.base.path
+    paths = {
+        "model": folders.model.path,
+        "base_model": base,
+        "tokenizer": folders.tokenizer.path,
+    }
+    return config.model_copy(update=paths)
 
 
 def _window(replica: Replica, context: int) -> tuple[int, int]:

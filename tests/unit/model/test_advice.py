@@ -277,6 +277,8 @@ class Shaped(nn.Module):
             return self.head(x + self.layer(x.transpose(0, 1)).transpose(0, 1))
         if self.how == "in pairs":
             return self.head(x + torch.stack([self.layer(one) for one in x]))
+        if self.how == "as one head":
+            return self.head(x + self.layer(x[:, None])[:, 0])
         if self.how == "in a list":
             return self.head(x + self.layer([x]))
         return self.head(x + self.layer(other=x, scale=1.0))
@@ -305,3 +307,10 @@ def test_a_layer_whose_input_is_not_sequence_by_sequence_is_refused(how: str, go
     with pytest.raises(ModelError) as caught:
         refuse_other_shapes(model, kept, found, parts)
     assert f": layer (the first gets {got} for 2 sequences of 7 tokens)" in str(caught.value)
+
+
+def test_a_layer_that_gets_its_input_as_that_of_one_head_is_tracked() -> None:
+    """As what DeepSeek makes keys and values of."""
+    model = seeded(lambda: Shaped("as one head"))
+    passes(model, ["layer"])
+    assert list(reached(model, ["layer"])[1]) == ["layer"]

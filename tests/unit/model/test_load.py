@@ -160,6 +160,15 @@ def test_a_model_that_is_taken_apart_and_put_together_is_the_same(make: object) 
     assert torch.equal(ours, theirs)
 
 
+def test_a_model_that_keeps_a_state_of_its_last_pass_is_taken_apart() -> None:
+    """As RecurrentGemma does; what the checks ran with gradients is in it."""
+    model = tiny_mlp()
+    model.inner.state = (2 * model.inner.weight.requires_grad_(True)).sum()
+    skeleton, _ = disassemble(model)
+    assert torch.equal(skeleton.inner.state, model.inner.state)
+    assert skeleton.inner.state.is_leaf
+
+
 def test_tied_weights_stay_tied() -> None:
     skeleton, tensors = disassemble(tiny_gpt2())
     again = assemble(skeleton, tensors, torch.device("cpu"))

@@ -20,6 +20,7 @@ from transformers import (
     BertLMHeadModel,
     Llama4TextConfig,
     MambaConfig,
+    MambaConfig,
     MambaForCausalLM,
     PhimoeConfig,
     PhimoeForCausalLM,
@@ -340,3 +341,17 @@ def test_a_tokenizer_needs_no_pad_token(tmp_path: Path, execute: Execute) -> Non
         tokenizer.save_pretrained(config.model)
         tables.append(execute(config)["gradient_product"].table)
     assert tables[0].equals(tables[1])
+
+
+def test_layers_of_which_only_the_weight_is_used_are_left_out_and_named(tmp_path: Path) -> None:
+    """Mamba's are such: it multiplies with them itself."""
+    config = tiny_run(tmp_path, 4)
+    sizes = {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+    AutoModelForCausalLM.from_config(MambaConfig(**sizes)).save_pretrained(config.model)
+    values = config.model_dump()
+    values["corpus"]["context"] = 16
+    run, said = begun(RunConfig.parse({**values, "modules": None}))
+    assert (
+        "as no MLP is among them; left out are backbone.layers.*.mixer.dt_proj (the first is never "
+        "called, while its weight is used)" in said
+    )

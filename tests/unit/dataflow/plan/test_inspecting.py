@@ -156,7 +156,7 @@ def test_a_model_without_a_tokenizer_is_shown_and_refused(tmp_path: Path, say: S
 @pytest.mark.parametrize(
     ("place", "code", "words"),
     [
-        ("nothing", 4, "nothing is not a folder with a config.json"),
+        ("nothing", 4, "nothing; name one that `save_pretrained` wrote, with its config.json"),
         (".", 4, "is not a folder with a config.json"),
         ("documents.jsonl", 2, "cannot be read as YAML"),
     ],

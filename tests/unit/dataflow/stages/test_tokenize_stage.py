@@ -367,7 +367,7 @@ def test_a_fragment_that_is_left_without_its_shards_is_made_again(
 
 
 def test_what_workers_wrote_to_another_disk_is_not_entered(store: Store, documents: Path) -> None:
-    with pytest.raises(StorageError, match=r"was written by a worker, and is not there\. The run"):
+    with pytest.raises(StorageError, match=r"was written, and is not there\. Either"):
         tokenise(store, documents, kind=Elsewhere)
     assert names(store) == []
     tokenise(store, documents)
