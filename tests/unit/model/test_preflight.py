@@ -368,16 +368,6 @@ def test_angles_that_depend_on_the_longest_sequence_are_refused_with_the_context
     check(seeded(lambda: llama_with({"rope_type": "linear", "factor": 2.0})), ("*.mlp.*",), 40)
 
 
-def test_of_sequences_alone_angles_may_depend_on_their_own_length_and_not_on_earlier_ones() -> None:
-    """Those of longrope do the one, those that are dynamic grow and stay so."""
-    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
-    longrope = {"rope_type": "longrope", "original_max_position_embeddings": 16, **factors}
-    check(seeded(lambda: llama_with(longrope)), ("*.mlp.*",), context=40, alone=True)
-    dynamic = {"rope_type": "dynamic", "factor": 2.0}
-    with pytest.raises(ModelError, match=r"sequences that ran before beyond 16 tokens, .* order"):
-        check(seeded(lambda: llama_with(dynamic)), ("*.mlp.*",), context=40, alone=True)
-
-
 def test_factors_for_long_sequences_are_another_such_kind() -> None:
     config = Phi3Config(
         vocab_size=48,

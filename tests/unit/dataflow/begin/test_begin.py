@@ -20,7 +20,6 @@ from transformers import (
     BertLMHeadModel,
     Llama4TextConfig,
     MambaConfig,
-    MambaConfig,
     MambaForCausalLM,
     PhimoeConfig,
     PhimoeForCausalLM,
@@ -350,7 +349,7 @@ def test_layers_of_which_only_the_weight_is_used_are_left_out_and_named(tmp_path
     AutoModelForCausalLM.from_config(MambaConfig(**sizes)).save_pretrained(config.model)
     values = config.model_dump()
     values["corpus"]["context"] = 16
-    run, said = begun(RunConfig.parse({**values, "modules": None}))
+    _, said = begun(RunConfig.parse({**values, "modules": None}))
     assert (
         "as no MLP is among them; left out are backbone.layers.*.mixer.dt_proj (the first is never "
         "called, while its weight is used)" in said
