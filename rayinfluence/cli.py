@@ -339,6 +339,21 @@ def show_version() -> None:
     typer.echo(__version__)
 
 
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        show_version()
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Which training sequences made the model say this? EK-FAC influence functions on Ray."""
+
+
 @contextmanager
 def _opened(
     place: str, runner: str | None, new_run: bool = False, needs_queries: bool = False

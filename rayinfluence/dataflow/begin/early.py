@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
+from rayinfluence.corpus.beginning import beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
@@ -19,7 +20,7 @@ from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
-from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.errors import ConfigError, CorpusError, ModelError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
@@ -101,11 +102,25 @@ class Inputs:
         refuse_own_documents(config, documents)
         for file in documents.files:
             refuse_other_content(file)
+        _refuse_no_text(documents, config)
         if config.corpus.documents:
             refuse_old_layout(corpus_store(config))
         else:
             Corpus.refuse_none(corpus_store(config))
         return cls(queries, documents, places or fetched(config, say, new_run))
+
+
+def _refuse_no_text(documents: Found, config: RunConfig) -> None:
+    """Refuse documents of which none has a text, where the first ones are all that there are."""
+    here = [file for file in documents.files if file.is_local]
+    if not here or len(here) < len(documents.files):
+        return
+    first = beginning(here, config.corpus.text_column, config.corpus.id_column)
+    if first.is_all and not first.documents and first.bad is not None:
+        raise CorpusError(
+            f"{first.bad.place}: {first.bad.reason}, and no other row is a document either. Check "
+            "corpus.documents and corpus.text_column."
+        )
 
 
 def corpus_store(config: RunConfig) -> Store:

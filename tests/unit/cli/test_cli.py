@@ -362,6 +362,7 @@ def test_the_runner_can_be_chosen_at_the_command_line(tmp_path: Path, say: Say) 
         (["report", "/no/run"], 2, "error: /no/run does not exist"),
         (["report", "nonsense://x"], 5, "use a local folder or s3://"),
         (["version"], 0, ""),
+        (["--version"], 0, ""),
         (["--help"], 0, ""),
     ],
 )

@@ -266,6 +266,10 @@ SPOILT: dict[str, tuple[dict[str, Any], str]] = {
         {"corpus": {"documents": ["nowhere/*.jsonl"]}},
         "nowhere/*.jsonl names no file",
     ),
+    "documents without the text": (
+        {},
+        "documents.jsonl:1: 'text' is not a string, and no other row is a document",
+    ),
     "no documents and no corpus": ({"corpus": {"documents": []}}, "holds no tokenised corpus"),
     "weights that are a pointer": ({}, "model.safetensors is a pointer of git-lfs (67 bytes)"),
     "a tokenizer that is cut short": ({}, "tokenizer.json is cut short, at 9 bytes"),
@@ -273,6 +277,7 @@ SPOILT: dict[str, tuple[dict[str, Any], str]] = {
 #: What is written over which file.
 WRITTEN = {
     "a queries file with a wrong line": ("queries.jsonl", "{"),
+    "documents without the text": ("documents.jsonl", '{"body": "a"}\n{"body": "b"}\n'),
     "weights that are a pointer": (
         "model/model.safetensors",
         "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n",
