@@ -64,6 +64,7 @@ class Family:
         published: what it has otherwise.
         adapter: whether it is a LoRA adapter of it that is attributed.
         dtype: that its code can compute in.
+        refused: whether no run can be made with it.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Family:
     published: Mapping[str, Any] = field(default_factory=dict)
     adapter: bool = False
     dtype: str = "float64"
+    refused: bool = False
 
     @property
     def name(self) -> str:
@@ -169,7 +171,6 @@ DENSE = (
     Family("Helium", _EIGHT, "kyutai/helium-1-preview-2b"),
     Family("HunYuanDenseV1", _EIGHT),
     Family("Nemotron", _EIGHT),
-    Family("BitNet", _TINY),
     Family("XLM", _WORDS | {"emb_dim": 16, "n_layers": 2, "n_heads": 2, "causal": True,
                             "max_position_embeddings": CONTEXT}),
     Family("CTRL", _WORDS | {"n_embd": 16, "n_layer": 2, "n_head": 2, "dff": 24,
@@ -276,13 +277,16 @@ EXPERTS = (
            {"num_hidden_layers": 24}),
 )  # fmt: skip
 
-#: What has experts that stay stacked, and what is trained beside a frozen model.
+#: Experts that stay stacked, what is trained beside a frozen model, and what is no causal one.
 OTHERS = (
     Family("LongcatFlash",
            _TINY | _LATENT | {"num_layers": 1, "ffn_hidden_size": 12, "head_dim": 4,
                               "expert_ffn_hidden_size": 10, "n_routed_experts": 4,
                               "zero_expert_num": 1, "moe_topk": 2}),
     Family("Llama", _TINY, adapter=True),
+    Family("XLNet", _WORDS | {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 12},
+           dtype="float32", refused=True),
+    Family("Bert", _TINY, refused=True),
 )  # fmt: skip
 
 FAMILIES = (*DENSE, *RECURRENT, *EXPERTS, *OTHERS)

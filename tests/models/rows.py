@@ -25,6 +25,8 @@ _PARTS = ("attention", "mlp", "router")
 _ROUNDING = 1e-14
 #: What is left untracked is named from this share on.
 _WORTH_NAMING = 0.01
+#: And no more than so much.
+_MOST = 4
 _TEMPLATE = Path(__file__).with_name("page.md")
 _REFUSED = """
 ## What is refused
@@ -44,15 +46,13 @@ def row(family: Family, folder: Path, execute: Callable[..., dict[str, Results]]
     except ModelError as error:
         return {"family": family.name, "refused": str(error).replace(str(folder), "")}
     tracked = subject.tracked
-    by_kind: dict[str, Any] = {"all": subject.names}
-    notes = []
-    try:
-        by_kind["mlp"] = list(load(subject.config, "mlp").replica.modules)
-    except ModelError as error:
-        notes.append(f"`mlp` is refused: {error}")
+    mlp, notes = load(subject.config, "mlp"), []
+    by_kind = {"all": subject.names, "mlp": list(mlp.replica.modules)}
+    coverage = {"all": tracked.coverage.share, "mlp": mlp.coverage.share}
     if not family.adapter and "mlp" not in tracked.parts.values():
         notes.append("`mlp` is all, as there is no MLP")
-    tiny = {kind: counted(subject, subject.plain, names) for kind, names in by_kind.items()}
+    size = {kind: counted(subject, subject.plain, names) for kind, names in by_kind.items()}
+    tiny = coverage if family.adapter else {kind: one.share for kind, one in size.items()}
     real: dict[str, Counted] = {}
     if family.checkpoint:
         model = published(family)
@@ -67,17 +67,18 @@ def row(family: Family, folder: Path, execute: Callable[..., dict[str, Results]]
     if family.dtype != "float64":
         notes.append(f"in {family.dtype}, as its code cannot compute in float64")
     run = off_in_a_run(subject, execute(subject.config))
-    largest = (real or tiny)["all"].rest
+    # Of what was trained, where that is an adapter, nothing is left.
+    largest = [] if family.adapter else list((real or size)["all"].rest.items())
     return {
         "family": family.name,
         "class": type(subject.replica.model).__name__,
         "layers": _layers(subject),
-        "tiny": {kind: one.share for kind, one in tiny.items()},
+        "tiny": tiny,
         "checkpoint": family.checkpoint,
         "parameters": real["all"].total if real else 0,
         "real": {kind: one.share for kind, one in real.items()},
-        "rest": {name: share for name, share in largest.items() if share >= _WORTH_NAMING},
-        "coverage": tracked.coverage.share,
+        "rest": {name: share for name, share in largest[:_MOST] if share >= _WORTH_NAMING},
+        "coverage": coverage,
         "errors": {**errors(subject, folder), "run": run},
         "attention": subject.replica.numerics.attention,
         "notes": notes,
@@ -89,7 +90,7 @@ def _layers(subject: Subject) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for name in subject.names:
         (pattern,) = patterns_of([name])
-        last = pattern.removesuffix(".*").rpartition(".")[2]
+        last = pattern.removesuffix(".*").removesuffix(".default").rpartition(".")[2]
         module = subject.replica.modules[name]
         if shape_of(name, module, subject.replica.model).routed:
             last = f"experts.{last}"

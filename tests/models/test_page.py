@@ -1,0 +1,34 @@
+"""docs/models.md says what the tests of families find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rows import FILE, how_far_off, power, what_is_tracked
+from test_families import BY_NAME, checked
+
+from rayinfluence.storage.results import Results
+
+#: One of each kind.
+FEW = ("GPT2", "Gemma2", "Mamba", "Mixtral", "Llama with LoRA")
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_some_families_are_what_their_page_says(
+    name: str, tmp_path: Path, execute: Callable[..., dict[str, Results]]
+) -> None:
+    one, page = checked(BY_NAME[name], tmp_path, execute), FILE.read_text("utf-8")
+    assert what_is_tracked(one) in page
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| {name} | 1e-")]
+    there, found = ([cell.strip() for cell in text.split("|")] for text in (line, how_far_off(one)))
+    kinds = len(one["errors"])
+    assert there[kinds + 2 :] == found[kinds + 2 :]
+    for said, error in zip(there[2 : kinds + 2], one["errors"].values(), strict=True):
+        assert power(error) <= 10 * float(said)  # machines round otherwise
+
+
+def test_the_page_has_every_family() -> None:
+    page = FILE.read_text("utf-8")
+    assert [name for name in BY_NAME if f"\n| {name} | " not in page] == []
