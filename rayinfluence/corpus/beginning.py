@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from rayinfluence.corpus.documents import BadDocument, Document, read_documents
+from rayinfluence.corpus.documents import Document, read_documents
 from rayinfluence.corpus.sources import source_of
 from rayinfluence.storage.store import Store
 
@@ -26,13 +26,11 @@ class Beginning:
         documents: those that have a text.
         is_all: whether the files hold no others.
         has_ids: whether one of them has a name of its own.
-        bad: the first of the rows that are no documents.
     """
 
     documents: list[Document]
     is_all: bool
     has_ids: bool
-    bad: BadDocument | None = None
 
     @property
     def keys(self) -> dict[str, int]:
@@ -55,7 +53,6 @@ def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Begin
     chosen = {file.url: file for file in (files[0], files[-1])}
     documents: list[Document] = []
     is_all, has_ids = len(chosen) == len(files), False
-    bad: BadDocument | None = None
     for file in chosen.values():
         if source_of(file.url)[0].seeks and file.info().size > _LARGE:
             is_all = False
@@ -66,10 +63,8 @@ def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Begin
                 if number == _ROWS or characters > _CHARACTERS:
                     is_all = False
                     break
-                if isinstance(row, BadDocument):
-                    bad = bad or row
-                elif row.text.strip():
+                if isinstance(row, Document) and row.text.strip():
                     documents.append(row)
                     characters += len(row.text)
                     has_ids |= row.document_id != f"{file.name}:{row.row}"
-    return Beginning(documents, is_all, has_ids, bad)
+    return Beginning(documents, is_all, has_ids)

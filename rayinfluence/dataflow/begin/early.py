@@ -20,7 +20,7 @@ from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
-from rayinfluence.errors import ConfigError, CorpusError, ModelError
+from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
@@ -111,16 +111,9 @@ class Inputs:
 
 
 def _refuse_no_text(documents: Found, config: RunConfig) -> None:
-    """Refuse documents of which none has a text, where the first ones are all that there are."""
-    here = [file for file in documents.files if file.is_local]
-    if not here or len(here) < len(documents.files):
-        return
-    first = beginning(here, config.corpus.text_column, config.corpus.id_column)
-    if first.is_all and not first.documents and first.bad is not None:
-        raise CorpusError(
-            f"{first.bad.place}: {first.bad.reason}, and no other row is a document either. Check "
-            "corpus.documents and corpus.text_column."
-        )
+    """Refuse documents without a text column, as far as the first rows of two files tell."""
+    if here := [file for file in documents.files if file.is_local]:
+        beginning(here, config.corpus.text_column, config.corpus.id_column)
 
 
 def corpus_store(config: RunConfig) -> Store:
