@@ -12,6 +12,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.capture import backward, input_of
+from rayinfluence.model.rows import Rows
 
 
 def activation_bytes(replica: Replica, batch: Batch) -> int:
@@ -57,6 +58,26 @@ def activation_bytes(replica: Replica, batch: Batch) -> int:
 
 class _Counted(Exception):
     """The forward pass is done, and its backward pass says nothing more."""
+
+
+def routed_numbers(replica: Replica, batch: Batch) -> int:
+    """Numbers that layers of experts see of a batch: of its tokens those that chose them.
+
+    Args:
+        replica: the model with its tracked modules.
+        batch: is run forward and backward, if there are such layers.
+    """
+    found = 0
+
+    def count(name: str, rows: Rows) -> None:
+        nonlocal found
+        if replica.shapes[name].routed:
+            found += rows.inputs_BRI.numel() + rows.grads_BRO.numel()
+
+    if any(shape.routed for shape in replica.shapes.values()):
+        value = lambda: objective(replica.language_model, batch)  # noqa: E731
+        backward(replica.modules, batch.shape, value, count)
+    return found
 
 
 def _place(tensor: Tensor) -> int:

@@ -18,7 +18,7 @@ from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.early import silent
 from rayinfluence.dataflow.begin.fetched import fetched
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, ordinary_tokens
-from rayinfluence.dataflow.compute.activations import activation_bytes
+from rayinfluence.dataflow.compute.activations import activation_bytes, routed_numbers
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, seen_widths
 from rayinfluence.dataflow.plan.forecast import bank_bytes, factor_bytes, fitting_bytes
@@ -104,14 +104,15 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
             )
         except RayInfluenceError as error:
             refused.append(error)
-    window = _window(replica, context)
+    seen = _seen(tracked, context)
+    window = _window(replica, context, seen)
     return Inspection(
         tracked,
         context,
         batch_tokens,
         rank,
         _layers(tracked, rank, window),
-        _bytes(tracked, context, config.fit.blocks, rank, window),
+        _bytes(tracked, context, config.fit.blocks, rank, seen * window[1]),
         memory_here(replica.numerics.device),
         has_weights,
         passed,
@@ -138,11 +139,19 @@ def _on_this_machine(config: RunConfig, say: Say) -> RunConfig:
     return config.model_copy(update=paths)
 
 
-def _window(replica: Replica, context: int) -> tuple[int, int]:
-    """Sequences and tokens of a full window of whole contexts."""
+def _seen(tracked: TrackedModel, context: int) -> int:
+    """Bytes of what modules see of a token; of experts on the average of a few made-up tokens."""
+    replica = tracked.replica
+    length = max(2, min(context, affordable(replica.model, 2, _MEASURED)))
+    some = np.resize(np.asarray(tracked.ordinary), length)
+    routed = routed_numbers(replica, make_batch([some], [0], torch.device("cpu")))
+    return (seen_widths(replica.shapes.values()) + -(-routed // length)) * _operand(replica)
+
+
+def _window(replica: Replica, context: int, seen: int) -> tuple[int, int]:
+    """Sequences and tokens of a full window of whole contexts; ``seen`` are bytes of a token."""
     device = replica.numerics.device
-    n_bytes = seen_widths(replica.shapes.values()) * _operand(replica)
-    most = WINDOW_BYTES[device] // n_bytes // context
+    most = WINDOW_BYTES[device] // max(1, seen) // context
     n_sequences = max(1, min(most, WINDOW_SEQUENCES[device]))
     return n_sequences, n_sequences * context
 
@@ -154,7 +163,7 @@ def _operand(replica: Replica) -> int:
 
 
 def _bytes(
-    tracked: TrackedModel, context: int, n_blocks: int, rank: int | None, window: tuple[int, int]
+    tracked: TrackedModel, context: int, n_blocks: int, rank: int | None, window: int
 ) -> Bytes:
     replica = tracked.replica
     model, shapes, batch_tokens = replica.model, replica.shapes, replica.numerics.batch_tokens
@@ -169,7 +178,7 @@ def _bytes(
         factors=factor_bytes(shapes, n_blocks),
         bank=bank_bytes(shapes, 1, rank, _operand(replica)),
         gradient=_FLOAT * sum(shape.n_parameters for shape in shapes.values()),
-        window=seen_widths(shapes.values()) * _operand(replica) * window[1],
+        window=window,
     )
 
 

@@ -18,6 +18,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MambaConfig,
+    MixtralConfig,
     PreTrainedConfig,
     Qwen2MoeConfig,
     RecurrentGemmaConfig,
@@ -301,3 +302,18 @@ def test_the_weights_of_a_large_model_are_never_in_memory(tmp_path: Path) -> Non
     assert weight.shape == (10**7, 4096)  # 153 GiB
     assert weight.untyped_storage().nbytes() == 4 * 4096
     assert nn.Linear(2, 2).weight.device.type == "cpu"
+
+
+def test_of_a_mixture_a_window_holds_what_experts_see_of_the_tokens_that_chose_them(
+    tmp_path: Path,
+) -> None:
+    """Two of four experts for each token, in two blocks of two layers; nothing else is tracked."""
+    config = tiny_run(tmp_path)
+    sizes = {"vocab_size": 48, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 4}
+    torch.manual_seed(0)
+    mixtral = MixtralConfig(**sizes, num_experts_per_tok=2, max_position_embeddings=16)
+    AutoModelForCausalLM.from_config(mixtral).save_pretrained(config.model)
+    values = {**config.model_dump(), "modules": ["*.experts.*"]}
+    of_a_token = 4 * 2 * 2 * ((16 + 24) + (12 + 16))
+    assert inspect(RunConfig.parse(values)).bytes.window == of_a_token * 128 * 16
