@@ -92,10 +92,10 @@ CASES = [
         ("*.experts.*", "*.o_proj", "*.gate"),
         on_demand=True,
     ),
-    Case("gpt-oss", lambda: exact(tiny_gpt_oss()), ("*.experts.*", "*.router")),
+    Case("gpt-oss", lambda: exact(tiny_gpt_oss()), ("*.experts.*", "*.router"), on_demand=True),
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
     # Whose A is diagonal.
-    Case("embeddings", llama, ("*.down_proj", "model.embed_tokens")),
+    Case("embeddings", llama, ("*.down_proj", "model.embed_tokens"), on_demand=True),
     # What is tracked is not W.
     *([Case("lora", lora, PATTERNS, on_demand=True)] if find_spec("peft") else []),
 ]

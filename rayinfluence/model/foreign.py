@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from rayinfluence.errors import ModelError, RayInfluenceError, brief
-from rayinfluence.model.dtype import named
+from rayinfluence.model.dtype import dtype_of, named
 
 #: What to do about a forward pass.
 FORWARD = "Try another `dtype` or `attention: eager`, or name another model under `model`."
@@ -36,9 +36,7 @@ def in_words(model: nn.Module, doing: str, advice: str) -> Iterator[None]:
     except RayInfluenceError:
         raise
     except Exception as error:  # it is somebody else's code, and may raise anything
-        # A model may keep parts of itself in another than it was asked for.
-        kinds = {named(w.dtype) for w in model.parameters() if w.is_floating_point()}
-        dtype, device = " and ".join(sorted(kinds)), next(model.parameters()).device
+        dtype, device = named(dtype_of(model)), next(model.parameters()).device
         said = type(error).__name__ + (f": {brief(error).rstrip('.')}" if str(error) else "")
         raise ModelError(
             f"{type(model).__name__} cannot {doing} in {dtype} on {device}: {said}. {advice}"

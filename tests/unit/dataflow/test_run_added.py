@@ -220,6 +220,6 @@ def test_other_settings_of_the_corpus_are_refused(
     done: Done, execute: Execute, change: Change
 ) -> None:
     _, config = done
-    for settings in ({"context": 8}, {"row_group_tokens": 7}, {"text_column": "body"}):
+    for settings in ({"context": 8}, {"row_group_tokens": 7}, {"text_column": "source"}):
         with pytest.raises(RayInfluenceError, match=r"tokenised with .* other settings"):
             execute(change(config, corpus=settings))
