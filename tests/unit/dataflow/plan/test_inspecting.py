@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loopback_hub import Hub
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -317,3 +318,12 @@ def test_of_a_mixture_a_window_holds_what_experts_see_of_the_tokens_that_chose_t
     values = {**config.model_dump(), "modules": ["*.experts.*"]}
     of_a_token = 4 * 2 * 2 * ((16 + 24) + (12 + 16))
     assert inspect(RunConfig.parse(values)).bytes.window == of_a_token * 128 * 16
+
+
+def test_a_model_on_a_hub_is_fetched_and_inspected(tmp_path: Path, hub: Hub, say: Say) -> None:
+    folder = Path(tiny_run(tmp_path).model)
+    hub.push("org/mine", {file.name: file.read_bytes() for file in folder.iterdir()})
+    code, out, error = say("inspect", "hf://org/mine")
+    assert code == 0
+    assert "of 4,560 parameters" in out
+    assert "hf://org/mine@main is commit" in error
