@@ -115,11 +115,17 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
     return Folders(model, base, source, tokenizer)
 
 
+def tokenizer_folder(source: Source) -> str:
+    """Where a model's own tokenizer is: an adapter may have one, and else has its base's."""
+    if source.adapter is not None and holds_tokenizer(source.adapter):
+        return source.adapter
+    return source.weights
+
+
 def _own_tokenizer(source: Source, model: Folder, base: Folder | None) -> Folder:
-    """An adapter may have its own, and else has its base's."""
-    if source.adapter is None or holds_tokenizer(source.adapter):
-        return model
-    return base or Folder(source.weights)
+    folder = tokenizer_folder(source)
+    named = [one for one in (model, base) if one is not None and one.path == folder]
+    return named[0] if named else Folder(folder)
 
 
 def note_commits(store: Store, config: RunConfig, folders: Folders) -> None:

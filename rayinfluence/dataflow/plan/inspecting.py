@@ -16,7 +16,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.early import silent
-from rayinfluence.dataflow.begin.fetched import fetched
+from rayinfluence.dataflow.begin.fetched import fetched, tokenizer_folder
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.activations import activation_bytes, routed_numbers
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -26,6 +26,7 @@ from rayinfluence.dataflow.plan.inspection import Alike, Bytes, Inspection
 from rayinfluence.errors import RayInfluenceError
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.influence.contraction import Work
+from rayinfluence.model.adapters import source_of
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.layers import is_layer
 from rayinfluence.model.load import vocabulary_size
@@ -65,7 +66,8 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
 
     def ordinary(model: nn.Module) -> Sequence[int]:
         try:
-            path, trusted = config.tokenizer or config.model, config.trust_remote_code
+            source, trusted = source_of(config.model, config.base_model), config.trust_remote_code
+            path = config.tokenizer or tokenizer_folder(source)
             return ordinary_tokens(load_tokenizer(path, trust_remote_code=trusted), model)
         except RayInfluenceError as error:
             refused.append(error)

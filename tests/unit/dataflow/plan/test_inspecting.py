@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapters import save_adapter
 from loopback_hub import Hub
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -33,7 +34,7 @@ from rayinfluence.influence.contraction import Work
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.modules import ModuleShape, track
 from rayinfluence.model.weightless import weightless_model
-from rayinfluence.testing import tiny_mlp, tiny_run, tiny_tokenizer
+from rayinfluence.testing import tiny_gpt2, tiny_mlp, tiny_run, tiny_tokenizer
 
 Say = Callable[..., tuple[int, str, str]]
 MLP = {"transformer.h.*.mlp.c_fc", "transformer.h.*.mlp.c_proj"}
@@ -327,3 +328,17 @@ def test_a_model_on_a_hub_is_fetched_and_inspected(tmp_path: Path, hub: Hub, say
     assert code == 0
     assert "of 4,560 parameters" in out
     assert "hf://org/mine@main is commit" in error
+
+
+def test_an_adapter_without_a_tokenizer_has_that_of_its_base(tmp_path: Path, say: Say) -> None:
+    pytest.importorskip("peft")
+    base, adapter = tiny_run(tmp_path).model, tmp_path / "adapter"
+    layers, model = ["c_attn", "c_fc"], tiny_gpt2(dtype=torch.float32)
+    save_adapter(adapter, model, target_modules=layers, fan_in_fan_out=True)
+        adapter, tiny_gpt2(dtype=torch.float32), target_modules=layers, fan_in_fan_out=True
+    )
+    about = json.loads((adapter / "adapter_config.json").read_text())
+    about["base_model_name_or_path"] = base
+    (adapter / "adapter_config.json").write_text(json.dumps(about))
+    code, out, error = say("inspect", adapter)
+    assert (code, "parameters of its adapter are tracked" in out) == (0, True), error
