@@ -333,10 +333,8 @@ def test_a_model_on_a_hub_is_fetched_and_inspected(tmp_path: Path, hub: Hub, say
 def test_an_adapter_without_a_tokenizer_has_that_of_its_base(tmp_path: Path, say: Say) -> None:
     pytest.importorskip("peft")
     base, adapter = tiny_run(tmp_path).model, tmp_path / "adapter"
-    layers, model = ["c_attn", "c_fc"], tiny_gpt2(dtype=torch.float32)
-    save_adapter(adapter, model, target_modules=layers, fan_in_fan_out=True)
-        adapter, tiny_gpt2(dtype=torch.float32), target_modules=layers, fan_in_fan_out=True
-    )
+    model = tiny_gpt2(dtype=torch.float32)
+    save_adapter(adapter, model, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
     about = json.loads((adapter / "adapter_config.json").read_text())
     about["base_model_name_or_path"] = base
     (adapter / "adapter_config.json").write_text(json.dumps(about))
