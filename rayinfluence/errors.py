@@ -2,8 +2,8 @@
 
 * RayInfluenceError, 1: the root.
 * ConfigError, 2: a key, value or file named in the configuration.
-* InputError, 4: what the user gave us to read; CorpusError (documents and shards), QueryError and
-  ModelError (weights, tokenizer, tracked modules).
+* InputError, 4: what the user gave us to read; CorpusError (documents and shards), QueryError,
+  ChatError (messages) and ModelError (weights, tokenizer, tracked modules).
 * StorageError, 5: an object that cannot be read or written; DamagedError (an object of ours that is
   cut short, altered or about something else).
 * NumericsError, 6: a value that is not finite, a matrix that cannot be decomposed.
@@ -62,6 +62,10 @@ class CorpusError(InputError):
 
 class QueryError(InputError):
     """A query is malformed, empty, repeated or too long."""
+
+
+class ChatError(InputError):
+    """Messages are not made a text by the tokenizer's chat template."""
 
 
 class ModelError(InputError):

@@ -119,7 +119,11 @@ def _with_special(backend: Tokenizer, like: Any) -> PreTrainedTokenizerFast:
         backend.add_tokens([AddedToken(token.content, normalized=False, **how)])
     if (theirs := getattr(like, "backend_tokenizer", None)) is not None:
         backend.post_processor = theirs.post_processor
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **like.special_tokens_map)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=getattr(like, "chat_template", None),
+        **like.special_tokens_map,
+    )
 
 
 def _text_that_differs(backend: Tokenizer, pieces: Callable[[str], list[str]]) -> str | None:

@@ -279,6 +279,7 @@ def test_every_error_has_its_own_exit_code_and_survives_a_process_border() -> No
         "InputError": 4,
         "CorpusError": 4,
         "QueryError": 4,
+        "ChatError": 4,
         "ModelError": 4,
         "StorageError": 5,
         "DamagedError": 5,
