@@ -114,7 +114,11 @@ class CorpusConfig(Section):
     path: Address | None = None
     """Where the shards are (written); ``<run>/corpus`` when not given. Runs may share a corpus."""
     text_column: str = "text"
-    """The column or key that holds a document's text."""
+    """The column or key that holds a document's text.
+
+    Or messages, ``[{role, content}, ...]``, which the tokenizer's chat template makes a text of."""
+    prompt_column: str | None = None
+    """The column of what stands before the text and was given in training: a text or messages."""
     id_column: str = "id"
     """The column or key that names a document; where it is absent, file and line name it."""
     context: int | None = Field(default=None, ge=2)
@@ -130,6 +134,27 @@ class CorpusConfig(Section):
     """N, the sequences that the model was trained on, where the documents are a sample of them.
 
     ``delta_nats`` is score / N. None: the documents are the training data."""
+
+
+class ObjectiveConfig(Section):
+    """What training maximised of a sequence; it decides factors and the gradients of sequences."""
+
+    kind: Literal["causal"] = "causal"
+    """``causal``: log-probabilities of tokens given those before them."""
+    loss: str = "all"
+    """Which tokens counted: ``all`` (but the first, which nothing predicts), ``completion``, or a
+    column of the documents that lists characters as ``[[start, end], ...]``.
+
+    ``completion``: what follows the prompt (``corpus.prompt_column``), or what the assistant says
+    where ``corpus.text_column`` holds messages.
+    """
+    reduction: Literal["sum", "mean"] = "sum"
+    """Over the tokens of a sequence that counted; by ``mean`` each sequence counts alike."""
+
+    @property
+    def column(self) -> str | None:
+        """The column of documents that says what counted, where one does."""
+        return None if self.loss in ("all", "completion") else self.loss
 
 
 class FitConfig(Section):
@@ -312,11 +337,10 @@ class RunConfig(Section):
 
     Decided by the device when not given.
     """
-    objective: Literal["causal", "causal_mean"] = "causal"
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     """What was maximised of a sequence in training, of which influence is that of one more.
 
-    ``causal``: the sum of the log-probabilities of its tokens; ``causal_mean``: their mean, so that
-    each sequence counts alike, however long it is."""
+    The name of a kind stands for it with the rest as it is by default."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of sampled labels and of the sketches that find low ranks."""
     trust_remote_code: bool = False
@@ -343,10 +367,13 @@ class RunConfig(Section):
             return values
         refuse_unknown(cls, values, "")
         # In YAML, a section all of whose keys are commented out is null.
-        sections = ("corpus", "fit", "scan", "runner", "storage")
-        return {
+        sections = ("objective", "corpus", "fit", "scan", "runner", "storage")
+        found = {
             key: {} if value is None and key in sections else value for key, value in values.items()
         }
+        if isinstance(found.get("objective"), str):
+            found["objective"] = {"kind": found["objective"]}
+        return found
 
     @model_validator(mode="after")
     def _without_passwords(self) -> RunConfig:
@@ -357,14 +384,31 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _groups_are_of_metadata(self) -> RunConfig:
-        columns = {self.corpus.text_column: "text", self.corpus.id_column: "id"}
-        for key in self.scan.group_by or () if self.corpus.documents else ():
-            if key in columns:
+    def _columns_are_of_one_meaning(self) -> RunConfig:
+        corpus = self.corpus
+        named = {
+            "corpus.text_column": corpus.text_column,
+            "corpus.id_column": corpus.id_column,
+            "corpus.prompt_column": corpus.prompt_column,
+            "objective.loss": self.objective.column,
+        }
+        if corpus.prompt_column is not None and self.objective.column is not None:
+            raise ValueError(
+                f"objective.loss: {self.objective.column!r} says what counted, and so does "
+                "corpus.prompt_column: set objective.loss to completion or all, or leave the "
+                "prompts out."
+            )
+        keys: dict[str, str] = {}
+        for name, column in named.items():
+            if column is not None and column in keys:
+                raise ValueError(f"{name}: {column!r} is already {keys[column]}; name another one.")
+            if column is not None:
+                keys[column] = name
+        for key in self.scan.group_by or () if corpus.documents else ():
+            if key in keys:
                 raise ValueError(
-                    f"scan.group_by: {key!r} is the column of the documents' {columns[key]} "
-                    f"(corpus.{columns[key]}_column), which each has for itself and which is no "
-                    "metadata; name a key that documents share."
+                    f"scan.group_by: {key!r} is {keys[key]}, which each document has for itself "
+                    "and which is no metadata; name a key that documents share."
                 )
         return self
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from rayinfluence.corpus.documents import Document, read_documents
+from rayinfluence.corpus.documents import read_documents
+from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.sources import source_of
 from rayinfluence.storage.store import Store
 
@@ -44,7 +45,7 @@ class Beginning:
         return f"the {'documents' if self.is_all else first} that are to be tokenised"
 
 
-def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Beginning:
+def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
     """Read the first documents of the first and of the last file.
 
     Raises:
@@ -58,13 +59,13 @@ def beginning(files: Sequence[Store], text_column: str, id_column: str) -> Begin
             is_all = False
             continue
         characters = 0
-        with closing(read_documents(file, text_column, id_column)) as rows:
+        with closing(read_documents(file, columns)) as rows:
             for number, row in enumerate(rows):
                 if number == _ROWS or characters > _CHARACTERS:
                     is_all = False
                     break
-                if isinstance(row, Document) and row.text.strip():
+                if isinstance(row, Document) and not row.is_empty:
                     documents.append(row)
-                    characters += len(row.text)
+                    characters += row.n_characters
                     has_ids |= row.document_id != f"{file.name}:{row.row}"
     return Beginning(documents, is_all, has_ids)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from rayinfluence.corpus.lines import instead_of_text
+from rayinfluence.corpus.forms import Columns, Document, document_of
 from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
 from rayinfluence.corpus.sources import source_of
 from rayinfluence.corpus.sources.compression import plain
@@ -17,19 +17,6 @@ from rayinfluence.corpus.sources.source import NotDocumentsError, Row
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
-
-
-@dataclass(frozen=True)
-class Document:
-    """One document: its text, an id that is unique in its file, other columns as metadata.
-
-    ``row`` is its line or row in the file, from 1.
-    """
-
-    document_id: str
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,34 +56,22 @@ def _refuse(file: Store, begins: bytes) -> None:
 
 
 def read_documents(
-    file: Store, text_column: str, id_column: str, opened: DigestedFile | None = None
+    file: Store, columns: Columns, opened: DigestedFile | None = None
 ) -> Generator[Document | BadDocument, None, None]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
 
     Args:
         file: the documents.
-        text_column: the column or key of the text.
-        id_column: of what names a document.
+        columns: those that have a meaning.
         opened: the file, where it is open already.
 
     Raises:
         CorpusError: the file is of no format that we read, or has no text column.
         StorageError: it cannot be read.
     """
-    for number, row in _rows(file, text_column, opened):
-        place = f"{file.url}:{number}"
-        if isinstance(row, str):
-            yield BadDocument(place, row)
-            continue
-        text = row.pop(text_column, None)
-        identity = row.pop(id_column, None)
-        if not isinstance(text, str):
-            yield BadDocument(place, f"{text_column!r} is not a string{instead_of_text(text)}")
-            continue
-        metadata = {key: value for key, value in row.items() if value is not None}
-        yield Document(
-            f"{file.name}:{number}" if identity is None else str(identity), text, metadata, number
-        )
+    for number, row in _rows(file, columns.text, opened):
+        found = row if isinstance(row, str) else document_of(row, columns, file.name, number)
+        yield BadDocument(f"{file.url}:{number}", found) if isinstance(found, str) else found
 
 
 def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterator[Row]:

@@ -61,6 +61,11 @@ class FileReport:
     documents: int = 0
     empty_documents: int = 0
     short_chunks: int = 0
+    #: Sequences that say which of their tokens the loss counted, how many tokens that are, and how
+    #: many sequences have none.
+    masked: int = 0
+    counted_tokens: int = 0
+    uncounted: int = 0
     n_bad: int = 0
     bad: list[BadDocument] = field(default_factory=list)
     #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.

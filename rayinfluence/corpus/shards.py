@@ -18,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from rayinfluence.storage.digest import digest_bytes
 
 #: Folder of a corpus.
 SHARDS = "shards"
 ROWS_PER_SHARD = 2**32
+LOSS_MASK = "loss_mask"
 
 SCHEMA = pa.schema(
     [
@@ -35,6 +37,8 @@ SCHEMA = pa.schema(
         pa.field("char_end", pa.int64()),
         pa.field("metadata", pa.string()),  # a JSON object
         pa.field("document_row", pa.int64()),  # the document's line or row in its file, from 1
+        # Which tokens the loss of training counted; null where the document does not say.
+        pa.field(LOSS_MASK, pa.list_(pa.bool_())),
     ]
 )
 
@@ -84,7 +88,9 @@ def row_group_digest(table: pa.Table) -> str:
         np.ascontiguousarray(table[name].fill_null(-1).to_numpy(), dtype="<i8").tobytes()
         for name in ("n_tokens", "token_start", "char_start", "char_end", "document_row")
     ]
-    return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode())
+    masks = masks_of(table)
+    told = [] if masks is None else [b"".join(map(_mask_bytes, masks))]
+    return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode(), *told)
 
 
 def sequences_of(table: pa.Table) -> list[np.ndarray]:
@@ -94,6 +100,23 @@ def sequences_of(table: pa.Table) -> list[np.ndarray]:
     values = column.values.to_numpy(zero_copy_only=True)
     offsets = column.offsets.to_numpy()
     return [values[start:end] for start, end in pairwise(offsets)]
+
+
+def masks_of(table: pa.Table) -> list[NDArray[np.bool_] | None] | None:
+    """Which tokens of each row the loss counted, None where it is not known; None for none at all.
+
+    Shards that were written before there were any have none.
+    """
+    if LOSS_MASK not in table.column_names or table[LOSS_MASK].null_count == len(table):
+        return None
+    return [
+        None if mask is None else np.array(mask, dtype=np.bool_)
+        for mask in table[LOSS_MASK].to_pylist()
+    ]
+
+
+def _mask_bytes(mask: NDArray[np.bool_] | None) -> bytes:
+    return b"\x02" if mask is None else b"\x03" + mask.tobytes()
 
 
 def bad_rows(table: pa.Table, vocabulary: int | None, context: int | None) -> dict[int, str]:
@@ -130,7 +153,7 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(self._sink, SCHEMA, compression="zstd")
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row (all columns but n_tokens)."""
+        """Append a row (all columns but n_tokens; without a mask if there is none)."""
         n_tokens = len(row["tokens"])
         self._rows.append({**row, "n_tokens": n_tokens})
         self.n_rows += 1

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.documents import BadDocument, Document, read_documents
+from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import plain
-from rayinfluence.corpus.shards import ShardWriter, shard_key
+from rayinfluence.corpus.shards import LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import canonical_json, digest_bytes
@@ -39,6 +40,13 @@ class TokenizeSettings:
     context: int
     row_group_tokens: int
     shard_tokens: int
+    prompt_column: str | None = None
+    mask_column: str | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """Of documents."""
+        return Columns(self.text_column, self.id_column, self.prompt_column, self.mask_column)
 
 
 def tokenize_file(
@@ -78,8 +86,8 @@ def tokenize_file(
 
     with file.open("") as raw:
         source = DigestedFile(raw)
-        documents = read_documents(file, settings.text_column, settings.id_column, source)
-        for batch in _batches(_good(documents, report)):
+        documents = read_documents(file, settings.columns, source)
+        for batch in _batches(_good(documents, tokenizer, report)):
             n_tokens = 0
             encodings = encode(tokenizer, [document.text for document in batch])
             for document, encoding in zip(batch, encodings, strict=True):
@@ -109,12 +117,20 @@ def _rows(
     document: Document, encoding: Encoding, context: int, report: FileReport
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
+    counted = document.counted
+    masks = None if counted is None else mask(encoding.offsets, counted)
     for start in range(0, len(encoding.tokens), context):
         end = min(start + context, len(encoding.tokens))
         if end - start < 2:
             report.short_chunks += 1
             continue
         char_start, char_end = _characters(encoding, start, end)
+        masked = None if masks is None else masks[start:end]
+        if masked is not None:
+            n_counted = sum(masked[1:])  # the first is not predicted
+            report.masked += 1
+            report.counted_tokens += n_counted
+            report.uncounted += not n_counted
         yield {
             "tokens": encoding.tokens[start:end],
             "document_id": document.document_id,
@@ -123,21 +139,34 @@ def _rows(
             "char_start": char_start,
             "char_end": char_end,
             "metadata": metadata,
+            LOSS_MASK: masked,
         }
 
 
-def _good(documents: Iterator[Document | BadDocument], report: FileReport) -> Iterator[Document]:
-    for document in documents:
+def _good(
+    documents: Iterator[Document | BadDocument],
+    tokenizer: PreTrainedTokenizerFast,
+    report: FileReport,
+) -> Iterator[Document]:
+    for one in documents:
+        document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, report.url)
         if isinstance(document, BadDocument):
             report.n_bad += 1
             if len(report.bad) < _NAMED_BAD_ROWS:
                 report.bad.append(document)
             continue
         report.documents += 1
-        if document.text.strip():
-            yield document
-        else:
+        if document.is_empty:
             report.empty_documents += 1
+        else:
+            yield document
+
+
+def _as_text(
+    document: Document, tokenizer: PreTrainedTokenizerFast, url: str
+) -> Document | BadDocument:
+    found = rendered(document, tokenizer)
+    return BadDocument(f"{url}:{document.row}", found) if isinstance(found, str) else found
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:

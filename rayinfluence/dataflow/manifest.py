@@ -164,6 +164,7 @@ def run_manifest(
             },
             "bad_sequences": _quarantined(run.bad_sequences),
         },
+        "objective": {**run.config.objective.model_dump(), **asdict(run.counted)},
         "factors": factors
         and {
             "fingerprint": factors.fingerprint,

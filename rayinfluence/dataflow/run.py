@@ -104,6 +104,8 @@ class Run(Parts):
                 self.context,
                 settings.row_group_tokens,
                 settings.shard_tokens,
+                settings.prompt_column,
+                self.config.objective.column,
             )
             tokenize_files(
                 lambda: self.runner,

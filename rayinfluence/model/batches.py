@@ -25,11 +25,19 @@ class Batch:
 
     Tokens [B, T] (int64, zero where padded) on the device; lengths and sequence ids [B] stay on the
     host, and so does all arithmetic on places: nothing here waits for the device.
+
+    Attributes:
+        tokens_BT: as above.
+        lengths_B: tokens of each sequence.
+        sequence_ids: theirs.
+        masks: which of its tokens the loss of training counted, for each sequence; None for one
+            whose documents do not say, and in place of all where nobody asks.
     """
 
     tokens_BT: Tensor
     lengths_B: NDArray[np.int64]
     sequence_ids: NDArray[np.int64]
+    masks: tuple[NDArray[np.bool_] | None, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,6 +79,7 @@ class Batch:
             tokens_BT=tokens,
             lengths_B=self.lengths_B[keep],
             sequence_ids=self.sequence_ids[keep],
+            masks=self.masks and tuple(self.masks[row] for row in keep),
         )
 
     def on_device(self, places: NDArray[np.int64]) -> Tensor:
@@ -79,15 +88,23 @@ class Batch:
 
 
 def make_batch(
-    sequences: Sequence[np.ndarray], sequence_ids: Sequence[int], device: torch.device
+    sequences: Sequence[np.ndarray],
+    sequence_ids: Sequence[int],
+    device: torch.device,
+    masks: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> Batch:
-    """Pad sequences of token ids to the longest and move them to the device."""
+    """Pad sequences of token ids to the longest and move them to the device.
+
+    ``masks`` as in :class:`Batch`.
+    """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     tokens = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence
     ids = np.asarray(sequence_ids, dtype=np.int64)
-    return Batch(torch.from_numpy(tokens).to(device), lengths, ids)
+    return Batch(
+        torch.from_numpy(tokens).to(device), lengths, ids, None if masks is None else tuple(masks)
+    )
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -8,8 +8,8 @@ B sequence in batch, T token, N target, over the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -59,37 +59,57 @@ class NextTokens:
 
     From 1 on this is how causal language models are trained; from where a completion begins it is
     log p(completion | prompt).
+
+    Attributes:
+        first: the token.
+        masked: only what the batch's masks have counts; all of a sequence that has none.
     """
 
     first: int = 1
+    masked: bool = False
 
     def targets(self, batch: Batch) -> Targets:
         """The places before the tokens."""
-        width = batch.shape[1]
-        counts_B = np.maximum(batch.lengths_B - self.first, 0)
-        starts = np.arange(len(counts_B)) * width + self.first - 1
-        places_N = batch.on_device(
-            np.concatenate(
-                [np.arange(start, start + n) for start, n in zip(starts, counts_B, strict=True)]
-            )
-        )
+        width, found = batch.shape[1], []
+        masks = (batch.masks if self.masked else None) or [None] * len(batch.lengths_B)
+        for row, (length, mask) in enumerate(zip(batch.lengths_B, masks, strict=True)):
+            tokens = np.arange(self.first, length)
+            if mask is not None:
+                tokens = tokens[mask[self.first : length]]
+            found.append(row * width + tokens - 1)
+        counts_B = np.array([len(places) for places in found], dtype=np.int64)
+        places_N = batch.on_device(np.concatenate(found))
         sequences_N = batch.on_device(np.repeat(np.arange(len(counts_B)), counts_B))
         return Targets(places_N, batch.tokens_BT.flatten()[places_N + 1], sequences_N, counts_B)
 
 
 @dataclass(frozen=True)
-class MeanOfNextTokens:
-    """The mean over a sequence's tokens: each sequence counts alike, however long it is."""
+class Mean:
+    """The mean over a sequence's targets: each sequence counts alike, however many it has."""
+
+    of: Objective
 
     def targets(self, batch: Batch) -> Targets:
-        """Those of all tokens, weighted by one over their number."""
-        found = NextTokens().targets(batch)
+        """Those of another objective, weighted by one over their number."""
+        found = self.of.targets(batch)
         weights_B = torch.from_numpy(1 / np.maximum(found.counts_B, 1))
         weights_N = weights_B.to(found.places_N.device)[found.sequences_N]
-        return Targets(found.places_N, found.labels_N, found.sequences_N, found.counts_B, weights_N)
+        return replace(found, weights_N=weights_N)
 
 
-#: Of training, by the name that the configuration gives them.
-OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
-    {"causal": NextTokens(), "causal_mean": MeanOfNextTokens()}
+#: Of training, by their kinds: given whether a mask says what counts.
+OBJECTIVES: Mapping[str, Callable[[bool], Objective]] = MappingProxyType(
+    {"causal": lambda masked: NextTokens(masked=masked)}
 )
+
+
+def objective_of(kind: str, loss: str, reduction: str) -> Objective:
+    """What training maximised of a sequence.
+
+    Args:
+        kind: of :data:`OBJECTIVES`.
+        loss: ``all``, or whatever says that the masks of the corpus are asked.
+        reduction: ``sum`` or ``mean`` over the targets of a sequence.
+    """
+    found = OBJECTIVES[kind](loss != "all")
+    return Mean(found) if reduction == "mean" else found

@@ -29,6 +29,7 @@ def choices(manifest: Manifest) -> list[tuple[str, str]]:
         ("Curvature", _curvature(manifest)),
         ("Damping", _damping(manifest)),
         ("Sequences", _sequences(manifest)),
+        ("Training", _objective(manifest)),
     ]
 
 
@@ -100,20 +101,36 @@ def _sequences(manifest: Manifest) -> str:
         return ""
     text = (
         f"of at most {count(context)} tokens each: a longer document is several, and a score is of "
-        "one of them; all of its tokens but the first count, as if training had predicted each"
+        "one of them"
     )
-    objective = (manifest.get("numerics") or {}).get("objective", "causal")
-    if objective == "causal_mean":
-        text += (
-            "; training maximised the mean over the tokens of one (objective: causal_mean), so "
-            "that each counts alike, however long it is"
-        )
-    elif objective != "causal":
-        text += f"; what training maximised of one is not the sum over its tokens but {objective}"
     tokenizer = (manifest.get("config") or {}).get("tokenizer")
     return text + (
         f"; by the tokenizer in {without_credentials(str(tokenizer))}." if tokenizer else "."
     )
+
+
+def _objective(manifest: Manifest) -> str:
+    """What training is taken to have maximised of a sequence, and how many tokens that is."""
+    found = manifest.get("objective")
+    if not found:
+        return ""
+    loss = found.get("loss", "all")
+    what = {
+        "all": "all tokens of a sequence but the first, as if training had predicted each",
+        "completion": (
+            "the tokens of completions alone (objective.loss: completion): what follows a prompt, "
+            "or what the assistant says"
+        ),
+    }.get(loss, f"the tokens that the documents' {shorten(str(loss), _WIDTH)} lists")
+    text = f"what counts is {what}: {count(found['tokens'])} tokens"
+    if without := found.get("sequences_without"):
+        text += f"; {count(without)} sequences have none, and so a score of zero"
+    if found.get("reduction") == "mean":
+        text += (
+            ". Training maximised the mean over those of a sequence (objective.reduction: mean), "
+            "so that each sequence counts alike, however long it is"
+        )
+    return f"{text}."
 
 
 def _listed(names: Iterable[str], separator: str) -> str:

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from rayinfluence.corpus.documents import (
     BadDocument,
-    Document,
     file_digest,
     read_documents,
     refuse_other_content,
 )
+from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.magic import BEGINNING
 from rayinfluence.corpus.sources import SOURCES, find_source
 from rayinfluence.corpus.sources.compression import CODECS
@@ -84,18 +84,18 @@ class SourceConformance:
         """Texts and other columns are what was written, to the last character."""
         file = self._file(tmp_path, self.written(self._rows()))
         refuse_other_content(file)
-        assert list(read_documents(file, "text", "id")) == self._documents(file)
+        assert list(read_documents(file, Columns("text", "id"))) == self._documents(file)
 
     def test_reading_again_gives_the_same(self, tmp_path: Path) -> None:
         """Also after one that was broken off, and from a file that is open already."""
         file = self._file(tmp_path, self.written(self._rows()))
-        broken_off = read_documents(file, "text", "id")
+        broken_off = read_documents(file, Columns("text", "id"))
         assert next(broken_off) == self._documents(file)[0]
-        assert list(read_documents(file, "text", "id")) == self._documents(file)
+        assert list(read_documents(file, Columns("text", "id"))) == self._documents(file)
         with file.open("") as raw:
-            assert list(read_documents(file, "text", "id", DigestedFile(raw))) == self._documents(
-                file
-            )
+            assert list(
+                read_documents(file, Columns("text", "id"), DigestedFile(raw))
+            ) == self._documents(file)
 
     def test_the_digest_is_of_all_bytes(self, tmp_path: Path) -> None:
         """However many rows were read; and the file is left open."""
@@ -103,14 +103,14 @@ class SourceConformance:
         for n_rows in (0, 1, len(self._rows()) + 1):
             with file.open("") as raw:
                 opened = DigestedFile(raw)
-                documents = read_documents(file, "text", "id", opened)
+                documents = read_documents(file, Columns("text", "id"), opened)
                 assert len([next(documents, None) for _ in range(n_rows)]) == n_rows
                 assert opened.digest() == file_digest(file)
 
     def test_a_bad_row_has_a_reason_and_ends_nothing(self, tmp_path: Path) -> None:
         """It is named by its place; what follows it has its own number."""
         file = self._file(tmp_path, self.with_a_bad_row())
-        first, bad, last = read_documents(file, "text", "id")
+        first, bad, last = read_documents(file, Columns("text", "id"))
         assert isinstance(bad, BadDocument)
         assert bad.reason
         place, _, number = bad.place.rpartition(":")
@@ -127,7 +127,7 @@ class SourceConformance:
         body = self.without_strings()
         if body is None:
             return
-        found = list(read_documents(self._file(tmp_path, body), "text", "id"))
+        found = list(read_documents(self._file(tmp_path, body), Columns("text", "id")))
         assert found
         for bad in found:
             assert isinstance(bad, BadDocument)
@@ -150,7 +150,7 @@ class SourceConformance:
     def test_compressed_files_say_the_same(self, tmp_path: Path) -> None:
         """Of those that may be compressed as a whole; several members are one file."""
         for file, _ in self._compressed(tmp_path, self.written(self._rows())):
-            assert list(read_documents(file, "text", "id")) == self._documents(file)
+            assert list(read_documents(file, Columns("text", "id"))) == self._documents(file)
 
     def test_cut_files_are_refused_or_end_early(self, tmp_path: Path) -> None:
         """Nothing is made up: one is refused, unless it ends as a whole file might.
@@ -164,7 +164,7 @@ class SourceConformance:
                 _refused(file)
                 continue
             try:
-                found = list(read_documents(file, "text", "id"))
+                found = list(read_documents(file, Columns("text", "id")))
             except CorpusError as error:
                 _is_a_sentence(file, error)
                 continue
@@ -187,7 +187,7 @@ class SourceConformance:
             garbled = bytes(byte ^ mask for byte in lost) if mask else b""
             file = self._file(tmp_path, body[:start] + garbled + body[start + 40 :])
             try:
-                found = list(read_documents(file, "text", "id"))
+                found = list(read_documents(file, Columns("text", "id")))
             except CorpusError as error:
                 _is_a_sentence(file, error)
                 continue
@@ -202,7 +202,7 @@ class SourceConformance:
         plain = self._file(tmp_path, body)
         for file in (plain, *(file for file, _ in self._compressed(tmp_path, body))):
             with _Counted(file.url) as raw:
-                documents = read_documents(file, "text", "id", DigestedFile(raw))
+                documents = read_documents(file, Columns("text", "id"), DigestedFile(raw))
                 assert next(documents) == self._documents(file, texts[:1])[0]
                 assert raw.n_read < Path(file.url).stat().st_size / 2
 
@@ -257,14 +257,14 @@ def _packed(body: bytes, codec: str) -> bytes:
 
 
 def _good(file: Store, text_column: str) -> list[Document]:
-    found = read_documents(file, text_column, "id")
+    found = read_documents(file, Columns(text_column, "id"))
     return [one for one in found if isinstance(one, Document)]
 
 
 def _refused(file: Store) -> str:
     """What is said of a file that is refused as a whole."""
     try:
-        found = list(read_documents(file, "text", "id"))
+        found = list(read_documents(file, Columns("text", "id")))
     except CorpusError as error:
         return _is_a_sentence(file, error)
     raise AssertionError(f"{file.url} is read, as {len(found)} rows")

@@ -43,6 +43,8 @@ from rayinfluence.storage.store import Store
 
 SEED = 3
 Tokens = Sequence[np.ndarray]
+#: Of each sequence, which tokens the loss counted.
+Masks = Sequence[Sequence[bool]]
 
 
 def make_replica(case: Case, batch_tokens: int = 20, seed: int = SEED) -> Replica:
@@ -65,19 +67,26 @@ def row(tokens: np.ndarray, **more: object) -> dict[str, object]:
     }
 
 
-def table(sequences: Tokens, ids: Sequence[int] | None = None) -> pa.Table:
+def table(
+    sequences: Tokens, ids: Sequence[int] | None = None, masks: Masks | None = None
+) -> pa.Table:
     """The rows of a split; ids count from 0 when not given."""
     ids = range(len(sequences)) if ids is None else ids
-    rows = [row(tokens, n_tokens=len(tokens)) for tokens in sequences]
+    rows = [
+        row(tokens, n_tokens=len(tokens), loss_mask=mask)
+        for tokens, mask in zip(sequences, masks or [None] * len(sequences), strict=True)
+    ]
     column = pa.array(ids, type=pa.int64())
     return pa.Table.from_pylist(rows, schema=SCHEMA).append_column("sequence_id", column)
 
 
-def write_corpus(folder: Path, sequences: Tokens, row_group_tokens: int = 8) -> Corpus:
+def write_corpus(
+    folder: Path, sequences: Tokens, row_group_tokens: int = 8, masks: Masks | None = None
+) -> Corpus:
     """A corpus of one shard in several row groups; ids count from 0."""
     writer = ShardWriter(row_group_tokens=row_group_tokens)
-    for tokens in sequences:
-        writer.add(row(tokens))
+    for tokens, mask in zip(sequences, masks or [None] * len(sequences), strict=True):
+        writer.add(row(tokens, loss_mask=mask))
     store = Store(str(folder))
     store.write("shard.parquet", body := writer.finish())
     record = ShardRecord("shard.parquet", len(body), writer.row_groups, writer.bounds)
@@ -93,10 +102,11 @@ def plan_factors(
     labels: str = "sampled",
     lanes: int = 3,
     row_group_tokens: int = 8,
+    masks: Masks | None = None,
     **more: object,
 ) -> tuple[Corpus, FitPlan]:
     """What factors will be made of: all sequences unless told otherwise."""
-    corpus = write_corpus(folder / "corpus", sequences, row_group_tokens)
+    corpus = write_corpus(folder / "corpus", sequences, row_group_tokens, masks)
     settings = {"sequences": 10**6, "labels": labels, "lanes": lanes, "error_bound": None}
     config = FitConfig(**{**settings, **more})
     return corpus, plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
@@ -192,11 +202,15 @@ def bank_operands(plan: BankPlan) -> BankOperands:
 
 
 def all_scores(
-    replica: Replica, bank: QueryBank, sequences: Tokens, ids: Sequence[int] | None = None
+    replica: Replica,
+    bank: QueryBank,
+    sequences: Tokens,
+    ids: Sequence[int] | None = None,
+    masks: Masks | None = None,
 ) -> Tensor:
     """Scores [N, Q] in the order of the sequences, read from what a split's partial keeps."""
     ids = list(range(len(sequences))) if ids is None else list(ids)
-    rows = table(sequences, ids)
+    rows = table(sequences, ids, masks)
     (scored,) = score_split(replica, [bank], rows)
     partial = scored.partial(SplitGroups(rows), len(ids))
     assert partial.n_sequences == len(ids)

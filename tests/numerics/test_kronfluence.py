@@ -46,19 +46,21 @@ def tokens(seed: int, n: int) -> np.ndarray:
 
 
 class Sequences(torch.utils.data.Dataset):
-    """Rows of tokens, as kronfluence reads them."""
+    """Rows of tokens, as kronfluence reads them, with what of each counts."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = torch.as_tensor(rows)
+    def __init__(self, rows: np.ndarray, counted: np.ndarray) -> None:
+        self.rows, self.counted = torch.as_tensor(rows), torch.as_tensor(counted)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self.rows[index]}
+        return {"input_ids": self.rows[index], "counted": self.counted[index]}
 
 
-def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path) -> Tensor:
+def theirs(
+    model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path, counted: np.ndarray
+) -> Tensor:
     """Scores [N, Q] by kronfluence, everything in one dtype."""
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
@@ -69,10 +71,13 @@ def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path)
             assert not sample
             ids = batch["input_ids"]
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
-            return nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="sum")
+            labels = ids.masked_fill(~batch["counted"], -100)[:, 1:]
+            return nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum")
 
         def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
-            return self.compute_train_loss(batch, model)
+            ids = batch["input_ids"]
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+            return nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="sum")
 
         def get_influence_tracked_modules(self) -> list[str]:
             return names
@@ -91,7 +96,8 @@ def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path)
         disable_tqdm=True,
         output_dir=str(folder),
     )
-    train = Sequences(tokens(0, N_SEQUENCES))
+    train = Sequences(tokens(0, N_SEQUENCES), counted)
+    queries = tokens(1, N_QUERIES)
     factor_args = FactorArguments(
         strategy="ekfac",
         use_empirical_fisher=True,
@@ -115,7 +121,7 @@ def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path)
     analyzer.compute_pairwise_scores(
         "scores",
         "ekfac",
-        query_dataset=Sequences(tokens(1, N_QUERIES)),
+        query_dataset=Sequences(queries, np.ones_like(queries, dtype=bool)),
         train_dataset=train,
         per_device_query_batch_size=N_QUERIES,
         per_device_train_batch_size=6,
@@ -125,28 +131,39 @@ def theirs(model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path)
     return analyzer.load_pairwise_scores("scores")["all_modules"].T.double()
 
 
-def ours(model: nn.Module, dtype: torch.dtype, folder: Path) -> Tensor:
+def ours(
+    model: nn.Module, dtype: torch.dtype, folder: Path, masks: list[list[bool]] | None
+) -> Tensor:
     """Scores [N, Q], dense queries."""
-    numerics = Numerics(str(dtype).removeprefix("torch."), "cpu", 6 * LENGTH, 2**17, "eager", 0)
+    loss = "all" if masks is None else "completion"
+    name = str(dtype).removeprefix("torch.")
+    numerics = Numerics(name, "cpu", 6 * LENGTH, 2**17, "eager", 0, loss=loss)
     replica = Replica(model, all_linear(model), numerics)
     sequences = list(tokens(0, N_SEQUENCES))
-    factors = fit_factors(replica, sequences, folder, labels="data")
+    factors = fit_factors(replica, sequences, folder, labels="data", masks=masks)
     queries = [encoded(row) for row in tokens(1, N_QUERIES)]
-    return all_scores(replica, make_bank(replica, factors, queries, folder), sequences)
+    bank = make_bank(replica, factors, queries, folder)
+    return all_scores(replica, bank, sequences, masks=masks)
 
 
+@pytest.mark.parametrize("loss", ["all", "completion"])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=["f64", "f32"]
 )
 def test_scores_are_those_of_kronfluence(
-    name: str, dtype: torch.dtype, tolerance: float, tmp_path: Path
+    name: str, dtype: torch.dtype, tolerance: float, loss: str, tmp_path: Path
 ) -> None:
+    """Also where the loss of training counted some tokens alone, of each sequence others."""
+    counted = np.ones((N_SEQUENCES, LENGTH), dtype=bool)
+    if loss == "completion":
+        counted = np.arange(LENGTH) >= np.random.default_rng(2).integers(2, 8, (N_SEQUENCES, 1))
     make = MODELS[name]
     names = list(all_linear(make(dtype)))
     assert len(names) == {"gpt2": 2 * 4, "llama": 2 * 7}[name]
-    expected = theirs(make(dtype), names, dtype, tmp_path / "theirs")
-    found = ours(make(dtype), dtype, tmp_path / "ours")
+    expected = theirs(make(dtype), names, dtype, tmp_path / "theirs", counted)
+    masks = None if loss == "all" else counted.tolist()
+    found = ours(make(dtype), dtype, tmp_path / "ours", masks)
     assert found.shape == expected.shape == (N_SEQUENCES, N_QUERIES)
     distance = ((found - expected).norm(dim=0) / expected.norm(dim=0)).max()
     assert float(distance) < tolerance, f"relative distance {float(distance):.3g}"

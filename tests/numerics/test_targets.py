@@ -21,7 +21,7 @@ from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.targets import (
     OBJECTIVES,
-    MeanOfNextTokens,
+    Mean,
     NextTokens,
     Objective,
     Targets,
@@ -41,7 +41,7 @@ class TestCompletion(ObjectiveConformance):
 
 class TestMeanOfNextTokens(ObjectiveConformance):
     def objective(self) -> Objective:
-        return MeanOfNextTokens()
+        return Mean(NextTokens())
 
 
 class EveryOther(NextTokens):
@@ -132,12 +132,12 @@ def test_an_objective_that_is_none_is_found_out(
 
 
 def test_those_of_training_have_names() -> None:
-    assert set(OBJECTIVES) == {"causal", "causal_mean"}
+    assert set(OBJECTIVES) == {"causal"}
 
 
 def averaging(case: Case, batch_tokens: int) -> Replica:
     replica = make_replica(case, batch_tokens)
-    numerics = replace(replica.numerics, objective="causal_mean")
+    numerics = replace(replica.numerics, reduction="mean")
     return Replica(replica.model, replica.modules, numerics)
 
 
@@ -199,7 +199,7 @@ class Late:
 def test_a_batch_without_targets_has_a_gradient_of_zero(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_module, "OBJECTIVES", {"causal": Late()})
+    monkeypatch.setattr(replica_module, "objective_of", lambda *_: Late())
     replica, found = make_replica(case), []
     table_ = table([np.array([1, 2]), np.array([3, 4])])
     (batch,) = replica.batches(table_, {})

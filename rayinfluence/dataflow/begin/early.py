@@ -19,6 +19,7 @@ from rayinfluence.corpus.queries import Query, read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
+from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.weight_files import CONFIG
@@ -113,7 +114,7 @@ class Inputs:
 def _refuse_no_text(documents: Found, config: RunConfig) -> None:
     """Refuse documents without a text column, as far as the first rows of two files tell."""
     if here := [file for file in documents.files if file.is_local]:
-        beginning(here, config.corpus.text_column, config.corpus.id_column)
+        refuse_plain_texts(config, beginning(here, columns_of(config)))
 
 
 def corpus_store(config: RunConfig) -> Store:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rayinfluence.config import CorpusConfig, RunConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
+from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
+from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError
@@ -48,7 +51,9 @@ def foretold(
         CorpusError: too many have tokens that the model does not know; or a file cannot be read.
     """
     settings = config.corpus
-    first = beginning(files, settings.text_column, settings.id_column)
+    first = beginning(files, columns_of(config))
+    refuse_plain_texts(config, first)
+    first = _as_texts(first, tokenizer)
     warnings = []
     is_known = first.is_all and is_new
     for key in config.scan.group_by or ():
@@ -72,6 +77,21 @@ def foretold(
             "when it is tokenised."
         )
     return warnings
+
+
+def _as_texts(first: Beginning, tokenizer: PreTrainedTokenizerFast) -> Beginning:
+    """The same with messages made texts.
+
+    Raises:
+        CorpusError: of none of them that can be done.
+    """
+    made = [(document, rendered(document, tokenizer)) for document in first.documents]
+    found = [one for _, one in made if not isinstance(one, str)]
+    wrong = [(document, why) for document, why in made if isinstance(why, str)]
+    if wrong and not found:
+        document, why = wrong[0]
+        raise CorpusError(f"none of {first.whose} gives a text: of {document.document_id!r} {why}.")
+    return replace(first, documents=found)
 
 
 def _unknown_tokens(

@@ -15,6 +15,7 @@ from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
+from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
@@ -219,6 +220,15 @@ class Parts:
         return given or there
 
     @cached_property
+    def counted(self) -> Counted:
+        """What of the corpus is predicted under the objective of training.
+
+        Raises:
+            ConfigError, CorpusError: the corpus does not say what counts, or nothing does.
+        """
+        return counted(self.config, self.corpus)
+
+    @cached_property
     def queries(self) -> list[EncodedQuery]:
         """The queries, as tokens.
 
@@ -288,7 +298,7 @@ class Parts:
     def check(self) -> None:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
         self.begin()
-        _ = self.corpus, self.bad_sequences, self.n_training_sequences
+        _ = self.corpus, self.bad_sequences, self.n_training_sequences, self.counted
         refuse_unknown_keys(self.config.scan.group_by, self.corpus)
 
     @own_arithmetic()

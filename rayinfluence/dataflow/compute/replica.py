@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.shards import bad_rows, sequences_of
+from rayinfluence.corpus.shards import bad_rows, masks_of, sequences_of
 from rayinfluence.errors import ConfigError
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
@@ -26,7 +26,7 @@ from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.modules import shapes_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import OBJECTIVES, Targets
+from rayinfluence.model.targets import Targets, objective_of
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -55,6 +55,8 @@ class Numerics:
     attention: str
     seed: int
     objective: str = "causal"
+    loss: str = "all"
+    reduction: str = "sum"
     version: int = NUMERICS_VERSION
 
     @classmethod
@@ -81,7 +83,9 @@ class Numerics:
             split_tokens=config.scan.split_tokens or _DEFAULT_SPLIT_TOKENS[device],
             attention=config.attention,
             seed=config.seed,
-            objective=config.objective,
+            objective=config.objective.kind,
+            loss=config.objective.loss,
+            reduction=config.objective.reduction,
         )
 
     def place(self, workers: str | None) -> str:
@@ -115,6 +119,7 @@ class Replica:
         self.device = torch.device(numerics.device)
         self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
+        self._trained_on = objective_of(numerics.objective, numerics.loss, numerics.reduction)
 
     def only(self, names: Collection[str]) -> Replica:
         """The same model with some of its tracked modules, and those their inputs are named by."""
@@ -166,13 +171,16 @@ class Replica:
         ids = table["sequence_id"].to_pylist()
         for row, reason in bad_rows(table, self.vocabulary, self.context).items():
             quarantine[ids[row]] = reason
-        sequences = sequences_of(table)
+        sequences, masks = sequences_of(table), masks_of(table)
         rows = [row for row, sequence_id in enumerate(ids) if sequence_id not in quarantine]
         lengths = [len(sequences[row]) for row in rows]
         for members in plan_batches(lengths, self.numerics.batch_tokens):
             chosen = [rows[member] for member in members]
             yield make_batch(
-                [sequences[row] for row in chosen], [ids[row] for row in chosen], self.device
+                [sequences[row] for row in chosen],
+                [ids[row] for row in chosen],
+                self.device,
+                masks and [masks[row] for row in chosen],
             )
 
     def run(self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine) -> Batch | None:
@@ -203,7 +211,7 @@ class Replica:
         return values_B.sum()
 
     def _values(self, batch: Batch, labels: Labels) -> Tensor:
-        targets = OBJECTIVES[self.numerics.objective].targets(batch)
+        targets = self._trained_on.targets(batch)
         choose = labels(batch, targets)
         return targets.by_sequence(self.language_model.log_probabilities(batch, targets, choose))
 

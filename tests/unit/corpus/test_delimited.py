@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rayinfluence.corpus.documents import BadDocument, Document, read_documents
+from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.sources import delimited
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
@@ -14,7 +15,7 @@ from rayinfluence.storage.store import Store
 
 def read(path: Path, body: bytes | str) -> list[Document | BadDocument]:
     path.write_bytes(body.encode() if isinstance(body, str) else body)
-    return list(read_documents(Store(str(path)), "text", "id"))
+    return list(read_documents(Store(str(path)), Columns("text", "id")))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from rich.console import Console
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.documents import read_documents
 from rayinfluence.corpus.files import Found, LeftOut, find_files
+from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.run import Run
@@ -43,7 +44,7 @@ def names(found: Found) -> list[str]:
 def test_endings_count_in_any_case(tmp_path: Path, name: str) -> None:
     write(tmp_path / "data", name)
     [file] = find(tmp_path / "data").files
-    assert [d.text for d in read_documents(file, "text", "id")] == ["w1 w2 w3 w4"]
+    assert [d.text for d in read_documents(file, Columns("text", "id"))] == ["w1 w2 w3 w4"]
 
 
 def test_compressed_files_and_parquet_are_known_in_any_case(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_compressed_files_and_parquet_are_known_in_any_case(tmp_path: Path) -> N
 
     (tmp_path / "a.JSONL.GZ").write_bytes(gzip.compress(ROW.encode()))
     pq.write_table(pa.table({"text": ["w5"]}), tmp_path / "b.Parquet")
-    read = [d.text for f in find(tmp_path).files for d in read_documents(f, "text", "id")]
+    read = [d.text for f in find(tmp_path).files for d in read_documents(f, Columns("text", "id"))]
     assert read == ["w1 w2 w3 w4", "w5"]
 
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayinfluence.corpus.documents import BadDocument, Document, file_digest, read_documents
+from rayinfluence.corpus.documents import BadDocument, file_digest, read_documents
 from rayinfluence.corpus.files import find_files
+from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.store import Store
 
@@ -50,7 +51,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def read(path: Path, text: str = "text", identity: str = "id") -> list[Document | BadDocument]:
-    return list(read_documents(Store(str(path)), text, identity))
+    return list(read_documents(Store(str(path)), Columns(text, identity)))
 
 
 def nothing(url: str) -> dict[str, Any]:
@@ -112,9 +113,11 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b'{"body": "x"}', "'text' is not a string"),
         (b'{"text": 3}', "'text' is not a string"),
         (b'{"text": null}', "'text' is not a string$"),
-        (b'{"text": [{"role": "user"}]}', "'text' is .*, but a list of messages: render it as"),
+        (b'{"text": [{"role": "user"}]}', "'text' has a message 0 without content"),
+        (b'{"text": []}', "'text' must be a list of messages"),
+        (b'{"text": [1]}', "'text' has a message 0 that is no object"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     tmp_path: Path, line: bytes, reason: str
@@ -270,7 +273,7 @@ def test_documents_in_object_storage(s3: dict[str, Any]) -> None:
     ):
         files = find_files([pattern], lambda url: s3).files
         assert [file.url for file in files] == expected
-        assert all(len(list(read_documents(file, "text", "id"))) == 4 for file in files)
+        assert all(len(list(read_documents(file, Columns("text", "id")))) == 4 for file in files)
     with pytest.raises(CorpusError, match="names no file"):
         find_files(["s3://bucket/data/none*.jsonl"], lambda url: s3)
     with pytest.raises(CorpusError, match="names no file"):

@@ -19,6 +19,7 @@ import pytest
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.documents import read_documents
+from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.queries import read_queries
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.errors import CorpusError, QueryError
@@ -117,7 +118,7 @@ def test_documents_under_the_name_of_another_kind_are_refused_early(
         right = right.replace(".jsonl", ending)
     if ending.lower() == endings.get(kind) or (kind == "lines" and ending in (".jsonl", ".ndjson")):
         assert Inputs.of(config).documents.files
-        assert len(list(read_documents(Store(str(path)), "text", "id"))) == 30
+        assert len(list(read_documents(Store(str(path)), Columns("text", "id")))) == 30
         return
     what = "begins as JSON lines do" if kind == "lines" else f"is a file of {kind}"
     last = f".{ending.lower().rpartition('.')[2]}"
@@ -128,7 +129,7 @@ def test_documents_under_the_name_of_another_kind_are_refused_early(
         Inputs.of(config)
     # In object storage it is found when it is read.
     with pytest.raises(CorpusError, match=said):
-        list(read_documents(Store(str(path)), "text", "id"))
+        list(read_documents(Store(str(path)), Columns("text", "id")))
 
 
 POINTERS = {
@@ -150,7 +151,7 @@ def test_documents_that_are_pointers_are_told_with_what_fetches_them(
     with pytest.raises(CorpusError, match=said):
         Inputs.of(config)
     with pytest.raises(CorpusError, match=said):
-        list(read_documents(Store(str(path)), "text", "id"))
+        list(read_documents(Store(str(path)), Columns("text", "id")))
 
 
 @pytest.mark.parametrize("tool", POINTERS)
@@ -169,7 +170,7 @@ def test_what_is_compressed_twice_is_told(tmp_path: Path) -> None:
     path = tmp_path / "documents.jsonl.gz"
     path.write_bytes(gzip.compress(gzip.compress(LINES)))
     with pytest.raises(CorpusError, match="holds gzip within gzip: take one of them away"):
-        list(read_documents(Store(str(path)), "text", "id"))
+        list(read_documents(Store(str(path)), Columns("text", "id")))
 
 
 def test_documents_in_object_storage_are_judged_when_they_are_read(s3: dict[str, Any]) -> None:
@@ -179,4 +180,4 @@ def test_documents_in_object_storage_are_judged_when_they_are_read(s3: dict[str,
         with pytest.raises(
             CorpusError, match=rf"{name} is a file of {kind}, and its name ends with"
         ):
-            list(read_documents(store / name, "text", "id"))
+            list(read_documents(store / name, Columns("text", "id")))

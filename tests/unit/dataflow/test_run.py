@@ -163,7 +163,7 @@ def computed(found: dict[str, bytes]) -> dict[str, bytes]:
         {"scan": {"split_tokens": 60}},
         {"fit": {"lanes": 2}},
         {"seed": 1},
-        {"objective": "causal_mean"},
+        {"objective": {"reduction": "mean"}},
         {"dtype": "float64"},
         {"modules": ["*.attn.*"]},
     ],

@@ -86,26 +86,26 @@ def test_another_tokenizer_and_a_folder_s_own_code_are_named() -> None:
     config = {"tokenizer": "/models/t", "trust_remote_code": True}
     config |= {"storage": {"endpoint_url": "http://minio:9000"}}
     text = page_of(make_results([], config=config, preflight={"context": 8})).text
-    assert "predicted each; by the tokenizer in /models/t." in text
+    assert "one of them; by the tokenizer in /models/t." in text
     assert "Model's codethe folder's own (trust_remote_code)" in text
     assert "Object storagehttp://minio:9000" in text
 
 
-def test_what_training_maximised_is_said_where_it_is_not_the_sum() -> None:
-    def text(objective: str) -> str:
-        numerics = {"objective": objective}
-        return page_of(make_results([], preflight={"context": 8}, numerics=numerics)).text
-
-    assert "the mean over the tokens of one (objective: causal_mean)" in text("causal_mean")
-    assert "training maximised" not in text("causal")
-
-
-def test_it_is_said_which_tokens_count() -> None:
+def test_what_training_maximised_is_said() -> None:
     """A model may be tuned with a loss on answers alone."""
-    text = page_of(
-        make_results([], preflight={"context": 8}, numerics={"objective": "causal"})
-    ).text
-    assert "all of its tokens but the first count, as if training had predicted each." in text
+
+    def text(**objective: object) -> str:
+        found = {"kind": "causal", "loss": "all", "reduction": "sum", "tokens": 1234}
+        return page_of(make_results([], objective={**found, **objective})).text
+
+    assert "all tokens of a sequence but the first" in text()
+    assert "1,234 tokens." in text()
+    said = text(loss="completion", sequences_without=7)
+    assert "the tokens of completions alone (objective.loss: completion)" in said
+    assert "7 sequences have none, and so a score of zero." in said
+    assert "the tokens that the documents' train_on lists" in text(loss="train_on")
+    assert "the mean over those of a sequence (objective.reduction: mean)" in text(reduction="mean")
+    assert "the mean over" not in text()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""Which tokens of documents the loss of training counted: what says so, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.beginning import Beginning
+from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.forms import Columns
+from rayinfluence.errors import ConfigError, CorpusError
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What of a corpus is predicted under an objective.
+
+    Attributes:
+        tokens: that are; the first of a sequence is not, as nothing stands before it.
+        sequences_without: sequences that have none: their gradient, and so their score, is zero.
+    """
+
+    tokens: int
+    sequences_without: int
+
+
+def columns_of(config: RunConfig) -> Columns:
+    """The columns of documents that have a meaning."""
+    corpus, loss = config.corpus, config.objective.column
+    return Columns(corpus.text_column, corpus.id_column, corpus.prompt_column, loss)
+
+
+def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
+    """See that documents say what a loss on completions counted, as far as the first ones tell.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    if config.objective.loss != "completion":
+        return
+    for document in first.documents:
+        if document.counted is None and not document.messages:
+            raise ConfigError(
+                f"objective.loss: completion, and document {document.document_id!r} is a text of "
+                "which nothing says where its completion begins. Name the column of prompts under "
+                "corpus.prompt_column, or a column of messages ([{role, content}, ...]) under "
+                "corpus.text_column; or set objective.loss to all if all of it was trained on."
+            )
+
+
+def counted(config: RunConfig, corpus: Corpus) -> Counted:
+    """What of a corpus the objective counts.
+
+    Raises:
+        ConfigError: the corpus was tokenised with another column for it.
+        CorpusError: some sequences do not say what counts, or nothing of any sequence does.
+    """
+    objective, url = config.objective, corpus.store.url
+    if objective.loss == "all":
+        return Counted(corpus.n_tokens - corpus.n_sequences, 0)
+    there = corpus.manifest.settings.mask_column
+    if objective.column != there:
+        told = "no column" if there is None else f"the column {there!r}"
+        raise ConfigError(
+            f"objective.loss: {objective.loss}, and the corpus at {url} was tokenised with {told} "
+            "of what counts. Set objective.loss to what it was, or give this one another "
+            "corpus.path."
+        )
+    files = corpus.manifest.files
+    masked, tokens, without = (
+        sum(file.get(key, 0) for file in files) for key in ("masked", "counted_tokens", "uncounted")
+    )
+    if masked < corpus.n_sequences:
+        raise CorpusError(
+            f"objective.loss: {objective.loss}, and {corpus.n_sequences - masked:,} of "
+            f"{corpus.n_sequences:,} sequences of the corpus at {url} do not say which of their "
+            "tokens counted. Tokenise documents that do into another corpus.path (prompts under "
+            "corpus.prompt_column, or messages), or set objective.loss to all."
+        )
+    if not tokens:
+        raise CorpusError(
+            f"objective.loss: {objective.loss}, and no token of the corpus at {url} counts: all "
+            f"{masked:,} sequences have a gradient of zero. Check what the documents say of it, or "
+            "set objective.loss to all."
+        )
+    return Counted(tokens, without)
