@@ -317,7 +317,12 @@ class RunConfig(Section):
     Or ``hf://org/name@revision``, which the driver fetches from a hub: a branch (``main`` without
     one), a tag or a commit."""
     queries: Address | None = None
-    """queries.jsonl: one {query_id, prompt, completion, metadata} a line."""
+    """queries.jsonl: one {query_id, prompt, completion, metadata} a line, or another form."""
+    query_function: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
+    """``module:function`` of your own, which queries ask for instead of log-probabilities.
+
+    It is called with the logits [T, V] of a text, its tokens [T] and where the completion begins
+    among them, and returns a scalar."""
     tokenizer: ModelAddress | None = None
     """A folder with the tokenizer, or where it is on a hub, when it is not in the model's."""
     modules: Kind | list[str] | None = None

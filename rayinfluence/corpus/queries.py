@@ -1,21 +1,17 @@
-"""Queries: what the model said (or would say) to what.
-
-Read from JSONL and checked before anything runs.
-"""
+"""Queries as tokens: what is asked of the model, and which tokens of it count."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from rayinfluence.corpus.lines import instead_of_text, other_encoding, parsed, why_none
-from rayinfluence.corpus.magic import why_not_queries
-from rayinfluence.corpus.tokenizer import encode
-from rayinfluence.errors import QueryError
+from rayinfluence.corpus.chat import last_content, render
+from rayinfluence.corpus.query_forms import Answer, Query
+from rayinfluence.corpus.query_function import QueryFunction
+from rayinfluence.corpus.tokenizer import Encoding, encode
+from rayinfluence.errors import ChatError, QueryError
 from rayinfluence.storage.digest import digest
-from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,119 +23,136 @@ _SHOWN = 40
 
 
 @dataclass(frozen=True)
-class Query:
-    """f = log p(completion | prompt), summed over the completion's tokens."""
-
-    query_id: str
-    prompt: str
-    completion: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EncodedQuery:
-    """A query as tokens: those from ``first_target`` on are the completion.
+class EncodedAnswer:
+    """An answer as tokens: those from ``first_target`` on are the completion.
 
     Attributes:
-        query: as it was asked.
         tokens: of prompt and completion as one text.
-        first_target: where the tokens begin whose log-probability is summed.
+        first_target: where the tokens begin that are predicted.
+        weight: of what the model gives to the answer, in the query's sum.
+        shares: of the log-probability of each token of the completion in that; 0 of those that do
+            not count. None where each counts once.
         unscored: the text of a token of the completion that is the first of all, and so is not
             predicted from anything.
         across: the text of a token that ends in the completion and takes more than spaces and
             line breaks from the prompt.
     """
 
-    query: Query
     tokens: tuple[int, ...]
     first_target: int
+    weight: float = 1.0
+    shares: tuple[float, ...] | None = None
     unscored: str = ""
     across: str = ""
 
     @property
+    def completion(self) -> tuple[int, ...]:
+        """The completion's tokens."""
+        return self.tokens[self.first_target :]
+
+    @property
+    def counted(self) -> tuple[bool, ...]:
+        """Which of them count."""
+        if self.shares is None:
+            return (True,) * len(self.completion)
+        return tuple(share > 0 for share in self.shares)
+
+
+@dataclass(frozen=True)
+class EncodedQuery:
+    """A query as tokens.
+
+    Attributes:
+        query: as it was asked, its messages rendered.
+        answers: in the same order as the query's.
+        function: what an answer is given in the place of its log-probability.
+    """
+
+    query: Query
+    answers: tuple[EncodedAnswer, ...]
+    function: QueryFunction | None = None
+
+    @property
+    def objective(self) -> str:
+        """What it asks for, in words."""
+        return self.query.objective(None if self.function is None else self.function.name)
+
+    @property
+    def unit(self) -> str:
+        """Of f."""
+        return "that of query_function" if self.function else self.query.unit
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a change of f is one of a log-probability, or of a difference of such."""
+        return self.function is None and self.query.is_difference
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all answers."""
+        return sum(len(answer.tokens) for answer in self.answers)
+
+    @property
+    def spoken_for(self) -> tuple[EncodedAnswer, ...]:
+        """The answers that it asks for, by their weights; all where it asks against all."""
+        return tuple(one for one in self.answers if one.weight > 0) or self.answers
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """The tokens of the answers that it asks for, which methods of texts look for."""
+        return tuple(token for answer in self.spoken_for for token in answer.tokens)
+
+    @property
     def digest(self) -> str:
-        """What decides its gradient: the tokens, and which of them count."""
-        return digest([list(self.tokens), self.first_target])
+        """What decides its gradient: the tokens, how each of them counts, and the function."""
+        first = self.answers[0]
+        if self.function is None and (first.weight, first.shares, len(self.answers)) == (
+            1,
+            None,
+            1,
+        ):
+            return digest([list(first.tokens), first.first_target])
+        return digest(
+            {
+                "answers": [
+                    [list(one.tokens), one.first_target, one.weight, one.shares]
+                    for one in self.answers
+                ],
+                "function": self.function and [self.function.name, self.function.digest],
+            }
+        )
 
 
-def read_queries(file: Store) -> list[Query]:
-    """Read queries.jsonl.
+def rendered(queries: Sequence[Query], tokenizer: PreTrainedTokenizerFast) -> list[Query]:
+    """Queries with texts in the place of messages, as the tokenizer's chat template has them.
 
     Raises:
-        QueryError: it is not JSON lines, a line is not a query, an id comes twice, a completion is
-            empty, or there is none.
+        QueryError: the tokenizer has no template, or it does not take a query's messages.
     """
-    queries: list[Query] = []
-    lines_of: dict[str, int] = {}
-    body = file.read("")
-    if said := why_not_queries(body) or other_encoding(body):
-        raise QueryError(f"{file.url} {said}")
-    # Not splitlines(): a JSON string may hold a line separator of Unicode.
-    for number, line in enumerate(body.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{file.url}:{number}"
-        try:
-            row = parsed(line, number, _refuse_constant)
-        except (ValueError, RecursionError) as error:
-            if _is_one_value(body):
-                raise QueryError(
-                    f"{file.url} is one JSON value over several lines, and queries are read as "
-                    "JSON lines: write each object on a line of its own (`jq -c '.[]'` does so to "
-                    "a list)."
-                ) from error
-            raise QueryError(f"{place} is {why_none(error)}.") from error
-        query = _query(row, place)
-        if query.query_id in lines_of:
-            raise QueryError(
-                f"{place}: query_id {query.query_id!r} is already that of line "
-                f"{lines_of[query.query_id]}; give each query an id of its own."
-            )
-        lines_of[query.query_id] = number
-        queries.append(query)
-    if not queries:
-        raise QueryError(f"{file.url} holds no query; write one JSON object a line.")
-    return queries
+    return [
+        replace(query, answers=tuple(_rendered(query, one, tokenizer) for one in query.answers))
+        if any(one.messages for one in query.answers)
+        else query
+        for query in queries
+    ]
 
 
-def _is_one_value(body: bytes) -> bool:
-    """Whether several lines are one JSON value together."""
+def _rendered(query: Query, answer: Answer, tokenizer: PreTrainedTokenizerFast) -> Answer:
+    if not answer.messages:
+        return answer
     try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return b"\n" in body.strip()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _query(row: Any, place: str) -> Query:
-    known = {"query_id", "prompt", "completion", "metadata"}
-    if isinstance(row, list):
+        if answer.completion:
+            prompt = render(tokenizer, answer.messages, generation_prompt=True)
+            return replace(answer, prompt=prompt, messages=())
+        text, start = last_content(tokenizer, answer.messages)
+    except ChatError as error:
+        raise QueryError(f"query {query.query_id!r}: {error}.") from error
+    if answer.spans and text[start:] != answer.said:
         raise QueryError(
-            f"{place}: a list, and a query needs the keys of an object: write each on a line of "
-            "its own (`jq -c '.[]'`)."
+            f"query {query.query_id!r}: the chat template of the tokenizer strips white space from "
+            "the last of messages, so spans would count from elsewhere. Leave that out of it."
         )
-    if not isinstance(row, dict) or not {"query_id", "prompt", "completion"} <= row.keys():
-        raise QueryError(f"{place}: a query needs the keys query_id, prompt and completion.")
-    if unknown := sorted(row.keys() - known):
-        raise QueryError(f"{place}: unknown key {unknown[0]!r}; put what is yours under metadata.")
-    for key in ("query_id", "prompt", "completion"):
-        if not isinstance(row[key], str):
-            raise QueryError(f"{place}: {key} must be a string{instead_of_text(row[key])}.")
-    if not row["query_id"]:
-        raise QueryError(f"{place}: query_id is empty.")
-    if not row["completion"]:
-        raise QueryError(
-            f"{place}: the completion of query {row['query_id']!r} is empty; there is nothing to "
-            "explain."
-        )
-    metadata = row.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise QueryError(f"{place}: metadata must be an object.")
-    return Query(row["query_id"], row["prompt"], row["completion"], metadata)
+    return replace(answer, prompt=text[:start], completion=text[start:], messages=())
 
 
 def encode_queries(
@@ -147,6 +160,7 @@ def encode_queries(
     tokenizer: PreTrainedTokenizerFast,
     context: int | None,
     vocabulary: int | None = None,
+    function: QueryFunction | None = None,
 ) -> list[EncodedQuery]:
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
@@ -154,14 +168,40 @@ def encode_queries(
     completion. The first token of all has nothing to be predicted from, as in any sequence:
     :func:`border_warnings` says where that leaves out a part of a completion.
 
+    Args:
+        queries: with messages or without.
+        tokenizer: of the model.
+        context: the most tokens that the model takes.
+        vocabulary: how many tokens it knows.
+        function: what answers are given in the place of their log-probability.
+
     Raises:
         QueryError: a query is longer than the context, has a token that the model does not know,
-            or leaves no token to predict.
+            leaves no token to predict, or asks for nothing; or its messages are not rendered.
     """
+    asked = rendered(queries, tokenizer)
+    texts = [answer.prompt + answer.completion for query in asked for answer in query.answers]
+    encodings = iter(encode(tokenizer, texts))
     encoded = []
-    texts = [query.prompt + query.completion for query in queries]
-    for query, encoding in zip(queries, encode(tokenizer, texts), strict=True):
-        boundary = len(query.prompt)
+    for query in asked:
+        answers = tuple(_encoded(query, encodings, context, vocabulary))
+        _refuse_nothing(query, answers)
+        encoded.append(EncodedQuery(query, answers, function))
+    return encoded
+
+
+def _encoded(
+    query: Query, encodings: Iterator[Encoding], context: int | None, vocabulary: int | None
+) -> Iterator[EncodedAnswer]:
+    """The answers of a query, of which the next encodings are."""
+    for answer in query.answers:
+        encoding = next(encodings)
+        whose = f"query {query.query_id!r}"
+        if query.kind == "contrast" and answer is not query.answers[0]:
+            whose += ", whose completion is its `rather_than`,"
+        elif query.kind == "set":
+            whose += f", in its set after {answer.prompt[-_SHOWN:]!r},"
+        boundary = len(answer.prompt)
         at_border = next(
             (i for i, (_, end) in enumerate(encoding.offsets) if end > boundary),
             len(encoding.tokens),
@@ -171,40 +211,81 @@ def encode_queries(
             # Without a prompt it would be too long still.
             part = "prompt" if len(encoding.tokens) - first < context else "completion"
             raise QueryError(
-                f"query {query.query_id!r} has {len(encoding.tokens)} tokens, and the model's "
-                f"context is {context}; shorten its {part}."
+                f"{whose} has {len(encoding.tokens)} tokens, and the model's context is {context}; "
+                f"shorten its {part}."
             )
         if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
             raise QueryError(
-                f"query {query.query_id!r} has token id {max(encoding.tokens)}, outside the "
-                f"model's vocabulary of {vocabulary}. Name the tokenizer that the model was "
-                "trained with under `tokenizer`; or, if that is this one, ask without that token."
+                f"{whose} has token id {max(encoding.tokens)}, outside the model's vocabulary of "
+                f"{vocabulary}. Name the tokenizer that the model was trained with under "
+                "`tokenizer`; or, if that is this one, ask without that token."
             )
         if at_border == len(encoding.tokens):
             raise QueryError(
-                f"query {query.query_id!r} leaves no token to predict: the tokenizer makes none of "
-                f"its completion {query.completion[:_SHOWN]!r}, whose characters it strips or does "
-                "not know. Give it a completion with other characters in it."
+                f"{whose} leaves no token to predict: the tokenizer makes none of its completion "
+                f"{answer.completion[:_SHOWN]!r}, whose characters it strips or does not know. "
+                "Give it a completion with other characters in it."
             )
         if first >= len(encoding.tokens):
             alone = len(encoding.tokens) == 1 and at_border == 0
             why = "; prompt and completion are one token, and nothing comes before it" * alone
             raise QueryError(
-                f"query {query.query_id!r} leaves no token to predict{why}: give it a longer "
-                "completion, or a prompt that ends before that token."
+                f"{whose} leaves no token to predict{why}: give it a longer completion, or a "
+                "prompt that ends before that token."
+            )
+        shares = _shares(answer, encoding.offsets[first:])
+        if shares is not None and not any(shares):
+            raise QueryError(
+                f"{whose} leaves no token to predict: no token that is predicted has a character "
+                f"of its spans in {answer.completion[:_SHOWN]!r}. Give others, or a prompt."
             )
         start, end = encoding.offsets[at_border]
-        token = (query.prompt + query.completion)[start:end]
+        token = (answer.prompt + answer.completion)[start:end]
         unscored = token if at_border < first else ""
-        across = token if query.prompt[start:].strip() and not unscored else ""
-        encoded.append(EncodedQuery(query, tuple(encoding.tokens), first, unscored, across))
-    return encoded
+        across = token if answer.prompt[start:].strip() and not unscored else ""
+        tokens = tuple(encoding.tokens)
+        yield EncodedAnswer(tokens, first, answer.weight, shares, unscored, across)
+
+
+def _shares(answer: Answer, offsets: Sequence[tuple[int, int]]) -> tuple[float, ...] | None:
+    """How much of the log-probability of each token is in what is asked for.
+
+    Args:
+        answer: what is asked for.
+        offsets: characters of each token of the completion, in prompt and completion.
+    """
+    begins = len(answer.prompt)
+    counted = [
+        not answer.spans
+        or any(start < begins + to and begins + since < end for since, to in answer.spans)
+        for start, end in offsets
+    ]
+    share = 1 / max(sum(counted), 1) if answer.mean else 1.0
+    if all(counted) and share == 1:
+        return None
+    return tuple(share if counts else 0.0 for counts in counted)
+
+
+def _refuse_nothing(query: Query, answers: Sequence[EncodedAnswer]) -> None:
+    """Refuse a query whose answers are the same tokens, and cancel."""
+    weights: dict[tuple[object, ...], float] = {}
+    for one in answers:
+        key = one.tokens, one.first_target, one.shares
+        weights[key] = weights.get(key, 0.0) + one.weight
+    if any(weights.values()):
+        return
+    what = "its completion and its `rather_than`" if query.kind == "contrast" else "its answers"
+    raise QueryError(
+        f"query {query.query_id!r} asks for nothing: {what} are the same tokens, whose weights add "
+        "up to 0."
+    )
 
 
 def border_warnings(queries: Sequence[EncodedQuery]) -> list[str]:
     """Say where another text is scored than a query's completion: less of it, or more."""
-    without = [(one.unscored, one) for one in queries if one.unscored]
-    across = [(one.across, one) for one in queries if one.across]
+    answers = [(one, query.query.query_id) for query in queries for one in query.answers]
+    without = [(one.unscored, query_id) for one, query_id in answers if one.unscored]
+    across = [(one.across, query_id) for one, query_id in answers if one.across]
     warnings = []
     if without:
         warnings.append(
@@ -221,11 +302,11 @@ def border_warnings(queries: Sequence[EncodedQuery]) -> list[str]:
     return warnings
 
 
-def _completions(found: Sequence[tuple[str, EncodedQuery]]) -> str:
+def _completions(found: Sequence[tuple[str, str]]) -> str:
     return f"{len(found):,} completions" if len(found) > 1 else "a completion"
 
 
-def _tokens(found: Sequence[tuple[str, EncodedQuery]]) -> str:
+def _tokens(found: Sequence[tuple[str, str]]) -> str:
     """The tokens of some queries, and how many more there are."""
-    named = ", ".join(f"{token!r} of {one.query.query_id!r}" for token, one in found[:_NAMED])
+    named = ", ".join(f"{token!r} of {query_id!r}" for token, query_id in found[:_NAMED])
     return named + (f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else "")

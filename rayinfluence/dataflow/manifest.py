@@ -38,7 +38,7 @@ from rayinfluence.storage.results import (
 from rayinfluence.storage.store import Store, read_json
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 7
+_TABLES_VERSION = 8
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.corpus.queries import encode_queries
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.dataflow.run import Run
 from rayinfluence.demo.corpus import (
     PLAIN_DOCUMENTS,
@@ -171,8 +172,8 @@ def _known(run: Run, corpus: DemoCorpus) -> dict[bool, list[DemoQuery]]:
             completion_log_probability(run.replica, encoded)
             for encoded in encode_queries(
                 [
-                    Query(query.query_id, query.prompt, query.completion),
-                    Query(query.query_id, query.prompt, other.completion),
+                    Query.of(query.query_id, query.prompt, query.completion),
+                    Query.of(query.query_id, query.prompt, other.completion),
                 ],
                 run.tokenizer,
                 run.replica.context,

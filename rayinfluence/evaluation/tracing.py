@@ -34,8 +34,9 @@ def mean_recall(
 
 
 def completion_log_probability(replica: Replica, query: EncodedQuery) -> float:
-    """The log of p(completion | prompt), in nats, by a forward pass alone."""
-    tokens = torch.tensor([query.tokens], device=replica.device)
+    """The log of p(completion | prompt) of a plain query, in nats, by a forward pass alone."""
+    [answer] = query.answers
+    tokens = torch.tensor([answer.tokens], device=replica.device)
     with torch.no_grad():
-        logits = forward_logits(replica.model, tokens)[0, query.first_target - 1 : -1]
-    return float(log_probabilities(logits.double(), tokens[0, query.first_target :]).sum())
+        logits = forward_logits(replica.model, tokens)[0, answer.first_target - 1 : -1]
+    return float(log_probabilities(logits.double(), tokens[0, answer.first_target :]).sum())

@@ -49,10 +49,10 @@ class _HeadLogProbabilities(torch.autograd.Function):
         rows = max(_CHUNK_ROWS, _CHUNK_NUMBERS[hidden_ND.device.type] // len(weight_VD))
         gradient_ND = torch.empty_like(hidden_ND)
         # A batch may have no targets.
-        values = [_wide(hidden_ND.new_zeros(0))]
+        values = [wide(hidden_ND.new_zeros(0))]
         for start in range(0, len(hidden_ND), rows):
             part = slice(start, start + rows)
-            logits = _wide(nn.functional.linear(hidden_ND[part], weight_VD, bias_V))
+            logits = wide(nn.functional.linear(hidden_ND[part], weight_VD, bias_V))
             labels = choose(logits, part)[:, None]
             normaliser = logits.logsumexp(dim=-1, keepdim=True)
             values.append((logits.gather(1, labels) - normaliser)[:, 0])
@@ -70,7 +70,7 @@ class _HeadLogProbabilities(torch.autograd.Function):
 
 def log_probabilities(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
     """Log p(label) [N], differentiable in the logits."""
-    return -nn.functional.cross_entropy(_wide(logits_NV), labels_N, reduction="none")
+    return -nn.functional.cross_entropy(wide(logits_NV), labels_N, reduction="none")
 
 
 def uniforms(seed: int, sequence_ids: Sequence[int], counts: Sequence[int]) -> Tensor:
@@ -98,7 +98,7 @@ def sample_labels(logits_NV: Tensor, uniforms_N: Tensor) -> Tensor:
     The distribution is searched in two steps, for a block of the vocabulary and then within it, so
     that only a block of it is summed label by label, in float64.
     """
-    probabilities = torch.softmax(_wide(logits_NV.detach()), dim=-1)
+    probabilities = torch.softmax(wide(logits_NV.detach()), dim=-1)
     missing = -probabilities.shape[1] % _BLOCK
     blocks_NKW = nn.functional.pad(probabilities, (0, missing)).unflatten(1, (-1, _BLOCK))
     ends_NK = blocks_NKW.sum(dim=2, dtype=torch.float64).cumsum(dim=1)
@@ -123,6 +123,6 @@ def _search(cumulative_NK: Tensor, thresholds_N1: Tensor) -> Tensor:
     return places.clamp_(max=cumulative_NK.shape[1] - 1)
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
     """Logits in float32 at least."""
     return logits if logits.dtype == torch.float64 else logits.float()

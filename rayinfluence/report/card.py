@@ -18,7 +18,12 @@ _N_HOTTEST = 6
 
 
 def card(
-    survivor: Survivor, largest: float, fold: int, shown: Mapping[int, str], ahead: int
+    survivor: Survivor,
+    largest: float,
+    fold: int,
+    shown: Mapping[int, str],
+    ahead: int,
+    odds: bool = False,
 ) -> Html:
     """A survivor as a list item.
 
@@ -28,7 +33,9 @@ def card(
         fold: how many characters of text to keep, folded away, on each side of the hottest part.
         shown: what to call the sequences shown beside it, by sequence id.
         ahead: how far from its score by token a token is.
+        odds: whether a change is one of a difference of log-probabilities.
     """
+    change = prediction(survivor.delta_nats, survivor.beyond_linear, odds)
     tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [], ahead)
     return tag(
         "li",
@@ -36,7 +43,7 @@ def card(
             "p",
             tag("span", str(survivor.rank), class_="rank"),
             tag("b", signed(survivor.score), class_=f"score {sign_class(survivor.score)}"),
-            tag("span", prediction(survivor.delta_nats, survivor.beyond_linear), class_="nats"),
+            tag("span", change, class_="nats"),
             class_="head",
         ),
         score_bar(survivor.score, largest),

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayinfluence.report.text import count, one_line, percent, prediction, signed
-from rayinfluence.storage.results import Direction, Results, Survivor, beyond_linear
+from rayinfluence.storage.results import (
+    Direction,
+    Results,
+    Survivor,
+    beyond_linear,
+    is_difference,
+    log_probability_of,
+)
 
 _TOGETHER = 10
 _SIDES: tuple[Direction, ...] = ("proponent", "opponent")
@@ -57,15 +64,14 @@ def _carrier(survivor: Survivor) -> str:
 
 def together(results: Results, query_id: str) -> str:
     """What the first proponents, and opponents, add up to; empty where there are none."""
-    log_probability = results.queries[query_id].get("log_probability")
-    if log_probability is None:
-        return ""
+    query = results.queries[query_id]
+    log_probability, odds = log_probability_of(query), is_difference(query)
     sentences = []
     for side in _SIDES:
         deltas = results.deltas(query_id, side, _TOGETHER)
         if first := [delta for delta in deltas if delta is not None]:
             total = sum(first)
-            said = prediction(total, beyond_linear(total, log_probability))
+            said = prediction(total, beyond_linear(total, log_probability), odds)
             plural = "s" * (len(first) != 1)
             sentences.append(f"The first {len(first)} {side}{plural} together: {said}.")
     return " ".join(sentences)

@@ -6,12 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rayinfluence.report.asked import members, objective, raised, said
 from rayinfluence.report.card import card
 from rayinfluence.report.facts import rescoring, together
 from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.markup import Html, escape_parts, join, tag
-from rayinfluence.report.text import count, drawn_together, per_token_probability, percent, shorten
-from rayinfluence.storage.results import Direction, Results, Survivor
+from rayinfluence.report.text import (
+    count,
+    drawn_together,
+    n_counted,
+    per_token_probability,
+    percent,
+    shorten,
+)
+from rayinfluence.storage.results import Direction, Results, Survivor, is_difference
 
 _TEASER = 90
 _PROMPT = 600
@@ -49,7 +57,7 @@ def query_section(
     return tag(
         "details",
         summary,
-        tag("div", _prompt(query), _facts(query), _warning(query), class_="question"),
+        tag("div", _asked(query), _facts(query), _warning(query), class_="question"),
         _methods(number, query["query_id"], methods, per_side, fold),
         class_="query",
         id=f"q{number}",
@@ -58,14 +66,36 @@ def query_section(
 
 
 def teaser(query: Mapping[str, Any]) -> list[Html]:
-    """The end of the prompt and the completion, on one line."""
-    completion = shorten(query.get("completion", ""), _TEASER)
-    prompt = shorten(query.get("prompt", ""), max(20, _TEASER - len(completion)), keep="end")
-    return [tag("bdi", prompt), Html(" "), tag("b", tag("bdi", completion))]
+    """The end of the prompt, the completion, and rather than what, on one line."""
+    prompt, completion, other = said(query)
+    completion, other = shorten(completion, _TEASER), shorten(other, _TEASER)
+    prompt = shorten(prompt, max(20, _TEASER - len(completion)), keep="end")
+    than = [Html(" rather than "), tag("bdi", other)] if other else []
+    return [tag("bdi", prompt), Html(" "), tag("b", tag("bdi", completion)), *than]
+
+
+def _asked(query: Mapping[str, Any]) -> Html:
+    """Prompt and completion, and what is asked for where they do not say it all."""
+    if found := members(query):
+        shown = tag("ol", *(tag("li", *_member(one)) for one in found), class_="text")
+    else:
+        shown = _prompt(query)
+    *_, other = said(query)
+    than = tag("p", "rather than ", tag("span", other, dir="auto"), class_="text")
+    about = objective(query)
+    return join((shown, than if other else "", _note(f"Asked for: {about}") if about else ""))
+
+
+def _member(one: Mapping[str, Any]) -> list[Html]:
+    """A completion of a set."""
+    prompt = shorten(one["prompt"], _PROMPT, keep="end")
+    completion = tag("b", tag("bdi", shorten(one["completion"], _PROMPT)))
+    weight, probability = f"{one['weight']:g} times ", f" {one['log_probability']:.2f} nats"
+    return [join((weight,)), tag("bdi", prompt), Html(" "), completion, join((probability,))]
 
 
 def _prompt(query: Mapping[str, Any]) -> Html:
-    prompt = str(query.get("prompt", ""))
+    prompt = str(query.get("prompt") or "")
     early, late = prompt[:-_PROMPT], prompt[-_PROMPT:]
     folded = tag(
         "details",
@@ -88,7 +118,7 @@ def _completion(query: Mapping[str, Any]) -> Html:
     texts = query.get("token_texts") or []
     scores = query.get("token_log_probabilities") or []
     if not texts or len(texts) != len(scores):
-        return join([str(query.get("completion", ""))])
+        return join([str(query.get("completion") or "")])
     beneath = len(texts) <= _RUBY_TOKENS and not drawn_together(texts)
     parts = []
     for text, score in zip(escape_parts(texts), scores, strict=True):
@@ -107,9 +137,11 @@ def _facts(query: Mapping[str, Any]) -> Html:
     facts: list[tuple[str, str]] = []
     if query.get("log_probability") is not None:
         facts.append(("log-probability", f"{query['log_probability']:.2f} nats"))
+    if query.get("rather_than_log_probability") is not None:
+        facts.append(("of the other", f"{query['rather_than_log_probability']:.2f} nats"))
     per_token = per_token_probability(dict(query))
     if per_token is not None:
-        tokens = query["n_completion_tokens"]
+        tokens = n_counted(dict(query))
         plural = "s" * (tokens != 1)
         facts.append(("per token", f"{percent(per_token)} over {tokens} token{plural}"))
     if query.get("greedy") is not None:
@@ -172,13 +204,15 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
     }
     shown = [(side, s) for side, (found, _) in sides.items() for s in found]
     largest = max((abs(s.score) for _, s in shown if math.isfinite(s.score)), default=0.0)
+    query = results.queries[query_id]
+    odds = is_difference(query)
     names = {s.sequence_id: f"{side.lower()[:-1]} {s.rank}" for side, s in shown}
     columns = [
         _side(
             side,
             results.count(query_id, kind),
-            [card(s, largest, fold, names, results.meaning.ahead) for s in found],
-            results.meaning.directed,
+            [card(s, largest, fold, names, results.meaning.ahead, odds) for s in found],
+            raised(query) if results.meaning.directed else None,
         )
         for side, (found, kind) in sides.items()
     ]
@@ -186,11 +220,12 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
     return join((tag("div", *columns, class_="sides"), *notes))
 
 
-def _side(side: str, found: int, cards: Sequence[Html], directed: bool) -> Html:
+def _side(side: str, found: int, cards: Sequence[Html], what: str | None) -> Html:
+    """One side; ``what`` its sequences are estimated to raise or lower, if anything."""
     raises = side == "Proponents"
     verb, adjective = ("raise", "alike") if raises else ("lower", "unlike")
-    said = f" estimated to {verb} the completion's probability" if directed else f" {adjective}"
-    heading = tag("h3", side, tag("small", said))
+    about = f" {adjective}" if what is None else f" estimated to {verb} {what}"
+    heading = tag("h3", side, tag("small", about))
     rest = found - len(cards)
     body = tag("ol", *cards) if found else tag("p", "None were found.", class_="quiet")
     more = f"{count(rest)} more in the results table (Parquet); {len(cards)} are shown here."

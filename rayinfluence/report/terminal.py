@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rayinfluence.report.asked import members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
     BEYOND,
     SUSPECT,
     isolates,
+    n_counted,
     one_line,
     per_token_probability,
     percent,
@@ -27,6 +29,8 @@ from rayinfluence.text import visible_parts
 
 _NUMBERS_WIDTH = 32
 _SNIPPET_LINES = 2
+#: Completions of a set that are shown.
+_MEMBERS = 5
 _HOT = LEVELS // 2
 
 
@@ -63,27 +67,48 @@ def render(
 
 
 def _header(query: dict[str, Any], method: str, width: int) -> Text:
-    prompt = shorten(query.get("prompt", ""), 2 * width, keep="end", size=cell_len)
-    completion = shorten(query.get("completion", ""), 2 * width, size=cell_len)
     text = Text.assemble(
         _isolated(Text(one_line(query["query_id"]), "bold")), (f"  by {one_line(method)}", "dim")
     )
-    asked, said = _isolated(Text(prompt)), _isolated(Text(completion, "bold"))
-    text.append_text(Text.assemble("\n", asked, (" → ", "dim"), said, "\n"))
-    text.append(_probability(query), "dim")
+    found = members(query)
+    for member in found[:_MEMBERS]:
+        text.append_text(
+            _line(
+                f"{member['weight']:g} times ", (member["prompt"], member["completion"], ""), width
+            )
+        )
+    if len(found) > _MEMBERS:
+        text.append(f"\nand {len(found) - _MEMBERS:,} more", "dim")
+    if not found:
+        text.append_text(_line("", said(query), 2 * width))
+    for line in filter(None, (objective(query), _probability(query))):
+        text.append(f"\n{one_line(line)}", "dim")
     if query.get("warning"):
         text.append(f"\nWarning: {one_line(query['warning'])}", "yellow")
     return text
 
 
+def _line(before: str, texts: tuple[str, str, str], width: int) -> Text:
+    """A line with a prompt, a completion, and what it is asked rather than."""
+    prompt = shorten(texts[0], width, keep="end", size=cell_len)
+    completion, other = (shorten(text, width, size=cell_len) for text in texts[1:])
+    asked, answer = _isolated(Text(prompt)), _isolated(Text(completion, "bold"))
+    line = Text.assemble("\n", before, asked, (" → ", "dim"), answer)
+    if other:
+        line.append_text(Text.assemble((" rather than ", "dim"), _isolated(Text(other))))
+    return line
+
+
 def _probability(query: dict[str, Any]) -> str:
-    total = query.get("log_probability")
+    total, other = query.get("log_probability"), query.get("rather_than_log_probability")
     if total is None:
-        return "log-probability unknown"
+        return "" if members(query) else "log-probability unknown"
     parts = [f"log-probability {total:.2f} nats"]
+    if other is not None:
+        parts.append(f"of the other {other:.2f}")
     per_token = per_token_probability(query)
     if per_token is not None:
-        tokens = query["n_completion_tokens"]
+        tokens = n_counted(query)
         parts.append(f"{percent(per_token)} per token ({tokens} token{'s' * (tokens != 1)})")
     if query.get("greedy") is not None:
         parts.append("greedy choice" if query["greedy"] else "not the greedy choice")

@@ -103,14 +103,23 @@ def percent(probability: float) -> str:
     return f"{probability:.0%}"
 
 
-def prediction(delta_nats: float | None, beyond: bool | None) -> str:
-    """A predicted change of a log-probability, in nats and in words, if it is a prediction."""
+def prediction(delta_nats: float | None, beyond: bool | None, odds: bool = False) -> str:
+    """A predicted change of a log-probability, in nats and in words, if it is a prediction.
+
+    Args:
+        delta_nats: the change; None where there is none.
+        beyond: whether it is no prediction.
+        odds: whether it is one of a difference of log-probabilities.
+    """
     if delta_nats is None:
         return ""
     if beyond:
         return BEYOND
-    words = f", {math.exp(delta_nats):.2f} times as likely" if abs(delta_nats) >= 0.005 else ""
-    return f"{signed(delta_nats)} nats{words}"
+    if abs(delta_nats) < 0.005:
+        return f"{signed(delta_nats)} nats"
+    times = f"{math.exp(delta_nats):.2f}"
+    words = f"odds times {times}" if odds else f"{times} times as likely"
+    return f"{signed(delta_nats)} nats, {words}"
 
 
 def count(value: Any) -> str:
@@ -118,9 +127,15 @@ def count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def n_counted(query: dict[str, Any]) -> int:
+    """How many tokens of the completion count."""
+    counts = query.get("token_counts")
+    return sum(counts) if counts else query.get("n_completion_tokens") or 0
+
+
 def per_token_probability(query: dict[str, Any]) -> float | None:
-    """The geometric mean of the completion's token probabilities, where the manifest allows it."""
-    total, tokens = query.get("log_probability"), query.get("n_completion_tokens")
+    """The geometric mean of the probabilities of tokens that count, where the row has it."""
+    total, tokens = query.get("log_probability"), n_counted(query)
     if total is None or not tokens or not math.isfinite(total):
         return None
     return math.exp(min(total / tokens, 0.0))

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayinfluence.corpus.queries import EncodedQuery, Query
+from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.shards import SCHEMA
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.ekfac import ModuleFactors
@@ -130,7 +131,8 @@ class GradientMethodConformance(_Conformance):
     def _expected(self) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         """By module the inner products [N, Q], and the products of both gradients' norms."""
         replica = _replica()
-        of_queries = [_gradients(replica, list(q.tokens), q.first_target) for q in _queries()]
+        answers = [query.answers[0] for query in _queries()]
+        of_queries = [_gradients(replica, list(one.tokens), one.first_target) for one in answers]
         of_sequences = [_gradients(replica, tokens.tolist(), 1) for tokens in _sequences()]
         by_module = []
         for name in replica.modules:
@@ -169,7 +171,7 @@ class TextMethodConformance(_Conformance):
         expected_NQ = np.zeros((len(lengths), len(_queries())))
         for row, tokens in enumerate(_sequences()):
             for place, query in enumerate(_queries()):
-                for term in set(query.tokens) & set(tokens.tolist()):
+                for term in set(query.terms) & set(tokens.tolist()):
                     holding = sum(term in other for other in _sequences())
                     (weight,) = self.method().weight(np.array([holding]), len(lengths))
                     (strength,) = self.method().strength(
@@ -218,11 +220,11 @@ class TextMethodConformance(_Conformance):
 
     def _bank(self) -> TextBank:
         queries = _queries()
-        terms_V = np.unique([term for query in queries for term in query.tokens])
+        terms_V = np.unique([term for query in queries for term in query.terms])
         sequences = _sequences()
         # Counted apart and merged, as splits are.
         counts = TermCounts.of(terms_V, sequences[:1]).merge(TermCounts.of(terms_V, sequences[1:]))
-        tensors = stack_texts([counts.query(self.method(), query.tokens) for query in queries])
+        tensors = stack_texts([counts.query(self.method(), query.terms) for query in queries])
         return TextBank(self.method(), [query.digest for query in queries], tensors)
 
 
@@ -237,7 +239,7 @@ def _queries() -> list[EncodedQuery]:
     others = [generator.integers(0, VOCABULARY // 4, n, dtype=np.int32) for n in (6, 4)]
     asked = zip([*others, _sequences()[-1]], (3, 3, 1), strict=True)
     return [
-        EncodedQuery(Query(f"q{place}", "", ""), tuple(tokens.tolist()), first)
+        EncodedQuery(Query.of(f"q{place}", "", ""), (EncodedAnswer(tuple(tokens.tolist()), first),))
         for place, (tokens, first) in enumerate(asked)
     ]
 

@@ -145,7 +145,8 @@ def errors(subject: Subject, folder: Path) -> dict[str, float]:
     )
     queries = [encoded(tokens, len(tokens) // 2) for tokens in some[:3]]
     of_queries = [
-        gradients(plain, names, query.tokens, first=query.first_target) for query in queries
+        gradients(plain, names, query.answers[0].tokens, first=query.answers[0].first_target)
+        for query in queries
     ]
     of_sequences = [gradients(plain, names, tokens) for tokens in some]
     damping = 0.1 * max(float(one.mean()) for one in moments.values())

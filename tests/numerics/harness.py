@@ -19,7 +19,8 @@ from rayinfluence.config import FitConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.fragments import ShardRecord
 from rayinfluence.corpus.manifest import CorpusManifest
-from rayinfluence.corpus.queries import EncodedQuery, Query
+from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.shards import SCHEMA, ShardWriter
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
@@ -159,7 +160,9 @@ def bases_of(operator: dict[str, EKFAC]) -> dict[str, tuple[Tensor, Tensor]]:
 def encoded(tokens: np.ndarray, first_target: int = 1) -> EncodedQuery:
     """A query whose completion starts at a token."""
     name = f"{[int(token) for token in tokens]} {first_target}"
-    return EncodedQuery(Query(name, "", ""), tuple(int(t) for t in tokens), first_target)
+    return EncodedQuery(
+        Query.of(name, "", ""), (EncodedAnswer(tuple(int(t) for t in tokens), first_target),)
+    )
 
 
 def operands(
@@ -295,7 +298,11 @@ def naive_scores(fitted: Fitted, method: str, damping: float | None = None) -> d
     twin = naive.trainable(model)
     queries = [
         naive.gradients(
-            twin, names, naive.log_probability(twin, list(query.tokens), first=query.first_target)
+            twin,
+            names,
+            naive.log_probability(
+                twin, list(query.answers[0].tokens), first=query.answers[0].first_target
+            ),
         )
         for query in fitted.queries
     ]

@@ -68,7 +68,9 @@ def test_scores_are_inner_products_of_autograd_s_gradients(
     expected = torch.zeros(len(sequences), len(queries), dtype=torch.float64)
     for place, query in enumerate(queries):
         twin = naive.trainable(replica.model)
-        f = naive.log_probability(twin, query.tokens, first=query.first_target)
+        f = naive.log_probability(
+            twin, query.answers[0].tokens, first=query.answers[0].first_target
+        )
         for name, gradient in naive.gradients(twin, names, f).items():
             P = operator_of(factors)[name].inverse() @ gradient
             expected[:, place] += torch.stack([(P * of[name]).sum() for of in D])

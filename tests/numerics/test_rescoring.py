@@ -133,7 +133,9 @@ def found_by(
     sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], again.ids())
     rescored = again.run(sequences, by_token, QUIET)
     rows = query_rows(MethodQueries(method, "", {}, queries), fitted.queries, tokenizer)
-    completions = [completion(q, row) for q, row in zip(fitted.queries, rows, strict=True)]
+    completions = [
+        completion(q, row, tokenizer) for q, row in zip(fitted.queries, rows, strict=True)
+    ]
     n = len(fitted.sequences)
     run = Store(str(folder / "run"))
     tables = Tables(runner, pieces, run, "x", fitted.queries, completions, sequences, rescored, n)

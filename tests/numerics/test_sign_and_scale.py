@@ -77,7 +77,7 @@ def test_an_ascent_step_on_a_sequence_changes_a_query_by_its_score(
             score = float(scores[index, place])
 
             def value(moved: nn.Module, query=query) -> float:
-                tokens, first = list(query.tokens), query.first_target
+                tokens, first = list(query.answers[0].tokens), query.answers[0].first_target
                 return float(naive.log_probability(moved, tokens, first=first))
 
             before, largest = value(model), 1e-5 / float(scores[:, place].abs().max())
@@ -171,8 +171,8 @@ def test_influence_is_leave_one_out_in_linear_regression(bias: bool) -> None:
 
 def test_log_probability_of_a_query_is_that_of_its_completion(fitted: Fitted) -> None:
     for query in fitted.queries:
-        whole = naive.log_probability(fitted.replica.model, list(query.tokens))
-        prompt = list(query.tokens[: query.first_target])
+        whole = naive.log_probability(fitted.replica.model, list(query.answers[0].tokens))
+        prompt = list(query.answers[0].tokens[: query.answers[0].first_target])
         given = naive.log_probability(fitted.replica.model, prompt) if len(prompt) > 1 else 0.0
         found = query_gradient(fitted.replica, query).log_probability
         assert found == pytest.approx(float(whole - given), rel=1e-12)

@@ -5,6 +5,7 @@ Importing torch and loading a model take seconds to minutes; a typing error in a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
-from rayinfluence.corpus.queries import Query, read_queries
+from rayinfluence.corpus.query_forms import Query
+from rayinfluence.corpus.query_function import QueryFunction
+from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
-from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.store import Store
@@ -40,11 +43,13 @@ class Inputs:
         documents: files to tokenise, none where the corpus is used as it is; and what lies
             among them.
         folders: of the model and of its tokenizer.
+        function: that the queries ask for, where it is not the log-probability.
     """
 
     queries: list[Query] | None
     documents: Found
     folders: Folders
+    function: QueryFunction | None = None
 
     @property
     def needed_queries(self) -> list[Query]:
@@ -71,8 +76,8 @@ class Inputs:
             new_run: whether it may be another commit than the run directory has been used with.
 
         Raises:
-            ConfigError: the configuration names a queries file that is not there, or inputs
-                among what the run writes.
+            ConfigError: the configuration names a queries file that is not there, a function that
+                is not, or inputs among what the run writes.
             ModelError: a folder is not there, files in it are not whole, or it is an adapter's.
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
@@ -99,6 +104,10 @@ class Inputs:
             if "://" not in config.queries and Path(config.queries).is_dir():
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
+        function = None
+        if config.query_function is not None:
+            function = QueryFunction.of(config.query_function)
+            _refuse_own_counting(queries or [])
         documents = find_files(config.corpus.documents, config.storage.options)
         refuse_own_documents(config, documents)
         for file in documents.files:
@@ -108,7 +117,17 @@ class Inputs:
             refuse_old_layout(corpus_store(config))
         else:
             Corpus.refuse_none(corpus_store(config))
-        return cls(queries, documents, places or fetched(config, say, new_run))
+        return cls(queries, documents, places or fetched(config, say, new_run), function)
+
+
+def _refuse_own_counting(queries: Sequence[Query]) -> None:
+    """Refuse queries that say which tokens count, where a function of the user's says so."""
+    for query in queries:
+        if any(answer.mean or answer.spans for answer in query.answers):
+            raise QueryError(
+                f"query {query.query_id!r} has a reduction or spans, and query_function decides by "
+                "itself which tokens count: leave one of them out."
+            )
 
 
 def _refuse_no_text(documents: Found, config: RunConfig) -> None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Self
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
+from rayinfluence.corpus.queries import (
+    EncodedQuery,
+    border_warnings,
+    encode_queries,
+    rendered,
+)
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
@@ -229,6 +235,14 @@ class Parts:
         return counted(self.config, self.corpus)
 
     @cached_property
+    def rendered_queries(self) -> list[Query]:
+        """The queries, their messages as text: what needs the tokenizer, and no model."""
+        queries = self.inputs.needed_queries
+        if not any(answer.messages for query in queries for answer in query.answers):
+            return queries
+        return rendered(queries, self.tokenizer)
+
+    @cached_property
     def queries(self) -> list[EncodedQuery]:
         """The queries, as tokens.
 
@@ -236,8 +250,14 @@ class Parts:
             ConfigError: the configuration names none.
             QueryError: one of them is malformed.
         """
-        queries, replica = self.inputs.needed_queries, self.replica
-        encoded = encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
+        replica = self.replica
+        encoded = encode_queries(
+            self.rendered_queries,
+            self.tokenizer,
+            replica.context,
+            replica.vocabulary,
+            self.inputs.function,
+        )
         for text in border_warnings(encoded):
             self._warn(text)
         return encoded
@@ -281,8 +301,11 @@ class Parts:
         _ = self.inputs
         if not self.config.corpus.documents:
             refuse_unknown_keys(self.config.scan.group_by, Corpus.open(self.corpus_store))
+        asks = needs_queries or self.config.queries is not None
+        if asks:
+            _ = self.rendered_queries
         _ = self.replica
-        if needs_queries or self.config.queries is not None:
+        if asks:
             _ = self.queries
         self._record_config()
         for store in (self.store, self.corpus_store):

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.compute.grouping import SplitGroups
+from rayinfluence.dataflow.compute.objectives import Function, of_function, of_log_probabilities
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
@@ -49,56 +50,53 @@ WINDOW_SEQUENCES = {"cpu": 128, "cuda": 1 << 13}
 
 @dataclass(frozen=True)
 class QueryGradient:
-    """grad f_q by module, and what the model itself thinks of the completion.
+    """grad f_q by module, and what the model itself thinks of the completions.
 
     Attributes:
         tokens: inputs [T, I] and output gradients [T, O] of every module that the query reaches,
-            in the dtype of sums; its gradient is their product.
-        log_probabilities: of the completion's tokens, in nats.
-        ranks: of the completion's tokens among all tokens, 1 for the model's first choice.
+            in the dtype of sums, over the tokens of all answers; its gradient is their product.
+        log_probabilities: of the completions' tokens, answer after answer, in nats.
+        ranks: of those among all tokens, 1 for the model's first choice.
+        value: f.
     """
 
     tokens: dict[str, tuple[Tensor, Tensor]]
     log_probabilities: list[float]
     ranks: list[int]
+    value: float
 
     @property
     def log_probability(self) -> float:
-        """Log p(completion | prompt), in nats."""
+        """Of all of them, in nats."""
         return float(np.sum(self.log_probabilities))
 
 
 def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
-    """The gradient of log p(completion | prompt) in every tracked weight.
+    """The gradient of f_q, a weighted sum over answers, in every tracked weight.
+
+    A gradient is a sum over rows, so that of a sum over texts has the rows of all of them, each
+    text's output gradients times its weight.
 
     Raises:
-        NumericsError: the query's log-probability or gradient is not finite.
+        NumericsError: a log-probability of the query, its value or its gradient is not finite.
+        ConfigError: its function is not there, or no such function.
     """
-    batch = make_batch([np.array(query.tokens)], [0], replica.device)
-    targets = NextTokens(query.first_target).targets(batch)
+    function = None if query.function is None else query.function.load()
+    found = [_answer_gradient(replica, query, answer, function) for answer in query.answers]
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
-    values: list[Tensor] = []
-    ranks: list[Tensor] = []
-
-    def objective() -> Tensor:
-        logits = target_logits(forward_logits(replica.model, batch.tokens_BT), targets)
-        values.append(log_probabilities(logits, targets.labels_N))
-        chosen = logits.detach().gather(1, targets.labels_N[:, None])
-        ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
-        return values[0].sum()
-
-    def consume(name: str, rows: Rows) -> None:
-        tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
-
-    backward(replica.modules, batch.shape, objective, consume)
-    for name, shape in replica.shapes.items():
-        # A module that the query does not reach has no part in it.
-        if name not in tokens:
+    for name in dict.fromkeys([name for one in found for name in one.tokens] + [*replica.shapes]):
+        sides = [one.tokens[name] for one in found if name in one.tokens]
+        if not sides:
+            # A module that the query does not reach has no part in it.
+            shape = replica.shapes[name]
             nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=replica.device)
-            tokens[name] = nothing[:, : shape.d_in], nothing[:, shape.d_in :]
-    log_ps = [float(value) for value in values[0].detach()]
-    if not np.isfinite(log_ps).all() or not all(
+            sides = [(nothing[:, : shape.d_in], nothing[:, shape.d_in :])]
+        inputs, grads = zip(*sides, strict=True)
+        tokens[name] = torch.cat(inputs), torch.cat(grads)
+    log_ps = [value for one in found for value in one.log_probabilities]
+    value = sum(one.value for one in found)
+    if not np.isfinite([*log_ps, value]).all() or not all(
         bool(torch.isfinite(side).all()) for sides in tokens.values() for side in sides
     ):
         raise NumericsError(
@@ -106,7 +104,39 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
             "`dtype: float32`, "
             "or another query."
         )
-    return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]])
+    return QueryGradient(tokens, log_ps, [rank for one in found for rank in one.ranks], value)
+
+
+def _answer_gradient(
+    replica: Replica, query: EncodedQuery, answer: EncodedAnswer, function: Function | None
+) -> QueryGradient:
+    """What one answer adds, of the modules that it reaches."""
+    batch = make_batch([np.array(answer.tokens)], [0], replica.device)
+    targets = NextTokens(answer.first_target).targets(batch)
+    dtype = accumulation_dtype(replica.numerics.torch_dtype)
+    tokens: dict[str, tuple[Tensor, Tensor]] = {}
+    values: list[Tensor] = []
+    ranks: list[Tensor] = []
+
+    def objective() -> Tensor:
+        logits_BTV = forward_logits(replica.model, batch.tokens_BT)
+        logits = target_logits(logits_BTV, targets)
+        log_ps = log_probabilities(logits, targets.labels_N)
+        chosen = logits.detach().gather(1, targets.labels_N[:, None])
+        ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
+        if function is None or query.function is None:
+            value = of_log_probabilities(answer, log_ps)
+        else:
+            value = of_function(answer, query.function.name, function, logits_BTV[0])
+        values.extend((log_ps.detach(), value.detach()))
+        return value
+
+    def consume(name: str, rows: Rows) -> None:
+        tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
+
+    backward(replica.modules, batch.shape, objective, consume)
+    log_ps = [float(value) for value in values[0]]
+    return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]], float(values[1]))
 
 
 #: Of one module: the batch's place in the window, and what the module saw of it.

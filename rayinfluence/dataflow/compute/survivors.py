@@ -25,10 +25,18 @@ _COMPARED_RANKS = 10
 
 @dataclass(frozen=True)
 class Completion:
-    """Of a query, what rows say: its id, what the model gives the completion, and its tokens."""
+    """Of a query, what rows say.
+
+    Attributes:
+        query_id: its id.
+        predicts: whether a change of f is one of a log-probability, or of a difference of such.
+        log_probability: what f is, where that is one, in nats; None elsewhere.
+        tokens, texts: of the completions that it asks for.
+    """
 
     query_id: str
-    log_probability: float
+    predicts: bool
+    log_probability: float | None
     tokens: tuple[int, ...]
     texts: tuple[str, ...]
 
@@ -132,7 +140,11 @@ def survivor_table(
     queries = [completions[place] for place in ranked.queries_R.tolist()]
     nats: list[Any] = [None] * n
     if n_training is not None:
-        nats = (ranked.scores_R / n_training).tolist()
+        changes = (ranked.scores_R / n_training).tolist()
+        nats = [
+            change if query.predicts else None
+            for change, query in zip(changes, queries, strict=True)
+        ]
     ids = ranked.ids_R.tolist()
     carriers = [
         None

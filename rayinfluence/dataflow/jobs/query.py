@@ -124,17 +124,18 @@ class QueryJob:
                 if operands.reads_texts:
                     assert operands.counts is not None
                     of_texts = TEXT_METHODS[operands.method]
-                    tensors[place, method] = operands.counts.query(of_texts, query.tokens)
+                    tensors[place, method] = operands.counts.query(of_texts, query.terms)
         for (place, method), solved in tensors.items():
             query = item[place][0]
             header = {
                 "query": query.digest,
                 "log_probabilities": found[place].log_probabilities,
                 "ranks": found[place].ranks,
+                **({"value": found[place].value} if query.function else {}),
                 "damping": damping.get(method, {}),
             }
             write_tensors(self.methods[method].store, query_key(query.digest), solved, header)
-        watch.advance(sum(len(query.tokens) for query, _ in item))
+        watch.advance(sum(query.n_tokens for query, _ in item))
 
     def _solved(
         self, replica: Replica, item: Sequence[Unsolved], found: Sequence[QueryGradient]

@@ -51,7 +51,7 @@ def count_terms(
         CorpusError: a shard cannot be read.
         StorageError: counts that were made again are damaged again.
     """
-    terms_V = np.unique([term for query in queries for term in query.tokens]).astype(np.int64)
+    terms_V = np.unique([term for query in queries for term in query.terms]).astype(np.int64)
     store = root / COUNTS / digest({"version": _VERSION, "terms": terms_V.tolist()})
     small = sum(split.n_tokens for split in splits) <= _FEW_TOKENS
     count, merge = CountTerms(corpus, store, terms_V), MergeCounts(store, terms_V)

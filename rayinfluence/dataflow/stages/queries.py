@@ -122,7 +122,7 @@ def precondition(
             list(distinct.values()),
             lambda query: [Place(method.store, query_key(query.digest)) for method in methods],
             work,
-            n_tokens=lambda query: len(query.tokens),
+            n_tokens=lambda query: query.n_tokens,
         ),
         progress,
     )

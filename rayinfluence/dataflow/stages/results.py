@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from rayinfluence.corpus.metadata import plain
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow import stage_names
+from rayinfluence.dataflow.compute.query_rows import completion_texts, query_row
 from rayinfluence.dataflow.compute.survivors import Completion
 from rayinfluence.dataflow.stages.gathering import gather
 from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -20,19 +19,20 @@ from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tables import Tables
 from rayinfluence.storage.metadata import columns, kinds_of
-from rayinfluence.storage.results import QUERIES, in_version, query_schema
+from rayinfluence.storage.results import QUERIES, in_version, log_probability_of, query_schema
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import writing_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-#: A completion's token below this probability, and not the model's first choice, makes a warning.
-UNLIKELY = 0.1
 #: What the manifest says of a query; all else is in the table of queries.
 _IN_MANIFEST = (
     "query_id",
     "digest",
+    "objective",
+    "unit",
+    "value",
     "log_probability",
     "n_completion_tokens",
     "greedy",
@@ -111,7 +111,8 @@ def write_results(
     rescored = again.run(sequences, n_by_token, progress)
     with progress.stage(stage_names.TABLES):
         completions = [
-            completion(query, row) for query, row in zip(again.queries, rows, strict=True)
+            completion(query, row, documents.tokenizer)
+            for query, row in zip(again.queries, rows, strict=True)
         ]
         tables = Tables(
             again.runner,
@@ -138,23 +139,20 @@ def query_rows(
     method: MethodQueries, queries: Sequence[EncodedQuery], tokenizer: PreTrainedTokenizerFast
 ) -> list[dict[str, Any]]:
     """What the table of queries says of each: what the model thinks of it, and its tokens."""
-    return [
-        _query_row(
-            query,
-            query_report(method, query),
-            token_texts(tokenizer, query.tokens)[query.first_target :],
-        )
-        for query in queries
-    ]
+    return [query_row(query, query_report(method, query), tokenizer) for query in queries]
 
 
-def completion(query: EncodedQuery, row: Mapping[str, Any]) -> Completion:
+def completion(
+    query: EncodedQuery, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> Completion:
     """What rows of survivors say of a query."""
+    asked = query.spoken_for
     return Completion(
         query.query.query_id,
-        row["log_probability"],
-        query.tokens[query.first_target :],
-        tuple(row["token_texts"]),
+        query.predicts,
+        log_probability_of(row),
+        tuple(token for one in asked for token in one.completion),
+        tuple(text for one in asked for text in completion_texts(one, tokenizer)),
     )
 
 
@@ -174,41 +172,6 @@ def write_queries(
     with writing_table(store, key, schema) as writer:
         writer.write(pa.table(arrays, schema=schema))
     return writer.digest
-
-
-def _query_row(
-    query: EncodedQuery, header: Mapping[str, Any], texts: Sequence[str]
-) -> dict[str, Any]:
-    log_ps: list[float] = header["log_probabilities"]
-    unlikely = [
-        (text, log_p)
-        for text, log_p, rank in zip(texts, log_ps, header["ranks"], strict=True)
-        if rank > 1 and np.exp(log_p) < UNLIKELY
-    ]
-    warning = None
-    if unlikely:
-        text, log_p = min(unlikely, key=lambda pair: pair[1])
-        said = repr(text) if text else "a token that is a part of a character"
-        warning = (
-            f"the model would hardly say this: it gives {said} a probability of "
-            f"{np.exp(log_p):.2g}. "
-            "The influences below are on a probability that is low already."
-        )
-    return {
-        "query_id": query.query.query_id,
-        "digest": query.digest,
-        "prompt": query.query.prompt,
-        "completion": query.query.completion,
-        "tokens": list(query.tokens),
-        "n_completion_tokens": len(log_ps),
-        "log_probability": float(np.sum(log_ps)),
-        "token_texts": list(texts),
-        "token_log_probabilities": log_ps,
-        "token_ranks": header["ranks"],
-        "greedy": all(rank == 1 for rank in header["ranks"]),
-        "warning": warning,
-        "metadata": query.query.metadata,
-    }
 
 
 def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:

@@ -3,12 +3,15 @@
 A change of these that a reader must know of raises :data:`SCHEMA_VERSION`.
 
 What a score is, and its unit, is its method's affair. An influence is in the raw scale of MATH (no
-1/N); ``delta_nats`` is score / N, the predicted change of the completion's log-probability, in
-nats, when the sequence is seen once more. Both are at full rank; ``scan_score`` and ``scan_rank``
-are what the scan found at the rank of its query bank.
+1/N); ``delta_nats`` is score / N, the predicted change of what the query asks for (a completion's
+log-probability) in nats, when the sequence is seen once more. Both are at full rank; ``scan_score``
+and ``scan_rank`` are what the scan found at the rank of its query bank.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -64,8 +67,8 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
     """Of a method's survivors: a row per query and sequence, in order of queries and ranks."""
     scores = pa.list_(pa.float32())
     direction = (
-        "proponent or opponent, by the sign of the scan's score: training on a proponent makes the "
-        "completion more likely."
+        "proponent or opponent, by the sign of the scan's score: training on a proponent raises "
+        "what the query asks for, and so makes a completion more likely."
         if meaning.directed
         else "proponent, or opponent where the scan's score is below zero."
     )
@@ -89,15 +92,16 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
             _field(
                 "delta_nats",
                 pa.float64(),
-                "score / N: the predicted change of the completion's log-probability when the "
-                "sequence is seen once more; null by a method that predicts none.",
+                "score / N: the predicted change of what the query asks for when the sequence is "
+                "seen once more. Null by a method that predicts none, and where that is neither a "
+                "log-probability nor a difference of such.",
                 _NATS,
             ),
             _field(
                 "beyond_linear",
                 pa.bool_(),
-                "delta_nats is no prediction: it would take the probability beyond 1, or change "
-                f"it by more than {LINEAR_RANGE} nats. Null where delta_nats is.",
+                "delta_nats is no prediction: it would take a probability beyond 1, or change what "
+                f"is asked for by more than {LINEAR_RANGE} nats. Null where delta_nats is.",
             ),
             _field("scan_rank", pa.int32(), "The rank that the scan found, at its own rank."),
             _field("scan_score", pa.float64(), "What the scan found, at its own rank.", _RAW),
@@ -194,15 +198,32 @@ def query_schema(kinds: Kinds) -> pa.Schema:
 
 _QUERY_FIELDS = (
     QUERY_ID,
-    _field("digest", pa.string(), "Of the tokens and which of them are the completion."),
-    _field("prompt", pa.string(), "What the model was given."),
+    _field("digest", pa.string(), "Of all that decides its gradient: tokens, and how they count."),
+    _field("objective", pa.string(), "What is asked for, f, in words."),
+    _field(
+        "unit",
+        pa.string(),
+        "Of f: nats, nats per token, or that of query_function. Scores by methods whose unit has "
+        "nats have this in their place.",
+    ),
+    _field("value", pa.float64(), "f, by the model.", "that of unit"),
+    _field(
+        "prompt", pa.string(), "What the model was given; this and what follows is null of a set."
+    ),
     _field("completion", pa.string(), "What it said, or would say."),
+    _field("rather_than", pa.string(), "Of a contrast, what it would say instead."),
+    _field(
+        "rather_than_log_probability",
+        pa.float64(),
+        "log p(rather_than | prompt) by the model, summed over its tokens.",
+        _NATS,
+    ),
     _field("tokens", pa.list_(pa.int32()), "Token ids of the prompt and the completion."),
     _field("n_completion_tokens", pa.int32(), "How many of them, at the end, are the completion."),
     _field(
         "log_probability",
         pa.float64(),
-        "log p(completion | prompt) by the model, summed over the completion's tokens.",
+        "log p(completion | prompt) by the model, summed over the completion's tokens that count.",
         _NATS,
     ),
     _field("token_texts", pa.list_(pa.string()), "The completion's tokens as text."),
@@ -217,7 +238,25 @@ _QUERY_FIELDS = (
         pa.list_(pa.int64()),
         "The place of each of them among all tokens, by probability; 1 is the first choice.",
     ),
-    _field("greedy", pa.bool_(), "Whether all of them are the model's first choice."),
+    _field("token_counts", pa.list_(pa.bool_()), "Whether each of them counts; see spans."),
+    _field("greedy", pa.bool_(), "Whether all that count are the model's first choice."),
+    _field(
+        "set",
+        pa.list_(
+            pa.struct(
+                [
+                    ("weight", pa.float64()),
+                    ("prompt", pa.string()),
+                    ("completion", pa.string()),
+                    ("spans", pa.list_(pa.list_(pa.int32()))),
+                    ("n_counted", pa.int32()),
+                    ("log_probability", pa.float64()),
+                ]
+            )
+        ),
+        "Of a set, its completions: weight in the sum, texts, which characters count (all where "
+        "there are no spans), how many tokens do, and their log-probability in nats.",
+    ),
     _field("warning", pa.string(), "That the model would hardly say it; null where it would."),
 )
 #: Of the ``top`` proponents ``in_top`` are in the group; ``lift`` is that share over the group's
@@ -292,11 +331,38 @@ def in_version(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     )
 
 
-def beyond_linear(delta_nats: float, log_probability: float) -> bool:
+def beyond_linear(delta_nats: float, log_probability: float | None) -> bool:
     """Whether a change in nats, of one sequence or of several, is out of the linear range.
 
     Args:
-        delta_nats: the predicted change of the completion's log-probability.
-        log_probability: what the model gives the completion, in nats.
+        delta_nats: the predicted change of what a query asks for.
+        log_probability: what that is by the model, in nats, where it is a log-probability, which
+            cannot be above 0.
     """
-    return log_probability + delta_nats > 0 or abs(delta_nats) > LINEAR_RANGE
+    above = log_probability is not None and log_probability + delta_nats > 0
+    return above or abs(delta_nats) > LINEAR_RANGE
+
+
+def is_difference(query: Mapping[str, Any]) -> bool:
+    """Whether a query asks for more than how likely completions are: for some against others.
+
+    Completions of a set that all have the weight 1 are said to prompts of their own, so that their
+    log-probabilities add up to that of all of them; with another weight it is of none.
+
+    Args:
+        query: its row.
+    """
+    weights = [member["weight"] for member in query.get("set") or ()]
+    return query.get("rather_than") is not None or any(weight != 1 for weight in weights)
+
+
+def log_probability_of(query: Mapping[str, Any]) -> float | None:
+    """What a query asks for, in nats, where that is a log-probability; None elsewhere.
+
+    Args:
+        query: its row; of results of earlier versions, which have no ``value``, too.
+    """
+    if is_difference(query):
+        return None
+    value: float | None = query.get("value")
+    return query.get("log_probability") if value is None else value

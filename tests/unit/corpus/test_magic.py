@@ -20,7 +20,7 @@ import pytest
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.documents import read_documents
 from rayinfluence.corpus.forms import Columns
-from rayinfluence.corpus.queries import read_queries
+from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.errors import CorpusError, QueryError
 from rayinfluence.storage.store import Store

@@ -6,13 +6,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.queries import (
-    EncodedQuery,
-    Query,
-    border_warnings,
-    encode_queries,
-    read_queries,
-)
+from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
+from rayinfluence.corpus.query_forms import Query
+from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.errors import QueryError, StorageError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
@@ -35,8 +31,8 @@ def path(tmp_path: Path) -> Path:
 def test_queries_are_read_in_order(path: Path) -> None:
     second = {**GOOD, "query_id": "b", "prompt": "", "metadata": {"why": ["x"]}}
     assert read(path, GOOD, b"", second, b"  ") == [
-        Query("a", "w1", " w2", {}),
-        Query("b", "", " w2", {"why": ["x"]}),
+        Query.of("a", "w1", " w2", {}),
+        Query.of("b", "", " w2", {"why": ["x"]}),
     ]
     assert read(path, {**GOOD, "metadata": None})[0].metadata == {}
 
@@ -44,7 +40,7 @@ def test_queries_are_read_in_order(path: Path) -> None:
 def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path: Path) -> None:
     prompt = "one\u2028two\x85three\u2029"
     line = json.dumps({**GOOD, "prompt": prompt}, ensure_ascii=False).encode()
-    assert read(path, b"\xef\xbb\xbf" + line + b"\r", b"")[0].prompt == prompt
+    assert read(path, b"\xef\xbb\xbf" + line + b"\r", b"")[0].answers[0].prompt == prompt
 
 
 @pytest.mark.parametrize(
@@ -74,11 +70,11 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
         ({"query_id": "b", "prompt": "x"}, "needs the keys"),
         ({**GOOD, "query_id": "b", "promt": "x"}, "unknown key 'promt'; put what is yours under"),
         ({**GOOD, "query_id": 7}, "query_id must be a string"),
-        ({**GOOD, "query_id": "b", "prompt": None}, "prompt must be a string"),
+        ({**GOOD, "query_id": "b", "prompt": None}, "prompt must be a string, or a list of"),
         ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion must be a string."),
         (
-            {**GOOD, "query_id": "b", "prompt": [{"role": "user", "content": "x"}]},
-            "prompt must be a string, but a list of messages: render it as the model was trained",
+            {**GOOD, "query_id": "b", "completion": [{"role": "user", "content": "x"}]},
+            "completion must be a string, but a list of messages: render it as the model was",
         ),
         ({**GOOD, "query_id": ""}, "query_id is empty"),
         ({**GOOD, "query_id": "b", "completion": ""}, "the completion of query 'b' is empty"),
@@ -112,7 +108,7 @@ def test_json_that_is_no_lines_is_told_as_such(path: Path) -> None:
 
 
 def encoded(prompt: str, completion: str, tokenizer: Any = None) -> EncodedQuery:
-    query = Query("a", prompt, completion)
+    query = Query.of("a", prompt, completion)
     return encode_queries([query], tokenizer or tiny_tokenizer(), 16)[0]
 
 
@@ -142,21 +138,21 @@ def test_the_completion_begins_where_the_prompt_ends(
     prompt: str, completion: str, tokens: tuple[int, ...], first: int
 ) -> None:
     query = encoded(prompt, completion)
-    assert (query.tokens, query.first_target) == (tokens, first)
+    assert (query.answers[0].tokens, query.answers[0].first_target) == (tokens, first)
 
 
 def test_a_token_across_the_boundary_belongs_to_the_completion() -> None:
     query = encoded("ab", " ca", characters())
-    assert (query.tokens, query.first_target) == ((1, 5, 1), 1)
+    assert (query.answers[0].tokens, query.answers[0].first_target) == ((1, 5, 1), 1)
     inside = encoded("ab c", "a", characters())
-    assert (inside.tokens, inside.first_target) == ((1, 5, 1), 2)
+    assert (inside.answers[0].tokens, inside.answers[0].first_target) == ((1, 5, 1), 2)
 
 
 def test_a_leading_token_of_the_tokenizer_makes_the_whole_completion_a_target() -> None:
     query = encoded("", "ac", characters(bos=True))
-    assert (query.tokens, query.first_target) == ((0, 1, 3), 1)
+    assert (query.answers[0].tokens, query.answers[0].first_target) == ((0, 1, 3), 1)
     query = encoded("a", "c", characters(bos=True))
-    assert (query.tokens, query.first_target) == ((0, 1, 3), 2)
+    assert (query.answers[0].tokens, query.answers[0].first_target) == ((0, 1, 3), 2)
 
 
 @pytest.mark.parametrize(("prompt", "completion"), [("", "w1"), ("", " ")])
@@ -180,14 +176,14 @@ def test_a_completion_s_token_that_nothing_comes_before_is_named(
     prompt: str, completion: str, token: str
 ) -> None:
     query = encoded(prompt, completion, characters())
-    assert query.first_target == 1
+    assert query.answers[0].first_target == 1
     [warning] = border_warnings([query])
     assert "the first token of a completion is not scored, as no token comes" in warning
     assert f"{token!r} of 'a'. What follows it is." in warning
     # A tokenizer with a leading token scores it.
     query = encoded(prompt, completion, characters(bos=True))
-    assert query.unscored == ""
-    assert query.first_target == 1
+    assert query.answers[0].unscored == ""
+    assert query.answers[0].first_target == 1
 
 
 @pytest.mark.parametrize(("prompt", "completion"), [("ab", " ca"), ("ab ", "c"), ("ab ", "ca")])
@@ -205,12 +201,12 @@ def accents() -> PreTrainedTokenizerFast:
 
 def test_an_accent_that_a_completion_begins_with_takes_its_letter_along() -> None:
     query = encoded("xe", "\u0301x", accents())
-    assert (query.tokens, query.first_target) == ((2, 1, 2), 1)
+    assert (query.answers[0].tokens, query.answers[0].first_target) == ((2, 1, 2), 1)
     [warning] = border_warnings([query])
     assert "begins in the prompt, and is scored whole: 'e\u0301' of 'a'." in warning
     # All of it in the prompt, it is the prompt's.
     query = encoded("xe\u0301", "x", accents())
-    assert (query.tokens, query.first_target) == ((2, 1, 2), 2)
+    assert (query.answers[0].tokens, query.answers[0].first_target) == ((2, 1, 2), 2)
     assert border_warnings([query]) == []
 
 
@@ -225,25 +221,30 @@ def test_queries_that_are_scored_as_they_were_asked_need_no_warning() -> None:
 
 
 def test_many_queries_of_one_kind_are_one_warning() -> None:
-    queries = [Query(f"q{i}", "", "ab") for i in range(9)]
+    queries = [Query.of(f"q{i}", "", "ab") for i in range(9)]
     [warning] = border_warnings(encode_queries(queries, characters(), None))
     assert "the first token of 9 completions is not scored" in warning
     assert "'a' of 'q0', 'a' of 'q1', 'a' of 'q2' and 6 more." in warning
 
 
 def test_a_query_may_fill_the_context_and_no_more() -> None:
-    assert len(encoded("w1 " * 14, "w2 w3").tokens) == 16
+    assert len(encoded("w1 " * 14, "w2 w3").answers[0].tokens) == 16
     with pytest.raises(QueryError, match=r"query 'a' has 17 tokens, .* context is 16; shorten"):
         encoded("w1 " * 15, "w2 w3")
     with pytest.raises(QueryError, match=r"context is 16; shorten its completion"):
         encoded("w1", " w2" * 20)
     assert (
-        len(encode_queries([Query("a", "w1 " * 99, "w2")], tiny_tokenizer(), None)[0].tokens) > 99
+        len(
+            encode_queries([Query.of("a", "w1 " * 99, "w2")], tiny_tokenizer(), None)[0]
+            .answers[0]
+            .tokens
+        )
+        > 99
     )
 
 
 def test_a_token_that_the_model_does_not_know_is_refused() -> None:
-    queries = [Query("a", "w1", " w2")]
+    queries = [Query.of("a", "w1", " w2")]
     assert len(encode_queries(queries, tiny_tokenizer(), 16, 4)) == 1
     with pytest.raises(QueryError, match=r"query 'a' has token id 3, outside .* vocabulary of 3"):
         encode_queries(queries, tiny_tokenizer(), 16, 3)
@@ -262,7 +263,7 @@ def test_a_completion_that_is_normalised_away_is_said(path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     with pytest.raises(QueryError, match=r"'a' leaves no token to predict: .* completion '  ', wh"):
-        encode_queries([Query("a", "w1", "  ")], fast, None)
+        encode_queries([Query.of("a", "w1", "  ")], fast, None)
 
 
 def test_queries_in_utf_16_are_refused_as_such(path: Path) -> None:

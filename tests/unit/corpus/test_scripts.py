@@ -15,8 +15,10 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.corpus.queries import encode_queries
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.tokenizer import encode, token_texts
+from rayinfluence.dataflow.compute.query_rows import completion_texts
 
 TEXTS = {
     "Arabic": "كان أفضل الأوقات، وكان أسوأ الأوقات. مَدْرَسَةٌ",
@@ -178,11 +180,11 @@ def test_a_completion_s_tokens_are_the_completion_in_every_script(kind: str, scr
     tokenizer = EXACT[kind][0]()
     text = TEXTS[script]
     for border in range(1, len(text) - 1):
-        query = Query("q", text[:border], text[border:])
+        query = Query.of("q", text[:border], text[border:])
         [encoded] = encode_queries([query], tokenizer, None)
-        scored = "".join(token_texts(tokenizer, encoded.tokens)[encoded.first_target :])
+        scored = "".join(completion_texts(encoded.answers[0], tokenizer))
         # A token may lie across the border.
-        assert scored.endswith(query.completion)
+        assert scored.endswith(query.answers[0].completion)
         assert f" {text}".endswith(scored)  # the first piece has a space of its own
-        if not encoded.across:
-            assert not scored.removesuffix(query.completion).strip()
+        if not encoded.answers[0].across:
+            assert not scored.removesuffix(query.answers[0].completion).strip()

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.corpus.queries import encode_queries
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.tokenizer import encode, token_texts
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.corpus.tokenizer_made import made_of_vocabulary
+from rayinfluence.dataflow.compute.query_rows import completion_texts
 from rayinfluence.errors import ModelError
 
 sentencepiece = pytest.importorskip("sentencepiece")
@@ -109,9 +111,11 @@ def test_texts_and_completions_are_whole_in_every_script(tmp_path: Path, kind: s
         [encoding] = encode(tokenizer, [plain])
         assert "".join(token_texts(tokenizer, encoding.tokens)) == plain
         for border in range(1, len(plain) - 1):
-            [query] = encode_queries([Query("q", plain[:border], plain[border:])], tokenizer, None)
-            scored = "".join(token_texts(tokenizer, query.tokens)[query.first_target :])
-            assert query.unscored or scored.endswith(plain[border:])
+            [query] = encode_queries(
+                [Query.of("q", plain[:border], plain[border:])], tokenizer, None
+            )
+            scored = "".join(completion_texts(query.answers[0], tokenizer))
+            assert query.answers[0].unscored or scored.endswith(plain[border:])
 
 
 def test_tokens_that_were_added_later_keep_their_ids(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from rayinfluence.corpus.documents import file_digest
 from rayinfluence.corpus.fragments import FileReport, Fragment
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.ordinals import Making
-from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.corpus.queries import encode_queries
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import Encoding, encode, tokenizer_digest
 from rayinfluence.storage.digest import digest_bytes
@@ -268,9 +269,9 @@ def test_documents_that_are_rendered_chat_templates_have_one_leading_token(tmp_p
     assert plain["tokens"][0] == start
     assert chat["tokens"] == [start, start + 2, *plain["tokens"][1:], start + 1]
     assert (chat["char_start"], chat["char_end"]) == (0, len(rendered))
-    query = Query("q", "<s><|user|>the", " cat</s>")
+    query = Query.of("q", "<s><|user|>the", " cat</s>")
     [encoded] = encode_queries([query], tokenizer, None)
-    assert list(encoded.tokens) == chat["tokens"]
+    assert list(encoded.answers[0].tokens) == chat["tokens"]
 
 
 def test_progress_counts_every_token(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus import tokenizer_lacking
-from rayinfluence.corpus.queries import Query, encode_queries
+from rayinfluence.corpus.queries import encode_queries
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.corpus.tokenizer import encode, tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.corpus.tokenizer_made import made_of_vocabulary, rebuilt_otherwise
@@ -172,11 +173,11 @@ def test_every_token_of_a_completion_counts_where_offsets_are_trimmed(
         else PreTrainedTokenizerFast(tokenizer_object=byte_level(trim))
         for trim in (True, False)
     )
-    query = Query("q", prompt, completion)
+    query = Query.of("q", prompt, completion)
     [ours], [theirs] = (encode_queries([query], each, None) for each in (trimming, plain))
-    assert (ours.tokens, ours.first_target) == (theirs.tokens, theirs.first_target)
+    assert ours.answers == theirs.answers
     # Bytes are tokens of their own here, but for runs of two spaces.
-    text = trimming.decode(ours.tokens[ours.first_target :], clean_up_tokenization_spaces=False)
+    text = trimming.decode(ours.answers[0].completion, clean_up_tokenization_spaces=False)
     assert text.endswith(completion)
     assert len(text) - len(completion) <= 1  # a token may lie across the border
 
@@ -195,8 +196,8 @@ def test_spaces_at_the_end_of_a_document_are_tokens_of_it(text: str) -> None:
 def test_an_end_marker_counts_where_the_text_holds_it_and_not_where_it_is_added() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(True))
     assert ids(tokenizer, "a<eos>") == [0, ids(tokenizer, "a")[1], 1]
-    [query] = encode_queries([Query("q", "a", "<eos>")], tokenizer, None)
-    assert query.tokens[query.first_target :] == (1,)
+    [query] = encode_queries([Query.of("q", "a", "<eos>")], tokenizer, None)
+    assert query.answers[0].completion == (1,)
 
 
 SENTENCEPIECE = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02\n"

@@ -1,0 +1,313 @@
+"""What can be asked, as a line of queries.jsonl says it.
+
+Whatever its form, a query asks for a weighted sum of what the model gives to answers: one of a
+plain query, two of a contrast, any number of a set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from rayinfluence.corpus.chat import Message, Span, why_no_messages
+from rayinfluence.corpus.lines import instead_of_text
+from rayinfluence.errors import QueryError
+
+Kind = Literal["completion", "contrast", "set"]
+_NATS, _PER_TOKEN = "nats", "nats per token"
+_OF_QUERY, _OF_MEMBER = {"query_id", "metadata", "completions", "set"}, {"weight"}
+_ASKED = {"prompt", "completion", "messages", "reduction", "spans", "rather_than"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion after its prompt, and what of it is asked for.
+
+    Attributes:
+        prompt, completion: texts.
+        weight: of what the model gives to it, in the query's sum.
+        mean: whether that is the mean of log p over the tokens that count, and not their sum.
+        spans: characters of the completion, from and up to; tokens that have one of them count.
+            All tokens do where there are none.
+        messages: stand in the place of the prompt until they are rendered; without a completion
+            the last of them is what was said.
+    """
+
+    prompt: str
+    completion: str
+    weight: float = 1.0
+    mean: bool = False
+    spans: tuple[Span, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The completion, also while it is the last of the messages."""
+        return self.completion or self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question: f is the weighted sum of what the model gives to some answers.
+
+    Attributes:
+        query_id: as its author gave it.
+        answers: of a contrast what is said, and then what is not, with the weight -1.
+        metadata: its author's.
+        kind: what was asked for.
+    """
+
+    query_id: str
+    answers: tuple[Answer, ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    kind: Kind = "completion"
+
+    @classmethod
+    def of(
+        cls, query_id: str, prompt: str, completion: str, metadata: dict[str, Any] | None = None
+    ) -> Query:
+        """A plain query: log p(completion | prompt), summed over the completion's tokens."""
+        return cls(query_id, (Answer(prompt, completion),), metadata or {})
+
+    @property
+    def unit(self) -> str:
+        """Of f."""
+        return _PER_TOKEN if self.answers[0].mean else _NATS
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether f is a log-probability, of one answer or of several, or a difference of such."""
+        return self.unit == _NATS and all(abs(answer.weight) == 1 for answer in self.answers)
+
+    def objective(self, of: str | None = None) -> str:
+        """What was asked for, in words.
+
+        Args:
+            of: what an answer is given, if it is not its log-probability.
+        """
+        said = "mean log-probability per token" if self.unit == _PER_TOKEN else "log-probability"
+        said = of or said
+        if self.kind == "set":
+            return f"{said} of {len(self.answers)} completions, summed by their weights"
+        spans = " and ".join(f"{start} to {end}" for start, end in self.answers[0].spans)
+        where = f" at its characters {spans}" if spans else ""
+        than = " rather than of another" if self.kind == "contrast" else ""
+        return f"{said} of the completion{where}{than}"
+
+
+def queries_of(row: Any, place: str) -> list[Query]:
+    """The queries of a line: one, but of several ``completions`` as many.
+
+    Args:
+        row: its value.
+        place: of the line, for messages.
+
+    Raises:
+        QueryError: it is none; what is wrong.
+    """
+    if isinstance(row, list):
+        raise QueryError(
+            f"{place}: a list, and a query needs the keys of an object: write each on a line of "
+            "its own (`jq -c '.[]'`)."
+        )
+    if not isinstance(row, dict) or "query_id" not in row:
+        raise QueryError(f"{place}: a query needs the keys query_id, prompt and completion.")
+    if not isinstance(row["query_id"], str):
+        raise QueryError(f"{place}: query_id must be a string.")
+    if not row["query_id"]:
+        raise QueryError(f"{place}: query_id is empty.")
+    metadata = row.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise QueryError(f"{place}: metadata must be an object.")
+    reader = _Reader(place, f"query {row['query_id']!r}")
+    asked = {key: value for key, value in row.items() if key not in ("query_id", "metadata")}
+    known = _OF_QUERY | _ASKED
+    if "set" in row:
+        reader.refuse_beside("set", asked, known)
+        return [Query(row["query_id"], reader.set(row["set"]), metadata, "set")]
+    if "completions" in row:
+        reader.refuse_beside("completions", asked, known, {"prompt", "reduction", "rather_than"})
+        texts = row["completions"]
+        if not isinstance(texts, list) or not texts:
+            raise QueryError(f"{place}: completions must be a list of strings.")
+        several = [{**asked, "completion": text} for text in texts]
+        ids = [f"{row['query_id']}/{number}" for number in range(len(texts))]
+    else:
+        several, ids = [asked], [row["query_id"]]
+    kind: Kind = "contrast" if "rather_than" in row else "completion"
+    queries = []
+    for query_id, one in zip(ids, several, strict=True):
+        answers = _Reader(place, f"query {query_id!r}").answers(one, known)
+        queries.append(Query(query_id, answers, metadata, kind))
+    return queries
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what is asked for.
+
+    Attributes:
+        place: of the line.
+        whose: what is read, as messages call it.
+    """
+
+    place: str
+    whose: str
+
+    def set(self, members: Any) -> tuple[Answer, ...]:
+        if not isinstance(members, list) or not members:
+            raise self._error("set must be a list of {prompt, completion, weight}")
+        answers: list[Answer] = []
+        for number, member in enumerate(members):
+            if not isinstance(member, dict):
+                raise self._error(f"set[{number}] must be an object with prompt and completion")
+            reader = _Reader(f"{self.place}, set[{number}]", self.whose)
+            weight = member.get("weight", 1)
+            if not _is_number(weight) or not math.isfinite(weight):
+                raise reader._error("weight must be a finite number")
+            asked = {key: value for key, value in member.items() if key != "weight"}
+            answers += reader.answers(asked, _OF_MEMBER | _ASKED, float(weight))
+        if not any(answer.weight for answer in answers):
+            raise self._error(
+                "all weights of the set are 0, so nothing is asked for; weights of both signs may "
+                "add up to 0"
+            )
+        if len({answer.mean for answer in answers}) > 1:
+            raise self._error(
+                "members of the set have the reductions sum and mean, and nats and nats per token "
+                "do not add up: give all of them one"
+            )
+        return tuple(answers)
+
+    def answers(
+        self, asked: Mapping[str, Any], known: AbstractSet[str], weight: float = 1.0
+    ) -> tuple[Answer, ...]:
+        """What is said, and then what it is said rather than."""
+        prompt, completion, messages = self._text(asked, known)
+        mean = self._mean(asked.get("reduction", "sum"))
+        answer = Answer(prompt, completion, weight, mean, messages=messages)
+        if "rather_than" not in asked:
+            return (self._with_spans(answer, asked),)
+        if "spans" in asked:
+            raise self._error(
+                "spans and rather_than are both given, and characters of the completion are not "
+                "those of rather_than: leave one out"
+            )
+        other = asked["rather_than"]
+        if not isinstance(other, str) or not other:
+            raise self._error("rather_than must be a string that is not empty")
+        if other == answer.said:
+            raise self._error("rather_than is the completion itself, so the difference is 0")
+        if messages and not completion:
+            messages = (*messages[:-1], {**messages[-1], "content": other})
+            return answer, Answer(prompt, "", -weight, mean, messages=messages)
+        return answer, Answer(prompt, other, -weight, mean, messages=messages)
+
+    def refuse_beside(
+        self,
+        form: str,
+        asked: Mapping[str, Any],
+        known: AbstractSet[str],
+        taken: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """Refuse keys that say again, or otherwise, what a form says."""
+        self._refuse_unknown(asked, known)
+        if beside := sorted(asked.keys() - taken - {form}):
+            where = "its members" if form == "set" else "queries of their own"
+            raise self._error(f"{beside[0]} stands beside {form}; put it into {where}")
+
+    def _refuse_unknown(self, asked: Mapping[str, Any], known: AbstractSet[str]) -> None:
+        if unknown := sorted(asked.keys() - known):
+            raise QueryError(
+                f"{self.place}: unknown key {unknown[0]!r}; put what is yours under metadata."
+            )
+
+    def _text(
+        self, asked: Mapping[str, Any], known: AbstractSet[str]
+    ) -> tuple[str, str, tuple[Message, ...]]:
+        """Prompt, completion and messages."""
+        if "messages" in asked:
+            self._refuse_unknown(asked, known)
+            for key in ("prompt", "completion"):
+                if key in asked:
+                    raise self._error(
+                        f"{key} stands beside messages, the last of which is the completion; for "
+                        "another, give the messages before it as prompt"
+                    )
+            messages = self._messages("messages", asked["messages"])
+            if messages[-1]["role"] != "assistant":
+                raise self._error(
+                    f"the last of messages is from {messages[-1]['role']!r}, and what is asked "
+                    "about is what the assistant says: end with a message of the role 'assistant'"
+                )
+            if not messages[-1]["content"].strip():
+                raise self._error("the last of messages is empty; there is nothing to explain")
+            return "", "", messages
+        if not {"prompt", "completion"} <= asked.keys():
+            raise QueryError(
+                f"{self.place}: a query needs the keys query_id, prompt and completion (or, in "
+                "their place, messages, completions or set)."
+                if _OF_MEMBER.isdisjoint(known)
+                else f"{self.place}: a member of a set needs the keys prompt and completion."
+            )
+        self._refuse_unknown(asked, known)
+        prompt, completion = asked["prompt"], asked["completion"]
+        if not isinstance(completion, str):
+            raise self._error(f"completion must be a string{instead_of_text(completion)}")
+        if not completion:
+            raise QueryError(
+                f"{self.place}: the completion of {self.whose} is empty; there is nothing to "
+                "explain."
+            )
+        if isinstance(prompt, list):
+            return "", completion, self._messages("prompt", prompt)
+        if not isinstance(prompt, str):
+            raise self._error("prompt must be a string, or a list of messages")
+        return prompt, completion, ()
+
+    def _messages(self, key: str, value: Any) -> tuple[Message, ...]:
+        if why := why_no_messages(value):
+            raise self._error(f"{key} {why}")
+        return tuple(value)
+
+    def _mean(self, reduction: Any) -> bool:
+        if reduction not in ("sum", "mean"):
+            raise self._error("reduction must be sum or mean")
+        return bool(reduction == "mean")
+
+    def _with_spans(self, answer: Answer, asked: Mapping[str, Any]) -> Answer:
+        if "spans" not in asked:
+            return answer
+        spans, length = asked["spans"], len(answer.said)
+        wanted = (
+            f"spans must be a list of [start, end], from 0 to {length}, the completion's length"
+        )
+        if not isinstance(spans, list) or not spans:
+            raise self._error(wanted)
+        found = []
+        for span in spans:
+            if not isinstance(span, list) or len(span) != 2 or not all(map(_is_int, span)):
+                raise self._error(wanted)
+            start, end = span
+            if not 0 <= start < end <= length:
+                what = "is empty" if start == end else "is not in the completion"
+                raise self._error(
+                    f"the span [{start}, {end}] {what}, which has {length} characters: give 0 <= "
+                    f"start < end <= {length}"
+                )
+            found.append((start, end))
+        return replace(answer, spans=tuple(found))
+
+    def _error(self, what: str) -> QueryError:
+        return QueryError(f"{self.place}: {what}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,78 @@
+"""What an answer is given by a query, from the model's logits: differentiable in them.
+
+T token, V vocabulary, N token of the completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rayinfluence.corpus.queries import EncodedAnswer
+from rayinfluence.errors import ConfigError, brief
+from rayinfluence.model.losses import wide
+
+#: Of the user's own: logits [T, V] in float32 or float64, tokens [T], where the completion begins.
+Function = Callable[[Tensor, Tensor, int], Any]
+
+
+def of_log_probabilities(answer: EncodedAnswer, log_probabilities_N: Tensor) -> Tensor:
+    """The weighted sum of the log-probabilities of the tokens that count, in nats."""
+    if answer.shares is None:
+        total = log_probabilities_N.sum()
+    else:
+        shares_N = torch.tensor(
+            answer.shares, dtype=log_probabilities_N.dtype, device=log_probabilities_N.device
+        )
+        total = (log_probabilities_N * shares_N).sum()
+    return total if answer.weight == 1 else total * answer.weight
+
+
+def of_function(answer: EncodedAnswer, name: str, function: Function, logits_TV: Tensor) -> Tensor:
+    """The weighted value of the user's own function.
+
+    Args:
+        answer: the tokens.
+        name: of the function, for messages.
+        function: the function.
+        logits_TV: of all tokens.
+
+    Raises:
+        ConfigError: it fails, gives no scalar that depends on the logits, or gives another one
+            when it is called again.
+    """
+    tokens_T = torch.tensor(answer.tokens, device=logits_TV.device)
+
+    def value(logits_TV: Tensor) -> Tensor:
+        try:
+            found = function(logits_TV, tokens_T.clone(), answer.first_target)
+        except Exception as error:  # it is the user's, and may fail in any way
+            raise ConfigError(
+                f"query_function: {name} fails: {type(error).__name__}: {brief(error)}."
+            ) from error
+        if not isinstance(found, Tensor) or found.ndim:
+            shape = f" of shape {list(found.shape)}" if isinstance(found, Tensor) else ""
+            raise ConfigError(
+                f"query_function: {name} gives a {type(found).__name__}{shape}, and a tensor of no "
+                "axes is needed, which one number is: sum or index what it gives."
+            )
+        return found
+
+    found = value(wide(logits_TV))
+    if logits_TV.requires_grad and not found.requires_grad:
+        raise ConfigError(
+            f"query_function: what {name} gives has no gradient in the logits, as after "
+            "`.detach()`, `.item()` or `argmax`. Make it of differentiable operations."
+        )
+    with torch.no_grad():
+        again = value(wide(logits_TV.detach()))
+    if not torch.equal(found.detach().nan_to_num(), again.nan_to_num()):
+        raise ConfigError(
+            f"query_function: {name} gives {float(found.detach()):.6g} and then {float(again):.6g} "
+            "of the same logits. Nothing that is computed twice would agree: take what is random "
+            "out of it, and change nothing in place."
+        )
+    return found * answer.weight
