@@ -152,4 +152,4 @@ def survivors_key(digest: str) -> str:
 
 def rows_key(digest: str) -> str:
     """Where rows are in `RESCORED` that a table is put together of."""
-    return f"{digest}.parquet"
+    return f"{digest}.rows{TENSORS}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
@@ -53,8 +52,6 @@ from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
-
-T = TypeVar("T")
 
 
 class Run(Parts):
@@ -185,59 +182,8 @@ class Run(Parts):
             numerics,
             self.corpus.fingerprint,
         )
-        digests = [query.digest for query in self.queries]
-        compare = self.model_record.differences
-        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
-        self.model_record.write()
-        operands = partial(self._operands, counts=self._counts(prepared, splits))
-        self._with_whole_factors(
-            lambda: precondition(
-                self.runner, prepared, operands, self.queries, config, self.progress
-            )
-        )
-        n_training = self.n_training_sequences
-        files = shard_files(self.corpus.manifest)
-        decided = banks, splits, self.queries, n_training, config.by_token, files
-        if take_up_results(self.store, results_fingerprint(*decided)):
-            self.progress.note("results      reused")
-        else:
-            names = {query.digest: query.query.query_id for query in self.queries}
-            merged, self.set_aside = scan(
-                self.runner, self.corpus, splits, banks, config, self.progress, names
-            )
-            for aside in self.set_aside:
-                self._warn(f"{aside.name} is not in the results: {aside.reason}")
-            for key, count in left_out([one for _, one in merged]).items():
-                self._warn(too_many_values(key, count))
-            scanned = scanned_by_method(methods, merged)
-            fingerprint = results_fingerprint(*decided, [one.digest for one in self.set_aside])
-            written = self._with_whole_factors(
-                lambda: write_results(
-                    SecondPass(
-                        self.runner,
-                        self.replica,
-                        self.corpus_store,
-                        self.store / layout.RESCORED,
-                        splits,
-                        self._operands(prepared),
-                        scanned,
-                        self.queries,
-                    ),
-                    self.store,
-                    prepared[0],
-                    Documents(files, self.tokenizer, config.grouped_by),
-                    config.by_token,
-                    n_training,
-                    fingerprint,
-                    self.progress,
-                )
-            )
-            if written.warning:
-                self._warn(written.warning)
-            manifest = run_manifest(
-                self, prepared, factors, splits, scanned, written, self.set_aside
-            )
-            write_manifest(self.store, manifest)
+        stores = [one.store for one in prepared]
+        self._without_damage(stores, lambda: self._scan(prepared, splits))
         return {method: Results.load(self.store, method) for method in methods}
 
     @own_arithmetic()
@@ -247,6 +193,59 @@ class Run(Parts):
         self.begin(needs_queries=True)
         self.tokenize()
         return self.scan()
+
+    def _scan(self, prepared: Sequence[MethodQueries], splits: Sequence[Split]) -> None:
+        """Make queries, scan with them and write results, from whatever of it is there.
+
+        Banks are planned here, since one that has lost a query is none.
+        """
+        config, numerics = self.config.scan, self.numerics
+        digests = [query.digest for query in self.queries]
+        compare = self.model_record.differences
+        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
+        self.model_record.write()
+        operands = partial(self._operands, counts=self._counts(prepared, splits))
+        precondition(self.runner, prepared, operands, self.queries, config, self.progress)
+        n_training = self.n_training_sequences
+        files = shard_files(self.corpus.manifest)
+        decided = banks, splits, self.queries, n_training, config.by_token, files
+        if take_up_results(self.store, results_fingerprint(*decided)):
+            self.progress.note("results      reused")
+            return
+        names = {query.digest: query.query.query_id for query in self.queries}
+        merged, self.set_aside = scan(
+            self.runner, self.corpus, splits, banks, config, self.progress, names
+        )
+        for aside in self.set_aside:
+            self._warn(f"{aside.name} is not in the results: {aside.reason}")
+        for key, count in left_out([one for _, one in merged]).items():
+            self._warn(too_many_values(key, count))
+        scanned = scanned_by_method(config.methods, merged)
+        again = SecondPass(
+            self.runner,
+            self.replica,
+            self.corpus_store,
+            self.store / layout.RESCORED,
+            splits,
+            self._operands(prepared),
+            scanned,
+            self.queries,
+        )
+        written = write_results(
+            again,
+            self.store,
+            prepared[0],
+            Documents(files, self.tokenizer, config.grouped_by),
+            config.by_token,
+            n_training,
+            results_fingerprint(*decided, [one.digest for one in self.set_aside]),
+            self.progress,
+        )
+        if written.warning:
+            self._warn(written.warning)
+        factors = self._factors if any(map(needs_factors, config.methods)) else None
+        manifest = run_manifest(self, prepared, factors, splits, scanned, written, self.set_aside)
+        write_manifest(self.store, manifest)
 
     def _start_actors(self) -> None:
         """Let processes start, which takes seconds, while the model is loaded and checked."""
@@ -278,7 +277,7 @@ class Run(Parts):
                 self.numerics.device,
             )
 
-        self._factors = without_damage(self.runner, root / plan.fingerprint, work, self.progress)
+        self._factors = without_damage(self.runner, [root / plan.fingerprint], work, self.progress)
         return self._factors
 
     def _counts(
@@ -297,18 +296,20 @@ class Run(Parts):
         """What methods need."""
         return method_operands(self.runner, methods, self._factors, self.config.scan, counts)
 
-    def _with_whole_factors(self, work: Callable[[], T]) -> T:
-        """Work that reads factors; damaged ones are put together again from the fit's sums."""
+    def _without_damage(self, queries: Sequence[Store], work: Callable[[], None]) -> None:
+        """Work that makes and reads queries; damaged ones are made again.
+
+        So are damaged factors: they are put together from the fit's sums.
+        """
         factors, plan = self._factors, self._fit_plan
-        if factors is None or plan is None:
-            return work()
+        stores = list(queries) if factors is None else [factors.store, *queries]
 
-        def attempt() -> T:
-            if find_factors(self.store / layout.FACTORS, plan) is None:
+        def attempt() -> None:
+            if plan and find_factors(self.store / layout.FACTORS, plan) is None:
                 self._fit(plan)
-            return work()
+            work()
 
-        return without_damage(self.runner, factors.store, attempt, self.progress)
+        without_damage(self.runner, stores, attempt, self.progress)
 
 
 def run(config: RunConfig) -> Results:

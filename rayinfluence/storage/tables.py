@@ -92,16 +92,6 @@ def read_row_groups(store: Store, key: str, columns: Sequence[str] | None = None
         return table if columns is None else table.select(list(columns))
 
 
-def read_if_whole(store: Store, key: str) -> pa.Table | None:
-    """The same, or None where it is missing or damaged: for who would make it again then."""
-    if not store.exists(key):
-        return None
-    try:
-        return read_row_groups(store, key)
-    except StorageError:
-        return None
-
-
 class Rows:
     """The rows of a table in memory, or of an object whose row groups are read when they are used.
 

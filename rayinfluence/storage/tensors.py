@@ -4,8 +4,12 @@ The safetensors format, with a checksum per tensor and a JSON header.
 
 Everything that a stage commits (accumulators, eigenbases, query factors, partials) is such an
 object. The ``__metadata__`` of the file has one key, ``rayinfluence``: a JSON string {"body": ...,
-"digest": digest of body} whose body is {"header": the writer's JSON, "tensors": {name: [dtype,
-shape, digest of its bytes]}}. A single tensor can be read, and checked, without reading the rest.
+"digest": digest of body} whose body is {"header": the writer's JSON, "object": which one it is,
+"tensors": {name: [dtype, shape, digest of its bytes]}}. A single tensor can be read, and checked,
+without reading the rest.
+
+Which object it is: its key, and the folder that this begins in, which fingerprints name. One that
+lies in the place of another is damaged, however whole it is; a run directory may be moved.
 """
 
 from __future__ import annotations
@@ -47,12 +51,13 @@ def write_tensors(
 ) -> None:
     """Write named tensors and a JSON header as one atomic object.
 
-    Equal content gives equal bytes.
+    Equal content under the same key gives equal bytes.
     """
     local = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     body = canonical_json(
         {
             "header": header,
+            "object": _object(store, key),
             "tensors": {
                 name: [_NAMES[t.dtype], list(t.shape), digest_bytes(tensor_bytes(t))]
                 for name, t in local.items()
@@ -79,13 +84,13 @@ def read_tensors(
     """Read tensors (all, or those named) and the header, each checked against its checksum.
 
     Raises:
-        DamagedError: the object is cut short or altered.
+        DamagedError: the object is cut short or altered, or is another than its key says.
         StorageError: it is missing or cannot be read.
     """
     if names is None:
         # One request: partials are small and there are many.
         whole = store.read(key)
-        layout = _Layout(f"{store.url}/{key}", lambda start, length: whole[start : start + length])
+        layout = _Layout(store, key, lambda start, length: whole[start : start + length])
         parts = {name: whole[slice(*layout.range(name))] for name in layout.ranges}
     else:
         layout = _layout(store, key)
@@ -96,20 +101,25 @@ def read_tensors(
     return {name: layout.tensor(name, part) for name, part in parts.items()}, layout.header
 
 
+def _object(store: Store, key: str) -> str:
+    """Which object it is, wherever the run directory is."""
+    return f"{store.name}/{key}"
+
+
 def _n_bytes(dtype: str, shape: list[int]) -> int:
     return math.prod(shape) * _DTYPES[dtype].itemsize
 
 
 def _layout(store: Store, key: str) -> _Layout:
     """Of an object of which no more than the head is read."""
-    return _Layout(f"{store.url}/{key}", lambda start, length: store.read_range(key, start, length))
+    return _Layout(store, key, lambda start, length: store.read_range(key, start, length))
 
 
 class _Layout:
     """Where each tensor lies in one object, from its head."""
 
-    def __init__(self, place: str, read: Callable[[int, int], bytes]) -> None:
-        self.place = place
+    def __init__(self, store: Store, key: str, read: Callable[[int, int], bytes]) -> None:
+        self.place = f"{store.url}/{key}"
         try:
             length = int.from_bytes(read(0, 8), "little")
             if length > 1 << 28:
@@ -119,6 +129,8 @@ class _Layout:
             if digest_bytes(metadata["body"].encode()) != metadata["digest"]:
                 raise ValueError("the header's checksum does not match")
             body = json.loads(metadata["body"])
+            if (found := body.get("object", "an earlier version's")) != _object(store, key):
+                raise ValueError(f"it is {found} and not {_object(store, key)}")
             self.header: dict[str, Any] = body["header"]
             self.tensors: dict[str, tuple[str, list[int], str]] = body["tensors"]
             written = {name: [dtype, shape] for name, (dtype, shape, _) in self.tensors.items()}

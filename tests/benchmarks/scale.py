@@ -40,6 +40,7 @@ from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
+from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.layout import partial_key
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages import scan as scan_stage
@@ -67,9 +68,7 @@ class NullJob(ScanJob):
                 for index in item.banks:
                     plan = self.operands[index].plan
                     empty = Partial.empty(len(plan.query_digests), self.top)
-                    empty.write(
-                        plan.store, partial_key(item.split.digest), plan.about(item.split.digest)
-                    )
+                    write_partial(empty, plan.store, partial_key(item.split.digest))
             watch.advance(item.split.n_tokens)
             yield Settled(item.split, None)
 
@@ -149,7 +148,7 @@ def memory() -> None:
             planned = [_split(index, 1) for index in range(100_000)]
             empty = Partial.empty(len(bank.query_digests), 100)
             for split in planned:
-                empty.write(bank.store, partial_key(split.digest), bank.about(split.digest))
+                write_partial(empty, bank.store, partial_key(split.digest))
             samples_of: list[float] = []
             stop = threading.Event()
             sampler = threading.Thread(target=_sample, args=(samples_of, stop))

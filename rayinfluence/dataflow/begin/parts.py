@@ -347,5 +347,7 @@ class Parts:
         note_commits(self.store, self.config, self.inputs.folders)
 
     def _warn(self, text: str) -> None:
+        if text in self.warnings:  # work that is done again after damage says it again
+            return
         self.warnings.append(text)
         self.progress.note(f"warning: {text}")

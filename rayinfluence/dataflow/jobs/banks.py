@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
@@ -30,10 +29,6 @@ class BankPlan:
     queries: Store
     store: Store
     dense: bool = False
-
-    def about(self, split_digest: str) -> dict[str, Any]:
-        """What a partial must say of itself."""
-        return {"split": split_digest, "bank": self.fingerprint}
 
 
 def load_bank(plan: BankPlan) -> SharedTensors:

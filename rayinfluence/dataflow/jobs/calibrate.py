@@ -123,7 +123,7 @@ class CalibrateJob:
             scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
             for index, one in enumerate(scored):
                 partial = one.partial(SplitGroups(table, self.group_by), self.top)
-                write_partial(partial, self.scratch, scratch_key(index), {})
+                write_partial(partial, self.scratch, scratch_key(index))
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
             written = self.scratch.list()

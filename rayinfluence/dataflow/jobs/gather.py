@@ -23,7 +23,7 @@ from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, Kinds, columns, kinds_of
 from rayinfluence.storage.results.schema import SEQUENCE_FIELDS
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tables import read_if_whole, writing_table
+from rayinfluence.storage.pieces import read_if_whole, write_piece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -86,8 +86,7 @@ class Gather:
                 self._rows(split, ids, file)
                 for (split, ids), file in zip(item.rows, item.files, strict=True)
             )
-            with writing_table(self.store, item.key, _PIECE) as writer:
-                writer.write(table)
+            write_piece(self.store, item.key, table)
         metadata = [json.loads(text) for text in table[COLUMN].to_pylist()]
         groups = {
             key: pa.array([group_digest(one, key) for one in metadata]).dictionary_encode()

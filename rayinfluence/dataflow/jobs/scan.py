@@ -184,7 +184,7 @@ class ScanJob:
                     note = {"split": item.split.name, "missing": missing}
                     plan.store.write(mark_key(digest, missing), json.dumps(note).encode())
                     left_out[index] = made.quarantine
-                write_partial(made, plan.store, partial_key(digest), plan.about(digest))
+                write_partial(made, plan.store, partial_key(digest))
         with watch.phase("commit", digest):
             first = next(iter(partials.values()))
             watch.count("rayinfluence_splits", 1)

@@ -18,8 +18,9 @@ from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, su
 from rayinfluence.dataflow.jobs.gather import with_types
 from rayinfluence.errors import DamagedError
 from rayinfluence.methods.registry import METHODS
+from rayinfluence.storage.pieces import read_if_whole, read_piece, write_piece
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tables import read_if_whole, read_row_groups, writing_table
+from rayinfluence.storage.tables import writing_table
 from rayinfluence.storage.tensors import read_tensors
 
 #: What the driver knows of the pairs of an object by one method: scores and those of the scan's
@@ -88,8 +89,7 @@ class MakePiece:
             meaning = METHODS[item.method].meaning
             read = self._read(item, meaning.has_layers)
             table = survivor_table(item.ranked, item.completions, read, item.n_training, meaning)
-            with writing_table(self.store, item.key, table.schema) as writer:
-                writer.write(table)
+            write_piece(self.store, item.key, table)
         return item.key
 
     def _read(self, item: Piece, has_layers: bool) -> Read:
@@ -124,7 +124,7 @@ class MakePiece:
         tokens: dict[int, NDArray[np.int32]] = {}
         texts: dict[int, list[str]] = {}
         for key in item.sequences:
-            table = read_row_groups(self.store, key, ["sequence_id", "tokens", "token_texts"])
+            table = read_piece(self.store, key, ["sequence_id", "tokens", "token_texts"])
             (places,) = np.nonzero(np.isin(table["sequence_id"].to_numpy(), wanted))
             table = table.take(pa.array(places))
             ids = table["sequence_id"].to_pylist()
@@ -157,7 +157,7 @@ class TableOfPieces:
         """Write it, a piece at a time; returns its digest."""
         with writing_table(self.run, self.key, self.schema) as writer:
             for piece in self.pieces:
-                writer.write(with_types(read_row_groups(self.store, piece), self.schema))
+                writer.write(with_types(read_piece(self.store, piece), self.schema))
         return writer.digest
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from rayinfluence.dataflow.layout import TENSORS
@@ -39,14 +39,16 @@ class Discarded:
         store.delete(key)
 
 
-def without_damage(runner: Runner, store: Store, work: Callable[[], T], progress: ProgressLog) -> T:
-    """Do work that reads what it finds in a store; what is damaged there is made again.
+def without_damage(
+    runner: Runner, stores: Sequence[Store], work: Callable[[], T], progress: ProgressLog
+) -> T:
+    """Do work that reads what it finds in some stores; what is damaged there is made again.
 
     That is found when it is read; only then is all that is beside it looked at.
 
     Args:
         runner: looks at it.
-        store: whose objects are tensors, and written again by the work where they are missing.
+        stores: whose objects are tensors, and written again by the work where they are missing.
         work: begins from what is there each time.
         progress: told of it.
 
@@ -59,18 +61,19 @@ def without_damage(runner: Runner, store: Store, work: Callable[[], T], progress
         try:
             return work()
         except DamagedError as error:
-            keys = [key for key in store.list() if key.endswith(TENSORS)]
-            found = runner.tasks(is_damaged, [(store, key) for key in keys])
-            damaged = [key for key, bad in zip(keys, found, strict=True) if bad]
+            places = [(store, key) for store in stores for key in store.list()]
+            places = [place for place in places if place[1].endswith(TENSORS)]
+            found = runner.tasks(is_damaged, places)
+            damaged = [place for place, bad in zip(places, found, strict=True) if bad]
             if not damaged:
                 raise
-            for key in damaged:
-                discarded.discard(store, key)
+            for place in damaged:
+                discarded.discard(*place)
             progress.note(f"{error} {len(damaged)} damaged objects are made again now.")
 
 
 def is_damaged(item: tuple[Store, str]) -> bool:
-    """Whether an object cannot be read, or is not what was written; a tensor at a time."""
+    """Whether an object cannot be read, or is not what was written there; a tensor at a time."""
     store, key = item
     try:
         for name in tensor_names(store, key):

@@ -199,7 +199,7 @@ def merge_leaf(item: tuple[BankPlan, tuple[str, ...], int]) -> tuple[Partial, li
     damaged = []
     for split in digests:
         try:
-            merged = merged.merge(read_partial(bank.store, partial_key(split), bank.about(split)))
+            merged = merged.merge(read_partial(bank.store, partial_key(split)))
         except DamagedError:
             damaged.append(partial_key(split))
     return merged, damaged

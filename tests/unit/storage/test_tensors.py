@@ -77,11 +77,31 @@ def test_what_was_read_can_be_written_to(store: Store) -> None:
 
 def test_equal_content_gives_equal_bytes_whatever_the_order(store: Store) -> None:
     a, b = some(torch.float32, 3, 2), some(torch.int64, 5)
-    write_tensors(store, "1", {"a": a, "b": b}, {"x": 1, "y": 2})
-    write_tensors(store, "2", {"b": b.clone(), "a": a.clone()}, {"y": 2, "x": 1})
-    write_tensors(store, "3", {"a": a, "b": b}, {"x": 1, "y": 3})
-    assert store.read("1") == store.read("2")
-    assert store.read("1") != store.read("3")
+
+
+    def bytes_of(tensors: dict[str, torch.Tensor], header: dict[str, int]) -> bytes:
+        write_tensors(store, "t", tensors, header)
+        return store.read("t")
+
+    first = bytes_of({"a": a, "b": b}, {"x": 1, "y": 2})
+    assert first == bytes_of({"b": b.clone(), "a": a.clone()}, {"y": 2, "x": 1})
+    assert first != bytes_of({"a": a, "b": b}, {"x": 1, "y": 3})
+
+
+def test_an_object_in_the_place_of_another_is_refused_and_one_that_moved_with_its_folder_is_not(
+    store: Store,
+) -> None:
+    fit = store / "f1"
+    write_tensors(fit, "eigen/a", {"x": torch.ones(2)}, HEADER)
+    body = fit.read("eigen/a")
+    for folder, key in (("f1", "eigen/b"), ("f1", "modules/a"), ("f2", "eigen/a")):
+        (store / folder).write(key, body)
+        for read in (read_header, read_tensors):
+            with pytest.raises(DamagedError, match=f"it is f1/eigen/a and not {folder}/{key}"):
+                read(store / folder, key)
+    moved = store / "elsewhere" / "f1"
+    moved.write("eigen/a", body)
+    assert read_header(moved, "eigen/a") == HEADER
 
 
 def test_one_tensor_is_read_without_reading_the_rest(
