@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rayinfluence.corpus.documents import BadDocument
 from rayinfluence.corpus.shards import Bounds, RowGroup
 from rayinfluence.errors import CorpusError
-from rayinfluence.storage.digest import digest
+from rayinfluence.storage.digest import digest, refuse_broken_seal, sealed
 from rayinfluence.storage.store import Listed, Store
 
 FRAGMENTS = "fragments"
@@ -114,15 +114,16 @@ class Fragment:
     @property
     def body(self) -> dict[str, Any]:
         """The fragment as a JSON object; what it says of row groups is in columns."""
-        return {"file": self.file, "shards": [_columns(shard) for shard in self.shards]}
+        return sealed({"file": self.file, "shards": [_columns(shard) for shard in self.shards]})
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Fragment:
         """The fragment of a JSON object.
 
         Raises:
-            ValueError, KeyError, TypeError: it is not one.
+            ValueError, KeyError, TypeError: it is not one, or not as it was written.
         """
+        refuse_broken_seal(body)
         FileReport(**body["file"])  # it has all that is asked of it later
         return cls(body["file"], tuple(_record(shard) for shard in body["shards"]))
 
@@ -169,8 +170,11 @@ def read_fragments(store: Store, keys: Sequence[str]) -> list[Fragment]:
     found = []
     for key, body in zip(keys, store.read_all(keys), strict=True):
         try:
-            found.append(Fragment.parse(json.loads(body)))
-        except (ValueError, KeyError, TypeError) as error:
+            fragment = Fragment.parse(json.loads(body))
+            if not key.endswith(f"-{fragment.file['digest']}.json"):
+                raise ValueError("it is that of another file")
+            found.append(fragment)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorpusError(
                 f"{store.url}/{key} is damaged ({type(error).__name__}: {error}). Restore it, or "
                 "delete the corpus folder and tokenise again."

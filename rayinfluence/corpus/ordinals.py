@@ -18,7 +18,7 @@ from rayinfluence.corpus.files import LeftOut
 from rayinfluence.corpus.fragments import Logged
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.errors import CorpusError
-from rayinfluence.storage.digest import differences, digest
+from rayinfluence.storage.digest import differences, digest, refuse_broken_seal, sealed
 from rayinfluence.storage.store import Store
 
 LOG = "log"
@@ -69,20 +69,23 @@ class Entry:
     @property
     def body(self) -> dict[str, Any]:
         """The entry as a JSON object."""
-        return {
-            "format": FORMAT,
-            **asdict(self.making),
-            "files": [file._asdict() for file in self.files],
-            "left_out": {why: asdict(left) for why, left in self.left_out.items()},
-        }
+        return sealed(
+            {
+                "format": FORMAT,
+                **asdict(self.making),
+                "files": [file._asdict() for file in self.files],
+                "left_out": {why: asdict(left) for why, left in self.left_out.items()},
+            }
+        )
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Entry:
         """The entry of a JSON object.
 
         Raises:
-            ValueError, KeyError, TypeError: it is not one.
+            ValueError, KeyError, TypeError: it is not one, or not as it was written.
         """
+        refuse_broken_seal(body)
         if body["format"] != FORMAT:
             raise ValueError(f"format {body['format']}, expected {FORMAT}")
         return cls(

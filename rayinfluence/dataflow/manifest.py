@@ -35,10 +35,13 @@ from rayinfluence.storage.results import (
     table_key,
     version_manifest,
 )
-from rayinfluence.storage.store import Store, read_json
+from rayinfluence.storage.store import Store, read_json_if_whole
+from rayinfluence.storage.tables import is_table
 
 #: Raised whenever the same partials would give other tables.
 _TABLES_VERSION = 8
+#: What is known of a stage.
+_TIMED = {"seconds", "tokens", "tokens_per_second"}
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -80,7 +83,8 @@ def take_up_results(store: Store, fingerprint: str) -> bool:
         manifest = read_results_manifest(store, fingerprint)
     except DamagedError:
         return False
-    if not {table_key(fingerprint, name) for name in manifest["tables"]} <= there.keys():
+    tables = {table_key(fingerprint, name): of for name, of in manifest["tables"].items()}
+    if not all(key in there and is_table(store, key, of) for key, of in tables.items()):
         return False
     body = store.read(version_manifest(fingerprint))
     if MANIFEST not in there or store.read(MANIFEST) != body:
@@ -189,7 +193,11 @@ def run_manifest(
 
 def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     """Record this process's stages over those of earlier ones, whose work was reused."""
-    known: dict[str, Any] = read_json(store, layout.TIMINGS) if store.exists(layout.TIMINGS) else {}
+    known = {
+        name: of
+        for name, of in (read_json_if_whole(store, layout.TIMINGS) or {}).items()
+        if isinstance(of, dict) and of.keys() == _TIMED
+    }
     known |= {
         name: {**asdict(timing), "tokens_per_second": timing.tokens_per_second}
         for name, timing in timings.items()

@@ -52,6 +52,22 @@ def digest(value: Any) -> str:
     return digest_bytes(canonical_json(value).encode())
 
 
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the digest of the rest of it, as ``digest``."""
+    return {**body, "digest": digest(body)}
+
+
+def refuse_broken_seal(body: Mapping[str, Any]) -> None:
+    """See that a JSON object says what it said when it was sealed; earlier versions sealed none.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    rest = {key: value for key, value in body.items() if key != "digest"}
+    if body.get("digest", digest(rest)) != digest(rest):
+        raise ValueError("it is not what was written, by its digest")
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """What differs between two fingerprints, one readable line per leaf: ``fit.seed: 0, was 1``.
 

@@ -436,7 +436,7 @@ def reading_parquet(store: Store, key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         raise StorageError(
             f"{store.url}/{key} is damaged or not Parquet: {error}. Delete it and run again."
         ) from error
@@ -458,6 +458,14 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
             f"{store.url}/{key} is damaged: {error}. Delete it and run again."
         ) from error
     return value
+
+
+def read_json_if_whole(store: Store, key: str) -> dict[str, Any] | None:
+    """The same, or None where it is missing or damaged: for who would make it again then."""
+    try:
+        return read_json(store, key) if store.exists(key) else None
+    except DamagedError:
+        return None
 
 
 def listed_of(info: Mapping[str, Any]) -> Listed:

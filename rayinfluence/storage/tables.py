@@ -192,6 +192,12 @@ class Rows:
         return table
 
 
+def is_table(store: Store, key: str, digest: str) -> bool:
+    """Whether an object that is there has this digest; all of it is read, some at a time."""
+    with store.open(key) as file:
+        return digest_file(file) == digest
+
+
 def damaged(store: Store, key: str) -> StorageError:
     """What to say of a table that is not the one that its manifest is about."""
     return StorageError(

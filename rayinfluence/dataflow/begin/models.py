@@ -14,7 +14,7 @@ from typing import Any
 from rayinfluence.dataflow.layout import model_key
 from rayinfluence.model.identity import model_differences, model_digest
 from rayinfluence.storage.digest import differences
-from rayinfluence.storage.store import Store, read_json
+from rayinfluence.storage.store import Store, read_json_if_whole
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,9 @@ class ModelRecord:
         return lines
 
     def _since(self, earlier: Any) -> list[str]:
-        key = model_key(earlier)
-        return (
-            model_differences(self.identity, read_json(self.store, key))
-            if self.store.exists(key)
-            else []  # an earlier release left no record
-        )
+        # An earlier release left no record.
+        known = read_json_if_whole(self.store, model_key(earlier))
+        return [] if known is None else model_differences(self.identity, known)
 
 
 def _at(parts: Any, path: str) -> Any:

@@ -6,7 +6,7 @@ That a model with its modules passed them, under these versions, is noted in the
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ from rayinfluence.dataflow.begin.tracked import TrackedModel
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.storage.digest import digest
-from rayinfluence.storage.store import Store, read_json
+from rayinfluence.storage.store import Store, read_json_if_whole
 
 #: Raised whenever the checks find something else.
 _VERSION = 4
@@ -50,8 +50,9 @@ def passed(
         }
     )
     store, key = store / layout.PASSED, layout.passed_key(fingerprint)
-    if store.exists(key):
-        return Passed(**read_json(store, key)), True
+    noted = read_json_if_whole(store, key)
+    if noted and noted.keys() == {field.name for field in fields(Passed)}:
+        return Passed(**noted), True
     language_model = replica.language_model
     with own_arithmetic():
         found = preflight(

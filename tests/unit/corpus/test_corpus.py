@@ -189,6 +189,44 @@ def test_a_damaged_fragment_is_named(store: Store, body: bytes) -> None:
         Corpus.open(store)
 
 
+@pytest.mark.parametrize(
+    ("folder", "old", "new"),
+    [
+        ("fragments", b'"n_tokens": [8', b'"n_tokens": [9'),
+        ("fragments", b'"/d0.jsonl"', b'"/d1.jsonl"'),
+        ("log", b'"/d0.jsonl"', b'"/d1.jsonl"'),
+        ("log", b'"context": 1', b'"context": 2'),
+    ],
+)
+def test_a_character_that_changed_is_damage_and_no_other_corpus(
+    store: Store, folder: str, old: bytes, new: bytes
+) -> None:
+    written(store, GOOD)
+    [key] = store.list(folder)
+    body = store.read(key)
+    assert old in body, body
+    store.write(key, body.replace(old, new, 1))
+    with pytest.raises(CorpusError, match=rf"{key} .*not what was written, by its digest"):
+        Corpus.open(store)
+
+
+def test_a_fragment_in_the_place_of_another_is_damage(store: Store) -> None:
+    written(store, GOOD, GOOD[1:])
+    one, other = store.list("fragments")
+    store.write(other, store.read(one))
+    with pytest.raises(CorpusError, match=rf"{other} is damaged .*that of another file"):
+        Corpus.open(store)
+
+
+def test_what_an_earlier_version_wrote_without_its_digest_is_read(store: Store) -> None:
+    expected = written(store, GOOD).manifest
+    for key in (*store.list("fragments"), *store.list("log")):
+        body = json.loads(store.read(key))
+        del body["digest"]
+        store.write(key, json.dumps(body).encode())
+    assert CorpusManifest.read(store) == expected
+
+
 def test_a_log_with_a_gap_is_refused(store: Store) -> None:
     written(store, GOOD)
     store.write("log/00000002.json", store.read("log/00000000.json"))
