@@ -27,6 +27,13 @@ class SolverConformance:
         """G + lambda I of a module of these widths, with or without a bias, in float64."""
         raise NotImplementedError
 
+    def singular(self, bias: bool) -> Solver:
+        """The same where G is singular: of some direction the module has seen nothing.
+
+        Asked for only where solvers have a damping.
+        """
+        raise NotImplementedError
+
     def gradient(self, seed: int, bias: bool) -> Tensor:
         """A made-up gradient [O, J]."""
         return _random(seed, self.d_out, self.d_in + bias)
@@ -52,11 +59,18 @@ class SolverConformance:
             if solver.damping is None:
                 continue
             assert solver.damping >= 0
-            shape = self.d_out, self.d_in + bias
-            units = torch.eye(shape[0] * shape[1], dtype=torch.float64)
-            whole = torch.stack([(solver @ unit.reshape(shape)).flatten() for unit in units])
-            lowest = float(torch.linalg.eigvalsh((whole + whole.T) / 2)[0])
-            assert lowest >= solver.damping - self.tolerance * float(whole.abs().max())
+            lowest, largest = self._extremes(solver, bias)
+            assert lowest >= solver.damping - self.tolerance * largest
+
+    def test_its_damping_is_all_that_is_added(self) -> None:
+        """Where G is singular the lowest eigenvalue is what it says is added, and no more."""
+        for bias, solver in self._solvers():
+            if solver.damping is None:
+                continue
+            singular = self.singular(bias)
+            lowest, largest = self._extremes(singular, bias)
+            assert singular.damping is not None
+            assert abs(lowest - singular.damping) <= self.tolerance * largest
 
     def test_its_inverse_undoes_it(self) -> None:
         """Either way round."""
@@ -91,6 +105,14 @@ class SolverConformance:
     def _solvers(self) -> Iterator[tuple[bool, Solver]]:
         for bias in (True, False):
             yield bias, self.solver(bias)
+
+    def _extremes(self, solver: Solver, bias: bool) -> tuple[float, float]:
+        """The lowest and the largest eigenvalue."""
+        shape = self.d_out, self.d_in + bias
+        units = torch.eye(shape[0] * shape[1], dtype=torch.float64)
+        whole = torch.stack([(solver @ unit.reshape(shape)).flatten() for unit in units])
+        values = torch.linalg.eigvalsh((whole + whole.T) / 2)
+        return float(values[0]), float(values[-1])
 
     def _same(self, found: Tensor, expected: Tensor) -> None:
         assert found.shape == expected.shape

@@ -72,6 +72,20 @@ class ObjectiveConformance:
             if found.weights_N is not None and alone.weights_N is not None:
                 assert found.weights_N[ours].tolist() == alone.weights_N.tolist()
 
+    def test_its_weights_are_of_what_is_learnt(self) -> None:
+        """None is below zero, and of a sequence that has targets something counts.
+
+        Training makes labels likelier: at weights below zero all scores would change their sign.
+        """
+        found = self._targets(self._sequences)
+        if found.weights_N is None:
+            return
+        assert len(found.weights_N) == len(found.places_N)
+        assert bool(torch.isfinite(found.weights_N).all())
+        assert float(found.weights_N.min()) >= 0
+        ones_N = torch.ones(len(found.places_N), dtype=torch.float64)
+        assert ((found.by_sequence(ones_N).cpu().numpy() > 0) == (found.counts_B > 0)).all()
+
     def test_it_is_a_weighted_sum_by_sequence(self) -> None:
         """Of any values at its targets."""
         found = self._targets(self._sequences)

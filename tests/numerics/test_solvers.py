@@ -16,8 +16,11 @@ from rayinfluence.methods.registry import GRADIENT_METHODS
 from rayinfluence.testing.solvers import SolverConformance
 
 
-def made_up(d_in: int, d_out: int, bias: bool, blocks: int) -> ModuleFactors:
-    """Factors of a module: random orthogonal bases in blocks, random positive numbers."""
+def made_up(d_in: int, d_out: int, bias: bool, blocks: int, singular: bool) -> ModuleFactors:
+    """Factors of a module: random orthogonal bases in blocks, random positive numbers.
+
+    ``singular``: nothing was seen in one direction of its inputs.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -28,39 +31,36 @@ def made_up(d_in: int, d_out: int, bias: bool, blocks: int) -> ModuleFactors:
         return Basis(tuple(torch.linalg.qr(random(n, n)).Q for n in sizes))
 
     columns = d_in + bias
+    seen_J = torch.ones(columns, dtype=torch.float64)
+    seen_J[0] = 0.0 if singular else 1.0
     return ModuleFactors(
         basis(columns),
         basis(d_out),
-        random(columns).square(),
+        random(columns).square() * seen_J,
         random(d_out).square(),
-        random(d_out, columns).square(),
+        random(d_out, columns).square() * seen_J,
     )
 
 
-class OfAMethod(SolverConformance):
-    method = "ekfac"
+class TestThoseOfMethods(SolverConformance):
+    """Of every method in the registry that reads gradients."""
+
     blocks = 1
 
-    def solver(self, bias: bool) -> Solver:
-        factors = made_up(self.d_in, self.d_out, bias, self.blocks)
-        fitted = Fitted("m", bias, Curvature(factors, 30, 10, 0.1, None))
-        return GRADIENT_METHODS[self.method].solver(fitted)
+    @pytest.fixture(autouse=True, params=list(GRADIENT_METHODS))
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.method = GRADIENT_METHODS[request.param]
+
+    def solver(self, bias: bool, singular: bool = False) -> Solver:
+        factors = made_up(self.d_in, self.d_out, bias, self.blocks, singular)
+        return self.method.solver(Fitted("m", bias, Curvature(factors, 30, 10, 0.1, None)))
+
+    def singular(self, bias: bool) -> Solver:
+        return self.solver(bias, singular=True)
 
 
-class TestEKFAC(OfAMethod):
-    pass
-
-
-class TestEKFACInBlocks(OfAMethod):
+class TestThoseOfMethodsInBlocks(TestThoseOfMethods):
     blocks = 2
-
-
-class TestKFAC(OfAMethod):
-    method = "kfac"
-
-
-class TestGradientProduct(OfAMethod):
-    method = "gradient_product"
 
 
 class Scaled:
@@ -101,6 +101,9 @@ class TestAnother(SolverConformance):
     def solver(self, bias: bool) -> Solver:
         return made_of(Scaled)(bias)
 
+    def singular(self, bias: bool) -> Solver:
+        return made_of(Scaled)(bias)  # one of its numbers is zero
+
 
 class Forgets(EKFAC):
     """Damps its inverse otherwise."""
@@ -132,6 +135,15 @@ class Subtracts(Scaled):
         return (self._rows_O + 0.75 - self.damping)[:, None] * gradient_OJ
 
 
+class Understates(Scaled):
+    """Adds something, and says that it adds nothing."""
+
+    damping = 0.0
+
+    def __init__(self, rows_O: Tensor, bias: bool) -> None:
+        super().__init__(rows_O + 0.5, bias)
+
+
 class AlwaysBiased(Scaled):
     """Takes every module for one with a bias."""
 
@@ -143,21 +155,23 @@ class AlwaysBiased(Scaled):
     ("made", "test"),
     [
         (
-            lambda bias: Forgets(made_up(5, 4, bias, 1), "m"),
+            lambda bias: Forgets(made_up(5, 4, bias, 1, False), "m"),
             "test_its_inverse_undoes_it",
         ),
         (made_of(Turned), "test_it_is_symmetric_and_positive"),
         (made_of(Negative), "test_its_damping_is_added"),
         (made_of(Subtracts), "test_its_damping_is_added"),
+        (made_of(Understates), "test_its_damping_is_all_that_is_added"),
         (made_of(AlwaysBiased), "test_a_gradient_given_by_its_tokens_is_solved_alike"),
     ],
-    ids=["forgets", "turned", "negative", "subtracts", "always biased"],
+    ids=["forgets", "turned", "negative", "subtracts", "understates", "always biased"],
 )
 def test_a_solver_that_is_none_is_found_out(
     made: Callable[[bool], Solver], test: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = TestAnother()
     getattr(suite, test)()
-    monkeypatch.setattr(suite, "solver", made)
+    for place in ("solver", "singular"):
+        monkeypatch.setattr(suite, place, made)
     with pytest.raises(AssertionError):
         getattr(suite, test)()

@@ -15,6 +15,7 @@ from cases import Case, token_sequences
 from compare import assert_same
 from harness import encoded, fit_factors, make_replica, table
 
+from rayinfluence.config import ObjectiveConfig
 from rayinfluence.dataflow.compute import replica as replica_module
 from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
@@ -110,6 +111,18 @@ class Neighbourly(NextTokens):
         return replace(found, weights_N=weights_N)
 
 
+class Weighted:
+    """Weighs all targets alike."""
+
+    def __init__(self, weight: float) -> None:
+        self._weight = weight
+
+    def targets(self, batch: Batch) -> Targets:
+        found = NextTokens().targets(batch)
+        weights_N = torch.full(found.places_N.shape, self._weight, dtype=torch.float64)
+        return replace(found, weights_N=weights_N)
+
+
 @pytest.mark.parametrize(
     ("objective", "test"),
     [
@@ -118,6 +131,9 @@ class Neighbourly(NextTokens):
         (Twice(), "test_labels_are_the_tokens_that_are_predicted_there"),
         (Nothing(), "test_labels_are_the_tokens_that_are_predicted_there"),
         (Neighbourly(), "test_a_neighbour_and_padding_change_nothing"),
+        (Weighted(0.0), "test_its_weights_are_of_what_is_learnt"),
+        (Weighted(-1.0), "test_its_weights_are_of_what_is_learnt"),
+        (Weighted(float("nan")), "test_its_weights_are_of_what_is_learnt"),
     ],
 )
 def test_an_objective_that_is_none_is_found_out(
@@ -131,8 +147,9 @@ def test_an_objective_that_is_none_is_found_out(
         getattr(suite, test)()
 
 
-def test_those_of_training_have_names() -> None:
-    assert set(OBJECTIVES) == {"causal"}
+def test_a_configuration_has_the_objectives_of_training_by_their_names() -> None:
+    kinds = ObjectiveConfig.model_json_schema()["properties"]["kind"]
+    assert set(OBJECTIVES) == set(kinds.get("enum", [kinds.get("const")]))
 
 
 def averaging(case: Case, batch_tokens: int) -> Replica:

@@ -220,7 +220,7 @@ def test_a_fit_that_stopped_early_is_mended(
 
 @pytest.mark.parametrize(
     "pattern",
-    ["factors/*/manifest.json", "scan/*/manifest.json", "stages.json"],
+    ["factors/*/manifest.json", "scan/*/manifest.json"],
 )
 def test_a_damaged_manifest_is_an_error_that_names_it(
     done: Done, execute: Execute, pattern: str
@@ -248,22 +248,41 @@ def test_a_damaged_manifest_of_results_is_made_again(
     assert json.loads(victim.read_text())["tables"]
 
 
-@pytest.mark.parametrize("pattern", ["queries/*/*", "results/*/ekfac.parquet"])
-def test_the_remedy_of_a_damaged_object_works(
-    done: Done, execute: Execute, contents: Contents, pattern: str
+@pytest.mark.parametrize("name", ["ekfac.parquet", "sequences.parquet", "ekfac-tails.parquet"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "exchanged"])
+def test_a_damaged_table_is_made_again_by_the_next_run(
+    done: Done, execute: Execute, contents: Contents, name: str, how: str
 ) -> None:
     folder, config = done
-    before, results = contents(folder / "run"), pattern.startswith("results")
-    victim = sorted((folder / "run").glob(pattern))[0]
-    victim.write_bytes(victim.read_bytes()[:-30])
-    if not results:
-        add_query(folder)
-    with pytest.raises(RayInfluenceError, match=r"is damaged.* Delete it"):
-        execute(config)
-    victim.unlink()
+    before = contents(folder / "run")
+    victim = results_of(folder / "run") / name
+    if how == "truncated":
+        victim.write_bytes(victim.read_bytes()[:-30])
+    elif how == "flipped":
+        spoil(victim)
+    else:
+        shutil.copy(victim.with_name("queries.parquet"), victim)
     execute(config)
-    kept = {key: body for key, body in before.items() if results or "results/" not in key}
-    assert kept.items() <= contents(folder / "run").items()
+    assert contents(folder / "run") == before
+
+
+@pytest.mark.parametrize("pattern", ["stages.json", "preflight/*.json"])
+@pytest.mark.parametrize("how", ["truncated", "emptied", "another key"])
+def test_a_damaged_note_of_what_is_derived_ends_no_run(
+    done: Done, execute: Execute, pattern: str, how: str
+) -> None:
+    folder, config = done
+    [victim] = (folder / "run").glob(pattern)
+    body = victim.read_bytes()
+    key = b'"seconds"' if pattern == "stages.json" else b'"causality"'
+    key = key if key in body else body[body.index(b'"') : body.index(b'":') + 1]
+    damaged = {"truncated": body[:-30], "emptied": b"", "another key": body.replace(key, b'"x"')}
+    victim.write_bytes(damaged[how])
+    add_query(folder)
+    execute(config)
+    kept = json.loads(victim.read_text())
+    assert set(kept) >= ({"scan", "tables"} if pattern == "stages.json" else set(json.loads(body)))
+    assert b'"x"' not in victim.read_bytes()
 
 
 def dying(patch: pytest.MonkeyPatch, after: int) -> list[int]:
