@@ -53,8 +53,8 @@ def digest(value: Any) -> str:
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with the digest of the rest of it, as ``digest``."""
-    return {**body, "digest": digest(body)}
+    """A JSON object with the digest of the rest of it, as ``seal``."""
+    return {**body, "seal": digest(body)}
 
 
 def refuse_broken_seal(body: Mapping[str, Any]) -> None:
@@ -63,8 +63,8 @@ def refuse_broken_seal(body: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it says something else.
     """
-    rest = {key: value for key, value in body.items() if key != "digest"}
-    if body.get("digest", digest(rest)) != digest(rest):
+    rest = {key: value for key, value in body.items() if key != "seal"}
+    if "seal" in body and body["seal"] != digest(rest):
         raise ValueError("it is not what was written, by its digest")
 
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from rayinfluence.addresses import why_no_path
 from rayinfluence.errors import DamagedError, StorageError, brief
 from rayinfluence.storage import local
+from rayinfluence.storage.digest import refuse_broken_seal
 from rayinfluence.storage.finding import (
     Entry,
     LocalTree,
@@ -446,13 +447,14 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
     """Read one JSON object.
 
     Raises:
-        DamagedError: it is not a JSON object.
+        DamagedError: it is not a JSON object, or not what was sealed.
         StorageError: it is missing or cannot be read.
     """
     try:
         value = json.loads(store.read(key))
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
+        refuse_broken_seal(value)
     except (ValueError, RecursionError) as error:
         raise DamagedError(
             f"{store.url}/{key} is damaged: {error}. Delete it and run again."

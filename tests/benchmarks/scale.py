@@ -39,8 +39,8 @@ from rayinfluence.corpus.rolled import roll_up
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.compute.partial import Partial
-from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.partials import write_partial
+from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.layout import partial_key
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages import scan as scan_stage

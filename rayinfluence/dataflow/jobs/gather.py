@@ -21,9 +21,9 @@ from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.compute.grouping import group_digest
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, Kinds, columns, kinds_of
+from rayinfluence.storage.pieces import read_if_whole, write_piece
 from rayinfluence.storage.results.schema import SEQUENCE_FIELDS
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.pieces import read_if_whole, write_piece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -26,6 +26,7 @@ from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.errors import NumericsError
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.reach import listed
+from rayinfluence.storage.digest import sealed
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header
 
@@ -83,7 +84,7 @@ def fit(
     is_all = plan.is_all and number + 1 == len(plan.rounds)
     for line in _lacking(factors, shapes, is_all):
         progress.note(line)
-    store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    store.write(MANIFEST, json.dumps(sealed(manifest), indent=1, sort_keys=True).encode())
     return factors
 
 

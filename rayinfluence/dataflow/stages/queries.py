@@ -7,6 +7,7 @@ valid.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
@@ -25,15 +26,25 @@ from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
-from rayinfluence.storage.digest import Differences, differences, digest
+from rayinfluence.storage.digest import Differences, differences, digest, sealed
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
 #: Queries whose gradients are held at once, and solved together, module by module. Company does not
 #: change a bit of theirs.
 _BLOCK = 16
+#: What of a bank's manifest its fingerprint is of.
+_DECIDE_A_BANK = ("base", "query_digests", "corpus")
+#: Differences that are a version's, and no setting's: what it counts as the same numerics, and what
+#: its fingerprints lack.
+_OF_A_VERSION = re.compile(
+    r"they are an earlier version's"
+    r"|(queries\.)?numerics\.version: "
+    r"|(queries\.)?(fit|numerics|stopping)[.\w]*: (absent, was .*|.*, was absent)$",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -182,7 +193,9 @@ def plan_banks(
     """
     needed = list(dict.fromkeys(query_digests))
     there = with_manifest((root / BANKS).list())
-    manifests = {fingerprint: read_json(root / BANKS, key) for fingerprint, key in there.items()}
+    manifests = {
+        fingerprint: _bank(root / BANKS, fingerprint, key) for fingerprint, key in there.items()
+    }
     banks: list[BankPlan] = []
     for method in methods:
         base = {
@@ -215,16 +228,11 @@ def plan_banks(
                 left = [query for query in left if query not in members]
         if left:
             corpus = {} if method.corpus is None else {"corpus": method.corpus}
-            fingerprint = digest({"base": base, "query_digests": left, **corpus})
+            decides = {"base": base, "query_digests": left, **corpus}
+            fingerprint = digest(decides)
             store = root / BANKS / fingerprint
-            manifest = {
-                "method": method.method,
-                "base": base,
-                "query_digests": left,
-                "ordinal": len(manifests),
-                **corpus,
-            }
-            body = json.dumps(manifest, indent=1, sort_keys=True).encode()
+            manifest = {"method": method.method, "ordinal": len(manifests), **decides}
+            body = json.dumps(sealed(manifest), indent=1, sort_keys=True).encode()
             # The ordinal is about the banks that we saw; another planner may have seen others.
             made = store.create(MANIFEST, body)
             manifests[fingerprint] = manifest if made else read_json(store, MANIFEST)
@@ -234,17 +242,35 @@ def plan_banks(
     return banks
 
 
+def _bank(root: Store, fingerprint: str, key: str) -> dict[str, Any]:
+    """The manifest of a bank.
+
+    Raises:
+        DamagedError: it is damaged, or another bank's.
+    """
+    manifest = read_json(root, key)
+    decides = {part: manifest[part] for part in _DECIDE_A_BANK if part in manifest}
+    if digest(decides) != fingerprint:
+        raise DamagedError(f"{root.url}/{key} is damaged: it is another bank's. Delete it.")
+    return manifest
+
+
 def refuse_mixing(store: Store, what: str, reasons: Sequence[str]) -> NoReturn:
     """Refuse to go on in a run directory with other settings than it was begun with.
 
     Raises:
         ConfigError: with the differences.
     """
-    raise ConfigError(
-        f"{store.url} holds {what} made otherwise: {'; '.join(reasons[:5])}. Set the configuration "
-        "back to go on with it, or add --new-run to begin anew beside it: nothing is deleted, and "
-        "each is found again by its settings."
+    theirs = [reason for reason in reasons if _OF_A_VERSION.match(reason)]
+    shown = [*theirs, *(reason for reason in reasons if reason not in theirs)][:5]
+    helps = (
+        "That is another version of rayinfluence, and this one cannot go on with it. Add --new-run "
+        "to begin anew beside it: nothing is deleted."
+        if theirs
+        else "Set the configuration back to go on with it, or add --new-run to begin anew beside "
+        "it: nothing is deleted, and each is found again by its settings."
     )
+    raise ConfigError(f"{store.url} holds {what} made otherwise: {'; '.join(shown)}. {helps}")
 
 
 def query_report(method: MethodQueries, query: EncodedQuery) -> dict[str, Any]:

@@ -222,7 +222,7 @@ def test_what_an_earlier_version_wrote_without_its_digest_is_read(store: Store) 
     expected = written(store, GOOD).manifest
     for key in (*store.list("fragments"), *store.list("log")):
         body = json.loads(store.read(key))
-        del body["digest"]
+        del body["seal"]
         store.write(key, json.dumps(body).encode())
     assert CorpusManifest.read(store) == expected
 

@@ -1,9 +1,11 @@
 """Whole runs on one thread: what they write, and that no settings mix."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from whole_runs import (
 )
 
 import rayinfluence
+from rayinfluence.dataflow.compute.replica import NUMERICS_VERSION
 from rayinfluence.dataflow.jobs import eigen as eigen_jobs
 from rayinfluence.dataflow.stages import fitting
 from rayinfluence.errors import ConfigError, RayInfluenceError
@@ -224,21 +227,61 @@ def test_the_reason_for_fitting_anew_is_said(
     assert "fitted anew: numerics.seed: 7, was 0" in said.getvalue()
 
 
-def test_factors_of_an_earlier_version_are_refused_in_words_or_fitted_again(
-    done: Done, execute: Execute, said: Any
+OLD_RULE = "they are an earlier version's, which stated errors that are too small"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [
+        (("stopping",), OLD_RULE),
+        (("numerics", "loss"), 'numerics.loss: "all", was absent'),
+        (("numerics", "version"), f"numerics.version: {NUMERICS_VERSION}, was 1"),
+        (("fit", "error_bound"), "fit.error_bound: .*, was absent"),
+    ],
+    ids=lambda one: one[-1] if isinstance(one, tuple) else "",
+)
+def test_factors_of_an_earlier_version_are_refused_with_what_helps_or_fitted_again(
+    done: Done, execute: Execute, said: Any, lacks: tuple[str, ...], words: str
 ) -> None:
-    """They state errors that are too small."""
+    """Setting a configuration back does not bring a version back."""
     folder, config = done
     [fitted] = (folder / "run" / "factors").glob("*/manifest.json")
-    manifest = json.loads(fitted.read_text())
-    del manifest["parts"]["stopping"]
+    manifest = unsealed(fitted)
+    *above, last = lacks
+    part = reduce(dict.__getitem__, above, manifest["parts"])
+    del part[last]
+    if last == "version":
+        part[last] = 1
     fitted.write_text(json.dumps(manifest))
     fitted.parent.rename(fitted.parent.with_name(digest(manifest["parts"])))
-    words = "an earlier version's, which stated errors that are too small"
-    with pytest.raises(ConfigError, match=f"factors that were made otherwise: they are {words}"):
+    with pytest.raises(ConfigError, match=f"factors that were made otherwise: {words}") as refused:
         execute(config)
+    assert "That is another version of rayinfluence" in str(refused.value)
+    assert "Add --new-run" in str(refused.value)
+    assert "Set the configuration back" not in str(refused.value)
     execute(config, new_run=True)
-    assert f"fitted anew: they are {words}" in said.getvalue()
+    assert re.search(f"fitted anew: {words}", said.getvalue())
+
+
+def test_a_scan_of_an_earlier_version_is_refused_with_what_helps(
+    done: Done, execute: Execute
+) -> None:
+    folder, config = done
+    [scanned] = (folder / "run" / "scan").glob("*/manifest.json")
+    manifest = unsealed(scanned)
+    manifest["base"]["numerics"]["version"] = 1
+    scanned.write_text(json.dumps(manifest))
+    decides = {part: manifest[part] for part in ("base", "query_digests")}
+    scanned.parent.rename(scanned.parent.with_name(digest(decides)))
+    with pytest.raises(ConfigError, match=r"a scan by ekfac .*was 1\. That is another version"):
+        execute(config)
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """A manifest, to be changed."""
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    del manifest["seal"]
+    return manifest
 
 
 # Kinds of runs.

@@ -129,9 +129,7 @@ def test_what_was_rescored_is_made_again_when_it_is_exchanged(
     assert contents(run) == before
 
 
-def test_no_broken_bit_of_rows_ends_a_run(
-    done: Done, execute: Execute, contents: Contents
-) -> None:
+def test_no_broken_bit_of_rows_ends_a_run(done: Done, execute: Execute, contents: Contents) -> None:
     """Wherever it is: Parquet has no checksum of the footer, which ends its file."""
     folder, config = done
     run, before = folder / "run", contents(folder / "run")

@@ -235,6 +235,36 @@ def test_a_damaged_manifest_is_an_error_that_names_it(
     execute(config)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "old", "new"),
+    [
+        ("factors/*/manifest.json", '"n_sequences": ', '"n_sequences": 1'),
+        ("scan/*/manifest.json", '"ordinal": 0', '"ordinal": 3'),
+    ],
+)
+def test_a_figure_that_changed_in_a_manifest_is_damage(
+    done: Done, execute: Execute, pattern: str, old: str, new: str
+) -> None:
+    folder, config = done
+    [victim] = (folder / "run").glob(pattern)
+    victim.write_text(victim.read_text().replace(old, new, 1))
+    add_query(folder)
+    with pytest.raises(RayInfluenceError, match=rf"{victim.name} is damaged: it is not what was"):
+        execute(config)
+
+
+def test_a_manifest_of_another_bank_is_damage(done: Done, execute: Execute) -> None:
+    folder, config = done
+    add_query(folder)
+    execute(config)
+    one, other = (folder / "run").glob("scan/*/manifest.json")
+    shutil.copy(one, other)
+    with pytest.raises(RayInfluenceError, match=r"manifest.json is damaged: it is another bank's"):
+        execute(config)
+    other.unlink()
+    execute(config)
+
+
 @pytest.mark.parametrize("pattern", ["results/manifest.json", "results/*/manifest.json"])
 def test_a_damaged_manifest_of_results_is_made_again(
     done: Done, execute: Execute, contents: Contents, pattern: str

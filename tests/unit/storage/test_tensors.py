@@ -78,7 +78,6 @@ def test_what_was_read_can_be_written_to(store: Store) -> None:
 def test_equal_content_gives_equal_bytes_whatever_the_order(store: Store) -> None:
     a, b = some(torch.float32, 3, 2), some(torch.int64, 5)
 
-
     def bytes_of(tensors: dict[str, torch.Tensor], header: dict[str, int]) -> bytes:
         write_tensors(store, "t", tensors, header)
         return store.read("t")

@@ -18,6 +18,7 @@ from rayinfluence.dataflow.jobs.calibrate import Rates
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, bank_bytes, eigen_widths, forecast
 from rayinfluence.dataflow.run import Run
 from rayinfluence.model.modules import ModuleShape
+from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
 from rayinfluence.testing import tiny_run
 
