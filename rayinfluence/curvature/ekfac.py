@@ -1,8 +1,8 @@
 """The EK-FAC operator: G + lambda I in the Kronecker-factored eigenbasis of a module.
 
-O output width, J input width (with the bias column), T token, R rank. Source: George et al. 2018;
-Grosse et al. 2023, equations 18-21 (with Q_S^T V Q_A, the form consistent with A = Q_A diag(.)
-Q_A^T).
+B sequence in batch, O output width, J input width (with the bias column), T token, R rank. Source:
+George et al. 2018; Grosse et al. 2023, equations 18-21 (with Q_S^T V Q_A, the form consistent with
+A = Q_A diag(.) Q_A^T).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.solver import Cut, Inverse
-from rayinfluence.curvature.sums import rotated_gradients
+from rayinfluence.curvature.sums import rotated_gradients, sums_of_squares
 from rayinfluence.errors import NumericsError
 
 
@@ -179,6 +179,11 @@ class _Inverse:
             return {"dense": factors.rotate_back(coordinates_OJ)}
         left_OR, right_JR = factors.rotate_back_low_rank(*cut(coordinates_OJ))
         return {"left": left_OR, "right": right_JR}
+
+    def quadratic(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+        """Sum of (Q_S^T D Q_A)^2 / (Lambda + lambda) [B]."""
+        bases = self._factors.inputs_basis, self._factors.outputs_basis
+        return sums_of_squares(rotated_gradients(inputs_BTI, grads_BTO, *bases), self._inverse_OJ)
 
 
 def kfac_factors(module: ModuleFactors, n_rows: int, n_sequences: int) -> ModuleFactors:

@@ -26,7 +26,7 @@ from rayinfluence.dataflow.stages.results import Written
 from rayinfluence.dataflow.stages.scan import Aside
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
-from rayinfluence.methods.registry import METHODS, TEXT_METHODS
+from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
     MANIFEST,
@@ -204,18 +204,19 @@ def _method(
 
     A sequence may be quarantined for some queries and not for others.
     """
-    places = [scanned.of_query(query.digest) for query in run.queries]
+    asked = scanned.asked(run.queries)
+    places = [scanned.of_query(query.digest) for query in asked]
     scored = [partial.scored(place) for partial, place in places]
     return {
         "meaning": asdict(METHODS[scanned.method].meaning),
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
-        **({} if scanned.method in TEXT_METHODS else {"rank": _largest_rank(run)}),
-        "damping": query_report(queries, run.queries[0]).get("damping"),
+        **({"rank": _largest_rank(run)} if scanned.method in GRADIENT_METHODS else {}),
+        "damping": query_report(queries, asked[0]).get("damping"),
         "rescoring": rescored,
         # Of the query that has the least: the others may have scores that it has not.
         "scanned_sequences": min(n_sequences for n_sequences, _ in scored),
         "scanned_tokens": min(n_tokens for _, n_tokens in scored),
-        "quarantined": quarantined(run.queries, scanned),
+        "quarantined": quarantined(asked, scanned),
     }
 
 

@@ -50,7 +50,7 @@ from rayinfluence.dataflow.stages.scanned import scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
-from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
+from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, needs_factors
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -200,8 +200,18 @@ class Run(Parts):
             self.progress.note("results      reused")
         else:
             names = {query.digest: query.query.query_id for query in self.queries}
-            merged, self.set_aside = scan(
-                self.runner, self.corpus, splits, banks, config, self.progress, names
+            themselves = [one for one in prepared if one.method in SELF_METHODS]
+            merged, self.set_aside = self._with_whole_factors(
+                lambda: scan(
+                    self.runner,
+                    self.corpus,
+                    splits,
+                    banks,
+                    config,
+                    self.progress,
+                    names,
+                    self._operands(themselves),
+                )
             )
             for aside in self.set_aside:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")
@@ -222,7 +232,7 @@ class Run(Parts):
                         self.queries,
                     ),
                     self.store,
-                    prepared[0],
+                    prepared,
                     Documents(files, self.tokenizer, config.grouped_by),
                     config.by_token,
                     n_training,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.methods.bm25 import BM25
 from rayinfluence.methods.influence import EkfacInfluence, KfacInfluence
+from rayinfluence.methods.itself import SelfInfluence
 from rayinfluence.methods.likeness import Cosine, GradientProduct
-from rayinfluence.methods.method import GradientMethod, Method, TextMethod
+from rayinfluence.methods.method import (
+    ITSELF,
+    GradientMethod,
+    Method,
+    SelfMethod,
+    SolvingMethod,
+    TextMethod,
+)
 
 #: Those that read gradients.
 GRADIENT_METHODS: Mapping[str, GradientMethod] = {
@@ -18,9 +27,26 @@ GRADIENT_METHODS: Mapping[str, GradientMethod] = {
 }
 #: Those that read texts alone.
 TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25()}
-METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS}
+#: Those that read each sequence by itself.
+SELF_METHODS: Mapping[str, SelfMethod] = {"self_influence": SelfInfluence()}
+METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS, **SELF_METHODS}
+
+
+def solving(method: str) -> SolvingMethod:
+    """A method that has a solver."""
+    return GRADIENT_METHODS[method] if method in GRADIENT_METHODS else SELF_METHODS[method]
 
 
 def needs_factors(method: str) -> bool:
     """Whether a method needs the factors to be fitted."""
-    return method in GRADIENT_METHODS and GRADIENT_METHODS[method].needs_factors
+    return method not in TEXT_METHODS and solving(method).needs_factors
+
+
+def asks(method: str, query_digest: str) -> bool:
+    """Whether a query is one of a method's: the run's, or the sequences themselves."""
+    return (query_digest == ITSELF.digest) == (method in SELF_METHODS)
+
+
+def asked(method: str, queries: Sequence[EncodedQuery]) -> list[EncodedQuery]:
+    """Those of some queries that a method asks."""
+    return [query for query in queries if asks(method, query.digest)]

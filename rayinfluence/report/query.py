@@ -10,8 +10,15 @@ from rayinfluence.report.card import card
 from rayinfluence.report.facts import rescoring, together
 from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.markup import Html, escape_parts, join, tag
-from rayinfluence.report.text import count, drawn_together, per_token_probability, percent, shorten
-from rayinfluence.storage.results import Direction, Results, Survivor
+from rayinfluence.report.text import (
+    BY_ITSELF,
+    count,
+    drawn_together,
+    per_token_probability,
+    percent,
+    shorten,
+)
+from rayinfluence.storage.results import Direction, Meaning, Results, Survivor
 
 _TEASER = 90
 _PROMPT = 600
@@ -49,7 +56,7 @@ def query_section(
     return tag(
         "details",
         summary,
-        tag("div", _prompt(query), _facts(query), _warning(query), class_="question"),
+        Html() if is_itself(query) else _question(query),
         _methods(number, query["query_id"], methods, per_side, fold),
         class_="query",
         id=f"q{number}",
@@ -57,11 +64,22 @@ def query_section(
     )
 
 
+def is_itself(query: Mapping[str, Any]) -> bool:
+    """Whether it stands for the sequences themselves, which have no completion."""
+    return query.get("completion", "") is None
+
+
 def teaser(query: Mapping[str, Any]) -> list[Html]:
     """The end of the prompt and the completion, on one line."""
+    if is_itself(query):
+        return [tag("b", BY_ITSELF)]
     completion = shorten(query.get("completion", ""), _TEASER)
     prompt = shorten(query.get("prompt", ""), max(20, _TEASER - len(completion)), keep="end")
     return [tag("bdi", prompt), Html(" "), tag("b", tag("bdi", completion))]
+
+
+def _question(query: Mapping[str, Any]) -> Html:
+    return tag("div", _prompt(query), _facts(query), _warning(query), class_="question")
 
 
 def _prompt(query: Mapping[str, Any]) -> Html:
@@ -170,6 +188,9 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
         "Proponents": (results.proponents(query_id, per_side), "proponent"),
         "Opponents": (results.opponents(query_id, per_side), "opponent"),
     }
+    meaning = results.meaning
+    if meaning.of_itself:
+        del sides["Opponents"]  # no score is negative
     shown = [(side, s) for side, (found, _) in sides.items() for s in found]
     largest = max((abs(s.score) for _, s in shown if math.isfinite(s.score)), default=0.0)
     names = {s.sequence_id: f"{side.lower()[:-1]} {s.rank}" for side, s in shown}
@@ -177,8 +198,8 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
         _side(
             side,
             results.count(query_id, kind),
-            [card(s, largest, fold, names, results.meaning.ahead) for s in found],
-            results.meaning.directed,
+            [card(s, largest, fold, names, meaning.ahead) for s in found],
+            meaning,
         )
         for side, (found, kind) in sides.items()
     ]
@@ -186,10 +207,11 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
     return join((tag("div", *columns, class_="sides"), *notes))
 
 
-def _side(side: str, found: int, cards: Sequence[Html], directed: bool) -> Html:
+def _side(side: str, found: int, cards: Sequence[Html], meaning: Meaning) -> Html:
     raises = side == "Proponents"
     verb, adjective = ("raise", "alike") if raises else ("lower", "unlike")
-    said = f" estimated to {verb} the completion's probability" if directed else f" {adjective}"
+    whose = "their own" if meaning.of_itself else "the completion's"
+    said = f" estimated to {verb} {whose} probability" if meaning.directed else f" {adjective}"
     heading = tag("h3", side, tag("small", said))
     rest = found - len(cards)
     body = tag("ol", *cards) if found else tag("p", "None were found.", class_="quiet")

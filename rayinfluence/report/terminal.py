@@ -14,6 +14,7 @@ from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
     BEYOND,
+    BY_ITSELF,
     SUSPECT,
     isolates,
     one_line,
@@ -47,10 +48,10 @@ def render(
     for query_id in asked:
         query = results.queries[query_id]
         console.print(_header(query, results.method, console.width))
-        for title, found in (
-            ("Proponents", results.proponents(query_id, n)),
-            ("Opponents", results.opponents(query_id, n)),
-        ):
+        sides = [("Proponents", results.proponents(query_id, n))]
+        if not results.meaning.of_itself:  # of which no score is negative
+            sides.append(("Opponents", results.opponents(query_id, n)))
+        for title, found in sides:
             console.print(_table(title, found, console.width, results.meaning.ahead))
         for sentence in (
             together(results, query_id),
@@ -63,11 +64,13 @@ def render(
 
 
 def _header(query: dict[str, Any], method: str, width: int) -> Text:
-    prompt = shorten(query.get("prompt", ""), 2 * width, keep="end", size=cell_len)
-    completion = shorten(query.get("completion", ""), 2 * width, size=cell_len)
     text = Text.assemble(
         _isolated(Text(one_line(query["query_id"]), "bold")), (f"  by {one_line(method)}", "dim")
     )
+    if query.get("completion", "") is None:
+        return text.append_text(Text(f"\n{BY_ITSELF}", "bold"))
+    prompt = shorten(query.get("prompt", ""), 2 * width, keep="end", size=cell_len)
+    completion = shorten(query.get("completion", ""), 2 * width, size=cell_len)
     asked, said = _isolated(Text(prompt)), _isolated(Text(completion, "bold"))
     text.append_text(Text.assemble("\n", asked, (" → ", "dim"), said, "\n"))
     text.append(_probability(query), "dim")

@@ -5,11 +5,12 @@ Importing torch and loading a model take seconds to minutes; a typing error in a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
-from rayinfluence.config import RunConfig
+from rayinfluence.config import BY_ITSELF, RunConfig
 from rayinfluence.corpus.beginning import beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
@@ -20,9 +21,10 @@ from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
-from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
+from rayinfluence.storage.results.meaning import ITSELF_ID
 from rayinfluence.storage.store import Store
 
 
@@ -39,19 +41,23 @@ class Inputs:
         documents: files to tokenise, none where the corpus is used as it is; and what lies
             among them.
         folders: of the model and of its tokenizer.
+        asks_queries: whether a method has queries to ask.
     """
 
     queries: list[Query] | None
     documents: Found
     folders: Folders
+    asks_queries: bool = True
 
     @property
     def needed_queries(self) -> list[Query]:
-        """The queries.
+        """The queries that are asked; none where each sequence is only scored for itself.
 
         Raises:
             ConfigError: the configuration names none.
         """
+        if not self.asks_queries:
+            return []
         if self.queries is None:
             raise ConfigError(
                 "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
@@ -98,6 +104,7 @@ class Inputs:
             if "://" not in config.queries and Path(config.queries).is_dir():
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
+            _refuse_name_of_all(config, queries)
         documents = find_files(config.corpus.documents, config.storage.options)
         refuse_own_documents(config, documents)
         for file in documents.files:
@@ -107,7 +114,19 @@ class Inputs:
             refuse_old_layout(corpus_store(config))
         else:
             Corpus.refuse_none(corpus_store(config))
-        return cls(queries, documents, places or fetched(config, say, new_run))
+        folders_found = places or fetched(config, say, new_run)
+        return cls(queries, documents, folders_found, config.scan.asks_queries)
+
+
+def _refuse_name_of_all(config: RunConfig, queries: Sequence[Query]) -> None:
+    """Refuse a query of the name that stands for the sequences themselves in the same results."""
+    if BY_ITSELF.isdisjoint(config.scan.methods):
+        return
+    if any(query.query_id == ITSELF_ID for query in queries):
+        raise QueryError(
+            f"{config.queries}: a query has the id {ITSELF_ID!r}, which is that of the sequences "
+            "themselves in the results of this run's scan.methods; give the query another id."
+        )
 
 
 def _refuse_no_text(documents: Found, config: RunConfig) -> None:

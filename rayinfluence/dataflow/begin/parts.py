@@ -28,6 +28,8 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
+from rayinfluence.methods.method import ITSELF
+from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
@@ -220,7 +222,7 @@ class Parts:
 
     @cached_property
     def queries(self) -> list[EncodedQuery]:
-        """The queries, as tokens.
+        """The queries, as tokens; and the one that stands for the sequences themselves.
 
         Raises:
             ConfigError: the configuration names none.
@@ -230,7 +232,14 @@ class Parts:
         encoded = encode_queries(queries, self.tokenizer, replica.context, replica.vocabulary)
         for text in border_warnings(encoded):
             self._warn(text)
-        return encoded
+        methods = self.config.scan.methods
+        if self.config.queries is not None and not self.inputs.asks_queries:
+            self._warn(
+                f"queries: {self.config.queries} is not asked, as {', '.join(methods)} has each "
+                "sequence for its own query; name a method that asks queries beside it, or leave "
+                "the file out."
+            )
+        return [*encoded, *[ITSELF] * any(method in SELF_METHODS for method in methods)]
 
     @property
     def corpus_store(self) -> Store:

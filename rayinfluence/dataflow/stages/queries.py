@@ -26,7 +26,7 @@ from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import ConfigError
-from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
+from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, asked, asks, needs_factors
 from rayinfluence.storage.digest import Differences, differences, digest
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
@@ -56,9 +56,9 @@ class MethodQueries:
     corpus: str | None = None
 
     def lacks(self, queries: Sequence[EncodedQuery]) -> bool:
-        """Whether one of some queries is not made yet."""
-        there = self.store.list()
-        return any(query_key(query.digest) not in there for query in queries)
+        """Whether one of some queries, of those that the method asks, is not made yet."""
+        there, ours = self.store.list(), asked(self.method, queries)
+        return any(query_key(query.digest) not in there for query in ours)
 
 
 def plan_methods(
@@ -74,6 +74,7 @@ def plan_methods(
     planned = []
     for method in config.methods:
         curved, texts = needs_factors(method), method in TEXT_METHODS
+        itself = method in SELF_METHODS
         parts = {
             "method": method,
             # Texts need no model, but what it thinks of a query is kept beside them.
@@ -82,7 +83,7 @@ def plan_methods(
             "factors": factors.fingerprint if curved and factors else None,
             "damping_scale": config.damping_scale if curved else None,
             "damping": config.damping if curved else None,
-            "rank": None if texts else config.rank,
+            "rank": None if texts or itself else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
         decides = {**parts, "corpus": corpus} if texts else parts
@@ -106,12 +107,21 @@ def precondition(
     """
 
     def work(lacking: Sequence[Lacking[EncodedQuery]], stage: StageProgress) -> Iterator[Any]:
+        wanted = [
+            (one.item, [asking(one.item)[place] for place in one.outcomes]) for one in lacking
+        ]
         # Methods that lack nothing need no operator.
-        active = sorted({index for one in lacking for index in one.outcomes})
+        active = sorted({index for _, ours in wanted for index in ours})
         job = QueryJob(operands([methods[index] for index in active]), rank)
-        items = [(one.item, tuple(map(active.index, one.outcomes))) for one in lacking]
+        items = [(query, tuple(map(active.index, ours))) for query, ours in wanted]
         blocks = [items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)]
         return runner.replicas(job, blocks, stage.advance)
+
+    def asking(query: EncodedQuery) -> list[int]:
+        return [place for place, one in enumerate(methods) if asks(one.method, query.digest)]
+
+    def places(query: EncodedQuery) -> list[Place]:
+        return [Place(methods[index].store, query_key(query.digest)) for index in asking(query)]
 
     rank = None if config.rank == "dense" else config.rank
     # The same question may be asked under several ids.
@@ -120,7 +130,7 @@ def precondition(
         Stage(
             stage_names.QUERIES,
             list(distinct.values()),
-            lambda query: [Place(method.store, query_key(query.digest)) for method in methods],
+            places,
             work,
             n_tokens=lambda query: len(query.tokens),
         ),
@@ -200,7 +210,7 @@ def plan_banks(
         ]
         if others and all(others) and not new_run:
             refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))
-        left = list(needed)
+        left = [query for query in needed if asks(method.method, query)]
         dense = config.scores == "dense"
         # A bank of which a query was never made, or is no longer, cannot be scanned with.
         known = {*needed, *map(named, method.store.list())}

@@ -63,18 +63,22 @@ def of_method(schema: pa.Schema, meaning: Meaning) -> pa.Schema:
 def survivor_schema(meaning: Meaning) -> pa.Schema:
     """Of a method's survivors: a row per query and sequence, in order of queries and ranks."""
     scores = pa.list_(pa.float32())
-    direction = (
-        "proponent or opponent, by the sign of the scan's score: training on a proponent makes the "
-        "completion more likely."
-        if meaning.directed
-        else "proponent, or opponent where the scan's score is below zero."
-    )
+    if meaning.of_itself:
+        direction = "proponent: training on a sequence makes itself more likely."
+    elif meaning.directed:
+        direction = (
+            "proponent or opponent, by the sign of the scan's score: training on a proponent makes "
+            "the completion more likely."
+        )
+    else:
+        direction = "proponent, or opponent where the scan's score is below zero."
     about = (
         "what position t carries: above all the prediction of token t + 1, and through attention "
         "those after it."
         if meaning.of_predictions
         else "what token t carries."
     )
+    whose = "sequence's own" if meaning.of_itself else "completion's"
     schema = pa.schema(
         [
             QUERY_ID,
@@ -89,7 +93,7 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
             _field(
                 "delta_nats",
                 pa.float64(),
-                "score / N: the predicted change of the completion's log-probability when the "
+                f"score / N: the predicted change of the {whose} log-probability when the "
                 "sequence is seen once more; null by a method that predicts none.",
                 _NATS,
             ),
@@ -195,7 +199,7 @@ def query_schema(kinds: Kinds) -> pa.Schema:
 _QUERY_FIELDS = (
     QUERY_ID,
     _field("digest", pa.string(), "Of the tokens and which of them are the completion."),
-    _field("prompt", pa.string(), "What the model was given."),
+    _field("prompt", pa.string(), "What the model was given; null in the row of self_influence."),
     _field("completion", pa.string(), "What it said, or would say."),
     _field("tokens", pa.list_(pa.int32()), "Token ids of the prompt and the completion."),
     _field("n_completion_tokens", pa.int32(), "How many of them, at the end, are the completion."),
@@ -292,11 +296,12 @@ def in_version(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     )
 
 
-def beyond_linear(delta_nats: float, log_probability: float) -> bool:
+def beyond_linear(delta_nats: float, log_probability: float | None) -> bool:
     """Whether a change in nats, of one sequence or of several, is out of the linear range.
 
     Args:
         delta_nats: the predicted change of the completion's log-probability.
-        log_probability: what the model gives the completion, in nats.
+        log_probability: what the model gives the completion, in nats; None where it is not known.
     """
-    return log_probability + delta_nats > 0 or abs(delta_nats) > LINEAR_RANGE
+    above_one = log_probability is not None and log_probability + delta_nats > 0
+    return above_one or abs(delta_nats) > LINEAR_RANGE
