@@ -8,10 +8,14 @@ import pytest
 from rayinfluence.curvature.solver import Identity, Solver
 from rayinfluence.methods.bm25 import BM25
 from rayinfluence.methods.likeness import Cosine
-from rayinfluence.methods.method import Fitted, GradientMethod, TextMethod
-from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
+from rayinfluence.methods.method import Fitted, GradientMethod, SelfMethod, TextMethod
+from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, TEXT_METHODS
 from rayinfluence.storage.results import Meaning
-from rayinfluence.testing.methods import GradientMethodConformance, TextMethodConformance
+from rayinfluence.testing.methods import (
+    GradientMethodConformance,
+    SelfMethodConformance,
+    TextMethodConformance,
+)
 
 
 class TestOursByGradients(GradientMethodConformance):
@@ -30,6 +34,30 @@ class TestOursByTexts(TextMethodConformance):
 
     def method(self) -> TextMethod:
         return TEXT_METHODS[self.name]
+
+
+class TestOursByItself(SelfMethodConformance):
+    @pytest.fixture(autouse=True, params=SELF_METHODS)
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.name = request.param
+
+    def method(self) -> SelfMethod:
+        return SELF_METHODS[self.name]
+
+
+class Norm:
+    """Somebody else's: the square of a gradient's length."""
+
+    needs_factors = False
+    meaning = Meaning("a square of a length.", "1", predicts=False, of_itself=True)
+
+    def solver(self, fitted: Fitted) -> Solver:
+        return Identity(fitted.bias)
+
+
+class TestAnotherByItself(SelfMethodConformance):
+    def method(self) -> SelfMethod:
+        return Norm()
 
 
 class Relative:
