@@ -15,7 +15,8 @@ from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
 from rayinfluence.dataflow.stages.scan import places
-from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, asked
+from rayinfluence.methods.method import ITSELF
+from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
@@ -135,8 +136,8 @@ def _survivors(run: Parts, n_pairs: int) -> int:
 
 
 def _n_queries(run: Parts) -> int:
-    """Queries of the run; at least one, as calibration takes a bank of them."""
-    return max(1, len(asked("", run.queries)))
+    """Queries that methods by gradients ask."""
+    return sum(query.digest != ITSELF.digest for query in run.queries)
 
 
 def _n_banks(run: Parts) -> int:
@@ -154,4 +155,4 @@ def _by_token(run: Parts) -> int:
     """Queries that a survivor is scored for by token, on average; at least one."""
     scan, n_queries = run.config.scan, _n_queries(run)
     first = scan.top if scan.by_token is None else min(scan.by_token, scan.top)
-    return -(-2 * first * n_queries // _survivors(run, n_queries * max(1, _n_banks(run))))
+    return -(-2 * first * n_queries // _survivors(run, max(1, n_queries * _n_banks(run))))
