@@ -46,7 +46,9 @@ _WANTED = (
 _MOST_DAMPING = 1e15
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
-Method = Literal["ekfac", "kfac", "gradient_product", "cosine", "bm25", "self_influence"]
+Method = Literal[
+    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"
+]
 #: Of those, the ones that read each sequence by itself, and ask no query.
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Of linear layers, by the part that they have in their block.

@@ -28,14 +28,16 @@ class ModuleFactors:
         inputs_basis: Q_A [J, J], eigenvectors of A in columns, in blocks.
         outputs_basis: Q_S [O, O], eigenvectors of S in columns, in blocks.
         inputs_eigenvalues: of A, per row [J], float64; rows are tokens, or those that were routed.
-        outputs_eigenvalues: of S, per row [O], float64.
+            None where the bases are identities and no eigenvectors: then Lambda is the diagonal of
+            the Fisher matrix.
+        outputs_eigenvalues: of S, per row [O], float64; or None, too.
         moments: Lambda [O, J], per sequence, float64.
     """
 
     inputs_basis: Basis
     outputs_basis: Basis
-    inputs_eigenvalues: Tensor
-    outputs_eigenvalues: Tensor
+    inputs_eigenvalues: Tensor | None
+    outputs_eigenvalues: Tensor | None
     moments: Tensor
 
     def __post_init__(self) -> None:
@@ -43,9 +45,11 @@ class ModuleFactors:
         found = {
             "inputs_basis": (self.inputs_basis.width, columns),
             "outputs_basis": (self.outputs_basis.width, d_out),
-            "inputs_eigenvalues": (len(self.inputs_eigenvalues), columns),
-            "outputs_eigenvalues": (len(self.outputs_eigenvalues), d_out),
         }
+        if self.inputs_eigenvalues is not None:
+            found["inputs_eigenvalues"] = len(self.inputs_eigenvalues), columns
+        if self.outputs_eigenvalues is not None:
+            found["outputs_eigenvalues"] = len(self.outputs_eigenvalues), d_out
         for name, (width, expected) in found.items():
             if width != expected:
                 raise NumericsError(
@@ -70,11 +74,14 @@ class ModuleFactors:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All parts by name, the bases block by block."""
+        eigenvalues = {
+            "inputs_eigenvalues": self.inputs_eigenvalues,
+            "outputs_eigenvalues": self.outputs_eigenvalues,
+        }
         return {
             **self.inputs_basis.to_tensors("inputs_basis"),
             **self.outputs_basis.to_tensors("outputs_basis"),
-            "inputs_eigenvalues": self.inputs_eigenvalues,
-            "outputs_eigenvalues": self.outputs_eigenvalues,
+            **{name: values for name, values in eigenvalues.items() if values is not None},
             "moments": self.moments,
         }
 
@@ -84,8 +91,8 @@ class ModuleFactors:
         return cls(
             Basis.from_tensors(tensors, "inputs_basis"),
             Basis.from_tensors(tensors, "outputs_basis"),
-            tensors["inputs_eigenvalues"],
-            tensors["outputs_eigenvalues"],
+            tensors.get("inputs_eigenvalues"),
+            tensors.get("outputs_eigenvalues"),
             tensors["moments"],
         )
 
@@ -192,5 +199,7 @@ def kfac_factors(module: ModuleFactors, n_rows: int, n_sequences: int) -> Module
     A and S are per row, which are tokens, and Lambda is per sequence, hence the ratio. Of an expert
     rows are the tokens that chose it, and sequences all, as those that did not have no gradient.
     """
+    assert module.outputs_eigenvalues is not None
+    assert module.inputs_eigenvalues is not None
     product = torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues)
     return replace(module, moments=product * (n_rows / n_sequences))

@@ -26,6 +26,7 @@ from rayinfluence.dataflow.stages.results import Written
 from rayinfluence.dataflow.stages.scan import Aside
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
+from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
@@ -98,7 +99,7 @@ def write_manifest(store: Store, manifest: Mapping[str, Any]) -> None:
 def run_manifest(
     run: Parts,
     prepared: Sequence[MethodQueries],
-    factors: Factors | None,
+    factors: Mapping[FactorKind, Factors],
     splits: Sequence[Split],
     scanned: Sequence[Scanned],
     written: Written,
@@ -109,7 +110,7 @@ def run_manifest(
     Args:
         run: configuration, model, corpus and queries.
         prepared: the queries of each method.
-        factors: that they were preconditioned with.
+        factors: that they were preconditioned with, by kind.
         splits: that were scanned.
         scanned: what each method found.
         written: what the tables are.
@@ -164,18 +165,8 @@ def run_manifest(
             },
             "bad_sequences": _quarantined(run.bad_sequences),
         },
-        "factors": factors
-        and {
-            "fingerprint": factors.fingerprint,
-            "n_sequences": factors.n_sequences,
-            "n_tokens": factors.n_tokens,
-            "quarantined": factors.manifest["quarantine"],
-            "error": factors.error,
-            "error_bound": run.config.fit.error_bound,
-            "rounds": factors.manifest["rounds"],
-            "singular": factors.manifest["singular"],
-            "unfitted": factors.unfitted,
-        },
+        "factors": _factors(run, factors.get("ekfac")),
+        "diagonal_factors": _factors(run, factors.get("diagonal")),
         "config": run.config.model_dump(),
         "numerics": asdict(run.numerics),
         "versions": {"python": platform.python_version()}
@@ -195,6 +186,23 @@ def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     }
     store.write(layout.TIMINGS, json.dumps(known, indent=1).encode())
     return known
+
+
+def _factors(run: Parts, factors: Factors | None) -> dict[str, Any] | None:
+    """What factors were fitted on, and how far they are from sure; None where there are none."""
+    if factors is None:
+        return None
+    return {
+        "fingerprint": factors.fingerprint,
+        "n_sequences": factors.n_sequences,
+        "n_tokens": factors.n_tokens,
+        "quarantined": factors.manifest["quarantine"],
+        "error": factors.error,
+        "error_bound": run.config.fit.error_bound,
+        "rounds": factors.manifest["rounds"],
+        "singular": factors.manifest["singular"],
+        "unfitted": factors.unfitted,
+    }
 
 
 def _method(

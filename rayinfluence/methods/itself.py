@@ -11,14 +11,14 @@ model can only know a sequence from that sequence: wrong labels, outliers, what 
 from __future__ import annotations
 
 from rayinfluence.curvature.solver import Solver
-from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.method import FactorKind, Fitted
 from rayinfluence.storage.results.meaning import Meaning
 
 
 class SelfInfluence:
     """Influence on itself by EK-FAC, at full rank."""
 
-    needs_factors = True
+    factors: FactorKind | None = "ekfac"
     meaning = Meaning(
         "an estimate, by EK-FAC influence functions, of each sequence's influence on itself: a "
         "linear prediction of how much more likely it would be if it were seen once more. It is "

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ from rayinfluence.storage.results import ITSELF_ID, Meaning
 #: Stands for the query that each sequence is to itself: of no text, and of a digest that no query
 #: with tokens has.
 ITSELF = EncodedQuery(Query(ITSELF_ID, "", ""), (), 0)
+
+#: Moments in the eigenbases of A and S, or in the basis that the weights are in.
+FactorKind = Literal["ekfac", "diagonal"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ class SolvingMethod(Method, Protocol):
     """A method that has a linear map for each module."""
 
     @property
-    def needs_factors(self) -> bool:
-        """Whether its solvers are made of factors, which are fitted then, and of damping."""
+    def factors(self) -> FactorKind | None:
+        """Which factors its solvers are made of, which are fitted then, beside damping."""
 
     def solver(self, fitted: Fitted) -> Solver:
         """G of one module."""

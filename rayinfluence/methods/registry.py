@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.methods.bm25 import BM25
-from rayinfluence.methods.influence import EkfacInfluence, KfacInfluence
+from rayinfluence.methods.influence import DiagonalInfluence, EkfacInfluence, KfacInfluence
 from rayinfluence.methods.itself import SelfInfluence
 from rayinfluence.methods.likeness import Cosine, GradientProduct
 from rayinfluence.methods.method import (
     ITSELF,
+    FactorKind,
     GradientMethod,
     Method,
     SelfMethod,
@@ -22,6 +23,7 @@ from rayinfluence.methods.method import (
 GRADIENT_METHODS: Mapping[str, GradientMethod] = {
     "ekfac": EkfacInfluence(),
     "kfac": KfacInfluence(),
+    "diagonal": DiagonalInfluence(),
     "gradient_product": GradientProduct(),
     "cosine": Cosine(),
 }
@@ -37,9 +39,14 @@ def solving(method: str) -> SolvingMethod:
     return GRADIENT_METHODS[method] if method in GRADIENT_METHODS else SELF_METHODS[method]
 
 
-def needs_factors(method: str) -> bool:
-    """Whether a method needs the factors to be fitted."""
-    return method not in TEXT_METHODS and solving(method).needs_factors
+def factors_of(method: str) -> FactorKind | None:
+    """Which factors a method needs to be fitted."""
+    return None if method in TEXT_METHODS else solving(method).factors
+
+
+def factors_needed(methods: Sequence[str]) -> list[FactorKind]:
+    """Those that some methods need, each once."""
+    return list(dict.fromkeys(kind for kind in map(factors_of, methods) if kind))
 
 
 def asks(method: str, query_digest: str) -> bool:

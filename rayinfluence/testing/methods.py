@@ -83,7 +83,7 @@ class GradientMethodConformance(_Conformance):
         method = self.method()
         assert method.meaning.of_predictions
         assert not method.meaning.of_itself
-        if not method.needs_factors or method.normalised:
+        if not method.factors or method.normalised:
             assert not method.meaning.predicts
 
     def test_scores_are_those_of_autograd_and_its_solver(self) -> None:
@@ -122,7 +122,7 @@ class GradientMethodConformance(_Conformance):
         return bank
 
     def _solver(self, name: str) -> Solver:
-        return self.method().solver(_fitted(name, self.method().needs_factors))
+        return self.method().solver(_fitted(name, self.method().factors is not None))
 
     def _scanned(self) -> NDArray[np.float64]:
         """Scores [N, Q] of the scan, in the order of the sequences."""
@@ -166,7 +166,7 @@ class SelfMethodConformance(_Conformance):
         assert meaning.of_itself
         assert meaning.has_layers
         assert meaning.of_predictions
-        assert self.method().needs_factors or not meaning.predicts
+        assert self.method().factors or not meaning.predicts
 
     def test_scores_are_those_of_autograd_and_its_solver(self) -> None:
         """<G^-1 D_z, D_z> by module, in both passes; tokens add up to it, and none is negative."""
@@ -195,7 +195,7 @@ class SelfMethodConformance(_Conformance):
         return QueryBank([ITSELF.digest], modules)
 
     def _solver(self, name: str) -> Solver:
-        return self.method().solver(_fitted(name, self.method().needs_factors))
+        return self.method().solver(_fitted(name, self.method().factors is not None))
 
 
 class TextMethodConformance(_Conformance):

@@ -48,7 +48,7 @@ class TestOursByItself(SelfMethodConformance):
 class Norm:
     """Somebody else's: the square of a gradient's length."""
 
-    needs_factors = False
+    factors = None
     meaning = Meaning("a square of a length.", "1", predicts=False, of_itself=True)
 
     def solver(self, fitted: Fitted) -> Solver:
@@ -63,7 +63,7 @@ class TestAnotherByItself(SelfMethodConformance):
 class Relative:
     """Somebody else's: influence by EK-FAC of gradients of length 1."""
 
-    needs_factors = True
+    factors = "ekfac"
     normalised = True
     meaning = Meaning("a relative influence.", "1", predicts=False)
 
@@ -97,7 +97,7 @@ def test_a_method_that_is_none_is_found_out() -> None:
     """What needs factors and does not say so, what predicts nowhere, what counts what is not."""
 
     class Silent(Relative):
-        needs_factors = False
+        factors = None
 
     class Nowhere(Cosine):
         meaning = Meaning("a change without a direction.", "nats", predicts=True, directed=False)

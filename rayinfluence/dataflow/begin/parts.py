@@ -28,7 +28,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
-from rayinfluence.methods.method import ITSELF
+from rayinfluence.methods.method import ITSELF, FactorKind
 from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
@@ -301,8 +301,8 @@ class Parts:
         refuse_unknown_keys(self.config.scan.group_by, self.corpus)
 
     @own_arithmetic()
-    def fit_plan(self, n_shards: int | None = None) -> FitPlan:
-        """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
+    def fit_plan(self, n_shards: int | None = None, kind: FactorKind = "ekfac") -> FitPlan:
+        """What factors are fitted on: a sample of the corpus's first shards, or of all."""
         replica = self.replica  # first: loading the model settles the numerics
         return plan_fit(
             self.config.fit,
@@ -311,6 +311,7 @@ class Parts:
             self.numerics,
             self.model_digest,
             replica.shapes,
+            kind,
         )
 
     def _record_config(self) -> None:
