@@ -110,12 +110,12 @@ def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
 
 @app.command()
 def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
-    """Fit the EK-FAC factors on the corpus (after tokenising what is not tokenised yet)."""
+    """Fit the factors of the methods on the corpus (after tokenising what is not tokenised yet)."""
     with _opened(config, runner, new_run) as run:
         run.begin()
         run.tokenize()
-        factors = run.fit()
-        run.progress.note(f"factors in {factors.store.url}")
+        for factors in run.fit_all().values() or [run.fit()]:
+            run.progress.note(f"factors in {factors.store.url}")
 
 
 @app.command()

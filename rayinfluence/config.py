@@ -46,7 +46,11 @@ _WANTED = (
 _MOST_DAMPING = 1e15
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
-Method = Literal["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
+Method = Literal[
+    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"
+]
+#: Of those, the ones that read each sequence by itself, and ask no query.
+BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -225,6 +229,11 @@ class ScanConfig(Section):
         return values
 
     @property
+    def asks_queries(self) -> bool:
+        """Whether a method has queries to ask."""
+        return not BY_ITSELF.issuperset(self.methods)
+
+    @property
     def by_token(self) -> int | None:
         """How many of each direction get scores by token; None is all."""
         return None if self.token_scores == "all" else self.token_scores
@@ -317,7 +326,9 @@ class RunConfig(Section):
     Or ``hf://org/name@revision``, which the driver fetches from a hub: a branch (``main`` without
     one), a tag or a commit."""
     queries: Address | None = None
-    """queries.jsonl: one {query_id, prompt, completion, metadata} a line, or another form."""
+    """queries.jsonl: one {query_id, prompt, completion, metadata} a line, or another form.
+
+    ``self_influence`` needs none."""
     query_function: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
     """``module:function`` of your own, which queries ask for instead of log-probabilities.
 

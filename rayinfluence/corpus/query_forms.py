@@ -75,7 +75,7 @@ class Query:
     @property
     def unit(self) -> str:
         """Of f."""
-        return _PER_TOKEN if self.answers[0].mean else _NATS
+        return _PER_TOKEN if any(answer.mean for answer in self.answers) else _NATS
 
     @property
     def is_difference(self) -> bool:

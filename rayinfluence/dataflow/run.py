@@ -50,7 +50,8 @@ from rayinfluence.dataflow.stages.scanned import scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
-from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
+from rayinfluence.methods.method import FactorKind
+from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -79,8 +80,7 @@ class Run(Parts):
     ) -> None:
         super().__init__(config, progress, inputs, new_run)
         self.set_aside: list[Aside] = []
-        self._factors: Factors | None = None
-        self._fit_plan: FitPlan | None = None
+        self._factors: dict[FactorKind, tuple[FitPlan, Factors]] = {}
 
     @own_arithmetic()
     def tokenize(self) -> Corpus:
@@ -121,8 +121,8 @@ class Run(Parts):
         return self.corpus
 
     @own_arithmetic()
-    def fit(self) -> Factors:
-        """Fit the EK-FAC factors, or find those that were fitted before.
+    def fit(self, kind: FactorKind = "ekfac") -> Factors:
+        """Fit the factors of a kind, or find those that were fitted before.
 
         Factors of an earlier state of the corpus, to which shards were only added since, are used
         as they are, and a warning says so.
@@ -130,10 +130,10 @@ class Run(Parts):
         self._start_actors()
         self.check()
         root = self.store / layout.FACTORS
-        wanted = self.fit_plan()
+        wanted = self.fit_plan(kind=kind)
         earlier = (
-            self.fit_plan(n_shards)
-            for n_shards in shards_fitted_before(root, len(self.corpus.manifest.shards))
+            self.fit_plan(n_shards, kind)
+            for n_shards in shards_fitted_before(root, len(self.corpus.manifest.shards), kind)
         )
         for plan in (wanted, *earlier):
             factors = find_factors(root, plan)
@@ -146,13 +146,20 @@ class Run(Parts):
                     "lets the next run, with --new-run, fit them again."
                 )
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
-            self._factors, self._fit_plan = factors, plan
+            self._factors[kind] = plan, factors
             return factors
         if reasons := why_not_reused(root, wanted, self.model_record.differences):
             if not self._new_run:
                 refuse_mixing(self.store, "factors that were", reasons)
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
-        return self._fit(wanted)
+        return self._fit(kind, wanted)
+
+    def fit_all(self) -> dict[FactorKind, Factors]:
+        """The factors that the methods need, by their kind; of those that need none, none."""
+        return {
+            kind: self._factors[kind][1] if kind in self._factors else self.fit(kind)
+            for kind in factors_needed(self.config.scan.methods)
+        }
 
     @own_arithmetic()
     def plan(self, actors: int | None = None) -> Plan:
@@ -172,7 +179,7 @@ class Run(Parts):
         self.begin(needs_queries=True)
         self.check()
         methods = self.config.scan.methods
-        factors = (self._factors or self.fit()) if any(map(needs_factors, methods)) else None
+        factors = self.fit_all()
         splits = self.corpus.plan(self.numerics.split_tokens)
         config, numerics = self.config.scan, self.numerics
         modules = list(self.replica.modules)
@@ -202,8 +209,18 @@ class Run(Parts):
             self.progress.note("results      reused")
         else:
             names = {query.digest: query.query.query_id for query in self.queries}
-            merged, self.set_aside = scan(
-                self.runner, self.corpus, splits, banks, config, self.progress, names
+            themselves = [one for one in prepared if one.method in SELF_METHODS]
+            merged, self.set_aside = self._with_whole_factors(
+                lambda: scan(
+                    self.runner,
+                    self.corpus,
+                    splits,
+                    banks,
+                    config,
+                    self.progress,
+                    names,
+                    self._operands(themselves),
+                )
             )
             for aside in self.set_aside:
                 self._warn(f"{aside.name} is not in the results: {aside.reason}")
@@ -224,7 +241,7 @@ class Run(Parts):
                         self.queries,
                     ),
                     self.store,
-                    prepared[0],
+                    prepared,
                     Documents(files, self.tokenizer, config.grouped_by),
                     config.by_token,
                     n_training,
@@ -261,8 +278,7 @@ class Run(Parts):
         for text in said:
             self.progress.note(f"warning: {text}")
 
-    def _fit(self, plan: FitPlan) -> Factors:
-        self._fit_plan = plan
+    def _fit(self, kind: FactorKind, plan: FitPlan) -> Factors:
         self.model_record.write()
         root = self.store / layout.FACTORS
 
@@ -278,8 +294,9 @@ class Run(Parts):
                 self.numerics.device,
             )
 
-        self._factors = without_damage(self.runner, root / plan.fingerprint, work, self.progress)
-        return self._factors
+        factors = without_damage(self.runner, root / plan.fingerprint, work, self.progress)
+        self._factors[kind] = plan, factors
+        return factors
 
     def _counts(
         self, methods: Sequence[MethodQueries], splits: Sequence[Split]
@@ -295,17 +312,21 @@ class Run(Parts):
         self, methods: Sequence[MethodQueries], counts: TermCounts | None = None
     ) -> list[MethodOperands]:
         """What methods need."""
-        return method_operands(self.runner, methods, self._factors, self.config.scan, counts)
+        factors = {kind: found for kind, (_, found) in self._factors.items()}
+        return method_operands(self.runner, methods, factors, self.config.scan, counts)
 
     def _with_whole_factors(self, work: Callable[[], T]) -> T:
         """Work that reads factors; damaged ones are put together again from the fit's sums."""
-        factors, plan = self._factors, self._fit_plan
-        if factors is None or plan is None:
-            return work()
+        for kind in self._factors:
+            work = partial(self._with_whole, kind, work)
+        return work()
+
+    def _with_whole(self, kind: FactorKind, work: Callable[[], T]) -> T:
+        plan, factors = self._factors[kind]
 
         def attempt() -> T:
             if find_factors(self.store / layout.FACTORS, plan) is None:
-                self._fit(plan)
+                self._fit(kind, plan)
             return work()
 
         return without_damage(self.runner, factors.store, attempt, self.progress)

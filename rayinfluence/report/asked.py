@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.text import count
+from rayinfluence.storage.results import ITSELF_ID
 
 _PLAIN = "log-probability of the completion"
 
@@ -27,6 +28,11 @@ def members(query: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return query.get("set") or ()
 
 
+def is_itself(query: Mapping[str, Any]) -> bool:
+    """Whether it stands for the sequences themselves, which nothing was asked of."""
+    return query.get("query_id") == ITSELF_ID and query.get("value") is None
+
+
 def said(query: Mapping[str, Any]) -> tuple[str, str, str]:
     """What was given, what is asked about, and rather than what: texts, as far as there are."""
     if found := members(query):
@@ -38,6 +44,8 @@ def said(query: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def raised(query: Mapping[str, Any]) -> str:
     """What a proponent is estimated to raise."""
+    if is_itself(query):
+        return "their own probability"
     if query.get("rather_than") is not None:
         return "the completion's probability against the other's"
     if members(query) or query.get("unit", "nats").startswith("that of"):

@@ -122,6 +122,7 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
     """Sign and scale in two sentences, and the scale of the colours."""
     meanings = {name: results.meaning for name, results in results_by_method.items()}
     undirected = [name for name, meaning in meanings.items() if not meaning.directed]
+    of_itself = [name for name, meaning in meanings.items() if meaning.of_itself]
     silent = [name for name, meaning in meanings.items() if not meaning.predicts]
     n = count(manifest.get("n_training_sequences") or manifest["n_sequences"])
     swatches = [
@@ -129,15 +130,21 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
         *(tag("b", "\u2007", class_=f"p{level}") for level in range(1, LEVELS + 1)),
     ]
     sentences = []
-    if len(undirected) < len(meanings):
+    if len(undirected) + len(of_itself) < len(meanings):
         sentences.append(
             "A positive score is an estimate that training on the sequence makes the completion "
             "more likely (a proponent), a negative one that it makes it less likely (an opponent). "
         )
+    if of_itself:
+        sentences.append(
+            f"A score by {', '.join(of_itself)} is of the sequence's own log-probability, which "
+            "training on it raises: none is negative, and none is an opponent. "
+        )
     if len(silent) < len(meanings):
+        whose = "of that" if len(of_itself) == len(meanings) else "of the completion's"
         sentences.append(
             f"Scores are raw; divided by the number of training sequences, {n}, they are delta "
-            "nats: the predicted change of the completion's log-probability if the sequence is "
+            f"nats: the predicted change {whose} log-probability if the sequence is "
             "seen once more. "
         )
     if any(meaning.of_predictions for meaning in meanings.values()):

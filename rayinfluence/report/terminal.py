@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayinfluence.report.asked import members, objective, said
+from rayinfluence.report.asked import is_itself, members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
     BEYOND,
+    BY_ITSELF,
     SUSPECT,
     isolates,
     n_counted,
@@ -51,10 +52,10 @@ def render(
     for query_id in asked:
         query = results.queries[query_id]
         console.print(_header(query, results.method, console.width))
-        for title, found in (
-            ("Proponents", results.proponents(query_id, n)),
-            ("Opponents", results.opponents(query_id, n)),
-        ):
+        sides = [("Proponents", results.proponents(query_id, n))]
+        if not results.meaning.of_itself:  # of which no score is negative
+            sides.append(("Opponents", results.opponents(query_id, n)))
+        for title, found in sides:
             console.print(_table(title, found, console.width, results.meaning.ahead))
         for sentence in (
             together(results, query_id),
@@ -70,6 +71,8 @@ def _header(query: dict[str, Any], method: str, width: int) -> Text:
     text = Text.assemble(
         _isolated(Text(one_line(query["query_id"]), "bold")), (f"  by {one_line(method)}", "dim")
     )
+    if is_itself(query):
+        return text.append_text(Text(f"\n{BY_ITSELF}", "bold"))
     found = members(query)
     for member in found[:_MEMBERS]:
         text.append_text(

@@ -13,6 +13,8 @@ from rayinfluence.text import visible
 #: Of a score that depends on the batch it is computed in.
 SUSPECT = "suspect: another score in another batch"
 #: Of a change that is no prediction; its number would be read as one.
+#: In the place of a question.
+BY_ITSELF = "each sequence by itself"
 BEYOND = "beyond the linear range: no prediction"
 
 

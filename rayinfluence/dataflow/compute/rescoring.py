@@ -25,7 +25,7 @@ from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_label
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import DenseQueries, QueryBank
+from rayinfluence.influence.bank import DenseQueries, Itself, LowRankQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
@@ -83,6 +83,12 @@ class Rescored:
         rows_P, queries_P = np.nonzero(asked.wanted_NQ)
         zeros = np.zeros(len(rows_P))
         return cls(rows_P, queries_P, np.zeros((len(rows_P), n_modules)), zeros)
+
+    @classmethod
+    def none(cls, n_modules: int) -> Rescored:
+        """No pairs."""
+        places, scores = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return cls(places, places, np.zeros((0, n_modules)), scores)
 
     def scale(self, factors_N: NDArray[np.float64]) -> None:
         """Multiply what was found of each row with a number."""
@@ -231,10 +237,9 @@ class _Work:
                 cut_nQ = whole_nQ if one.cut is None else next(scores).double().cpu().numpy()
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
                 module = one.whole.modules[name]
-                assert isinstance(module, DenseQueries)
+                assert not isinstance(module, LowRankQueries)
                 for query, chosen in picks[index].items():
-                    of_query = DenseQueries(module.matrix_QOJ[query : query + 1], module.d_in)
-                    by_token[index].append(_by_token(of_query, chosen, dict(here)))
+                    by_token[index].append(_by_token(module.one(query), chosen, dict(here)))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)
 
@@ -272,7 +277,7 @@ class _Work:
 
 
 def _by_token(
-    query: DenseQueries,
+    query: DenseQueries | Itself,
     chosen: Sequence[tuple[int, int, int]],
     seen: Mapping[int, Rows],
 ) -> Tensor:
@@ -281,7 +286,7 @@ def _by_token(
     Zero where a batch does not reach the module; the calls of a module that is called several times
     are added up.
     """
-    device = query.matrix_QOJ.device
+    device = next(iter(seen.values())).inputs_BRI.device
     scores = torch.zeros(sum(length for _, _, length in chosen), dtype=torch.float64, device=device)
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     spans, start = [], 0
@@ -294,8 +299,11 @@ def _by_token(
         start += length
     if not spans:
         return scores
-    inputs, grads = (torch.cat(side)[None] for side in sides)
-    flat = query.token_scores(inputs, grads)[0, :, 0].double()
+    if isinstance(query, DenseQueries):
+        # The same for all rows, which are multiplied at once.
+        sides = ([torch.cat(sides[0])], [torch.cat(sides[1])])
+    found = [query.token_scores(i[None], g[None])[0, :, 0] for i, g in zip(*sides, strict=True)]
+    flat = torch.cat(found).double()
     read = 0
     for start, length, n_calls in spans:
         calls = flat[read : read + n_calls * length].view(n_calls, length)

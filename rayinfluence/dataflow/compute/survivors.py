@@ -25,7 +25,7 @@ _COMPARED_RANKS = 10
 
 @dataclass(frozen=True)
 class Completion:
-    """Of a query, what rows say.
+    """Of a query, what rows say; sequences that are scored for themselves have no completion.
 
     Attributes:
         query_id: its id.
@@ -176,7 +176,10 @@ def survivor_table(
         "near_duplicate_of": _near_duplicates(ranked, ids, read.tokens),
         "concentration": [one and one.concentration for one in carriers],
         "carried_by": [one and one.position for one in carriers],
-        "carrier_in_completion": [one and one.in_completion for one in carriers],
+        "carrier_in_completion": [
+            one.in_completion if one and query.tokens else None
+            for one, query in zip(carriers, queries, strict=True)
+        ],
         "layer_scores": _layers(read.modules, read.layer_scores_RM),
         "token_scores": [read.token_scores.get(row) for row in range(n)],
     }

@@ -9,6 +9,7 @@ from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
 from rayinfluence.dataflow.jobs.handles import Handle
+from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
@@ -45,13 +46,22 @@ def load_bank(plan: BankPlan) -> SharedTensors:
 
 @dataclass(frozen=True)
 class BankOperands:
-    """A query bank as it travels."""
+    """A query bank as it travels.
+
+    Attributes:
+        plan: what it is.
+        tensors: of its queries.
+        method: what is read instead, of a method that reads each sequence by itself.
+    """
 
     plan: BankPlan
     tensors: Handle[SharedTensors]
+    method: MethodOperands | None = None
 
     def bank(self, replica: Replica) -> QueryBank | TextBank:
         """The bank on a replica's device; on a CPU its tensors are the shared ones."""
+        if self.method is not None:
+            return self.method.itself(replica)
         method = self.plan.method
         if method in TEXT_METHODS:
             return TextBank(TEXT_METHODS[method], self.plan.query_digests, self.tensors.get())

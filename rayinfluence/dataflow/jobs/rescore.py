@@ -27,7 +27,7 @@ from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key, survivors_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.methods.registry import TEXT_METHODS
+from rayinfluence.methods.registry import TEXT_METHODS, asks
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
 
@@ -96,7 +96,7 @@ class RescoreJob:
     methods: Sequence[MethodOperands]
     stage: ClassVar[str] = stage_names.RESCORE
     _block: tuple[str, ...] = ()
-    _banks: list[_Whole | TextBank] = field(default_factory=list)
+    _banks: list[_Whole | TextBank | None] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
         """Nothing; what a block needs is made when it begins."""
@@ -120,16 +120,24 @@ class RescoreJob:
             write_tensors(self.store, item.key, tensors, about)
         return item.key
 
-    def _begun(self, replica: Replica, queries: Sequence[EncodedQuery]) -> list[_Whole | TextBank]:
-        """The queries of a block, by method."""
+    def _begun(
+        self, replica: Replica, queries: Sequence[EncodedQuery]
+    ) -> list[_Whole | TextBank | None]:
+        """The queries of a block, by method; None by those that ask none of them."""
         digests = [query.digest for query in queries]
-        gradients = [operands for operands in self.methods if not operands.reads_texts]
+        gradients = [
+            one for one in self.methods if one.reads_queries and asks(one.method, digests[0])
+        ]
         solvers = [partial(operands.solver, replica) for operands in gradients]
         normalised = [operands.normalised for operands in gradients]
         whole = iter(whole_banks(replica, solvers, queries, normalised) if gradients else ())
         return [
-            _texts(operands, digests)
+            None
+            if not asks(operands.method, digests[0])
+            else _texts(operands, digests)
             if operands.reads_texts
+            else (operands.itself(replica), None)
+            if operands.reads_itself
             else (next(whole), _cut(replica, operands.store, digests))
             for operands in self.methods
         ]
@@ -141,7 +149,7 @@ class RescoreJob:
         asked = [
             of_method.asked(*bank, len(table))
             for of_method, bank in zip(pairs, self._banks, strict=True)
-            if not isinstance(bank, TextBank)
+            if bank is not None and not isinstance(bank, TextBank)
         ]
         run_N = np.zeros(len(table), dtype=np.bool_)
         for one in asked:
@@ -153,7 +161,11 @@ class RescoreJob:
             found = iter(rescore(replica, some, rows, watch.advance))
         watch.advance(sum(table["n_tokens"].filter(pa.array(~run_N)).to_pylist()))
         return [
-            of_method.by_text(bank, table) if isinstance(bank, TextBank) else next(found)
+            Rescored.none(len(replica.modules))
+            if bank is None
+            else of_method.by_text(bank, table)
+            if isinstance(bank, TextBank)
+            else next(found)
             for of_method, bank in zip(pairs, self._banks, strict=True)
         ]
 

@@ -27,6 +27,7 @@ class Work:
         pieces: that have bases of their own: every round's sample, and what is new in it.
         lanes: of the fit.
         n_queries, n_banks, top: of the scan.
+        n_themselves: methods that read each sequence by itself, with factors in the scan.
         survivor_tokens: of all survivors, once per block of queries.
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
@@ -42,6 +43,7 @@ class Work:
     lanes: int
     n_queries: int
     n_banks: int
+    n_themselves: int
     top: int
     survivor_tokens: int
     rank: int | None
@@ -111,6 +113,8 @@ def forecast(
         ),
         "one query at full rank in the second pass": _FLOAT * numbers,
     }
+    if work.n_themselves:
+        memory["factors in the scan"] = work.n_themselves * factor_bytes(shapes, work.n_blocks)
     if rates.worker_bytes:
         memory["worker process, measured"] = rates.worker_bytes
     if rates.device_bytes:

@@ -1,5 +1,7 @@
 """The fit: a sample that doubles until its factors are sure enough.
 
+Factors of EK-FAC, or the diagonal of the Fisher matrix: the moments alone, between identities.
+
 The factors are whole when their manifest is there, which is written last.
 """
 
@@ -183,7 +185,9 @@ def _totals(store: Store, lanes: Sequence[Lane]) -> tuple[dict[str, int], Quaran
 
 
 def _n_routed(fitting: Fitting, piece: Piece) -> dict[str, int]:
-    """Of modules that get some of the tokens, how many rows each got."""
+    """Of modules that get some of the tokens, how many rows each got, as covariances know."""
+    if fitting.plan.kind == "diagonal":
+        return {}
     return {
         side.shape.name: int(read_header(side.store, side.key)["n_rows"])
         for side in fitting.sides(piece)
@@ -194,8 +198,10 @@ def _n_routed(fitting: Fitting, piece: Piece) -> dict[str, int]:
 def _singular(fitting: Fitting, piece: Piece, unfitted: Collection[str]) -> dict[str, int]:
     """Directions of each covariance that are zero up to rounding, where there are any.
 
-    Not of modules that were not fitted at all.
+    Not of modules that were not fitted at all; of a diagonal there are no covariances.
     """
+    if fitting.plan.kind == "diagonal":
+        return {}
     found = {
         f"{side.side} of {side.shape.name}": int(read_header(side.store, side.key)["n_null"])
         for side in fitting.sides(piece)

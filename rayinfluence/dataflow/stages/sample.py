@@ -20,6 +20,7 @@ from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.stopping import RULE
 from rayinfluence.dataflow.jobs.fold import Lane
+from rayinfluence.methods.method import FactorKind
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.digest import digest
 
@@ -84,6 +85,11 @@ class FitPlan:
         return digest(self.parts)
 
     @property
+    def kind(self) -> str:
+        """Of the factors: ``ekfac``, or ``diagonal``, whose bases are identities."""
+        return kind_of(self.parts)
+
+    @property
     def n_tokens(self) -> int:
         """Tokens of the whole sample."""
         return sum(split.n_tokens for split in self.sample)
@@ -136,6 +142,11 @@ class FitPlan:
                 yield Lane(key, tuple(splits), content, held, modules)
 
 
+def kind_of(parts: Mapping[str, Any]) -> str:
+    """Of which kind factors are, by what decides their bytes."""
+    return str(parts.get("kind", "ekfac"))
+
+
 def plan_fit(
     config: FitConfig,
     corpus: Corpus,
@@ -143,11 +154,14 @@ def plan_fit(
     numerics: Numerics,
     model_digest: str,
     shapes: Mapping[str, ModuleShape],
+    kind: FactorKind = "ekfac",
 ) -> FitPlan:
-    """Choose a sample of the corpus's first shards.
+    """Choose a sample of the corpus's first shards, for factors of a kind.
 
     Whole splits are taken, spread evenly over the shards, until they hold ``config.sequences``.
     """
+    if kind == "diagonal":  # which has no bases that could be cut
+        config = config.model_copy(update={"blocks": 1})
     groups = [group for s in corpus.manifest.shards[:n_shards] for group in s.row_groups]
     n_rows = sum(group.n_rows for group in groups)
     share = min(1.0, config.sequences / max(1, n_rows))
@@ -176,6 +190,8 @@ def plan_fit(
         "sample": digest([split.digest for split in sample]),
         "stopping": {"rule": RULE, "held_out": digest(list(held_out))},
     }
+    if kind != "ekfac":
+        parts["kind"] = kind
     if diagonal := {name: s.diagonal for name, s in shapes.items() if s.diagonal}:
         parts["diagonal"] = diagonal
     together = module_groups(shapes, numerics.device)

@@ -106,7 +106,9 @@ class SecondPass:
 
     def ids(self) -> Ids:
         """Of all survivors, ascending."""
-        return union(one.survivors(query.digest) for one in self.scanned for query in self.queries)
+        return union(
+            one.survivors(query.digest) for one in self.scanned for query in one.asked(self.queries)
+        )
 
     def run(self, sequences: Sequences, n_by_token: int | None, progress: ProgressLog) -> Rescored:
         """Score all survivors, and by token the first of each direction, or all (None).
@@ -116,15 +118,18 @@ class SecondPass:
             n_by_token: of each direction.
             progress: told of it.
         """
-        digests = [query.digest for query in self.queries]
-        everyone = [{d: one.survivors(d) for d in digests} for one in self.scanned]
+        asked = [[query.digest for query in one.asked(self.queries)] for one in self.scanned]
+        everyone = [
+            {d: one.survivors(d) for d in digests}
+            for one, digests in zip(self.scanned, asked, strict=True)
+        ]
         if n_by_token is None:
             return self._rescore(sequences, everyone, everyone, progress)
         # Ranks at full rank are known afterwards; few move far from those of the scan.
         margin = n_by_token + n_by_token // 4
         first = [
             {d: union(side.ids_K[:margin] for side in one.sides(d)) for d in digests}
-            for one in self.scanned
+            for one, digests in zip(self.scanned, asked, strict=True)
         ]
         rescored = self._rescore(sequences, everyone, first, progress)
         late = [
@@ -190,9 +195,9 @@ class SecondPass:
         Queries that are added later have banks of their own, and so change none.
         """
         device = self.replica.numerics.device
-        gradients = sum(not one.reads_texts for one in self.methods)
+        gradients = sum(one.reads_queries for one in self.methods)
         size = queries_at_once(self.replica.shapes, device, max(1, gradients))
-        groups: dict[tuple[str, ...], list[EncodedQuery]] = {}
+        groups: dict[tuple[str | None, ...], list[EncodedQuery]] = {}
         # The same question may be asked under several ids.
         for query in {query.digest: query for query in self.queries}.values():
             banks = tuple(one.bank(query.digest) for one in self.scanned)
@@ -210,11 +215,11 @@ class SecondPass:
         by_token: Wanted,
     ) -> Iterator[Asking]:
         """The rows of a block, cut into pieces of some batches."""
-        ids = union(of[query.digest] for of in wanted for query in block)
+        ids = union(_of(of, query) for of in wanted for query in block)
         lengths = sequences.n_tokens[sequences.places(ids)].astype(np.int64)
         pieces = (lengths.cumsum() - 1) // (_BATCHES * self.replica.numerics.batch_tokens)
         asked = [
-            _pairs(ids, [w[q.digest] for q in block], [t[q.digest] for q in block])
+            _pairs(ids, [_of(w, q) for q in block], [_of(t, q) for q in block])
             for w, t in zip(wanted, by_token, strict=True)
         ]
         for piece in np.unique(pieces).tolist():
@@ -240,9 +245,11 @@ class SecondPass:
     def _join(self, items: Sequence[Asking], scores: Sequence[list[Scores]]) -> Rescored:
         """What all items found, by method and query."""
         found: list[dict[str, Found]] = []
-        for method in range(len(self.methods)):
+        for method, scanned in enumerate(self.scanned):
             blocks: dict[tuple[str, ...], list[int]] = {}
             for place, item in enumerate(items):
+                if scanned.bank(item.queries[0].digest) is None:
+                    continue
                 blocks.setdefault(tuple(q.digest for q in item.queries), []).append(place)
             of_method: dict[str, Found] = {}
             for block, places in blocks.items():
@@ -259,6 +266,11 @@ class SecondPass:
                     of_method[query] = Found(*(column[ours] for column in columns))
             found.append(of_method)
         return Rescored(tuple(item.key for item in items), found)
+
+
+def _of(wanted: Mapping[str, Ids], query: EncodedQuery) -> Ids:
+    """What a method wants of a query; nothing, if it does not ask it."""
+    return wanted.get(query.digest, np.zeros(0, dtype=np.int64))
 
 
 def _pairs(ids: Ids, wanted: Sequence[Ids], by_token: Sequence[Ids]) -> Pairs:

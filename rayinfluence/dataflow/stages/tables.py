@@ -104,7 +104,8 @@ class Tables:
         )
         name, *names = method_tables(scanned.method)
         written = self._put_together(name, tuple(pieces), survivor_schema(meaning), small)
-        partials = {query.query.query_id: scanned.of_query(query.digest) for query in self.queries}
+        asked = scanned.asked(self.queries)
+        partials = {query.query.query_id: scanned.of_query(query.digest) for query in asked}
         others = (
             (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
             (STATISTICS_SCHEMA, iter([statistics_table(partials)])),
@@ -183,7 +184,10 @@ def rank(queries: Sequence[EncodedQuery], scanned: Scanned, found: Mapping[str, 
     scan found it in.
     """
     parts = []
+    ours = {query.digest for query in scanned.asked(queries)}
     for place, query in enumerate(queries):
+        if query.digest not in ours:
+            continue
         for code, side in enumerate(scanned.sides(query.digest)):
             if query.digest in found:
                 parts.append(_ranked(place, code, side, found[query.digest]))

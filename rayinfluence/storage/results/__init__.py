@@ -22,7 +22,7 @@ from rayinfluence.storage.results.manifest import (
     table_key,
     version_manifest,
 )
-from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.meaning import ITSELF_ID, Meaning
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -48,6 +48,7 @@ __all__ = [
     "BANKS",
     "BANK_MANIFEST",
     "GROUP_SCHEMA",
+    "ITSELF_ID",
     "LINEAR_RANGE",
     "MANIFEST",
     "QUERIES",

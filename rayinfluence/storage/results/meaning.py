@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The row of the table of queries that stands for each sequence itself.
+ITSELF_ID = "self_influence"
 #: Of what has no scale.
 ANY_UNIT = "none: only the order means something"
 
@@ -22,6 +24,8 @@ class Meaning:
         has_layers: whether there are scores by module.
         of_predictions: whether entry t of scores by token is about the prediction of token t + 1,
             as of gradients, and not about token t itself.
+        of_itself: whether each sequence is scored for itself, and for none of the run's queries:
+            then no score is negative, and predictions are of its own log-probability.
     """
 
     description: str = "an estimate; nothing was retrained."
@@ -30,6 +34,7 @@ class Meaning:
     directed: bool = True
     has_layers: bool = True
     of_predictions: bool = True
+    of_itself: bool = False
 
     @property
     def ahead(self) -> int:

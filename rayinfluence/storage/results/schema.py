@@ -66,18 +66,22 @@ def of_method(schema: pa.Schema, meaning: Meaning) -> pa.Schema:
 def survivor_schema(meaning: Meaning) -> pa.Schema:
     """Of a method's survivors: a row per query and sequence, in order of queries and ranks."""
     scores = pa.list_(pa.float32())
-    direction = (
-        "proponent or opponent, by the sign of the scan's score: training on a proponent raises "
-        "what the query asks for, and so makes a completion more likely."
-        if meaning.directed
-        else "proponent, or opponent where the scan's score is below zero."
-    )
+    if meaning.of_itself:
+        direction = "proponent: training on a sequence makes itself more likely."
+    elif meaning.directed:
+        direction = (
+            "proponent or opponent, by the sign of the scan's score: training on a proponent "
+            "raises what the query asks for, and so makes a completion more likely."
+        )
+    else:
+        direction = "proponent, or opponent where the scan's score is below zero."
     about = (
         "what position t carries: above all the prediction of token t + 1, and through attention "
         "those after it."
         if meaning.of_predictions
         else "what token t carries."
     )
+    what = "its own log-probability" if meaning.of_itself else "what the query asks for"
     schema = pa.schema(
         [
             QUERY_ID,
@@ -92,9 +96,9 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
             _field(
                 "delta_nats",
                 pa.float64(),
-                "score / N: the predicted change of what the query asks for when the sequence is "
-                "seen once more. Null by a method that predicts none, and where that is neither a "
-                "log-probability nor a difference of such.",
+                f"score / N: the predicted change of {what} when the sequence is seen once more. "
+                "Null by a method that predicts none, and where that is neither a log-probability "
+                "nor a difference of such.",
                 _NATS,
             ),
             _field(
@@ -208,7 +212,10 @@ _QUERY_FIELDS = (
     ),
     _field("value", pa.float64(), "f, by the model.", "that of unit"),
     _field(
-        "prompt", pa.string(), "What the model was given; this and what follows is null of a set."
+        "prompt",
+        pa.string(),
+        "What the model was given; this and what follows is null of a set, and"
+        " in the row of self_influence.",
     ),
     _field("completion", pa.string(), "What it said, or would say."),
     _field("rather_than", pa.string(), "Of a contrast, what it would say instead."),
