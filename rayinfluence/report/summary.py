@@ -82,8 +82,9 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     """What few readers need and an audit does: whole digests, versions, wall time, modules."""
     manifest = next(iter(results_by_method.values())).manifest
     modules = _modules(results_by_method)
-    model, tokenizer, corpus, factors, config = (
-        manifest.get(name) or {} for name in ("model", "tokenizer", "corpus", "factors", "config")
+    model, tokenizer, corpus, factors, diagonal, config = (
+        manifest.get(name) or {}
+        for name in ("model", "tokenizer", "corpus", "factors", "diagonal_factors", "config")
     )
     storage = config.get("storage") or {}
     fingerprint = str(manifest.get("fingerprint") or "")
@@ -106,6 +107,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
         ),
         ("Corpus fingerprint", str(corpus.get("fingerprint") or "")),
         ("Factors fingerprint", str(factors.get("fingerprint") or "")),
+        ("Diagonal's fingerprint", str(diagonal.get("fingerprint") or "")),
         *((f"Query banks, {name}", digests) for name, digests in banks.items()),
         ("Queries", without_credentials(str(config.get("queries") or ""))),
         ("Stages", "; ".join(_stages(manifest.get("stages") or {}))),

@@ -22,7 +22,7 @@ from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.curvature.blocks import Basis, block_sizes
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
-from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.folding import (
     Bases,
@@ -195,9 +195,11 @@ def random_bank(
 
 def itself(replica: Replica, bases: Bases) -> QueryBank:
     """What reads each sequence by itself, with bases and moments of the right shapes."""
-    modules = {}
+    modules, dtype = {}, accumulation_dtype(replica.numerics.torch_dtype)
     for name, shape in replica.shapes.items():
-        inputs, outputs = bases.inputs[shape.source], bases.outputs[name]
+        # As factors are, whatever is multiplied elsewhere.
+        sides = bases.inputs[shape.source], bases.outputs[name]
+        inputs, outputs = (side.to(dtype=dtype, device=replica.device) for side in sides)
         ones_J = torch.ones(inputs.width, device=replica.device)
         ones_O = torch.ones(outputs.width, device=replica.device)
         factors = ModuleFactors(inputs, outputs, ones_J, ones_O, torch.outer(ones_O, ones_J))

@@ -14,9 +14,10 @@ from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.method import ITSELF
-from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS
+from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, factors_needed
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
@@ -101,9 +102,14 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
 
 def _work(run: Parts, splits: Sequence[Split]) -> Work:
     corpus, scan = run.corpus, run.config.scan
-    fit = run.fit_plan()
-    pieces = [piece for number in range(len(fit.rounds)) for piece in fit.pieces(number)]
-    moments = [lane.n_tokens for piece in pieces for lane in fit.moment_lanes(piece)]
+    fits = {kind: run.fit_plan(kind=kind) for kind in factors_needed(scan.methods)}
+    ekfac = fits.get("ekfac")
+    moments = [
+        lane.n_tokens
+        for fit in fits.values()
+        for piece in _pieces(fit)
+        for lane in fit.moment_lanes(piece)
+    ]
     n_queries = _n_queries(run)
     at_once = queries_at_once(run.replica.shapes, run.numerics.device, max(1, _n_banks(run)))
     blocks = [min(at_once, n_queries - start) for start in range(0, n_queries, at_once)]
@@ -114,11 +120,12 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
     return Work(
         tokens=corpus.n_tokens,
         splits=len(splits),
-        fit_tokens=fit.n_tokens,
+        fit_tokens=ekfac.n_tokens if ekfac else 0,
         moment_tokens=sum(moments),
-        rounds=len(fit.rounds),
-        pieces=len(pieces),
-        lanes=min(fit.n_lanes, len(fit.sample)),
+        rounds=len(ekfac.rounds) if ekfac else 0,
+        pieces=len(_pieces(ekfac)) if ekfac else 0,
+        n_diagonals=int("diagonal" in fits),
+        lanes=max((min(fit.n_lanes, len(fit.sample)) for fit in fits.values()), default=1),
         n_queries=n_queries,
         n_banks=_n_banks(run),
         n_themselves=_n_themselves(run),
@@ -128,6 +135,11 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
         n_blocks=run.config.fit.blocks,
         operand_bytes=operand_dtype(run.numerics.torch_dtype, run.replica.device).itemsize,
     )
+
+
+def _pieces(fit: FitPlan) -> list[Piece]:
+    """All that a fit may have to make factors of."""
+    return [piece for number in range(len(fit.rounds)) for piece in fit.pieces(number)]
 
 
 def _survivors(run: Parts, n_pairs: int) -> int:

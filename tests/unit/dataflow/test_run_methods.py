@@ -34,7 +34,7 @@ from rayinfluence.storage.results import Results, method_tables
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
-ALL = ["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
+ALL = ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25"]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_what_methods_find_does_not_depend_on_the_others(
     together = committed(five[0].run)
     assert len({key.split("/")[1] for key in together if key.startswith("scan")}) == len(ALL)
     apart: dict[str, bytes] = {}
-    for methods in (["bm25"], ["cosine"], ["ekfac", "kfac", "gradient_product"]):
+    for methods in (["bm25"], ["cosine"], ["ekfac", "kfac", "diagonal", "gradient_product"]):
         scan = {"methods": methods, "scores": "dense", "token_scores": "all"}
         config = tiny_run(tmp_path / methods[0], scan=scan)
         execute(config)
