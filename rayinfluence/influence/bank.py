@@ -36,6 +36,11 @@ class LowRankQueries:
         """R."""
         return self.left_OQR.shape[2]
 
+    def only(self, query: int) -> LowRankQueries:
+        """The query at a place, alone."""
+        some = slice(query, query + 1)
+        return LowRankQueries(self.left_OQR[:, some], self.right_JQR[:, some], self.d_in)
+
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q]: (g U) and (a V) meet in rank R."""
         dtype = self.left_OQR.dtype
@@ -79,6 +84,10 @@ class DenseQueries:
     def n_queries(self) -> int:
         """Q."""
         return self.matrix_QOJ.shape[0]
+
+    def only(self, query: int) -> DenseQueries:
+        """The query at a place, alone."""
+        return DenseQueries(self.matrix_QOJ[query : query + 1], self.d_in)
 
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q], one query at a time."""

@@ -7,7 +7,7 @@ valid.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -85,11 +85,16 @@ def plan_methods(
             "rank": None if texts else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        decides = {**parts, "corpus": corpus} if texts else parts
-        fingerprint = digest(decides)
+        of_corpus = corpus if texts else None
+        fingerprint = queries_fingerprint(parts, of_corpus)
         store = root / QUERIES / fingerprint
-        planned.append(MethodQueries(method, fingerprint, parts, store, corpus if texts else None))
+        planned.append(MethodQueries(method, fingerprint, parts, store, of_corpus))
     return planned
+
+
+def queries_fingerprint(parts: Mapping[str, Any], corpus: str | None) -> str:
+    """Where the queries of a method are, by what was chosen and the corpus, where that decides."""
+    return digest(parts if corpus is None else {**parts, "corpus": corpus})
 
 
 def precondition(

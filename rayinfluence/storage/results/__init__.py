@@ -23,6 +23,7 @@ from rayinfluence.storage.results.manifest import (
     version_manifest,
 )
 from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.probed import Partition, Probed, ProbedText, ProbeScore
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -56,6 +57,10 @@ __all__ = [
     "TAIL_SCHEMA",
     "Direction",
     "Meaning",
+    "Partition",
+    "ProbeScore",
+    "Probed",
+    "ProbedText",
     "Results",
     "Survivor",
     "beyond_linear",
