@@ -103,9 +103,8 @@ class Probing:
             some = ", ".join(map(repr, list(known)[:_NAMED]))
             more = f" and {len(known) - _NAMED:,} more" if len(known) > _NAMED else ""
             raise ConfigError(
-                f"{store.url} has no results of a query {unknown[0]!r}; it has {some}{more}. "
-                "A query is added to the run's queries, and `rayinfluence run` makes what is asked "
-                "here."
+                f"{store.url} has no results of a query {unknown[0]!r}; it has {some}{more}. Ask "
+                "for one of these, or add yours to the run's queries and run it again."
             )
         asked = tuple(dict.fromkeys(queries or known))
         return cls(config, store, results, fetched(config, say), asked, tuple(probes))
