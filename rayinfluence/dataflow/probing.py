@@ -100,7 +100,9 @@ def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
     again = "`rayinfluence run` on its configuration makes them again."
     bank = store / BANKS / results.manifest["methods"][results.method]["banks"][0]
     if not bank.exists(MANIFEST):
-        raise StorageError(f"{store.url} has results, and not the queries that they are of: {again}")
+        raise StorageError(
+            f"{store.url} has results, and not the queries that they are of: {again}"
+        )
     manifest = read_json(bank, MANIFEST)
     base: dict[str, Any] = manifest["base"]
     queries = store / QUERIES / queries_fingerprint(base["queries"], manifest.get("corpus"))
@@ -177,9 +179,7 @@ def _tokenised(
 ) -> list[ProbedText]:
     """Texts as tokens, as many as a sequence of the run has at most."""
     texts = []
-    for one, encoding in zip(
-        probes, encode(tokenizer, [one.text for one in probes]), strict=True
-    ):
+    for one, encoding in zip(probes, encode(tokenizer, [one.text for one in probes]), strict=True):
         tokens = encoding.tokens[:context]
         said = token_texts(tokenizer, tokens)
         n_cut = len(encoding.tokens) - len(tokens)

@@ -1,7 +1,7 @@
 """A planted fact in other words, in another order and without a part of it: texts to be probed.
 
-The partitions are those of the experiment on word order of Grosse et al. 2023, section 5.3.4: what of a
-sentence has to be there, and in which order, for it to have influence?
+The partitions are those of Grosse et al. 2023, figures 24 and 25: what of a sentence has to be
+there, and in which order, for it to have influence?
 """
 
 from __future__ import annotations

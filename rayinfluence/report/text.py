@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -118,7 +118,7 @@ def count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def per_token_probability(query: dict[str, Any]) -> float | None:
+def per_token_probability(query: Mapping[str, Any]) -> float | None:
     """The geometric mean of the completion's token probabilities, where the manifest allows it."""
     total, tokens = query.get("log_probability"), query.get("n_completion_tokens")
     if total is None or not tokens or not math.isfinite(total):

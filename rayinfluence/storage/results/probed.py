@@ -97,9 +97,9 @@ class Probed:
                 members.setdefault(text.partition, []).append(score)
         found = []
         for name, some in members.items():
-            score = sum(one.score for one in some) / len(some)
-            delta = score / self.n_training_sequences if self.meaning.predicts else None
-            found.append(Partition(name, len(some), score, delta))
+            mean = sum(one.score for one in some) / len(some)
+            delta = mean / self.n_training_sequences if self.meaning.predicts else None
+            found.append(Partition(name, len(some), mean, delta))
         return found
 
     def to_json(self) -> dict[str, Any]:
