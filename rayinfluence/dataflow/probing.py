@@ -32,7 +32,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.load import load_model
-from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, beyond_linear
+from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.store import Store, read_json
 
 if TYPE_CHECKING:
@@ -71,14 +71,10 @@ def probe(probing: Probing) -> Probed:
     def score(query: str, text: int) -> ProbeScore:
         place = distinct.index(digests[query])
         value = float(scores[text, place])
-        delta = value / n_training if results.meaning.predicts else None
         log_probability = results.queries[query]["log_probability"]
-        return ProbeScore(
-            value,
-            delta,
-            None if delta is None else beyond_linear(delta, log_probability),
-            found.token_scores[text * len(distinct) + place].tolist(),
-        )
+        change = predicted(value, results.meaning, n_training, log_probability)
+        by_token = found.token_scores[text * len(distinct) + place].tolist()
+        return ProbeScore(value, *change, by_token)
 
     return Probed(
         method,
@@ -95,6 +91,10 @@ def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
     """What decides the banks of a run's method, and where its queries are.
 
     Queries that were added later have a bank of their own, which is of the same base.
+
+    Raises:
+        StorageError: they are not there any more.
+        ConfigError: they were made by a release whose numbers are others.
     """
     store, results = probing.store, probing.results
     again = "`rayinfluence run` on its configuration makes them again."
@@ -105,6 +105,13 @@ def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
         )
     manifest = read_json(bank, MANIFEST)
     base: dict[str, Any] = manifest["base"]
+    version = base["numerics"]["version"]
+    if version != NUMERICS_VERSION:
+        raise ConfigError(
+            f"the results in {store.url} are of numerics version {version}, and this release "
+            f"computes version {NUMERICS_VERSION}: scores of both are not to be compared. Run "
+            "again with this release, or score texts with the one that made them."
+        )
     queries = store / QUERIES / queries_fingerprint(base["queries"], manifest.get("corpus"))
     there = queries.list()
     for query in probing.queries:
@@ -116,17 +123,7 @@ def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
 
 
 def _numerics(of_bank: Mapping[str, Any]) -> Numerics:
-    """Those of the scan, on a device that this machine has.
-
-    Raises:
-        ConfigError: the scan was made by a release with other ones.
-    """
-    if of_bank["version"] != NUMERICS_VERSION:
-        raise ConfigError(
-            f"these results are of numerics version {of_bank['version']}, and this release "
-            f"computes version {NUMERICS_VERSION}: scores of both are not to be compared. Run "
-            "again with this release, or score texts with the one that made them."
-        )
+    """Those of the scan, on a device that this machine has."""
     numerics = Numerics(**of_bank)
     on_gpu = numerics.device == "cuda" and torch.cuda.is_available()
     return replace(numerics, device="cuda" if on_gpu else "cpu")

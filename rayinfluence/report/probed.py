@@ -22,6 +22,8 @@ def render_probed(probed: Probed, console: Console) -> None:
     for query_id, query in probed.queries.items():
         console.print(header(query, probed.method, console.width))
         console.print(_table(probed, query_id, console.width))
+        if any(score.beyond_linear for score in probed.scores[query_id]):
+            console.print(Text(BEYOND, "dim"))
         console.print()
 
 
@@ -46,24 +48,21 @@ def _table(probed: Probed, query_id: str, width: int) -> Table:
 def _mean(partition: Partition) -> list[Text]:
     texts = f"mean of {partition.n_texts} texts" if partition.n_texts > 1 else "1 text"
     name = isolated(Text(one_line(partition.name), "bold")).append(f": {texts}")
-    return [Text(number, "bold") for number in _numbers(partition.score, partition.delta_nats)] + [
-        name
-    ]
+    return [*(Text(number, "bold") for number in _numbers(partition)), name]
 
 
 def _row(text: ProbedText, score: ProbeScore, width: int, ahead: int) -> list[Text]:
     shown = snippet(text.token_texts, score.token_scores, width, ahead)
-    flags = [BEYOND] if score.beyond_linear else []
     if text.n_cut:
-        scored = len(text.tokens)
-        flags.append(f"cut: the first {scored:,} of its {scored + text.n_cut:,} tokens are scored")
-    if flags:
-        shown.append(f"\n{'; '.join(flags)}", "yellow")
-    value, *delta = _numbers(score.score, score.delta_nats)
-    if score.beyond_linear:
-        delta = ["beyond"]
+        n = len(text.tokens)
+        said = f"\ncut: the first {n:,} of its {n + text.n_cut:,} tokens are scored"
+        shown.append(said, "yellow")
+    value, *delta = _numbers(score)
     return [Text(value, style(score.score)), *map(Text, delta), shown]
 
 
-def _numbers(score: float, delta_nats: float | None) -> list[str]:
-    return [signed(score), *([] if delta_nats is None else [signed(delta_nats)])]
+def _numbers(of: Partition | ProbeScore) -> list[str]:
+    """A score, and the change that it predicts, where the method predicts one."""
+    if of.delta_nats is None:
+        return [signed(of.score)]
+    return [signed(of.score), "beyond" if of.beyond_linear else signed(of.delta_nats)]

@@ -23,7 +23,7 @@ from rayinfluence.storage.results.manifest import (
     version_manifest,
 )
 from rayinfluence.storage.results.meaning import Meaning
-from rayinfluence.storage.results.probed import Partition, Probed, ProbedText, ProbeScore
+from rayinfluence.storage.results.probed import Partition, Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -68,6 +68,7 @@ __all__ = [
     "in_version",
     "method_tables",
     "of_method",
+    "predicted",
     "query_schema",
     "read_results_manifest",
     "scores_key",

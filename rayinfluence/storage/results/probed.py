@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.schema import beyond_linear
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,31 @@ class Partition:
         n_texts: in it.
         score: the mean of theirs.
         delta_nats: the same; None by a method that predicts no change.
+        beyond_linear: whether that is no prediction; None where there is none.
     """
 
     name: str
     n_texts: int
     score: float
     delta_nats: float | None
+    beyond_linear: bool | None
+
+
+def predicted(
+    score: float, meaning: Meaning, n_training: int, log_probability: float
+) -> tuple[float | None, bool | None]:
+    """What a score predicts: ``delta_nats`` and ``beyond_linear``; None by a method without.
+
+    Args:
+        score: of a text, or the mean of several.
+        meaning: of the method's scores.
+        n_training: N.
+        log_probability: what the model gives the query's completion, in nats.
+    """
+    if not meaning.predicts:
+        return None, None
+    delta = score / n_training
+    return delta, beyond_linear(delta, log_probability)
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,7 @@ class Probed:
 
     def partitions(self, query_id: str) -> list[Partition]:
         """The partitions in the order in which they were given, with what a query gives them."""
+        log_probability = self.queries[query_id]["log_probability"]
         members: dict[str, list[ProbeScore]] = {}
         for text, score in zip(self.texts, self.scores[query_id], strict=True):
             if text.partition is not None:
@@ -98,8 +119,8 @@ class Probed:
         found = []
         for name, some in members.items():
             mean = sum(one.score for one in some) / len(some)
-            delta = mean / self.n_training_sequences if self.meaning.predicts else None
-            found.append(Partition(name, len(some), mean, delta))
+            change = predicted(mean, self.meaning, self.n_training_sequences, log_probability)
+            found.append(Partition(name, len(some), mean, *change))
         return found
 
     def to_json(self) -> dict[str, Any]:
