@@ -180,7 +180,7 @@ class FitConfig(Section):
     Part of the result's definition, not of the cluster's size.
     """
     error_bound: float | None = Field(default=0.1, gt=0)
-    """Stop fitting when the sampling error of a probe set's scores is surely below this.
+    """Stop fitting when the sampling error of a held-out set's scores is surely below this.
 
     Relative, in L2; tested each time the sample has doubled, from a size on at which it may be (0.1
     takes 6,400 sequences at least). None, and a sample that is never large enough, use all of it at

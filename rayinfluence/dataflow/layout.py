@@ -80,8 +80,8 @@ def basis_key(piece: str, side: str, module: str) -> str:
     return f"{stage_names.EIGEN}/{piece}/{side}/{module}{TENSORS}"
 
 
-def probe_key(number: int, alone: bool = False) -> str:
-    """Where a round's scores of the probe set are, and how far they may err."""
+def held_out_key(number: int, alone: bool = False) -> str:
+    """Where a round's scores of the held-out set are, and how far they may err."""
     return f"rounds/{number}{'-part' if alone else ''}{TENSORS}"
 
 

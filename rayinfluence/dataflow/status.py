@@ -185,7 +185,7 @@ def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
             remark = f"{fingerprint[:12]}: {what}fitted on {manifest['n_sequences']:,} sequences"
             error = manifest["rounds"][-1]["error"]
             if error is not None:
-                remark += f", scores of a probe set within {error:.1%}"
+                remark += f", scores of a held-out set within {error:.1%}"
             found.append(StageStatus(FACTORS, 1, 1, remark))
         else:
             lanes = layout.lanes_of_rounds(keys)

@@ -37,6 +37,11 @@ class LowRankQueries:
         """R."""
         return self.left_OQR.shape[2]
 
+    def only(self, query: int) -> LowRankQueries:
+        """The query at a place, alone."""
+        some = slice(query, query + 1)
+        return LowRankQueries(self.left_OQR[:, some], self.right_JQR[:, some], self.d_in)
+
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q]: (g U) and (a V) meet in rank R."""
         dtype = self.left_OQR.dtype
@@ -81,8 +86,8 @@ class DenseQueries:
         """Q."""
         return self.matrix_QOJ.shape[0]
 
-    def one(self, query: int) -> DenseQueries:
-        """One of them."""
+    def only(self, query: int) -> DenseQueries:
+        """The query at a place, alone."""
         return DenseQueries(self.matrix_QOJ[query : query + 1], self.d_in)
 
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
@@ -123,7 +128,7 @@ class Itself:
         self._inverse = inverse
         self._d_in = d_in
 
-    def one(self, _query: int) -> Itself:
+    def only(self, _query: int) -> Itself:
         """The only one."""
         return self
 

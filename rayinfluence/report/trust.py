@@ -102,7 +102,7 @@ def _factor_error(factors: Manifest) -> str:
     asked = "no bound was asked for" if bound is None else f"{bound:.1%} was asked for"
     met = "" if bound is None else ", and met" if error <= bound else ", and NOT met"
     return (
-        f"scores of a probe set are within {error:.1%} of those of ever more sequences "
+        f"scores of a held-out set are within {error:.1%} of those of ever more sequences "
         f"({asked}{met})."
     )
 

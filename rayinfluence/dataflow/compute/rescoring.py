@@ -25,7 +25,7 @@ from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_label
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import DenseQueries, Itself, LowRankQueries, QueryBank
+from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
@@ -144,19 +144,37 @@ def rescore(
     table: pa.Table,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> list[Rescored]:
+    """Score rows that have been scored before, as :func:`score_pairs` does.
+
+    Raises:
+        NumericsError: a sequence that was scored cannot be scored any more.
+    """
+    found, changed = score_pairs(replica, asked, table, advance)
+    if changed:
+        raise NumericsError(
+            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
+            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
+        )
+    return found
+
+
+def score_pairs(
+    replica: Replica,
+    asked: Sequence[Asked],
+    table: pa.Table,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> tuple[list[Rescored], Quarantine]:
     """Score rows for the queries that want them.
 
     Args:
         replica: the model.
         asked: by method.
-        table: rows in the order of their ids; all have been scored before.
+        table: rows in the order of their ids.
         advance: told of the tokens of each batch.
 
     Returns:
-        By method.
-
-    Raises:
-        NumericsError: a sequence that was scored cannot be scored any more.
+        What is found by each method, and the rows that cannot be scored, with the reason. Where
+        there is one, what is found is not whole.
     """
     ids = table["sequence_id"].to_numpy()
     found = [Rescored.nothing_yet(one, len(replica.modules)) for one in asked]
@@ -177,12 +195,7 @@ def rescore(
             one.scale(per_length(work.squares_N))
         bad = ~np.isfinite(one.layer_scores_PM.sum(axis=1))
         changed |= dict.fromkeys(ids[one.rows_P[bad]].tolist(), "its influence is not finite")
-    if changed:
-        raise NumericsError(
-            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
-            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
-        )
-    return found
+    return found, changed
 
 
 class _Work:
@@ -236,10 +249,9 @@ class _Work:
                 found.layer_scores_PM[places_nQ[wanted], place] = whole_nQ[wanted]
                 cut_nQ = whole_nQ if one.cut is None else next(scores).double().cpu().numpy()
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
-                module = one.whole.modules[name]
-                assert not isinstance(module, LowRankQueries)
                 for query, chosen in picks[index].items():
-                    by_token[index].append(_by_token(module.one(query), chosen, dict(here)))
+                    of_query = one.whole.modules[name].only(query)
+                    by_token[index].append(_by_token(of_query, chosen, dict(here)))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)
 
@@ -277,7 +289,7 @@ class _Work:
 
 
 def _by_token(
-    query: DenseQueries | Itself,
+    query: ModuleQueries,
     chosen: Sequence[tuple[int, int, int]],
     seen: Mapping[int, Rows],
 ) -> Tensor:

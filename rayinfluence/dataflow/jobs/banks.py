@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
@@ -39,9 +42,34 @@ class BankPlan:
 
 def load_bank(plan: BankPlan) -> SharedTensors:
     """Read a bank's queries and stack them."""
-    queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
-    stack = stack_texts if plan.method in TEXT_METHODS else stack_queries
-    return SharedTensors(stack(queries))
+    return SharedTensors(_stacked(plan.method, plan.queries, plan.query_digests))
+
+
+def stored_bank(
+    replica: Replica, method: str, queries: Store, digests: Sequence[str]
+) -> QueryBank | TextBank:
+    """Queries as the scan had them, on a replica's device, and not rounded to what it computes in.
+
+    Args:
+        replica: the model.
+        method: whose they are.
+        queries: where they are.
+        digests: of some of them.
+    """
+    tensors = _stacked(method, queries, digests)
+    if method in TEXT_METHODS:
+        return TextBank(TEXT_METHODS[method], digests, tensors)
+    return QueryBank.from_tensors(
+        digests,
+        {name: tensor.to(replica.device) for name, tensor in tensors.items()},
+        {name: shape.d_in for name, shape in replica.shapes.items()},
+        GRADIENT_METHODS[method].normalised,
+    )
+
+
+def _stacked(method: str, queries: Store, digests: Sequence[str]) -> dict[str, Tensor]:
+    read = [read_tensors(queries, query_key(digest))[0] for digest in digests]
+    return stack_texts(read) if method in TEXT_METHODS else stack_queries(read)
 
 
 @dataclass(frozen=True)

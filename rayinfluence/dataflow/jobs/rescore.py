@@ -22,14 +22,15 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
-from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
+from rayinfluence.dataflow.compute.texts import TextBank
+from rayinfluence.dataflow.jobs.banks import stored_bank
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key, survivors_key
-from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.methods.registry import TEXT_METHODS, asks
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.methods.registry import asks
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
+from rayinfluence.storage.tensors import tensor_names, write_tensors
 
 #: Queries of a method at full rank, and as the scan had them; None where that is whole.
 _Whole = tuple[QueryBank, QueryBank | None]
@@ -131,16 +132,16 @@ class RescoreJob:
         solvers = [partial(operands.solver, replica) for operands in gradients]
         normalised = [operands.normalised for operands in gradients]
         whole = iter(whole_banks(replica, solvers, queries, normalised) if gradients else ())
-        return [
-            None
-            if not asks(operands.method, digests[0])
-            else _texts(operands, digests)
-            if operands.reads_texts
-            else (operands.itself(replica), None)
-            if operands.reads_itself
-            else (next(whole), _cut(replica, operands.store, digests))
-            for operands in self.methods
-        ]
+
+        def bank(operands: MethodOperands) -> _Whole | TextBank | None:
+            if not asks(operands.method, digests[0]):
+                return None
+            if operands.reads_itself:
+                return operands.itself(replica), None
+            scanned = _as_scanned(replica, operands, digests)
+            return scanned if isinstance(scanned, TextBank) else (next(whole), scanned)
+
+        return list(map(bank, self.methods))
 
     def _scored(
         self, replica: Replica, pairs: Sequence[Pairs], table: pa.Table, watch: Watch
@@ -170,20 +171,13 @@ class RescoreJob:
         ]
 
 
-def _texts(operands: MethodOperands, queries: Sequence[str]) -> TextBank:
-    """Queries as the scan had them, of which nothing was cut."""
-    read = [read_tensors(operands.store, query_key(query))[0] for query in queries]
-    return TextBank(TEXT_METHODS[operands.method], queries, stack_texts(read))
-
-
-def _cut(replica: Replica, store: Store, queries: Sequence[str]) -> QueryBank | None:
+def _as_scanned(
+    replica: Replica, operands: MethodOperands, queries: Sequence[str]
+) -> QueryBank | TextBank | None:
     """Queries as the scan had them; None where that is whole, as it is here."""
-    if any(name.endswith("/dense") for name in tensor_names(store, query_key(queries[0]))):
+    if any(name.endswith("/dense") for name in tensor_names(operands.store, query_key(queries[0]))):
         return None
-    stacked = stack_queries([read_tensors(store, query_key(query))[0] for query in queries])
-    on_device = {name: tensor.to(replica.device) for name, tensor in stacked.items()}
-    widths = {name: shape.d_in for name, shape in replica.shapes.items()}
-    return QueryBank.from_tensors(queries, on_device, widths)
+    return stored_bank(replica, operands.method, operands.store, queries)
 
 
 def _tensors(found: Rescored) -> dict[str, Tensor]:

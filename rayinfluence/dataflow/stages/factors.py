@@ -54,7 +54,7 @@ class Factors:
 
     @property
     def error(self) -> float | None:
-        """The sampling error of a probe set's scores, relative; None where it is not known."""
+        """The sampling error of a held-out set's scores, relative; None where it is not known."""
         error = self.manifest["rounds"][-1]["error"]
         return None if error is None else float(error)
 

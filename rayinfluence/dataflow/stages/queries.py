@@ -94,11 +94,16 @@ def plan_methods(
             "rank": None if texts or itself else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        decides = {**parts, "corpus": corpus} if texts else parts
-        fingerprint = digest(decides)
+        of_corpus = corpus if texts else None
+        fingerprint = queries_fingerprint(parts, of_corpus)
         store = root / QUERIES / fingerprint
-        planned.append(MethodQueries(method, fingerprint, parts, store, corpus if texts else None))
+        planned.append(MethodQueries(method, fingerprint, parts, store, of_corpus))
     return planned
+
+
+def queries_fingerprint(parts: Mapping[str, Any], corpus: str | None) -> str:
+    """Where the queries of a method are, by what was chosen and the corpus, where that decides."""
+    return digest(parts if corpus is None else {**parts, "corpus": corpus})
 
 
 def precondition(

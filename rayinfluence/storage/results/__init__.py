@@ -23,6 +23,7 @@ from rayinfluence.storage.results.manifest import (
     version_manifest,
 )
 from rayinfluence.storage.results.meaning import ITSELF_ID, Meaning
+from rayinfluence.storage.results.probed import Partition, Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -59,6 +60,10 @@ __all__ = [
     "TAIL_SCHEMA",
     "Direction",
     "Meaning",
+    "Partition",
+    "ProbeScore",
+    "Probed",
+    "ProbedText",
     "Results",
     "Survivor",
     "beyond_linear",
@@ -68,6 +73,7 @@ __all__ = [
     "log_probability_of",
     "method_tables",
     "of_method",
+    "predicted",
     "query_schema",
     "read_results_manifest",
     "scores_key",
