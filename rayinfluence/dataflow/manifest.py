@@ -38,7 +38,7 @@ from rayinfluence.storage.results import (
 from rayinfluence.storage.store import Store, read_json
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 7
+_TABLES_VERSION = 8
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
 
 
@@ -48,6 +48,7 @@ def results_fingerprint(
     queries: Sequence[EncodedQuery],
     n_training: int,
     by_token: int | None,
+    influences: int,
     files: Sequence[str | None],
     missing: Collection[str] = (),
 ) -> str:
@@ -65,6 +66,7 @@ def results_fingerprint(
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
             "token_scores": by_token,
+            "token_influences": influences,
             "files": digest(list(files)),
             "missing": sorted(missing),
         }

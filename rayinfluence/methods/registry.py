@@ -21,6 +21,11 @@ TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25()}
 METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS}
 
 
+def has_token_influences(method: str) -> bool:
+    """Whether a score is a derivative of the sequence's log-probability, and so has parts of it."""
+    return method in GRADIENT_METHODS and not GRADIENT_METHODS[method].normalised
+
+
 def needs_factors(method: str) -> bool:
     """Whether a method needs the factors to be fitted."""
     return method in GRADIENT_METHODS and GRADIENT_METHODS[method].needs_factors

@@ -23,6 +23,10 @@ class Survivor:
     (``scan.token_scores``), ``layer_scores`` one per tracked module (none by a method of texts);
     both sum to the score up to rounding. What follows from token scores is None without them.
 
+    ``output_token_influences`` (entry t of the prediction of token t + 1 alone; they sum to the
+    score) and ``input_token_influences`` (entry t of token t as it is read; they do not) are there
+    where the run was asked for them (``scan.token_influences``).
+
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
     ``carrier_in_completion`` whether the completion has it too. ``suspect``: the scan's score did
@@ -57,6 +61,8 @@ class Survivor:
     tokens: list[int]
     token_texts: list[str]
     token_scores: list[float] | None
+    output_token_influences: list[float] | None
+    input_token_influences: list[float] | None
     layer_scores: dict[str, float]
     concentration: float | None
     carried_by: int | None
