@@ -94,11 +94,42 @@ def token_influences(
     Raises:
         ModelError: the embedding does not give a vector per token, or cannot be found.
     """
-    wide = next(iter(directions.values()))
-    shape = batch.shape
+    wide, shape = next(iter(directions.values())), batch.shape
     eps_BT = wide.new_zeros(shape).requires_grad_()
     v_N = wide.new_ones(len(targets.places_N)).requires_grad_()
-    taps = _Taps(modules, directions, shape[1])
+    along = change_along(model, modules, batch, targets, directions, v_N, eps_BT)
+    output_N, input_BT = torch.zeros_like(v_N), torch.zeros_like(eps_BT)
+    if along.requires_grad:  # unless none but experts are tracked, and no token chose one
+        output_N, input_BT = torch.autograd.grad(along, (v_N, eps_BT), materialize_grads=True)
+    output_BT = wide.new_zeros(shape)
+    output_BT.view(-1)[targets.places_N] = output_N
+    return TokenInfluences(output_BT, input_BT)
+
+
+def change_along(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batch: Batch,
+    targets: Targets,
+    directions: Mapping[str, Tensor],
+    v_N: Tensor,
+    eps_BT: Tensor,
+) -> Tensor:
+    """The derivative s(v, eps) of the log-probabilities along a direction, to be differentiated.
+
+    Args:
+        model: the model; none of its parameters requires a gradient.
+        modules: the tracked ones.
+        batch: sequences.
+        targets: of the batch.
+        directions: P [O, J] of each module.
+        v_N: weights of the targets, beside those that they have.
+        eps_BT: what embeddings are scaled by, less one; with a gradient, too.
+
+    Raises:
+        ModelError: as above.
+    """
+    taps = _Taps(modules, directions, batch.shape[1])
     embedding = embedding_of(model)
     handles = taps.hook()
     # After those of tracked modules, of which it may be one.
@@ -108,20 +139,10 @@ def token_influences(
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             logits = target_logits(forward_logits(model, batch.tokens_BT), targets)
             values_N = log_probabilities(logits, targets.labels_N)
-            value = targets.by_sequence(values_N * v_N).sum()
-            along = taps.along(value)
-            output_N, input_BT = (
-                torch.autograd.grad(along, (v_N, eps_BT), materialize_grads=True)
-                # Unless none but experts are tracked, and no token chose one.
-                if along.requires_grad
-                else (torch.zeros_like(v_N), torch.zeros_like(eps_BT))
-            )
+            return taps.along(targets.by_sequence(values_N * v_N).sum())
     finally:
         for handle in handles:
             handle.remove()
-    output_BT = wide.new_zeros(shape)
-    output_BT.view(-1)[targets.places_N] = output_N
-    return TokenInfluences(output_BT, input_BT)
 
 
 class _Taps:

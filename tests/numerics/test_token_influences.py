@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
-from rayinfluence.dataflow.compute.token_influences import pairs_token_influences
+from rayinfluence.dataflow.compute.token_influences import pairs_token_influences, refuse_other_sums
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.influence.bank import DenseQueries, QueryBank
 from rayinfluence.model.layers import layer_of
@@ -292,6 +292,17 @@ def test_numbers_that_overflow_are_refused() -> None:
     bank.modules[name].matrix_QOJ[:] = torch.inf
     with pytest.raises(NumericsError, match=r"sequence 0 .*second derivatives.*leave"):
         found_of(replica, bank, 0)
+
+
+def test_sums_that_are_not_the_score_are_refused() -> None:
+    found = {1: np.array([[2.0, -1.5, 0.0], [1.0, 1.0, 1.0]])}
+    refuse_other_sums(found, np.array([9.0, 0.5]))
+    refuse_other_sums(found, np.array([9.0, 0.6]))
+    with pytest.raises(NumericsError, match=r"add up to 0.5, .* score is 4: .*Leave"):
+        refuse_other_sums(found, np.array([9.0, 4.0]))
+    with pytest.raises(NumericsError, match="add up to 0, "):
+        refuse_other_sums({0: np.zeros((2, 3))}, np.array([1e-9]))
+    refuse_other_sums({0: np.zeros((2, 3))}, np.zeros(1))
 
 
 def test_without_an_embedding_they_are_refused() -> None:

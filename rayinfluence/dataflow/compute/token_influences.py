@@ -21,6 +21,8 @@ from rayinfluence.model.batches import make_batch, plan_batches
 #: A batch has this share of the tokens of others: a backward pass that can be differentiated keeps
 #: some four times as much as one that cannot, and logits of all targets exist at once.
 _SHARE = 8
+#: What rounding may do to their sum, as a share of all of them; in bfloat16 it is some per cent.
+_APART = 0.25
 
 
 def pairs_token_influences(
@@ -73,3 +75,27 @@ def pairs_token_influences(
                 "leave `scan.token_influences` out."
             )
     return found
+
+
+def refuse_other_sums(
+    found: Mapping[int, NDArray[np.float64]], scores_P: NDArray[np.float64]
+) -> None:
+    """Refuse output-token influences that do not add up to their scores.
+
+    The checks at the start ran on the driver, and on another device a model may have other code.
+
+    Args:
+        found: both influences [2, T] by pair.
+        scores_P: at full rank.
+
+    Raises:
+        NumericsError: with the sum and the score.
+    """
+    for place, (output_T, _) in found.items():
+        score, total = float(scores_P[place]), float(output_T.sum())
+        if not abs(total - score) <= _APART * (abs(score) + np.abs(output_T).sum()):
+            raise NumericsError(
+                f"output-token influences of a sequence add up to {total:.4g}, and its score is "
+                f"{score:.4g}: on this device a part of the model's backward pass cannot be "
+                "differentiated. Leave `scan.token_influences` out."
+            )

@@ -23,7 +23,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
 from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
-from rayinfluence.dataflow.compute.token_influences import pairs_token_influences
+from rayinfluence.dataflow.compute.token_influences import pairs_token_influences, refuse_other_sums
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key, survivors_key
@@ -76,6 +76,7 @@ class Pairs:
             for place in np.flatnonzero(self.influences_P).tolist()
         }
         influences = pairs_token_influences(replica, whole, table, pairs, advance)
+        refuse_other_sums(influences, found.layer_scores_PM.sum(axis=1))
         return replace(found, influences=influences)
 
 
