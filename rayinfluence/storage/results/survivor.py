@@ -61,14 +61,15 @@ class Survivor:
     tokens: list[int]
     token_texts: list[str]
     token_scores: list[float] | None
-    output_token_influences: list[float] | None
-    input_token_influences: list[float] | None
     layer_scores: dict[str, float]
     concentration: float | None
     carried_by: int | None
     carrier_in_completion: bool | None
     suspect: bool
     near_duplicate_of: int | None
+    #: Tables that were written before there were any do not have them.
+    output_token_influences: list[float] | None = None
+    input_token_influences: list[float] | None = None
 
     @property
     def carrier(self) -> str | None:
