@@ -27,7 +27,7 @@ def test_each_view_colours_the_tokens_that_it_is_about() -> None:
     _, by_position, predicted, read = coloured(page)
     assert [token for token, _ in by_position] == [" two", " three", " four"]
     assert predicted == [(" four", "+110")]
-    assert read == [(" two", "+40.0"), (" four", "\N{MINUS SIGN}80.0")]
+    assert read == [(" two", "+40.0"), (" four", "-80.0")]
     text = page_of(make_results([row(**ASKED)])).text
     assert "by token as it is predicted" in text
     assert "They add up to the score." in text
