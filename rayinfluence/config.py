@@ -51,6 +51,8 @@ Method = Literal[
 ]
 #: Of those, the ones that read each sequence by itself, and ask no query.
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
+#: Those among them that have no token influences, as `methods/registry.py` says.
+NO_DERIVATIVES = frozenset({"cosine", "bm25", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -207,6 +209,10 @@ class ScanConfig(Section):
     """How many proponents, and how many opponents, are kept for each query."""
     token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
     """How many proponents, and how many opponents, get scores by token; ``all`` of them."""
+    token_influences: int = Field(default=0, ge=0)
+    """How many proponents, and how many opponents, get output- and input-token influences.
+
+    Each takes as long as some ten passes over its tokens."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 
@@ -227,6 +233,16 @@ class ScanConfig(Section):
         if repeated := [value for value, count in Counter(values or ()).items() if count > 1]:
             raise ValueError(f"{repeated[0]!r} is listed twice.")
         return values
+
+    @model_validator(mode="after")
+    def _influences_are_of_derivatives(self) -> ScanConfig:
+        if self.token_influences and set(self.methods) <= NO_DERIVATIVES:
+            raise ValueError(
+                f"token_influences: scores by {' and '.join(self.methods)} are no derivatives of "
+                "log-probabilities, and have no token influences. Add ekfac to scan.methods, or "
+                "leave the key out."
+            )
+        return self
 
     @property
     def asks_queries(self) -> bool:

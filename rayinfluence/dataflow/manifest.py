@@ -49,6 +49,7 @@ def results_fingerprint(
     queries: Sequence[EncodedQuery],
     n_training: int,
     by_token: int | None,
+    influences: int,
     files: Sequence[str | None],
     missing: Collection[str] = (),
 ) -> str:
@@ -66,6 +67,7 @@ def results_fingerprint(
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
             "token_scores": by_token,
+            "token_influences": influences,
             "files": digest(list(files)),
             "missing": sorted(missing),
         }

@@ -204,7 +204,8 @@ class Run(Parts):
         )
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
-        decided = banks, splits, self.queries, n_training, config.by_token, files
+        by_token = config.by_token, config.token_influences
+        decided = banks, splits, self.queries, n_training, *by_token, files
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
         else:
@@ -244,6 +245,7 @@ class Run(Parts):
                     prepared,
                     Documents(files, self.tokenizer, config.grouped_by),
                     config.by_token,
+                    config.token_influences,
                     n_training,
                     fingerprint,
                     self.progress,

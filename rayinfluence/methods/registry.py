@@ -57,3 +57,8 @@ def asks(method: str, query_digest: str) -> bool:
 def asked(method: str, queries: Sequence[EncodedQuery]) -> list[EncodedQuery]:
     """Those of some queries that a method asks."""
     return [query for query in queries if asks(method, query.digest)]
+
+
+def has_token_influences(method: str) -> bool:
+    """Whether a score is a derivative of the sequence's log-probability, and so has parts of it."""
+    return method in GRADIENT_METHODS and not GRADIENT_METHODS[method].normalised

@@ -40,6 +40,7 @@ from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
+from rayinfluence.model.second_derivatives import refuse_no_second_derivatives
 from rayinfluence.model.weight_files import read_config
 from rayinfluence.storage.store import Store
 
@@ -320,6 +321,11 @@ class Parts:
         for store in (self.store, self.corpus_store):
             store.sweep()
         _ = self.passed
+        if self.config.scan.token_influences:
+            replica = self.replica
+            refuse_no_second_derivatives(
+                replica.model, replica.modules, replica.shapes, self.tracked.ordinary
+            )
         self._note_commits()
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:

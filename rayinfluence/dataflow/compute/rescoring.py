@@ -69,6 +69,8 @@ class Rescored:
             no scores by module has the score alone, as if all were one.
         scanned_P: what the scan's queries give in this pass.
         token_scores: by place among the pairs, of those that were asked for by token.
+        influences: by place among the pairs, output- and input-token influences [2, T] of those
+            that were asked for them.
     """
 
     rows_P: NDArray[np.int64]
@@ -76,6 +78,7 @@ class Rescored:
     layer_scores_PM: NDArray[np.float64]
     scanned_P: NDArray[np.float64]
     token_scores: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    influences: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def nothing_yet(cls, asked: Asked, n_modules: int) -> Rescored:

@@ -91,6 +91,7 @@ def write_results(
     prepared: Sequence[MethodQueries],
     documents: Documents,
     n_by_token: int | None,
+    n_influences: int,
     n_training: int,
     fingerprint: str,
     progress: ProgressLog,
@@ -103,6 +104,7 @@ def write_results(
         prepared: queries of all methods, which say what the model thinks of them.
         documents: what survivors are made of.
         n_by_token: of each direction get token scores; None is all.
+        n_influences: of each direction get token influences.
         n_training: N.
         fingerprint: of the results.
         progress: told of it.
@@ -119,7 +121,7 @@ def write_results(
             documents.group_by,
             again.ids(),
         )
-    rescored = again.run(sequences, n_by_token, progress)
+    rescored = again.run(sequences, n_by_token, n_influences, progress)
     with progress.stage(stage_names.TABLES):
         completions = [
             completion(query, row, documents.tokenizer)

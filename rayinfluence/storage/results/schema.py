@@ -25,6 +25,9 @@ QUERIES, SEQUENCES = "queries.parquet", "sequences.parquet"
 LINEAR_RANGE = 0.5
 
 _NATS = "nats"
+_FIRST_INFLUENCES = (
+    "scan.token_influences of a direction, and by a method whose scores are no derivative."
+)
 #: Stands for the unit of a method's scores, until it is known (:func:`of_method`).
 _RAW = "that of score"
 
@@ -148,6 +151,23 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
                 scores,
                 f"The score by token; entry t is {about} Null beyond the first scan.token_scores "
                 "of a direction.",
+                _RAW,
+            ),
+            _field(
+                "output_token_influences",
+                scores,
+                "The score by predicted token (Grosse et al. 2023, equations 34 to 36); entry t is "
+                "how fast the log-probability of token t + 1 itself, given those before it, rises "
+                "as the weights move along the query's direction. They add up to the score. Null "
+                f"beyond the first {_FIRST_INFLUENCES}",
+                _RAW,
+            ),
+            _field(
+                "input_token_influences",
+                scores,
+                "By token as it is read (equations 37 and 38): entry t is how fast the score grows "
+                "as the embedding of token t does, whichever predictions it goes by. They do not "
+                f"add up to the score. Null beyond the first {_FIRST_INFLUENCES}",
                 _RAW,
             ),
         ]
