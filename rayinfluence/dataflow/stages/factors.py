@@ -8,8 +8,8 @@ from typing import Any
 
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.dataflow.jobs.handles import Stored, read_stored
-from rayinfluence.dataflow.layout import MANIFEST, module_key, with_manifest
-from rayinfluence.dataflow.stages.sample import FitPlan, kind_of
+from rayinfluence.dataflow.layout import MANIFEST, factor_kind, module_key, with_manifest
+from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import Differences, differences
 from rayinfluence.storage.store import Store, read_json
@@ -160,4 +160,4 @@ def _differences(
 
 def _manifests(root: Store, kind: str) -> list[dict[str, Any]]:
     found = [read_json(root, key) for key in with_manifest(root.list()).values()]
-    return [manifest for manifest in found if kind_of(manifest["parts"]) == kind]
+    return [manifest for manifest in found if factor_kind(manifest["parts"]) == kind]
