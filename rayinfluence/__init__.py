@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,17 @@ from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError, Sto
 from rayinfluence.guest import as_found
 
 if TYPE_CHECKING:
-    from rayinfluence.storage.results import Results, Survivor
+    from rayinfluence.storage.results import Probed, Results, Survivor
 
 __all__ = [
     "IncompleteResultsWarning",
+    "Probed",
     "RayInfluenceError",
     "Results",
     "RunConfig",
     "Survivor",
     "load_results",
+    "probe",
     "run",
 ]
 __version__ = "0.1.0"
@@ -77,9 +80,42 @@ def load_results(
     return Results.load(store, method, version)
 
 
+def probe(
+    run: str | Path | RunConfig,
+    texts: Sequence[str] | Mapping[str, Sequence[str]],
+    *,
+    queries: Sequence[str] = (),
+    method: str | None = None,
+) -> Probed:
+    """Score texts of no corpus with the queries of a run that is done; nothing is written.
+
+    A text that is in the corpus gets the score that the scan found, up to rounding.
+
+    Args:
+        run: the run directory, local or s3://, or its configuration or the YAML file of that.
+        texts: a list, or lists by the partition that they belong to.
+        queries: ids of those that texts are scored for; all of the results by default.
+        method: such as ``ekfac``; the run's first method by default.
+
+    Raises:
+        RayInfluenceError: what is wrong, where, and what to do.
+    """
+    with as_found():
+        from rayinfluence.dataflow.begin.probes import Probing, probes_of
+        from rayinfluence.dataflow.places import run_config
+
+    probes = probes_of(texts)
+    config = run if isinstance(run, RunConfig) else run_config(str(run))
+    probing = Probing.of(config, probes, queries, method)
+    # After what is asked is known to be good: importing torch takes seconds.
+    with as_found():
+        from rayinfluence.dataflow.probing import probe as score
+    return score(probing)
+
+
 def __getattr__(name: str) -> Any:
     # Importing pyarrow takes a while; `rayinfluence --help` should not.
-    if name in ("Results", "Survivor"):
+    if name in ("Probed", "Results", "Survivor"):
         with as_found():
             from rayinfluence.storage import results
 

@@ -110,12 +110,12 @@ def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
 
 @app.command()
 def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
-    """Fit the EK-FAC factors on the corpus (after tokenising what is not tokenised yet)."""
+    """Fit the factors of the methods on the corpus (after tokenising what is not tokenised yet)."""
     with _opened(config, runner, new_run) as run:
         run.begin()
         run.tokenize()
-        factors = run.fit()
-        run.progress.note(f"factors in {factors.store.url}")
+        for factors in run.fit_all().values() or [run.fit()]:
+            run.progress.note(f"factors in {factors.store.url}")
 
 
 @app.command()
@@ -255,6 +255,52 @@ def inspect(
         show(found, Console(soft_wrap=True))
     if found.refused is not None:
         raise found.refused
+
+
+@app.command()
+def probe(
+    run_directory: RunPath,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text that is scored; repeatable.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="A YAML file with texts by partition; may be s3://.")
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(help="The id of one that texts are scored for, not all; repeatable."),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="The run's first by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Score texts that are in no corpus for the queries of a run that is done."""
+    from rayinfluence.dataflow.begin.probes import Probing, probes_of, read_probes
+    from rayinfluence.dataflow.places import run_config
+
+    if not text and file is None:
+        raise ConfigError("there is nothing to score: give --text or --file.")
+    probes = probes_of(text) if text else []
+    config, queries = run_config(run_directory), query or []
+    if file is not None:
+        more, named = read_probes(file, config)
+        probes, queries = probes + more, queries or named
+    probing = Probing.of(config, probes, queries, method, lambda text: _say(text, error=True))
+    # After what is asked is known to be good: importing torch takes seconds.
+    from rayinfluence.dataflow.probing import probe as score
+
+    found = score(probing)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1))
+    else:
+        from rayinfluence.report import render_probed
+
+        render_probed(found, Console())
+    if cut := [one.name for one in found.texts if one.n_cut]:
+        _say(
+            f"warning: {len(cut)} of {len(found.texts)} texts are longer than a sequence of the "
+            f"run, and are scored as far as one goes, such as {cut[0]!r}",
+            error=True,
+        )
 
 
 @app.command()

@@ -46,7 +46,13 @@ _WANTED = (
 _MOST_DAMPING = 1e15
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
-Method = Literal["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
+Method = Literal[
+    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"
+]
+#: Of those, the ones that read each sequence by itself, and ask no query.
+BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
+#: Those among them that have no token influences, as `methods/registry.py` says.
+NO_DERIVATIVES = frozenset({"cosine", "bm25", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -176,7 +182,7 @@ class FitConfig(Section):
     Part of the result's definition, not of the cluster's size.
     """
     error_bound: float | None = Field(default=0.1, gt=0)
-    """Stop fitting when the sampling error of a probe set's scores is surely below this.
+    """Stop fitting when the sampling error of a held-out set's scores is surely below this.
 
     Relative, in L2; tested each time the sample has doubled, from a size on at which it may be (0.1
     takes 6,400 sequences at least). None, and a sample that is never large enough, use all of it at
@@ -203,6 +209,10 @@ class ScanConfig(Section):
     """How many proponents, and how many opponents, are kept for each query."""
     token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
     """How many proponents, and how many opponents, get scores by token; ``all`` of them."""
+    token_influences: int = Field(default=0, ge=0)
+    """How many proponents, and how many opponents, get output- and input-token influences.
+
+    Each takes as long as some ten passes over its tokens."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 
@@ -223,6 +233,21 @@ class ScanConfig(Section):
         if repeated := [value for value, count in Counter(values or ()).items() if count > 1]:
             raise ValueError(f"{repeated[0]!r} is listed twice.")
         return values
+
+    @model_validator(mode="after")
+    def _influences_are_of_derivatives(self) -> ScanConfig:
+        if self.token_influences and set(self.methods) <= NO_DERIVATIVES:
+            raise ValueError(
+                f"token_influences: scores by {' and '.join(self.methods)} are no derivatives of "
+                "log-probabilities, and have no token influences. Add ekfac to scan.methods, or "
+                "leave the key out."
+            )
+        return self
+
+    @property
+    def asks_queries(self) -> bool:
+        """Whether a method has queries to ask."""
+        return not BY_ITSELF.issuperset(self.methods)
 
     @property
     def by_token(self) -> int | None:
@@ -317,7 +342,9 @@ class RunConfig(Section):
     Or ``hf://org/name@revision``, which the driver fetches from a hub: a branch (``main`` without
     one), a tag or a commit."""
     queries: Address | None = None
-    """queries.jsonl: one {query_id, prompt, completion, metadata} a line, or another form."""
+    """queries.jsonl: one {query_id, prompt, completion, metadata} a line, or another form.
+
+    ``self_influence`` needs none."""
     query_function: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
     """``module:function`` of your own, which queries ask for instead of log-probabilities.
 

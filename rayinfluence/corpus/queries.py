@@ -105,13 +105,9 @@ class EncodedQuery:
     @property
     def digest(self) -> str:
         """What decides its gradient: the tokens, how each of them counts, and the function."""
-        first = self.answers[0]
-        if self.function is None and (first.weight, first.shares, len(self.answers)) == (
-            1,
-            None,
-            1,
-        ):
-            return digest([list(first.tokens), first.first_target])
+        plain = [one for one in self.answers if (one.weight, one.shares) == (1, None)]
+        if self.function is None and len(plain) == len(self.answers) == 1:
+            return digest([list(plain[0].tokens), plain[0].first_target])
         return digest(
             {
                 "answers": [

@@ -29,6 +29,11 @@ class Basis:
 
     blocks: tuple[Tensor, ...]
 
+    @classmethod
+    def identity(cls, width: int, dtype: torch.dtype, device: torch.device) -> Basis:
+        """Q = I [D, D], as one block of ones."""
+        return cls((torch.ones(width, dtype=dtype, device=device),))
+
     @property
     def width(self) -> int:
         """D."""
@@ -49,7 +54,9 @@ class Basis:
         last = self.blocks[-1]
         split: list[Tensor] = list(rows.split([*self.sizes[:-1], len(last) - 1], dim=-1))
         *parts, tail = split
-        rotated: list[Tensor] = [x @ b for x, b in zip(parts, self.blocks[:-1], strict=True)]
+        rotated: list[Tensor] = [_times(x, b) for x, b in zip(parts, self.blocks[:-1], strict=True)]
+        if last.ndim == 1:
+            return _join([*rotated, tail, tail.new_ones(*tail.shape[:-1], 1)])
         return _join(
             [
                 *rotated,

@@ -1,8 +1,8 @@
 """The EK-FAC operator: G + lambda I in the Kronecker-factored eigenbasis of a module.
 
-O output width, J input width (with the bias column), T token, R rank. Source: George et al. 2018;
-Grosse et al. 2023, equations 18-21 (with Q_S^T V Q_A, the form consistent with A = Q_A diag(.)
-Q_A^T).
+B sequence in batch, O output width, J input width (with the bias column), T token, R rank. Source:
+George et al. 2018; Grosse et al. 2023, equations 18-21 (with Q_S^T V Q_A, the form consistent with
+A = Q_A diag(.) Q_A^T).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.solver import Cut, Inverse
-from rayinfluence.curvature.sums import rotated_gradients
+from rayinfluence.curvature.sums import rotated_gradients, sums_of_squares
 from rayinfluence.errors import NumericsError
 
 
@@ -28,14 +28,16 @@ class ModuleFactors:
         inputs_basis: Q_A [J, J], eigenvectors of A in columns, in blocks.
         outputs_basis: Q_S [O, O], eigenvectors of S in columns, in blocks.
         inputs_eigenvalues: of A, per row [J], float64; rows are tokens, or those that were routed.
-        outputs_eigenvalues: of S, per row [O], float64.
+            None where the bases are identities and no eigenvectors: then Lambda is the diagonal of
+            the Fisher matrix.
+        outputs_eigenvalues: of S, per row [O], float64; or None, too.
         moments: Lambda [O, J], per sequence, float64.
     """
 
     inputs_basis: Basis
     outputs_basis: Basis
-    inputs_eigenvalues: Tensor
-    outputs_eigenvalues: Tensor
+    inputs_eigenvalues: Tensor | None
+    outputs_eigenvalues: Tensor | None
     moments: Tensor
 
     def __post_init__(self) -> None:
@@ -43,9 +45,11 @@ class ModuleFactors:
         found = {
             "inputs_basis": (self.inputs_basis.width, columns),
             "outputs_basis": (self.outputs_basis.width, d_out),
-            "inputs_eigenvalues": (len(self.inputs_eigenvalues), columns),
-            "outputs_eigenvalues": (len(self.outputs_eigenvalues), d_out),
         }
+        if self.inputs_eigenvalues is not None:
+            found["inputs_eigenvalues"] = len(self.inputs_eigenvalues), columns
+        if self.outputs_eigenvalues is not None:
+            found["outputs_eigenvalues"] = len(self.outputs_eigenvalues), d_out
         for name, (width, expected) in found.items():
             if width != expected:
                 raise NumericsError(
@@ -70,11 +74,14 @@ class ModuleFactors:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All parts by name, the bases block by block."""
+        eigenvalues = {
+            "inputs_eigenvalues": self.inputs_eigenvalues,
+            "outputs_eigenvalues": self.outputs_eigenvalues,
+        }
         return {
             **self.inputs_basis.to_tensors("inputs_basis"),
             **self.outputs_basis.to_tensors("outputs_basis"),
-            "inputs_eigenvalues": self.inputs_eigenvalues,
-            "outputs_eigenvalues": self.outputs_eigenvalues,
+            **{name: values for name, values in eigenvalues.items() if values is not None},
             "moments": self.moments,
         }
 
@@ -84,8 +91,8 @@ class ModuleFactors:
         return cls(
             Basis.from_tensors(tensors, "inputs_basis"),
             Basis.from_tensors(tensors, "outputs_basis"),
-            tensors["inputs_eigenvalues"],
-            tensors["outputs_eigenvalues"],
+            tensors.get("inputs_eigenvalues"),
+            tensors.get("outputs_eigenvalues"),
             tensors["moments"],
         )
 
@@ -180,6 +187,11 @@ class _Inverse:
         left_OR, right_JR = factors.rotate_back_low_rank(*cut(coordinates_OJ))
         return {"left": left_OR, "right": right_JR}
 
+    def quadratic(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+        """Sum of (Q_S^T D Q_A)^2 / (Lambda + lambda) [B]."""
+        bases = self._factors.inputs_basis, self._factors.outputs_basis
+        return sums_of_squares(rotated_gradients(inputs_BTI, grads_BTO, *bases), self._inverse_OJ)
+
 
 def kfac_factors(module: ModuleFactors, n_rows: int, n_sequences: int) -> ModuleFactors:
     """K-FAC as a special case: Lambda = (n_rows / n_sequences) outer(eig S, eig A).
@@ -187,5 +199,7 @@ def kfac_factors(module: ModuleFactors, n_rows: int, n_sequences: int) -> Module
     A and S are per row, which are tokens, and Lambda is per sequence, hence the ratio. Of an expert
     rows are the tokens that chose it, and sequences all, as those that did not have no gradient.
     """
+    assert module.outputs_eigenvalues is not None
+    assert module.inputs_eigenvalues is not None
     product = torch.outer(module.outputs_eigenvalues, module.inputs_eigenvalues)
     return replace(module, moments=product * (n_rows / n_sequences))

@@ -1,7 +1,7 @@
 """The solver seam: what stands between a query's gradient and inner products, one module at a time.
 
-O output width, I input width, J = I + 1 where there is a bias, T token, R rank. V is a gradient [O,
-J] of one module, its bias LAST.
+B sequence in batch, O output width, I input width, J = I + 1 where there is a bias, T token, R
+rank. V is a gradient [O, J] of one module, its bias LAST.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from rayinfluence.curvature.sums import plain_gradients, sums_of_squares
 
 #: Cuts a matrix [O, J] to left [O, R] and right [J, R], whose product it nearly is.
 Cut = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -29,6 +31,12 @@ class Inverse(Protocol):
 
         Returns:
             ``dense`` [O, J], or ``left`` [O, R] and ``right`` [J, R] as ``cut`` gives them.
+        """
+
+    def quadratic(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+        """<D, (G + lambda I)^-1 D> [B] of each sequence's gradient D, in float64, never negative.
+
+        By squares alone, so that no rounding takes it below zero.
         """
 
 
@@ -77,3 +85,7 @@ class Identity:
             return {"dense": gradient_OJ}
         left_OR, right_JR = cut(gradient_OJ)
         return {"left": left_OR, "right": right_JR}
+
+    def quadratic(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+        """|D|^2 [B]."""
+        return sums_of_squares(plain_gradients(inputs_BTI, grads_BTO, self._bias))

@@ -166,6 +166,30 @@ def rotated_gradients(
         yield gradient
 
 
+def plain_gradients(inputs_BTI: Tensor, grads_BTO: Tensor, bias: bool) -> Iterator[Tensor]:
+    """D [b, O, J] of the sequences of a batch, some at a time: in the basis that they are in."""
+    columns, d_out = inputs_BTI.shape[2] + int(bias), grads_BTO.shape[2]
+    dtype, device = inputs_BTI.dtype, inputs_BTI.device
+    return rotated_gradients(
+        inputs_BTI,
+        grads_BTO,
+        Basis.identity(columns, dtype, device),
+        Basis.identity(d_out, dtype, device),
+    )
+
+
+def sums_of_squares(gradients: Iterable[Tensor], weights_OJ: Tensor | None = None) -> Tensor:
+    """Sums of D^2 [B], in float64, each entry times its weight where there are weights.
+
+    Args:
+        gradients: D [b, O, J] of some sequences at a time.
+        weights_OJ: none is negative.
+    """
+    squares = (gradient_bOJ.square() for gradient_bOJ in gradients)
+    weighted = squares if weights_OJ is None else (one * weights_OJ.to(one) for one in squares)
+    return torch.cat([one.flatten(1).sum(dim=1, dtype=torch.float64) for one in weighted])
+
+
 def tree_sum(parts: Iterable[Mapping[str, Tensor] | None]) -> dict[str, Tensor]:
     """Sum named tensors pairwise in one fixed tree, in float64; None is the identity.
 

@@ -83,8 +83,8 @@ KINDS = (
     ),
     _of_a_fit(_MOMENTS, "sums over all of a piece, in its eigenbases"),
     _of_a_fit(layout.checkpoint_key(_MOMENTS), "the same so far, of a lane under way"),
-    _of_a_fit(layout.probe_key(0), "scores of the probe set with the factors of a round"),
-    _of_a_fit(layout.probe_key(1, alone=True), "the same of what is new in it, alone"),
+    _of_a_fit(layout.held_out_key(0), "scores of the held-out set with the factors of a round"),
+    _of_a_fit(layout.held_out_key(1, alone=True), "the same of what is new in it, alone"),
     _of_a_fit(layout.module_key("<module>"), "the factors"),
     _of_a_fit(layout.MANIFEST, "what they were fitted on (last)"),
     Kind(

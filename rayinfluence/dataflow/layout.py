@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rayinfluence.dataflow import stage_names
 from rayinfluence.storage import results
@@ -80,8 +81,8 @@ def basis_key(piece: str, side: str, module: str) -> str:
     return f"{stage_names.EIGEN}/{piece}/{side}/{module}{TENSORS}"
 
 
-def probe_key(number: int, alone: bool = False) -> str:
-    """Where a round's scores of the probe set are, and how far they may err."""
+def held_out_key(number: int, alone: bool = False) -> str:
+    """Where a round's scores of the held-out set are, and how far they may err."""
     return f"rounds/{number}{'-part' if alone else ''}{TENSORS}"
 
 
@@ -153,3 +154,8 @@ def survivors_key(digest: str) -> str:
 def rows_key(digest: str) -> str:
     """Where rows are in `RESCORED` that a table is put together of."""
     return f"{digest}.rows{TENSORS}"
+
+
+def factor_kind(parts: Mapping[str, Any]) -> str:
+    """Of which kind factors are, by what a manifest says that decides their bytes."""
+    return str(parts.get("kind", "ekfac"))

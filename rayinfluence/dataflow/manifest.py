@@ -26,7 +26,8 @@ from rayinfluence.dataflow.stages.results import Written
 from rayinfluence.dataflow.stages.scan import Aside
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
-from rayinfluence.methods.registry import METHODS, TEXT_METHODS
+from rayinfluence.methods.method import FactorKind
+from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
     MANIFEST,
@@ -51,6 +52,7 @@ def results_fingerprint(
     queries: Sequence[EncodedQuery],
     n_training: int,
     by_token: int | None,
+    influences: int,
     files: Sequence[str | None],
     missing: Collection[str] = (),
 ) -> str:
@@ -68,6 +70,7 @@ def results_fingerprint(
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
             "token_scores": by_token,
+            "token_influences": influences,
             "files": digest(list(files)),
             "missing": sorted(missing),
         }
@@ -102,7 +105,7 @@ def write_manifest(store: Store, manifest: Mapping[str, Any]) -> None:
 def run_manifest(
     run: Parts,
     prepared: Sequence[MethodQueries],
-    factors: Factors | None,
+    factors: Mapping[FactorKind, Factors],
     splits: Sequence[Split],
     scanned: Sequence[Scanned],
     written: Written,
@@ -113,7 +116,7 @@ def run_manifest(
     Args:
         run: configuration, model, corpus and queries.
         prepared: the queries of each method.
-        factors: that they were preconditioned with.
+        factors: that they were preconditioned with, by kind.
         splits: that were scanned.
         scanned: what each method found.
         written: what the tables are.
@@ -169,18 +172,8 @@ def run_manifest(
             "bad_sequences": _quarantined(run.bad_sequences),
         },
         "objective": {**run.config.objective.model_dump(), **asdict(run.counted)},
-        "factors": factors
-        and {
-            "fingerprint": factors.fingerprint,
-            "n_sequences": factors.n_sequences,
-            "n_tokens": factors.n_tokens,
-            "quarantined": factors.manifest["quarantine"],
-            "error": factors.error,
-            "error_bound": run.config.fit.error_bound,
-            "rounds": factors.manifest["rounds"],
-            "singular": factors.manifest["singular"],
-            "unfitted": factors.unfitted,
-        },
+        "factors": _factors(run, factors.get("ekfac")),
+        "diagonal_factors": _factors(run, factors.get("diagonal")),
         "config": run.config.model_dump(),
         "numerics": asdict(run.numerics),
         "versions": {"python": platform.python_version()}
@@ -206,6 +199,23 @@ def keep_timings(store: Store, timings: dict[str, Timing]) -> dict[str, Any]:
     return known
 
 
+def _factors(run: Parts, factors: Factors | None) -> dict[str, Any] | None:
+    """What factors were fitted on, and how far they are from sure; None where there are none."""
+    if factors is None:
+        return None
+    return {
+        "fingerprint": factors.fingerprint,
+        "n_sequences": factors.n_sequences,
+        "n_tokens": factors.n_tokens,
+        "quarantined": factors.manifest["quarantine"],
+        "error": factors.error,
+        "error_bound": run.config.fit.error_bound,
+        "rounds": factors.manifest["rounds"],
+        "singular": factors.manifest["singular"],
+        "unfitted": factors.unfitted,
+    }
+
+
 def _method(
     run: Parts, queries: MethodQueries, scanned: Scanned, rescored: dict[str, Any]
 ) -> dict[str, Any]:
@@ -213,18 +223,19 @@ def _method(
 
     A sequence may be quarantined for some queries and not for others.
     """
-    places = [scanned.of_query(query.digest) for query in run.queries]
+    asked = scanned.asked(run.queries)
+    places = [scanned.of_query(query.digest) for query in asked]
     scored = [partial.scored(place) for partial, place in places]
     return {
         "meaning": asdict(METHODS[scanned.method].meaning),
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
-        **({} if scanned.method in TEXT_METHODS else {"rank": _largest_rank(run)}),
-        "damping": query_report(queries, run.queries[0]).get("damping"),
+        **({"rank": _largest_rank(run)} if scanned.method in GRADIENT_METHODS else {}),
+        "damping": query_report(queries, asked[0]).get("damping"),
         "rescoring": rescored,
         # Of the query that has the least: the others may have scores that it has not.
         "scanned_sequences": min(n_sequences for n_sequences, _ in scored),
         "scanned_tokens": min(n_tokens for _, n_tokens in scored),
-        "quarantined": quarantined(run.queries, scanned),
+        "quarantined": quarantined(asked, scanned),
     }
 
 

@@ -49,7 +49,8 @@ from rayinfluence.dataflow.stages.scanned import scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
-from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
+from rayinfluence.methods.method import FactorKind
+from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -76,8 +77,7 @@ class Run(Parts):
     ) -> None:
         super().__init__(config, progress, inputs, new_run)
         self.set_aside: list[Aside] = []
-        self._factors: Factors | None = None
-        self._fit_plan: FitPlan | None = None
+        self._factors: dict[FactorKind, tuple[FitPlan, Factors]] = {}
 
     @own_arithmetic()
     def tokenize(self) -> Corpus:
@@ -118,8 +118,8 @@ class Run(Parts):
         return self.corpus
 
     @own_arithmetic()
-    def fit(self) -> Factors:
-        """Fit the EK-FAC factors, or find those that were fitted before.
+    def fit(self, kind: FactorKind = "ekfac") -> Factors:
+        """Fit the factors of a kind, or find those that were fitted before.
 
         Factors of an earlier state of the corpus, to which shards were only added since, are used
         as they are, and a warning says so.
@@ -127,10 +127,10 @@ class Run(Parts):
         self._start_actors()
         self.check()
         root = self.store / layout.FACTORS
-        wanted = self.fit_plan()
+        wanted = self.fit_plan(kind=kind)
         earlier = (
-            self.fit_plan(n_shards)
-            for n_shards in shards_fitted_before(root, len(self.corpus.manifest.shards))
+            self.fit_plan(n_shards, kind)
+            for n_shards in shards_fitted_before(root, len(self.corpus.manifest.shards), kind)
         )
         for plan in (wanted, *earlier):
             factors = find_factors(root, plan)
@@ -143,13 +143,20 @@ class Run(Parts):
                     "lets the next run, with --new-run, fit them again."
                 )
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
-            self._factors, self._fit_plan = factors, plan
+            self._factors[kind] = plan, factors
             return factors
         if reasons := why_not_reused(root, wanted, self.model_record.differences):
             if not self._new_run:
                 refuse_mixing(self.store, "factors that were", reasons)
             self.progress.note(f"factors      fitted anew: {'; '.join(reasons[:3])}")
-        return self._fit(wanted)
+        return self._fit(kind, wanted)
+
+    def fit_all(self) -> dict[FactorKind, Factors]:
+        """The factors that the methods need, by their kind; of those that need none, none."""
+        return {
+            kind: self._factors[kind][1] if kind in self._factors else self.fit(kind)
+            for kind in factors_needed(self.config.scan.methods)
+        }
 
     @own_arithmetic()
     def plan(self, actors: int | None = None) -> Plan:
@@ -169,7 +176,7 @@ class Run(Parts):
         self.begin(needs_queries=True)
         self.check()
         methods = self.config.scan.methods
-        factors = (self._factors or self.fit()) if any(map(needs_factors, methods)) else None
+        factors = self.fit_all()
         splits = self.corpus.plan(self.numerics.split_tokens)
         config, numerics = self.config.scan, self.numerics
         modules = list(self.replica.modules)
@@ -208,13 +215,22 @@ class Run(Parts):
         precondition(self.runner, prepared, operands, self.queries, config, self.progress)
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
-        decided = banks, splits, self.queries, n_training, config.by_token, files
+        by_token = config.by_token, config.token_influences
+        decided = banks, splits, self.queries, n_training, *by_token, files
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
             return
         names = {query.digest: query.query.query_id for query in self.queries}
+        themselves = [one for one in prepared if one.method in SELF_METHODS]
         merged, self.set_aside = scan(
-            self.runner, self.corpus, splits, banks, config, self.progress, names
+            self.runner,
+            self.corpus,
+            splits,
+            banks,
+            config,
+            self.progress,
+            names,
+            self._operands(themselves),
         )
         for aside in self.set_aside:
             self._warn(f"{aside.name} is not in the results: {aside.reason}")
@@ -234,17 +250,18 @@ class Run(Parts):
         written = write_results(
             again,
             self.store,
-            prepared[0],
+            prepared,
             Documents(files, self.tokenizer, config.grouped_by),
-            config.by_token,
+            *by_token,
             n_training,
             results_fingerprint(*decided, [one.digest for one in self.set_aside]),
             self.progress,
         )
         if written.warning:
             self._warn(written.warning)
-        factors = self._factors if any(map(needs_factors, config.methods)) else None
-        manifest = run_manifest(self, prepared, factors, splits, scanned, written, self.set_aside)
+        manifest = run_manifest(
+            self, prepared, self.fit_all(), splits, scanned, written, self.set_aside
+        )
         write_manifest(self.store, manifest)
 
     def _start_actors(self) -> None:
@@ -260,8 +277,7 @@ class Run(Parts):
         for text in said:
             self.progress.note(f"warning: {text}")
 
-    def _fit(self, plan: FitPlan) -> Factors:
-        self._fit_plan = plan
+    def _fit(self, kind: FactorKind, plan: FitPlan) -> Factors:
         self.model_record.write()
         root = self.store / layout.FACTORS
 
@@ -277,8 +293,9 @@ class Run(Parts):
                 self.numerics.device,
             )
 
-        self._factors = without_damage(self.runner, [root / plan.fingerprint], work, self.progress)
-        return self._factors
+        factors = without_damage(self.runner, [root / plan.fingerprint], work, self.progress)
+        self._factors[kind] = plan, factors
+        return factors
 
     def _counts(
         self, methods: Sequence[MethodQueries], splits: Sequence[Split]
@@ -294,19 +311,20 @@ class Run(Parts):
         self, methods: Sequence[MethodQueries], counts: TermCounts | None = None
     ) -> list[MethodOperands]:
         """What methods need."""
-        return method_operands(self.runner, methods, self._factors, self.config.scan, counts)
+        factors = {kind: found for kind, (_, found) in self._factors.items()}
+        return method_operands(self.runner, methods, factors, self.config.scan, counts)
 
     def _without_damage(self, queries: Sequence[Store], work: Callable[[], None]) -> None:
         """Work that makes and reads queries; damaged ones are made again.
 
         So are damaged factors: they are put together from the fit's sums.
         """
-        factors, plan = self._factors, self._fit_plan
-        stores = list(queries) if factors is None else [factors.store, *queries]
+        stores = [*(factors.store for _, factors in self._factors.values()), *queries]
 
         def attempt() -> None:
-            if plan and find_factors(self.store / layout.FACTORS, plan) is None:
-                self._fit(plan)
+            for kind, (plan, _) in list(self._factors.items()):
+                if find_factors(self.store / layout.FACTORS, plan) is None:
+                    self._fit(kind, plan)
             work()
 
         without_damage(self.runner, stores, attempt, self.progress)

@@ -1,14 +1,20 @@
 """The stages of a run, by name: progress, timings, metrics, `plan`, `status` and `clean` agree.
 
-A stage is shown, timed and exported under its name; probing, which rounds of the fit do in between,
-is exported alone. `status` and `clean` take together those that
-work on one thing, and call them after it.
+A stage is shown, timed and exported under its name; scoring the held-out set, which rounds of the
+fit do in between, is exported alone. `status` and `clean` take together those that work on one
+thing, and call them after it.
 """
 
 from __future__ import annotations
 
 TOKENIZE = "tokenize"
-COVARIANCE, EIGEN, MOMENTS, PROBE, FACTORS = "covariance", "eigen", "moments", "probe", "factors"
+COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS = (
+    "covariance",
+    "eigen",
+    "moments",
+    "held-out",
+    "factors",
+)
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
@@ -20,7 +26,7 @@ CORPUS, RESULTS = "corpus", "results"
 #: What a run makes, in the order of the flow, and the stages that make it, in theirs.
 STAGES = {
     CORPUS: (TOKENIZE,),
-    FACTORS: (COVARIANCE, EIGEN, MOMENTS, PROBE, FACTORS),
+    FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
     SCAN: (COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
 }

@@ -180,18 +180,22 @@ def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
     for fingerprint, keys in _by_fingerprint(objects, layout.FACTORS).items():
         if layout.MANIFEST in keys:
             manifest = read_json(store / layout.FACTORS / fingerprint, layout.MANIFEST)
-            remark = f"{fingerprint[:12]}: fitted on {manifest['n_sequences']:,} sequences"
+            what = "diagonal " if layout.factor_kind(manifest["parts"]) == "diagonal" else ""
+            remark = f"{fingerprint[:12]}: {what}fitted on {manifest['n_sequences']:,} sequences"
             error = manifest["rounds"][-1]["error"]
             if error is not None:
-                remark += f", scores of a probe set within {error:.1%}"
+                remark += f", scores of a held-out set within {error:.1%}"
             found.append(StageStatus(FACTORS, 1, 1, remark))
         else:
             lanes = layout.lanes_of_rounds(keys)
-            number = max((n for stage, n in lanes if stage == COVARIANCE), default=0)
+            # A diagonal is made of moments alone.
+            first = COVARIANCE if any(stage == COVARIANCE for stage, _ in lanes) else MOMENTS
+            number = max((n for stage, n in lanes if stage == first), default=0)
+            sums = [(COVARIANCE, "covariance"), (MOMENTS, "moment")]
+            counts = [f"{lanes[s, number]} {name}" for s, name in sums if s in (first, MOMENTS)]
             remark = (
-                f"{fingerprint[:12]}: {lanes[COVARIANCE, number]} covariance and "
-                f"{lanes[MOMENTS, number]} moment lanes committed of sample {number}, each twice "
-                "the one before"
+                f"{fingerprint[:12]}: {' and '.join(counts)} lanes committed of sample {number}, "
+                "each twice the one before"
             )
             found.append(StageStatus(FACTORS, 0, 1, remark, written=_latest(keys.values())))
     return found or [StageStatus(FACTORS, 0, None, "not begun")]

@@ -24,12 +24,15 @@ from rayinfluence.demo.corpus import (
 )
 from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.demo.training import TrainingSettings
+from rayinfluence.demo.variants import variants, write_variants
 from rayinfluence.evaluation.tracing import completion_log_probability, mean_recall
 from rayinfluence.methods.lexical import BM25
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
 K = 10
+#: Texts for `rayinfluence probe`: a fact that the model knows, in other words.
+VARIANTS = "variants.yaml"
 #: Survivors kept per query and side; the report needs no more.
 _TOP = 20
 
@@ -108,6 +111,9 @@ def run_demo(
         results = run.all()
         known = _known(run, corpus)
         bm25 = _bm25(run, corpus)
+    asked = (known[False] or corpus.queries)[0]
+    fact = next(one for one in corpus.facts if one.fact_id == asked.fact_id)
+    write_variants(folder / VARIANTS, asked.query_id, variants(fact, corpus.facts))
     ranked = {
         method: {query.query_id: _documents(found, query) for query in corpus.queries}
         for method, found in results.items()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rayinfluence.curvature.products import accumulation_dtype
+from rayinfluence.curvature.solver import Inverse
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class LowRankQueries:
     def rank(self) -> int:
         """R."""
         return self.left_OQR.shape[2]
+
+    def only(self, query: int) -> LowRankQueries:
+        """The query at a place, alone."""
+        some = slice(query, query + 1)
+        return LowRankQueries(self.left_OQR[:, some], self.right_JQR[:, some], self.d_in)
 
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q]: (g U) and (a V) meet in rank R."""
@@ -80,6 +86,10 @@ class DenseQueries:
         """Q."""
         return self.matrix_QOJ.shape[0]
 
+    def only(self, query: int) -> DenseQueries:
+        """The query at a place, alone."""
+        return DenseQueries(self.matrix_QOJ[query : query + 1], self.d_in)
+
     def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
         """g_t^T P_q a_t [B, T, Q], one query at a time."""
         inputs, grads = inputs_BTI.to(self.matrix_QOJ), grads_BTO.to(self.matrix_QOJ)
@@ -102,7 +112,41 @@ class DenseQueries:
         return sums_BO @ self.matrix_QOJ[:, :, self.d_in].to(sums_BO.dtype).T
 
 
-ModuleQueries = LowRankQueries | DenseQueries
+class Itself:
+    """Each sequence z is its own query, of one module: P_z = (G + lambda I)^-1 D_z.
+
+    A bank of these has one query, whose scores <D_z, (G + lambda I)^-1 D_z> are never negative.
+
+    Args:
+        inverse: (G + lambda I)^-1.
+        d_in: I.
+    """
+
+    n_queries = 1
+
+    def __init__(self, inverse: Inverse, d_in: int) -> None:
+        self._inverse = inverse
+        self._d_in = d_in
+
+    def only(self, _query: int) -> Itself:
+        """The only one."""
+        return self
+
+    def scores(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The scores [n, 1] of a window, in float64; ``parts`` are inputs and gradients."""
+        return torch.cat([self._inverse.quadratic(*part) for part in parts])[:, None]
+
+    def token_scores(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+        """g_t^T P_z a_t [B, T, 1], one sequence at a time."""
+        found = []
+        for inputs_TI, grads_TO in zip(inputs_BTI, grads_BTO, strict=True):
+            matrix_OJ = self._inverse.of_tokens(inputs_TI, grads_TO)["dense"]
+            query = DenseQueries(matrix_OJ[None], self._d_in)
+            found.append(query.token_scores(inputs_TI[None], grads_TO[None]))
+        return torch.cat(found)
+
+
+ModuleQueries = LowRankQueries | DenseQueries | Itself
 
 
 class QueryBank:

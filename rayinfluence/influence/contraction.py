@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rayinfluence.curvature.products import accumulation_dtype, product
+from rayinfluence.influence.bank import Itself
 from rayinfluence.influence.squares import Squares
 from rayinfluence.influence.tiles import FLOPS_PER_BYTE, TILE_NUMBERS, Part, slices
 
@@ -115,7 +116,10 @@ class Contraction:
         self._scratch: dict[str, Tensor] = {}
 
     def scores(
-        self, parts: Sequence[Part], banks: Sequence[Queries], squares: Squares | None = None
+        self,
+        parts: Sequence[Part],
+        banks: Sequence[Queries | Itself],
+        squares: Squares | None = None,
     ) -> list[Tensor]:
         """<P_q, D_z> [n, Q] of each bank for one module, in float32 or wider.
 
@@ -123,17 +127,19 @@ class Contraction:
         the module adds to |D_z|^2, from D_z too where that is the cheaper way to it.
         """
         found: list[Tensor | None] = [None] * len(banks)
-        materialised = []
+        materialised: dict[int, Queries] = {}
         for index, queries in enumerate(banks):
-            if Work.of(parts, queries).is_factored:
+            if isinstance(queries, Itself):
+                found[index] = queries.scores(parts)
+            elif Work.of(parts, queries).is_factored:
                 found[index] = factored_scores(parts, queries)
             else:
-                materialised.append(index)
+                materialised[index] = queries
         of_whole = squares if squares is not None and not squares.by_tokens(parts) else None
         if squares is not None and of_whole is None:
             squares.add_tokens(parts)
         if materialised or of_whole is not None:
-            scores = self._materialised(parts, [banks[index] for index in materialised], of_whole)
+            scores = self._materialised(parts, list(materialised.values()), of_whole)
             for index, of_bank in zip(materialised, scores, strict=True):
                 found[index] = of_bank
         return [of_bank for of_bank in found if of_bank is not None]

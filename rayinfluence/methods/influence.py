@@ -4,20 +4,21 @@
 | --- | --- | --- |
 | ekfac | EK-FAC | George et al. 2018; Grosse et al. 2023 |
 | kfac | K-FAC: the same with Lambda from eigenvalues | Martens & Grosse 2015 |
+| diagonal | the diagonal of the Fisher matrix of the weights | Kirkpatrick et al. 2017 |
 """
 
 from __future__ import annotations
 
 from rayinfluence.curvature.ekfac import kfac_factors
 from rayinfluence.curvature.solver import Solver
-from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.method import FactorKind, Fitted
 from rayinfluence.storage.results.meaning import Meaning
 
 
 class EkfacInfluence:
     """Influence by EK-FAC."""
 
-    needs_factors = True
+    factors: FactorKind | None = "ekfac"
     normalised = False
     meaning = Meaning(
         "an estimate, by EK-FAC influence functions: a linear prediction of what training on a "
@@ -32,7 +33,7 @@ class EkfacInfluence:
 class KfacInfluence:
     """Influence by K-FAC."""
 
-    needs_factors = True
+    factors: FactorKind | None = "ekfac"
     normalised = False
     meaning = Meaning(
         "an estimate, by K-FAC influence functions, with a coarser curvature than EK-FAC: a linear "
@@ -42,3 +43,19 @@ class KfacInfluence:
     def solver(self, fitted: Fitted) -> Solver:
         """With products of eigenvalues in the place of moments."""
         return fitted.ekfac(lambda of: kfac_factors(of.factors, of.n_rows, of.n_sequences))
+
+
+class DiagonalInfluence:
+    """Influence by the diagonal of the Fisher matrix: the mean over sequences of D^2."""
+
+    factors: FactorKind | None = "diagonal"
+    normalised = False
+    meaning = Meaning(
+        "an estimate, by influence functions with the diagonal of the Fisher matrix, which takes "
+        "each weight for itself and is coarser than EK-FAC: a linear prediction of what training "
+        "on a sequence once more would change. Nothing was retrained."
+    )
+
+    def solver(self, fitted: Fitted) -> Solver:
+        """With moments in the basis of the weights, which is EK-FAC between identities."""
+        return fitted.ekfac()

@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 from rayinfluence.curvature.solver import Identity, Solver
-from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.method import FactorKind, Fitted
 from rayinfluence.storage.results.meaning import ANY_UNIT, Meaning
 
 
 class GradientProduct:
     """The inner product of the gradients."""
 
-    needs_factors = False
+    factors: FactorKind | None = None
     normalised = False
     meaning = Meaning(
         "an estimate, by the product of gradients, without curvature: a likeness of two gradients, "
@@ -36,7 +36,7 @@ class Cosine:
     A sequence with a large gradient is not ahead for that.
     """
 
-    needs_factors = False
+    factors: FactorKind | None = None
     normalised = True
     meaning = Meaning(
         "an estimate, by the cosine of two gradients, without curvature: from -1 to 1, whatever "

@@ -1,7 +1,7 @@
 """The method seam: what a run has to know of an attribution method.
 
-A method reads gradients or texts. One that reads gradients gives a linear map for each module, and
-a score is
+A method reads gradients, texts, or each sequence by itself. One that reads gradients gives a linear
+map for each module, and a score is
 
     I(z, q) = sum over modules <G^-1 grad f_q, grad log p(z)>
 
@@ -9,6 +9,10 @@ or the same of the two gradients at length 1. One that reads texts weighs terms,
 ids, and a score is
 
     I(z, q) = sum over the terms t of q and z   weight(t) * strength(t in z)
+
+One that reads each sequence by itself gives such a map, too, and asks no query:
+
+    I(z, z) = sum over modules <G^-1 grad log p(z), grad log p(z)>
 
 Passes over the corpus, banks, partials, the second pass and tables are the same for all of them.
 
@@ -19,14 +23,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.query_forms import Query
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.solver import Solver
-from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results import ITSELF_ID, Meaning
+
+#: Stands for the query that each sequence is to itself: of no text, and of a digest that no query
+#: with tokens has.
+ITSELF = EncodedQuery(Query(ITSELF_ID, ()), ())
+
+#: Moments in the eigenbases of A and S, or in the basis that the weights are in.
+FactorKind = Literal["ekfac", "diagonal"]
 
 
 @dataclass(frozen=True)
@@ -78,19 +91,30 @@ class Method(Protocol):
         """What its scores mean."""
 
 
-class GradientMethod(Method, Protocol):
-    """A method that is a linear map between a query's gradient and inner products."""
+class SolvingMethod(Method, Protocol):
+    """A method that has a linear map for each module."""
 
     @property
-    def needs_factors(self) -> bool:
-        """Whether its solvers are made of factors, which are fitted then, and of damping."""
+    def factors(self) -> FactorKind | None:
+        """Which factors its solvers are made of, which are fitted then, beside damping."""
+
+    def solver(self, fitted: Fitted) -> Solver:
+        """G of one module."""
+
+
+class GradientMethod(SolvingMethod, Protocol):
+    """A method whose map stands between a query's gradient and inner products."""
 
     @property
     def normalised(self) -> bool:
         """Whether scores are divided by the norms of both gradients, over all tracked modules."""
 
-    def solver(self, fitted: Fitted) -> Solver:
-        """G of one module."""
+
+class SelfMethod(SolvingMethod, Protocol):
+    """A method whose map stands between the gradient of each sequence and the same gradient.
+
+    It asks none of the run's queries, and has one row in their place: :data:`ITSELF`.
+    """
 
 
 class TextMethod(Method, Protocol):

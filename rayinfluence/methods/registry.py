@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.methods.bm25 import BM25
-from rayinfluence.methods.influence import EkfacInfluence, KfacInfluence
+from rayinfluence.methods.influence import DiagonalInfluence, EkfacInfluence, KfacInfluence
+from rayinfluence.methods.itself import SelfInfluence
 from rayinfluence.methods.likeness import Cosine, GradientProduct
-from rayinfluence.methods.method import GradientMethod, Method, TextMethod
+from rayinfluence.methods.method import (
+    ITSELF,
+    FactorKind,
+    GradientMethod,
+    Method,
+    SelfMethod,
+    SolvingMethod,
+    TextMethod,
+)
 
 #: Those that read gradients.
 GRADIENT_METHODS: Mapping[str, GradientMethod] = {
     "ekfac": EkfacInfluence(),
     "kfac": KfacInfluence(),
+    "diagonal": DiagonalInfluence(),
     "gradient_product": GradientProduct(),
     "cosine": Cosine(),
 }
 #: Those that read texts alone.
 TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25()}
-METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS}
+#: Those that read each sequence by itself.
+SELF_METHODS: Mapping[str, SelfMethod] = {"self_influence": SelfInfluence()}
+METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS, **SELF_METHODS}
 
 
-def needs_factors(method: str) -> bool:
-    """Whether a method needs the factors to be fitted."""
-    return method in GRADIENT_METHODS and GRADIENT_METHODS[method].needs_factors
+def solving(method: str) -> SolvingMethod:
+    """A method that has a solver."""
+    return GRADIENT_METHODS[method] if method in GRADIENT_METHODS else SELF_METHODS[method]
+
+
+def factors_of(method: str) -> FactorKind | None:
+    """Which factors a method needs to be fitted."""
+    return None if method in TEXT_METHODS else solving(method).factors
+
+
+def factors_needed(methods: Sequence[str]) -> list[FactorKind]:
+    """Those that some methods need, each once."""
+    return list(dict.fromkeys(kind for kind in map(factors_of, methods) if kind))
+
+
+def asks(method: str, query_digest: str) -> bool:
+    """Whether a query is one of a method's: the run's, or the sequences themselves."""
+    return (query_digest == ITSELF.digest) == (method in SELF_METHODS)
+
+
+def asked(method: str, queries: Sequence[EncodedQuery]) -> list[EncodedQuery]:
+    """Those of some queries that a method asks."""
+    return [query for query in queries if asks(method, query.digest)]
+
+
+def has_token_influences(method: str) -> bool:
+    """Whether a score is a derivative of the sequence's log-probability, and so has parts of it."""
+    return method in GRADIENT_METHODS and not GRADIENT_METHODS[method].normalised

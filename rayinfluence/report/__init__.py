@@ -12,6 +12,7 @@ from rayinfluence.guest import as_found
 
 with as_found():
     from rayinfluence.report.page import render_page
+    from rayinfluence.report.probed import render_probed
     from rayinfluence.report.terminal import render
 
-__all__ = ["render", "render_page"]
+__all__ = ["render", "render_page", "render_probed"]

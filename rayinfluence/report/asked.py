@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.text import count
+from rayinfluence.storage.results import ITSELF_ID
 
 _PLAIN = "log-probability of the completion"
 
@@ -15,11 +16,13 @@ def objective(query: Mapping[str, Any]) -> str:
     said = query.get("objective")
     if said is None or said == _PLAIN:
         return ""
-    return f"{said}: {query['value']:.3g} {_unit(query)}"
+    unit = "" if _of_function(query) else f" {query['unit']}"
+    return f"{said}: {query['value']:.3g}{unit}"
 
 
-def _unit(query: Mapping[str, Any]) -> str:
-    return "" if query["unit"].startswith("that of") else str(query["unit"])
+def _of_function(query: Mapping[str, Any]) -> bool:
+    """Whether it is a function of the user's own, whose numbers have no unit that is known."""
+    return (query.get("unit") or "").startswith("that of")
 
 
 def members(query: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -27,19 +30,27 @@ def members(query: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return query.get("set") or ()
 
 
+def is_itself(query: Mapping[str, Any]) -> bool:
+    """Whether it stands for the sequences themselves, which nothing was asked of."""
+    return query.get("query_id") == ITSELF_ID and query.get("value") is None
+
+
 def said(query: Mapping[str, Any]) -> tuple[str, str, str]:
     """What was given, what is asked about, and rather than what: texts, as far as there are."""
     if found := members(query):
         return "", f"{count(len(found))} completions", ""
-    texts = (query.get(key) or "" for key in ("prompt", "completion", "rather_than"))
-    prompt, completion, other = texts
+    prompt, completion, other = (
+        query.get(key) or "" for key in ("prompt", "completion", "rather_than")
+    )
     return prompt, completion, other
 
 
 def raised(query: Mapping[str, Any]) -> str:
     """What a proponent is estimated to raise."""
+    if is_itself(query):
+        return "their own probability"
+    if members(query) or _of_function(query):
+        return "what is asked for"
     if query.get("rather_than") is not None:
         return "the completion's probability against the other's"
-    if members(query) or query.get("unit", "nats").startswith("that of"):
-        return "what is asked for"
     return "the completion's probability"

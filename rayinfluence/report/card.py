@@ -15,6 +15,17 @@ from rayinfluence.storage.results import Survivor
 _WINDOW = 700
 _LINE_COST = 40
 _N_HOTTEST = 6
+#: Of the two kinds of token influences, what they are called and what they say.
+_PREDICTED = (
+    "by token as it is predicted",
+    "A coloured token is one that raises or lowers the completion where it is learnt by itself, "
+    "after the tokens before it. They add up to the score.",
+)
+_READ = (
+    "by token as it is read",
+    "A coloured token is one that the score comes by when it is read: with more of it the score "
+    "would be further up or down. They do not add up to the score.",
+)
 
 
 def card(
@@ -49,6 +60,7 @@ def card(
         score_bar(survivor.score, largest),
         tag("p", *_origin(survivor), *_flags(survivor, shown), class_="origin"),
         _text(tokens, fold),
+        *_influences(survivor),
         tag("div", layer_bars(survivor.layer_scores), _details(survivor, tokens), class_="foot"),
         class_="card",
     )
@@ -90,6 +102,28 @@ def _text(tokens: Sequence[HeatedToken], fold: int) -> Html:
             _folded(tokens[stop:], fold, "after") if stop < len(tokens) else "",
         )
     )
+
+
+def _influences(survivor: Survivor) -> list[Html]:
+    """The text twice more, coloured by token influences, where there are any.
+
+    The first of them is of predictions, as scores by token are, and the second of tokens as read.
+    """
+    views = (
+        (_PREDICTED, survivor.output_token_influences, 1),
+        (_READ, survivor.input_token_influences, 0),
+    )
+    return [
+        tag(
+            "details",
+            tag("summary", label),
+            tag("p", about, class_="quiet"),
+            _text(heated_tokens(survivor.token_texts or [], scores, ahead), 0),
+            class_="fold",
+        )
+        for (label, about), scores, ahead in views
+        if scores is not None
+    ]
 
 
 def _folded(tokens: Sequence[HeatedToken], budget: int, side: str) -> Html:

@@ -22,7 +22,7 @@ _SIDES: tuple[Direction, ...] = ("proponent", "opponent")
 
 def statistics(results: Results) -> dict[str, str]:
     """One sentence per query, by query id: how much influence there is and how few hold it."""
-    directed = results.meaning.directed
+    directed = results.meaning.directed and not results.meaning.of_itself
     return {row["query_id"]: _mass(row, directed) for row in results.statistics.to_pylist()}
 
 

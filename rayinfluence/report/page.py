@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from rayinfluence.report.asked import is_itself
 from rayinfluence.report.facts import statistics
 from rayinfluence.report.groups import groups_of
 from rayinfluence.report.markup import Html, tag
@@ -57,7 +58,7 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
         query_section(
             number,
             query,
-            methods,
+            [one for one in methods if _asks(one[0], query)],
             per_side=per_side,
             fold=fold,
             unfolded=number == 1 or len(queries) <= _MAX_OPEN,
@@ -70,6 +71,11 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
     layout = tag("div", navigation, main, class_="layout")
     body = tag("body", run_summary(results_by_method), layout)
     return f"<!doctype html>\n{tag('html', _head(name), body, lang='en')}\n"
+
+
+def _asks(results: Results, query: Mapping[str, Any]) -> bool:
+    """Whether a query is of the method's kind: one that is asked, or each sequence for itself."""
+    return results.meaning.of_itself is is_itself(query)
 
 
 def _head(name: str) -> Html:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayinfluence.report.asked import members, objective, raised, said
+from rayinfluence.report.asked import is_itself, members, objective, raised, said
 from rayinfluence.report.card import card
 from rayinfluence.report.facts import rescoring, together
 from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.markup import Html, escape_parts, join, tag
 from rayinfluence.report.text import (
+    BY_ITSELF,
     count,
     drawn_together,
     n_counted,
@@ -57,7 +58,7 @@ def query_section(
     return tag(
         "details",
         summary,
-        tag("div", _asked(query), _facts(query), _warning(query), class_="question"),
+        Html() if is_itself(query) else _question(query),
         _methods(number, query["query_id"], methods, per_side, fold),
         class_="query",
         id=f"q{number}",
@@ -67,6 +68,8 @@ def query_section(
 
 def teaser(query: Mapping[str, Any]) -> list[Html]:
     """The end of the prompt, the completion, and rather than what, on one line."""
+    if is_itself(query):
+        return [tag("b", BY_ITSELF)]
     prompt, completion, other = said(query)
     completion, other = shorten(completion, _TEASER), shorten(other, _TEASER)
     prompt = shorten(prompt, max(20, _TEASER - len(completion)), keep="end")
@@ -92,6 +95,10 @@ def _member(one: Mapping[str, Any]) -> list[Html]:
     completion = tag("b", tag("bdi", shorten(one["completion"], _PROMPT)))
     weight, probability = f"{one['weight']:g} times ", f" {one['log_probability']:.2f} nats"
     return [join((weight,)), tag("bdi", prompt), Html(" "), completion, join((probability,))]
+
+
+def _question(query: Mapping[str, Any]) -> Html:
+    return tag("div", _asked(query), _facts(query), _warning(query), class_="question")
 
 
 def _prompt(query: Mapping[str, Any]) -> Html:
@@ -202,6 +209,9 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
         "Proponents": (results.proponents(query_id, per_side), "proponent"),
         "Opponents": (results.opponents(query_id, per_side), "opponent"),
     }
+    meaning = results.meaning
+    if meaning.of_itself:
+        del sides["Opponents"]  # no score is negative
     shown = [(side, s) for side, (found, _) in sides.items() for s in found]
     largest = max((abs(s.score) for _, s in shown if math.isfinite(s.score)), default=0.0)
     query = results.queries[query_id]
@@ -211,8 +221,8 @@ def _panel(results: Results, query_id: str, per_side: int, fold: int) -> Html:
         _side(
             side,
             results.count(query_id, kind),
-            [card(s, largest, fold, names, results.meaning.ahead, odds) for s in found],
-            raised(query) if results.meaning.directed else None,
+            [card(s, largest, fold, names, meaning.ahead, odds) for s in found],
+            raised(query) if meaning.directed else None,
         )
         for side, (found, kind) in sides.items()
     ]

@@ -26,7 +26,8 @@ def choices(manifest: Manifest) -> list[tuple[str, str]]:
     """Names and sentences of what the configuration chose; empty where it is not known."""
     return [
         ("Layers", _layers(manifest)),
-        ("Curvature", _curvature(manifest)),
+        ("Curvature", _curvature(manifest, "factors")),
+        ("Curvature, diagonal", _curvature(manifest, "diagonal_factors")),
         ("Damping", _damping(manifest)),
         ("Sequences", _sequences(manifest)),
         ("Training", _objective(manifest)),
@@ -56,9 +57,9 @@ def _layers(manifest: Manifest) -> str:
     return f"those that match {_listed(map(str, wanted), ', ')}."
 
 
-def _curvature(manifest: Manifest) -> str:
-    """What the factors are of, how coarse they are and what they were fitted on."""
-    factors, fit = manifest.get("factors"), _section(manifest, "fit")
+def _curvature(manifest: Manifest, kind: str) -> str:
+    """What factors are of, how coarse they are and what they were fitted on."""
+    factors, fit = manifest.get(kind), _section(manifest, "fit")
     if not factors:
         return ""
     sentences = {
@@ -69,7 +70,7 @@ def _curvature(manifest: Manifest) -> str:
         ),
     }
     parts = [sentences.get(fit.get("labels", ""), "")]
-    if (fit.get("blocks") or 1) > 1:
+    if (fit.get("blocks") or 1) > 1 and kind == "factors":
         parts.append(
             f"A and S of each module were cut into {count(fit['blocks'])} blocks (fit.blocks), and "
             "what lies between blocks was taken for zero: coarser than EK-FAC as a whole."

@@ -82,8 +82,9 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
     """What few readers need and an audit does: whole digests, versions, wall time, modules."""
     manifest = next(iter(results_by_method.values())).manifest
     modules = _modules(results_by_method)
-    model, tokenizer, corpus, factors, config = (
-        manifest.get(name) or {} for name in ("model", "tokenizer", "corpus", "factors", "config")
+    model, tokenizer, corpus, factors, diagonal, config = (
+        manifest.get(name) or {}
+        for name in ("model", "tokenizer", "corpus", "factors", "diagonal_factors", "config")
     )
     storage = config.get("storage") or {}
     fingerprint = str(manifest.get("fingerprint") or "")
@@ -106,6 +107,7 @@ def _provenance(results_by_method: Mapping[str, Results]) -> Html:
         ),
         ("Corpus fingerprint", str(corpus.get("fingerprint") or "")),
         ("Factors fingerprint", str(factors.get("fingerprint") or "")),
+        ("Diagonal's fingerprint", str(diagonal.get("fingerprint") or "")),
         *((f"Query banks, {name}", digests) for name, digests in banks.items()),
         ("Queries", without_credentials(str(config.get("queries") or ""))),
         ("Stages", "; ".join(_stages(manifest.get("stages") or {}))),
@@ -122,6 +124,7 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
     """Sign and scale in two sentences, and the scale of the colours."""
     meanings = {name: results.meaning for name, results in results_by_method.items()}
     undirected = [name for name, meaning in meanings.items() if not meaning.directed]
+    of_itself = [name for name, meaning in meanings.items() if meaning.of_itself]
     silent = [name for name, meaning in meanings.items() if not meaning.predicts]
     n = count(manifest.get("n_training_sequences") or manifest["n_sequences"])
     swatches = [
@@ -129,15 +132,21 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
         *(tag("b", "\u2007", class_=f"p{level}") for level in range(1, LEVELS + 1)),
     ]
     sentences = []
-    if len(undirected) < len(meanings):
+    if len(undirected) + len(of_itself) < len(meanings):
         sentences.append(
             "A positive score is an estimate that training on the sequence makes the completion "
             "more likely (a proponent), a negative one that it makes it less likely (an opponent). "
         )
+    if of_itself:
+        sentences.append(
+            f"A score by {', '.join(of_itself)} is of the sequence's own log-probability, which "
+            "training on it raises: none is negative, and none is an opponent. "
+        )
     if len(silent) < len(meanings):
+        whose = "of that" if len(of_itself) == len(meanings) else "of the completion's"
         sentences.append(
             f"Scores are raw; divided by the number of training sequences, {n}, they are delta "
-            "nats: the predicted change of the completion's log-probability if the sequence is "
+            f"nats: the predicted change {whose} log-probability if the sequence is "
             "seen once more. "
         )
     if any(meaning.of_predictions for meaning in meanings.values()):

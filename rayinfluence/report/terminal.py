@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayinfluence.report.asked import members, objective, said
+from rayinfluence.report.asked import is_itself, members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
     BEYOND,
+    BY_ITSELF,
     SUSPECT,
     isolates,
     n_counted,
@@ -50,11 +51,11 @@ def render(
     results.keep(n, asked)
     for query_id in asked:
         query = results.queries[query_id]
-        console.print(_header(query, results.method, console.width))
-        for title, found in (
-            ("Proponents", results.proponents(query_id, n)),
-            ("Opponents", results.opponents(query_id, n)),
-        ):
+        console.print(header(query, results.method, console.width))
+        sides = [("Proponents", results.proponents(query_id, n))]
+        if not results.meaning.of_itself:  # of which no score is negative
+            sides.append(("Opponents", results.opponents(query_id, n)))
+        for title, found in sides:
             console.print(_table(title, found, console.width, results.meaning.ahead))
         for sentence in (
             together(results, query_id),
@@ -66,10 +67,13 @@ def render(
         console.print()
 
 
-def _header(query: dict[str, Any], method: str, width: int) -> Text:
+def header(query: Mapping[str, Any], method: str, width: int) -> Text:
+    """A query, by whom it is answered, and what the model thinks of its completion."""
     text = Text.assemble(
-        _isolated(Text(one_line(query["query_id"]), "bold")), (f"  by {one_line(method)}", "dim")
+        isolated(Text(one_line(query["query_id"]), "bold")), (f"  by {one_line(method)}", "dim")
     )
+    if is_itself(query):
+        return text.append_text(Text(f"\n{BY_ITSELF}", "bold"))
     found = members(query)
     for member in found[:_MEMBERS]:
         text.append_text(
@@ -92,14 +96,14 @@ def _line(before: str, texts: tuple[str, str, str], width: int) -> Text:
     """A line with a prompt, a completion, and what it is asked rather than."""
     prompt = shorten(texts[0], width, keep="end", size=cell_len)
     completion, other = (shorten(text, width, size=cell_len) for text in texts[1:])
-    asked, answer = _isolated(Text(prompt)), _isolated(Text(completion, "bold"))
+    asked, answer = isolated(Text(prompt)), isolated(Text(completion, "bold"))
     line = Text.assemble("\n", before, asked, (" → ", "dim"), answer)
     if other:
-        line.append_text(Text.assemble((" rather than ", "dim"), _isolated(Text(other))))
+        line.append_text(Text.assemble((" rather than ", "dim"), isolated(Text(other))))
     return line
 
 
-def _probability(query: dict[str, Any]) -> str:
+def _probability(query: Mapping[str, Any]) -> str:
     total, other = query.get("log_probability"), query.get("rather_than_log_probability")
     if total is None:
         return "" if members(query) else "log-probability unknown"
@@ -126,7 +130,7 @@ def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) ->
     for survivor in survivors:
         table.add_row(
             str(survivor.rank),
-            Text(signed(survivor.score), _style(survivor.score)),
+            Text(signed(survivor.score), style(survivor.score)),
             Text(_delta(survivor)),
             _sequence(survivor, max(20, width - _NUMBERS_WIDTH), ahead),
         )
@@ -148,18 +152,27 @@ def _sequence(survivor: Survivor, width: int, ahead: int) -> Text:
     if survivor.beyond_linear:
         flags.append(BEYOND)
     names = [name for name in (survivor.source, survivor.document_id) if name]
-    text = _isolated(Text(shorten(" · ".join(names), width, size=cell_len), "bold"))
+    text = isolated(Text(shorten(" · ".join(names), width, size=cell_len), "bold"))
     if flags:
         text.append(f"\n{', '.join(flags)}", "yellow")
     if said := carried(survivor):
         text.append(f"\n{said}", "dim")
     text.append("\n")
-    return text.append_text(_snippet(survivor, _SNIPPET_LINES * width, ahead))
+    shown = snippet(survivor.token_texts, survivor.token_scores or [], width, ahead)
+    return text.append_text(shown)
 
 
-def _snippet(survivor: Survivor, budget: int, ahead: int) -> Text:
-    """The text around the hottest tokens, in one paragraph, with the hot ones coloured."""
-    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [], ahead)
+def snippet(texts: Sequence[str], scores: Sequence[float], width: int, ahead: int) -> Text:
+    """The text around the hottest tokens, in one paragraph of two lines, the hot ones coloured.
+
+    Args:
+        texts: of tokens.
+        scores: theirs.
+        width: of a line.
+        ahead: of its score a token is so many places.
+    """
+    budget = _SNIPPET_LINES * width
+    tokens = heated_tokens(texts, scores, ahead)
     start, stop = hot_window(tokens, budget - 2, size=cell_len)
     text = Text("…" if start else "")
     parts = visible_parts([token.text for token in tokens[start:stop]])
@@ -167,19 +180,21 @@ def _snippet(survivor: Survivor, budget: int, ahead: int) -> Text:
         words = " ".join(shown.split())
         if shown[:1].isspace() and text.plain and not text.plain.endswith(" "):
             text.append(" ")
-        text.append(words[:budget], _style(token.level) if abs(token.level) >= _HOT else "")
+        text.append(words[:budget], style(token.level) if abs(token.level) >= _HOT else "")
         if words and shown[-1:].isspace():
             text.append(" ")
     text.append("…" if stop < len(tokens) else "")
-    return _isolated(text)
+    return isolated(text)
 
 
-def _isolated(text: Text) -> Text:
+def isolated(text: Text) -> Text:
+    """A text that keeps to itself in which direction it runs."""
     before, after = isolates(text.plain)
     return Text.assemble(before, text, after)
 
 
-def _style(value: float) -> str:
+def style(value: float) -> str:
+    """Of a number, by its sign."""
     if value > 0:
         return "cyan"
     return "red" if value < 0 else ""

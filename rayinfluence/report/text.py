@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -13,6 +13,8 @@ from rayinfluence.text import visible
 #: Of a score that depends on the batch it is computed in.
 SUSPECT = "suspect: another score in another batch"
 #: Of a change that is no prediction; its number would be read as one.
+#: In the place of a question.
+BY_ITSELF = "each sequence by itself"
 BEYOND = "beyond the linear range: no prediction"
 
 
@@ -127,13 +129,13 @@ def count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def n_counted(query: dict[str, Any]) -> int:
+def n_counted(query: Mapping[str, Any]) -> int:
     """How many tokens of the completion count."""
     counts = query.get("token_counts")
     return sum(counts) if counts else query.get("n_completion_tokens") or 0
 
 
-def per_token_probability(query: dict[str, Any]) -> float | None:
+def per_token_probability(query: Mapping[str, Any]) -> float | None:
     """The geometric mean of the probabilities of tokens that count, where the row has it."""
     total, tokens = query.get("log_probability"), n_counted(query)
     if total is None or not tokens or not math.isfinite(total):

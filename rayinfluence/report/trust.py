@@ -31,6 +31,7 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         ("Looked at", _coverage(model)),
         ("Not looked at", _untracked(model)),
         ("Error of the factors", _factor_error(manifest.get("factors") or {})),
+        ("Error of the diagonal", _factor_error(manifest.get("diagonal_factors") or {})),
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
         ("Not fitted", _unfitted(manifest)),
         *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),
@@ -101,7 +102,7 @@ def _factor_error(factors: Manifest) -> str:
     asked = "no bound was asked for" if bound is None else f"{bound:.1%} was asked for"
     met = "" if bound is None else ", and met" if error <= bound else ", and NOT met"
     return (
-        f"scores of a probe set are within {error:.1%} of those of ever more sequences "
+        f"scores of a held-out set are within {error:.1%} of those of ever more sequences "
         f"({asked}{met})."
     )
 
@@ -118,7 +119,8 @@ def _singular(singular: Mapping[str, int] | None) -> str:
 
 def _unfitted(manifest: Manifest) -> str:
     """The modules without curvature; the manifest has them with their parameters."""
-    model, factors = manifest.get("model") or {}, manifest.get("factors") or {}
+    model = manifest.get("model") or {}
+    factors = manifest.get("factors") or manifest.get("diagonal_factors") or {}
     sizes, tracked = factors.get("unfitted") or {}, model.get("tracked_parameters")
     if not sizes or not tracked:
         return ""
@@ -164,7 +166,11 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
     corpus = manifest.get("corpus") or {}
     aside = manifest.get("set_aside") or []
     quarantined = {row["sequence_id"] for one in results for row in _quarantined(one)}
-    in_fit = (manifest.get("factors") or {}).get("quarantined") or []
+    in_fit = {
+        row[0]
+        for kind in ("factors", "diagonal_factors")
+        for row in (manifest.get(kind) or {}).get("quarantined") or []
+    }
     named = [
         (len(aside), "splits that could not be scored", _names(aside)),
         (len(quarantined), "sequences quarantined in the scan", ""),

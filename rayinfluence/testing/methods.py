@@ -24,8 +24,16 @@ from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, wh
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
 from rayinfluence.dataflow.compute.texts import TermCounts, TextBank, stack_texts
-from rayinfluence.influence.bank import QueryBank
-from rayinfluence.methods.method import Curvature, Fitted, GradientMethod, Method, TextMethod
+from rayinfluence.influence.bank import Itself, QueryBank
+from rayinfluence.methods.method import (
+    ITSELF,
+    Curvature,
+    Fitted,
+    GradientMethod,
+    Method,
+    SelfMethod,
+    TextMethod,
+)
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 from rayinfluence.testing.models import VOCABULARY, linear_for_conv1d, tiny_gpt2
@@ -75,7 +83,8 @@ class GradientMethodConformance(_Conformance):
         """And at the lengths that gradients have; its scores by token are about predictions."""
         method = self.method()
         assert method.meaning.of_predictions
-        if not method.needs_factors or method.normalised:
+        assert not method.meaning.of_itself
+        if not method.factors or method.normalised:
             assert not method.meaning.predicts
 
     def test_scores_are_those_of_autograd_and_its_solver(self) -> None:
@@ -114,13 +123,7 @@ class GradientMethodConformance(_Conformance):
         return bank
 
     def _solver(self, name: str) -> Solver:
-        replica = _replica()
-        shape = replica.shapes[name]
-        place = list(replica.shapes).index(name)
-        factors = _made_up(shape.columns, shape.d_out, place)
-        curvature = Curvature(factors, 30, 10, 0.1, None)
-        needed = curvature if self.method().needs_factors else None
-        return self.method().solver(Fitted(name, shape.bias, needed))
+        return self.method().solver(_fitted(name, self.method().factors is not None))
 
     def _scanned(self) -> NDArray[np.float64]:
         """Scores [N, Q] of the scan, in the order of the sequences."""
@@ -146,6 +149,55 @@ class GradientMethodConformance(_Conformance):
             for some in (of_sequences, of_queries)
         )
         return by_module, np.outer(lengths_N, lengths_Q)
+
+
+class SelfMethodConformance(_Conformance):
+    """The tests of methods of sequences by themselves; pytest finds them in what inherits."""
+
+    def method(self) -> SelfMethod:
+        """The method."""
+        raise NotImplementedError
+
+    def what_it_is(self) -> Method:
+        """The method."""
+        return self.method()
+
+    def test_it_says_that_it_is_of_each_sequence_itself(self) -> None:
+        """By layers, and by token of predictions; without a curvature it predicts no change."""
+        meaning = self.method().meaning
+        assert meaning.of_itself
+        assert meaning.has_layers
+        assert meaning.of_predictions
+        assert self.method().factors or not meaning.predicts
+
+    def test_scores_are_those_of_autograd_and_its_solver(self) -> None:
+        """<G^-1 D_z, D_z> by module, in both passes; tokens add up to it, and none is negative."""
+        replica, bank = _replica(), self._bank()
+        of_sequences = [_gradients(replica, tokens.tolist(), 1) for tokens in _sequences()]
+        by_module = [
+            [
+                float(((self._solver(name).inverse() @ D[name]) * D[name]).sum())
+                for D in of_sequences
+            ]
+            for name in replica.modules
+        ]
+        expected_NM = np.array(by_module).T
+        found = _rescored(replica, bank, by_token=True)
+        self._same(found.layer_scores_PM, expected_NM)
+        tokens = [found.token_scores[place].sum() for place in range(len(found.rows_P))]
+        self._same(np.array(tokens), expected_NM.sum(axis=1))
+        (scored,) = score_split(replica, [bank], _table())
+        scores_N = scored.scores_NQ[np.argsort(scored.ids_N), 0]
+        self._same(scores_N, expected_NM.sum(axis=1))
+        assert (scores_N >= 0).all()
+
+    def _bank(self) -> QueryBank:
+        shapes = _replica().shapes.items()
+        modules = {n: Itself(self._solver(n).inverse(), shape.d_in) for n, shape in shapes}
+        return QueryBank([ITSELF.digest], modules)
+
+    def _solver(self, name: str) -> Solver:
+        return self.method().solver(_fitted(name, self.method().factors is not None))
 
 
 class TextMethodConformance(_Conformance):
@@ -216,7 +268,7 @@ class TextMethodConformance(_Conformance):
             assert abs(scores_T.sum() - found.scanned_P[place]) <= self.tolerance
             for term in set(tokens.tolist()):
                 assert len(set(scores_T[tokens == term].tolist())) == 1
-                assert term in _queries()[query].tokens or not scores_T[tokens == term].any()
+                assert term in _queries()[query].terms or not scores_T[tokens == term].any()
 
     def _bank(self) -> TextBank:
         queries = _queries()
@@ -281,6 +333,14 @@ def _gradients(replica: Replica, tokens: list[int], first: int) -> dict[str, Ten
         parts = torch.autograd.grad(total, list(module.parameters()), retain_graph=True)
         found[name] = torch.cat([part.reshape(len(parts[0]), -1) for part in parts], dim=1)
     return found
+
+
+def _fitted(name: str, curved: bool) -> Fitted:
+    """What the solver of a module of the model is made of."""
+    shapes = _replica().shapes
+    factors = _made_up(shapes[name].columns, shapes[name].d_out, list(shapes).index(name))
+    curvature = Curvature(factors, 30, 10, 0.1, None)
+    return Fitted(name, shapes[name].bias, curvature if curved else None)
 
 
 def _made_up(columns: int, d_out: int, seed: int) -> ModuleFactors:

@@ -91,6 +91,28 @@ class SolverConformance:
             whole = inverse.of_tokens(inputs_TI, grads_TO, lambda matrix: low_rank(matrix, 1000, 0))
             self._same(whole["left"] @ whole["right"].T, expected_OJ)
 
+    def test_the_quadratic_of_sequences_is_a_product_with_its_inverse(self) -> None:
+        """<D, A^-1 D> of each, whether or not a sequence is longer than the module is wide."""
+        for n_tokens in (2, 7):
+            inputs_BTI = _random(4, 3, n_tokens, self.d_in)
+            grads_BTO = _random(5, 3, n_tokens, self.d_out)
+            for _, solver in self._solvers():
+                inverse = solver.inverse()
+                expected = []
+                for inputs_TI, grads_TO in zip(inputs_BTI, grads_BTO, strict=True):
+                    solved_OJ = inverse.of_tokens(inputs_TI, grads_TO)["dense"]
+                    expected.append((solved_OJ * (solver @ solved_OJ)).sum())
+                self._same(inverse.quadratic(inputs_BTI, grads_BTO), torch.stack(expected))
+
+    def test_no_quadratic_is_negative(self) -> None:
+        """Nor that of a sequence without a gradient."""
+        for _, solver in self._solvers():
+            inputs_BTI, grads_BTO = _random(6, 50, 1, self.d_in), _random(7, 50, 1, self.d_out)
+            grads_BTO[0] = 0
+            found_B = solver.inverse().quadratic(inputs_BTI.float(), 1e-12 * grads_BTO.float())
+            assert (found_B >= 0).all()
+            assert float(found_B[0]) == 0
+
     def test_a_cut_keeps_what_is_largest(self) -> None:
         """At rank 1 it is as near to the whole as any matrix of rank 1."""
         inputs_TI, grads_TO = _random(2, 7, self.d_in), _random(3, 7, self.d_out)

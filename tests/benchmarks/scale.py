@@ -281,9 +281,10 @@ def _banks(run: Run) -> list[Any]:
     config, numerics = run.config.scan, run.numerics
     modules = list(run.replica.modules)
     corpus = run.corpus.fingerprint
-    methods = plan_methods(run.store, run.model_digest, modules, factors, config, numerics, corpus)
+    by_kind = {"ekfac": factors}
+    methods = plan_methods(run.store, run.model_digest, modules, by_kind, config, numerics, corpus)
     banks = plan_banks(run.store, methods, [q.digest for q in run.queries], config, numerics)
-    operands = partial(method_operands, run.runner, factors=factors, config=config)
+    operands = partial(method_operands, run.runner, factors=by_kind, config=config)
     precondition(run.runner, methods, operands, run.queries, config, run.progress)
     return banks
 

@@ -84,6 +84,8 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         lanes=_LANES,
         n_queries=_N_QUERIES,
         n_banks=1,
+        n_themselves=0,
+        n_diagonals=0,
         top=_TOP,
         survivor_tokens=_N_QUERIES * 2 * _TOP * _TOKENS_PER_SEQUENCE,
         rank=_RANK,

@@ -14,7 +14,9 @@ from rayinfluence.testing.runs import write_documents
 
 pytestmark = pytest.mark.cluster
 
-SCAN = {"methods": ["ekfac", "kfac", "gradient_product", "cosine", "bm25"]}
+SCAN = {
+    "methods": ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"]
+}
 #: Runs a configuration with Ray unimportable.
 WITHOUT_RAY = """
 import sys

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rayinfluence.demo.run import DemoOutcome, DemoSize, run_demo
+import rayinfluence
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.begin.probes import read_probes
+from rayinfluence.demo.run import VARIANTS, DemoOutcome, DemoSize, run_demo
 from rayinfluence.demo.training import TrainingSettings
 
 SMALL = DemoSize(
@@ -44,6 +47,22 @@ def test_prints_its_recalls(outcome: DemoOutcome) -> None:
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "recall@10" in printed
     assert "bm25" in printed
+
+
+def test_a_fact_s_influence_is_in_its_words_and_their_order(
+    folder: Path, outcome: DemoOutcome
+) -> None:
+    config = RunConfig.parse({"run": str(folder / "run"), "model": str(folder / "model")})
+    probes, [query] = read_probes(str(folder / VARIANTS), config)
+    texts: dict[str, list[str]] = {}
+    for one in probes:
+        texts.setdefault(str(one.partition), []).append(one.text)
+    probed = rayinfluence.probe(folder / "run", texts, queries=[query])
+    means = {one.name: one.score for one in probed.partitions(query)}
+    whole = means["paraphrases"]
+    assert whole > 0
+    for name in ("completion removed", "another object", "irrelevant", "order flipped"):
+        assert means[name] < whole / 2, name
 
 
 def test_second_run_reuses_everything(folder: Path, outcome: DemoOutcome) -> None:

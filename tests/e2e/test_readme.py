@@ -14,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
+import rayinfluence
 from rayinfluence import cli
+from rayinfluence.dataflow.begin.probes import read_probes
+from rayinfluence.demo.facts import invent_facts
+from rayinfluence.demo.variants import variants, write_variants
 from rayinfluence.testing import tiny_run
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +59,36 @@ def test_inspect(
     said = capsys.readouterr().out
     assert "53.2% of 4,560 parameters are tracked, in 4 layers" in said
     assert "checks       passed" in said
+
+
+def test_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = snippet("probe").splitlines()
+    command, run, option, path = line.removeprefix("rayinfluence ").split()
+    monkeypatch.chdir(tmp_path)
+    config = tiny_run(tmp_path, 20, run=run)
+    rayinfluence.run(config)
+    first, *others = invent_facts(4, seed=0)
+    write_variants(Path(path), "q1", variants(first, others))
+    written = set(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, run, option, path])
+    assert not ended.value.code
+    assert set(tmp_path.rglob("*")) == written
+    said = capsys.readouterr().out
+    assert "q1  by ekfac" in said
+    readme = (ROOT / "README.md").read_text()
+    partition = r"  (\w+(?:,? \w+)*): mean of \d texts"
+    assert len(re.findall(partition, said)) == 7
+    assert re.findall(partition, said) == re.findall(partition, readme)
+    shape = re.search(
+        r"```yaml\n(queries: president.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    assert shape
+    (tmp_path / "shape.yaml").write_text(shape.group(1))
+    texts, queries = read_probes("shape.yaml", config)
+    assert (len(texts), queries) == (2, ["president-000-trained"])
 
 
 @pytest.mark.deploy

@@ -22,7 +22,7 @@ from rayinfluence.corpus.splits import read_rows
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.fold import Lane
 from rayinfluence.dataflow.jobs.handles import Deferred, read_stored
-from rayinfluence.dataflow.jobs.probe import ProbeJob, probe_rows, read_probe
+from rayinfluence.dataflow.jobs.held_out import HeldOutJob, held_out_rows, read_held_out
 from rayinfluence.dataflow.jobs.watch import LocalWatch
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.sample import Piece
@@ -92,10 +92,10 @@ def loud_replica(case: Case, batch_tokens: int = 4000) -> Replica:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit that was tested: what it states, and scores of its probe set by its last factors."""
+    """A fit that was tested: what it states, and scores of its held-out set by its last factors."""
 
     factors: Factors
-    probe: pa.Table
+    held_out: pa.Table
     scores: Tensor
 
     @property
@@ -106,7 +106,7 @@ class Fitted:
 
     def true_error(self, replica: Replica, truth: Factors) -> float:
         """How far its scores are from those by other factors."""
-        wanted = probe_scores(replica, truth, self.probe)
+        wanted = held_out_scores(replica, truth, self.held_out)
         return float((self.scores - wanted).norm() / wanted.norm())
 
 
@@ -114,15 +114,15 @@ def fitted(replica: Replica, sequences: list[np.ndarray], folder: Path, **more: 
     """A fit whose rounds are tested; more as for :func:`harness.plan_factors`."""
     corpus, plan = plan_factors(replica, sequences, folder, **more)
     factors = fit_factors(replica, sequences, folder, **more)
-    rows = probe_rows(read_rows(corpus.store, split, ids) for split, ids in plan.probe_rows())
-    key = Piece(len(factors.manifest["rounds"]) - 1).probe_key
-    probed = read_probe(factors.store, key, factors.fingerprint)
-    assert probed is not None
-    return Fitted(factors, rows, probed.scores)
+    rows = held_out_rows(read_rows(corpus.store, split, ids) for split, ids in plan.held_out_rows())
+    key = Piece(len(factors.manifest["rounds"]) - 1).held_out_key
+    tested = read_held_out(factors.store, key, factors.fingerprint)
+    assert tested is not None
+    return Fitted(factors, rows, tested.scores)
 
 
-def probe_scores(replica: Replica, factors: Factors, rows: pa.Table) -> Tensor:
-    """Scores of a probe set by any factors."""
+def held_out_scores(replica: Replica, factors: Factors, rows: pa.Table) -> Tensor:
+    """Scores of a held-out set by any factors."""
     (kept,) = {key.split("/")[1] for key in factors.store.list("moments")}
     lanes = tuple(
         Lane(key, (), "", modules=tuple(replica.modules))
@@ -130,9 +130,9 @@ def probe_scores(replica: Replica, factors: Factors, rows: pa.Table) -> Tensor:
     )
     counts = {"n_sequences": factors.n_sequences, "n_tokens": factors.n_tokens}
     bases = {place: Deferred(read_stored, stored) for place, stored in factors.parts().items()}
-    job = ProbeJob(factors.store, lanes, rows, bases, counts, "", alone=True)
+    job = HeldOutJob(factors.store, lanes, rows, bases, counts, "", alone=True)
     watch = LocalWatch(lambda tokens: None)
-    return job.run(replica, f"probe-{uuid4().hex}.safetensors", watch).scores
+    return job.run(replica, f"held-out-{uuid4().hex}.safetensors", watch).scores
 
 
 def large_sample(replica: Replica, kind: Kind, folder: Path, count: int) -> Factors:

@@ -38,7 +38,7 @@ from rayinfluence.dataflow.stages.fit import fit
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.influence.bank import DenseQueries, QueryBank
-from rayinfluence.methods.registry import needs_factors
+from rayinfluence.methods.registry import factors_of
 from rayinfluence.model.modules import track
 from rayinfluence.storage.store import Store
 
@@ -178,7 +178,7 @@ def operands(
         damping,
         factors.n_routed,
     )
-    return MethodOperands(method, Store(str(folder)), curvature if needs_factors(method) else None)
+    return MethodOperands(method, Store(str(folder)), curvature if factors_of(method) else None)
 
 
 def make_bank(

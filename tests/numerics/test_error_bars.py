@@ -19,8 +19,8 @@ from torch import Tensor
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.corpus.splits import read_rows
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
-from rayinfluence.dataflow.compute.stopping import _T, Probed, figures, is_sure
-from rayinfluence.dataflow.jobs.probe import probe_rows
+from rayinfluence.dataflow.compute.stopping import _T, HeldOutScores, figures, is_sure
+from rayinfluence.dataflow.jobs.held_out import held_out_rows
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.testing.models import VOCABULARY
 
@@ -56,15 +56,15 @@ def sequences(seed: int, n: int) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(0, VOCABULARY, (n, 8)))
 
 
-def probed(scores: Tensor, n: int, parts: float | None = None) -> Probed:
-    return Probed(scores, {"n_sequences": n, "parts": parts, "error": None})
+def held_out(scores: Tensor, n: int, parts: float | None = None) -> HeldOutScores:
+    return HeldOutScores(scores, {"n_sequences": n, "parts": parts, "error": None})
 
 
 def test_of_scores_without_noise_the_bias_is_found() -> None:
     """s(n) = s + B/n, of samples of unequal sizes."""
     truth, bias = torch.randn(2, 3, 4, dtype=torch.float64)
     before, new, whole = (truth + bias / n for n in (30, 50, 80))
-    found = figures(whole, probed(before, 30), probed(new, 50), jackknife=0.0)
+    found = figures(whole, held_out(before, 30), held_out(new, 50), jackknife=0.0)
     assert found["bias"] == pytest.approx(float((bias / 80).norm() / whole.norm()), rel=1e-9)
 
 
@@ -75,7 +75,7 @@ def test_of_scores_without_bias_the_noise_is_found() -> None:
     for _ in range(500):
         rows = torch.randn(80, 6, generator=generator, dtype=torch.float64) + 3
         whole = rows.mean(0)
-        before, new = probed(rows[:30].mean(0), 30), probed(rows[30:].mean(0), 50)
+        before, new = held_out(rows[:30].mean(0), 30), held_out(rows[30:].mean(0), 50)
         found = figures(whole, before, new, jackknife=0.0)
         assert found["bias"] < 1e-12
         errors.append(float((whole - 3).norm() / whole.norm()))
@@ -85,7 +85,7 @@ def test_of_scores_without_bias_the_noise_is_found() -> None:
 
 
 def test_two_rounds_say_what_the_noise_is_and_lanes_what_it_is_at_least() -> None:
-    before, new = probed(torch.tensor([1.0]), 40, 0.2), probed(torch.tensor([3.0]), 40)
+    before, new = held_out(torch.tensor([1.0]), 40, 0.2), held_out(torch.tensor([3.0]), 40)
     whole = torch.tensor([2.0])
     # |1 - 3| sqrt(40 40) / 80 of 2, and .2 of half the sequences.
     one, other = 0.5**2, 0.2**2 / 2
@@ -93,7 +93,7 @@ def test_two_rounds_say_what_the_noise_is_and_lanes_what_it_is_at_least() -> Non
     assert found["error"] == pytest.approx(4.303 * math.sqrt((one + other) / 2))
     found = figures(whole, before, new, jackknife=0.9)
     assert found["error"] == pytest.approx(4.303 * 0.9)
-    first = probed(before.scores, 40)
+    first = held_out(before.scores, 40)
     assert figures(whole, first, new, jackknife=0.1)["error"] == pytest.approx(12.706 * 0.5)
 
 
@@ -139,7 +139,7 @@ def test_the_fit_stops_when_it_is_sure_enough(tmp_path: Path) -> None:
     more = {"lanes": 4, "row_group_tokens": 32}
     full = fit_factors(replica, sample, tmp_path / "full", error_bound=1e-9, **more)
     rounds = full.manifest["rounds"]
-    # A tenth of the sample is the probe set.
+    # A tenth of the sample is the held-out set.
     assert full.n_sequences == 256 - 25
     sizes = [one["n_sequences"] for one in rounds]
     assert len(sizes) >= 4
@@ -192,7 +192,7 @@ def test_one_lane_has_no_spread_and_never_stops(tmp_path: Path) -> None:
 def test_the_probe_is_cut_short(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, [np.arange(100) % VOCABULARY, *sequences(6, 3)])
     (split,) = corpus.plan(10**6)
-    found = probe_rows([read_rows(corpus.store, split, [0, 2])])
+    found = held_out_rows([read_rows(corpus.store, split, [0, 2])])
     assert [len(tokens) for tokens in sequences_of(found)] == [64, 8]
     assert found["sequence_id"].to_pylist() == [0, 2]
 
@@ -206,7 +206,7 @@ def test_a_sample_too_small_for_a_probe_is_fitted_all_the_same(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("is_held_out", [False, True])
-def test_a_sequence_that_is_not_finite_is_not_in_the_probe(
+def test_a_sequence_that_is_not_finite_is_not_in_the_held_out_set(
     tmp_path: Path, is_held_out: bool
 ) -> None:
     """Its log-probability is finite and what its modules see is not."""

@@ -8,10 +8,14 @@ import pytest
 from rayinfluence.curvature.solver import Identity, Solver
 from rayinfluence.methods.bm25 import BM25
 from rayinfluence.methods.likeness import Cosine
-from rayinfluence.methods.method import Fitted, GradientMethod, TextMethod
-from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
+from rayinfluence.methods.method import Fitted, GradientMethod, SelfMethod, TextMethod
+from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, TEXT_METHODS
 from rayinfluence.storage.results import Meaning
-from rayinfluence.testing.methods import GradientMethodConformance, TextMethodConformance
+from rayinfluence.testing.methods import (
+    GradientMethodConformance,
+    SelfMethodConformance,
+    TextMethodConformance,
+)
 
 
 class TestOursByGradients(GradientMethodConformance):
@@ -32,10 +36,34 @@ class TestOursByTexts(TextMethodConformance):
         return TEXT_METHODS[self.name]
 
 
+class TestOursByItself(SelfMethodConformance):
+    @pytest.fixture(autouse=True, params=SELF_METHODS)
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.name = request.param
+
+    def method(self) -> SelfMethod:
+        return SELF_METHODS[self.name]
+
+
+class Norm:
+    """Somebody else's: the square of a gradient's length."""
+
+    factors = None
+    meaning = Meaning("a square of a length.", "1", predicts=False, of_itself=True)
+
+    def solver(self, fitted: Fitted) -> Solver:
+        return Identity(fitted.bias)
+
+
+class TestAnotherByItself(SelfMethodConformance):
+    def method(self) -> SelfMethod:
+        return Norm()
+
+
 class Relative:
     """Somebody else's: influence by EK-FAC of gradients of length 1."""
 
-    needs_factors = True
+    factors = "ekfac"
     normalised = True
     meaning = Meaning("a relative influence.", "1", predicts=False)
 
@@ -69,7 +97,7 @@ def test_a_method_that_is_none_is_found_out() -> None:
     """What needs factors and does not say so, what predicts nowhere, what counts what is not."""
 
     class Silent(Relative):
-        needs_factors = False
+        factors = None
 
     class Nowhere(Cosine):
         meaning = Meaning("a change without a direction.", "nats", predicts=True, directed=False)

@@ -22,7 +22,7 @@ from harness import (
     plan_factors,
 )
 
-from rayinfluence.dataflow.layout import probe_key
+from rayinfluence.dataflow.layout import held_out_key
 from rayinfluence.dataflow.stages import sample
 from rayinfluence.influence.squares import per_length
 from rayinfluence.storage.tensors import read_tensors
@@ -49,7 +49,7 @@ def test_the_probe_set_is_scored_by_experts_that_parts_of_it_chose(
     factors = fit_factors(replica, sequences, tmp_path / "fit", **more)
     assert len(factors.manifest["rounds"]) > 2
     assert factors.error is not None
-    last = read_tensors(factors.store, probe_key(len(plan.rounds) - 1))[0]["scores"]
+    last = read_tensors(factors.store, held_out_key(len(plan.rounds) - 1))[0]["scores"]
     held = [sequences[i] for i in plan.held_out]
     held = held[::5] + [one for i, one in enumerate(held) if i % 5]
     n_queries = len(held) - last.shape[1]

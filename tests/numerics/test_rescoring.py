@@ -102,6 +102,7 @@ def found_by(
     rank: int | None,
     top: int,
     by_token: int | None = None,
+    influences: int = 0,
 ) -> tuple[Whole, Partial]:
     """Scan, merge and score again as a run does."""
     bank = make_bank(fitted.replica, fitted.factors, fitted.queries, folder, method, rank)
@@ -131,8 +132,8 @@ def found_by(
     )
     tokenizer = tiny_tokenizer()
     sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], again.ids())
-    rescored = again.run(sequences, by_token, QUIET)
-    rows = query_rows(MethodQueries(method, "", {}, queries), fitted.queries, tokenizer)
+    rescored = again.run(sequences, by_token, influences, QUIET)
+    rows = query_rows([MethodQueries(method, "", {}, queries)], fitted.queries, tokenizer)
     completions = [
         completion(q, row, tokenizer) for q, row in zip(fitted.queries, rows, strict=True)
     ]

@@ -92,6 +92,10 @@ class ScaledBack:
     ) -> dict[str, Tensor]:
         return Identity(self._bias).of_tokens(inputs_TI, grads_TO * self._rows_O, cut)
 
+    def quadratic(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+        roots_O = self._rows_O.abs().sqrt().to(grads_BTO)
+        return Identity(self._bias).quadratic(inputs_BTI, grads_BTO * roots_O)
+
 
 def made_of(kind: type[Scaled]) -> Callable[[bool], Solver]:
     return lambda bias: kind(torch.arange(4, dtype=torch.float64), bias)
@@ -144,6 +148,17 @@ class Understates(Scaled):
         super().__init__(rows_O + 0.5, bias)
 
 
+class Plain(Scaled):
+    """Takes the quadratic of the gradient as it is."""
+
+    def inverse(self) -> Inverse:
+        class Back(ScaledBack):
+            def quadratic(self, inputs_BTI: Tensor, grads_BTO: Tensor) -> Tensor:
+                return Identity(self._bias).quadratic(inputs_BTI, grads_BTO)
+
+        return Back(1 / (self._rows_O + self.damping), self._bias)
+
+
 class AlwaysBiased(Scaled):
     """Takes every module for one with a bias."""
 
@@ -162,9 +177,10 @@ class AlwaysBiased(Scaled):
         (made_of(Negative), "test_its_damping_is_added"),
         (made_of(Subtracts), "test_its_damping_is_added"),
         (made_of(Understates), "test_its_damping_is_all_that_is_added"),
+        (made_of(Plain), "test_the_quadratic_of_sequences_is_a_product_with_its_inverse"),
         (made_of(AlwaysBiased), "test_a_gradient_given_by_its_tokens_is_solved_alike"),
     ],
-    ids=["forgets", "turned", "negative", "subtracts", "understates", "always biased"],
+    ids=["forgets", "turned", "negative", "subtracts", "understates", "plain", "always biased"],
 )
 def test_a_solver_that_is_none_is_found_out(
     made: Callable[[bool], Solver], test: str, monkeypatch: pytest.MonkeyPatch

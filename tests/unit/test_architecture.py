@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "model": DATA,
     "corpus": DATA,
     "methods": ALGEBRA | DATA | {"model", "corpus"},
-    "dataflow": BELOW_DATAFLOW,
+    "dataflow": BELOW_DATAFLOW | {"yamls"},
     "evaluation": BELOW_DATAFLOW | {"dataflow"},
     "report": {"storage", "errors", "text", "guest"},
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
@@ -126,6 +126,7 @@ ROOMS: dict[str, set[str]] = {
     "begin": NAMES | {"compute", "runners", "stages", "status", "places"},
     "plan": NAMES | {"compute", "jobs", "stages", "begin"},
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
+    "probing": NAMES | {"compute", "jobs", "stages", "begin"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
-from rayinfluence.config import RunConfig
+from rayinfluence.config import BY_ITSELF, RunConfig
 from rayinfluence.corpus.beginning import beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
@@ -27,6 +27,7 @@ from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
+from rayinfluence.storage.results.meaning import ITSELF_ID
 from rayinfluence.storage.store import Store
 
 
@@ -44,20 +45,24 @@ class Inputs:
             among them.
         folders: of the model and of its tokenizer.
         function: that the queries ask for, where it is not the log-probability.
+        asks_queries: whether a method has queries to ask.
     """
 
     queries: list[Query] | None
     documents: Found
     folders: Folders
     function: QueryFunction | None = None
+    asks_queries: bool = True
 
     @property
     def needed_queries(self) -> list[Query]:
-        """The queries.
+        """The queries that are asked; none where each sequence is only scored for itself.
 
         Raises:
             ConfigError: the configuration names none.
         """
+        if not self.asks_queries:
+            return []
         if self.queries is None:
             raise ConfigError(
                 "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
@@ -104,6 +109,7 @@ class Inputs:
             if "://" not in config.queries and Path(config.queries).is_dir():
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
+            _refuse_name_of_all(config, queries)
         function = None
         if config.query_function is not None:
             function = QueryFunction.of(config.query_function)
@@ -117,7 +123,8 @@ class Inputs:
             refuse_old_layout(corpus_store(config))
         else:
             Corpus.refuse_none(corpus_store(config))
-        return cls(queries, documents, places or fetched(config, say, new_run), function)
+        places = places or fetched(config, say, new_run)
+        return cls(queries, documents, places, function, config.scan.asks_queries)
 
 
 def _refuse_own_counting(queries: Sequence[Query]) -> None:
@@ -128,6 +135,17 @@ def _refuse_own_counting(queries: Sequence[Query]) -> None:
                 f"query {query.query_id!r} has a reduction or spans, and query_function decides by "
                 "itself which tokens count: leave one of them out."
             )
+
+
+def _refuse_name_of_all(config: RunConfig, queries: Sequence[Query]) -> None:
+    """Refuse a query of the name that stands for the sequences themselves in the same results."""
+    if BY_ITSELF.isdisjoint(config.scan.methods):
+        return
+    if any(query.query_id == ITSELF_ID for query in queries):
+        raise QueryError(
+            f"{config.queries}: a query has the id {ITSELF_ID!r}, which is that of the sequences "
+            "themselves in the results of this run's scan.methods; give the query another id."
+        )
 
 
 def _refuse_no_text(documents: Found, config: RunConfig) -> None:

@@ -35,9 +35,12 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
+from rayinfluence.methods.method import ITSELF, FactorKind
+from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
+from rayinfluence.model.second_derivatives import refuse_no_second_derivatives
 from rayinfluence.model.weight_files import read_config
 from rayinfluence.storage.store import Store
 
@@ -244,7 +247,7 @@ class Parts:
 
     @cached_property
     def queries(self) -> list[EncodedQuery]:
-        """The queries, as tokens.
+        """The queries, as tokens; and the one that stands for the sequences themselves.
 
         Raises:
             ConfigError: the configuration names none.
@@ -260,7 +263,14 @@ class Parts:
         )
         for text in border_warnings(encoded):
             self._warn(text)
-        return encoded
+        methods = self.config.scan.methods
+        if self.config.queries is not None and not self.inputs.asks_queries:
+            self._warn(
+                f"queries: {self.config.queries} is not asked, as {', '.join(methods)} has each "
+                "sequence for its own query; name a method that asks queries beside it, or leave "
+                "the file out."
+            )
+        return [*encoded, *[ITSELF] * any(method in SELF_METHODS for method in methods)]
 
     @property
     def corpus_store(self) -> Store:
@@ -311,6 +321,11 @@ class Parts:
         for store in (self.store, self.corpus_store):
             store.sweep()
         _ = self.passed
+        if self.config.scan.token_influences:
+            replica = self.replica
+            refuse_no_second_derivatives(
+                replica.model, replica.modules, replica.shapes, self.tracked.ordinary
+            )
         self._note_commits()
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:
@@ -325,8 +340,8 @@ class Parts:
         refuse_unknown_keys(self.config.scan.group_by, self.corpus)
 
     @own_arithmetic()
-    def fit_plan(self, n_shards: int | None = None) -> FitPlan:
-        """What the factors are fitted on: a sample of the corpus's first shards, or of all."""
+    def fit_plan(self, n_shards: int | None = None, kind: FactorKind = "ekfac") -> FitPlan:
+        """What factors are fitted on: a sample of the corpus's first shards, or of all."""
         replica = self.replica  # first: loading the model settles the numerics
         return plan_fit(
             self.config.fit,
@@ -335,6 +350,7 @@ class Parts:
             self.numerics,
             self.model_digest,
             replica.shapes,
+            kind,
         )
 
     def _record_config(self) -> None:

@@ -27,6 +27,7 @@ from rayinfluence.model.modules import shapes_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Targets, objective_of
+from rayinfluence.model.token_influences import TokenInfluences, token_influences
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -130,19 +131,31 @@ class Replica:
 
     @cached_property
     def _is_repeatable(self) -> bool:
-        """Whether every operation of the model can add in one order; tried on two tokens."""
-        if not in_any_order(self.device):
-            return True
-        little = make_batch([np.array([0, 1])], [0], self.device)
-        reason = missing_order(
-            lambda: backward(
+        """Whether every operation of a pass can add in one order."""
+        return self._adds_in_order(
+            lambda little: backward(
                 self.modules,
                 little.shape,
                 lambda: self._values(little, own_labels).sum(),
                 lambda *_: None,
-            ),
-            self.device,
+            )
         )
+
+    @cached_property
+    def _repeats_token_influences(self) -> bool:
+        """The same of a pass for token influences, which has operations of its own."""
+        nowhere = {
+            name: torch.zeros(shape.d_out, shape.columns, device=self.device)
+            for name, shape in self.shapes.items()
+        }
+        return self._adds_in_order(lambda little: self._token_influences(little, nowhere))
+
+    def _adds_in_order(self, run: Callable[[Batch], object]) -> bool:
+        """Whether every operation of a pass can; tried on two tokens."""
+        if not in_any_order(self.device):
+            return True
+        little = make_batch([np.array([0, 1])], [0], self.device)
+        reason = missing_order(lambda: run(little), self.device)
         if reason is not None:
             told = f"scores may differ in their last bits from run to run: {reason}"
             warnings.warn(told, stacklevel=2)
@@ -202,6 +215,20 @@ class Replica:
             rest = batch.without(error.rows_B)
             return None if rest is None else self.run(rest, labels, step, quarantine)
         return batch
+
+    def token_influences(self, batch: Batch, directions: Mapping[str, Tensor]) -> TokenInfluences:
+        """What a query does for each token of a batch.
+
+        Args:
+            batch: sequences.
+            directions: the query's preconditioned gradient [O, J] by module, at full rank.
+        """
+        with repeatable(self.device) if self._repeats_token_influences else nullcontext():
+            return self._token_influences(batch, directions)
+
+    def _token_influences(self, batch: Batch, directions: Mapping[str, Tensor]) -> TokenInfluences:
+        targets = self._trained_on.targets(batch)
+        return token_influences(self.model, self.modules, batch, targets, directions)
 
     def _objective(self, batch: Batch, labels: Labels) -> Tensor:
         values_B = self._values(batch, labels)

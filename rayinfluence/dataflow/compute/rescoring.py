@@ -25,7 +25,7 @@ from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_label
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import DenseQueries, QueryBank
+from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
@@ -69,6 +69,8 @@ class Rescored:
             no scores by module has the score alone, as if all were one.
         scanned_P: what the scan's queries give in this pass.
         token_scores: by place among the pairs, of those that were asked for by token.
+        influences: by place among the pairs, output- and input-token influences [2, T] of those
+            that were asked for them.
     """
 
     rows_P: NDArray[np.int64]
@@ -76,6 +78,7 @@ class Rescored:
     layer_scores_PM: NDArray[np.float64]
     scanned_P: NDArray[np.float64]
     token_scores: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    influences: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def nothing_yet(cls, asked: Asked, n_modules: int) -> Rescored:
@@ -83,6 +86,12 @@ class Rescored:
         rows_P, queries_P = np.nonzero(asked.wanted_NQ)
         zeros = np.zeros(len(rows_P))
         return cls(rows_P, queries_P, np.zeros((len(rows_P), n_modules)), zeros)
+
+    @classmethod
+    def none(cls, n_modules: int) -> Rescored:
+        """No pairs."""
+        places, scores = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return cls(places, places, np.zeros((0, n_modules)), scores)
 
     def scale(self, factors_N: NDArray[np.float64]) -> None:
         """Multiply what was found of each row with a number."""
@@ -138,19 +147,37 @@ def rescore(
     table: pa.Table,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> list[Rescored]:
+    """Score rows that have been scored before, as :func:`score_pairs` does.
+
+    Raises:
+        NumericsError: a sequence that was scored cannot be scored any more.
+    """
+    found, changed = score_pairs(replica, asked, table, advance)
+    if changed:
+        raise NumericsError(
+            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
+            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
+        )
+    return found
+
+
+def score_pairs(
+    replica: Replica,
+    asked: Sequence[Asked],
+    table: pa.Table,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> tuple[list[Rescored], Quarantine]:
     """Score rows for the queries that want them.
 
     Args:
         replica: the model.
         asked: by method.
-        table: rows in the order of their ids; all have been scored before.
+        table: rows in the order of their ids.
         advance: told of the tokens of each batch.
 
     Returns:
-        By method.
-
-    Raises:
-        NumericsError: a sequence that was scored cannot be scored any more.
+        What is found by each method, and the rows that cannot be scored, with the reason. Where
+        there is one, what is found is not whole.
     """
     ids = table["sequence_id"].to_numpy()
     found = [Rescored.nothing_yet(one, len(replica.modules)) for one in asked]
@@ -171,12 +198,7 @@ def rescore(
             one.scale(per_length(work.squares_N))
         bad = ~np.isfinite(one.layer_scores_PM.sum(axis=1))
         changed |= dict.fromkeys(ids[one.rows_P[bad]].tolist(), "its influence is not finite")
-    if changed:
-        raise NumericsError(
-            f"sequence {min(changed)} was scored, and now {changed[min(changed)]}: the model "
-            "or the machine has changed since the scan. Run `rayinfluence clean --stage scan`."
-        )
-    return found
+    return found, changed
 
 
 class _Work:
@@ -230,10 +252,8 @@ class _Work:
                 found.layer_scores_PM[places_nQ[wanted], place] = whole_nQ[wanted]
                 cut_nQ = whole_nQ if one.cut is None else next(scores).double().cpu().numpy()
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
-                module = one.whole.modules[name]
-                assert isinstance(module, DenseQueries)
                 for query, chosen in picks[index].items():
-                    of_query = DenseQueries(module.matrix_QOJ[query : query + 1], module.d_in)
+                    of_query = one.whole.modules[name].only(query)
                     by_token[index].append(_by_token(of_query, chosen, dict(here)))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)
@@ -272,7 +292,7 @@ class _Work:
 
 
 def _by_token(
-    query: DenseQueries,
+    query: ModuleQueries,
     chosen: Sequence[tuple[int, int, int]],
     seen: Mapping[int, Rows],
 ) -> Tensor:
@@ -281,7 +301,7 @@ def _by_token(
     Zero where a batch does not reach the module; the calls of a module that is called several times
     are added up.
     """
-    device = query.matrix_QOJ.device
+    device = next(iter(seen.values())).inputs_BRI.device
     scores = torch.zeros(sum(length for _, _, length in chosen), dtype=torch.float64, device=device)
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     spans, start = [], 0
@@ -294,8 +314,11 @@ def _by_token(
         start += length
     if not spans:
         return scores
-    inputs, grads = (torch.cat(side)[None] for side in sides)
-    flat = query.token_scores(inputs, grads)[0, :, 0].double()
+    if isinstance(query, DenseQueries):
+        # The same for all rows, which are multiplied at once.
+        sides = ([torch.cat(sides[0])], [torch.cat(sides[1])])
+    found = [query.token_scores(i[None], g[None])[0, :, 0] for i, g in zip(*sides, strict=True)]
+    flat = torch.cat(found).double()
     read = 0
     for start, length, n_calls in spans:
         calls = flat[read : read + n_calls * length].view(n_calls, length)

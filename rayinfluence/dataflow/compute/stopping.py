@@ -1,6 +1,6 @@
 """The fit's stopping rule: how far the factors of a sample may be from those of an endless one.
 
-Scores s(n) of a probe set, which is in no sample, by factors of n sequences are off by noise of
+Scores s(n) of a held-out set, which is in no sample, by factors of n sequences are off by noise of
 variance V(n) = V / n and by a bias B(n) = B / n: eigenbases are bent towards what a sample happens
 to hold, and Lambda is measured on the same sample. A round of n sequences is the sample before it,
 of m, and what is new, of k = n - m. Both have factors of their own, from the eigenbases on, and
@@ -17,9 +17,10 @@ error is
     t sqrt(V(n) + B(n)^2)
 
 where t is Student's quantile that noise exceeds once in twenty times. A comparison counts as one
-degree of freedom, as if all scores of the probe set went up and down together; they do so in part,
-and the limit is on the safe side: of the clustered, heavy-tailed samples that it was tried on, see
-``tests/benchmarks/error_bars.py``, all 60 were within it. It cannot know what no sample has met.
+degree of freedom, as if all scores of the held-out set went up and down together; they do so in
+part, and the limit is on the safe side: of the clustered, heavy-tailed samples that it was tried
+on, see ``tests/benchmarks/error_bars.py``, all 60 were within it. It cannot know what no sample has
+met.
 Errors are relative, in L2: ||s_n - s|| / ||s_n||. The fit ends after two rounds in a row whose
 limits are below the bound that was asked for: one alone may be luck.
 """
@@ -47,8 +48,8 @@ _T = (12.706, 4.303)
 
 
 @dataclass(frozen=True)
-class Probed:
-    """Scores [Q, Z] of the probe set with the factors of some sequences, and how far they err."""
+class HeldOutScores:
+    """Scores [Q, Z] of the held-out set with factors of some sequences, and how far they err."""
 
     scores: Tensor
     report: dict[str, Any]
@@ -65,12 +66,14 @@ class Probed:
         return None if error is None else float(error)
 
 
-def untested(counts: Mapping[str, int]) -> Probed:
-    """A fit of a single size without a probe set: nothing is known of its error."""
-    return Probed(torch.zeros(0, 0), {**counts, **dict.fromkeys(FIGURES)})
+def untested(counts: Mapping[str, int]) -> HeldOutScores:
+    """A fit of a single size without a held-out set: nothing is known of its error."""
+    return HeldOutScores(torch.zeros(0, 0), {**counts, **dict.fromkeys(FIGURES)})
 
 
-def figures(scores: Tensor, before: Probed, new: Probed, jackknife: float) -> dict[str, float]:
+def figures(
+    scores: Tensor, before: HeldOutScores, new: HeldOutScores, jackknife: float
+) -> dict[str, float]:
     """What a round's scores say of their error.
 
     Args:

@@ -25,7 +25,7 @@ _COMPARED_RANKS = 10
 
 @dataclass(frozen=True)
 class Completion:
-    """Of a query, what rows say.
+    """Of a query, what rows say; sequences that are scored for themselves have no completion.
 
     Attributes:
         query_id: its id.
@@ -54,6 +54,7 @@ class Ranked:
         suspect_R: whether that did not come out again.
         items_R, pairs_R: which object of the second pass has their scores by layer, and where.
         token_items_R, token_pairs_R: the same of scores by token; -1 where there are none.
+        influence_items_R, influence_pairs_R: the same of token influences.
     """
 
     queries_R: NDArray[np.int32]
@@ -68,6 +69,8 @@ class Ranked:
     pairs_R: NDArray[np.int32]
     token_items_R: NDArray[np.int32]
     token_pairs_R: NDArray[np.int32]
+    influence_items_R: NDArray[np.int32]
+    influence_pairs_R: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.ids_R)
@@ -97,7 +100,7 @@ def _nobody() -> Ranked:
     suspect = np.zeros(0, np.bool_)
     return Ranked(
         *(places, codes, ids, places, scores, places, scores, suspect),
-        *(places, places, places, places),
+        *(places, places, places, places, places, places),
     )
 
 
@@ -109,6 +112,7 @@ class Read:
         modules: by name; none where the method has no scores by module.
         layer_scores_RM: by module.
         token_scores: by row, where there are any.
+        output_influences, input_influences: of tokens, by row, where there are any.
         tokens: by sequence.
         texts: of those, by sequence, where a row of it has token scores.
     """
@@ -116,6 +120,8 @@ class Read:
     modules: Sequence[str]
     layer_scores_RM: NDArray[np.float64]
     token_scores: Mapping[int, NDArray[np.float64]]
+    output_influences: Mapping[int, NDArray[np.float64]]
+    input_influences: Mapping[int, NDArray[np.float64]]
     tokens: Mapping[int, NDArray[np.int32]]
     texts: Mapping[int, Sequence[str]]
 
@@ -176,9 +182,14 @@ def survivor_table(
         "near_duplicate_of": _near_duplicates(ranked, ids, read.tokens),
         "concentration": [one and one.concentration for one in carriers],
         "carried_by": [one and one.position for one in carriers],
-        "carrier_in_completion": [one and one.in_completion for one in carriers],
+        "carrier_in_completion": [
+            one.in_completion if one and query.tokens else None
+            for one, query in zip(carriers, queries, strict=True)
+        ],
         "layer_scores": _layers(read.modules, read.layer_scores_RM),
         "token_scores": [read.token_scores.get(row) for row in range(n)],
+        "output_token_influences": [read.output_influences.get(row) for row in range(n)],
+        "input_token_influences": [read.input_influences.get(row) for row in range(n)],
     }
     schema = survivor_schema(meaning)
     arrays = [_column(columns[field.name], field.type) for field in schema]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
 from rayinfluence.dataflow.jobs.handles import Handle
+from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
 from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
@@ -33,20 +37,54 @@ class BankPlan:
 
 def load_bank(plan: BankPlan) -> SharedTensors:
     """Read a bank's queries and stack them."""
-    queries = [read_tensors(plan.queries, query_key(d))[0] for d in plan.query_digests]
-    stack = stack_texts if plan.method in TEXT_METHODS else stack_queries
-    return SharedTensors(stack(queries))
+    return SharedTensors(_stacked(plan.method, plan.queries, plan.query_digests))
+
+
+def stored_bank(
+    replica: Replica, method: str, queries: Store, digests: Sequence[str]
+) -> QueryBank | TextBank:
+    """Queries as the scan had them, on a replica's device, and not rounded to what it computes in.
+
+    Args:
+        replica: the model.
+        method: whose they are.
+        queries: where they are.
+        digests: of some of them.
+    """
+    tensors = _stacked(method, queries, digests)
+    if method in TEXT_METHODS:
+        return TextBank(TEXT_METHODS[method], digests, tensors)
+    return QueryBank.from_tensors(
+        digests,
+        {name: tensor.to(replica.device) for name, tensor in tensors.items()},
+        {name: shape.d_in for name, shape in replica.shapes.items()},
+        GRADIENT_METHODS[method].normalised,
+    )
+
+
+def _stacked(method: str, queries: Store, digests: Sequence[str]) -> dict[str, Tensor]:
+    read = [read_tensors(queries, query_key(digest))[0] for digest in digests]
+    return stack_texts(read) if method in TEXT_METHODS else stack_queries(read)
 
 
 @dataclass(frozen=True)
 class BankOperands:
-    """A query bank as it travels."""
+    """A query bank as it travels.
+
+    Attributes:
+        plan: what it is.
+        tensors: of its queries.
+        method: what is read instead, of a method that reads each sequence by itself.
+    """
 
     plan: BankPlan
     tensors: Handle[SharedTensors]
+    method: MethodOperands | None = None
 
     def bank(self, replica: Replica) -> QueryBank | TextBank:
         """The bank on a replica's device; on a CPU its tensors are the shared ones."""
+        if self.method is not None:
+            return self.method.itself(replica)
         method = self.plan.method
         if method in TEXT_METHODS:
             return TextBank(TEXT_METHODS[method], self.plan.query_digests, self.tensors.get())

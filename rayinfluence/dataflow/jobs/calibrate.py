@@ -21,7 +21,8 @@ from torch import Tensor
 from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.curvature.blocks import Basis, block_sizes
 from rayinfluence.curvature.eigen import eigenbasis
-from rayinfluence.curvature.products import operand_dtype
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
+from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.folding import (
     Bases,
@@ -37,7 +38,7 @@ from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key
-from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.bank import Itself, QueryBank
 from rayinfluence.storage.store import Store
 
 #: Enough splits are scored to last this long, if there are as many.
@@ -81,6 +82,7 @@ class CalibrateJob:
         scratch: where partials are written, and deleted again.
         n_queries: in each bank.
         n_banks: methods that are scanned for.
+        n_themselves: methods that read each sequence by itself.
         normalised: whether scores by one of them are of gradients of length 1.
         rank: of the queries, or None for dense ones.
         top: survivors kept.
@@ -94,6 +96,7 @@ class CalibrateJob:
     scratch: Store
     n_queries: int
     n_banks: int
+    n_themselves: int
     normalised: bool
     rank: int | None
     top: int
@@ -108,29 +111,30 @@ class CalibrateJob:
 
     def run(self, replica: Replica, item: Sequence[Split], watch: Watch) -> Rates:
         """Measure, on these splits in order."""
-        bank = random_bank(replica, self.n_queries, self.rank, self.normalised)
+        banks = [random_bank(replica, self.n_queries, self.rank, self.normalised)] * self.n_banks
         labels = fitting_labels(self.labels, replica.numerics.seed)
         bases = trivial_bases(replica, self.n_blocks)
+        banks += [itself(replica, bases)] * self.n_themselves
         table = read_split(self.corpus, item[0])
         first = table.slice(0, min(len(table), _AGAIN))
         # Once to warm up: allocators, caches, kernels. Rows that cannot be scored drop out.
-        warm, *_ = score_split(replica, [bank] * self.n_banks, first)
+        warm, *_ = score_split(replica, banks, first)
         first = first.filter(pc.is_in(first["sequence_id"], pa.array(warm.ids_N)))
         seconds, tokens, partial_bytes = [], 0, 0
         for split in item:
             started = time.monotonic()
             table = read_split(self.corpus, split)
-            scored = score_split(replica, [bank] * self.n_banks, table, watch.advance)
+            scored = score_split(replica, banks, table, watch.advance)
             for index, one in enumerate(scored):
                 partial = one.partial(SplitGroups(table, self.group_by), self.top)
                 write_partial(partial, self.scratch, scratch_key(index))
             seconds.append(time.monotonic() - started)
             tokens += split.n_tokens
             written = self.scratch.list()
-            partial_bytes = sum(written[scratch_key(i)].size for i in range(self.n_banks))
+            partial_bytes = sum(written[scratch_key(i)].size for i in range(len(banks)))
             if sum(seconds) > _SECONDS:
                 break
-        ours = {scratch_key(index) for index in range(self.n_banks)}
+        ours = {scratch_key(index) for index in range(len(banks))}
         # Whole where nothing else is in it, so that no empty folder is left on a disk.
         for key in [""] if ours == self.scratch.list().keys() else sorted(ours):
             self.scratch.delete(key)
@@ -138,13 +142,14 @@ class CalibrateJob:
         last = item[len(seconds) - 1].n_tokens
         covariance = _timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
         moments = _timed(lambda: fold_moments(replica, rows, bases)) / last
-        asked = self._asked(replica, len(first))
+        asked = [self._asked(replica, len(first))] * self.n_banks
+        asked += [_of_all(itself(replica, bases), len(first))] * self.n_themselves
         again = sum(first["n_tokens"].to_pylist())
         return Rates(
             scan=sum(seconds) / tokens,
             covariance=covariance,
             moments=moments,
-            rescore=_timed(lambda: rescore(replica, [asked] * self.n_banks, first)) / again,
+            rescore=_timed(lambda: rescore(replica, asked, first)) / again,
             eigen=_eigen_rate(replica),
             partial_bytes=partial_bytes,
             worker_bytes=peak_bytes(),
@@ -156,7 +161,7 @@ class CalibrateJob:
         """What the second pass is asked of some rows: everything, and by token as on average."""
         n = min(
             self.n_queries,
-            queries_at_once(replica.shapes, replica.numerics.device, self.n_banks),
+            queries_at_once(replica.shapes, replica.numerics.device, max(1, self.n_banks)),
         )
         wanted = np.ones((n_rows, n), dtype=np.bool_)
         by_token = np.arange(n) < min(n, self.by_token)
@@ -188,6 +193,26 @@ def random_bank(
     return QueryBank.from_tensors(digests, tensors, widths, normalised)
 
 
+def itself(replica: Replica, bases: Bases) -> QueryBank:
+    """What reads each sequence by itself, with bases and moments of the right shapes."""
+    modules, dtype = {}, accumulation_dtype(replica.numerics.torch_dtype)
+    for name, shape in replica.shapes.items():
+        # As factors are, whatever is multiplied elsewhere.
+        sides = bases.inputs[shape.source], bases.outputs[name]
+        inputs, outputs = (side.to(dtype=dtype, device=replica.device) for side in sides)
+        ones_J = torch.ones(inputs.width, device=replica.device)
+        ones_O = torch.ones(outputs.width, device=replica.device)
+        factors = ModuleFactors(inputs, outputs, ones_J, ones_O, torch.outer(ones_O, ones_J))
+        modules[name] = Itself(EKFAC(factors, name).inverse(), shape.d_in)
+    return QueryBank(["itself"], modules)
+
+
+def _of_all(bank: QueryBank, n_rows: int) -> Asked:
+    """What is asked of sequences by themselves: everything."""
+    wanted = np.ones((n_rows, 1), dtype=np.bool_)
+    return Asked(bank, None, wanted, wanted)
+
+
 def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
     """Identities in the place of eigenbases, on the replica's device."""
     dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
@@ -196,7 +221,7 @@ def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
         width = replica.shapes[name].widths.get(side)
         if width is None:
             wide = replica.shapes[name].d_out if side == "outputs" else replica.shapes[name].columns
-            return Basis((torch.ones(wide, dtype=dtype, device=replica.device),))
+            return Basis.identity(wide, dtype, replica.device)
         sizes = block_sizes(width, n_blocks)
         return Basis(tuple(torch.eye(n, dtype=dtype, device=replica.device) for n in sizes))
 

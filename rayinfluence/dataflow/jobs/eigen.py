@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.eigen import eigenbasis, null_directions, own_basis
 from rayinfluence.curvature.sums import homogeneous, tree_sum
 from rayinfluence.dataflow import stage_names
@@ -19,6 +20,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.fold import Lane, lane_totals
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.model.modules import ModuleShape
+from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
 
@@ -130,6 +132,12 @@ def decomposed(
     return tensors, n_null
 
 
+def identity(item: Side) -> SharedTensors:
+    """The identity in the place of a side's eigenbasis; nothing is read for it."""
+    basis = Basis.identity(item.width, torch.float64, _CPU)
+    return SharedTensors(basis.to_tensors(f"{item.side}_basis"))
+
+
 @dataclass(frozen=True)
 class Assembly:
     """What the factors of a module are put together from.
@@ -138,7 +146,7 @@ class Assembly:
         store: of the fit.
         lanes: with its moments.
         bases: where the eigenbases of its sides are; of its outputs alone where its inputs are
-            another module's.
+            another module's; none where the moments are of the weights themselves.
         module: what the factors' plan says of it; its name first.
         key: where they are committed.
         fingerprint: of the factors.
@@ -160,6 +168,12 @@ def assemble(item: Assembly) -> None:
     tensors: dict[str, Tensor] = {"moments": sums[name] / counts["n_sequences"]}
     for key in item.bases:
         tensors |= read_tensors(store, key)[0]
+    if not item.bases:
+        dtype = read_tensors(store, item.lanes[0].key, [name])[0][name].dtype
+        for side, width in zip(("outputs", "inputs"), sums[name].shape, strict=True):
+            basis = Basis.identity(width, dtype, _CPU)
+            if side == "outputs" or item.module[-1] == name:
+                tensors |= basis.to_tensors(f"{side}_basis")
     mean = float(tensors["moments"].mean())
     header = {"fingerprint": item.fingerprint, "module": item.module, "mean_moments": mean}
     write_tensors(store, item.key, tensors, header)

@@ -1,6 +1,7 @@
 """The queries' job: what each method keeps of a query, committed.
 
-By gradients: preconditioned and cut. By texts: terms and what they count.
+By gradients: preconditioned and cut. By texts: terms and what they count. Of sequences by
+themselves: the damping alone.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key
+from rayinfluence.influence.bank import Itself, QueryBank
 from rayinfluence.influence.lowrank import low_rank
-from rayinfluence.methods.method import Curvature, Fitted
-from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
+from rayinfluence.methods.method import ITSELF, Curvature, Fitted
+from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, TEXT_METHODS, solving
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import write_tensors
@@ -82,17 +84,37 @@ class MethodOperands:
         return self.method in TEXT_METHODS
 
     @property
+    def reads_itself(self) -> bool:
+        """Whether each sequence is its own query."""
+        return self.method in SELF_METHODS
+
+    @property
+    def reads_queries(self) -> bool:
+        """Whether it has gradients of queries."""
+        return self.method in GRADIENT_METHODS
+
+    @property
     def normalised(self) -> bool:
         """Whether its gradients are of length 1."""
-        return not self.reads_texts and GRADIENT_METHODS[self.method].normalised
+        return self.reads_queries and GRADIENT_METHODS[self.method].normalised
 
     def solver(self, replica: Replica, name: str) -> Solver:
         """The operator of one module, on a replica's device."""
         curvature = None if self.curvature is None else self.curvature.of_module(replica, name)
         fitted = Fitted(name, replica.shapes[name].bias, curvature)
-        return GRADIENT_METHODS[self.method].solver(fitted)
+        return solving(self.method).solver(fitted)
+
+    def itself(self, replica: Replica) -> QueryBank:
+        """The bank of a method that reads each sequence by itself: its solvers, on a device."""
+        modules = {
+            name: Itself(self.solver(replica, name).inverse(), shape.d_in)
+            for name, shape in replica.shapes.items()
+        }
+        return QueryBank([ITSELF.digest], modules)
 
 
+#: The gradient of no query.
+_NONE = QueryGradient({}, [], [], 0.0)
 #: A query and the places of the methods that lack it.
 Unsolved = tuple[EncodedQuery, tuple[int, ...]]
 
@@ -116,7 +138,10 @@ class QueryJob:
         first, last = item[0][0].query.query_id, item[-1][0].query.query_id
         several = f"queries {first!r} to {last!r}"
         begin_or_refuse(watch, f"query {first!r}" if len(item) == 1 else several)
-        found = [query_gradient(replica, query) for query, _ in item]
+        found = [
+            _NONE if query.digest == ITSELF.digest else query_gradient(replica, query)
+            for query, _ in item
+        ]
         tensors, damping = self._solved(replica, item, found)
         for place, (query, lacking) in enumerate(item):
             for method in lacking:
@@ -157,6 +182,9 @@ class QueryJob:
                 gradients = units if self.methods[method].normalised else found
                 for place, (query, methods) in enumerate(item):
                     if method not in methods:
+                        continue
+                    if self.methods[method].reads_itself:
+                        tensors[place, method] = {}  # its factors are read where it scans
                         continue
                     seed = int(query.digest[:8], 16) ^ replica.numerics.seed
                     cut = self.rank and partial(low_rank, rank=self.rank, seed=seed)

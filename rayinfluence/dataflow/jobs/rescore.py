@@ -5,10 +5,10 @@ Picklable; no Ray. Doing an item twice writes the same bytes under the same key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,26 +22,34 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
-from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
+from rayinfluence.dataflow.compute.texts import TextBank
+from rayinfluence.dataflow.compute.token_influences import pairs_token_influences, refuse_other_sums
+from rayinfluence.dataflow.jobs.banks import stored_bank
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key, survivors_key
-from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.methods.registry import TEXT_METHODS
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.methods.registry import asks
 from rayinfluence.storage.store import Store
-from rayinfluence.storage.tensors import read_tensors, tensor_names, write_tensors
+from rayinfluence.storage.tensors import tensor_names, write_tensors
 
+#: Names of what there is where token influences are asked for, as of the tables' columns.
+INFLUENCES = ("output_token_influences", "input_token_influences")
 #: Queries of a method at full rank, and as the scan had them; None where that is whole.
 _Whole = tuple[QueryBank, QueryBank | None]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of a method [P], in the order of rows and then queries; and which by token, too."""
+    """Pairs of a method [P], in the order of rows and then queries.
+
+    And which are scored by token, too, and which have token influences.
+    """
 
     rows_P: NDArray[np.int64]
     queries_P: NDArray[np.int64]
     by_token_P: NDArray[np.bool_]
+    influences_P: NDArray[np.bool_]
 
     def asked(self, whole: QueryBank, cut: QueryBank | None, n_rows: int) -> Asked:
         """The same as what is asked of a table."""
@@ -55,6 +63,23 @@ class Pairs:
         """What is found of them by the texts of a table's rows."""
         return rescore_texts(bank, table, self.rows_P, self.queries_P, self.by_token_P)
 
+    def with_influences(
+        self,
+        replica: Replica,
+        found: Rescored,
+        whole: QueryBank,
+        table: pa.Table,
+        advance: Callable[[int], None],
+    ) -> Rescored:
+        """What was found of them, and the token influences of those that are to have them."""
+        pairs = {
+            place: (int(self.rows_P[place]), int(self.queries_P[place]))
+            for place in np.flatnonzero(self.influences_P).tolist()
+        }
+        influences = pairs_token_influences(replica, whole, table, pairs, advance)
+        refuse_other_sums(influences, found.layer_scores_PM.sum(axis=1))
+        return replace(found, influences=influences)
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -65,7 +90,7 @@ class Asking:
         queries: of the block.
         pairs: by method.
         splits: that hold the rows, with their ids; ascending.
-        n_tokens: of the rows.
+        n_tokens: of the rows, and again of each pair with token influences.
     """
 
     digest: str
@@ -96,7 +121,7 @@ class RescoreJob:
     methods: Sequence[MethodOperands]
     stage: ClassVar[str] = stage_names.RESCORE
     _block: tuple[str, ...] = ()
-    _banks: list[_Whole | TextBank] = field(default_factory=list)
+    _banks: list[_Whole | TextBank | None] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
         """Nothing; what a block needs is made when it begins."""
@@ -120,19 +145,27 @@ class RescoreJob:
             write_tensors(self.store, item.key, tensors, about)
         return item.key
 
-    def _begun(self, replica: Replica, queries: Sequence[EncodedQuery]) -> list[_Whole | TextBank]:
-        """The queries of a block, by method."""
+    def _begun(
+        self, replica: Replica, queries: Sequence[EncodedQuery]
+    ) -> list[_Whole | TextBank | None]:
+        """The queries of a block, by method; None by those that ask none of them."""
         digests = [query.digest for query in queries]
-        gradients = [operands for operands in self.methods if not operands.reads_texts]
+        gradients = [
+            one for one in self.methods if one.reads_queries and asks(one.method, digests[0])
+        ]
         solvers = [partial(operands.solver, replica) for operands in gradients]
         normalised = [operands.normalised for operands in gradients]
         whole = iter(whole_banks(replica, solvers, queries, normalised) if gradients else ())
-        return [
-            _texts(operands, digests)
-            if operands.reads_texts
-            else (next(whole), _cut(replica, operands.store, digests))
-            for operands in self.methods
-        ]
+
+        def bank(operands: MethodOperands) -> _Whole | TextBank | None:
+            if not asks(operands.method, digests[0]):
+                return None
+            if operands.reads_itself:
+                return operands.itself(replica), None
+            scanned = _as_scanned(replica, operands, digests)
+            return scanned if isinstance(scanned, TextBank) else (next(whole), scanned)
+
+        return list(map(bank, self.methods))
 
     def _scored(
         self, replica: Replica, pairs: Sequence[Pairs], table: pa.Table, watch: Watch
@@ -141,7 +174,7 @@ class RescoreJob:
         asked = [
             of_method.asked(*bank, len(table))
             for of_method, bank in zip(pairs, self._banks, strict=True)
-            if not isinstance(bank, TextBank)
+            if bank is not None and not isinstance(bank, TextBank)
         ]
         run_N = np.zeros(len(table), dtype=np.bool_)
         for one in asked:
@@ -153,35 +186,44 @@ class RescoreJob:
             found = iter(rescore(replica, some, rows, watch.advance))
         watch.advance(sum(table["n_tokens"].filter(pa.array(~run_N)).to_pylist()))
         return [
-            of_method.by_text(bank, table) if isinstance(bank, TextBank) else next(found)
+            Rescored.none(len(replica.modules))
+            if bank is None
+            else of_method.by_text(bank, table)
+            if isinstance(bank, TextBank)
+            else of_method.with_influences(replica, next(found), bank[0], table, watch.advance)
             for of_method, bank in zip(pairs, self._banks, strict=True)
         ]
 
 
-def _texts(operands: MethodOperands, queries: Sequence[str]) -> TextBank:
-    """Queries as the scan had them, of which nothing was cut."""
-    read = [read_tensors(operands.store, query_key(query))[0] for query in queries]
-    return TextBank(TEXT_METHODS[operands.method], queries, stack_texts(read))
-
-
-def _cut(replica: Replica, store: Store, queries: Sequence[str]) -> QueryBank | None:
+def _as_scanned(
+    replica: Replica, operands: MethodOperands, queries: Sequence[str]
+) -> QueryBank | TextBank | None:
     """Queries as the scan had them; None where that is whole, as it is here."""
-    if any(name.endswith("/dense") for name in tensor_names(store, query_key(queries[0]))):
+    if any(name.endswith("/dense") for name in tensor_names(operands.store, query_key(queries[0]))):
         return None
-    stacked = stack_queries([read_tensors(store, query_key(query))[0] for query in queries])
-    on_device = {name: tensor.to(replica.device) for name, tensor in stacked.items()}
-    widths = {name: shape.d_in for name, shape in replica.shapes.items()}
-    return QueryBank.from_tensors(queries, on_device, widths)
+    return stored_bank(replica, operands.method, operands.store, queries)
 
 
 def _tensors(found: Rescored) -> dict[str, Tensor]:
     """What was found, but for rows and queries, which are those that were asked for."""
-    places = sorted(found.token_scores)
-    pieces: list[NDArray[Any]] = [found.token_scores[place] for place in places]
+    token_scores = {place: scores[None] for place, scores in found.token_scores.items()}
     return {
         "layer_scores": torch.from_numpy(found.layer_scores_PM),
         "scanned": torch.from_numpy(found.scanned_P),
-        "token_places": torch.tensor(places, dtype=torch.int64),
-        "token_ends": torch.tensor([len(one) for one in pieces], dtype=torch.int64).cumsum(0),
-        "token_scores": torch.from_numpy(np.concatenate([np.zeros(0), *pieces])),
+        **_by_token(token_scores, "token", ["token_scores"]),
+        **_by_token(found.influences, "influence", INFLUENCES),
+    }
+
+
+def _by_token(
+    found: Mapping[int, NDArray[np.float64]], kind: str, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """What some pairs have for each token, [names, T], one pair after another."""
+    places = sorted(found)
+    whole = np.concatenate([np.zeros((len(names), 0)), *(found[p] for p in places)], axis=1)
+    lengths = [found[place].shape[1] for place in places]
+    return {
+        f"{kind}_places": torch.tensor(places, dtype=torch.int64),
+        f"{kind}_ends": torch.tensor(lengths, dtype=torch.int64).cumsum(0),
+        **{name: torch.from_numpy(row.copy()) for name, row in zip(names, whole, strict=True)},
     }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
 from rayinfluence.dataflow.jobs.gather import with_types
+from rayinfluence.dataflow.jobs.rescore import INFLUENCES
 from rayinfluence.errors import DamagedError
 from rayinfluence.methods.registry import METHODS
 from rayinfluence.storage.pieces import read_if_whole, read_piece, write_piece
@@ -24,8 +25,8 @@ from rayinfluence.storage.tables import writing_table
 from rayinfluence.storage.tensors import read_tensors
 
 #: What the driver knows of the pairs of an object by one method: scores and those of the scan's
-#: query, and which have scores by token.
-Scores = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+#: query, which have scores by token, and which token influences.
+Scores = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ReadScores:
                 parts[method]["layer_scores"].sum(axis=1),
                 parts[method]["scanned"],
                 parts[method]["token_places"],
+                parts[method]["influence_places"],
             )
             for method in self.methods
         ]
@@ -97,6 +99,9 @@ class MakePiece:
         layers_RM: NDArray[np.float64] | None = None
         modules: list[str] = []
         by_token: dict[int, NDArray[np.float64]] = {}
+        outputs: dict[int, NDArray[np.float64]] = {}
+        inputs: dict[int, NDArray[np.float64]] = {}
+        influences = dict(zip(INFLUENCES, (outputs, inputs), strict=True))
         for place, key in enumerate(item.items):
             parts, modules = _by_method(self.store, key)
             modules = modules if has_layers else []
@@ -106,14 +111,11 @@ class MakePiece:
             (rows,) = np.nonzero(ranked.items_R == place)
             layers_RM[rows] = ours["layer_scores"][ranked.pairs_R[rows], : len(modules)]
             (rows,) = np.nonzero(ranked.token_items_R == place)
-            ends = ours["token_ends"]
-            at = np.searchsorted(ours["token_places"], ranked.token_pairs_R[rows])
-            for row, one in zip(rows.tolist(), at.tolist(), strict=True):
-                start = int(ends[one - 1]) if one else 0
-                # A copy: the rest of the object is not kept.
-                by_token[row] = ours["token_scores"][start : int(ends[one])].copy()
+            _take(ours, "token", rows, ranked.token_pairs_R, {"token_scores": by_token})
+            (rows,) = np.nonzero(ranked.influence_items_R == place)
+            _take(ours, "influence", rows, ranked.influence_pairs_R, influences)
         assert layers_RM is not None
-        return Read(modules, layers_RM, by_token, *self._sequences(item, by_token))
+        return Read(modules, layers_RM, by_token, outputs, inputs, *self._sequences(item, by_token))
 
     def _sequences(
         self, item: Piece, by_token: Mapping[int, Any]
@@ -159,6 +161,23 @@ class TableOfPieces:
             for piece in self.pieces:
                 writer.write(with_types(read_piece(self.store, piece), self.schema))
         return writer.digest
+
+
+def _take(
+    ours: Mapping[str, NDArray[Any]],
+    kind: str,
+    rows: NDArray[np.int64],
+    pairs_R: NDArray[np.int32],
+    into: Mapping[str, dict[int, NDArray[np.float64]]],
+) -> None:
+    """Take what some rows have for each token out of an object, by its name there."""
+    ends = ours[f"{kind}_ends"]
+    at = np.searchsorted(ours[f"{kind}_places"], pairs_R[rows])
+    for row, one in zip(rows.tolist(), at.tolist(), strict=True):
+        start = int(ends[one - 1]) if one else 0
+        for name, found in into.items():
+            # A copy: the rest of the object is not kept.
+            found[row] = ours[name][start : int(ends[one])].copy()
 
 
 def _by_method(store: Store, key: str) -> tuple[dict[str, dict[str, NDArray[Any]]], list[str]]:

@@ -21,12 +21,14 @@ class Work:
 
     Attributes:
         tokens, splits: of the corpus.
-        fit_tokens: of the fit's sample, folded once for covariances.
-        moment_tokens: folded for moments, over all pieces that the fit may need.
-        rounds: of the fit, at most.
+        fit_tokens: of the sample of EK-FAC's fit, folded once for covariances.
+        moment_tokens: folded for moments, over all pieces that the fits may need.
+        rounds: of EK-FAC's fit, at most; none where no method needs it.
         pieces: that have bases of their own: every round's sample, and what is new in it.
+        n_diagonals: fits of moments alone.
         lanes: of the fit.
         n_queries, n_banks, top: of the scan.
+        n_themselves: methods that read each sequence by itself, with factors in the scan.
         survivor_tokens: of all survivors, once per block of queries.
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
@@ -39,9 +41,11 @@ class Work:
     moment_tokens: int
     rounds: int
     pieces: int
+    n_diagonals: int
     lanes: int
     n_queries: int
     n_banks: int
+    n_themselves: int
     top: int
     survivor_tokens: int
     rank: int | None
@@ -87,6 +91,8 @@ def forecast(
     cubes = sum(width**3 for width in widths)
     squares = sum(width**2 for width in widths)
     numbers = sum(shape.d_out * shape.columns for shape in shapes.values())
+    ekfac, diagonal = int(work.rounds > 0), _FLOAT * numbers
+    n_fits = ekfac + work.n_diagonals
     lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
     seconds = {
         stage_names.COVARIANCE: rates.covariance * work.fit_tokens / actors * lanes,
@@ -97,8 +103,8 @@ def forecast(
     }
     stored = {
         "corpus": 4 * work.tokens,
-        "sums of lanes": _FLOAT * work.lanes * (squares * work.rounds + numbers),
-        "factors": factor_bytes(shapes, work.n_blocks),
+        "sums of lanes": _FLOAT * work.lanes * (squares * work.rounds + numbers * n_fits),
+        "factors": ekfac * factor_bytes(shapes, work.n_blocks) + work.n_diagonals * diagonal,
         "queries": work.n_banks * bank_bytes(shapes, work.n_queries, work.rank, _FLOAT),
         "partials": rates.partial_bytes * work.splits,
     }
@@ -106,11 +112,14 @@ def forecast(
         "weights": model_bytes,
         "query banks": work.n_banks
         * bank_bytes(shapes, work.n_queries, work.rank, work.operand_bytes),
-        "bases and sums while fitting": fitting_bytes(
-            shapes, work.n_blocks, work.operand_bytes, device
+        "bases and sums while fitting": max(
+            ekfac * fitting_bytes(shapes, work.n_blocks, work.operand_bytes, device),
+            work.n_diagonals * diagonal,
         ),
         "one query at full rank in the second pass": _FLOAT * numbers,
     }
+    if work.n_themselves:
+        memory["factors in the scan"] = work.n_themselves * factor_bytes(shapes, work.n_blocks)
     if rates.worker_bytes:
         memory["worker process, measured"] = rates.worker_bytes
     if rates.device_bytes:

@@ -14,8 +14,10 @@ from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.dataflow.stages.scan import places
-from rayinfluence.methods.registry import GRADIENT_METHODS
+from rayinfluence.methods.method import ITSELF
+from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, factors_needed
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
@@ -61,8 +63,9 @@ def plan_run(run: Parts, actors: int) -> Plan:
     job = CalibrateJob(
         run.corpus_store,
         run.store / SCRATCH,
-        n_queries=len(run.queries),
+        n_queries=_n_queries(run),
         n_banks=_n_banks(run),
+        n_themselves=_n_themselves(run),
         normalised=any(
             GRADIENT_METHODS[method].normalised
             for method in scan.methods
@@ -99,24 +102,33 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
 
 def _work(run: Parts, splits: Sequence[Split]) -> Work:
     corpus, scan = run.corpus, run.config.scan
-    fit = run.fit_plan()
-    pieces = [piece for number in range(len(fit.rounds)) for piece in fit.pieces(number)]
-    moments = [lane.n_tokens for piece in pieces for lane in fit.moment_lanes(piece)]
-    n_queries = len(run.queries)
-    at_once = queries_at_once(run.replica.shapes, run.numerics.device, _n_banks(run))
+    fits = {kind: run.fit_plan(kind=kind) for kind in factors_needed(scan.methods)}
+    ekfac = fits.get("ekfac")
+    moments = [
+        lane.n_tokens
+        for fit in fits.values()
+        for piece in _pieces(fit)
+        for lane in fit.moment_lanes(piece)
+    ]
+    n_queries = _n_queries(run)
+    at_once = queries_at_once(run.replica.shapes, run.numerics.device, max(1, _n_banks(run)))
     blocks = [min(at_once, n_queries - start) for start in range(0, n_queries, at_once)]
-    survivors = sum(_survivors(run, n) for n in blocks)
+    survivors = sum(_survivors(run, n * _n_banks(run)) for n in blocks)
+    # All methods of sequences by themselves have one query, and its block to themselves.
+    survivors += _survivors(run, _n_themselves(run))
     rank = None if scan.rank == "dense" else scan.rank
     return Work(
         tokens=corpus.n_tokens,
         splits=len(splits),
-        fit_tokens=fit.n_tokens,
+        fit_tokens=ekfac.n_tokens if ekfac else 0,
         moment_tokens=sum(moments),
-        rounds=len(fit.rounds),
-        pieces=len(pieces),
-        lanes=min(fit.n_lanes, len(fit.sample)),
+        rounds=len(ekfac.rounds) if ekfac else 0,
+        pieces=len(_pieces(ekfac)) if ekfac else 0,
+        n_diagonals=int("diagonal" in fits),
+        lanes=max((min(fit.n_lanes, len(fit.sample)) for fit in fits.values()), default=1),
         n_queries=n_queries,
         n_banks=_n_banks(run),
+        n_themselves=_n_themselves(run),
         top=places(scan.top, run.corpus),
         survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
         rank=rank,
@@ -125,19 +137,34 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
     )
 
 
-def _survivors(run: Parts, n_queries: int) -> int:
-    """Sequences that survive for some of so many queries, at most."""
-    scan = run.config.scan
-    return min(2 * scan.top * n_queries * _n_banks(run), run.corpus.n_sequences)
+def _pieces(fit: FitPlan) -> list[Piece]:
+    """All that a fit may have to make factors of."""
+    return [piece for number in range(len(fit.rounds)) for piece in fit.pieces(number)]
+
+
+def _survivors(run: Parts, n_pairs: int) -> int:
+    """Sequences that survive for some of so many pairs of query and method, at most."""
+    return min(2 * run.config.scan.top * n_pairs, run.corpus.n_sequences)
+
+
+def _n_queries(run: Parts) -> int:
+    """Queries that methods by gradients ask."""
+    return sum(query.digest != ITSELF.digest for query in run.queries)
 
 
 def _n_banks(run: Parts) -> int:
-    """Methods by gradients, which are all that takes time; one where there is none of them."""
-    return max(1, sum(method in GRADIENT_METHODS for method in run.config.scan.methods))
+    """Methods by gradients of queries; one where no method takes any time."""
+    n = sum(method in GRADIENT_METHODS for method in run.config.scan.methods)
+    return n or int(not _n_themselves(run))
+
+
+def _n_themselves(run: Parts) -> int:
+    """Methods that read each sequence by itself."""
+    return sum(method in SELF_METHODS for method in run.config.scan.methods)
 
 
 def _by_token(run: Parts) -> int:
     """Queries that a survivor is scored for by token, on average; at least one."""
-    scan, n_queries = run.config.scan, len(run.queries)
+    scan, n_queries = run.config.scan, _n_queries(run)
     first = scan.top if scan.by_token is None else min(scan.by_token, scan.top)
-    return -(-2 * first * n_queries // _survivors(run, n_queries))
+    return -(-2 * first * n_queries // _survivors(run, max(1, n_queries * _n_banks(run))))

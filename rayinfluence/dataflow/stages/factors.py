@@ -8,7 +8,7 @@ from typing import Any
 
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.dataflow.jobs.handles import Stored, read_stored
-from rayinfluence.dataflow.layout import MANIFEST, module_key, with_manifest
+from rayinfluence.dataflow.layout import MANIFEST, factor_kind, module_key, with_manifest
 from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import Differences, differences
@@ -54,7 +54,7 @@ class Factors:
 
     @property
     def error(self) -> float | None:
-        """The sampling error of a probe set's scores, relative; None where it is not known."""
+        """The sampling error of a held-out set's scores, relative; None where it is not known."""
         error = self.manifest["rounds"][-1]["error"]
         return None if error is None else float(error)
 
@@ -133,15 +133,17 @@ def find_factors(root: Store, plan: FitPlan) -> Factors | None:
     return Factors(store, plan.fingerprint, manifest) if modules <= there.keys() else None
 
 
-def shards_fitted_before(root: Store, n_shards: int) -> list[int]:
-    """Numbers of shards below ``n_shards`` that committed factors were fitted on, largest first."""
-    found = {manifest["parts"]["n_shards"] for manifest in _manifests(root)}
+def shards_fitted_before(root: Store, n_shards: int, kind: str) -> list[int]:
+    """Numbers of shards below ``n_shards`` that factors of a kind were fitted on, largest first."""
+    found = {manifest["parts"]["n_shards"] for manifest in _manifests(root, kind)}
     return sorted((n for n in found if n < n_shards), reverse=True)
 
 
 def why_not_reused(root: Store, plan: FitPlan, compare: Differences = differences) -> list[str]:
-    """How the nearest of the factors that are there differ from those that the plan wants."""
-    others = [_differences(plan.parts, one["parts"], compare) for one in _manifests(root)]
+    """How the nearest of the factors of its kind that are there differ from what a plan wants."""
+    others = [
+        _differences(plan.parts, one["parts"], compare) for one in _manifests(root, plan.kind)
+    ]
     return min(others, key=len, default=[])
 
 
@@ -156,5 +158,6 @@ def _differences(
     return [said, *(line for line in lines if not line.startswith("stopping."))]
 
 
-def _manifests(root: Store) -> list[dict[str, Any]]:
-    return [read_json(root, key) for key in with_manifest(root.list()).values()]
+def _manifests(root: Store, kind: str) -> list[dict[str, Any]]:
+    found = [read_json(root, key) for key in with_manifest(root.list()).values()]
+    return [manifest for manifest in found if factor_kind(manifest["parts"]) == kind]

@@ -1,5 +1,7 @@
 """The fit: a sample that doubles until its factors are sure enough.
 
+Factors of EK-FAC, or the diagonal of the Fisher matrix: the moments alone, between identities.
+
 The factors are whole when their manifest is there, which is written last.
 """
 
@@ -14,9 +16,9 @@ import pyarrow as pa
 from rayinfluence.corpus.splits import read_rows
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine
-from rayinfluence.dataflow.compute.stopping import Probed, is_sure, untested
+from rayinfluence.dataflow.compute.stopping import HeldOutScores, is_sure, untested
 from rayinfluence.dataflow.jobs.fold import Lane, lane_totals
-from rayinfluence.dataflow.jobs.probe import ProbeJob, probe_rows, read_probe
+from rayinfluence.dataflow.jobs.held_out import HeldOutJob, held_out_rows, read_held_out
 from rayinfluence.dataflow.layout import MANIFEST, module_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.factors import Factors
@@ -52,16 +54,16 @@ def fit(
     store = root / plan.fingerprint
     fitting = Fitting(runner, corpus, store, plan, shapes, progress, checkpoint_seconds, device)
     rows = cache(
-        lambda: probe_rows(read_rows(corpus, split, ids) for split, ids in plan.probe_rows())
+        lambda: held_out_rows(read_rows(corpus, split, ids) for split, ids in plan.held_out_rows())
     )
-    rounds: list[Probed] = []
+    rounds: list[HeldOutScores] = []
     for number in range(len(plan.rounds)):
-        probed = _round(fitting, number, rounds, rows)
-        rounds.append(probed)
-        if probed.error is not None:
+        tested = _round(fitting, number, rounds, rows)
+        rounds.append(tested)
+        if tested.error is not None:
             progress.note(
-                f"factors      {probed.n_sequences:,} sequences; scores of a probe set are within "
-                f"{probed.error:.1%}"
+                f"factors      {tested.n_sequences:,} sequences; scores of a held-out set are "
+                f"within {tested.error:.1%}"
             )
         if _is_last(plan, rounds):
             break
@@ -77,7 +79,7 @@ def fit(
         "mean_moments": {
             name: read_header(store, module_key(name))["mean_moments"] for name in shapes
         },
-        "rounds": [probed.report for probed in rounds],
+        "rounds": [tested.report for tested in rounds],
     }
     factors = Factors(store, plan.fingerprint, manifest)
     manifest["singular"] = _singular(fitting, whole, factors.unfitted)
@@ -130,23 +132,23 @@ def _lacking(factors: Factors, shapes: Mapping[str, ModuleShape], is_all: bool) 
 
 
 def _round(
-    fitting: Fitting, number: int, earlier: Sequence[Probed], rows: Callable[[], pa.Table]
-) -> Probed:
+    fitting: Fitting, number: int, earlier: Sequence[HeldOutScores], rows: Callable[[], pa.Table]
+) -> HeldOutScores:
     """Fit on one size of the sample, and estimate how far its factors are from sure."""
     plan, store = fitting.plan, fitting.store
     fitting.covariances(number)
-    alone: Probed | None = None
+    alone: HeldOutScores | None = None
     for piece in plan.pieces(number):
-        probed = read_probe(store, piece.probe_key, plan.fingerprint)
-        if probed is None or (not piece.alone and _is_last(plan, [*earlier, probed])):
+        tested = read_held_out(store, piece.held_out_key, plan.fingerprint)
+        if tested is None or (not piece.alone and _is_last(plan, [*earlier, tested])):
             fitting.bases(piece)
             fitting.moments(piece)
-        if probed is None:
+        if tested is None:
             lanes = plan.moment_lanes(piece)
             counts, _ = _totals(store, lanes)
             if not plan.held_out:
                 return untested(counts)
-            probe = ProbeJob(
+            job = HeldOutJob(
                 store,
                 tuple(lanes),
                 rows(),
@@ -157,17 +159,17 @@ def _round(
                 before=earlier[-1] if earlier else None,
                 new=alone,
             )
-            (probed,) = fitting.runner.replicas(probe, [piece.probe_key], lambda tokens: None)
+            (tested,) = fitting.runner.replicas(job, [piece.held_out_key], lambda tokens: None)
         if piece.alone:
-            alone = probed
+            alone = tested
             _drop(store, piece)
     if number:
         _drop(store, Piece(number - 1))
-    assert probed is not None
-    return probed
+    assert tested is not None
+    return tested
 
 
-def _is_last(plan: FitPlan, rounds: Sequence[Probed]) -> bool:
+def _is_last(plan: FitPlan, rounds: Sequence[HeldOutScores]) -> bool:
     """Whether a round's factors are sure enough, or there is no more to be had."""
     bound = plan.parts["fit"]["error_bound"]
     return is_sure([one.error for one in rounds], bound) or len(rounds) == len(plan.rounds)
@@ -184,7 +186,9 @@ def _totals(store: Store, lanes: Sequence[Lane]) -> tuple[dict[str, int], Quaran
 
 
 def _n_routed(fitting: Fitting, piece: Piece) -> dict[str, int]:
-    """Of modules that get some of the tokens, how many rows each got."""
+    """Of modules that get some of the tokens, how many rows each got, as covariances know."""
+    if fitting.plan.kind == "diagonal":
+        return {}
     return {
         side.shape.name: int(read_header(side.store, side.key)["n_rows"])
         for side in fitting.sides(piece)
@@ -195,8 +199,10 @@ def _n_routed(fitting: Fitting, piece: Piece) -> dict[str, int]:
 def _singular(fitting: Fitting, piece: Piece, unfitted: Collection[str]) -> dict[str, int]:
     """Directions of each covariance that are zero up to rounding, where there are any.
 
-    Not of modules that were not fitted at all.
+    Not of modules that were not fitted at all; of a diagonal there are no covariances.
     """
+    if fitting.plan.kind == "diagonal":
+        return {}
     found = {
         f"{side.side} of {side.shape.name}": int(read_header(side.store, side.key)["n_null"])
         for side in fitting.sides(piece)

@@ -12,9 +12,9 @@ from typing import Any
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.jobs.checkpoint import Checkpoint
-from rayinfluence.dataflow.jobs.eigen import Assembly, EigenJob, Side, assemble, decompose
+from rayinfluence.dataflow.jobs.eigen import Assembly, EigenJob, Side, assemble, decompose, identity
 from rayinfluence.dataflow.jobs.fold import FoldJob, Lane, lane_totals, lanes_by_module
-from rayinfluence.dataflow.jobs.handles import Handle, Stored, read_stored
+from rayinfluence.dataflow.jobs.handles import Deferred, Handle, Stored, read_stored
 from rayinfluence.dataflow.layout import basis_key, module_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
@@ -55,11 +55,13 @@ class Fitting:
     device: str
 
     def covariances(self, number: int) -> None:
-        """What is new in a round, folded.
+        """What is new in a round, folded; a diagonal needs none.
 
         Raises:
             CorpusError: more than 1 % of the sequences are bad.
         """
+        if self._is_diagonal:
+            return
 
         def work(lacking: Sequence[Lacking[Lane]], told: StageProgress) -> Iterable[Any]:
             return self.runner.replicas(self._job, _largest_first(lacking), told.advance)
@@ -67,11 +69,13 @@ class Fitting:
         self._fold(stage_names.COVARIANCE, self.plan.new_lanes(number), work)
 
     def bases(self, piece: Piece) -> None:
-        """The eigenbases of a piece whose covariances are there.
+        """The eigenbases of a piece whose covariances are there; a diagonal has none.
 
         Raises:
             NumericsError: a covariance is not finite or cannot be decomposed.
         """
+        if self._is_diagonal:
+            return
 
         def work(lacking: Sequence[Lacking[Side]], told: StageProgress) -> Iterable[Any]:
             items = [one.item for one in lacking]
@@ -105,7 +109,9 @@ class Fitting:
             Assembly(
                 self.store,
                 moments[module[0]],
-                tuple(
+                ()
+                if self._is_diagonal
+                else tuple(
                     basis_key(piece.name, side, module[0])
                     for side in ("outputs", "inputs")
                     if side == "outputs" or module[-1] == module[0]
@@ -145,10 +151,16 @@ class Fitting:
         """The bases of some modules: ``inputs/<source>`` and ``outputs/<module>``."""
         wanted = {f"outputs/{name}" for name in modules}
         wanted |= {f"inputs/{self.shapes[name].source}" for name in modules}
-        stored = {
-            f"{side.side}/{side.shape.name}": Stored(self.store, side.key, f"{side.side}_basis.")
+        sides = {
+            place: side
             for side in self.sides(piece)
-            if f"{side.side}/{side.shape.name}" in wanted
+            if (place := f"{side.side}/{side.shape.name}") in wanted
+        }
+        if self._is_diagonal:
+            return {place: Deferred(identity, side) for place, side in sides.items()}
+        stored = {
+            place: Stored(self.store, side.key, f"{side.side}_basis.")
+            for place, side in sides.items()
         }
         handles = self.runner.share(read_stored, list(stored.values()), self.is_small)
         return dict(zip(stored, handles, strict=True))
@@ -158,6 +170,10 @@ class Fitting:
         """Whether factors are decomposed and put together sooner than a process starts."""
         widths = [width for shape in self.shapes.values() for width in shape.widths.values()]
         return sum(width**3 for width in widths) <= _FEW_SECONDS_CUBED
+
+    @property
+    def _is_diagonal(self) -> bool:
+        return self.plan.kind == "diagonal"
 
     @property
     def _job(self) -> FoldJob:

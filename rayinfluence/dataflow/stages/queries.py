@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -27,7 +27,15 @@ from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import ConfigError, DamagedError
-from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
+from rayinfluence.methods.method import FactorKind
+from rayinfluence.methods.registry import (
+    SELF_METHODS,
+    TEXT_METHODS,
+    asked,
+    asks,
+    factors_needed,
+    factors_of,
+)
 from rayinfluence.storage.digest import Differences, differences, digest, sealed
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
@@ -67,16 +75,16 @@ class MethodQueries:
     corpus: str | None = None
 
     def lacks(self, queries: Sequence[EncodedQuery]) -> bool:
-        """Whether one of some queries is not made yet."""
-        there = self.store.list()
-        return any(query_key(query.digest) not in there for query in queries)
+        """Whether one of some queries, of those that the method asks, is not made yet."""
+        there, ours = self.store.list(), asked(self.method, queries)
+        return any(query_key(query.digest) not in there for query in ours)
 
 
 def plan_methods(
     root: Store,
     model_digest: str,
     modules: Sequence[str],
-    factors: Factors | None,
+    factors: Mapping[FactorKind, Factors],
     config: ScanConfig,
     numerics: Numerics,
     corpus: str,
@@ -84,23 +92,29 @@ def plan_methods(
     """Where the queries of each method are, and what decides them; ``corpus`` is a fingerprint."""
     planned = []
     for method in config.methods:
-        curved, texts = needs_factors(method), method in TEXT_METHODS
+        kind, texts = factors_of(method), method in TEXT_METHODS
+        itself = method in SELF_METHODS
         parts = {
             "method": method,
             # Texts need no model, but what it thinks of a query is kept beside them.
             "model": model_digest,
             "modules": None if texts else list(modules),
-            "factors": factors.fingerprint if curved and factors else None,
-            "damping_scale": config.damping_scale if curved else None,
-            "damping": config.damping if curved else None,
-            "rank": None if texts else config.rank,
+            "factors": factors[kind].fingerprint if kind else None,
+            "damping_scale": config.damping_scale if kind else None,
+            "damping": config.damping if kind else None,
+            "rank": None if texts or itself else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        decides = {**parts, "corpus": corpus} if texts else parts
-        fingerprint = digest(decides)
+        of_corpus = corpus if texts else None
+        fingerprint = queries_fingerprint(parts, of_corpus)
         store = root / QUERIES / fingerprint
-        planned.append(MethodQueries(method, fingerprint, parts, store, corpus if texts else None))
+        planned.append(MethodQueries(method, fingerprint, parts, store, of_corpus))
     return planned
+
+
+def queries_fingerprint(parts: Mapping[str, Any], corpus: str | None) -> str:
+    """Where the queries of a method are, by what was chosen and the corpus, where that decides."""
+    return digest(parts if corpus is None else {**parts, "corpus": corpus})
 
 
 def precondition(
@@ -117,12 +131,21 @@ def precondition(
     """
 
     def work(lacking: Sequence[Lacking[EncodedQuery]], stage: StageProgress) -> Iterator[Any]:
+        wanted = [
+            (one.item, [asking(one.item)[place] for place in one.outcomes]) for one in lacking
+        ]
         # Methods that lack nothing need no operator.
-        active = sorted({index for one in lacking for index in one.outcomes})
+        active = sorted({index for _, ours in wanted for index in ours})
         job = QueryJob(operands([methods[index] for index in active]), rank)
-        items = [(one.item, tuple(map(active.index, one.outcomes))) for one in lacking]
+        items = [(query, tuple(map(active.index, ours))) for query, ours in wanted]
         blocks = [items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)]
         return runner.replicas(job, blocks, stage.advance)
+
+    def asking(query: EncodedQuery) -> list[int]:
+        return [place for place, one in enumerate(methods) if asks(one.method, query.digest)]
+
+    def places(query: EncodedQuery) -> list[Place]:
+        return [Place(methods[index].store, query_key(query.digest)) for index in asking(query)]
 
     rank = None if config.rank == "dense" else config.rank
     # The same question may be asked under several ids.
@@ -131,7 +154,7 @@ def precondition(
         Stage(
             stage_names.QUERIES,
             list(distinct.values()),
-            lambda query: [Place(method.store, query_key(query.digest)) for method in methods],
+            places,
             work,
             n_tokens=lambda query: query.n_tokens,
         ),
@@ -142,7 +165,7 @@ def precondition(
 def method_operands(
     runner: Runner,
     methods: Sequence[MethodQueries],
-    factors: Factors | None,
+    factors: Mapping[FactorKind, Factors],
     config: ScanConfig,
     counts: TermCounts | None = None,
 ) -> list[MethodOperands]:
@@ -151,27 +174,32 @@ def method_operands(
     Raises:
         DamagedError: a factor file is damaged or of other factors.
     """
-    curvature = None
-    if factors and any(needs_factors(one.method) for one in methods):
-        parts = factors.parts()
-        handles = runner.share(read_stored, list(parts.values()), factors.is_small)
-        curvature = SharedCurvature(
-            dict(zip(parts, handles, strict=True)),
-            factors.n_tokens,
-            factors.n_sequences,
-            config.damping_scale,
-            config.damping,
-            factors.n_routed,
-        )
+    curvatures = {
+        kind: _shared(runner, factors[kind], config)
+        for kind in factors_needed([one.method for one in methods])
+    }
     return [
         MethodOperands(
             one.method,
             one.store,
-            curvature if needs_factors(one.method) else None,
+            curvatures[kind] if (kind := factors_of(one.method)) else None,
             counts if one.method in TEXT_METHODS else None,
         )
         for one in methods
     ]
+
+
+def _shared(runner: Runner, factors: Factors, config: ScanConfig) -> SharedCurvature:
+    parts = factors.parts()
+    handles = runner.share(read_stored, list(parts.values()), factors.is_small)
+    return SharedCurvature(
+        dict(zip(parts, handles, strict=True)),
+        factors.n_tokens,
+        factors.n_sequences,
+        config.damping_scale,
+        config.damping,
+        factors.n_routed,
+    )
 
 
 def plan_banks(
@@ -213,7 +241,7 @@ def plan_banks(
         ]
         if others and all(others) and not new_run:
             refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))
-        left = list(needed)
+        left = [query for query in needed if asks(method.method, query)]
         dense = config.scores == "dense"
         # A bank of which a query was never made, or is no longer, cannot be scanned with.
         known = {*needed, *map(named, method.store.list())}

@@ -18,6 +18,8 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
 from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tables import Tables
+from rayinfluence.methods.method import ITSELF
+from rayinfluence.methods.registry import asks
 from rayinfluence.storage.metadata import columns, kinds_of
 from rayinfluence.storage.results import QUERIES, in_version, log_probability_of, query_schema
 from rayinfluence.storage.store import Store
@@ -38,6 +40,15 @@ _IN_MANIFEST = (
     "greedy",
     "warning",
 )
+
+
+#: Of the sequences themselves, which nothing was asked of.
+_ITSELF_ROW: dict[str, Any] = {
+    **dict.fromkeys(_IN_MANIFEST),
+    "query_id": ITSELF.query.query_id,
+    "digest": ITSELF.digest,
+    "metadata": {},
+}
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,10 @@ class Documents:
 def write_results(
     again: SecondPass,
     store: Store,
-    prepared: MethodQueries,
+    prepared: Sequence[MethodQueries],
     documents: Documents,
     n_by_token: int | None,
+    n_influences: int,
     n_training: int,
     fingerprint: str,
     progress: ProgressLog,
@@ -89,9 +101,10 @@ def write_results(
     Args:
         again: the second pass.
         store: the run directory.
-        prepared: queries of a method, which say what the model thinks of them.
+        prepared: queries of all methods, which say what the model thinks of them.
         documents: what survivors are made of.
         n_by_token: of each direction get token scores; None is all.
+        n_influences: of each direction get token influences.
         n_training: N.
         fingerprint: of the results.
         progress: told of it.
@@ -108,7 +121,7 @@ def write_results(
             documents.group_by,
             again.ids(),
         )
-    rescored = again.run(sequences, n_by_token, progress)
+    rescored = again.run(sequences, n_by_token, n_influences, progress)
     with progress.stage(stage_names.TABLES):
         completions = [
             completion(query, row, documents.tokenizer)
@@ -136,10 +149,22 @@ def write_results(
 
 
 def query_rows(
-    method: MethodQueries, queries: Sequence[EncodedQuery], tokenizer: PreTrainedTokenizerFast
+    methods: Sequence[MethodQueries],
+    queries: Sequence[EncodedQuery],
+    tokenizer: PreTrainedTokenizerFast,
 ) -> list[dict[str, Any]]:
-    """What the table of queries says of each: what the model thinks of it, and its tokens."""
-    return [query_row(query, query_report(method, query), tokenizer) for query in queries]
+    """What the table of queries says of each: what the model thinks of it, and its tokens.
+
+    The row that stands for the sequences themselves says nothing but its id.
+    """
+    rows = []
+    for query in queries:
+        if query.digest == ITSELF.digest:
+            rows.append(_ITSELF_ROW)
+            continue
+        asking = next(one for one in methods if asks(one.method, query.digest))
+        rows.append(query_row(query, query_report(asking, query), tokenizer))
+    return rows
 
 
 def completion(
@@ -179,7 +204,8 @@ def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
     names = [query["query_id"] for query in queries if query["warning"]]
     if not names:
         return None
+    n_asked = sum(query["completion"] is not None for query in queries)
     return (
-        f"the model would hardly say the completions of {len(names)} of {len(queries)} "
+        f"the model would hardly say the completions of {len(names)} of {n_asked} "
         f"queries ({', '.join(names[:3])}{', ...' * (len(names) > 3)}); see the report."
     )

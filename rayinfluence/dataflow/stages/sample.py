@@ -1,6 +1,6 @@
 """The fit's sample: which splits, dealt into lanes, the sizes at which it is tested, and by what.
 
-Some of its rows are held out of the sums: the probe set, which the factors have not seen.
+Some of its rows are held out of the sums: the held-out set, which the factors have not seen.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rayinfluence.dataflow.compute.module_groups import module_groups
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.stopping import RULE
 from rayinfluence.dataflow.jobs.fold import Lane
+from rayinfluence.methods.method import FactorKind
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.digest import digest
 
@@ -31,7 +32,7 @@ _SPLITS_PER_LANE = 32
 _LOWEST_LIMIT = 8.0
 #: The rule stops no fit before its third size.
 _LEAST_ROUNDS = 3
-#: Rows of the probe set at most, and the most of a small sample that they may be.
+#: Rows of the held-out set at most, and the most of a small sample that they may be.
 _HELD_OUT = 40
 _HELD_OUT_SHARE = 1 / 10
 
@@ -49,9 +50,9 @@ class Piece:
         return layout.piece_name(self.number, self.alone)
 
     @property
-    def probe_key(self) -> str:
-        """Where the scores of the probe set with its factors are."""
-        return layout.probe_key(self.number, self.alone)
+    def held_out_key(self) -> str:
+        """Where the scores of the held-out set with its factors are."""
+        return layout.held_out_key(self.number, self.alone)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class FitPlan:
             lane i mod L.
         rounds: how many of them the sample holds when it is tested; the last is all.
         n_lanes: L.
-        held_out: ids of the sequences of the probe set, ascending; lanes leave them out. There
+        held_out: ids of the sequences of the held-out set, ascending; lanes leave them out. There
             are none where the fit is not tested.
         groups: modules that are fitted together, in a pass of their own.
         is_all: whether the sample is all of the corpus.
@@ -82,6 +83,11 @@ class FitPlan:
     def fingerprint(self) -> str:
         """The name of the factors."""
         return digest(self.parts)
+
+    @property
+    def kind(self) -> str:
+        """Of the factors: ``ekfac``, or ``diagonal``, whose bases are identities."""
+        return layout.factor_kind(self.parts)
 
     @property
     def n_tokens(self) -> int:
@@ -115,8 +121,8 @@ class FitPlan:
         begin = self._begin(piece.number) if piece.alone else 0
         return list(self._deal(stage_names.MOMENTS, piece, range(begin, self.rounds[piece.number])))
 
-    def probe_rows(self) -> list[tuple[Split, list[int]]]:
-        """The splits that hold rows of the probe set, and which, in the order of their ids."""
+    def held_out_rows(self) -> list[tuple[Split, list[int]]]:
+        """The splits that hold rows of the held-out set, and which, in the order of their ids."""
         held = [(split, _inside(self.held_out, split)) for split in self.sample]
         return sorted(((s, ids) for s, ids in held if ids), key=lambda pair: pair[1])
 
@@ -143,11 +149,14 @@ def plan_fit(
     numerics: Numerics,
     model_digest: str,
     shapes: Mapping[str, ModuleShape],
+    kind: FactorKind = "ekfac",
 ) -> FitPlan:
-    """Choose a sample of the corpus's first shards.
+    """Choose a sample of the corpus's first shards, for factors of a kind.
 
     Whole splits are taken, spread evenly over the shards, until they hold ``config.sequences``.
     """
+    if kind == "diagonal":  # which has no bases that could be cut
+        config = config.model_copy(update={"blocks": 1})
     groups = [group for s in corpus.manifest.shards[:n_shards] for group in s.row_groups]
     n_rows = sum(group.n_rows for group in groups)
     share = min(1.0, config.sequences / max(1, n_rows))
@@ -176,6 +185,8 @@ def plan_fit(
         "sample": digest([split.digest for split in sample]),
         "stopping": {"rule": RULE, "held_out": digest(list(held_out))},
     }
+    if kind != "ekfac":
+        parts["kind"] = kind
     if diagonal := {name: s.diagonal for name, s in shapes.items() if s.diagonal}:
         parts["diagonal"] = diagonal
     together = module_groups(shapes, numerics.device)
@@ -215,7 +226,7 @@ def _tested(
 
 
 def _held_out(sample: Sequence[Split], seed: int) -> tuple[int, ...]:
-    """Rows of the probe set: one of each of as many equal stretches of the sample, at random.
+    """Rows of the held-out set: one of each of as many equal stretches of the sample, at random.
 
     At random, as the documents of a corpus may take turns with a period of their own.
     """

@@ -18,6 +18,7 @@ from rayinfluence.dataflow.compute.partial import FAN_IN, MergeTree, Partial
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan, load_bank
 from rayinfluence.dataflow.jobs.partials import read_partial
+from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.layout import ASIDE, PARTIALS, aside_key, partial_key
@@ -55,12 +56,13 @@ def scan(
     config: ScanConfig,
     progress: ProgressLog,
     names: Mapping[str, str] | None = None,
+    themselves: Sequence[MethodOperands] = (),
 ) -> tuple[list[tuple[BankOperands, Partial]], list[Aside]]:
     """Score all splits that lack a partial of a bank, and merge the partials of each bank.
 
     A partial that turns out to be damaged when it is merged is discarded and its split scored
     again. Splits that were set aside by an earlier run are tried again. ``names`` of queries, by
-    digest, are for the progress.
+    digest, are for the progress. ``themselves``: methods that read each sequence by itself.
 
     Returns:
         Per bank, the operands that the second pass needs, and the merged partial; and the splits
@@ -73,7 +75,11 @@ def scan(
     """
     small = sum(len(bank.query_digests) for bank in banks) <= _FEW_QUERIES
     shared = runner.share(load_bank, banks, small)
-    operands = [BankOperands(*pair) for pair in zip(banks, shared, strict=True)]
+    by_themselves = {one.method: one for one in themselves}
+    operands = [
+        BankOperands(bank, tensors, by_themselves.get(bank.method))
+        for bank, tensors in zip(banks, shared, strict=True)
+    ]
     top = places(config.top, corpus)
     job = ScanJob(corpus.store, operands, top, tuple(config.grouped_by))
     discarded, sequences = Discarded(), Missing(banks, splits, names or {})

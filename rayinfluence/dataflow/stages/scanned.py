@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.jobs.banks import BankOperands
+from rayinfluence.methods.registry import asked
 
 Ids = NDArray[np.int64]
 
@@ -30,17 +32,23 @@ class Scanned:
     method: str
     banks: Sequence[tuple[BankOperands, Partial]]
 
+    def asked(self, queries: Sequence[EncodedQuery]) -> list[EncodedQuery]:
+        """Those of some queries that the method asks."""
+        return asked(self.method, queries)
+
     def of_query(self, query_digest: str) -> tuple[Partial, int]:
         """The partial of the bank that a query is in, and its place there."""
         for bank, partial in self.banks:
             if query_digest in bank.plan.query_digests:
                 return partial, bank.plan.query_digests.index(query_digest)
-        raise AssertionError(f"query {query_digest} is in no bank")  # plan_banks covers all
+        raise AssertionError(
+            f"query {query_digest} is in no bank"
+        )  # plan_banks covers all that it asks
 
-    def bank(self, query_digest: str) -> str:
-        """The fingerprint of the bank that a query is in."""
+    def bank(self, query_digest: str) -> str | None:
+        """The fingerprint of the bank that a query is in; None if the method does not ask it."""
         holding = (b.plan for b, _ in self.banks if query_digest in b.plan.query_digests)
-        return next(holding).fingerprint
+        return next((plan.fingerprint for plan in holding), None)
 
     def sides(self, query_digest: str) -> tuple[Side, Side]:
         """Proponents and opponents."""

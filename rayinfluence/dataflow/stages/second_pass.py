@@ -30,6 +30,7 @@ from rayinfluence.dataflow.stages.gathering import Sequences
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.scanned import Ids, Scanned, Side, union
+from rayinfluence.methods.registry import has_token_influences
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.store import Store
 
@@ -54,6 +55,7 @@ class Found:
         scanned_S: what the scan's query, cut to its rank, gives in this pass.
         at_S2: which of the objects has the scores by layer, and in which of its pairs.
         by_token_S2: the same of the scores by token; -1 where there are none.
+        influences_S2: the same of token influences.
     """
 
     ids_S: Ids
@@ -61,6 +63,7 @@ class Found:
     scanned_S: NDArray[np.float64]
     at_S2: NDArray[np.int32]
     by_token_S2: NDArray[np.int32]
+    influences_S2: NDArray[np.int32]
 
     def places(self, ids: Ids) -> NDArray[np.int64]:
         """Where some sequences are."""
@@ -71,6 +74,20 @@ class Found:
         places = self.places(side.ids_K)
         return places[np.lexsort((side.ids_K, -side.sign * self.scores_S[places]))]
 
+    def first(self, sides: Sequence[Side], n: int | None) -> Ids:
+        """The first of each direction, or all; ascending."""
+        return np.unique(self.ids_S[np.concatenate([self.ranked(side)[:n] for side in sides])])
+
+    def take_over(self, later: Found, n_items: int) -> None:
+        """Take over what a later pass has by token, whose objects follow so many."""
+        places = self.places(later.ids_S)
+        for ours_S2, theirs_S2 in (
+            (self.by_token_S2, later.by_token_S2),
+            (self.influences_S2, later.influences_S2),
+        ):
+            there = theirs_S2[:, 0] >= 0
+            ours_S2[places[there]] = theirs_S2[there] + np.array([n_items, 0], dtype=np.int32)
+
 
 @dataclass(frozen=True)
 class Rescored:
@@ -78,6 +95,15 @@ class Rescored:
 
     items: tuple[str, ...]
     found: list[dict[str, Found]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a pass is asked, of what is wanted: by token, and with token influences."""
+
+    wanted: Wanted
+    by_token: Wanted
+    influenced: Wanted
 
 
 @dataclass(frozen=True)
@@ -106,53 +132,64 @@ class SecondPass:
 
     def ids(self) -> Ids:
         """Of all survivors, ascending."""
-        return union(one.survivors(query.digest) for one in self.scanned for query in self.queries)
+        return union(
+            one.survivors(query.digest) for one in self.scanned for query in one.asked(self.queries)
+        )
 
-    def run(self, sequences: Sequences, n_by_token: int | None, progress: ProgressLog) -> Rescored:
+    def run(
+        self,
+        sequences: Sequences,
+        n_by_token: int | None,
+        n_influences: int,
+        progress: ProgressLog,
+    ) -> Rescored:
         """Score all survivors, and by token the first of each direction, or all (None).
 
         Args:
             sequences: all survivors.
             n_by_token: of each direction.
+            n_influences: of each direction get token influences, by methods that have them.
             progress: told of it.
         """
-        digests = [query.digest for query in self.queries]
-        everyone = [{d: one.survivors(d) for d in digests} for one in self.scanned]
-        if n_by_token is None:
-            return self._rescore(sequences, everyone, everyone, progress)
-        # Ranks at full rank are known afterwards; few move far from those of the scan.
-        margin = n_by_token + n_by_token // 4
-        first = [
-            {d: union(side.ids_K[:margin] for side in one.sides(d)) for d in digests}
-            for one in self.scanned
+        asked = [[query.digest for query in one.asked(self.queries)] for one in self.scanned]
+        everyone = [
+            {d: one.survivors(d) for d in digests}
+            for one, digests in zip(self.scanned, asked, strict=True)
         ]
-        rescored = self._rescore(sequences, everyone, first, progress)
-        late = [
-            {d: self._without_tokens(one, d, of[d], n_by_token) for d in of}
-            for one, of in zip(self.scanned, rescored.found, strict=True)
+        first: Wanted = everyone
+        if n_by_token is not None:
+            # Ranks at full rank are known afterwards; few move far from those of the scan.
+            margin = n_by_token + n_by_token // 4
+            first = [
+                {d: union(side.ids_K[:margin] for side in one.sides(d)) for d in digests}
+                for one, digests in zip(self.scanned, asked, strict=True)
+            ]
+        late, influenced = (
+            [{d: np.zeros(0, np.int64) for d in digests} for digests in asked] for _ in range(2)
+        )
+        rescored = self._rescore(sequences, _Asked(everyone, first, influenced), progress)
+        for place, one in enumerate(self.scanned):
+            for d, found in rescored.found[place].items():
+                ids = found.first(one.sides(d), n_by_token)
+                late[place][d] = ids[found.by_token_S2[found.places(ids), 0] < 0]
+                if has_token_influences(one.method):
+                    # They cost too much for a margin, and wait until ranks are known.
+                    influenced[place][d] = found.first(one.sides(d), n_influences)
+        wanted = [
+            {d: union([of_late[d], of_influenced[d]]) for d in of_late}
+            for of_late, of_influenced in zip(late, influenced, strict=True)
         ]
-        if not any(len(ids) for of_method in late for ids in of_method.values()):
+        if not any(len(ids) for of_method in wanted for ids in of_method.values()):
             return rescored
-        again = self._rescore(sequences, late, late, progress)
+        again = self._rescore(sequences, _Asked(wanted, late, influenced), progress)
         for of, more in zip(rescored.found, again.found, strict=True):
-            for d, one in more.items():
-                at = one.by_token_S2 + np.array([len(rescored.items), 0], dtype=np.int32)
-                of[d].by_token_S2[of[d].places(one.ids_S)] = at
+            for d, later in more.items():
+                of[d].take_over(later, len(rescored.items))
         return Rescored(rescored.items + again.items, rescored.found)
 
-    def _without_tokens(self, scanned: Scanned, query: str, found: Found, n: int) -> Ids:
-        firsts = np.concatenate([found.ranked(side)[:n] for side in scanned.sides(query)])
-        return np.unique(found.ids_S[firsts[found.by_token_S2[firsts, 0] < 0]])
-
-    def _rescore(
-        self, sequences: Sequences, wanted: Wanted, by_token: Wanted, progress: ProgressLog
-    ) -> Rescored:
+    def _rescore(self, sequences: Sequences, asked: _Asked, progress: ProgressLog) -> Rescored:
         """Do what is not there yet, and read the scores of all of it."""
-        items = [
-            item
-            for block in self._blocks()
-            for item in self._items(sequences, block, wanted, by_token)
-        ]
+        items = [item for block in self._blocks() for item in self._items(sequences, block, asked)]
         job = RescoreJob(self.corpus, self.store, self.methods)
         pairs = sum(len(pairs.rows_P) for item in items for pairs in item.pairs)
         progress.note(f"rescore      {pairs:,} pairs of query and sequence")
@@ -190,9 +227,9 @@ class SecondPass:
         Queries that are added later have banks of their own, and so change none.
         """
         device = self.replica.numerics.device
-        gradients = sum(not one.reads_texts for one in self.methods)
+        gradients = sum(one.reads_queries for one in self.methods)
         size = queries_at_once(self.replica.shapes, device, max(1, gradients))
-        groups: dict[tuple[str, ...], list[EncodedQuery]] = {}
+        groups: dict[tuple[str | None, ...], list[EncodedQuery]] = {}
         # The same question may be asked under several ids.
         for query in {query.digest: query for query in self.queries}.values():
             banks = tuple(one.bank(query.digest) for one in self.scanned)
@@ -206,21 +243,25 @@ class SecondPass:
         self,
         sequences: Sequences,
         block: tuple[EncodedQuery, ...],
-        wanted: Wanted,
-        by_token: Wanted,
+        asked: _Asked,
     ) -> Iterator[Asking]:
         """The rows of a block, cut into pieces of some batches."""
-        ids = union(of[query.digest] for of in wanted for query in block)
-        lengths = sequences.n_tokens[sequences.places(ids)].astype(np.int64)
-        pieces = (lengths.cumsum() - 1) // (_BATCHES * self.replica.numerics.batch_tokens)
-        asked = [
-            _pairs(ids, [w[q.digest] for q in block], [t[q.digest] for q in block])
-            for w, t in zip(wanted, by_token, strict=True)
+        ids = union(_of(of, query) for of in asked.wanted for query in block)
+        of_methods = [
+            _pairs(ids, *([_of(of, q) for q in block] for of in of_method))
+            for of_method in zip(asked.wanted, asked.by_token, asked.influenced, strict=True)
         ]
+        lengths = sequences.n_tokens[sequences.places(ids)].astype(np.int64)
+        # What runs through the model: each row, and each pair with token influences.
+        runs = 1 + sum(
+            np.bincount(one.rows_P[one.influences_P], minlength=len(ids)) for one in of_methods
+        )
+        tokens = lengths * runs
+        pieces = (tokens.cumsum() - 1) // (_BATCHES * self.replica.numerics.batch_tokens)
         for piece in np.unique(pieces).tolist():
             start, end = np.searchsorted(pieces, [piece, piece + 1]).tolist()
             some = ids[start:end]
-            pairs = tuple(_of_rows(one, start, end) for one in asked)
+            pairs = tuple(_of_rows(one, start, end) for one in of_methods)
             about = {
                 "version": _VERSION,
                 "banks": [one.bank(block[0].digest) for one in self.scanned],
@@ -234,15 +275,17 @@ class SecondPass:
             }
             splits = tuple(by_split(self.splits, some.tolist()))
             content = digest([split.digest for split, _ in splits])
-            n_tokens = int(lengths[start:end].sum())
+            n_tokens = int(tokens[start:end].sum())
             yield Asking(digest({**about, "splits": content}), block, pairs, splits, n_tokens)
 
     def _join(self, items: Sequence[Asking], scores: Sequence[list[Scores]]) -> Rescored:
         """What all items found, by method and query."""
         found: list[dict[str, Found]] = []
-        for method in range(len(self.methods)):
+        for method, scanned in enumerate(self.scanned):
             blocks: dict[tuple[str, ...], list[int]] = {}
             for place, item in enumerate(items):
+                if scanned.bank(item.queries[0].digest) is None:
+                    continue
                 blocks.setdefault(tuple(q.digest for q in item.queries), []).append(place)
             of_method: dict[str, Found] = {}
             for block, places in blocks.items():
@@ -261,26 +304,43 @@ class SecondPass:
         return Rescored(tuple(item.key for item in items), found)
 
 
-def _pairs(ids: Ids, wanted: Sequence[Ids], by_token: Sequence[Ids]) -> Pairs:
+def _of(wanted: Mapping[str, Ids], query: EncodedQuery) -> Ids:
+    """What a method wants of a query; nothing, if it does not ask it."""
+    return wanted.get(query.digest, np.zeros(0, dtype=np.int64))
+
+
+def _pairs(
+    ids: Ids, wanted: Sequence[Ids], by_token: Sequence[Ids], influenced: Sequence[Ids]
+) -> Pairs:
     """What some queries want of some rows, in the order of rows and then queries."""
     rows = np.searchsorted(ids, np.concatenate(wanted))
     queries = np.repeat(np.arange(len(wanted)), [len(of) for of in wanted])
     order = np.lexsort((queries, rows))
-    tokens_P = np.concatenate([np.isin(of, t) for of, t in zip(wanted, by_token, strict=True)])
-    return Pairs(rows[order], queries[order], tokens_P[order])
+    tokens_P, influences_P = (
+        np.concatenate([np.isin(of, some) for of, some in zip(wanted, more, strict=True)])
+        for more in (by_token, influenced)
+    )
+    return Pairs(rows[order], queries[order], tokens_P[order], influences_P[order])
 
 
 def _of_rows(pairs: Pairs, start: int, end: int) -> Pairs:
     """The pairs of some rows that follow each other, whose places are counted from the first."""
     ours = slice(*np.searchsorted(pairs.rows_P, [start, end]).tolist())
-    return Pairs(pairs.rows_P[ours] - start, pairs.queries_P[ours], pairs.by_token_P[ours])
+    return Pairs(
+        pairs.rows_P[ours] - start,
+        pairs.queries_P[ours],
+        pairs.by_token_P[ours],
+        pairs.influences_P[ours],
+    )
 
 
 def _columns(place: int, item: Asking, pairs: Pairs, scores: Scores) -> tuple[NDArray[Any], ...]:
     """Of an item's pairs by a method: queries, and what :class:`Found` says of each."""
-    scores_P, scanned_P, token_places = scores
+    scores_P, scanned_P, token_places, influence_places = scores
     n = len(pairs.rows_P)
     at_P2 = np.stack([np.full(n, place), np.arange(n)], axis=1).astype(np.int32)
-    by_token_P2 = np.full((n, 2), -1, dtype=np.int32)
+    by_token_P2, influences_P2 = np.full((2, n, 2), -1, dtype=np.int32)
     by_token_P2[token_places] = at_P2[token_places]
-    return pairs.queries_P, item.ids()[pairs.rows_P], scores_P, scanned_P, at_P2, by_token_P2
+    influences_P2[influence_places] = at_P2[influence_places]
+    ids_P = item.ids()[pairs.rows_P]
+    return pairs.queries_P, ids_P, scores_P, scanned_P, at_P2, by_token_P2, influences_P2

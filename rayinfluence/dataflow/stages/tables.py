@@ -47,7 +47,7 @@ _PIECE_ROWS, _PIECE_TOKENS = 10_000, 1 << 22
 #: Rows that are made, or put together, sooner than a process that does it starts: a piece's.
 _FEW_ROWS = _PIECE_ROWS
 #: Raised whenever the same rows would make other pieces.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ class Tables:
         )
         name, *names = method_tables(scanned.method)
         written = self._put_together(name, tuple(pieces), survivor_schema(meaning), small)
-        partials = {query.query.query_id: scanned.of_query(query.digest) for query in self.queries}
+        asked = scanned.asked(self.queries)
+        partials = {query.query.query_id: scanned.of_query(query.digest) for query in asked}
         others = (
             (GROUP_SCHEMA, group_table(partials, self._best(ranked))),
             (STATISTICS_SCHEMA, iter([statistics_table(partials)])),
@@ -135,16 +136,18 @@ class Tables:
             ours = ranked.slice(start, end)
             queries, of_row = np.unique(ours.queries_R, return_inverse=True)
             items, inverse = np.unique(
-                np.concatenate([ours.items_R, ours.token_items_R]), return_inverse=True
+                np.concatenate([ours.items_R, ours.token_items_R, ours.influence_items_R]),
+                return_inverse=True,
             )
-            # -1, of rows without scores by token, is the first where there is any.
+            # -1, of rows without scores by token or influences, is the first where there is any.
             shift = int(items[0] < 0)
-            at: NDArray[np.int32] = np.asarray(inverse - shift, dtype=np.int32)
+            at_3R: NDArray[np.int32] = np.asarray(inverse - shift, np.int32).reshape(3, len(ours))
             ours = replace(
                 ours,
                 queries_R=of_row.astype(np.int32),
-                items_R=at[: len(ours)],
-                token_items_R=at[len(ours) :],
+                items_R=at_3R[0],
+                token_items_R=at_3R[1],
+                influence_items_R=at_3R[2],
             )
             completions = tuple(self.completions[query] for query in queries.tolist())
             keys = tuple(self.rescored.items[item] for item in items[shift:].tolist())
@@ -183,7 +186,10 @@ def rank(queries: Sequence[EncodedQuery], scanned: Scanned, found: Mapping[str, 
     scan found it in.
     """
     parts = []
+    ours = {query.digest for query in scanned.asked(queries)}
     for place, query in enumerate(queries):
+        if query.digest not in ours:
+            continue
         for code, side in enumerate(scanned.sides(query.digest)):
             if query.digest in found:
                 parts.append(_ranked(place, code, side, found[query.digest]))
@@ -207,6 +213,7 @@ def _ranked(place: int, code: int, side: Side, found: Found) -> Ranked:
         ~reproduces(scan_scores, again),
         *found.at_S2[places].T,
         *found.by_token_S2[places].T,
+        *found.influences_S2[places].T,
     )
 
 

@@ -22,7 +22,8 @@ from rayinfluence.storage.results.manifest import (
     table_key,
     version_manifest,
 )
-from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.meaning import ITSELF_ID, Meaning
+from rayinfluence.storage.results.probed import Partition, Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.results.reader import Results
 from rayinfluence.storage.results.schema import (
     GROUP_SCHEMA,
@@ -48,6 +49,7 @@ __all__ = [
     "BANKS",
     "BANK_MANIFEST",
     "GROUP_SCHEMA",
+    "ITSELF_ID",
     "LINEAR_RANGE",
     "MANIFEST",
     "QUERIES",
@@ -58,6 +60,10 @@ __all__ = [
     "TAIL_SCHEMA",
     "Direction",
     "Meaning",
+    "Partition",
+    "ProbeScore",
+    "Probed",
+    "ProbedText",
     "Results",
     "Survivor",
     "beyond_linear",
@@ -67,6 +73,7 @@ __all__ = [
     "log_probability_of",
     "method_tables",
     "of_method",
+    "predicted",
     "query_schema",
     "read_results_manifest",
     "scores_key",

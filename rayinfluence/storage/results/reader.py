@@ -33,7 +33,8 @@ class Results:
         method: the attribution method, such as ``ekfac``.
         survivors: one row per query and survivor: scores, ranks and flags.
         sequences: one row per sequence that survived: text, tokens, where it is from; by id.
-        queries: one row per query.
+        queries: one row per query; the method asks all but the one that stands for the sequences
+            themselves, or that one alone.
         groups: sums of scores per query and value of each grouping column, over ALL scanned
             sequences.
         statistics: one row per query: counts, sums and concentration of all scores.
@@ -65,6 +66,7 @@ class Results:
                 "metadata": decoded(row, queries.schema),
             }
             for row in queries.to_pylist()
+            if (row.get("completion", "") is None) is self.meaning.of_itself
         }
         self._store = store
         self._join = Join(survivors, sequences)
@@ -161,7 +163,7 @@ class Results:
     def proponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
         """The sequences with the largest positive scores, strongest first.
 
-        By methods whose scores are directed they raise the completion's log-probability most.
+        By methods whose scores are directed they raise what the query asks for most.
 
         Args:
             query_id: of the query.
@@ -172,7 +174,7 @@ class Results:
     def opponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
         """The sequences with the largest negative scores, strongest first.
 
-        By methods whose scores are directed they lower the completion's log-probability most.
+        By methods whose scores are directed they lower what the query asks for most.
 
         Args:
             query_id: of the query.

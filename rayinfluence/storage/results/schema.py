@@ -25,6 +25,9 @@ QUERIES, SEQUENCES = "queries.parquet", "sequences.parquet"
 LINEAR_RANGE = 0.5
 
 _NATS = "nats"
+_FIRST_INFLUENCES = (
+    "scan.token_influences of a direction, and by a method whose scores are no derivative."
+)
 #: Stands for the unit of a method's scores, until it is known (:func:`of_method`).
 _RAW = "that of score"
 
@@ -66,18 +69,22 @@ def of_method(schema: pa.Schema, meaning: Meaning) -> pa.Schema:
 def survivor_schema(meaning: Meaning) -> pa.Schema:
     """Of a method's survivors: a row per query and sequence, in order of queries and ranks."""
     scores = pa.list_(pa.float32())
-    direction = (
-        "proponent or opponent, by the sign of the scan's score: training on a proponent raises "
-        "what the query asks for, and so makes a completion more likely."
-        if meaning.directed
-        else "proponent, or opponent where the scan's score is below zero."
-    )
+    if meaning.of_itself:
+        direction = "proponent: training on a sequence makes itself more likely."
+    elif meaning.directed:
+        direction = (
+            "proponent or opponent, by the sign of the scan's score: training on a proponent "
+            "raises what the query asks for, and so makes a completion more likely."
+        )
+    else:
+        direction = "proponent, or opponent where the scan's score is below zero."
     about = (
         "what position t carries: above all the prediction of token t + 1, and through attention "
         "those after it."
         if meaning.of_predictions
         else "what token t carries."
     )
+    what = "its own log-probability" if meaning.of_itself else "what the query asks for"
     schema = pa.schema(
         [
             QUERY_ID,
@@ -92,9 +99,9 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
             _field(
                 "delta_nats",
                 pa.float64(),
-                "score / N: the predicted change of what the query asks for when the sequence is "
-                "seen once more. Null by a method that predicts none, and where that is neither a "
-                "log-probability nor a difference of such.",
+                f"score / N: the predicted change of {what} when the sequence is seen once more. "
+                "Null by a method that predicts none, and where that is neither a log-probability "
+                "nor a difference of such.",
                 _NATS,
             ),
             _field(
@@ -144,6 +151,23 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
                 scores,
                 f"The score by token; entry t is {about} Null beyond the first scan.token_scores "
                 "of a direction.",
+                _RAW,
+            ),
+            _field(
+                "output_token_influences",
+                scores,
+                "The score by predicted token (Grosse et al. 2023, equations 34 to 36); entry t is "
+                "how fast the log-probability of token t + 1 itself, given those before it, rises "
+                "as the weights move along the query's direction. They add up to the score. Null "
+                f"beyond the first {_FIRST_INFLUENCES}",
+                _RAW,
+            ),
+            _field(
+                "input_token_influences",
+                scores,
+                "By token as it is read (equations 37 and 38): entry t is how fast the score grows "
+                "as the embedding of token t does, whichever predictions it goes by. They do not "
+                f"add up to the score. Null beyond the first {_FIRST_INFLUENCES}",
                 _RAW,
             ),
         ]
@@ -208,7 +232,10 @@ _QUERY_FIELDS = (
     ),
     _field("value", pa.float64(), "f, by the model.", "that of unit"),
     _field(
-        "prompt", pa.string(), "What the model was given; this and what follows is null of a set."
+        "prompt",
+        pa.string(),
+        "What the model was given; this and what follows is null of a set, and"
+        " in the row of self_influence.",
     ),
     _field("completion", pa.string(), "What it said, or would say."),
     _field("rather_than", pa.string(), "Of a contrast, what it would say instead."),

@@ -23,6 +23,10 @@ class Survivor:
     (``scan.token_scores``), ``layer_scores`` one per tracked module (none by a method of texts);
     both sum to the score up to rounding. What follows from token scores is None without them.
 
+    ``output_token_influences`` (entry t of the prediction of token t + 1 alone; they sum to the
+    score) and ``input_token_influences`` (entry t of token t as it is read; they do not) are there
+    where the run was asked for them (``scan.token_influences``).
+
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
     ``carrier_in_completion`` whether the completion has it too. ``suspect``: the scan's score did
@@ -63,6 +67,9 @@ class Survivor:
     carrier_in_completion: bool | None
     suspect: bool
     near_duplicate_of: int | None
+    #: Tables that were written before there were any do not have them.
+    output_token_influences: list[float] | None = None
+    input_token_influences: list[float] | None = None
 
     @property
     def carrier(self) -> str | None:

@@ -94,8 +94,8 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
             layout.basis_key("part-2", "inputs", "h.0.mlp"),
             "eigen/<piece>/<side>/<module>.safetensors",
         ),
-        (layout.probe_key(10), "rounds/0.safetensors"),
-        (layout.probe_key(10, alone=True), "rounds/1-part.safetensors"),
+        (layout.held_out_key(10), "rounds/0.safetensors"),
+        (layout.held_out_key(10, alone=True), "rounds/1-part.safetensors"),
     ],
 )
 def test_keys_of_a_fit_are_found_by_their_kinds(key: str, kind: str) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from whole_runs import Change, Contents, Execute, add_query, results_of, survivors, times
 
 import rayinfluence
-from rayinfluence.config import Method, RunConfig
+from rayinfluence.config import BY_ITSELF, Method, RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.replica import Replica
@@ -28,13 +28,13 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.status import clean
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.likeness import Cosine
-from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS
+from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS, SELF_METHODS
 from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results, method_tables
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
-ALL = ["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
+ALL = ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25"]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,10 @@ def bm25(config: RunConfig, results: Results) -> dict[tuple[str, int], float]:
 
 
 def test_a_configuration_has_the_names_of_the_registry() -> None:
-    assert list(get_args(Method)) == list(METHODS) == ALL
-    with pytest.raises(ConfigError, match=r"scan\.methods\.0: must be .*'bm25', not"):
+    assert list(get_args(Method)) == list(METHODS)
+    assert set(METHODS) == {*ALL, *BY_ITSELF}
+    assert set(SELF_METHODS) == BY_ITSELF
+    with pytest.raises(ConfigError, match=r"scan\.methods\.0: must be .*'bm25' .*, not"):
         RunConfig.parse({"run": "r", "model": "m", "scan": {"methods": ["bm52"]}})
 
 
@@ -162,7 +164,7 @@ def test_what_methods_find_does_not_depend_on_the_others(
     together = committed(five[0].run)
     assert len({key.split("/")[1] for key in together if key.startswith("scan")}) == len(ALL)
     apart: dict[str, bytes] = {}
-    for methods in (["bm25"], ["cosine"], ["ekfac", "kfac", "gradient_product"]):
+    for methods in (["bm25"], ["cosine"], ["ekfac", "kfac", "diagonal", "gradient_product"]):
         scan = {"methods": methods, "scores": "dense", "token_scores": "all"}
         config = tiny_run(tmp_path / methods[0], scan=scan)
         execute(config)

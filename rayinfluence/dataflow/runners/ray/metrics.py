@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-#: A stage: scan, covariance, moments, queries, probe or rescore.
+#: A stage: scan, covariance, moments, queries, held-out or rescore.
 TAGS = ("run", "stage")
 
 

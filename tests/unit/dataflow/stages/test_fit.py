@@ -117,7 +117,7 @@ def test_the_probe_set_is_from_all_over_the_sample_and_in_no_sum(
         assert 2 <= len(held) <= min(40, len(places) / 10)
     else:
         assert made.rounds == (len(made.sample),)
-    chosen = [(split, i) for split, ids in made.probe_rows() for i in ids]
+    chosen = [(split, i) for split, ids in made.held_out_rows() for i in ids]
     assert [i for _, i in chosen] == list(made.held_out)
     assert all(0 <= i - split.first_sequence_id < split.n_rows for split, i in chosen)
     for piece in (piece for number in range(len(made.rounds)) for piece in made.pieces(number)):

@@ -1,7 +1,7 @@
-"""The probe set: sequences that the fit leaves out of its sums, scored against each other.
+"""The held-out set: sequences that the fit leaves out of its sums, scored against each other.
 
 With the factors of every round, and with those of what is new in it alone; what the scores say of
-the factors' error is in ``compute/stopping.py``. L lane, Q probe query, Z probe sequence, O and J
+the factors' error is in ``compute/stopping.py``. L lane, Q query and Z sequence of the set, O and J
 widths of a module.
 """
 
@@ -24,7 +24,7 @@ from rayinfluence.curvature.products import operand_dtype, product
 from rayinfluence.curvature.sums import rotate_inputs
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
-from rayinfluence.dataflow.compute.stopping import FIGURES, Probed, figures
+from rayinfluence.dataflow.compute.stopping import FIGURES, HeldOutScores, figures
 from rayinfluence.dataflow.jobs.fold import Lane, lanes_by_module
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
@@ -35,9 +35,9 @@ from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
 
-#: One in so many rows of the probe set is a query.
+#: One in so many rows of the held-out set is a query.
 _EVERY = 5
-#: Probe sequences are cut to this, so that what all modules see of them fits in memory.
+#: Sequences are cut to this, so that what all modules see of them fits in memory.
 _TOKENS = 64
 #: That of the paper, whatever the scan's will be.
 _DAMPING_SCALE = 0.1
@@ -45,8 +45,8 @@ _DAMPING_SCALE = 0.1
 _TILE_NUMBERS = 1 << 22
 
 
-def probe_rows(tables: Iterable[pa.Table]) -> pa.Table:
-    """Rows of the probe set, cut short."""
+def held_out_rows(tables: Iterable[pa.Table]) -> pa.Table:
+    """Rows of the held-out set, cut short."""
     rows = [
         {"sequence_id": sequence_id, "tokens": tokens[:_TOKENS]}
         for table in tables
@@ -60,8 +60,8 @@ def probe_rows(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 @dataclass
-class ProbeJob:
-    """Score the probe set with a piece's factors, and of a round's with those of all lanes but one.
+class HeldOutJob:
+    """Score the held-out set with a piece's factors, and a round's with those of all lanes but one.
 
     ``alone``: the piece is what is new in a round, and is only scored. ``before`` is the round
     before, and ``new`` what is new in this one.
@@ -74,16 +74,16 @@ class ProbeJob:
     counts: dict[str, int]
     fingerprint: str
     alone: bool = False
-    before: Probed | None = None
-    new: Probed | None = None
-    stage: ClassVar[str] = stage_names.PROBE
+    before: HeldOutScores | None = None
+    new: HeldOutScores | None = None
+    stage: ClassVar[str] = stage_names.HELD_OUT
 
     def prepare(self, replica: Replica) -> None:
         """Nothing that outlives the one item."""
 
-    def run(self, replica: Replica, item: str, watch: Watch) -> Probed:
-        """Probe, and commit what was found under the key ``item``."""
-        begin_or_refuse(watch, f"the probe of {item}")
+    def run(self, replica: Replica, item: str, watch: Watch) -> HeldOutScores:
+        """Score the set, and commit what was found under the key ``item``."""
+        begin_or_refuse(watch, f"the held-out set, for {item}")
         sequences = _capture(replica, self.rows)
         watch.advance(pc.sum(pc.list_value_length(self.rows["tokens"])).as_py() or 0)
         # Each of both kinds is from all over the sample.
@@ -117,11 +117,11 @@ class ProbeJob:
             report["jackknife"] = jackknife_error(scores, without_lane)
             if self.before is not None and self.new is not None:
                 report |= figures(scores, self.before, self.new, report["jackknife"])
-        # A probe set without any influence has no relative error.
+        # A held-out set without any influence has no relative error.
         report |= {k: None for k in FIGURES if report[k] and not math.isfinite(report[k])}
         header = {"fingerprint": self.fingerprint, "report": report}
         write_tensors(self.store, item, {"scores": scores}, header)
-        return Probed(scores, report)
+        return HeldOutScores(scores, report)
 
     def _inputs(self, replica: Replica, name: str) -> Basis:
         return self._basis(replica, f"inputs/{replica.shapes[name].source}")
@@ -133,8 +133,8 @@ class ProbeJob:
         return basis.to(dtype=dtype, device=replica.device)
 
 
-def read_probe(store: Store, key: str, fingerprint: str) -> Probed | None:
-    """What a round's probe found, or None where it is missing, damaged or of other factors."""
+def read_held_out(store: Store, key: str, fingerprint: str) -> HeldOutScores | None:
+    """A round's scores of it, or None where it is missing, damaged or of other factors."""
     try:
         if not store.exists(key):
             return None
@@ -143,7 +143,7 @@ def read_probe(store: Store, key: str, fingerprint: str) -> Probed | None:
         return None
     if header["fingerprint"] != fingerprint:
         return None
-    return Probed(tensors["scores"], header["report"])
+    return HeldOutScores(tensors["scores"], header["report"])
 
 
 #: By module, the inputs [T, I] and output gradients [T, O] of one sequence.
@@ -151,7 +151,7 @@ _Captured = dict[str, tuple[Tensor, Tensor]]
 
 
 def _capture(replica: Replica, rows: pa.Table) -> list[_Captured]:
-    """What every module sees of every probe sequence that is finite, under its own labels."""
+    """What every module sees of every sequence of the set that is finite, under its own labels."""
     captured: dict[int, _Captured] = {}
 
     def hold(batch: Batch, name: str, seen: Rows) -> None:

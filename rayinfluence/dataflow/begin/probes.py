@@ -1,0 +1,204 @@
+"""Probes: texts that are scored though they are in no corpus, and what of a run they ask about.
+
+All of it is read, and what is wrong refused, before torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rayinfluence.addresses import expanded, why_no_address
+from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.begin.early import silent
+from rayinfluence.dataflow.begin.fetched import Folders, fetched
+from rayinfluence.errors import ConfigError, InputError, brief
+from rayinfluence.storage.hub import Say
+from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
+from rayinfluence.yamls import RepeatedKey, read_yaml
+
+#: Texts, or texts by the partition that they belong to.
+Texts = Sequence[str] | Mapping[str, Sequence[str]]
+
+#: What a file of probes looks like.
+_WANTED = (
+    "A file of probes has `partitions`, with a list of texts under the name of each, and may have "
+    "`queries`, with the ids of those that they are scored for."
+)
+_KEYS = ("partitions", "queries")
+#: Ids in a message.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A text that is scored though it is in no corpus.
+
+    Attributes:
+        name: tells it from the others, to people.
+        text: as it was given.
+        partition: what it is one of several of; None where texts came without.
+    """
+
+    name: str
+    text: str
+    partition: str | None = None
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What is asked, and of which run.
+
+    Attributes:
+        config: of the run.
+        store: its directory.
+        results: of one method.
+        folders: of the model and its tokenizer.
+        queries: ids of those that probes are scored for, each once.
+        probes: the texts.
+    """
+
+    config: RunConfig
+    store: Store
+    results: Results
+    folders: Folders
+    queries: tuple[str, ...]
+    probes: tuple[Probe, ...]
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        probes: Sequence[Probe],
+        queries: Sequence[str] = (),
+        method: str | None = None,
+        say: Say = silent,
+    ) -> Probing:
+        """Find the results of a run, and the model that they are of.
+
+        Args:
+            config: of the run; of its corpus nothing is read.
+            probes: the texts.
+            queries: ids; none are all of the results.
+            method: of those that the run has; its first by default.
+            say: prints a line about what is fetched from a hub.
+
+        Raises:
+            InputError: there is no text.
+            ConfigError: the results have no such query.
+            StorageError: there are no results, or none by this method.
+            ModelError: there is no such model or tokenizer.
+        """
+        if not probes:
+            raise InputError("there is no text to score: give one or more.")
+        store = Store(config.run, config.storage.options(config.run))
+        results = Results.load(store, method)
+        known = results.queries
+        if unknown := [query for query in queries if query not in known]:
+            some = ", ".join(map(repr, list(known)[:_NAMED]))
+            more = f" and {len(known) - _NAMED:,} more" if len(known) > _NAMED else ""
+            raise ConfigError(
+                f"{store.url} has no results of a query {unknown[0]!r}; it has {some}{more}. Ask "
+                "for one of these, or add yours to the run's queries and run it again."
+            )
+        asked = tuple(dict.fromkeys(queries or known))
+        return cls(config, store, results, fetched(config, say), asked, tuple(probes))
+
+
+def probes_of(texts: Texts) -> list[Probe]:
+    """Probes of texts, which are named after their partitions and their places there.
+
+    Raises:
+        InputError: one of them is no text, or empty.
+    """
+    if isinstance(texts, str):
+        raise InputError("texts: one string, where a list of texts is asked for; put it in one.")
+    if not isinstance(texts, Mapping):
+        return [Probe(name, text) for name, text in _named("text", texts)]
+    return [
+        Probe(name, text, partition)
+        for partition, some in texts.items()
+        for name, text in _named(partition, some)
+    ]
+
+
+def read_probes(path: str, config: RunConfig) -> tuple[list[Probe], list[str]]:
+    """Read a file of probes, and the ids of the queries that it names.
+
+    Args:
+        path: the YAML file; may be s3://.
+        config: of the run, whose storage it may be in.
+
+    Raises:
+        ConfigError: there is no such file.
+        InputError: it is none, and what is wrong in it.
+    """
+    if why := why_no_address(path):
+        raise ConfigError(f"--file: {why}")
+    path = expanded(path)
+    file = Store(path, config.storage.options(path))
+    if file.is_local and Path(path).is_dir():
+        raise ConfigError(f"--file: {path} is a folder; name the file in it.")
+    if not file.exists(""):
+        raise ConfigError(f"--file: there is no file {path}.")
+    try:
+        values = read_yaml(file.read("").decode("utf-8-sig"))
+    except RepeatedKey as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {brief(error)}. {_WANTED}") from error
+    try:
+        return _probes(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _probes(values: Any) -> tuple[list[Probe], list[str]]:
+    if not isinstance(values, dict) or "partitions" not in values:
+        raise InputError(f"it has no `partitions`. {_WANTED}")
+    if unknown := [key for key in values if key not in _KEYS]:
+        raise InputError(f"it has the key {unknown[0]!r}, which means nothing here. {_WANTED}")
+    partitions, queries = values["partitions"], values.get("queries", [])
+    if not isinstance(partitions, dict) or not partitions:
+        raise InputError(f"its `partitions` are no names with lists of texts. {_WANTED}")
+    for name in partitions:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"the name of a partition is {_said(name)}; put it in quotes.")
+    queries = queries if isinstance(queries, list) else [queries]
+    for query in queries:
+        if not isinstance(query, str):
+            raise InputError(f"one of its `queries` is {_said(query)}; put the id in quotes.")
+    return probes_of(partitions), queries
+
+
+def _named(what: str, texts: object) -> list[tuple[str, str]]:
+    """Some texts with their names.
+
+    Raises:
+        InputError: they are no texts.
+    """
+    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes) or not texts:
+        raise InputError(f"{what!r}: a list of one or more texts is asked for, not {_said(texts)}.")
+    named = [(f"{what} {number}", text) for number, text in enumerate(texts, start=1)]
+    for name, text in named:
+        if not isinstance(text, str):
+            raise InputError(f"{name!r} is {_said(text)}, and no text; put it in quotes.")
+        if not text.strip():
+            raise InputError(f"{name!r} is empty; write a text, or take it out.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(text[error.start]):04x}"
+            raise InputError(f"{name!r} is no text: it has {half}, half a character.") from error
+    return named
+
+
+def _said(value: object) -> str:
+    """A value that stands where another should, as YAML would have it."""
+    kinds = {dict: "a mapping", list: "a list", type(None): "nothing", str: f"{value!r}"}
+    return kinds.get(type(value), f"{value!r}, which YAML reads as {type(value).__name__}")

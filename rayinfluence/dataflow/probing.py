@@ -1,0 +1,223 @@
+"""Texts of no corpus, scored with the queries of a run that is done: in this process, in one pass.
+
+Nothing is written, and nothing of the corpus is read. A text is what a sequence is: it has the
+run's tokenizer and context, goes through the same replica, and is scored with the queries that the
+scan had. So a text that is in the corpus gets its scan's score, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rayinfluence.corpus.shards import bad_rows
+from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
+from rayinfluence.corpus.tokenizer_files import load_tokenizer
+from rayinfluence.dataflow.begin.models import ModelRecord
+from rayinfluence.dataflow.begin.probes import Probe, Probing
+from rayinfluence.dataflow.compute.replica import NUMERICS_VERSION, Numerics, Replica
+from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, score_pairs
+from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
+from rayinfluence.dataflow.compute.texts import TextBank
+from rayinfluence.dataflow.jobs.banks import stored_bank
+from rayinfluence.dataflow.layout import BANKS, MANIFEST, MODELS, QUERIES, query_key
+from rayinfluence.dataflow.stages.queries import queries_fingerprint
+from rayinfluence.errors import ConfigError, InputError, ModelError, NumericsError, StorageError
+from rayinfluence.guest import as_found, own_arithmetic
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.model.identity import model_identity
+from rayinfluence.model.load import load_model
+from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, predicted
+from rayinfluence.storage.store import Store, read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@as_found()
+@own_arithmetic()
+def probe(probing: Probing) -> Probed:
+    """Score texts with the queries that a run has stored.
+
+    Raises:
+        InputError: a text has fewer than two tokens, or one that the model does not know.
+        ModelError: model or tokenizer are not those of the run.
+        StorageError: its queries are not there any more.
+        ConfigError: it was made by a release whose numbers are others.
+        NumericsError: a text has no finite score.
+    """
+    results, method = probing.results, probing.results.method
+    manifest = results.manifest
+    base, stored = _bank(probing)
+    numerics = _numerics(base["numerics"])
+    tokenizer = _tokenizer(probing)
+    texts = _tokenised(tokenizer, probing.probes, manifest["preflight"]["context"])
+    table = _table(texts)
+    _refuse(texts, bad_rows(table, None, None), InputError)  # before a model is loaded
+    replica = _replica(probing, base["queries"]["model"], numerics)
+    _refuse(texts, bad_rows(table, replica.vocabulary, replica.context), InputError)
+    digests = {query: results.queries[query]["digest"] for query in probing.queries}
+    # The same question may be asked under several ids.
+    distinct = list(dict.fromkeys(digests.values()))
+    found = _scored(replica, stored_bank(replica, method, stored, distinct), table, texts)
+    scores = found.layer_scores_PM.sum(axis=1).reshape(len(texts), len(distinct))
+    n_training = manifest["n_training_sequences"]
+
+    def score(query: str, text: int) -> ProbeScore:
+        place = distinct.index(digests[query])
+        value = float(scores[text, place])
+        log_probability = results.queries[query]["log_probability"]
+        change = predicted(value, results.meaning, n_training, log_probability)
+        by_token = found.token_scores[text * len(distinct) + place].tolist()
+        return ProbeScore(value, *change, by_token)
+
+    return Probed(
+        method,
+        results.meaning,
+        manifest["fingerprint"],
+        n_training,
+        {query: results.queries[query] for query in probing.queries},
+        texts,
+        {query: [score(query, text) for text in range(len(texts))] for query in probing.queries},
+    )
+
+
+def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
+    """What decides the banks of a run's method, and where its queries are.
+
+    Queries that were added later have a bank of their own, which is of the same base.
+
+    Raises:
+        StorageError: they are not there any more.
+        ConfigError: they were made by a release whose numbers are others.
+    """
+    store, results = probing.store, probing.results
+    again = "`rayinfluence run` on its configuration makes them again."
+    bank = store / BANKS / results.manifest["methods"][results.method]["banks"][0]
+    if not bank.exists(MANIFEST):
+        raise StorageError(
+            f"{store.url} has results, and not the queries that they are of: {again}"
+        )
+    manifest = read_json(bank, MANIFEST)
+    base: dict[str, Any] = manifest["base"]
+    version = base["numerics"]["version"]
+    if version != NUMERICS_VERSION:
+        raise ConfigError(
+            f"the results in {store.url} are of numerics version {version}, and this release "
+            f"computes version {NUMERICS_VERSION}: scores of both are not to be compared. Run "
+            "again with this release, or score texts with the one that made them."
+        )
+    queries = store / QUERIES / queries_fingerprint(base["queries"], manifest.get("corpus"))
+    there = queries.list()
+    for query in probing.queries:
+        if query_key(results.queries[query]["digest"]) not in there:
+            raise StorageError(
+                f"{store.url} does not hold query {query!r} by {results.method} any more: {again}"
+            )
+    return base, queries
+
+
+def _numerics(of_bank: Mapping[str, Any]) -> Numerics:
+    """Those of the scan, on a device that this machine has."""
+    numerics = Numerics(**of_bank)
+    on_gpu = numerics.device == "cuda" and torch.cuda.is_available()
+    return replace(numerics, device="cuda" if on_gpu else "cpu")
+
+
+def _tokenizer(probing: Probing) -> PreTrainedTokenizerFast:
+    """The run's tokenizer.
+
+    Raises:
+        ModelError: the configuration names another one.
+    """
+    path = probing.folders.tokenizer.path
+    tokenizer = load_tokenizer(path, trust_remote_code=probing.config.trust_remote_code)
+    if tokenizer_digest(tokenizer) != probing.results.manifest["tokenizer"]["digest"]:
+        raise ModelError(
+            f"the tokenizer in {path} is not the one that {probing.store.url} was made with, so "
+            "its tokens are others. Name that one under `tokenizer`, or run again."
+        )
+    return tokenizer
+
+
+def _replica(probing: Probing, digest: str, numerics: Numerics) -> Replica:
+    """The run's model with the modules that it tracked.
+
+    Raises:
+        ModelError: the configuration names another model.
+    """
+    config, folders = probing.config, probing.folders
+    model = load_model(
+        folders.model.path,
+        numerics.torch_dtype,
+        base_model=None if folders.base is None else folders.base.path,
+        attention=numerics.attention,
+        trust_remote_code=config.trust_remote_code,
+    )
+    record = ModelRecord(probing.store / MODELS, model_identity(model))
+    if record.digest != digest:
+        differences = record.differences({"model": record.digest}, {"model": digest})
+        raise ModelError(
+            f"the model in {folders.model.path} is not the one that {probing.store.url} was made "
+            f"with: {'; '.join(differences[:5])}. Name that one under `model`, or run again."
+        )
+    names = probing.results.manifest["model"]["modules"]
+    modules = {name: model.get_submodule(name) for name in names}
+    return Replica(model.to(numerics.device), modules, numerics)
+
+
+def _tokenised(
+    tokenizer: PreTrainedTokenizerFast, probes: Sequence[Probe], context: int
+) -> list[ProbedText]:
+    """Texts as tokens, as many as a sequence of the run has at most."""
+    texts = []
+    for one, encoding in zip(probes, encode(tokenizer, [one.text for one in probes]), strict=True):
+        tokens = encoding.tokens[:context]
+        said = token_texts(tokenizer, tokens)
+        n_cut = len(encoding.tokens) - len(tokens)
+        texts.append(ProbedText(one.name, one.partition, one.text, tokens, said, n_cut))
+    return texts
+
+
+def _table(texts: Sequence[ProbedText]) -> pa.Table:
+    """Texts as the rows of a split, whose ids are their places."""
+    return pa.table(
+        {
+            "sequence_id": pa.array(range(len(texts)), pa.int64()),
+            "tokens": pa.array([text.tokens for text in texts], pa.list_(pa.int32())),
+        }
+    )
+
+
+def _refuse(
+    texts: Sequence[ProbedText],
+    reasons: Mapping[int, str],
+    error: type[InputError] | type[NumericsError],
+) -> None:
+    """Refuse the first of the texts that cannot be scored, by its name."""
+    if reasons:
+        place = min(reasons)
+        raise error(f"{texts[place].name!r} cannot be scored: {reasons[place]}.")
+
+
+def _scored(
+    replica: Replica, bank: QueryBank | TextBank, table: pa.Table, texts: Sequence[ProbedText]
+) -> Rescored:
+    """All pairs of texts and queries, each by token too.
+
+    Raises:
+        NumericsError: a text has no finite score.
+    """
+    everything_NQ = np.ones((len(table), len(bank)), dtype=np.bool_)
+    if isinstance(bank, TextBank):
+        rows_P, queries_P = np.nonzero(everything_NQ)
+        return rescore_texts(bank, table, rows_P, queries_P, everything_NQ.ravel())
+    asked = Asked(bank, None, everything_NQ, everything_NQ)
+    (found,), bad = score_pairs(replica, [asked], table)
+    _refuse(texts, bad, NumericsError)
+    return found

@@ -1,0 +1,212 @@
+"""Token influences: what a small step along a query's direction does for each token of a sequence.
+
+The weights of tracked modules move by alpha P, P = (G + lambda I)^-1 grad f_q, and derivatives in
+alpha are taken at 0 (Grosse et al. 2023, appendix B):
+
+    output_t = d/dalpha  log p(y_t | y_<t)                             equations 34 to 36
+    input_t  = d/dalpha  d/deps_t  log p(z), e_t times (1 + eps_t)     equations 37 and 38
+
+with e_t the embedding of token t. The paper takes differences of a finite alpha. These are exact:
+where v_n weighs target n, y is what a tracked module gives and a what it gets,
+
+    s(v, eps) = sum over modules and rows of  <dL/dy, P a>,     L = sum_n v_n log p(y_n)
+
+is the derivative of L along P, and output and input influences are ds/dv and ds/deps at v = 1, eps
+= 0: one backward pass through the backward pass. No weight moves, so none has to be put back, and
+there is no alpha to lose digits by, which matters in bfloat16.
+
+B sequence in batch, T token, N target, I input width, O output width, J = I + 1 where there is a
+bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import Batch
+from rayinfluence.model.capture import input_of
+from rayinfluence.model.head import forward_logits, target_logits
+from rayinfluence.model.layers import layer_of
+from rayinfluence.model.losses import log_probabilities
+from rayinfluence.model.targets import Targets
+
+
+@dataclass(frozen=True)
+class TokenInfluences:
+    """Of the tokens of a batch, in the order of their places; zero at padding.
+
+    Attributes:
+        output_BT: entry t is of the prediction of token t + 1, as of scores by token; over t they
+            add up to the score.
+        input_BT: entry t is of token t itself, as the model reads it.
+    """
+
+    output_BT: Tensor
+    input_BT: Tensor
+
+
+def embedding_of(model: nn.Module) -> nn.Module:
+    """The module that turns token ids into what the first block reads.
+
+    Raises:
+        ModelError: the model does not say which that is.
+    """
+    try:
+        found = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        found = None
+    if not isinstance(found, nn.Module):
+        raise ModelError(
+            f"scan.token_influences: {type(model).__name__} does not say which module embeds its "
+            "tokens (`get_input_embeddings` of transformers), and input-token influences scale "
+            "what that gives. Let its class say so, or leave the key out."
+        )
+    return found
+
+
+def token_influences(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batch: Batch,
+    targets: Targets,
+    directions: Mapping[str, Tensor],
+) -> TokenInfluences:
+    """The influence of one query on the tokens of a batch.
+
+    Args:
+        model: the model; none of its parameters requires a gradient.
+        modules: the tracked ones.
+        batch: sequences.
+        targets: of the batch, with the weights that the objective of training has.
+        directions: P [O, J] of each module, in the dtype that is summed in.
+
+    Returns:
+        In the dtype of the directions; in the unit of the scores that these are the queries of.
+
+    Raises:
+        ModelError: the embedding does not give a vector per token, or cannot be found.
+    """
+    wide, shape = next(iter(directions.values())), batch.shape
+    eps_BT = wide.new_zeros(shape).requires_grad_()
+    v_N = wide.new_ones(len(targets.places_N)).requires_grad_()
+    along = change_along(model, modules, batch, targets, directions, v_N, eps_BT)
+    output_N, input_BT = torch.zeros_like(v_N), torch.zeros_like(eps_BT)
+    if along.requires_grad:  # unless none but experts are tracked, and no token chose one
+        output_N, input_BT = torch.autograd.grad(along, (v_N, eps_BT), materialize_grads=True)
+    output_BT = wide.new_zeros(shape)
+    output_BT.view(-1)[targets.places_N] = output_N
+    return TokenInfluences(output_BT, input_BT)
+
+
+def change_along(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batch: Batch,
+    targets: Targets,
+    directions: Mapping[str, Tensor],
+    v_N: Tensor,
+    eps_BT: Tensor,
+) -> Tensor:
+    """The derivative s(v, eps) of the log-probabilities along a direction, to be differentiated.
+
+    Args:
+        model: the model; none of its parameters requires a gradient.
+        modules: the tracked ones.
+        batch: sequences.
+        targets: of the batch.
+        directions: P [O, J] of each module.
+        v_N: weights of the targets, beside those that they have.
+        eps_BT: what embeddings are scaled by, less one; with a gradient, too.
+
+    Raises:
+        ModelError: as above.
+    """
+    taps = _Taps(modules, directions, batch.shape[1])
+    embedding = embedding_of(model)
+    handles = taps.hook()
+    # After those of tracked modules, of which it may be one.
+    handles.append(embedding.register_forward_hook(partial(_scaled, eps_BT)))
+    try:
+        # Fused attention has no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            logits = target_logits(forward_logits(model, batch.tokens_BT), targets)
+            values_N = log_probabilities(logits, targets.labels_N)
+            return taps.along(targets.by_sequence(values_N * v_N).sum())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Taps:
+    """What tracked modules give, and what they would give more with their weights moved: P a."""
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], directions: Mapping[str, Tensor], n_tokens: int
+    ) -> None:
+        self._modules, self._directions, self._n_tokens = modules, directions, n_tokens
+        #: Of each call: the module, y, and the rows P a.
+        self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def hook(self) -> list[Any]:
+        """Look at all modules until the handles are removed."""
+        return [
+            module.register_forward_hook(
+                lambda *call, name=name: self._see(name, *call), with_kwargs=True
+            )
+            for name, module in self._modules.items()
+        ]
+
+    def along(self, value: Tensor) -> Tensor:
+        """The derivative of a value along all directions."""
+        products = [product for _, product, _ in self._calls]
+        total = next(iter(self._directions.values())).new_zeros(())
+        if not value.requires_grad or not products:
+            return total
+        gradients = torch.autograd.grad(value, products, create_graph=True, allow_unused=True)
+        for (module, _, moved), gradient in zip(self._calls, gradients, strict=True):
+            if gradient is not None:
+                grads = layer_of(module).grads(module, gradient, self._n_tokens)
+                total = total + (grads.to(moved.dtype) * moved).sum()
+        return total
+
+    def _see(
+        self,
+        name: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> Tensor | None:
+        layer, direction_OJ = layer_of(module), self._directions[name]
+        given, product = input_of(args, kwargs), layer.product(output)
+        # The preflight has refused modules of which this cannot be told.
+        assert given is not None
+        assert product is not None
+        rows = layer.inputs(module, given, self._n_tokens).to(direction_OJ.dtype)
+        moved = rows @ direction_OJ[:, : rows.shape[-1]].T
+        if direction_OJ.shape[1] > rows.shape[-1]:
+            moved = moved + direction_OJ[:, -1]
+        if not product.requires_grad:  # before the embedding, or that itself
+            assert not layer.shares
+            product = product.detach().requires_grad_()
+        self._calls.append((module, product, moved))
+        # The clone keeps an in-place operation that follows legal.
+        return None if layer.shares else product.clone()
+
+
+def _scaled(eps_BT: Tensor, module: nn.Module, _args: tuple[Any, ...], output: Any) -> Tensor:
+    """What the embedding gives, that of each token times 1 + eps."""
+    if not isinstance(output, Tensor) or output.shape[:-1] != eps_BT.shape:
+        raise ModelError(
+            f"scan.token_influences: the embedding of tokens ({type(module).__name__}) does not "
+            "give one vector per token, and input-token influences scale these. Leave the key out."
+        )
+    return (output * (1 + eps_BT)[..., None]).to(output.dtype)

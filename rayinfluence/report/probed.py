@@ -1,0 +1,68 @@
+"""Probes on a terminal: texts of no corpus, each with its score and which tokens carry it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rayinfluence.report.terminal import header, isolated, snippet, style
+from rayinfluence.report.text import BEYOND, one_line, signed
+from rayinfluence.storage.results import Partition, Probed, ProbedText, ProbeScore
+
+#: Columns that numbers take.
+_NUMBERS_WIDTH = 26
+
+
+def render_probed(probed: Probed, console: Console) -> None:
+    """Print a table for each query: texts, and the means of their partitions.
+
+    Texts of a partition stand together, under its mean.
+    """
+    for query_id, query in probed.queries.items():
+        console.print(header(query, probed.method, console.width))
+        console.print(_table(probed, query_id, console.width))
+        if any(score.beyond_linear for score in probed.scores[query_id]):
+            console.print(Text(BEYOND, "dim"))
+        console.print()
+
+
+def _table(probed: Probed, query_id: str, width: int) -> Table:
+    table = Table(box=None, pad_edge=False, expand=True, padding=(0, 1))
+    table.add_column("score", justify="right", no_wrap=True)
+    if probed.meaning.predicts:
+        table.add_column("delta nats", justify="right", no_wrap=True)
+    table.add_column("text", ratio=1, overflow="fold")
+    pairs = list(zip(probed.texts, probed.scores[query_id], strict=True))
+    ahead, room = probed.meaning.ahead, max(20, width - _NUMBERS_WIDTH)
+    means = {one.name: one for one in probed.partitions(query_id)}
+    for partition in dict.fromkeys(text.partition for text in probed.texts):
+        if partition is not None:
+            table.add_row(*_mean(means[partition]))
+        for text, score in pairs:
+            if text.partition == partition:
+                table.add_row(*_row(text, score, room, ahead))
+    return table
+
+
+def _mean(partition: Partition) -> list[Text]:
+    texts = f"mean of {partition.n_texts} texts" if partition.n_texts > 1 else "1 text"
+    name = isolated(Text(one_line(partition.name), "bold")).append(f": {texts}")
+    return [*(Text(number, "bold") for number in _numbers(partition)), name]
+
+
+def _row(text: ProbedText, score: ProbeScore, width: int, ahead: int) -> list[Text]:
+    shown = snippet(text.token_texts, score.token_scores, width, ahead)
+    if text.n_cut:
+        n = len(text.tokens)
+        said = f"\ncut: the first {n:,} of its {n + text.n_cut:,} tokens are scored"
+        shown.append(said, "yellow")
+    value, *delta = _numbers(score)
+    return [Text(value, style(score.score)), *map(Text, delta), shown]
+
+
+def _numbers(of: Partition | ProbeScore) -> list[str]:
+    """A score, and the change that it predicts, where the method predicts one."""
+    if of.delta_nats is None:
+        return [signed(of.score)]
+    return [signed(of.score), "beyond" if of.beyond_linear else signed(of.delta_nats)]

@@ -1,0 +1,143 @@
+"""Probes beside results: texts of no corpus with the scores that results' queries give them.
+
+They are in no table: whoever asks is told, and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.schema import beyond_linear
+
+
+@dataclass(frozen=True)
+class ProbedText:
+    """A text as the model saw it.
+
+    Attributes:
+        name: tells it from the others, to people.
+        partition: what it is one of several of; None where texts came without.
+        text: as it was given, whole.
+        tokens: that were scored.
+        token_texts: theirs; joined, what of the text was scored.
+        n_cut: tokens at its end that were not, as a sequence of the run has no more.
+    """
+
+    name: str
+    partition: str | None
+    text: str
+    tokens: list[int]
+    token_texts: list[str]
+    n_cut: int
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """What a query gives a text.
+
+    Attributes:
+        score: the method's, with the query as the scan had it; what the scan would have found.
+        delta_nats: score / N, as of a survivor; None by a method that predicts no change.
+        beyond_linear: whether that is no prediction; None where there is none.
+        token_scores: by token, as of a survivor; their sum is the score up to rounding.
+    """
+
+    score: float
+    delta_nats: float | None
+    beyond_linear: bool | None
+    token_scores: list[float]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What a query gives the texts of a partition, on average.
+
+    Attributes:
+        name: of the partition.
+        n_texts: in it.
+        score: the mean of theirs.
+        delta_nats: the same; None by a method that predicts no change.
+        beyond_linear: whether that is no prediction; None where there is none.
+    """
+
+    name: str
+    n_texts: int
+    score: float
+    delta_nats: float | None
+    beyond_linear: bool | None
+
+
+def predicted(
+    score: float, meaning: Meaning, n_training: int, log_probability: float
+) -> tuple[float | None, bool | None]:
+    """What a score predicts: ``delta_nats`` and ``beyond_linear``; None by a method without.
+
+    Args:
+        score: of a text, or the mean of several.
+        meaning: of the method's scores.
+        n_training: N.
+        log_probability: what the model gives the query's completion, in nats.
+    """
+    if not meaning.predicts:
+        return None, None
+    delta = score / n_training
+    return delta, beyond_linear(delta, log_probability)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Texts and their scores.
+
+    Attributes:
+        method: that they are scored by.
+        meaning: of its scores.
+        results: the fingerprint of the results that the queries are of.
+        n_training_sequences: N.
+        queries: by id, what the results say of each.
+        texts: in the order in which they were given.
+        scores: by query, of each text.
+    """
+
+    method: str
+    meaning: Meaning
+    results: str
+    n_training_sequences: int
+    queries: Mapping[str, Mapping[str, Any]]
+    texts: Sequence[ProbedText]
+    scores: Mapping[str, Sequence[ProbeScore]]
+
+    def partitions(self, query_id: str) -> list[Partition]:
+        """The partitions in the order in which they were given, with what a query gives them."""
+        log_probability = self.queries[query_id]["log_probability"]
+        members: dict[str, list[ProbeScore]] = {}
+        for text, score in zip(self.texts, self.scores[query_id], strict=True):
+            if text.partition is not None:
+                members.setdefault(text.partition, []).append(score)
+        found = []
+        for name, some in members.items():
+            mean = sum(one.score for one in some) / len(some)
+            change = predicted(mean, self.meaning, self.n_training_sequences, log_probability)
+            found.append(Partition(name, len(some), mean, *change))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; the reference has the keys."""
+        return {
+            "format": 1,
+            "method": self.method,
+            "meaning": asdict(self.meaning),
+            "results": self.results,
+            "n_training_sequences": self.n_training_sequences,
+            "texts": [asdict(text) for text in self.texts],
+            "queries": [
+                {
+                    "query_id": query_id,
+                    "scores": [asdict(score) for score in scores],
+                    "partitions": [asdict(one) for one in self.partitions(query_id)],
+                }
+                for query_id, scores in self.scores.items()
+            ],
+        }
