@@ -125,6 +125,7 @@ KINDS = (
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (
     Kind(f"{layout.CORPUS}/{OLD_MANIFEST}", stage_names.CORPUS, "the corpus"),
+    Kind(f"{layout.RESCORED}/<digest>.parquet", stage_names.SCAN, "rows of tables"),
     Kind(f"{layout.RESULTS}/<name>.parquet", stage_names.RESULTS, "a table"),
     Kind(f"{layout.RESULTS}/<name>.json", stage_names.RESULTS, "what they are made of"),
 )

@@ -116,7 +116,7 @@ def fitted(replica: Replica, sequences: list[np.ndarray], folder: Path, **more: 
     factors = fit_factors(replica, sequences, folder, **more)
     rows = held_out_rows(read_rows(corpus.store, split, ids) for split, ids in plan.held_out_rows())
     key = Piece(len(factors.manifest["rounds"]) - 1).held_out_key
-    tested = read_held_out(factors.store, key, factors.fingerprint)
+    tested = read_held_out(factors.store, key)
     assert tested is not None
     return Fitted(factors, rows, tested.scores)
 
@@ -130,7 +130,7 @@ def held_out_scores(replica: Replica, factors: Factors, rows: pa.Table) -> Tenso
     )
     counts = {"n_sequences": factors.n_sequences, "n_tokens": factors.n_tokens}
     bases = {place: Deferred(read_stored, stored) for place, stored in factors.parts().items()}
-    job = HeldOutJob(factors.store, lanes, rows, bases, counts, "", alone=True)
+    job = HeldOutJob(factors.store, lanes, rows, bases, counts, alone=True)
     watch = LocalWatch(lambda tokens: None)
     return job.run(replica, f"held-out-{uuid4().hex}.safetensors", watch).scores
 

@@ -125,8 +125,8 @@ def test_a_factor_file_of_another_layout_or_fit_is_refused(
     ours, other = fit_factors(*args, tmp_path / "a"), fit_factors(*args, tmp_path / "b", **change)
     key = f"modules/{fitted.names[0]}.safetensors"
     ours.store.write(key, other.store.read(key))
-    with pytest.raises(DamagedError, match=f"{key} belongs to other factors .* fit again"):
-        ours.parts()
+    with pytest.raises(DamagedError, match=f"it is {other.fingerprint}/{key} and not"):
+        ours.by_module()
 
 
 def test_a_manifest_of_other_factors_is_refused(fitted: Fitted, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ class Side:
         side: which.
         shape: of the module.
         key: where its eigenbasis is committed.
-        fingerprint: of the factors.
     """
 
     store: Store
@@ -45,7 +44,6 @@ class Side:
     side: str
     shape: ModuleShape
     key: str
-    fingerprint: str
 
     @property
     def width(self) -> int:
@@ -84,7 +82,7 @@ def decompose(item: Side, device: torch.device = _CPU) -> None:
     n_rows = int(sums[_rows(item.shape)]) if item.shape.routed else counts["n_tokens"]
     tensors, n_null = decomposed(on_device, item.side, item.shape, n_rows, dtype)
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    header = {"fingerprint": item.fingerprint, "n_null": n_null, "n_rows": n_rows}
+    header = {"n_null": n_null, "n_rows": n_rows}
     write_tensors(store, item.key, tensors, header)
 
 
@@ -149,7 +147,6 @@ class Assembly:
             another module's; none where the moments are of the weights themselves.
         module: what the factors' plan says of it; its name first.
         key: where they are committed.
-        fingerprint: of the factors.
     """
 
     store: Store
@@ -157,7 +154,6 @@ class Assembly:
     bases: tuple[str, ...]
     module: list[Any]
     key: str
-    fingerprint: str
 
 
 def assemble(item: Assembly) -> None:
@@ -175,5 +171,4 @@ def assemble(item: Assembly) -> None:
             if side == "outputs" or item.module[-1] == name:
                 tensors |= basis.to_tensors(f"{side}_basis")
     mean = float(tensors["moments"].mean())
-    header = {"fingerprint": item.fingerprint, "module": item.module, "mean_moments": mean}
-    write_tensors(store, item.key, tensors, header)
+    write_tensors(store, item.key, tensors, {"mean_moments": mean})

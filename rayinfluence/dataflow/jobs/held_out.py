@@ -72,7 +72,6 @@ class HeldOutJob:
     rows: pa.Table
     bases: Mapping[str, Handle[SharedTensors]]
     counts: dict[str, int]
-    fingerprint: str
     alone: bool = False
     before: HeldOutScores | None = None
     new: HeldOutScores | None = None
@@ -119,8 +118,7 @@ class HeldOutJob:
                 report |= figures(scores, self.before, self.new, report["jackknife"])
         # A held-out set without any influence has no relative error.
         report |= {k: None for k in FIGURES if report[k] and not math.isfinite(report[k])}
-        header = {"fingerprint": self.fingerprint, "report": report}
-        write_tensors(self.store, item, {"scores": scores}, header)
+        write_tensors(self.store, item, {"scores": scores}, {"report": report})
         return HeldOutScores(scores, report)
 
     def _inputs(self, replica: Replica, name: str) -> Basis:
@@ -133,15 +131,13 @@ class HeldOutJob:
         return basis.to(dtype=dtype, device=replica.device)
 
 
-def read_held_out(store: Store, key: str, fingerprint: str) -> HeldOutScores | None:
-    """A round's scores of it, or None where it is missing, damaged or of other factors."""
+def read_held_out(store: Store, key: str) -> HeldOutScores | None:
+    """A round's scores of it, or None where it is missing or damaged."""
     try:
         if not store.exists(key):
             return None
         tensors, header = read_tensors(store, key)
     except DamagedError:
-        return None
-    if header["fingerprint"] != fingerprint:
         return None
     return HeldOutScores(tensors["scores"], header["report"])
 

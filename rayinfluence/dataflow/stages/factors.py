@@ -13,7 +13,6 @@ from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import Differences, differences
 from rayinfluence.storage.store import Store, read_json
-from rayinfluence.storage.tensors import read_header
 
 #: Of all bases together, that are read in some seconds.
 _FEW_NUMBERS = 1 << 28
@@ -75,24 +74,10 @@ class Factors:
         return sum(int(m[1]) ** 2 + int(m[2]) ** 2 for m in modules) <= _FEW_NUMBERS
 
     def parts(self) -> dict[str, Stored]:
-        """Where the factors are: ``inputs/<source>`` and ``outputs/<module>`` (with Lambda).
-
-        Raises:
-            DamagedError: a factor file is of other factors, another model or another block layout.
-        """
+        """Where the factors are: ``inputs/<source>`` and ``outputs/<module>`` (with Lambda)."""
         found = {}
-        for module in self.manifest["parts"]["modules"]:
-            name, *_, source = module
+        for name, source in self.sources.items():
             key = module_key(name)
-            header = read_header(self.store, key)
-            about = {"fingerprint": self.fingerprint, "module": module}
-            wrong = [field for field, value in about.items() if header.get(field) != value]
-            if wrong:
-                raise DamagedError(
-                    f"{self.store.url}/{key} belongs to other factors (its {wrong[0]} is "
-                    f"{header.get(wrong[0])}, expected {about[wrong[0]]}): another model, corpus "
-                    f"or block layout. Delete {self.store.url} and fit again."
-                )
             if source == name:
                 found[f"inputs/{name}"] = Stored(self.store, key, "inputs_")
             found[f"outputs/{name}"] = Stored(self.store, key, ("outputs_", "moments"))

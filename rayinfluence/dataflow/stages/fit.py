@@ -139,7 +139,7 @@ def _round(
     fitting.covariances(number)
     alone: HeldOutScores | None = None
     for piece in plan.pieces(number):
-        tested = read_held_out(store, piece.held_out_key, plan.fingerprint)
+        tested = read_held_out(store, piece.held_out_key)
         if tested is None or (not piece.alone and _is_last(plan, [*earlier, tested])):
             fitting.bases(piece)
             fitting.moments(piece)
@@ -154,7 +154,6 @@ def _round(
                 rows(),
                 fitting.shared(piece, list(fitting.shapes)),
                 counts,
-                plan.fingerprint,
                 piece.alone,
                 before=earlier[-1] if earlier else None,
                 new=alone,

@@ -118,7 +118,6 @@ class Fitting:
                 ),
                 module,
                 module_key(module[0]),
-                self.plan.fingerprint,
             )
             for module in self.plan.parts["modules"]
         ]
@@ -139,7 +138,6 @@ class Fitting:
                 side,
                 shape,
                 basis_key(piece.name, side, shape.name),
-                self.plan.fingerprint,
             )
             for side in ("inputs", "outputs")
             for shape in self.shapes.values()
