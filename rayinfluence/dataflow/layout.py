@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rayinfluence.dataflow import stage_names
 from rayinfluence.storage import results
@@ -132,6 +133,11 @@ def lanes_of_rounds(keys: Iterable[str]) -> Counter[tuple[str, int]]:
         if one := _OF_A_ROUND.match(key):
             found[one[1], int(one[2])] += key.endswith(TENSORS)  # a checkpoint is no lane
     return found
+
+
+def kind_of(parts: Mapping[str, Any]) -> str:
+    """Of which kind factors are, by what decides their bytes: ``ekfac`` or ``diagonal``."""
+    return str(parts.get("kind", "ekfac"))
 
 
 def marked(key: str) -> tuple[str, int]:

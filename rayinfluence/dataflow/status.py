@@ -19,7 +19,6 @@ from rayinfluence.dataflow.stage_names import (
     SCAN,
     STAGES,
 )
-from rayinfluence.dataflow.stages.sample import kind_of
 from rayinfluence.storage.results import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.storage.results import SCHEMA_VERSION, read_results_manifest
 from rayinfluence.storage.results.manifest import schema_version
@@ -181,7 +180,7 @@ def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
     for fingerprint, keys in _by_fingerprint(objects, layout.FACTORS).items():
         if layout.MANIFEST in keys:
             manifest = read_json(store / layout.FACTORS / fingerprint, layout.MANIFEST)
-            what = "diagonal " if kind_of(manifest["parts"]) == "diagonal" else ""
+            what = "diagonal " if layout.kind_of(manifest["parts"]) == "diagonal" else ""
             remark = f"{fingerprint[:12]}: {what}fitted on {manifest['n_sequences']:,} sequences"
             error = manifest["rounds"][-1]["error"]
             if error is not None:

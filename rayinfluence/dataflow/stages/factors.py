@@ -8,8 +8,8 @@ from typing import Any
 
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.dataflow.jobs.handles import Stored, read_stored
-from rayinfluence.dataflow.layout import MANIFEST, module_key, with_manifest
-from rayinfluence.dataflow.stages.sample import FitPlan, kind_of
+from rayinfluence.dataflow.layout import MANIFEST, kind_of, module_key, with_manifest
+from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.digest import Differences, differences
 from rayinfluence.storage.store import Store, read_json

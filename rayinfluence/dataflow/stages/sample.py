@@ -87,7 +87,7 @@ class FitPlan:
     @property
     def kind(self) -> str:
         """Of the factors: ``ekfac``, or ``diagonal``, whose bases are identities."""
-        return kind_of(self.parts)
+        return layout.kind_of(self.parts)
 
     @property
     def n_tokens(self) -> int:
@@ -140,11 +140,6 @@ class FitPlan:
                 content = digest([[split.digest for split in splits], list(held)])
                 key = layout.lane_key(stage, piece.name, layout.lane_name(index, group))
                 yield Lane(key, tuple(splits), content, held, modules)
-
-
-def kind_of(parts: Mapping[str, Any]) -> str:
-    """Of which kind factors are, by what decides their bytes."""
-    return str(parts.get("kind", "ekfac"))
 
 
 def plan_fit(
