@@ -63,7 +63,7 @@ def test_a_fact_s_influence_is_in_its_words_and_their_order(
     assert whole > 0
     for name in ("completion removed", "another object", "irrelevant"):
         assert means[name] < whole / 2, name
-    # Of the whole demo a quarter is left; this model has seen the facts less often.
+    # Of the whole demo a quarter is left, and of this model more than half.
     assert means["order flipped"] < whole
 
 
