@@ -27,7 +27,8 @@ class Work:
         pieces: that have bases of their own: every round's sample, and what is new in it.
         lanes: of the fit.
         n_queries, n_banks, top: of the scan.
-        survivor_tokens: of all survivors, once per block of queries.
+        survivor_tokens: of all survivors, once per block of queries, and of pairs with token
+            influences as often as these are dearer.
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.

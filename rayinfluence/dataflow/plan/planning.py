@@ -15,10 +15,12 @@ from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
 from rayinfluence.dataflow.stages.scan import places
-from rayinfluence.methods.registry import GRADIENT_METHODS
+from rayinfluence.methods.registry import GRADIENT_METHODS, has_token_influences
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
+#: Token influences of a pair take as long as so many rows of the second pass, at most.
+_INFLUENCES = 3
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
     n_queries = len(run.queries)
     at_once = queries_at_once(run.replica.shapes, run.numerics.device, _n_banks(run))
     blocks = [min(at_once, n_queries - start) for start in range(0, n_queries, at_once)]
-    survivors = sum(_survivors(run, n) for n in blocks)
+    survivors = sum(_survivors(run, n) for n in blocks) + _INFLUENCES * _influences(run)
     rank = None if scan.rank == "dense" else scan.rank
     return Work(
         tokens=corpus.n_tokens,
@@ -129,6 +131,13 @@ def _survivors(run: Parts, n_queries: int) -> int:
     """Sequences that survive for some of so many queries, at most."""
     scan = run.config.scan
     return min(2 * scan.top * n_queries * _n_banks(run), run.corpus.n_sequences)
+
+
+def _influences(run: Parts) -> int:
+    """Pairs that get token influences."""
+    scan = run.config.scan
+    n = sum(map(has_token_influences, scan.methods)) * len(run.queries)
+    return n * 2 * min(scan.token_influences, places(scan.top, run.corpus))
 
 
 def _n_banks(run: Parts) -> int:
