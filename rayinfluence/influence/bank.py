@@ -128,7 +128,7 @@ class Itself:
         self._inverse = inverse
         self._d_in = d_in
 
-    def only(self, _query: int) -> Itself:
+    def one(self, _query: int) -> Itself:
         """The only one."""
         return self
 
