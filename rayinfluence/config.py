@@ -212,7 +212,7 @@ class ScanConfig(Section):
     token_influences: int = Field(default=0, ge=0)
     """How many proponents, and how many opponents, get output- and input-token influences.
 
-    Each takes as long as some ten passes over its tokens."""
+    Of a pair of query and sequence both take as long as four passes of the scan over it."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 

@@ -37,7 +37,7 @@ class LowRankQueries:
         """R."""
         return self.left_OQR.shape[2]
 
-    def only(self, query: int) -> LowRankQueries:
+    def one(self, query: int) -> LowRankQueries:
         """The query at a place, alone."""
         some = slice(query, query + 1)
         return LowRankQueries(self.left_OQR[:, some], self.right_JQR[:, some], self.d_in)
@@ -86,7 +86,7 @@ class DenseQueries:
         """Q."""
         return self.matrix_QOJ.shape[0]
 
-    def only(self, query: int) -> DenseQueries:
+    def one(self, query: int) -> DenseQueries:
         """The query at a place, alone."""
         return DenseQueries(self.matrix_QOJ[query : query + 1], self.d_in)
 
@@ -128,7 +128,7 @@ class Itself:
         self._inverse = inverse
         self._d_in = d_in
 
-    def only(self, _query: int) -> Itself:
+    def one(self, _query: int) -> Itself:
         """The only one."""
         return self
 

@@ -153,7 +153,7 @@ def shares(results: Results, facts: list[Fact], known: set[str]) -> Found:
     for fact in facts:
         if fact.fact_id in known:
             hits = results.proponents(f"{fact.fact_id}/right", K)
-            own = [hit for hit in hits if hit.metadata["fact_id"] == fact.fact_id]
+            own = [hit for hit in hits if hit.metadata.get("fact_id") == fact.fact_id]
             most = min(K, TAUGHT)
             kinds.append(
                 [

@@ -253,7 +253,7 @@ class _Work:
                 cut_nQ = whole_nQ if one.cut is None else next(scores).double().cpu().numpy()
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
                 for query, chosen in picks[index].items():
-                    of_query = one.whole.modules[name].only(query)
+                    of_query = one.whole.modules[name].one(query)
                     by_token[index].append(_by_token(of_query, chosen, dict(here)))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)

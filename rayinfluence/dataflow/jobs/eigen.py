@@ -130,10 +130,10 @@ def decomposed(
     return tensors, n_null
 
 
-def identity(item: Side) -> SharedTensors:
-    """The identity in the place of a side's eigenbasis; nothing is read for it."""
-    basis = Basis.identity(item.width, torch.float64, _CPU)
-    return SharedTensors(basis.to_tensors(f"{item.side}_basis"))
+def identity(item: tuple[str, int]) -> SharedTensors:
+    """The identity in the place of an eigenbasis, of a side and its width; nothing is read."""
+    side, width = item
+    return SharedTensors(Basis.identity(width, torch.float64, _CPU).to_tensors(f"{side}_basis"))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Work:
         lanes: of the fit.
         n_queries, n_banks, top: of the scan.
         n_themselves: methods that read each sequence by itself, with factors in the scan.
-        survivor_tokens: of all survivors, once per block of queries.
+        survivor_tokens: of all survivors, once per block of queries, and of pairs with token
+            influences as often as these are dearer.
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.

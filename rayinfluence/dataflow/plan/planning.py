@@ -17,10 +17,17 @@ from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.method import ITSELF
-from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, factors_needed
+from rayinfluence.methods.registry import (
+    GRADIENT_METHODS,
+    SELF_METHODS,
+    factors_needed,
+    has_token_influences,
+)
 
 #: Splits that are scored at most, spread over the corpus.
 _SPLITS = 5
+#: Token influences of a pair take as long as so many rows of the second pass, at most.
+_INFLUENCES = 3
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
     survivors = sum(_survivors(run, n * _n_banks(run)) for n in blocks)
     # All methods of sequences by themselves have one query, and its block to themselves.
     survivors += _survivors(run, _n_themselves(run))
+    survivors += _INFLUENCES * _influences(run)
     rank = None if scan.rank == "dense" else scan.rank
     return Work(
         tokens=corpus.n_tokens,
@@ -150,6 +158,13 @@ def _survivors(run: Parts, n_pairs: int) -> int:
 def _n_queries(run: Parts) -> int:
     """Queries that methods by gradients ask."""
     return sum(query.digest != ITSELF.digest for query in run.queries)
+
+
+def _influences(run: Parts) -> int:
+    """Pairs that get token influences."""
+    scan = run.config.scan
+    n = sum(map(has_token_influences, scan.methods)) * _n_queries(run)
+    return n * 2 * min(scan.token_influences, places(scan.top, run.corpus))
 
 
 def _n_banks(run: Parts) -> int:

@@ -155,7 +155,8 @@ class Fitting:
             if (place := f"{side.side}/{side.shape.name}") in wanted
         }
         if self._is_diagonal:
-            return {place: Deferred(identity, side) for place, side in sides.items()}
+            widths = {place: (side.side, side.width) for place, side in sides.items()}
+            return {place: Deferred(identity, one) for place, one in widths.items()}
         stored = {
             place: Stored(self.store, side.key, f"{side.side}_basis.")
             for place, side in sides.items()
