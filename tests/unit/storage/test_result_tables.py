@@ -229,11 +229,11 @@ def test_tables_of_many_pieces_are_those_of_one(
     assert found._join.survivors.take(order).equals(found.survivors.take(pa.array(order)))
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
-def test_damaged_pieces_are_made_again(done: Done, execute: Execute, ending: str) -> None:
+@pytest.mark.parametrize("of_tables", [True, False], ids=["rows of tables", "survivors"])
+def test_damaged_pieces_are_made_again(done: Done, execute: Execute, of_tables: bool) -> None:
     run = Path(done[1].run)
     before = tables(done[1])
-    pieces = sorted((run / "rescored").glob(f"*{ending}"))
+    pieces = [p for p in sorted((run / "rescored").iterdir()) if (".rows." in p.name) == of_tables]
     assert pieces
     bodies = [path.read_bytes() for path in pieces]
     for path, body in zip(pieces, bodies, strict=True):
