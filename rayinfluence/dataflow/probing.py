@@ -71,8 +71,7 @@ def probe(probing: Probing) -> Probed:
     def score(query: str, text: int) -> ProbeScore:
         place = distinct.index(digests[query])
         value = float(scores[text, place])
-        log_probability = results.queries[query]["log_probability"]
-        change = predicted(value, results.meaning, n_training, log_probability)
+        change = predicted(value, results.meaning, n_training, results.queries[query])
         by_token = found.token_scores[text * len(distinct) + place].tolist()
         return ProbeScore(value, *change, by_token)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.text import count
-from rayinfluence.storage.results import ITSELF_ID
+from rayinfluence.storage.results import is_itself
 
 _PLAIN = "log-probability of the completion"
 
@@ -28,11 +28,6 @@ def _of_function(query: Mapping[str, Any]) -> bool:
 def members(query: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Of a set, its completions; of other queries none."""
     return query.get("set") or ()
-
-
-def is_itself(query: Mapping[str, Any]) -> bool:
-    """Whether it stands for the sequences themselves, which nothing was asked of."""
-    return query.get("query_id") == ITSELF_ID and query.get("value") is None
 
 
 def said(query: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from rayinfluence.report.asked import is_itself
 from rayinfluence.report.facts import statistics
 from rayinfluence.report.groups import groups_of
 from rayinfluence.report.markup import Html, tag
 from rayinfluence.report.query import query_section, teaser
 from rayinfluence.report.summary import run_summary, title
 from rayinfluence.report.text import count, shorten
-from rayinfluence.storage.results import Results
+from rayinfluence.storage.results import Results, is_itself
 
 _MAX_OPEN = 3
 _MIN_FILTER = 8

@@ -30,7 +30,8 @@ def render_probed(probed: Probed, console: Console) -> None:
 def _table(probed: Probed, query_id: str, width: int) -> Table:
     table = Table(box=None, pad_edge=False, expand=True, padding=(0, 1))
     table.add_column("score", justify="right", no_wrap=True)
-    if probed.meaning.predicts:
+    predicts = probed.meaning.predicts
+    if predicts:
         table.add_column("delta nats", justify="right", no_wrap=True)
     table.add_column("text", ratio=1, overflow="fold")
     pairs = list(zip(probed.texts, probed.scores[query_id], strict=True))
@@ -38,31 +39,33 @@ def _table(probed: Probed, query_id: str, width: int) -> Table:
     means = {one.name: one for one in probed.partitions(query_id)}
     for partition in dict.fromkeys(text.partition for text in probed.texts):
         if partition is not None:
-            table.add_row(*_mean(means[partition]))
+            table.add_row(*_mean(means[partition], predicts))
         for text, score in pairs:
             if text.partition == partition:
-                table.add_row(*_row(text, score, room, ahead))
+                table.add_row(*_row(text, score, room, ahead, predicts))
     return table
 
 
-def _mean(partition: Partition) -> list[Text]:
+def _mean(partition: Partition, predicts: bool) -> list[Text]:
     texts = f"mean of {partition.n_texts} texts" if partition.n_texts > 1 else "1 text"
     name = isolated(Text(one_line(partition.name), "bold")).append(f": {texts}")
-    return [*(Text(number, "bold") for number in _numbers(partition)), name]
+    return [*(Text(number, "bold") for number in _numbers(partition, predicts)), name]
 
 
-def _row(text: ProbedText, score: ProbeScore, width: int, ahead: int) -> list[Text]:
+def _row(text: ProbedText, score: ProbeScore, width: int, ahead: int, predicts: bool) -> list[Text]:
     shown = snippet(text.token_texts, score.token_scores, width, ahead)
     if text.n_cut:
         n = len(text.tokens)
         said = f"\ncut: the first {n:,} of its {n + text.n_cut:,} tokens are scored"
         shown.append(said, "yellow")
-    value, *delta = _numbers(score)
+    value, *delta = _numbers(score, predicts)
     return [Text(value, style(score.score)), *map(Text, delta), shown]
 
 
-def _numbers(of: Partition | ProbeScore) -> list[str]:
-    """A score, and the change that it predicts, where the method predicts one."""
-    if of.delta_nats is None:
+def _numbers(of: Partition | ProbeScore, predicts: bool) -> list[str]:
+    """A score, and the change that it predicts, where the method predicts some."""
+    if not predicts:
         return [signed(of.score)]
+    if of.delta_nats is None:
+        return [signed(of.score), "-"]
     return [signed(of.score), "beyond" if of.beyond_linear else signed(of.delta_nats)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayinfluence.report.asked import is_itself, members, objective, raised, said
+from rayinfluence.report.asked import members, objective, raised, said
 from rayinfluence.report.card import card
 from rayinfluence.report.facts import rescoring, together
 from rayinfluence.report.groups import Groups, groups_section
@@ -20,7 +20,7 @@ from rayinfluence.report.text import (
     percent,
     shorten,
 )
-from rayinfluence.storage.results import Direction, Results, Survivor, is_difference
+from rayinfluence.storage.results import Direction, Results, Survivor, is_difference, is_itself
 
 _TEASER = 90
 _PROMPT = 600

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rayinfluence.report.asked import is_itself, members, objective, said
+from rayinfluence.report.asked import members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import (
@@ -25,7 +25,7 @@ from rayinfluence.report.text import (
     shorten,
     signed,
 )
-from rayinfluence.storage.results import Results, Survivor
+from rayinfluence.storage.results import Results, Survivor, is_itself
 from rayinfluence.text import visible_parts
 
 _NUMBERS_WIDTH = 32

@@ -9,9 +9,6 @@ label". All lines are scored, with factors of them all, and the figures say how 
 changed labels from others: the area under the ROC curve, and the share of changed ones among the
 5 % with the largest scores. Scores are made twice: of the log-probability of all tokens, which is
 what was trained, and of the label's tokens alone.
-
-What of a line counts is an objective of this file; where runs have one of their own for the end of
-a sequence, `LabelTokens` is to be replaced by it.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +36,13 @@ from rich.console import Console
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rayinfluence.curvature.solver import Identity
-from rayinfluence.dataflow.compute import replica as replicas
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.demo.tiny_lm import END_OF_TEXT, ModelSettings, ensure_model
 from rayinfluence.demo.training import TrainingSettings
 from rayinfluence.influence.bank import Itself, QueryBank
-from rayinfluence.model.batches import Batch
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
-from rayinfluence.model.targets import OBJECTIVES, NextTokens, Targets
 
 _CHANGED = 0.05
 #: The id of the mark between a text and its label, the tokenizer's first.
@@ -56,23 +50,8 @@ _MARK = 0
 _SETTINGS = ModelSettings(vocabulary=1024, context=192, width=64, layers=2)
 
 
-@dataclass(frozen=True)
-class LabelTokens:
-    """What follows the mark: the label's tokens."""
-
-    def targets(self, batch: Batch) -> Targets:
-        """Those of all tokens whose place is the mark's or a later one."""
-        found = NextTokens().targets(batch)
-        marks_B = (batch.tokens_BT == _MARK).int().argmax(dim=1)
-        kept_N = found.places_N % batch.shape[1] >= marks_B[found.sequences_N]
-        sequences_N = found.sequences_N[kept_N]
-        counts_B = np.bincount(sequences_N.numpy(), minlength=len(found.counts_B))
-        places_N, labels_N = found.places_N[kept_N], found.labels_N[kept_N]
-        return Targets(places_N, labels_N, sequences_N, counts_B)
-
-
-#: What counts of a line, by name.
-_COUNTS = {"all tokens": "causal", "label": "label"}
+#: What counts of a line: a loss by what it is of.
+_LOSSES = {"all tokens": "all", "label": "completion"}
 
 
 def lines_of(folder: Path) -> list[tuple[str, str]]:
@@ -161,7 +140,9 @@ def figures_of(
     model = freeze(GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa"))
     encoded = PreTrainedTokenizerFast.from_pretrained(folder)(documents)["input_ids"]
     sequences = [np.array(tokens, dtype=np.int32) for tokens in encoded]
-    rows = table(sequences)
+    # The label's tokens follow the mark.
+    masks = [(np.cumsum(tokens == _MARK) - (tokens == _MARK) > 0).tolist() for tokens in sequences]
+    rows = table(sequences, masks=masks)
     print(
         f"seed {seed}: {len(documents):,} lines, {sum(map(len, sequences)):,} tokens, "
         f"{trained.parameters:,} parameters, trained in {trained.seconds:.0f} s to a loss of "
@@ -170,12 +151,12 @@ def figures_of(
     )
     figures = []
     numerics = Numerics("float32", "cpu", 2048, 2**17, "sdpa", seed)
-    for counted, objective in _COUNTS.items():
-        replica = Replica(model, track(model, ["*.mlp.*"]), replace(numerics, objective=objective))
+    for counted, loss in _LOSSES.items():
+        replica = Replica(model, track(model, ["*.mlp.*"]), replace(numerics, loss=loss))
         with tempfile.TemporaryDirectory() as place:
             factors, fitting = timed(
                 lambda replica=replica, place=place: fit_factors(
-                    replica, sequences, Path(place), row_group_tokens=2**14
+                    replica, sequences, Path(place), row_group_tokens=2**14, masks=masks
                 )
             )
             bank = operands(factors, Path(place), "self_influence").itself(replica)
@@ -210,7 +191,6 @@ def main() -> None:
     options = parser.parse_args()
     lines = lines_of(options.folder)
     torch.set_num_threads(1)
-    replicas.OBJECTIVES = {**OBJECTIVES, "label": LabelTokens()}  # type: ignore[misc]
     figures = []
     for seed in range(options.seeds):
         documents, changed = changed_lines(lines, options.lines, seed)

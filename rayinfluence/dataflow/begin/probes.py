@@ -98,6 +98,11 @@ class Probing:
             raise InputError("there is no text to score: give one or more.")
         store = Store(config.run, config.storage.options(config.run))
         results = Results.load(store, method)
+        if results.meaning.of_itself:
+            raise ConfigError(
+                f"{results.method} scores each sequence for itself, and has no queries that a text "
+                "could be scored with. Name another method of the run with --method."
+            )
         known = results.queries
         if unknown := [query for query in queries if query not in known]:
             some = ", ".join(map(repr, list(known)[:_NAMED]))

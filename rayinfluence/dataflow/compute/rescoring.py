@@ -25,7 +25,7 @@ from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_label
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import DenseQueries, ModuleQueries, QueryBank
+from rayinfluence.influence.bank import DenseQueries, Itself, ModuleQueries, QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
@@ -314,7 +314,7 @@ def _by_token(
         start += length
     if not spans:
         return scores
-    if isinstance(query, DenseQueries):
+    if not isinstance(query, Itself):
         # The same for all rows, which are multiplied at once.
         sides = ([torch.cat(sides[0])], [torch.cat(sides[1])])
     found = [query.token_scores(i[None], g[None])[0, :, 0] for i, g in zip(*sides, strict=True)]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.corpus.shards import masks_of, sequences_of
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import DenseQueries, QueryBank
@@ -47,7 +47,8 @@ def pairs_token_influences(
     Raises:
         NumericsError: some of them are not finite.
     """
-    sequences = sequences_of(table)
+    sequences, masks = sequences_of(table), masks_of(table)
+    ids = table["sequence_id"].to_numpy()
     found: dict[int, NDArray[np.float64]] = {}
     for query in sorted({query for _, query in pairs.values()}):
         ours = [number for number, pair in pairs.items() if pair[1] == query]
@@ -58,8 +59,12 @@ def pairs_token_influences(
         lengths = [len(sequences[pairs[number][0]]) for number in ours]
         for members in plan_batches(lengths, replica.numerics.batch_tokens // _SHARE):
             numbers = [ours[member] for member in members]
+            rows = [pairs[number][0] for number in numbers]
             batch = make_batch(
-                [sequences[pairs[number][0]] for number in numbers], numbers, replica.device
+                [sequences[row] for row in rows],
+                ids[rows].tolist(),
+                replica.device,
+                masks and [masks[row] for row in rows],
             )
             one = replica.token_influences(batch, directions)
             of_batch_B2T = torch.stack([one.output_BT, one.input_BT], dim=1).double().cpu().numpy()

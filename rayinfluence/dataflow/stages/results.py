@@ -44,7 +44,7 @@ _IN_MANIFEST = (
 
 #: Of the sequences themselves, which nothing was asked of.
 _ITSELF_ROW: dict[str, Any] = {
-    **dict.fromkeys(_IN_MANIFEST),
+    **dict.fromkeys(query_schema({}).names),
     "query_id": ITSELF.query.query_id,
     "digest": ITSELF.digest,
     "metadata": {},

@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayinfluence.storage.results.meaning import Meaning
-from rayinfluence.storage.results.schema import beyond_linear
+from rayinfluence.storage.results.schema import (
+    beyond_linear,
+    is_predicted,
+    log_probability_of,
+)
 
 
 @dataclass(frozen=True)
@@ -71,20 +75,20 @@ class Partition:
 
 
 def predicted(
-    score: float, meaning: Meaning, n_training: int, log_probability: float
+    score: float, meaning: Meaning, n_training: int, query: Mapping[str, Any]
 ) -> tuple[float | None, bool | None]:
-    """What a score predicts: ``delta_nats`` and ``beyond_linear``; None by a method without.
+    """What a score predicts: ``delta_nats`` and ``beyond_linear``; None where there is nothing.
 
     Args:
         score: of a text, or the mean of several.
         meaning: of the method's scores.
         n_training: N.
-        log_probability: what the model gives the query's completion, in nats.
+        query: its row.
     """
-    if not meaning.predicts:
+    if not (meaning.predicts and is_predicted(query)):
         return None, None
     delta = score / n_training
-    return delta, beyond_linear(delta, log_probability)
+    return delta, beyond_linear(delta, log_probability_of(query))
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,6 @@ class Probed:
 
     def partitions(self, query_id: str) -> list[Partition]:
         """The partitions in the order in which they were given, with what a query gives them."""
-        log_probability = self.queries[query_id]["log_probability"]
         members: dict[str, list[ProbeScore]] = {}
         for text, score in zip(self.texts, self.scores[query_id], strict=True):
             if text.partition is not None:
@@ -119,7 +122,8 @@ class Probed:
         found = []
         for name, some in members.items():
             mean = sum(one.score for one in some) / len(some)
-            change = predicted(mean, self.meaning, self.n_training_sequences, log_probability)
+            query = self.queries[query_id]
+            change = predicted(mean, self.meaning, self.n_training_sequences, query)
             found.append(Partition(name, len(some), mean, *change))
         return found
 

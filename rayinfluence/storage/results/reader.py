@@ -19,7 +19,7 @@ from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, scores_key
 from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
 from rayinfluence.storage.results.meaning import Meaning
-from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, method_tables
+from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, is_itself, method_tables
 from rayinfluence.storage.results.survivor import Direction, Survivor
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
 from rayinfluence.storage.tables import Rows, damaged
@@ -66,7 +66,7 @@ class Results:
                 "metadata": decoded(row, queries.schema),
             }
             for row in queries.to_pylist()
-            if (row.get("completion", "") is None) is self.meaning.of_itself
+            if is_itself(row) is self.meaning.of_itself
         }
         self._store = store
         self._join = Join(survivors, sequences)

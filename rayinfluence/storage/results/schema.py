@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayinfluence.storage.metadata import Kinds, fields
-from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.meaning import ITSELF_ID, Meaning
 
 SCHEMA_VERSION = 2
 #: Of the tables of all methods.
@@ -368,6 +368,26 @@ def beyond_linear(delta_nats: float, log_probability: float | None) -> bool:
     """
     above = log_probability is not None and log_probability + delta_nats > 0
     return above or abs(delta_nats) > LINEAR_RANGE
+
+
+def is_itself(query: Mapping[str, Any]) -> bool:
+    """Whether a row stands for the sequences themselves, which nothing was asked of.
+
+    Args:
+        query: its row.
+    """
+    asked = query.get("completion") is not None or query.get("set")
+    return query.get("query_id") == ITSELF_ID and not asked
+
+
+def is_predicted(query: Mapping[str, Any]) -> bool:
+    """Whether a change of what is asked for is one of a log-probability, or of their difference.
+
+    Args:
+        query: its row; of results of earlier versions, which have no ``unit``, too.
+    """
+    weights = [member["weight"] for member in query.get("set") or ()]
+    return query.get("unit") in (None, "nats") and all(abs(weight) == 1 for weight in weights)
 
 
 def is_difference(query: Mapping[str, Any]) -> bool:
