@@ -162,5 +162,5 @@ class _Layout:
 
     def _damaged(self, why: str) -> DamagedError:
         return DamagedError(
-            f"{self.place} is damaged or not ours: {why}. Delete it and run the stage again."
+            f"{self.place} is damaged or not ours: {why}. `rayinfluence run` makes it again."
         )

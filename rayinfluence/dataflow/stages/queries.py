@@ -271,14 +271,14 @@ def plan_banks(
 
 
 def _bank(root: Store, fingerprint: str, key: str) -> dict[str, Any]:
-    """The manifest of a bank.
+    """The manifest of a bank; of another format it is nobody's here.
 
     Raises:
         DamagedError: it is damaged, or another bank's.
     """
     manifest = read_json(root, key)
     decides = {part: manifest[part] for part in _DECIDE_A_BANK if part in manifest}
-    if digest(decides) != fingerprint:
+    if manifest["base"].get("format") == FORMAT and digest(decides) != fingerprint:
         raise DamagedError(f"{root.url}/{key} is damaged: it is another bank's. Delete it.")
     return manifest
 

@@ -206,7 +206,9 @@ def change_manifests(config: RunConfig, old: str, new: str) -> None:
     for path in (Path(config.run) / "scan").glob("*/manifest.json"):
         text = path.read_text()
         assert re.search(old, text)
-        path.write_text(re.sub(old, new, text))
+        manifest = json.loads(re.sub(old, new, text))
+        del manifest["seal"]
+        path.write_text(json.dumps(manifest))
 
 
 WRONG: dict[str, tuple[Callable[[RunConfig], Any], type[RayInfluenceError], str]] = {
