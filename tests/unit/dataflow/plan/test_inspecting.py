@@ -17,7 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV2Config,
     GPT2Config,
+    GptOssConfig,
+    JetMoeConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MixtralConfig,
@@ -48,6 +52,13 @@ SMALL = {
     "pad_token_id": 0,
     "bos_token_id": 0,
     "eos_token_id": 0,
+}
+ROUTED = {
+    **SMALL,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 16,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 4,
 }
 NUMERICS = Numerics("float32", "cpu", 64, 64, "eager", 0)
 
@@ -262,6 +273,19 @@ def alone(model: str, folder: Path) -> str:
         LlamaConfig(**SMALL, max_position_embeddings=16),
         MambaConfig(**SMALL, state_size=4),
         RecurrentGemmaConfig(**SMALL, lru_width=16),
+        MixtralConfig(**ROUTED),
+        # So many weights of experts are one row that is seen many times.
+        MixtralConfig(**{**ROUTED, "intermediate_size": 1024}),
+        GptOssConfig(**ROUTED, head_dim=8),
+        Llama4TextConfig(**ROUTED, head_dim=8, intermediate_size_mlp=32),
+        JetMoeConfig(**ROUTED, kv_channels=8),
+        DeepseekV2Config(
+            **ROUTED,
+            **{"n_routed_experts": 4, "first_k_dense_replace": 1, "moe_intermediate_size": 12},
+            **{"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4},
+            **{"qk_nope_head_dim": 4, "v_head_dim": 8, "n_group": 1, "topk_group": 1},
+            topk_method="greedy",
+        ),
     ],
     ids=lambda config: config.model_type,
 )
@@ -280,6 +304,18 @@ def test_sizes_by_config_alone_are_those_of_the_model(
     assert found.bytes == expected.bytes
     assert found.tracked.coverage == expected.tracked.coverage
     assert found.tracked.replica.shapes == expected.tracked.replica.shapes
+
+
+def test_the_experts_of_a_large_mixture_have_names_and_no_memory(tmp_path: Path) -> None:
+    """Each weight of eight experts has 64 MiB."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 4096, "num_hidden_layers": 1}
+    MixtralConfig(**sizes, num_local_experts=8).save_pretrained(tmp_path)
+    model = weightless_model(str(tmp_path), torch.float32)
+    layers = {name: one for name, one in model.named_modules() if ".experts.7." in name}
+    assert [name.rpartition(".")[2] for name in layers] == ["gate_up_proj", "down_proj"]
+    weights = [weight for layer in layers.values() for weight in layer.parameters()]
+    assert [weight.shape for weight in weights] == [(8192, 4096), (4096, 4096)]
+    assert all(weight.untyped_storage().nbytes() == 4 * 4096 for weight in weights)
 
 
 def test_by_config_alone_it_is_said_that_nothing_was_checked(tmp_path: Path, say: Say) -> None:
