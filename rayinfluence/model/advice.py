@@ -14,8 +14,6 @@ from rayinfluence.model.reach import Reach, listed, patterns_of
 
 #: Below this share of the parameters of a model's layers, defaults have missed the model.
 _LEAST = 0.01
-#: Patterns in a message.
-_MOST = 6
 
 
 def refuse_other_shapes(
@@ -129,7 +127,7 @@ def _working(
     *,
     exactly: bool,
 ) -> list[str]:
-    """Patterns of the wanted layers that can be tracked, and of none that cannot.
+    """Patterns of all wanted layers that can be tracked, and of none that cannot.
 
     Args:
         wanted: names of layers.
@@ -156,7 +154,7 @@ def _working(
             if not any(fnmatch.fnmatchcase(name, candidate) for name in bad):
                 patterns[candidate] = None
                 break
-    return list(patterns)[:_MOST]
+    return list(patterns)
 
 
 def _good(names: Iterable[str], found: Reach) -> list[str]:
