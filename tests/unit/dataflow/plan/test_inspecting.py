@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +35,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.activations import activation_bytes
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.plan.inspecting import factored_up_to, grown, inspect, memory_here
+from rayinfluence.errors import ConfigError
 from rayinfluence.influence.contraction import Work
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.modules import ModuleShape, track
@@ -364,6 +366,28 @@ def test_a_model_on_a_hub_is_fetched_and_inspected(tmp_path: Path, hub: Hub, say
     assert code == 0
     assert "of 4,560 parameters" in out
     assert "hf://org/mine@main is commit" in error
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("hf://acme/nano@", "names no model on a hub: write hf://org/name, or"),
+        ("hf://acme/nano/sub@main", "names no model on a hub: write hf://org/name, or"),
+        ("hf://acme/na no", "names no model on a hub: write hf://org/name, or"),
+        ("hf://acme/nano@main@dev", "names no model on a hub: write hf://org/name, or"),
+        ("HF://acme/nano", "did you mean hf://acme/nano?"),
+        ("hf:acme/nano", "did you mean hf://acme/nano?"),
+        ("https://huggingface.co/acme/nano", "is a page: did you mean hf://acme/nano?"),
+    ],
+)
+def test_an_address_of_a_hub_that_is_wrong_is_told_as_in_a_run_s_file(
+    place: str, words: str, say: Say
+) -> None:
+    code, out, error = say("inspect", place)
+    assert (code, out) == (2, "")
+    assert words in error
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        RunConfig.parse({"run": "run", "model": place}, "run.yaml")
 
 
 def test_an_adapter_without_a_tokenizer_has_that_of_its_base(tmp_path: Path, say: Say) -> None:
