@@ -159,6 +159,41 @@ def test_what_a_run_would_refuse_is_said_after_what_is_known(tmp_path: Path, say
     assert (found["checks"], found["bytes"]["weights"]) == (None, 4 * 4560)
 
 
+@pytest.mark.parametrize("weights", [True, False], ids=["with weights", "without"])
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["*.nothing.*"], "modules: the pattern '*.nothing.*' matches no linear layer"),
+        (["lm_head"], "modules: lm_head shares its weight with another module"),
+    ],
+)
+def test_where_a_choice_of_modules_is_refused_the_layers_are_shown_all_the_same(
+    tmp_path: Path, say: Say, asked: list[str], words: str, weights: bool
+) -> None:
+    model = tiny_run(tmp_path).model
+    model = model if weights else alone(model, tmp_path / "alone")
+    options = [word for one in asked for word in ("--modules", one)]
+    code, out, error = say("inspect", model, *options, "--json")
+    found = json.loads(out)
+    assert code == found["refused"]["exit_code"] == 4
+    assert words in found["refused"]["sentence"]
+    assert found["refused"]["sentence"] in error
+    assert {one["pattern"]: one["part"] for one in found["layers"]} == {
+        **dict.fromkeys(MLP, "mlp"),
+        **dict.fromkeys(ATTENTION, "attention"),
+        **dict.fromkeys(("transformer.wte", "transformer.wpe", "lm_head")),
+    }
+    assert not any(one["tracked"] for one in found["layers"])
+    assert (found["parameters"]["tracked"], found["parameters"]["reached"]) == (0, 4560)
+    assert (found["checks"], found["bytes"], found["warnings"]) == (None, None, [])
+    assert found["memory"]["queries_that_fit"] is None
+    code, out, error = say("inspect", model, *options)
+    assert code == 4
+    assert "0.0% of 4,560 parameters are tracked" in out
+    assert "transformer.h.*.attn.c_attn" in out
+    assert words in error
+
+
 def test_a_model_without_a_tokenizer_is_shown_and_refused(tmp_path: Path, say: Say) -> None:
     config = tiny_run(tmp_path)
     for path in Path(config.model).glob("tokenizer*"):
