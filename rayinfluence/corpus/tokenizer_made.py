@@ -115,9 +115,9 @@ def _why_not(
         n_ours = len(ours.encode(text, add_special_tokens=False).ids)
         return f"that would give {n_ours} tokens against {len(pieces(text))} for {text!r}"
     vocabulary = theirs.get_vocab()
-    for piece, token in vocabulary_of(file).items():
-        if vocabulary.get(piece) != token:
-            return f"the class gives {piece!r} the id {vocabulary.get(piece)}, and not {token}"
+    for piece, number in vocabulary_of(file).items():
+        if vocabulary.get(piece) != number:
+            return f"the class gives {piece!r} the id {vocabulary.get(piece)}, and not {number}"
     spaced = pieces("a")[0].startswith(SPACE)
     for token in special:
         if _spaced_behind(ours, [token]) != (spaced and _spaced_behind(theirs, [token])):

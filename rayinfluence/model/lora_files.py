@@ -53,7 +53,7 @@ def refuse_more_than_lora(folder: Path, advice: str) -> str | None:
         The name of its base model, as it was when the adapter was trained.
 
     Raises:
-        ModelError: what it is more; or its weights are not all there, or the package peft is missing.
+        ModelError: what it is more; or its weights are not all there, or peft is not installed.
     """
     config = _config(folder)
     more = [

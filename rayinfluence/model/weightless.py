@@ -56,7 +56,7 @@ def weightless_model(
     with only_code_of(path if trust_remote_code else None):
         refuse_unknown_kind(path, read_config(path), trust_remote_code)
         try:
-            model = _made(path, dtype, attention, trust_remote_code)
+            model: nn.Module = _made(path, dtype, attention, trust_remote_code)
         except Exception as error:  # transformers raises a dozen kinds, all of them about this file
             raise ModelError(
                 f"model: {path} cannot be made of its {CONFIG}: {brief(error)}"

@@ -222,7 +222,9 @@ def test_a_unigram_model_in_a_folder_of_t5_s_class_is_read_with_its_lines(tmp_pa
 def test_other_pieces_than_sentencepiece_s_are_refused_with_a_text(tmp_path: Path) -> None:
     path = Path(folder(tmp_path, "unigram", None, tokenizer_class="MBartTokenizer"))
     (path / "tokenizer.model").rename(path / "sentencepiece.bpe.model")
-    said = "with other tokens than SentencePiece's: .* against .* for 'café.* Nor .* the id .*`python"
+    said = (
+        "with other tokens than SentencePiece's: .* against .* for 'café.* Nor .* the id .*`python"
+    )
     with pytest.raises(ModelError, match=said):
         load_tokenizer(str(path))
 
