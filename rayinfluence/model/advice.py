@@ -137,9 +137,10 @@ def _working(
         exactly: whether patterns name layers, rather than all that is beside them as well.
     """
     # Who wants routers names them: some give more than one tensor, and all are small.
-    good = [name for name in _good(wanted, found) if parts.get(name) != "router"]
+    routers = set() if exactly else {name for name, part in parts.items() if part == "router"}
+    good = [name for name in _good(wanted, found) if name not in routers]
     kinds = set(patterns_of(good))
-    fine = [name for name in _good(names, found) if parts.get(name) != "router"]
+    fine = [name for name in _good(names, found) if name not in routers]
     # An expert that was not chosen is like the others; what is never called is like nothing.
     bad = {
         name

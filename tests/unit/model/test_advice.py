@@ -158,14 +158,14 @@ def test_routers_that_give_a_tuple_are_left_out_of_all_and_all_else_is_tracked()
 
 
 class Wide(nn.Module):
-    """Eight layers, of which one gets tokens before sequences."""
+    """Layers of which one gets tokens before sequences, and one is a router."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
         self.turned = nn.Linear(8, 8)
         for name in "abcdefgh":
-            self.add_module(name, nn.Linear(8, 8))
+            self.add_module(name, nn.Linear(8, 1 if name == "a" else 8))
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         x = self.embed(tokens_BT)
