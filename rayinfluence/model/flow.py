@@ -4,7 +4,7 @@ What a token is embedded as is a stream that blocks read and add to. A call of a
 stream* where a derivative leads from the embedding to its input past all other layers; any other
 *takes* what layers give. Between a layer and one that takes from it, a token may reach another.
 
-T token.
+T token, V vocabulary.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Flow:
         givers: by layer that takes, those whose outputs it takes.
         mixing: layers between whose output and what comes next (the layers that take it, or the end
             of the module that holds them) a token reaches another; and those that take it there.
+        ends: those whose output leads to the logits past all other layers.
         last: the layer that was called last of all; empty where that is none of these.
         n_logits: that the model gives for a token.
     """
@@ -43,6 +44,7 @@ class Flow:
     readers: frozenset[str]
     givers: Mapping[str, Set[str]]
     mixing: Set[str]
+    ends: Set[str]
     last: str
     n_logits: int
 
@@ -61,9 +63,11 @@ def flow_of(model: nn.Module, layers: Mapping[str, nn.Module], tokens_BT: Tensor
     readers = _readers(model, layers, tokens_BT)
     watch = _Watch(layers, readers, tokens_BT.shape[1])
     with watch.watching(model), in_words(model, "run backward", BACKWARD), torch.enable_grad():
-        n_logits = forward_logits(model, tokens_BT).shape[-1]
+        logits_BTV = forward_logits(model, tokens_BT)
+        ends = watch.leading_to(logits_BTV)
     names = frozenset(name for name, _ in readers)
-    return Flow(tuple(watch.calls), names, watch.givers, watch.mixing, watch.last, n_logits)
+    n_logits = logits_BTV.shape[-1]
+    return Flow(tuple(watch.calls), names, watch.givers, watch.mixing, ends, watch.last, n_logits)
 
 
 def _readers(
@@ -172,6 +176,14 @@ class _Watch:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def leading_to(self, logits_BTV: Tensor) -> set[str]:
+        """The layers whose outputs they are made of, past all other layers."""
+        if not logits_BTV.requires_grad or not self._leaves:
+            return set()
+        leaves = list(self._leaves.values())
+        found = torch.autograd.grad(logits_BTV.float().sum(), leaves, allow_unused=True)
+        return {name for name, one in zip(self._leaves, found, strict=True) if one is not None}
 
     def _by_parent(self, model: nn.Module) -> dict[str, list[str]]:
         """Layers by the module that holds them, and is called."""

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rayinfluence.errors import ModelError, brief
+from rayinfluence.model.experts import take_apart
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.layers import TransposedLinear, is_layer, layer_of
 from rayinfluence.model.load import freeze
+from rayinfluence.model.routed import RoutedLinear
 from rayinfluence.model.weight_files import CONFIG, holds_any_weights, read_config
 from rayinfluence.registered import only_code_of
 
@@ -40,6 +42,8 @@ def weightless_model(
 ) -> nn.Module:
     """A causal LM as its config.json describes it, frozen and in eval mode, on the CPU.
 
+    Stacked experts are taken apart, as those of a model with weights are.
+
     Args:
         path: a folder with a config.json.
         dtype: of its weights.
@@ -52,7 +56,7 @@ def weightless_model(
     with only_code_of(path if trust_remote_code else None):
         refuse_unknown_kind(path, read_config(path), trust_remote_code)
         try:
-            model = _made(path, dtype, attention, trust_remote_code)
+            model: nn.Module = _made(path, dtype, attention, trust_remote_code)
         except Exception as error:  # transformers raises a dozen kinds, all of them about this file
             raise ModelError(
                 f"model: {path} cannot be made of its {CONFIG}: {brief(error)}"
@@ -69,10 +73,13 @@ def weightless_model(
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.device.type == "meta":
                 module._buffers[name] = torch.zeros_like(buffer, device="cpu")
+    freeze(model)
+    take_apart(model)  # whose experts are tried with products, so these are put aside afterwards
+    for module in model.modules():
         if is_layer(module) and _is_product(module):
             d_out = layer_of(module).widths(module)[1]
             module.forward = partial(_give, torch.randn(d_out, generator=generator).to(dtype))
-    return freeze(model)
+    return model
 
 
 def _made(
@@ -116,7 +123,11 @@ def _unplaced() -> Iterator[None]:
 
 def _is_product(layer: nn.Module) -> bool:
     """Whether a layer does nothing else, as some routers that inherit from one do."""
-    return type(layer).forward is nn.Linear.forward or isinstance(layer_of(layer), TransposedLinear)
+    return (
+        type(layer).forward is nn.Linear.forward
+        or isinstance(layer, RoutedLinear)
+        or isinstance(layer_of(layer), TransposedLinear)
+    )
 
 
 class _Empty(TorchFunctionMode):

@@ -31,7 +31,17 @@ from rayinfluence.model.weight_files import (
     weight_files,
     why_no_weights,
 )
-from rayinfluence.storage.hub import Say, Snapshot, cache, endpoint, fetch, find, missing, remember
+from rayinfluence.storage.hub import (
+    Say,
+    Snapshot,
+    cache,
+    endpoint,
+    fetch,
+    find,
+    missing,
+    refuse_part,
+    remember,
+)
 from rayinfluence.storage.store import Store, read_json
 
 #: Files that describe a model, its tokenizer, and which weights are in which file.
@@ -182,21 +192,30 @@ def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
     describe = _described(snapshot, trusted)
     top = [name for name in snapshot.files if "/" not in name]
     if not describe:
+        refuse_part(snapshot, f"its {CONFIG}")
         raise ModelError(f"{address} holds no {CONFIG}, so it is no model of transformers.")
     path = fetch(snapshot, describe, say, check)
     if lora_files.CONFIG in describe:
-        if lora_files.peft_type(path) == lora_files.LORA and lora_files.WEIGHTS in top:
-            fetch(snapshot, [lora_files.WEIGHTS], say, check)
-        if not lora_files.is_lora(path):
+        if lora_files.peft_type(path) != lora_files.LORA:
             source_of(str(path))  # refuses it
+        if lora_files.WEIGHTS not in top:
+            refuse_part(snapshot, f"its {lora_files.WEIGHTS}")
+            raise ModelError(
+                f"{address} holds a LoRA adapter without {lora_files.WEIGHTS}, and other files of "
+                "weights are not read: merge it with peft (`merge_and_unload()`), save the model, "
+                "and name its folder."
+            )
+        fetch(snapshot, [lora_files.WEIGHTS], say, check)
         if CONFIG not in describe:
             return path  # its base model is elsewhere
     if CONFIG not in describe:
+        refuse_part(snapshot, f"its {CONFIG}")
         raise ModelError(
             f"{address} holds no {CONFIG}, so it is no model of transformers; it holds "
             f"{', '.join(top[:3])}."
         )
     if not any(name.endswith(WEIGHTS) for name in top):
+        refuse_part(snapshot, "its weights")
         why = why_no_weights(address.repository, top, snapshot.commit)
         raise ModelError(f"{address} cannot be loaded: {why}.")
     weights = weight_files(str(path), snapshot.files)
@@ -210,6 +229,7 @@ def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
 def _tokenizer(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
     names = _described(snapshot, trusted)
     if not names:
+        refuse_part(snapshot, "its tokenizer")
         raise ModelError(f"{snapshot.address} holds no file of a tokenizer.")
     return fetch(snapshot, names, say, check)
 

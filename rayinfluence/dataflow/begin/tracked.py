@@ -97,14 +97,7 @@ class TrackedModel:
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        model = load_model(
-            config.model,
-            numerics.torch_dtype,
-            base_model=config.base_model,
-            attention=config.attention,
-            trust_remote_code=config.trust_remote_code,
-        )
-        return cls.of(model, config, numerics, ordinary)
+        return cls.of(loaded(config, numerics), config, numerics, ordinary)
 
     @classmethod
     @as_found()
@@ -157,6 +150,28 @@ class TrackedModel:
         )
         return cls(replica, found, parts, kind, left_out, unfit, ids, beside, trained)
 
+    @classmethod
+    @as_found()
+    @own_arithmetic()
+    def of_none(
+        cls,
+        model: nn.Module,
+        numerics: Numerics,
+        ordinary: Callable[[nn.Module], Sequence[int]],
+    ) -> TrackedModel:
+        """The same of which nothing is tracked, to be shown where a choice is refused.
+
+        Raises:
+            ModelError: the model has no linear layer, or cannot be run.
+        """
+        numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
+        ids = ordinary(model)
+        probe = made_up(ids, torch.device("cpu"))
+        found, parts = reach(model, trackable(model), probe), dict[str, Part]()
+        with suppress(ModelError):
+            parts = parts_of(model, probe)
+        return cls(Replica(model, {}, numerics), found, parts, None, [], [], ids)
+
     @cached_property
     def coverage(self) -> Coverage:
         """How much of the model is tracked."""
@@ -200,7 +215,7 @@ class TrackedModel:
     @property
     def _little(self) -> str | None:
         coverage = self.coverage
-        if coverage.share >= _LITTLE:
+        if coverage.share >= _LITTLE or not self.replica.modules:
             return None
         names = listed(patterns_of(self.replica.modules))
         more = more_layers(self.replica.model, self.replica.modules, self.reach, self.parts)
@@ -231,6 +246,23 @@ class TrackedModel:
                 "set how many a sequence may have."
             )
         return min(most, MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
+
+
+@as_found()
+@own_arithmetic()
+def loaded(config: RunConfig, numerics: Numerics) -> nn.Module:
+    """A configuration's model, frozen, on the CPU of this process.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return load_model(
+        config.model,
+        numerics.torch_dtype,
+        base_model=config.base_model,
+        attention=config.attention,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:
