@@ -139,8 +139,12 @@ class CorpusConfig(Section):
 class ObjectiveConfig(Section):
     """What training maximised of a sequence; it decides factors and the gradients of sequences."""
 
-    kind: Literal["causal"] = "causal"
-    """``causal``: log-probabilities of tokens given those before them."""
+    kind: Literal["auto", "causal", "masked"] = "auto"
+    """``causal``: log-probabilities of tokens given those before them.
+
+    ``masked``: of tokens that are masked, given all others. ``auto`` is what the model's
+    config.json tells by its architectures, and ``causal`` where it tells nothing.
+    """
     loss: str = "all"
     """Which tokens counted: ``all`` (but the first, which nothing predicts), ``completion``, or a
     column of the documents that lists characters as ``[[start, end], ...]``.
@@ -150,6 +154,8 @@ class ObjectiveConfig(Section):
     """
     reduction: Literal["sum", "mean"] = "sum"
     """Over the tokens of a sequence that counted; by ``mean`` each sequence counts alike."""
+    mask_rate: float = Field(default=0.15, gt=0, le=1)
+    """The share of a sequence's tokens that training masked, for a masked language model."""
 
     @property
     def column(self) -> str | None:

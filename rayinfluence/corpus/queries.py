@@ -11,6 +11,7 @@ from rayinfluence.corpus.query_forms import Answer, Query
 from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import ChatError, QueryError
+from rayinfluence.objective_kinds import CAUSAL
 from rayinfluence.storage.digest import digest
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class EncodedAnswer:
             predicted from anything.
         across: the text of a token that ends in the completion and takes more than spaces and
             line breaks from the prompt.
+        ending: what the model is given after these tokens, and is not asked for.
     """
 
     tokens: tuple[int, ...]
@@ -44,6 +46,7 @@ class EncodedAnswer:
     shares: tuple[float, ...] | None = None
     unscored: str = ""
     across: str = ""
+    ending: tuple[int, ...] = ()
 
     @property
     def completion(self) -> tuple[int, ...]:
@@ -111,11 +114,11 @@ class EncodedQuery:
             None,
             1,
         ):
-            return digest([list(first.tokens), first.first_target])
+            return digest([list(first.tokens + first.ending), first.first_target])
         return digest(
             {
                 "answers": [
-                    [list(one.tokens), one.first_target, one.weight, one.shares]
+                    [list(one.tokens + one.ending), one.first_target, one.weight, one.shares]
                     for one in self.answers
                 ],
                 "function": self.function and [self.function.name, self.function.digest],
@@ -161,12 +164,14 @@ def encode_queries(
     context: int | None,
     vocabulary: int | None = None,
     function: QueryFunction | None = None,
+    kind: str = CAUSAL,
 ) -> list[EncodedQuery]:
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
     A token that holds both the end of the prompt and the start of the completion counts as
     completion. The first token of all has nothing to be predicted from, as in any sequence:
-    :func:`border_warnings` says where that leaves out a part of a completion.
+    :func:`border_warnings` says where that leaves out a part of a completion. A masked language
+    model predicts that one too, and sees the tokens that end a text.
 
     Args:
         queries: with messages or without.
@@ -174,6 +179,7 @@ def encode_queries(
         context: the most tokens that the model takes.
         vocabulary: how many tokens it knows.
         function: what answers are given in the place of their log-probability.
+        kind: of the model's objective.
 
     Raises:
         QueryError: a query is longer than the context, has a token that the model does not know,
@@ -184,14 +190,18 @@ def encode_queries(
     encodings = iter(encode(tokenizer, texts))
     encoded = []
     for query in asked:
-        answers = tuple(_encoded(query, encodings, context, vocabulary))
+        answers = tuple(_encoded(query, encodings, context, vocabulary, kind))
         _refuse_nothing(query, answers)
         encoded.append(EncodedQuery(query, answers, function))
     return encoded
 
 
 def _encoded(
-    query: Query, encodings: Iterator[Encoding], context: int | None, vocabulary: int | None
+    query: Query,
+    encodings: Iterator[Encoding],
+    context: int | None,
+    vocabulary: int | None,
+    kind: str,
 ) -> Iterator[EncodedAnswer]:
     """The answers of a query, of which the next encodings are."""
     for answer in query.answers:
@@ -206,12 +216,14 @@ def _encoded(
             (i for i, (_, end) in enumerate(encoding.offsets) if end > boundary),
             len(encoding.tokens),
         )
-        first = max(at_border, 1)
-        if context is not None and len(encoding.tokens) > context:
+        first = max(at_border, 1) if kind == CAUSAL else at_border
+        ending = () if kind == CAUSAL else tuple(encoding.ending)
+        n_tokens = len(encoding.tokens) + len(ending)
+        if context is not None and n_tokens > context:
             # Without a prompt it would be too long still.
-            part = "prompt" if len(encoding.tokens) - first < context else "completion"
+            part = "prompt" if n_tokens - first < context else "completion"
             raise QueryError(
-                f"{whose} has {len(encoding.tokens)} tokens, and the model's context is {context}; "
+                f"{whose} has {n_tokens} tokens, and the model's context is {context}; "
                 f"shorten its {part}."
             )
         if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
@@ -244,7 +256,7 @@ def _encoded(
         unscored = token if at_border < first else ""
         across = token if answer.prompt[start:].strip() and not unscored else ""
         tokens = tuple(encoding.tokens)
-        yield EncodedAnswer(tokens, first, answer.weight, shares, unscored, across)
+        yield EncodedAnswer(tokens, first, answer.weight, shares, unscored, across, ending)
 
 
 def _shares(answer: Answer, offsets: Sequence[tuple[int, int]]) -> tuple[float, ...] | None:

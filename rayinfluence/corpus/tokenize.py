@@ -17,6 +17,7 @@ from rayinfluence.corpus.metadata import plain
 from rayinfluence.corpus.shards import LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import CorpusError
+from rayinfluence.objective_kinds import CAUSAL
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -42,6 +43,7 @@ class TokenizeSettings:
     shard_tokens: int
     prompt_column: str | None = None
     mask_column: str | None = None
+    kind: str = CAUSAL
 
     @property
     def columns(self) -> Columns:
@@ -92,7 +94,9 @@ def tokenize_file(
             encodings = encode(tokenizer, [document.text for document in batch])
             for document, encoding in zip(batch, encodings, strict=True):
                 before = n_tokens
-                for row in _rows(document, encoding, settings.context, report):
+                for row in _rows(
+                    document, _whole(encoding, settings.kind), settings.context, report
+                ):
                     writer = writer or ShardWriter(settings.row_group_tokens)
                     writer.add(row)
                     n_tokens += len(row["tokens"])
@@ -111,6 +115,14 @@ def tokenize_file(
             "the old file nor the new one. Run the same command again when it is whole."
         )
     return records, report
+
+
+def _whole(encoding: Encoding, kind: str) -> Encoding:
+    """A document's tokens, with those that end it where the model is trained to see them."""
+    if kind == CAUSAL or not encoding.ending:
+        return encoding
+    offsets = [*encoding.offsets, *[(0, 0)] * len(encoding.ending)]
+    return Encoding(encoding.tokens + encoding.ending, offsets)
 
 
 def _rows(

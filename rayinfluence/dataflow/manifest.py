@@ -164,7 +164,11 @@ def run_manifest(
             },
             "bad_sequences": _quarantined(run.bad_sequences),
         },
-        "objective": {**run.config.objective.model_dump(), **asdict(run.counted)},
+        "objective": {
+            **run.config.objective.model_dump(),
+            "kind": run.inputs.kind,
+            **asdict(run.counted),
+        },
         "factors": factors
         and {
             "fingerprint": factors.fingerprint,

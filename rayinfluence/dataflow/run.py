@@ -106,6 +106,7 @@ class Run(Parts):
                 settings.shard_tokens,
                 settings.prompt_column,
                 self.config.objective.column,
+                self.inputs.kind,
             )
             tokenize_files(
                 lambda: self.runner,

@@ -1,7 +1,7 @@
 """Batches: sequences of like length side by side, padded on the right.
 
 Padding on the right needs no attention mask in a causal model: no real position attends to it, it
-is never a target, and so its output gradients are exactly zero.
+is never a target, and so its output gradients are exactly zero. In others the mask says so.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class Batch:
     def n_tokens(self) -> int:
         """Real tokens."""
         return int(self.lengths_B.sum())
+
+    @cached_property
+    def real_BT(self) -> Tensor:
+        """One at each real token, zero at padding."""
+        real = np.arange(self.shape[1]) < self.lengths_B[:, None]
+        return self.on_device(real.astype(np.int64))
 
     @cached_property
     def rows_N(self) -> Tensor | None:
@@ -105,6 +111,13 @@ def make_batch(
     return Batch(
         torch.from_numpy(tokens).to(device), lengths, ids, None if masks is None else tuple(masks)
     )
+
+
+def unpadded(tokens_BT: Tensor) -> Batch:
+    """Sequences of one length as a batch, with ids from 0."""
+    n_sequences, n_tokens = tokens_BT.shape
+    lengths = np.full(n_sequences, n_tokens, dtype=np.int64)
+    return Batch(tokens_BT, lengths, np.arange(n_sequences, dtype=np.int64))
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
@@ -61,7 +62,7 @@ def flow_of(model: nn.Module, layers: Mapping[str, nn.Module], tokens_BT: Tensor
     readers = _readers(model, layers, tokens_BT)
     watch = _Watch(layers, readers, tokens_BT.shape[1])
     with watch.watching(model), in_words(model, "run backward", BACKWARD), torch.enable_grad():
-        n_logits = forward_logits(model, tokens_BT).shape[-1]
+        n_logits = forward_logits(model, unpadded(tokens_BT)).shape[-1]
     names = frozenset(name for name, _ in readers)
     return Flow(tuple(watch.calls), names, watch.givers, watch.mixing, watch.last, n_logits)
 
@@ -97,7 +98,7 @@ def _readers(
     with _hooked(layers, take, cut), torch.enable_grad():
         try:
             with in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-                forward_logits(model, tokens_BT)
+                forward_logits(model, unpadded(tokens_BT))
         finally:
             for handle in handles:
                 handle.remove()

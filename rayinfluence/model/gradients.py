@@ -242,7 +242,7 @@ def _get_the_same(
             )
     try:
         with torch.no_grad():
-            forward_logits(model, batch.tokens_BT)
+            forward_logits(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, is_linear, layer_of
@@ -102,7 +103,7 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
         with torch.no_grad():
             device = next(model.parameters()).device
             tokens = torch.zeros(n_sequences, n_tokens, dtype=torch.int64, device=device)
-            forward_logits(model, tokens)
+            forward_logits(model, unpadded(tokens))
     finally:
         for handle in handles:
             handle.remove()

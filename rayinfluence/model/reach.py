@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
@@ -93,7 +94,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
     ]
     try:
         with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-            forward_logits(model, tokens_BT)
+            forward_logits(model, unpadded(tokens_BT))
     finally:
         for handle in handles:
             handle.remove()
@@ -171,7 +172,7 @@ def _used_without_a_call(model: nn.Module, tops: list[str], tokens_BT: Tensor) -
         weight.requires_grad_(True)
     try:
         with torch.enable_grad(), in_words(model, "run backward", BACKWARD):
-            value = forward_logits(model, tokens_BT).float().logsumexp(dim=-1).sum()
+            value = forward_logits(model, unpadded(tokens_BT)).float().logsumexp(dim=-1).sum()
             if not value.requires_grad:
                 return set()
             found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)

@@ -23,10 +23,13 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.head import LanguageModel, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
+from rayinfluence.model.masking import Masking
 from rayinfluence.model.modules import shapes_of
+from rayinfluence.model.objectives import asked, objective_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import Targets, objective_of
+from rayinfluence.model.targets import Objective, Targets
+from rayinfluence.objective_kinds import CAUSAL
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -54,18 +57,27 @@ class Numerics:
     split_tokens: int
     attention: str
     seed: int
-    objective: str = "causal"
+    objective: str = CAUSAL
     loss: str = "all"
     reduction: str = "sum"
+    masking: Masking | None = None
     version: int = NUMERICS_VERSION
 
     @classmethod
-    def of(cls, config: RunConfig, workers: str | None = None) -> Numerics:
+    def of(
+        cls,
+        config: RunConfig,
+        workers: str | None = None,
+        kind: str = CAUSAL,
+        masking: Masking | None = None,
+    ) -> Numerics:
         """Resolve what the configuration leaves to the program.
 
         Args:
             config: of the run.
             workers: the device that a cluster's workers have; None where the work is done here.
+            kind: of the model's objective.
+            masking: of a masked language model.
 
         Raises:
             ConfigError: a CUDA device is asked for and there is none.
@@ -83,9 +95,10 @@ class Numerics:
             split_tokens=config.scan.split_tokens or _DEFAULT_SPLIT_TOKENS[device],
             attention=config.attention,
             seed=config.seed,
-            objective=config.objective.kind,
+            objective=kind,
             loss=config.objective.loss,
             reduction=config.objective.reduction,
+            masking=masking,
         )
 
     def place(self, workers: str | None) -> str:
@@ -119,7 +132,15 @@ class Replica:
         self.device = torch.device(numerics.device)
         self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
-        self._trained_on = objective_of(numerics.objective, numerics.loss, numerics.reduction)
+
+    @cached_property
+    def _trained_on(self) -> Objective:
+        told = self.numerics
+        return objective_of(told.objective, told.loss, told.reduction, told.masking, told.seed)
+
+    def asked(self, first: int, end: int) -> Objective:
+        """Log p of tokens of a query, those from ``first`` to before ``end``."""
+        return asked(self.numerics.objective, first, end, self.numerics.masking)
 
     def only(self, names: Collection[str]) -> Replica:
         """The same model with some of its tracked modules, and those their inputs are named by."""

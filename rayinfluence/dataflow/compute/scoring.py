@@ -38,7 +38,6 @@ from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import NextTokens
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -111,15 +110,16 @@ def _answer_gradient(
     replica: Replica, query: EncodedQuery, answer: EncodedAnswer, function: Function | None
 ) -> QueryGradient:
     """What one answer adds, of the modules that it reaches."""
-    batch = make_batch([np.array(answer.tokens)], [0], replica.device)
-    targets = NextTokens(answer.first_target).targets(batch)
+    batch = make_batch([np.array(answer.tokens + answer.ending)], [0], replica.device)
+    targets = replica.asked(answer.first_target, len(answer.tokens)).targets(batch)
+    given = targets.given(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
     ranks: list[Tensor] = []
 
     def objective() -> Tensor:
-        logits_BTV = forward_logits(replica.model, batch.tokens_BT)
+        logits_BTV = forward_logits(replica.model, given)
         logits = target_logits(logits_BTV, targets)
         log_ps = log_probabilities(logits, targets.labels_N)
         chosen = logits.detach().gather(1, targets.labels_N[:, None])
@@ -127,7 +127,9 @@ def _answer_gradient(
         if function is None or query.function is None:
             value = of_log_probabilities(answer, log_ps)
         else:
-            value = of_function(answer, query.function.name, function, logits_BTV[0])
+            value = of_function(
+                answer, query.function.name, function, logits_BTV[0, : len(answer.tokens)]
+            )
         values.extend((log_ps.detach(), value.detach()))
         return value
 

@@ -1,0 +1,41 @@
+"""What a model is called with, by the kind of its objective.
+
+B sequence in batch, T token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rayinfluence.model.batches import Batch
+from rayinfluence.model.load import is_pretrained
+from rayinfluence.objective_kinds import CAUSAL, kind_of_class
+
+
+def kind_of(model: nn.Module) -> str:
+    """The kind of objective that a model is made for, by its class; causal unless that tells."""
+    kinds = (kind_of_class(one.__name__) for one in type(model).__mro__)
+    return next((kind for kind in kinds if kind is not None), CAUSAL)
+
+
+def arguments(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What a model of transformers is called with, for the tokens of a batch.
+
+    Where tokens see what comes after them, it is told which are real: padding is not one of them.
+
+    Args:
+        model: whole, with its head.
+        batch: the tokens.
+    """
+    if kind_of(model) == CAUSAL:
+        return {"input_ids": batch.tokens_BT, "use_cache": False}
+    return {"input_ids": batch.tokens_BT, "attention_mask": batch.real_BT}
+
+
+def called(model: nn.Module, batch: Batch) -> Any:
+    """What a model gives for a batch; one that is not of transformers maps tokens to logits."""
+    if not is_pretrained(model):
+        return model(batch.tokens_BT)
+    return model(**arguments(model, batch))

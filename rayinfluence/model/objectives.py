@@ -1,0 +1,58 @@
+"""The objective of each kind: of training, of a query, and of whole made-up sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking, OwnTokens
+from rayinfluence.model.targets import Mean, NextTokens, Objective
+from rayinfluence.objective_kinds import CAUSAL, MASKED
+
+
+def _masked(_on_masks: bool, masking: Masking | None, seed: int) -> Objective:
+    assert masking is not None
+    return MaskedTokens(masking, seed)
+
+
+#: Of training, by their kinds: given whether the corpus's loss masks say what counts, and how
+#: tokens are masked, by which seed.
+OBJECTIVES: Mapping[str, Callable[[bool, Masking | None, int], Objective]] = MappingProxyType(
+    {CAUSAL: lambda on_masks, _masking, _seed: NextTokens(masked=on_masks), MASKED: _masked}
+)
+
+
+def objective_of(
+    kind: str, loss: str, reduction: str, masking: Masking | None, seed: int
+) -> Objective:
+    """What training maximised of a sequence.
+
+    Args:
+        kind: of :data:`OBJECTIVES`.
+        loss: ``all``, or whatever says that the masks of the corpus are asked.
+        reduction: ``sum`` or ``mean`` over the targets of a sequence.
+        masking: of a masked language model.
+        seed: of the run.
+    """
+    found = OBJECTIVES[kind](loss != "all", masking, seed)
+    return Mean(found) if reduction == "mean" else found
+
+
+def asked(kind: str, first: int, end: int, masking: Masking | None) -> Objective:
+    """Log p of the tokens of a query's completion.
+
+    Args:
+        kind: of the model's objective.
+        first: token of the completion.
+        end: the token after its last.
+        masking: of a masked language model: the completion is masked whole.
+    """
+    if kind == MASKED:
+        assert masking is not None
+        return MaskedSpan(first, end, masking.token)
+    return NextTokens(first)
+
+
+def whole_text(kind: str) -> Objective:
+    """What checks ask for of made-up sequences: every token of them that can be predicted."""
+    return OwnTokens() if kind == MASKED else NextTokens()

@@ -1,0 +1,80 @@
+"""Tiny models of other objectives than the next token, and a tokenizer with ends and a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
+
+from rayinfluence.testing.models import VOCABULARY
+
+#: Its last ids, after words.
+SPECIAL = {"[PAD]": 43, "[CLS]": 44, "[SEP]": 45, "[MASK]": 46, "[UNK]": 47}
+CLS, SEP, MASK = SPECIAL["[CLS]"], SPECIAL["[SEP]"], SPECIAL["[MASK]"]
+N_WORDS = SPECIAL["[PAD]"]
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 14,
+    "pad_token_id": 0,
+}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words, between a token that begins a text and one that ends it."""
+    words = {f"w{index}": index for index in range(N_WORDS)} | SPECIAL
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        pad_token="[PAD]",
+    )
+
+
+def _made(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Random weights, biases too, of a size at which attention and activations are not linear."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            weight.data = 0.4 * torch.randn(weight.shape, generator=generator)
+        else:
+            weight.data = weight.data + 0.1 * torch.randn(weight.shape, generator=generator)
+    model.tie_weights()  # type: ignore[operator]
+    return model.to(dtype).eval()
+
+
+def bert(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """BERT with its head for masks."""
+    config = BertConfig(**_SIZES, max_position_embeddings=16)
+    config._attn_implementation = attention
+    return _made(BertForMaskedLM(config), dtype)
+
+
+def roberta(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """RoBERTa, whose positions begin after the padding's."""
+    config = RobertaConfig(**_SIZES | {"pad_token_id": 1}, max_position_embeddings=18)
+    config._attn_implementation = attention
+    return _made(RobertaForMaskedLM(config), dtype)
+
+
+MASKED: Mapping[str, Callable[..., nn.Module]] = {"bert": bert, "roberta": roberta}
