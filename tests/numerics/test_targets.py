@@ -19,13 +19,9 @@ from rayinfluence.dataflow.compute import replica as replica_module
 from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.model.batches import Batch
-from rayinfluence.model.targets import (
-    OBJECTIVES,
-    Mean,
-    NextTokens,
-    Objective,
-    Targets,
-)
+from rayinfluence.model.objectives import OBJECTIVES
+from rayinfluence.model.targets import Mean, NextTokens, Objective, Targets
+from rayinfluence.objective_kinds import KINDS
 from rayinfluence.testing.targets import ObjectiveConformance
 
 
@@ -132,7 +128,7 @@ def test_an_objective_that_is_none_is_found_out(
 
 
 def test_those_of_training_have_names() -> None:
-    assert set(OBJECTIVES) == {"causal"}
+    assert set(OBJECTIVES) == set(KINDS)
 
 
 def averaging(case: Case, batch_tokens: int) -> Replica:
