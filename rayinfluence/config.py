@@ -154,8 +154,11 @@ class ObjectiveConfig(Section):
     """
     reduction: Literal["sum", "mean"] = "sum"
     """Over the tokens of a sequence that counted; by ``mean`` each sequence counts alike."""
-    mask_rate: float = Field(default=0.15, gt=0, le=1)
-    """The share of a sequence's tokens that training masked, for a masked language model."""
+    mask_rate: float | None = Field(default=None, gt=0, le=1)
+    """The share of a sequence's tokens that training masked, of a masked language model.
+
+    None is 0.15, as BERT has it.
+    """
 
     @property
     def column(self) -> str | None:

@@ -167,6 +167,7 @@ def run_manifest(
         "objective": {
             **run.config.objective.model_dump(),
             "kind": run.inputs.kind,
+            "mask_rate": run.numerics.masking and run.numerics.masking.rate,
             **asdict(run.counted),
         },
         "factors": factors

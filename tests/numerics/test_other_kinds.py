@@ -43,8 +43,7 @@ def words(seed: int, lengths: tuple[int, ...]) -> list[np.ndarray]:
 
 TEXTS = [Text(tokens, place) for place, tokens in enumerate(words(0, LENGTHS))]
 QUERIES = [
-    Text(tokens, first=first)
-    for tokens, first in zip(words(1, (6, 8, 4)), (1, 5, 2), strict=True)
+    Text(tokens, first=first) for tokens, first in zip(words(1, (6, 8, 4)), (1, 5, 2), strict=True)
 ]
 
 
@@ -77,9 +76,7 @@ def fit(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Fit:
 
 def expected_gradients(subject: Subject, replica: Replica, texts: list[Text]) -> list[dict]:
     twin, names = naive.trainable(replica.model), list(replica.modules)
-    return [
-        gradients(subject, twin, names, text, subject.reference.labels(text)) for text in texts
-    ]
+    return [gradients(subject, twin, names, text, subject.reference.labels(text)) for text in texts]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 1000])
@@ -126,9 +123,7 @@ def test_factors_are_those_of_loops_over_sampled_labels(subject: Subject, fit: F
 
 def test_a_query_s_gradient_is_autograd_s(subject: Subject) -> None:
     replica = made(subject)
-    for text, expected in zip(
-        QUERIES, expected_gradients(subject, replica, QUERIES), strict=True
-    ):
+    for text, expected in zip(QUERIES, expected_gradients(subject, replica, QUERIES), strict=True):
         found = query_gradient(replica, encoded(text.tokens, text.first))
         logits = subject.reference.logits(replica.model, text).log_softmax(-1)
         labels = subject.reference.labels(text)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rayinfluence.model.masking import Masking
 
 
+#: Of BERT (Devlin et al. 2019, section 3.1).
+MASK_RATE = 0.15
+
+
 def kind_of_run(config: RunConfig, folder: str) -> str:
     """The kind of the objective of a run's model.
 
@@ -37,7 +41,7 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
             f"objective.loss: {config.objective.loss}, and the model is a masked language model: "
             "the tokens count that are masked (objective.mask_rate). Leave objective.loss out."
         )
-    if kind != MASKED and "mask_rate" in config.objective.model_fields_set:
+    if kind != MASKED and config.objective.mask_rate is not None:
         raise ConfigError(
             f"objective.mask_rate: the objective of the model is {kind}, and nothing is masked. "
             "Leave it out."
@@ -60,4 +64,4 @@ def masking_of(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Masking
             "that it was trained with under `tokenizer`."
         )
     never = tuple(sorted({int(token) for token in tokenizer.all_special_ids}))
-    return Masking(config.objective.mask_rate, int(tokenizer.mask_token_id), never)
+    return Masking(config.objective.mask_rate or MASK_RATE, int(tokenizer.mask_token_id), never)
