@@ -11,7 +11,7 @@ from typing import Any
 
 from rayinfluence.errors import ConfigError
 
-CAUSAL, MASKED = "causal", "masked"
+CAUSAL, MASKED, CLASSIFICATION = "causal", "masked", "classification"
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,13 @@ KINDS: Mapping[str, ObjectiveKind] = {
             "MODEL_FOR_MASKED_LM_MAPPING",
             "masked language model",
             ("ForMaskedLM",),
+        ),
+        ObjectiveKind(
+            CLASSIFICATION,
+            "AutoModelForSequenceClassification",
+            "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+            "classifier of texts",
+            ("ForSequenceClassification",),
         ),
     )
 }

@@ -11,6 +11,11 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -77,4 +82,41 @@ def roberta(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.
     return _made(RobertaForMaskedLM(config), dtype)
 
 
+#: Of texts.
+CLASSES = ("dull", "fine", "fair")
+_CLASSES: dict[str, Any] = {
+    "id2label": dict(enumerate(CLASSES)),
+    "label2id": {name: index for index, name in enumerate(CLASSES)},
+    "pad_token_id": SPECIAL["[PAD]"],
+}
+
+
+def bert_classifier(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """BERT with a head on its first token."""
+    config = BertConfig(**_SIZES | _CLASSES, max_position_embeddings=16)
+    config._attn_implementation = attention
+    return _made(BertForSequenceClassification(config), dtype)
+
+
+def gpt2_classifier(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """GPT-2 with a head on the last token that is no padding."""
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=16, n_embd=12, n_layer=2, n_head=2, **_CLASSES
+    )
+    config._attn_implementation = attention
+    return _made(GPT2ForSequenceClassification(config), dtype)
+
+
+def llama_classifier(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """Llama with such a head."""
+    config = LlamaConfig(**_SIZES | _CLASSES, num_key_value_heads=1, max_position_embeddings=16)
+    config._attn_implementation = attention
+    return _made(LlamaForSequenceClassification(config), dtype)
+
+
+CLASSIFIERS: Mapping[str, Callable[..., nn.Module]] = {
+    "bert": bert_classifier,
+    "gpt2": gpt2_classifier,
+    "llama": llama_classifier,
+}
 MASKED: Mapping[str, Callable[..., nn.Module]] = {"bert": bert, "roberta": roberta}

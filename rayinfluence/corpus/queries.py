@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.chat import last_content, render
+from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.query_forms import Answer, Query
 from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import ChatError, QueryError
-from rayinfluence.objective_kinds import CAUSAL
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
 from rayinfluence.storage.digest import digest
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class EncodedAnswer:
         across: the text of a token that ends in the completion and takes more than spaces and
             line breaks from the prompt.
         ending: what the model is given after these tokens, and is not asked for.
+        label: the class that a classifier is asked for, of all the tokens.
     """
 
     tokens: tuple[int, ...]
@@ -47,6 +49,7 @@ class EncodedAnswer:
     unscored: str = ""
     across: str = ""
     ending: tuple[int, ...] = ()
+    label: Label | None = None
 
     @property
     def completion(self) -> tuple[int, ...]:
@@ -54,10 +57,20 @@ class EncodedAnswer:
         return self.tokens[self.first_target :]
 
     @property
+    def asked(self) -> list[int]:
+        """Where the completion begins, and the class."""
+        return [self.first_target, *([] if self.label is None else [self.label.index])]
+
+    @property
+    def n_targets(self) -> int:
+        """What is predicted: these tokens, or one class."""
+        return len(self.completion) if self.label is None else 1
+
+    @property
     def counted(self) -> tuple[bool, ...]:
-        """Which of them count."""
+        """Which of it counts."""
         if self.shares is None:
-            return (True,) * len(self.completion)
+            return (True,) * self.n_targets
         return tuple(share > 0 for share in self.shares)
 
 
@@ -114,11 +127,11 @@ class EncodedQuery:
             None,
             1,
         ):
-            return digest([list(first.tokens + first.ending), first.first_target])
+            return digest([list(first.tokens + first.ending), *first.asked])
         return digest(
             {
                 "answers": [
-                    [list(one.tokens + one.ending), one.first_target, one.weight, one.shares]
+                    [list(one.tokens + one.ending), *one.asked, one.weight, one.shares]
                     for one in self.answers
                 ],
                 "function": self.function and [self.function.name, self.function.digest],
@@ -165,6 +178,7 @@ def encode_queries(
     vocabulary: int | None = None,
     function: QueryFunction | None = None,
     kind: str = CAUSAL,
+    classes: Sequence[str] = (),
 ) -> list[EncodedQuery]:
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
@@ -180,12 +194,15 @@ def encode_queries(
         vocabulary: how many tokens it knows.
         function: what answers are given in the place of their log-probability.
         kind: of the model's objective.
+        classes: names of a classifier's; its queries ask for one of a text, which is the prompt.
 
     Raises:
         QueryError: a query is longer than the context, has a token that the model does not know,
             leaves no token to predict, or asks for nothing; or its messages are not rendered.
     """
     asked = rendered(queries, tokenizer)
+    if kind == CLASSIFICATION:
+        return [EncodedQuery(one, _of_classes(one, tokenizer, context, classes)) for one in asked]
     texts = [answer.prompt + answer.completion for query in asked for answer in query.answers]
     encodings = iter(encode(tokenizer, texts))
     encoded = []
@@ -194,6 +211,34 @@ def encode_queries(
         _refuse_nothing(query, answers)
         encoded.append(EncodedQuery(query, answers, function))
     return encoded
+
+
+def _of_classes(
+    query: Query, tokenizer: PreTrainedTokenizerFast, context: int | None, classes: Sequence[str]
+) -> tuple[EncodedAnswer, ...]:
+    """A query's answers, each a class of its prompt."""
+    answers, whose = [], f"query {query.query_id!r}"
+    encodings = encode(tokenizer, [answer.prompt for answer in query.answers])
+    for answer, encoding in zip(query.answers, encodings, strict=True):
+        label = label_of(answer.completion.strip(), classes)
+        if isinstance(label, str):
+            raise QueryError(
+                f"{whose}: its completion names no class of the text in `prompt`: it {label}."
+            )
+        if answer.spans:
+            raise QueryError(f"{whose} has spans, and its completion is a class. Leave them out.")
+        tokens, ending = tuple(encoding.tokens), tuple(encoding.ending)
+        n_tokens = len(tokens) + len(ending)
+        if n_tokens < 2 or (context is not None and n_tokens > context):
+            raise QueryError(
+                f"{whose} has a text of {n_tokens} tokens under `prompt`, and the model takes from "
+                f"2 to {context}: give it another one."
+            )
+        answers.append(
+            EncodedAnswer(tokens, len(tokens), answer.weight, ending=ending, label=label)
+        )
+    _refuse_nothing(query, answers)
+    return tuple(answers)
 
 
 def _encoded(
@@ -282,7 +327,7 @@ def _refuse_nothing(query: Query, answers: Sequence[EncodedAnswer]) -> None:
     """Refuse a query whose answers are the same tokens, and cancel."""
     weights: dict[tuple[object, ...], float] = {}
     for one in answers:
-        key = one.tokens, one.first_target, one.shares
+        key = one.tokens, *one.asked, one.shares
         weights[key] = weights.get(key, 0.0) + one.weight
     if any(weights.values()):
         return

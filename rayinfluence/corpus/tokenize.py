@@ -6,18 +6,21 @@ digest is made of the bytes that are tokenised.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import plain
-from rayinfluence.corpus.shards import LOSS_MASK, ShardWriter, shard_key
+from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import CorpusError
-from rayinfluence.objective_kinds import CAUSAL
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
 #: What is encoded at once: an encoding takes some 300 bytes a token, hundreds of long documents
 #: more than a worker has. A longer document is encoded by itself.
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 256, 2**18
-#: How many rows are named in the manifest; all are counted.
-_NAMED_BAD_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class TokenizeSettings:
-    """What decides the bytes of shards, besides the documents and the tokenizer."""
+    """What decides the bytes of shards, besides the documents and the tokenizer.
+
+    ``classes`` are names of a classifier's classes by their ids, as a JSON list.
+    """
 
     text_column: str
     id_column: str
@@ -44,11 +48,25 @@ class TokenizeSettings:
     prompt_column: str | None = None
     mask_column: str | None = None
     kind: str = CAUSAL
+    label_column: str | None = None
+    classes: str = "[]"
 
     @property
     def columns(self) -> Columns:
         """Of documents."""
-        return Columns(self.text_column, self.id_column, self.prompt_column, self.mask_column)
+        return Columns(
+            self.text_column,
+            self.id_column,
+            self.prompt_column,
+            self.mask_column,
+            self.label_column,
+        )
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Names of a classifier's classes, by their ids."""
+        found: list[str] = json.loads(self.classes)
+        return found
 
 
 def tokenize_file(
@@ -94,9 +112,11 @@ def tokenize_file(
             encodings = encode(tokenizer, [document.text for document in batch])
             for document, encoding in zip(batch, encodings, strict=True):
                 before = n_tokens
-                for row in _rows(
-                    document, _whole(encoding, settings.kind), settings.context, report
-                ):
+                if why := _why_none(document, encoding, settings):
+                    report.refuse(f"{report.url}:{document.row}", why)
+                    continue
+                report.documents += 1
+                for row in _rows(document, _whole(encoding, settings.kind), settings, report):
                     writer = writer or ShardWriter(settings.row_group_tokens)
                     writer.add(row)
                     n_tokens += len(row["tokens"])
@@ -125,12 +145,29 @@ def _whole(encoding: Encoding, kind: str) -> Encoding:
     return Encoding(encoding.tokens + encoding.ending, offsets)
 
 
+def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings) -> str | None:
+    """Why a text and its class are no sequence of a classifier's, which gets it whole."""
+    if settings.kind != CLASSIFICATION:
+        return None
+    if isinstance(label := label_of(document.label, settings.class_names), str):
+        return f"{settings.label_column!r} {label}"
+    n_tokens = len(encoding.tokens) + len(encoding.ending)
+    if not 2 <= n_tokens <= settings.context:
+        return (
+            f"its text has {n_tokens} tokens, and a classifier gets it whole: from 2 to "
+            f"{settings.context} (corpus.context). Cut it as training did"
+        )
+    return None
+
+
 def _rows(
-    document: Document, encoding: Encoding, context: int, report: FileReport
+    document: Document, encoding: Encoding, settings: TokenizeSettings, report: FileReport
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
     counted = document.counted
     masks = None if counted is None else mask(encoding.offsets, counted)
+    label = label_of(document.label, settings.class_names) if settings.label_column else None
+    context = settings.context
     for start in range(0, len(encoding.tokens), context):
         end = min(start + context, len(encoding.tokens))
         if end - start < 2:
@@ -152,6 +189,7 @@ def _rows(
             "char_end": char_end,
             "metadata": metadata,
             LOSS_MASK: masked,
+            LABEL: label.index if isinstance(label, Label) else None,
         }
 
 
@@ -163,12 +201,9 @@ def _good(
     for one in documents:
         document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, report.url)
         if isinstance(document, BadDocument):
-            report.n_bad += 1
-            if len(report.bad) < _NAMED_BAD_ROWS:
-                report.bad.append(document)
-            continue
-        report.documents += 1
-        if document.is_empty:
+            report.refuse(document.place, document.reason)
+        elif document.is_empty:
+            report.documents += 1
             report.empty_documents += 1
         else:
             yield document

@@ -51,6 +51,7 @@ from rayinfluence.dataflow.stages.second_pass import SecondPass
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.registry import TEXT_METHODS, needs_factors
+from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -107,6 +108,8 @@ class Run(Parts):
                 settings.prompt_column,
                 self.config.objective.column,
                 self.inputs.kind,
+                settings.label_column,
+                canonical_json(list(self.classes)),
             )
             tokenize_files(
                 lambda: self.runner,

@@ -23,6 +23,7 @@ from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.objectives import whole_text
 from rayinfluence.model.positions import longest_that_runs, too_long
 from rayinfluence.model.rows import Rows
+from rayinfluence.objective_kinds import CLASSIFICATION
 
 #: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
 #: to the same bits.
@@ -129,8 +130,9 @@ def sound_tokens(
     model = language_model.model
     some = np.asarray(ordinary)[:: max(1, len(ordinary) // _TRIED)][:_TRIED]
     device = next(model.parameters()).device
-    said = _ever_said(model, _pieces(some, length), device)
-    some = np.array([token for token in some.tolist() if token in said], dtype=np.int64)
+    if kind_of(model) != CLASSIFICATION:  # what it says are no tokens
+        said = _ever_said(model, _pieces(some, length), device)
+        some = np.array([token for token in some.tolist() if token in said], dtype=np.int64)
     if len(some) < 2:
         raise ModelError(
             f"{type(model).__name__} gives no more than {len(some)} of {min(_TRIED, len(ordinary))}"

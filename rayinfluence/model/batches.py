@@ -32,12 +32,14 @@ class Batch:
         sequence_ids: theirs.
         masks: which of its tokens the loss of training counted, for each sequence; None for one
             whose documents do not say, and in place of all where nobody asks.
+        labels_B: the class of each sequence, where it has one; on the host.
     """
 
     tokens_BT: Tensor
     lengths_B: NDArray[np.int64]
     sequence_ids: NDArray[np.int64]
     masks: tuple[NDArray[np.bool_] | None, ...] | None = None
+    labels_B: NDArray[np.int64] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,6 +88,7 @@ class Batch:
             lengths_B=self.lengths_B[keep],
             sequence_ids=self.sequence_ids[keep],
             masks=self.masks and tuple(self.masks[row] for row in keep),
+            labels_B=None if self.labels_B is None else self.labels_B[keep],
         )
 
     def on_device(self, places: NDArray[np.int64]) -> Tensor:
@@ -98,19 +101,19 @@ def make_batch(
     sequence_ids: Sequence[int],
     device: torch.device,
     masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    labels: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Pad sequences of token ids to the longest and move them to the device.
 
-    ``masks`` as in :class:`Batch`.
+    ``masks`` and ``labels`` as in :class:`Batch`.
     """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     tokens = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence
     ids = np.asarray(sequence_ids, dtype=np.int64)
-    return Batch(
-        torch.from_numpy(tokens).to(device), lengths, ids, None if masks is None else tuple(masks)
-    )
+    there = torch.from_numpy(tokens).to(device)
+    return Batch(there, lengths, ids, None if masks is None else tuple(masks), labels)
 
 
 def unpadded(tokens_BT: Tensor) -> Batch:

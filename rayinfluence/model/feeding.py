@@ -11,7 +11,7 @@ from torch import nn
 
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.load import is_pretrained
-from rayinfluence.objective_kinds import CAUSAL, kind_of_class
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, kind_of_class
 
 
 def kind_of(model: nn.Module) -> str:
@@ -31,7 +31,12 @@ def arguments(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """
     if kind_of(model) == CAUSAL:
         return {"input_ids": batch.tokens_BT, "use_cache": False}
-    return {"input_ids": batch.tokens_BT, "attention_mask": batch.real_BT}
+    tokens_BT = batch.tokens_BT
+    padding = getattr(model.config, "pad_token_id", None)
+    if kind_of(model) == CLASSIFICATION and isinstance(padding, int):
+        # Decoders find a text's last token by it.
+        tokens_BT = tokens_BT.masked_fill(batch.real_BT == 0, padding)
+    return {"input_ids": tokens_BT, "attention_mask": batch.real_BT}
 
 
 def called(model: nn.Module, batch: Batch) -> Any:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch, unpadded
 from rayinfluence.model.dtype import named
-from rayinfluence.model.feeding import arguments, called
+from rayinfluence.model.feeding import arguments, called, kind_of
 from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
 from rayinfluence.model.targets import Targets
+from rayinfluence.objective_kinds import CLASSIFICATION
 
 _PROBE_TOKENS = 8
 
@@ -81,23 +82,41 @@ class LanguageModel:
 def forward_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Logits [B, T, V] of a transformers model, or of any module that maps tokens to logits.
 
+    Of a classifier [B, 1, classes], as it says one thing of a text.
+
     Raises:
         ModelError: what it gives is no such tensor.
     """
-    return _logits_of(model, called(model, batch), batch.shape)
+    output = called(model, batch)
+    if kind_of(model) == CLASSIFICATION:
+        return _logits_of_classes(model, output, len(batch.lengths_B))
+    return _logits_of(model, output, batch.shape)
 
 
 def vocabulary_of(model: nn.Module) -> int | None:
     """Ids that are embedded and have a logit, or None for a module that is no transformers model.
 
-    An id without a logit can be no target, and what stands in a sequence is one.
+    An id without a logit can be no target, and what stands in a sequence is one,
+    unless classes are.
     """
     n_embedded = vocabulary_size(model)
     if n_embedded is None:
         return None
+    if kind_of(model) == CLASSIFICATION:
+        return n_embedded
     one = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
     with torch.no_grad():
         return min(n_embedded, forward_logits(model, unpadded(one)).shape[-1])
+
+
+def _logits_of_classes(model: nn.Module, output: Any, n_sequences: int) -> Tensor:
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_sequences:
+        return logits[:, None]
+    raise ModelError(
+        f"{type(model).__name__} gives {_described(logits)} for {n_sequences} texts, and logits of "
+        f"each, [{n_sequences}, classes], are needed. Name another model under `model`."
+    )
 
 
 def _logits_of(model: nn.Module, output: Any, shape: tuple[int, ...]) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from rayinfluence.model.classes import ClassOf
 from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking, OwnTokens
 from rayinfluence.model.targets import Mean, NextTokens, Objective
-from rayinfluence.objective_kinds import CAUSAL, MASKED
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED
 
 
 def _masked(_on_masks: bool, masking: Masking | None, seed: int) -> Objective:
@@ -18,7 +19,11 @@ def _masked(_on_masks: bool, masking: Masking | None, seed: int) -> Objective:
 #: Of training, by their kinds: given whether the corpus's loss masks say what counts, and how
 #: tokens are masked, by which seed.
 OBJECTIVES: Mapping[str, Callable[[bool, Masking | None, int], Objective]] = MappingProxyType(
-    {CAUSAL: lambda on_masks, _masking, _seed: NextTokens(masked=on_masks), MASKED: _masked}
+    {
+        CAUSAL: lambda on_masks, _masking, _seed: NextTokens(masked=on_masks),
+        MASKED: _masked,
+        CLASSIFICATION: lambda *_: ClassOf(),
+    }
 )
 
 
@@ -38,15 +43,18 @@ def objective_of(
     return Mean(found) if reduction == "mean" else found
 
 
-def asked(kind: str, first: int, end: int, masking: Masking | None) -> Objective:
-    """Log p of the tokens of a query's completion.
+def asked(kind: str, first: int, end: int, masking: Masking | None, label: int | None) -> Objective:
+    """Log p of the tokens of a query's completion, or of a class.
 
     Args:
         kind: of the model's objective.
         first: token of the completion.
         end: the token after its last.
         masking: of a masked language model: the completion is masked whole.
+        label: the class that a classifier is asked for.
     """
+    if label is not None:
+        return ClassOf(label)
     if kind == MASKED:
         assert masking is not None
         return MaskedSpan(first, end, masking.token)
@@ -54,5 +62,7 @@ def asked(kind: str, first: int, end: int, masking: Masking | None) -> Objective
 
 
 def whole_text(kind: str) -> Objective:
-    """What checks ask for of made-up sequences: every token of them that can be predicted."""
+    """What checks ask for of made-up sequences: each token, or the first class."""
+    if kind == CLASSIFICATION:
+        return ClassOf(0)
     return OwnTokens() if kind == MASKED else NextTokens()

@@ -25,8 +25,8 @@ class Targets:
     """The targets of a batch, sequence after sequence.
 
     Attributes:
-        places_N: in [B T], whose logits predict.
-        labels_N: the batch's own tokens that are to be predicted there.
+        places_N: in [B T], whose logits predict; sequences, of a model that says one thing of each.
+        labels_N: the batch's own tokens that are to be predicted there, or classes.
         sequences_N: the sequence of each, in the batch.
         counts_B: how many each sequence has; on the host.
         weights_N: of each log-probability in the objective; None where all are one.

@@ -126,6 +126,8 @@ def _objective(manifest: Manifest) -> str:
             f"{found['mask_rate']:.3g} of each sequence's (objective.mask_rate), drawn once"
             f"{_MEAN if found.get('reduction') == 'mean' else ''}."
         )
+    if found.get("kind") == "classification":
+        return "what counts is the class of each sequence, given all of it."
     loss = found.get("loss", "all")
     what = {
         "all": "all tokens of a sequence but the first, as if training had predicted each",

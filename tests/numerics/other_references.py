@@ -12,7 +12,7 @@ from typing import Protocol
 import naive
 import numpy as np
 import torch
-from other_kinds import MASK, MASKED, SPECIAL
+from other_kinds import CLASSIFIERS, MASK, MASKED, SPECIAL
 from torch import Tensor, nn
 
 from rayinfluence.dataflow.compute.replica import Numerics
@@ -30,11 +30,13 @@ class Text:
         tokens: of it.
         sequence_id: by which its targets are chosen.
         first: token of a query's completion.
+        label: its class.
     """
 
     tokens: np.ndarray
     sequence_id: int = 0
     first: int | None = None
+    label: int | None = None
 
 
 class Reference(Protocol):
@@ -75,6 +77,19 @@ class MaskedReference:
         return [int(text.tokens[place]) for place in self.places(text)]
 
 
+class ClassReference:
+    """One text at a time, so that nothing is padded."""
+
+    def logits(self, model: nn.Module, text: Text) -> Tensor:
+        """Of the classes."""
+        return model(torch.tensor([text.tokens.tolist()])).logits
+
+    def labels(self, text: Text) -> list[int]:
+        """The text's class."""
+        assert text.label is not None
+        return [text.label]
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model of a kind, what of it is tracked, and how it is asked.
@@ -101,9 +116,20 @@ def _masked(batch_tokens: int) -> Numerics:
     )
 
 
+def _classes(batch_tokens: int) -> Numerics:
+    return Numerics(
+        "float64", "cpu", batch_tokens, 2**17, "eager", SEED, objective="classification"
+    )
+
+
 SUBJECTS = [
     Subject(name, model, ("*.layer.*",), _masked, MaskedReference())
     for name, model in MASKED.items()
+] + [
+    Subject(f"{name} of classes", model, (pattern,), _classes, ClassReference())
+    for (name, model), pattern in zip(
+        CLASSIFIERS.items(), ("*.layer.*", "*.h.*", "*.layers.*"), strict=True
+    )
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import naive
@@ -14,6 +14,7 @@ from harness import all_scores, bases_of, encoded, fit_factors, make_bank, opera
 from other_kinds import CLS, N_WORDS, SEP
 from other_references import (
     SUBJECTS,
+    ClassReference,
     Subject,
     Text,
     covariances,
@@ -23,6 +24,8 @@ from other_references import (
 )
 from torch import Tensor
 
+from rayinfluence.corpus.classes import Label
+from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.compute.replica import Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
@@ -41,9 +44,11 @@ def words(seed: int, lengths: tuple[int, ...]) -> list[np.ndarray]:
     return [np.array([CLS, *generator.integers(2, N_WORDS, n - 2), SEP]) for n in lengths]
 
 
-TEXTS = [Text(tokens, place) for place, tokens in enumerate(words(0, LENGTHS))]
+TEXTS = [Text(tokens, place, label=place % 3) for place, tokens in enumerate(words(0, LENGTHS))]
+TOKENS, CLASSES = [text.tokens for text in TEXTS], [text.label or 0 for text in TEXTS]
 QUERIES = [
-    Text(tokens, first=first) for tokens, first in zip(words(1, (6, 8, 4)), (1, 5, 2), strict=True)
+    Text(tokens, first=first, label=first % 3)
+    for tokens, first in zip(words(1, (6, 8, 4)), (1, 5, 2), strict=True)
 ]
 
 
@@ -59,6 +64,16 @@ def made(subject: Subject, batch_tokens: int = 20) -> Replica:
     return Replica(model, track(model, subject.patterns), subject.numerics(batch_tokens))
 
 
+def asked(subject: Subject, text: Text) -> EncodedQuery:
+    """A query, of a completion or of a class."""
+    query = encoded(text.tokens, text.first or 0)
+    if not isinstance(subject.reference, ClassReference):
+        return query
+    tokens = query.answers[0].tokens
+    answer = EncodedAnswer(tokens, len(tokens), label=Label(text.label or 0, ""))
+    return replace(query, answers=(answer,))
+
+
 @dataclass(frozen=True)
 class Fit:
     replica: Replica
@@ -70,7 +85,7 @@ class Fit:
 @pytest.fixture(scope="module")
 def fit(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     folder, replica = tmp_path_factory.mktemp(subject.name), made(subject)
-    factors = fit_factors(replica, [text.tokens for text in TEXTS], folder)
+    factors = fit_factors(replica, TOKENS, folder, classes=CLASSES)
     return Fit(replica, factors, operator_of(factors), folder)
 
 
@@ -92,7 +107,7 @@ def test_the_gradient_of_each_sequence_is_autograd_s(subject: Subject, batch_tok
                 D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
             found[sequence_id, name] = D
 
-    for batch in replica.batches(table([text.tokens for text in TEXTS]), {}):
+    for batch in replica.batches(table(TOKENS, classes=CLASSES), {}):
         assert replica.run(batch, own_labels, step, {}) is batch
     for place, by_module in enumerate(expected_gradients(subject, replica, TEXTS)):
         scale = max(float(one.abs().max()) for one in by_module.values())
@@ -124,7 +139,7 @@ def test_factors_are_those_of_loops_over_sampled_labels(subject: Subject, fit: F
 def test_a_query_s_gradient_is_autograd_s(subject: Subject) -> None:
     replica = made(subject)
     for text, expected in zip(QUERIES, expected_gradients(subject, replica, QUERIES), strict=True):
-        found = query_gradient(replica, encoded(text.tokens, text.first))
+        found = query_gradient(replica, asked(subject, text))
         logits = subject.reference.logits(replica.model, text).log_softmax(-1)
         labels = subject.reference.labels(text)
         log_ps = [float(logits[n, label]) for n, label in enumerate(labels)]
@@ -150,9 +165,9 @@ def test_scores_are_those_of_a_dense_solve(subject: Subject, fit: Fit, method: s
         expected_gradients(subject, replica, TEXTS),
         operators if method == "ekfac" else None,
     )
-    queries = [encoded(text.tokens, text.first) for text in QUERIES]
+    queries = [asked(subject, text) for text in QUERIES]
     bank = make_bank(replica, fit.factors, queries, fit.folder, method, damping=damping)
-    found = all_scores(replica, bank, [text.tokens for text in TEXTS])
+    found = all_scores(replica, bank, TOKENS, classes=CLASSES)
     assert_same(found, expected, method, 1e-9)
 
 

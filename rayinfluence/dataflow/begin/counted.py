@@ -9,7 +9,7 @@ from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
-from rayinfluence.objective_kinds import KINDS, MASKED
+from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Counted:
 
     Attributes:
         tokens: that are; the first of a sequence is not, as nothing stands before it. None where
-            some are masked, which nobody has counted.
+            some are masked, or a sequence has a class.
         sequences_without: sequences that have none: their gradient, and so their score, is zero.
     """
 
@@ -29,7 +29,9 @@ class Counted:
 def columns_of(config: RunConfig) -> Columns:
     """The columns of documents that have a meaning."""
     corpus, loss = config.corpus, config.objective.column
-    return Columns(corpus.text_column, corpus.id_column, corpus.prompt_column, loss)
+    return Columns(
+        corpus.text_column, corpus.id_column, corpus.prompt_column, loss, corpus.label_column
+    )
 
 
 def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
@@ -71,7 +73,7 @@ def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
             f"the model is a {KINDS[kind].model}, which sees a document otherwise. Name its "
             "documents under corpus.documents, and another corpus.path."
         )
-    if kind == MASKED:
+    if kind in (MASKED, CLASSIFICATION):
         return Counted(None, 0)
     if objective.loss == "all":
         return Counted(corpus.n_tokens - corpus.n_sequences, 0)

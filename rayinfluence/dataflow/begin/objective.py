@@ -5,20 +5,28 @@ Before torch is imported, as files alone tell it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rayinfluence.config import RunConfig
+from rayinfluence.corpus.classes import names_of_classes
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.weight_files import CONFIG, read_config
-from rayinfluence.objective_kinds import MASKED, resolved_kind
+from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, resolved_kind
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
     from rayinfluence.model.masking import Masking
 
 
+#: What counts of a sequence, where no loss on tokens says so.
+_COUNTS = {
+    MASKED: "the tokens count that are masked (objective.mask_rate)",
+    CLASSIFICATION: "what counts is the class of a text (corpus.label_column)",
+}
 #: Of BERT (Devlin et al. 2019, section 3.1).
 MASK_RATE = 0.15
 
@@ -36,10 +44,17 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
     """
     described = read_config(folder) if (Path(folder) / CONFIG).is_file() else {}
     kind = resolved_kind(config.objective.kind, described)
-    if kind == MASKED and config.objective.loss != "all":
+    if kind in _COUNTS and config.objective.loss != "all":
         raise ConfigError(
-            f"objective.loss: {config.objective.loss}, and the model is a masked language model: "
-            "the tokens count that are masked (objective.mask_rate). Leave objective.loss out."
+            f"objective.loss: {config.objective.loss}, and the model is a {KINDS[kind].model}: "
+            f"{_COUNTS[kind]}. Leave objective.loss out."
+        )
+    if kind == CLASSIFICATION:
+        _refuse_no_classes(config, described)
+    elif config.corpus.label_column is not None:
+        raise ConfigError(
+            f"corpus.label_column: the model is a {KINDS[kind].model}, which says nothing of "
+            "classes. Leave it out; what documents have besides their text is metadata."
         )
     if kind != MASKED and config.objective.mask_rate is not None:
         raise ConfigError(
@@ -47,6 +62,28 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
             "Leave it out."
         )
     return kind
+
+
+def _refuse_no_classes(config: RunConfig, described: Mapping[str, Any]) -> None:
+    """Refuse what is no classifier of one class each, and documents without a label."""
+    other = described.get("problem_type") not in (None, "single_label_classification")
+    if other or len(described.get("id2label") or "two") == 1:
+        raise ConfigError(
+            "model: its config.json has a regression, or several classes of one text "
+            "(problem_type, id2label), and classifiers are attributed that give a text one of "
+            "several classes. Name such a model under `model`."
+        )
+    if config.corpus.documents and config.corpus.label_column is None:
+        raise ConfigError(
+            "corpus.label_column: the model is a classifier of texts, and nothing says which class "
+            "a document was trained to have. Name the column of its label."
+        )
+
+
+def classes_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of a classifier's classes by their ids."""
+    config: Any = model.config
+    return names_of_classes(config.id2label)
 
 
 def masking_of(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Masking:

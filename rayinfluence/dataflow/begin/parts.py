@@ -25,7 +25,7 @@ from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
-from rayinfluence.dataflow.begin.objective import masking_of
+from rayinfluence.dataflow.begin.objective import classes_of, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
@@ -40,7 +40,7 @@ from rayinfluence.model.identity import model_identity
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
 from rayinfluence.model.weight_files import read_config
-from rayinfluence.objective_kinds import MASKED
+from rayinfluence.objective_kinds import CLASSIFICATION, MASKED
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -137,6 +137,13 @@ class Parts:
             self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of a classifier's classes by their ids; none of another model."""
+        if self.inputs.kind != CLASSIFICATION:
+            return ()
+        return classes_of(self.replica.model)
 
     @property
     def replica(self) -> Replica:
@@ -263,6 +270,7 @@ class Parts:
             replica.vocabulary,
             self.inputs.function,
             self.inputs.kind,
+            self.classes,
         )
         for text in border_warnings(encoded):
             self._warn(text)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.shards import bad_rows, masks_of, sequences_of
+from rayinfluence.corpus.shards import bad_rows, labels_of, masks_of, sequences_of
 from rayinfluence.errors import ConfigError
+from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import LanguageModel, vocabulary_of
@@ -138,9 +139,9 @@ class Replica:
         told = self.numerics
         return objective_of(told.objective, told.loss, told.reduction, told.masking, told.seed)
 
-    def asked(self, first: int, end: int) -> Objective:
-        """Log p of tokens of a query, those from ``first`` to before ``end``."""
-        return asked(self.numerics.objective, first, end, self.numerics.masking)
+    def asked(self, first: int, end: int, label: int | None = None) -> Objective:
+        """Log p of tokens of a query, from ``first`` to before ``end``, or of a class."""
+        return asked(self.numerics.objective, first, end, self.numerics.masking, label)
 
     def only(self, names: Collection[str]) -> Replica:
         """The same model with some of its tracked modules, and those their inputs are named by."""
@@ -159,7 +160,7 @@ class Replica:
             lambda: backward(
                 self.modules,
                 little.shape,
-                lambda: self._values(little, own_labels).sum(),
+                lambda: objective(self.language_model, little),
                 lambda *_: None,
             ),
             self.device,
@@ -192,7 +193,7 @@ class Replica:
         ids = table["sequence_id"].to_pylist()
         for row, reason in bad_rows(table, self.vocabulary, self.context).items():
             quarantine[ids[row]] = reason
-        sequences, masks = sequences_of(table), masks_of(table)
+        sequences, masks, labels = sequences_of(table), masks_of(table), labels_of(table)
         rows = [row for row, sequence_id in enumerate(ids) if sequence_id not in quarantine]
         lengths = [len(sequences[row]) for row in rows]
         for members in plan_batches(lengths, self.numerics.batch_tokens):
@@ -202,6 +203,7 @@ class Replica:
                 [ids[row] for row in chosen],
                 self.device,
                 masks and [masks[row] for row in chosen],
+                None if labels is None else labels[chosen],
             )
 
     def run(self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine) -> Batch | None:

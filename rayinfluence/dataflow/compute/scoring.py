@@ -111,7 +111,8 @@ def _answer_gradient(
 ) -> QueryGradient:
     """What one answer adds, of the modules that it reaches."""
     batch = make_batch([np.array(answer.tokens + answer.ending)], [0], replica.device)
-    targets = replica.asked(answer.first_target, len(answer.tokens)).targets(batch)
+    label = None if answer.label is None else answer.label.index
+    targets = replica.asked(answer.first_target, len(answer.tokens), label).targets(batch)
     given = targets.given(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
