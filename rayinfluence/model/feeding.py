@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.load import is_pretrained
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, kind_of_class
@@ -40,7 +41,20 @@ def arguments(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 
 def called(model: nn.Module, batch: Batch) -> Any:
-    """What a model gives for a batch; one that is not of transformers maps tokens to logits."""
+    """What a model gives for a batch; one that is not of transformers maps tokens to logits.
+
+    Raises:
+        ModelError: a classifier finds no text's last token, as it knows no padding.
+    """
     if not is_pretrained(model):
         return model(batch.tokens_BT)
-    return model(**arguments(model, batch))
+    try:
+        return model(**arguments(model, batch))
+    except ValueError as error:
+        if kind_of(model) == CLASSIFICATION and model.config.pad_token_id is None:
+            raise ModelError(
+                f"{type(model).__name__} finds the last token of a text by the token that follows "
+                "as padding, and its config.json names none: set `pad_token_id` there to the one "
+                "that training padded with."
+            ) from error
+        raise
