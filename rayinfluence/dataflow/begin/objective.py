@@ -1,4 +1,4 @@
-"""The kind of a run's objective: told by the model's config.json, and fit for what is configured.
+"""The kind of a run's objective: told by the model's configuration, and fit for the run's.
 
 Before torch is imported, as files alone tell it.
 """
@@ -36,10 +36,10 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
 
     Args:
         config: of the run.
-        folder: of the model's weights; of one without a config.json another check speaks.
+        folder: of the model's weights; of one without a configuration another check speaks.
 
     Raises:
-        ConfigError: config.json tells another kind than the configuration, or that has keys which
+        ConfigError: the model tells another kind than the configuration, or that has keys which
             say nothing of this kind.
     """
     described = read_config(folder) if (Path(folder) / CONFIG).is_file() else {}
@@ -69,7 +69,7 @@ def _refuse_no_classes(config: RunConfig, described: Mapping[str, Any]) -> None:
     other = described.get("problem_type") not in (None, "single_label_classification")
     if other or len(described.get("id2label") or "two") == 1:
         raise ConfigError(
-            "model: its config.json has a regression, or several classes of one text "
+            f"model: its {CONFIG} has a regression, or several classes of one text "
             "(problem_type, id2label), and classifiers are attributed that give a text one of "
             "several classes. Name such a model under `model`."
         )
@@ -97,7 +97,7 @@ def masking_of(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Masking
     if tokenizer.mask_token_id is None:
         raise ModelError(
             "tokenizer: it has no mask token, which a masked language model was trained with. Save "
-            "one with its tokenizer (`mask_token` in tokenizer_config.json), or name the tokenizer "
+            "one with its tokenizer (`mask_token`), or name the tokenizer "
             "that it was trained with under `tokenizer`."
         )
     never = tuple(sorted({int(token) for token in tokenizer.all_special_ids}))
