@@ -142,11 +142,12 @@ class CorpusConfig(Section):
 class ObjectiveConfig(Section):
     """What training maximised of a sequence; it decides factors and the gradients of sequences."""
 
-    kind: Literal["auto", "causal", "masked", "classification"] = "auto"
+    kind: Literal["auto", "causal", "masked", "classification", "seq2seq"] = "auto"
     """``causal``: log-probabilities of tokens given those before them.
 
     ``masked``: of tokens that are masked, given all others. ``classification``: of the class that
-    ``corpus.label_column`` names, given the text. ``auto`` is what the model's
+    ``corpus.label_column`` names, given the text. ``seq2seq``: of the tokens of a target
+    given its source (``corpus.prompt_column``) and those before. ``auto`` is what the model's
     config.json tells by its architectures, and ``causal`` where it tells nothing.
     """
     loss: str = "all"

@@ -11,7 +11,7 @@ from typing import Any
 
 from rayinfluence.errors import ConfigError
 
-CAUSAL, MASKED, CLASSIFICATION = "causal", "masked", "classification"
+CAUSAL, MASKED, CLASSIFICATION, SEQ2SEQ = "causal", "masked", "classification", "seq2seq"
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,24 @@ KINDS: Mapping[str, ObjectiveKind] = {
             "classifier of texts",
             ("ForSequenceClassification",),
         ),
+        ObjectiveKind(
+            SEQ2SEQ,
+            "AutoModelForSeq2SeqLM",
+            "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+            "model of sources and targets",
+            ("ForConditionalGeneration",),
+        ),
     )
 }
 
 
-def kind_of_class(name: str) -> str | None:
-    """The kind of a class of transformers by its name, where that tells."""
+def kind_of_class(name: str, has_encoder: bool) -> str | None:
+    """The kind of a class of transformers by its name, where that tells.
+
+    What generates under a condition may also be a decoder that sees images.
+    """
     for kind in KINDS.values():
-        if name.endswith(kind.endings):
+        if name.endswith(kind.endings) and (has_encoder or kind.name != SEQ2SEQ):
             return kind.name
     return None
 
@@ -72,7 +82,9 @@ def kind_of_class(name: str) -> str | None:
 def told_kind(config: Mapping[str, Any]) -> str | None:
     """The kind that a config.json tells by its ``architectures``; None where they do not."""
     named = config.get("architectures")
-    kinds = {kind_of_class(str(name)) for name in named} if isinstance(named, list) else set()
+    has_encoder = config.get("is_encoder_decoder") is True
+    names = named if isinstance(named, list) else []
+    kinds = {kind_of_class(str(name), has_encoder) for name in names}
     return kinds.pop() if len(kinds) == 1 else None
 
 

@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -19,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from rayinfluence.testing.models import VOCABULARY
@@ -119,4 +123,29 @@ CLASSIFIERS: Mapping[str, Callable[..., nn.Module]] = {
     "gpt2": gpt2_classifier,
     "llama": llama_classifier,
 }
+
+
+def t5(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """T5: positions by distance, layers without biases, a decoder that begins with padding."""
+    config = T5Config(
+        vocab_size=VOCABULARY, d_model=12, d_kv=4, d_ff=14, num_layers=2, num_decoder_layers=2,
+        num_heads=2, pad_token_id=0, eos_token_id=SEP, decoder_start_token_id=0,
+    )  # fmt: skip
+    config._attn_implementation = attention
+    return _made(T5ForConditionalGeneration(config), dtype)
+
+
+def bart(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """BART: learned positions, biases, and a head that stands apart."""
+    config = BartConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=20, d_model=12, encoder_layers=2,
+        decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=14,
+        decoder_ffn_dim=16, pad_token_id=1, bos_token_id=CLS, eos_token_id=SEP,
+        decoder_start_token_id=SEP, forced_eos_token_id=SEP,
+    )  # fmt: skip
+    config._attn_implementation = attention
+    return _made(BartForConditionalGeneration(config), dtype)
+
+
+PAIRED: Mapping[str, Callable[..., nn.Module]] = {"t5": t5, "bart": bart}
 MASKED: Mapping[str, Callable[..., nn.Module]] = {"bert": bert, "roberta": roberta}

@@ -10,9 +10,9 @@ from rayinfluence.corpus.chat import last_content, render
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.query_forms import Answer, Query
 from rayinfluence.corpus.query_function import QueryFunction
-from rayinfluence.corpus.tokenizer import Encoding, encode
+from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import ChatError, QueryError
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import digest
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class EncodedAnswer:
             line breaks from the prompt.
         ending: what the model is given after these tokens, and is not asked for.
         label: the class that a classifier is asked for, of all the tokens.
+        n_source: tokens before those of a target, of a model that has sources and targets.
     """
 
     tokens: tuple[int, ...]
@@ -50,6 +51,7 @@ class EncodedAnswer:
     across: str = ""
     ending: tuple[int, ...] = ()
     label: Label | None = None
+    n_source: int | None = None
 
     @property
     def completion(self) -> tuple[int, ...]:
@@ -203,14 +205,28 @@ def encode_queries(
     asked = rendered(queries, tokenizer)
     if kind == CLASSIFICATION:
         return [EncodedQuery(one, _of_classes(one, tokenizer, context, classes)) for one in asked]
-    texts = [answer.prompt + answer.completion for query in asked for answer in query.answers]
-    encodings = iter(encode(tokenizer, texts))
+    encodings = iter(_texts(tokenizer, asked, kind))
     encoded = []
     for query in asked:
         answers = tuple(_encoded(query, encodings, context, vocabulary, kind))
         _refuse_nothing(query, answers)
         encoded.append(EncodedQuery(query, answers, function))
     return encoded
+
+
+def _texts(
+    tokenizer: PreTrainedTokenizerFast, queries: Sequence[Query], kind: str
+) -> list[Encoding]:
+    """Of each answer prompt and completion, as one text or as a source and its target."""
+    answers = [answer for query in queries for answer in query.answers]
+    if kind != SEQ2SEQ:
+        return encode(tokenizer, [answer.prompt + answer.completion for answer in answers])
+    sources = encode(tokenizer, [answer.prompt for answer in answers])
+    targets = encode(tokenizer, [answer.completion for answer in answers])
+    return [
+        joined(with_ending(source), target, len(answer.prompt))
+        for source, target, answer in zip(sources, targets, answers, strict=True)
+    ]
 
 
 def _of_classes(
@@ -262,7 +278,7 @@ def _encoded(
             len(encoding.tokens),
         )
         first = max(at_border, 1) if kind == CAUSAL else at_border
-        ending = () if kind == CAUSAL else tuple(encoding.ending)
+        ending = tuple(encoding.ending) if kind == MASKED else ()
         n_tokens = len(encoding.tokens) + len(ending)
         if context is not None and n_tokens > context:
             # Without a prompt it would be too long still.
@@ -301,7 +317,16 @@ def _encoded(
         unscored = token if at_border < first else ""
         across = token if answer.prompt[start:].strip() and not unscored else ""
         tokens = tuple(encoding.tokens)
-        yield EncodedAnswer(tokens, first, answer.weight, shares, unscored, across, ending)
+        yield EncodedAnswer(
+            tokens,
+            first,
+            answer.weight,
+            shares,
+            unscored,
+            across,
+            ending,
+            n_source=encoding.n_source or None,
+        )
 
 
 def _shares(answer: Answer, offsets: Sequence[tuple[int, int]]) -> tuple[float, ...] | None:

@@ -7,7 +7,7 @@ digest is made of the bytes that are tokenised.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import plain
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
-from rayinfluence.corpus.tokenizer import Encoding, encode
+from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import CorpusError
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -109,14 +109,14 @@ def tokenize_file(
         documents = read_documents(file, settings.columns, source)
         for batch in _batches(_good(documents, tokenizer, report)):
             n_tokens = 0
-            encodings = encode(tokenizer, [document.text for document in batch])
+            encodings = _encoded(tokenizer, batch, settings.kind)
             for document, encoding in zip(batch, encodings, strict=True):
                 before = n_tokens
                 if why := _why_none(document, encoding, settings):
                     report.refuse(f"{report.url}:{document.row}", why)
                     continue
                 report.documents += 1
-                for row in _rows(document, _whole(encoding, settings.kind), settings, report):
+                for row in _rows(document, encoding, settings, report):
                     writer = writer or ShardWriter(settings.row_group_tokens)
                     writer.add(row)
                     n_tokens += len(row["tokens"])
@@ -137,16 +137,37 @@ def tokenize_file(
     return records, report
 
 
-def _whole(encoding: Encoding, kind: str) -> Encoding:
-    """A document's tokens, with those that end it where the model is trained to see them."""
-    if kind == CAUSAL or not encoding.ending:
-        return encoding
-    offsets = [*encoding.offsets, *[(0, 0)] * len(encoding.ending)]
-    return Encoding(encoding.tokens + encoding.ending, offsets)
+def _encoded(
+    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], kind: str
+) -> list[Encoding]:
+    """The tokens of documents, with those that end a text where the model is trained to see them.
+
+    A source and its target are a text each, one after the other.
+    """
+    if kind == CAUSAL:
+        return encode(tokenizer, [document.text for document in documents])
+    if kind != SEQ2SEQ:
+        return [with_ending(one) for one in encode(tokenizer, [d.text for d in documents])]
+    borders = [_border(document) for document in documents]
+    pairs = list(zip(documents, borders, strict=True))
+    sources = encode(tokenizer, [document.text[:border] for document, border in pairs])
+    targets = encode(tokenizer, [document.text[border:] for document, border in pairs])
+    return [
+        joined(with_ending(source), with_ending(target), border)
+        for source, target, border in zip(sources, targets, borders, strict=True)
+    ]
+
+
+def _border(document: Document) -> int:
+    """Where the target begins in the text; it is one span up to the end."""
+    spans = document.counted or ()
+    return spans[0][0] if len(spans) == 1 else len(document.text)
 
 
 def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings) -> str | None:
     """Why a text and its class are no sequence of a classifier's, which gets it whole."""
+    if settings.kind == SEQ2SEQ:
+        return _why_no_pair(document, encoding, settings.context)
     if settings.kind != CLASSIFICATION:
         return None
     if isinstance(label := label_of(document.label, settings.class_names), str):
@@ -160,12 +181,28 @@ def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings
     return None
 
 
+def _why_no_pair(document: Document, encoding: Encoding, context: int) -> str | None:
+    """Why a document is no source with its target, which a model gets whole."""
+    if _border(document) == len(document.text):
+        return "it has no target after its source, which one text after a prompt is"
+    if not 0 < encoding.n_source < len(encoding.tokens):
+        return "the tokenizer makes no token of its source, or of its target"
+    if len(encoding.tokens) > context:
+        return (
+            f"source and target have {len(encoding.tokens)} tokens, and are not cut: at most "
+            f"{context} (corpus.context). Shorten them as training did"
+        )
+    return None
+
+
 def _rows(
     document: Document, encoding: Encoding, settings: TokenizeSettings, report: FileReport
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
     counted = document.counted
     masks = None if counted is None else mask(encoding.offsets, counted)
+    if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
+        masks = [place >= encoding.n_source for place in range(len(encoding.tokens))]
     label = label_of(document.label, settings.class_names) if settings.label_column else None
     context = settings.context
     for start in range(0, len(encoding.tokens), context):

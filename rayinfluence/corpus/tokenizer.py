@@ -34,12 +34,14 @@ class Encoding:
     """Token ids of a text, and the characters that each came from (none for added tokens).
 
     The characters are those of the text as it is, also where a normalizer puts others in their
-    place. ``ending`` are tokens that the tokenizer adds after a whole text, and not among them.
+    place. ``ending`` are tokens that the tokenizer adds after a whole text, and not among them;
+    ``n_source`` are how many are of a source, before its target.
     """
 
     tokens: list[int]
     offsets: list[tuple[int, int]]
     ending: list[int] = field(default_factory=list)
+    n_source: int = 0
 
 
 def faithful(backend: Tokenizer) -> Tokenizer:
@@ -90,6 +92,20 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
         tokens = one.ids[:own] + one.ids[leading:end]
         encodings.append(Encoding(tokens, offsets, one.ids[end:]))
     return encodings
+
+
+def with_ending(encoding: Encoding) -> Encoding:
+    """With the tokens that end a whole text."""
+    offsets = [*encoding.offsets, *[(0, 0)] * len(encoding.ending)]
+    return Encoding(encoding.tokens + encoding.ending, offsets)
+
+
+def joined(source: Encoding, target: Encoding, border: int) -> Encoding:
+    """A source and its target, which begins at a character of the text of both."""
+    offsets = [(a + border, b + border) if a < b else (0, 0) for a, b in target.offsets]
+    return Encoding(
+        source.tokens + target.tokens, source.offsets + offsets, n_source=len(source.tokens)
+    )
 
 
 def _said_again(added: Sequence[int], text: Sequence[int]) -> int:

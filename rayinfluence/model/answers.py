@@ -17,7 +17,7 @@ from rayinfluence.guest import saved_draws
 from rayinfluence.model.batches import Batch, make_batch, unpadded
 from rayinfluence.model.capture import backward
 from rayinfluence.model.dtype import dtype_of, named
-from rayinfluence.model.feeding import kind_of
+from rayinfluence.model.feeding import kind_of, sides_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.objectives import whole_text
@@ -156,7 +156,13 @@ def sound_tokens(
 
         with in_words(model, "run backward", BACKWARD):
             batch = make_batch([sequence], [0], device)
-            backward(modules, batch.shape, partial(value, batch), note)
+            backward(
+                modules,
+                batch.shape,
+                partial(value, batch),
+                note,
+                sides_of(language_model.model, batch),
+            )
         if all(finite) and bool(torch.isfinite(values[0])):
             sound += piece.tolist()
         elif bool(torch.isneginf(values[0])):

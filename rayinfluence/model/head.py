@@ -15,8 +15,9 @@ from rayinfluence.model.dtype import named
 from rayinfluence.model.feeding import arguments, called, kind_of
 from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
+from rayinfluence.model.pairs import Pairs
 from rayinfluence.model.targets import Targets
-from rayinfluence.objective_kinds import CLASSIFICATION
+from rayinfluence.objective_kinds import CLASSIFICATION, SEQ2SEQ
 
 _PROBE_TOKENS = 8
 
@@ -60,7 +61,8 @@ class LanguageModel:
         """What the head sees [B, T, D]."""
         assert self.body is not None
         output = self.body(**arguments(self.model, batch))
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        hidden: Tensor = output.last_hidden_state
+        return Pairs(batch).at_tokens(hidden) if kind_of(self.model) == SEQ2SEQ else hidden
 
     def log_probabilities(self, batch: Batch, targets: Targets, choose: Choose) -> Tensor:
         """Log p(label) of every target of a batch [N], differentiable in tracked modules' outputs.
@@ -82,7 +84,8 @@ class LanguageModel:
 def forward_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Logits [B, T, V] of a transformers model, or of any module that maps tokens to logits.
 
-    Of a classifier [B, 1, classes], as it says one thing of a text.
+    Of a classifier [B, 1, classes], as it says one thing of a text. A decoder says nothing at the
+    tokens of its source but the last; there they are zero.
 
     Raises:
         ModelError: what it gives is no such tensor.
@@ -90,6 +93,9 @@ def forward_logits(model: nn.Module, batch: Batch) -> Tensor:
     output = called(model, batch)
     if kind_of(model) == CLASSIFICATION:
         return _logits_of_classes(model, output, len(batch.lengths_B))
+    if kind_of(model) == SEQ2SEQ:
+        pairs = Pairs(batch)
+        return pairs.at_tokens(_logits_of(model, output, pairs.target_BD.shape))
     return _logits_of(model, output, batch.shape)
 
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from rayinfluence.model.classes import ClassOf
 from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking, OwnTokens
-from rayinfluence.model.targets import Mean, NextTokens, Objective
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED
+from rayinfluence.model.targets import Mean, NextTokens, Objective, TargetTokens
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 
 
 def _masked(_on_masks: bool, masking: Masking | None, seed: int) -> Objective:
@@ -23,6 +23,7 @@ OBJECTIVES: Mapping[str, Callable[[bool, Masking | None, int], Objective]] = Map
         CAUSAL: lambda on_masks, _masking, _seed: NextTokens(masked=on_masks),
         MASKED: _masked,
         CLASSIFICATION: lambda *_: ClassOf(),
+        SEQ2SEQ: lambda *_: TargetTokens(),
     }
 )
 
@@ -65,4 +66,6 @@ def whole_text(kind: str) -> Objective:
     """What checks ask for of made-up sequences: each token, or the first class."""
     if kind == CLASSIFICATION:
         return ClassOf(0)
+    if kind == SEQ2SEQ:
+        return TargetTokens()
     return OwnTokens() if kind == MASKED else NextTokens()

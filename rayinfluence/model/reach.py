@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import layer_of
+from rayinfluence.model.pairs import side_of
 from rayinfluence.model.rows import by_sequence
 
 #: Containers that hold modules and are never called themselves.
@@ -61,6 +63,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         tokens_BT: made up.
     """
     shape = len(tokens_BT), tokens_BT.shape[1]
+    sides = sides_of(model, unpadded(tokens_BT))
     called: set[str] = set()
     inputs: dict[str, tuple[int, ...] | None] = {}
     unfit: dict[str, str] = {}
@@ -74,6 +77,9 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         elif name in modules and given is not None:
             rows = layer_of(modules[name]).inputs(modules[name], given, shape[1])
             placed = by_sequence(rows, shape)
+            if side_of(rows, sides) is not None:
+                inputs[name] = shape
+                return
             inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
 
     def note_output(name: str, output: object) -> None:

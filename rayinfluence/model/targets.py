@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.model.batches import Batch
+from rayinfluence.model.pairs import begins_of
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,16 @@ def targets_at(batch: Batch, found: Sequence[NDArray[np.int64]], ahead: int) -> 
     places_N = batch.on_device(np.concatenate(places))
     sequences_N = batch.on_device(np.repeat(np.arange(len(counts_B)), counts_B))
     return Targets(places_N, batch.tokens_BT.flatten()[places_N + ahead], sequences_N, counts_B)
+
+
+@dataclass(frozen=True)
+class TargetTokens:
+    """Tokens of the target, from where the loss begins, each given the source and those before."""
+
+    def targets(self, batch: Batch) -> Targets:
+        """The places before the tokens."""
+        pairs = zip(begins_of(batch), batch.lengths_B, strict=True)
+        return targets_at(batch, [np.arange(begin, end) - 1 for begin, end in pairs], ahead=1)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,11 @@ def _objective(manifest: Manifest) -> str:
         )
     if found.get("kind") == "classification":
         return "what counts is the class of each sequence, given all of it."
+    if found.get("kind") == "seq2seq":
+        mean = _MEAN if found.get("reduction") == "mean" else ""
+        return (
+            f"what counts are targets, given their sources: {count(found['tokens'])} tokens{mean}."
+        )
     loss = found.get("loss", "all")
     what = {
         "all": "all tokens of a sequence but the first, as if training had predicted each",

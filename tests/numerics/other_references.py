@@ -12,7 +12,7 @@ from typing import Protocol
 import naive
 import numpy as np
 import torch
-from other_kinds import CLASSIFIERS, MASK, MASKED, SPECIAL
+from other_kinds import CLASSIFIERS, MASK, MASKED, PAIRED, SPECIAL
 from torch import Tensor, nn
 
 from rayinfluence.dataflow.compute.replica import Numerics
@@ -31,12 +31,14 @@ class Text:
         sequence_id: by which its targets are chosen.
         first: token of a query's completion.
         label: its class.
+        begin: where its target begins.
     """
 
     tokens: np.ndarray
     sequence_id: int = 0
     first: int | None = None
     label: int | None = None
+    begin: int = 0
 
 
 class Reference(Protocol):
@@ -90,6 +92,23 @@ class ClassReference:
         return [text.label]
 
 
+class PairReference:
+    """A source to the encoder, and transformers' own shift of labels for the decoder."""
+
+    def first(self, text: Text) -> int:
+        """Of the target's tokens, where what is asked for begins."""
+        return 0 if text.first is None else max(text.first, text.begin) - text.begin
+
+    def logits(self, model: nn.Module, text: Text) -> Tensor:
+        """Of the target's tokens."""
+        source, target = torch.tensor(text.tokens[None]).tensor_split([text.begin], dim=1)
+        return model(input_ids=source, labels=target).logits[0, self.first(text) :]
+
+    def labels(self, text: Text) -> list[int]:
+        """The target."""
+        return text.tokens[text.begin :].tolist()[self.first(text) :]
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model of a kind, what of it is tracked, and how it is asked.
@@ -122,15 +141,26 @@ def _classes(batch_tokens: int) -> Numerics:
     )
 
 
-SUBJECTS = [
-    Subject(name, model, ("*.layer.*",), _masked, MaskedReference())
-    for name, model in MASKED.items()
-] + [
-    Subject(f"{name} of classes", model, (pattern,), _classes, ClassReference())
-    for (name, model), pattern in zip(
-        CLASSIFIERS.items(), ("*.layer.*", "*.h.*", "*.layers.*"), strict=True
-    )
-]
+def _pairs(batch_tokens: int) -> Numerics:
+    return Numerics("float64", "cpu", batch_tokens, 2**17, "eager", SEED, objective="seq2seq")
+
+
+SUBJECTS = (
+    [
+        Subject(name, model, ("*.layer.*",), _masked, MaskedReference())
+        for name, model in MASKED.items()
+    ]
+    + [
+        Subject(f"{name} of classes", model, (pattern,), _classes, ClassReference())
+        for (name, model), pattern in zip(
+            CLASSIFIERS.items(), ("*.layer.*", "*.h.*", "*.layers.*"), strict=True
+        )
+    ]
+    + [
+        Subject(name, model, (pattern,), _pairs, PairReference())
+        for (name, model), pattern in zip(PAIRED.items(), ("*.block.*", "*.layers.*"), strict=True)
+    ]
+)
 
 
 def value(subject: Subject, model: nn.Module, text: Text, labels: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ from other_kinds import CLS, N_WORDS, SEP
 from other_references import (
     SUBJECTS,
     ClassReference,
+    PairReference,
     Subject,
     Text,
     covariances,
@@ -44,10 +45,14 @@ def words(seed: int, lengths: tuple[int, ...]) -> list[np.ndarray]:
     return [np.array([CLS, *generator.integers(2, N_WORDS, n - 2), SEP]) for n in lengths]
 
 
-TEXTS = [Text(tokens, place, label=place % 3) for place, tokens in enumerate(words(0, LENGTHS))]
+TEXTS = [
+    Text(tokens, place, label=place % 3, begin=1 + place % (len(tokens) - 1))
+    for place, tokens in enumerate(words(0, LENGTHS))
+]
+MASKS = [[place >= text.begin for place in range(len(text.tokens))] for text in TEXTS]
 TOKENS, CLASSES = [text.tokens for text in TEXTS], [text.label or 0 for text in TEXTS]
 QUERIES = [
-    Text(tokens, first=first, label=first % 3)
+    Text(tokens, first=first, label=first % 3, begin=max(first - 1, 1))
     for tokens, first in zip(words(1, (6, 8, 4)), (1, 5, 2), strict=True)
 ]
 
@@ -67,9 +72,12 @@ def made(subject: Subject, batch_tokens: int = 20) -> Replica:
 def asked(subject: Subject, text: Text) -> EncodedQuery:
     """A query, of a completion or of a class."""
     query = encoded(text.tokens, text.first or 0)
+    tokens = query.answers[0].tokens
+    if isinstance(subject.reference, PairReference):
+        first = max(text.first or 0, text.begin)
+        return replace(query, answers=(EncodedAnswer(tokens, first, n_source=text.begin),))
     if not isinstance(subject.reference, ClassReference):
         return query
-    tokens = query.answers[0].tokens
     answer = EncodedAnswer(tokens, len(tokens), label=Label(text.label or 0, ""))
     return replace(query, answers=(answer,))
 
@@ -85,7 +93,7 @@ class Fit:
 @pytest.fixture(scope="module")
 def fit(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     folder, replica = tmp_path_factory.mktemp(subject.name), made(subject)
-    factors = fit_factors(replica, TOKENS, folder, classes=CLASSES)
+    factors = fit_factors(replica, TOKENS, folder, masks=MASKS, classes=CLASSES)
     return Fit(replica, factors, operator_of(factors), folder)
 
 
@@ -107,7 +115,7 @@ def test_the_gradient_of_each_sequence_is_autograd_s(subject: Subject, batch_tok
                 D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
             found[sequence_id, name] = D
 
-    for batch in replica.batches(table(TOKENS, classes=CLASSES), {}):
+    for batch in replica.batches(table(TOKENS, masks=MASKS, classes=CLASSES), {}):
         assert replica.run(batch, own_labels, step, {}) is batch
     for place, by_module in enumerate(expected_gradients(subject, replica, TEXTS)):
         scale = max(float(one.abs().max()) for one in by_module.values())
@@ -167,7 +175,7 @@ def test_scores_are_those_of_a_dense_solve(subject: Subject, fit: Fit, method: s
     )
     queries = [asked(subject, text) for text in QUERIES]
     bank = make_bank(replica, fit.factors, queries, fit.folder, method, damping=damping)
-    found = all_scores(replica, bank, TOKENS, classes=CLASSES)
+    found = all_scores(replica, bank, TOKENS, masks=MASKS, classes=CLASSES)
     assert_same(found, expected, method, 1e-9)
 
 

@@ -9,7 +9,7 @@ from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
-from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED
+from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
         CorpusError: some sequences do not say what counts, or nothing of any sequence does.
     """
     objective, url = config.objective, corpus.store.url
+    files = corpus.manifest.files
+    masked, tokens, without = (
+        sum(file.get(key, 0) for file in files) for key in ("masked", "counted_tokens", "uncounted")
+    )
     made_for = corpus.manifest.settings.kind
     if made_for != kind:
         raise ConfigError(
@@ -73,6 +77,8 @@ def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
             f"the model is a {KINDS[kind].model}, which sees a document otherwise. Name its "
             "documents under corpus.documents, and another corpus.path."
         )
+    if kind == SEQ2SEQ:  # each has a target
+        return Counted(tokens, without)
     if kind in (MASKED, CLASSIFICATION):
         return Counted(None, 0)
     if objective.loss == "all":
@@ -85,10 +91,6 @@ def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
             "of what counts. Set objective.loss to what it was, or give this one another "
             "corpus.path."
         )
-    files = corpus.manifest.files
-    masked, tokens, without = (
-        sum(file.get(key, 0) for file in files) for key in ("masked", "counted_tokens", "uncounted")
-    )
     if masked < corpus.n_sequences:
         raise CorpusError(
             f"objective.loss: {objective.loss}, and {corpus.n_sequences - masked:,} of "

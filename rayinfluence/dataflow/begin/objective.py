@@ -13,7 +13,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.classes import names_of_classes
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.weight_files import CONFIG, read_config
-from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, resolved_kind
+from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ, resolved_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _COUNTS = {
     MASKED: "the tokens count that are masked (objective.mask_rate)",
     CLASSIFICATION: "what counts is the class of a text (corpus.label_column)",
+    SEQ2SEQ: "what counts is the target (corpus.text_column), given its source",
 }
 #: Of BERT (Devlin et al. 2019, section 3.1).
 MASK_RATE = 0.15
@@ -51,7 +52,12 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
         )
     if kind == CLASSIFICATION:
         _refuse_no_classes(config, described)
-    elif config.corpus.label_column is not None:
+    if kind == SEQ2SEQ and config.corpus.documents and config.corpus.prompt_column is None:
+        raise ConfigError(
+            "corpus.prompt_column: the model makes targets of sources, and nothing says what the "
+            "source of a document is. Name its column; that of the target is corpus.text_column."
+        )
+    if kind != CLASSIFICATION and config.corpus.label_column is not None:
         raise ConfigError(
             f"corpus.label_column: the model is a {KINDS[kind].model}, which says nothing of "
             "classes. Leave it out; what documents have besides their text is metadata."

@@ -21,6 +21,7 @@ from rayinfluence.errors import ConfigError
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import LanguageModel, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
@@ -162,6 +163,7 @@ class Replica:
                 little.shape,
                 lambda: objective(self.language_model, little),
                 lambda *_: None,
+                sides_of(self.model, little),
             ),
             self.device,
         )
@@ -218,7 +220,13 @@ class Replica:
         try:
             with repeatable(self.device) if self._is_repeatable else nullcontext():
                 objective = partial(self._objective, batch, labels)
-                backward(self.modules, batch.shape, objective, partial(step, batch))
+                backward(
+                    self.modules,
+                    batch.shape,
+                    objective,
+                    partial(step, batch),
+                    sides_of(self.model, batch),
+                )
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"

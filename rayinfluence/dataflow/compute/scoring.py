@@ -34,6 +34,7 @@ from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
 from rayinfluence.model.modules import ModuleShape
@@ -110,7 +111,10 @@ def _answer_gradient(
     replica: Replica, query: EncodedQuery, answer: EncodedAnswer, function: Function | None
 ) -> QueryGradient:
     """What one answer adds, of the modules that it reaches."""
-    batch = make_batch([np.array(answer.tokens + answer.ending)], [0], replica.device)
+    masks = None
+    if answer.n_source is not None:
+        masks = [np.arange(len(answer.tokens)) >= answer.n_source]
+    batch = make_batch([np.array(answer.tokens + answer.ending)], [0], replica.device, masks)
     label = None if answer.label is None else answer.label.index
     targets = replica.asked(answer.first_target, len(answer.tokens), label).targets(batch)
     given = targets.given(batch)
@@ -137,7 +141,7 @@ def _answer_gradient(
     def consume(name: str, rows: Rows) -> None:
         tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
 
-    backward(replica.modules, batch.shape, objective, consume)
+    backward(replica.modules, batch.shape, objective, consume, sides_of(replica.model, batch))
     log_ps = [float(value) for value in values[0]]
     return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]], float(values[1]))
 
