@@ -165,11 +165,11 @@ class _Reader:
             if not isinstance(member, dict):
                 raise self._error(f"set[{number}] must be an object with prompt and completion")
             reader = _Reader(f"{self.place}, set[{number}]", self.whose)
-            weight = member.get("weight", 1)
-            if not _is_number(weight) or not math.isfinite(weight):
+            weight = _finite(member.get("weight", 1))
+            if weight is None:
                 raise reader._error("weight must be a finite number")
             asked = {key: value for key, value in member.items() if key != "weight"}
-            answers += reader.answers(asked, _OF_MEMBER | _ASKED, float(weight))
+            answers += reader.answers(asked, _OF_MEMBER | _ASKED, weight)
         if not any(answer.weight for answer in answers):
             raise self._error(
                 "all weights of the set are 0, so nothing is asked for; weights of both signs may "
@@ -295,7 +295,7 @@ class _Reader:
             if not 0 <= start < end <= length:
                 what = "is empty" if start == end else "is not in the completion"
                 raise self._error(
-                    f"the span [{start}, {end}] {what}, which has {length} characters: give 0 <= "
+                    f"the span [{start}, {end}] {what}: that has {length} characters, so give 0 <= "
                     f"start < end <= {length}"
                 )
             found.append((start, end))
@@ -305,8 +305,13 @@ class _Reader:
         return QueryError(f"{self.place}: {what}.")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _is_int(value: Any) -> bool:

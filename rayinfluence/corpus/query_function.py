@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.storage.digest import digest_bytes
+from rayinfluence.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -90,4 +90,4 @@ def _source(module: str) -> bytes:
             f"query_function: the module {module} has no source file, which says whether it is "
             "still the same."
         )
-    return Path(spec.origin).read_bytes()
+    return Store(spec.origin).read("")

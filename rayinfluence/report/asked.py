@@ -15,11 +15,13 @@ def objective(query: Mapping[str, Any]) -> str:
     said = query.get("objective")
     if said is None or said == _PLAIN:
         return ""
-    return f"{said}: {query['value']:.3g} {_unit(query)}"
+    unit = "" if _of_function(query) else f" {query['unit']}"
+    return f"{said}: {query['value']:.3g}{unit}"
 
 
-def _unit(query: Mapping[str, Any]) -> str:
-    return "" if query["unit"].startswith("that of") else str(query["unit"])
+def _of_function(query: Mapping[str, Any]) -> bool:
+    """Whether it is a function of the user's own, whose numbers have no unit that is known."""
+    return (query.get("unit") or "").startswith("that of")
 
 
 def members(query: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -31,15 +33,16 @@ def said(query: Mapping[str, Any]) -> tuple[str, str, str]:
     """What was given, what is asked about, and rather than what: texts, as far as there are."""
     if found := members(query):
         return "", f"{count(len(found))} completions", ""
-    texts = (query.get(key) or "" for key in ("prompt", "completion", "rather_than"))
-    prompt, completion, other = texts
+    prompt, completion, other = (
+        query.get(key) or "" for key in ("prompt", "completion", "rather_than")
+    )
     return prompt, completion, other
 
 
 def raised(query: Mapping[str, Any]) -> str:
     """What a proponent is estimated to raise."""
+    if members(query) or _of_function(query):
+        return "what is asked for"
     if query.get("rather_than") is not None:
         return "the completion's probability against the other's"
-    if members(query) or query.get("unit", "nats").startswith("that of"):
-        return "what is asked for"
     return "the completion's probability"

@@ -216,7 +216,7 @@ class TextMethodConformance(_Conformance):
             assert abs(scores_T.sum() - found.scanned_P[place]) <= self.tolerance
             for term in set(tokens.tolist()):
                 assert len(set(scores_T[tokens == term].tolist())) == 1
-                assert term in _queries()[query].tokens or not scores_T[tokens == term].any()
+                assert term in _queries()[query].terms or not scores_T[tokens == term].any()
 
     def _bank(self) -> TextBank:
         queries = _queries()

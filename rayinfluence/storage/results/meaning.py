@@ -15,10 +15,10 @@ class Meaning:
     Attributes:
         description: what they are, in a sentence or more.
         unit: of a score, and of its parts by layer and by token.
-        predicts: whether score / N is a predicted change of the completion's log-probability, in
-            nats.
-        directed: whether training on a sequence with a positive score makes the completion more
-            likely, and on one with a negative score less; of others a score is a likeness.
+        predicts: whether score / N is a predicted change of what a query asks for, in nats where
+            that is a log-probability.
+        directed: whether training on a sequence with a positive score raises what a query asks
+            for, and on one with a negative score lowers it; of others a score is a likeness.
         has_layers: whether there are scores by module.
         of_predictions: whether entry t of scores by token is about the prediction of token t + 1,
             as of gradients, and not about token t itself.

@@ -161,7 +161,7 @@ class Results:
     def proponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
         """The sequences with the largest positive scores, strongest first.
 
-        By methods whose scores are directed they raise the completion's log-probability most.
+        By methods whose scores are directed they raise what the query asks for most.
 
         Args:
             query_id: of the query.
@@ -172,7 +172,7 @@ class Results:
     def opponents(self, query_id: str, n: int | None = None) -> list[Survivor]:
         """The sequences with the largest negative scores, strongest first.
 
-        By methods whose scores are directed they lower the completion's log-probability most.
+        By methods whose scores are directed they lower what the query asks for most.
 
         Args:
             query_id: of the query.
