@@ -37,8 +37,12 @@ def train(
     seed: int,
     settings: TrainingSettings,
     console: Console,
+    masks: Sequence[Sequence[bool]] | None = None,
 ) -> float:
-    """Train in place; returns the mean loss per token over the last epoch."""
+    """Train in place; returns the mean loss per token over the last epoch.
+
+    ``masks`` say which tokens of each row the loss counts; all where there are none.
+    """
     rng = np.random.default_rng(seed)
     plan = [batch for _ in range(settings.epochs) for batch in batches(rows, settings.batch, rng)]
     per_epoch = len(plan) // settings.epochs
@@ -52,7 +56,8 @@ def train(
     model.train()
     with _threads(settings.threads), _Reporter(console, len(plan)) as reporter:
         for batch in plan:
-            inputs, labels = pad([rows[index] for index in batch])
+            chosen = None if masks is None else [masks[index] for index in batch]
+            inputs, labels = pad([rows[index] for index in batch], chosen)
             logits = model(input_ids=inputs, use_cache=False).logits[:, :-1]
             loss = functional.cross_entropy(
                 logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
@@ -83,13 +88,17 @@ def batches(
         yield found[index]
 
 
-def pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs padded on the right with token 0, and labels that ignore the padding."""
+def pad(
+    rows: Sequence[Sequence[int]], masks: Sequence[Sequence[bool]] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs padded on the right with token 0, and labels that ignore what does not count."""
     longest = max(map(len, rows))
     inputs = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full_like(inputs, IGNORED)
     for index, row in enumerate(rows):
         inputs[index, : len(row)] = labels[index, : len(row)] = torch.tensor(row)
+        if masks is not None:
+            labels[index, : len(row)][~torch.tensor(masks[index])] = IGNORED
     return inputs, labels
 
 
