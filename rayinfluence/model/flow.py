@@ -19,10 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.feeding import arguments
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import is_linear, layer_of
+from rayinfluence.model.load import is_pretrained
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,12 @@ def flow_of(model: nn.Module, layers: Mapping[str, nn.Module], tokens_BT: Tensor
         ModelError: the model cannot be run, forward or backward.
     """
     readers = _readers(model, layers, tokens_BT)
-    watch = _Watch(layers, readers, tokens_BT.shape[1])
+    watch = _Watch(layers, readers, tokens_BT.shape[1], _widths(model, tokens_BT))
     with watch.watching(model), in_words(model, "run backward", BACKWARD), torch.enable_grad():
-        logits_BTV = forward_logits(model, tokens_BT)
-        ends = watch.leading_to(logits_BTV)
+        logits = forward_logits(model, unpadded(tokens_BT))
+        ends = watch.leading_to(logits)
     names = frozenset(name for name, _ in readers)
-    n_logits = logits_BTV.shape[-1]
+    n_logits = logits.shape[-1]
     return Flow(tuple(watch.calls), names, watch.givers, watch.mixing, ends, watch.last, n_logits)
 
 
@@ -74,12 +77,13 @@ def _readers(
     model: nn.Module, layers: Mapping[str, nn.Module], tokens_BT: Tensor
 ) -> set[tuple[str, int]]:
     """The calls (layer, and how many came before) to which a derivative leads past all others."""
+    ids = _ids(model, tokens_BT)
     calls: Counter[str] = Counter()
     readers: set[tuple[str, int]] = set()
 
     def begin(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
         given = [*args, *kwargs.values()]
-        if not isinstance(output, Tensor) or not any(_is(one, tokens_BT) for one in given):
+        if not isinstance(output, Tensor) or not any(_is(a, b) for a in given for b in ids):
             return None
         if output.requires_grad or not output.is_floating_point():
             return None
@@ -101,11 +105,24 @@ def _readers(
     with _hooked(layers, take, cut), torch.enable_grad():
         try:
             with in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-                forward_logits(model, tokens_BT)
+                forward_logits(model, unpadded(tokens_BT))
         finally:
             for handle in handles:
                 handle.remove()
     return readers
+
+
+def _ids(model: nn.Module, tokens_BT: Tensor) -> list[Tensor]:
+    """The tokens that a model is called with: of an encoder, and of a decoder."""
+    if not is_pretrained(model):
+        return [tokens_BT]
+    given = arguments(model, unpadded(tokens_BT))
+    return [value for name, value in given.items() if name.endswith("input_ids")]
+
+
+def _widths(model: nn.Module, tokens_BT: Tensor) -> Set[int]:
+    """Of a sequence: its tokens, or those of either side."""
+    return {ids.shape[-1] for ids in _ids(model, tokens_BT)}
 
 
 def _is(given: Any, tokens_BT: Tensor) -> bool:
@@ -146,6 +163,7 @@ class _Watch:
     layers: Mapping[str, nn.Module]
     readers: Set[tuple[str, int]]
     n_tokens: int
+    widths: Set[int]
     calls: Counter[str] = field(default_factory=Counter)
     givers: dict[str, set[str]] = field(default_factory=dict)
     mixing: set[str] = field(default_factory=set)
@@ -245,7 +263,7 @@ class _Watch:
 
     def _of_last(self, rows: Tensor) -> Tensor:
         """A number that depends on all there is of the last token, or of one row of chosen ones."""
-        axis = _token_axis(rows, self.n_tokens)
+        axis = _token_axis(rows, self.widths)
         self._of_token = axis is not None
         last = rows.flatten(0, -2)[-1] if axis is None else rows.select(axis, -1)
         weights = torch.randn(last.shape, generator=torch.Generator().manual_seed(0))
@@ -255,7 +273,7 @@ class _Watch:
         """Whether that number has a derivative in what a layer gave for other tokens."""
         module = self.layers[name]
         rows = layer_of(module).grads(module, gradient, self.n_tokens)
-        axis = _token_axis(rows, self.n_tokens)
+        axis = _token_axis(rows, self.widths)
         by_token = rows.flatten(0, -2) if axis is None else rows.movedim(axis, 0).flatten(1)
         reached = (by_token != 0).any(dim=-1)
         if axis is not None and self._of_token:
@@ -263,7 +281,7 @@ class _Watch:
         return int(reached.sum()) > 1
 
 
-def _token_axis(rows: Tensor, n_tokens: int) -> int | None:
+def _token_axis(rows: Tensor, widths: Set[int]) -> int | None:
     """Which axis before the last is of the tokens of one sequence; None where rows were chosen."""
-    axes = [axis for axis, size in enumerate(rows.shape[:-1]) if size == n_tokens]
+    axes = [axis for axis, size in enumerate(rows.shape[:-1]) if size in widths]
     return axes[0] if axes else None

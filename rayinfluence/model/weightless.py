@@ -23,6 +23,7 @@ from rayinfluence.model.layers import TransposedLinear, is_layer, layer_of
 from rayinfluence.model.load import freeze
 from rayinfluence.model.routed import RoutedLinear
 from rayinfluence.model.weight_files import CONFIG, holds_any_weights, read_config
+from rayinfluence.objective_kinds import CAUSAL, KINDS
 from rayinfluence.registered import only_code_of
 
 if TYPE_CHECKING:
@@ -38,9 +39,14 @@ def has_config_alone(path: str) -> bool:
 
 
 def weightless_model(
-    path: str, dtype: torch.dtype, *, attention: str = "sdpa", trust_remote_code: bool = False
+    path: str,
+    dtype: torch.dtype,
+    *,
+    attention: str = "sdpa",
+    trust_remote_code: bool = False,
+    kind: str = CAUSAL,
 ) -> nn.Module:
-    """A causal LM as its config.json describes it, frozen and in eval mode, on the CPU.
+    """A model as its config.json describes it, frozen and in eval mode, on the CPU.
 
     Stacked experts are taken apart, as those of a model with weights are.
 
@@ -49,14 +55,15 @@ def weightless_model(
         dtype: of its weights.
         attention: as :func:`load_model` takes it.
         trust_remote_code: let the folder's own Python code run.
+        kind: of its objective.
 
     Raises:
         ModelError: transformers has no such model, or cannot make one of this configuration.
     """
     with only_code_of(path if trust_remote_code else None):
-        refuse_unknown_kind(path, read_config(path), trust_remote_code)
+        refuse_unknown_kind(path, read_config(path), trust_remote_code, KINDS[kind])
         try:
-            model: nn.Module = _made(path, dtype, attention, trust_remote_code)
+            model: nn.Module = _made(path, dtype, attention, trust_remote_code, KINDS[kind].loader)
         except Exception as error:  # transformers raises a dozen kinds, all of them about this file
             raise ModelError(
                 f"model: {path} cannot be made of its {CONFIG}: {brief(error)}"
@@ -83,15 +90,15 @@ def weightless_model(
 
 
 def _made(
-    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool, loader: str
 ) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     for how in dict.fromkeys((attention, "eager")):
         try:
             with _unplaced():
-                return AutoModelForCausalLM.from_config(
+                return getattr(transformers, loader).from_config(
                     config,
                     dtype=dtype,
                     attn_implementation=how,

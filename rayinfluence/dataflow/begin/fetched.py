@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from rayinfluence.addresses import HubAddress, hub_address
@@ -31,6 +32,7 @@ from rayinfluence.model.weight_files import (
     weight_files,
     why_no_weights,
 )
+from rayinfluence.objective_kinds import KINDS, resolved_kind
 from rayinfluence.storage.hub import (
     Say,
     Snapshot,
@@ -106,7 +108,7 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
         known = _noted(store).get(str(address))
         with _named(key):
             snapshot = _found(address, None if new_run else known, say)
-            get = _tokenizer if key == "tokenizer" else _model
+            get = _tokenizer if key == "tokenizer" else partial(_model, config.objective.kind)
             # What came before this was noted may not have been compared.
             path = get(snapshot, config.trust_remote_code, say, known != snapshot.commit)
             if known is None or new_run:
@@ -187,7 +189,7 @@ def _described(snapshot: Snapshot, trusted: bool) -> list[str]:
     )
 
 
-def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
+def _model(kind: str, snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
     address = snapshot.address
     describe = _described(snapshot, trusted)
     top = [name for name in snapshot.files if "/" not in name]
@@ -220,7 +222,9 @@ def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
         raise ModelError(f"{address} cannot be loaded: {why}.")
     weights = weight_files(str(path), snapshot.files)
     if missing(snapshot, weights):
-        refuse_unknown_kind(str(path), read_config(str(path)), trusted)
+        described = read_config(str(path))
+        found = KINDS[resolved_kind(kind, described)]
+        refuse_unknown_kind(str(path), described, trusted, found)
     fetch(snapshot, weights, say, check)
     stored_tensors(str(path))  # that they are whole
     return path

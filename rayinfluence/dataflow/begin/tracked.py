@@ -19,6 +19,7 @@ from rayinfluence.model.adapters import adapters_below, source_of
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
 from rayinfluence.model.causality import refuse_plain_look_ahead
+from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
@@ -36,6 +37,7 @@ from rayinfluence.model.reach import (
     without_unfit,
 )
 from rayinfluence.model.weight_files import CONFIG, read_config
+from rayinfluence.objective_kinds import CAUSAL, KINDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -118,7 +120,8 @@ class TrackedModel:
         ids = ordinary(model)
         probe = made_up(ids, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
-        refuse_plain_look_ahead(model, probe[0].numpy(), ids)
+        if kind_of(model) == CAUSAL:
+            refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         wanted = "mlp" if config.modules is None else config.modules
         kind = wanted if isinstance(wanted, str) else None
         parts: dict[str, Part] = {}
@@ -146,7 +149,11 @@ class TrackedModel:
             replica = Replica(model, kept, numerics)
         source = source_of(config.model, config.base_model)
         beside = adapters_below(source) + not_what_is_named(
-            source.weights, read_config(source.weights), model, config.trust_remote_code
+            source.weights,
+            read_config(source.weights),
+            model,
+            config.trust_remote_code,
+            KINDS[numerics.objective],
         )
         return cls(replica, found, parts, kind, left_out, unfit, ids, beside, trained)
 
@@ -262,6 +269,7 @@ def loaded(config: RunConfig, numerics: Numerics) -> nn.Module:
         base_model=config.base_model,
         attention=config.attention,
         trust_remote_code=config.trust_remote_code,
+        kind=numerics.objective,
     )
 
 

@@ -17,6 +17,7 @@ from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.early import silent
 from rayinfluence.dataflow.begin.fetched import fetched, tokenizer_folder
+from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, loaded, ordinary_tokens
 from rayinfluence.dataflow.compute.activations import activation_bytes, routed_numbers
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -67,14 +68,17 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
 
     def ordinary(model: nn.Module) -> Sequence[int]:
         try:
-            source, trusted = source_of(config.model, config.base_model), config.trust_remote_code
+            trusted = config.trust_remote_code
             path = config.tokenizer or tokenizer_folder(source)
             return ordinary_tokens(load_tokenizer(path, trust_remote_code=trusted), model)
         except RayInfluenceError as error:
             refused.append(error)
             return range(vocabulary_size(model) or 2)
 
-    numerics = Numerics.of(config)
+    # Nothing is masked: that decides no size.
+    source = source_of(config.model, config.base_model)
+    kind = kind_of_run(config, source.weights)
+    numerics = Numerics.of(config, kind=kind)
     has_weights = not has_config_alone(config.model)
     if has_weights:
         model = loaded(config, numerics)
@@ -84,6 +88,7 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
             numerics.torch_dtype,
             attention=config.attention,
             trust_remote_code=config.trust_remote_code,
+            kind=kind,
         )
     tracked, choice = _tracked(model, config, numerics, ordinary)
     replica = tracked.replica
