@@ -125,6 +125,9 @@ class CorpusConfig(Section):
     Or messages, ``[{role, content}, ...]``, which the tokenizer's chat template makes a text of."""
     prompt_column: str | None = None
     """The column of what stands before the text and was given in training: a text or messages."""
+    label_column: str | None = None
+    """The column of what a classifier was trained to say of a text: the name of a class, or its
+    number."""
     id_column: str = "id"
     """The column or key that names a document; where it is absent, file and line name it."""
     context: int | None = Field(default=None, ge=2)
@@ -145,8 +148,14 @@ class CorpusConfig(Section):
 class ObjectiveConfig(Section):
     """What training maximised of a sequence; it decides factors and the gradients of sequences."""
 
-    kind: Literal["causal"] = "causal"
-    """``causal``: log-probabilities of tokens given those before them."""
+    kind: Literal["auto", "causal", "masked", "classification", "seq2seq"] = "auto"
+    """``causal``: log-probabilities of tokens given those before them.
+
+    ``masked``: of tokens that are masked, given all others. ``classification``: of the class that
+    ``corpus.label_column`` names, given the text. ``seq2seq``: of the tokens of a target
+    given its source (``corpus.prompt_column``) and those before. ``auto`` is what the model's
+    config.json tells by its architectures, and ``causal`` where it tells nothing.
+    """
     loss: str = "all"
     """Which tokens counted: ``all`` (but the first, which nothing predicts), ``completion``, or a
     column of the documents that lists characters as ``[[start, end], ...]``.
@@ -156,6 +165,11 @@ class ObjectiveConfig(Section):
     """
     reduction: Literal["sum", "mean"] = "sum"
     """Over the tokens of a sequence that counted; by ``mean`` each sequence counts alike."""
+    mask_rate: float | None = Field(default=None, gt=0, le=1)
+    """The share of a sequence's tokens that training masked, of a masked language model.
+
+    None is 0.15, as BERT has it.
+    """
 
     @property
     def column(self) -> str | None:
@@ -436,6 +450,11 @@ class RunConfig(Section):
                 raise ValueError(f"{name}: {column!r} is already {keys[column]}; name another one.")
             if column is not None:
                 keys[column] = name
+        # It stays among the metadata, so that texts of a class are a group.
+        if (label := corpus.label_column) in keys:
+            raise ValueError(
+                f"corpus.label_column: {label!r} is already {keys[str(label)]}; name another one."
+            )
         for key in self.scan.group_by or () if corpus.documents else ():
             if key in keys:
                 raise ValueError(

@@ -28,12 +28,14 @@ class Columns:
             nothing.
         counted: of the characters of the text that the loss counted, as ``[[start, end], ...]``;
             None where no column tells.
+        label: of the class; it is metadata as well.
     """
 
     text: str
     identity: str
     prompt: str | None = None
     counted: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Document:
             does not say.
         messages: that the text is made of.
         n_before: how many of those are the prompt.
+        label: what names its class, as it stands there.
     """
 
     document_id: str
@@ -58,6 +61,7 @@ class Document:
     counted: tuple[Span, ...] | None = None
     messages: tuple[Message, ...] = ()
     n_before: int = 0
+    label: Any = None
 
     @property
     def is_empty(self) -> bool:
@@ -84,7 +88,8 @@ def document_of(row: dict[str, Any], columns: Columns, name: str, number: int) -
     spans = None if columns.counted is None else row.pop(columns.counted, None)
     metadata = {key: value for key, value in row.items() if value is not None}
     document_id = f"{name}:{number}" if identity is None else str(identity)
-    found = Document(document_id, "", metadata, number)
+    label = None if columns.label is None else row.get(columns.label)
+    found = Document(document_id, "", metadata, number, label=label)
     if isinstance(text, list):
         return _of_messages(found, text, prompt, columns)
     if not isinstance(text, str):

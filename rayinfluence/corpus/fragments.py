@@ -22,6 +22,8 @@ from rayinfluence.storage.store import Listed, Store
 FRAGMENTS = "fragments"
 #: Metadata keys that a fragment names; a file of as many may have more.
 NAMED_KEYS = 1000
+#: How many rows that are no documents it names; all are counted.
+_NAMED_BAD_ROWS = 1000
 _OF_A_GROUP = tuple(one.name for one in fields(RowGroup))
 
 
@@ -70,6 +72,17 @@ class FileReport:
     bad: list[BadDocument] = field(default_factory=list)
     #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
     metadata_keys: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, place: str, reason: str) -> None:
+        """Count a row that is no document; the first ones are named.
+
+        Args:
+            place: of it.
+            reason: why it is none.
+        """
+        self.n_bad += 1
+        if len(self.bad) < _NAMED_BAD_ROWS:
+            self.bad.append(BadDocument(place, reason))
 
     @classmethod
     def of(cls, url: str, about: Listed) -> FileReport:

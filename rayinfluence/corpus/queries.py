@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.chat import last_content, render
+from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.query_forms import Answer, Query
 from rayinfluence.corpus.query_function import QueryFunction
-from rayinfluence.corpus.tokenizer import Encoding, encode
+from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import ChatError, QueryError
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import digest
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class EncodedAnswer:
             predicted from anything.
         across: the text of a token that ends in the completion and takes more than spaces and
             line breaks from the prompt.
+        ending: what the model is given after these tokens, and is not asked for.
+        label: the class that a classifier is asked for, of all the tokens.
+        n_source: tokens before those of a target, of a model that has sources and targets.
     """
 
     tokens: tuple[int, ...]
@@ -44,6 +49,9 @@ class EncodedAnswer:
     shares: tuple[float, ...] | None = None
     unscored: str = ""
     across: str = ""
+    ending: tuple[int, ...] = ()
+    label: Label | None = None
+    n_source: int | None = None
 
     @property
     def completion(self) -> tuple[int, ...]:
@@ -51,10 +59,20 @@ class EncodedAnswer:
         return self.tokens[self.first_target :]
 
     @property
+    def asked(self) -> list[int]:
+        """Where the completion begins, and the class."""
+        return [self.first_target, *([] if self.label is None else [self.label.index])]
+
+    @property
+    def n_targets(self) -> int:
+        """What is predicted: these tokens, or one class."""
+        return len(self.completion) if self.label is None else 1
+
+    @property
     def counted(self) -> tuple[bool, ...]:
-        """Which of them count."""
+        """Which of it counts."""
         if self.shares is None:
-            return (True,) * len(self.completion)
+            return (True,) * self.n_targets
         return tuple(share > 0 for share in self.shares)
 
 
@@ -107,11 +125,11 @@ class EncodedQuery:
         """What decides its gradient: the tokens, how each of them counts, and the function."""
         plain = [one for one in self.answers if (one.weight, one.shares) == (1, None)]
         if self.function is None and len(plain) == len(self.answers) == 1:
-            return digest([list(plain[0].tokens), plain[0].first_target])
+            return digest([list(plain[0].tokens + plain[0].ending), *plain[0].asked])
         return digest(
             {
                 "answers": [
-                    [list(one.tokens), one.first_target, one.weight, one.shares]
+                    [list(one.tokens + one.ending), *one.asked, one.weight, one.shares]
                     for one in self.answers
                 ],
                 "function": self.function and [self.function.name, self.function.digest],
@@ -157,12 +175,15 @@ def encode_queries(
     context: int | None,
     vocabulary: int | None = None,
     function: QueryFunction | None = None,
+    kind: str = CAUSAL,
+    classes: Sequence[str] = (),
 ) -> list[EncodedQuery]:
     """Tokenise prompt and completion as one text, as the model saw such text in training.
 
     A token that holds both the end of the prompt and the start of the completion counts as
     completion. The first token of all has nothing to be predicted from, as in any sequence:
-    :func:`border_warnings` says where that leaves out a part of a completion.
+    :func:`border_warnings` says where that leaves out a part of a completion. A masked language
+    model predicts that one too, and sees the tokens that end a text.
 
     Args:
         queries: with messages or without.
@@ -170,24 +191,74 @@ def encode_queries(
         context: the most tokens that the model takes.
         vocabulary: how many tokens it knows.
         function: what answers are given in the place of their log-probability.
+        kind: of the model's objective.
+        classes: names of a classifier's; its queries ask for one of a text, which is the prompt.
 
     Raises:
         QueryError: a query is longer than the context, has a token that the model does not know,
             leaves no token to predict, or asks for nothing; or its messages are not rendered.
     """
     asked = rendered(queries, tokenizer)
-    texts = [answer.prompt + answer.completion for query in asked for answer in query.answers]
-    encodings = iter(encode(tokenizer, texts))
+    if kind == CLASSIFICATION:
+        return [EncodedQuery(one, _of_classes(one, tokenizer, context, classes)) for one in asked]
+    encodings = iter(_texts(tokenizer, asked, kind))
     encoded = []
     for query in asked:
-        answers = tuple(_encoded(query, encodings, context, vocabulary))
+        answers = tuple(_encoded(query, encodings, context, vocabulary, kind))
         _refuse_nothing(query, answers)
         encoded.append(EncodedQuery(query, answers, function))
     return encoded
 
 
+def _texts(
+    tokenizer: PreTrainedTokenizerFast, queries: Sequence[Query], kind: str
+) -> list[Encoding]:
+    """Of each answer prompt and completion, as one text or as a source and its target."""
+    answers = [answer for query in queries for answer in query.answers]
+    if kind != SEQ2SEQ:
+        return encode(tokenizer, [answer.prompt + answer.completion for answer in answers])
+    sources = encode(tokenizer, [answer.prompt for answer in answers])
+    targets = encode(tokenizer, [answer.completion for answer in answers])
+    return [
+        joined(with_ending(source), target, len(answer.prompt))
+        for source, target, answer in zip(sources, targets, answers, strict=True)
+    ]
+
+
+def _of_classes(
+    query: Query, tokenizer: PreTrainedTokenizerFast, context: int | None, classes: Sequence[str]
+) -> tuple[EncodedAnswer, ...]:
+    """A query's answers, each a class of its prompt."""
+    answers, whose = [], f"query {query.query_id!r}"
+    encodings = encode(tokenizer, [answer.prompt for answer in query.answers])
+    for answer, encoding in zip(query.answers, encodings, strict=True):
+        label = label_of(answer.completion.strip(), classes)
+        if isinstance(label, str):
+            raise QueryError(
+                f"{whose}: its completion names no class of the text in `prompt`: it {label}."
+            )
+        if answer.spans:
+            raise QueryError(f"{whose} has spans, and its completion is a class. Leave them out.")
+        tokens, ending = tuple(encoding.tokens), tuple(encoding.ending)
+        n_tokens = len(tokens) + len(ending)
+        if n_tokens < 2 or (context is not None and n_tokens > context):
+            raise QueryError(
+                f"{whose} has a text of {n_tokens} tokens under `prompt`, and the model takes from "
+                f"2 to {context}: give it another one."
+            )
+        answers.append(
+            EncodedAnswer(tokens, len(tokens), answer.weight, ending=ending, label=label)
+        )
+    _refuse_nothing(query, answers)
+    return tuple(answers)
+
+
 def _encoded(
-    query: Query, encodings: Iterator[Encoding], context: int | None, vocabulary: int | None
+    query: Query,
+    encodings: Iterator[Encoding],
+    context: int | None,
+    vocabulary: int | None,
+    kind: str,
 ) -> Iterator[EncodedAnswer]:
     """The answers of a query, of which the next encodings are."""
     for answer in query.answers:
@@ -202,12 +273,14 @@ def _encoded(
             (i for i, (_, end) in enumerate(encoding.offsets) if end > boundary),
             len(encoding.tokens),
         )
-        first = max(at_border, 1)
-        if context is not None and len(encoding.tokens) > context:
+        first = max(at_border, 1) if kind == CAUSAL else at_border
+        ending = tuple(encoding.ending) if kind == MASKED else ()
+        n_tokens = len(encoding.tokens) + len(ending)
+        if context is not None and n_tokens > context:
             # Without a prompt it would be too long still.
-            part = "prompt" if len(encoding.tokens) - first < context else "completion"
+            part = "prompt" if n_tokens - first < context else "completion"
             raise QueryError(
-                f"{whose} has {len(encoding.tokens)} tokens, and the model's context is {context}; "
+                f"{whose} has {n_tokens} tokens, and the model's context is {context}; "
                 f"shorten its {part}."
             )
         if vocabulary is not None and max(encoding.tokens, default=0) >= vocabulary:
@@ -240,7 +313,16 @@ def _encoded(
         unscored = token if at_border < first else ""
         across = token if answer.prompt[start:].strip() and not unscored else ""
         tokens = tuple(encoding.tokens)
-        yield EncodedAnswer(tokens, first, answer.weight, shares, unscored, across)
+        yield EncodedAnswer(
+            tokens,
+            first,
+            answer.weight,
+            shares,
+            unscored,
+            across,
+            ending,
+            n_source=encoding.n_source or None,
+        )
 
 
 def _shares(answer: Answer, offsets: Sequence[tuple[int, int]]) -> tuple[float, ...] | None:
@@ -266,7 +348,7 @@ def _refuse_nothing(query: Query, answers: Sequence[EncodedAnswer]) -> None:
     """Refuse a query whose answers are the same tokens, and cancel."""
     weights: dict[tuple[object, ...], float] = {}
     for one in answers:
-        key = one.tokens, one.first_target, one.shares
+        key = one.tokens, *one.asked, one.shares
         weights[key] = weights.get(key, 0.0) + one.weight
     if any(weights.values()):
         return

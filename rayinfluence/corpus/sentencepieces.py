@@ -7,7 +7,7 @@ pieces with their scores, and how it prepares a text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ _LINE = 2**10
 #: Kinds of models, and of pieces.
 _UNIGRAM, _BPE = 1, 2
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
-_SPACE = "\u2581"
+#: What stands for a space in pieces.
+SPACE = "\u2581"
 
 
 def pieces_file(folder: Path) -> Path | None:
@@ -48,11 +49,17 @@ def vocabulary_of(file: Path) -> dict[str, int]:
     return {piece.piece: token for token, piece in enumerate(_model(file).pieces)}
 
 
-def backend_of(file: Path) -> Tokenizer:
+def backend_of(file: Path, alone: Collection[str] | None = None) -> Tokenizer:
     """A tokenizer that computes what a SentencePiece model says, with the same ids.
 
     Unlike SentencePiece it finds control pieces (``<s>``) in texts, as tokenizers of transformers
-    do.
+    do. A model that puts a space before a text puts one before all that follows such a piece, too
+    (``legacy: true`` of transformers), or before the whole text alone.
+
+    Args:
+        file: the model.
+        alone: tokens that no space is put behind, nor before a text that begins with one; None
+            where one is put behind each.
 
     Raises:
         ValueError: the model is of words or characters, or has spaces behind words.
@@ -77,23 +84,47 @@ def backend_of(file: Path) -> Tokenizer:
     backend = Tokenizer(model)
     steps: list[Any] = []
     if prepared.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(prepared.precompiled_charsmap))
+        mapped = normalizers.Precompiled(prepared.precompiled_charsmap)
+        # It takes "\r\n" for one character, and gives what the first becomes in its place.
+        steps += [normalizers.Replace("\r", mapped.normalize_str("\r")), mapped]
     if prepared.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    texts: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if prepared.add_dummy_prefix:
-        steps.append(normalizers.Prepend(_SPACE))
-        texts.append(decoders.Strip(" ", 1, 0))
-    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
-    backend.decoder = decoders.Sequence(texts)
-    backend.add_tokens(
-        [
-            AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
-            for piece in proto.pieces
-            if piece.type in (_CONTROL, _USER_DEFINED)
+        # Of spaces alone: lines and tabs may be pieces.
+        steps += [
+            normalizers.Replace(Regex(r"\A +| +\z"), ""),
+            normalizers.Replace(Regex(" {2,}"), " "),
         ]
-    )
+    texts: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    special = {piece.piece for piece in proto.pieces if piece.type == _CONTROL}
+    others = {piece.piece for piece in proto.pieces if piece.type == _USER_DEFINED}
+    if prepared.add_dummy_prefix:
+        as_found = normalizers.Sequence(steps).normalize_str
+        begun: Set[str] = set() if alone is None else (special | {*alone}) - others
+        steps.append(_before_texts({*map(as_found, begun)}, {*map(as_found, others)}))
+        texts.append(decoders.Strip(" ", 1, 0))
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    backend.decoder = decoders.Sequence(texts)
+    once = alone is not None
+    backend.add_tokens([AddedToken(one, normalized=once, special=True) for one in sorted(special)])
+    backend.add_tokens([AddedToken(one, normalized=True, special=False) for one in sorted(others)])
     return backend
+
+
+def _before_texts(begun: Set[str], whole: Set[str]) -> Any:
+    """A space before each text, but for those that some tokens begin, or that others are.
+
+    Tokens that are looked for in a prepared text are prepared themselves for that, and have to stay
+    what they are.
+    """
+    from tokenizers import Regex, normalizers
+
+    excepted = [
+        f"(?:{'|'.join(map(re.escape, sorted(tokens - {''})))}){end}"
+        for tokens, end in ((begun, ""), (whole, r"\z"))
+        if tokens - {""}
+    ]
+    if not excepted:
+        return normalizers.Prepend(SPACE)
+    return normalizers.Replace(Regex(rf"\A(?!{'|'.join(excepted)})"), SPACE)
 
 
 def _merges(proto: Any) -> Iterator[tuple[str, str]]:

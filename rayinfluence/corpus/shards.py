@@ -25,7 +25,7 @@ from rayinfluence.storage.digest import digest_bytes
 #: Folder of a corpus.
 SHARDS = "shards"
 ROWS_PER_SHARD = 2**32
-LOSS_MASK = "loss_mask"
+LOSS_MASK, LABEL = "loss_mask", "label"
 
 SCHEMA = pa.schema(
     [
@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("document_row", pa.int64()),  # the document's line or row in its file, from 1
         # Which tokens the loss of training counted; null where the document does not say.
         pa.field(LOSS_MASK, pa.list_(pa.bool_())),
+        pa.field(LABEL, pa.int32()),  # the class of the text; null unless it was asked for
     ]
 )
 
@@ -90,6 +91,8 @@ def row_group_digest(table: pa.Table) -> str:
     ]
     masks = masks_of(table)
     told = [] if masks is None else [b"".join(map(_mask_bytes, masks))]
+    labels = labels_of(table)
+    told += [] if labels is None else [labels.astype("<i4").tobytes()]
     return digest_bytes(tokens.astype("<i4").tobytes(), *places, texts.encode(), *told)
 
 
@@ -113,6 +116,14 @@ def masks_of(table: pa.Table) -> list[NDArray[np.bool_] | None] | None:
         None if mask is None else np.array(mask, dtype=np.bool_)
         for mask in table[LOSS_MASK].to_pylist()
     ]
+
+
+def labels_of(table: pa.Table) -> NDArray[np.int64] | None:
+    """The class of each row, -1 where it is not known; None where none is."""
+    if LABEL not in table.column_names or table[LABEL].null_count == len(table):
+        return None
+    found: NDArray[np.int64] = table[LABEL].fill_null(-1).to_numpy().astype(np.int64)
+    return found
 
 
 def _mask_bytes(mask: NDArray[np.bool_] | None) -> bytes:

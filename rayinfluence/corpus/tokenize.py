@@ -6,17 +6,21 @@ digest is made of the bytes that are tokenised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import plain
-from rayinfluence.corpus.shards import LOSS_MASK, ShardWriter, shard_key
-from rayinfluence.corpus.tokenizer import Encoding, encode
+from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
+from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import CorpusError
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -27,13 +31,14 @@ if TYPE_CHECKING:
 #: What is encoded at once: an encoding takes some 300 bytes a token, hundreds of long documents
 #: more than a worker has. A longer document is encoded by itself.
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 256, 2**18
-#: How many rows are named in the manifest; all are counted.
-_NAMED_BAD_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class TokenizeSettings:
-    """What decides the bytes of shards, besides the documents and the tokenizer."""
+    """What decides the bytes of shards, besides the documents and the tokenizer.
+
+    ``classes`` are names of a classifier's classes by their ids, as a JSON list.
+    """
 
     text_column: str
     id_column: str
@@ -42,11 +47,26 @@ class TokenizeSettings:
     shard_tokens: int
     prompt_column: str | None = None
     mask_column: str | None = None
+    kind: str = CAUSAL
+    label_column: str | None = None
+    classes: str = "[]"
 
     @property
     def columns(self) -> Columns:
         """Of documents."""
-        return Columns(self.text_column, self.id_column, self.prompt_column, self.mask_column)
+        return Columns(
+            self.text_column,
+            self.id_column,
+            self.prompt_column,
+            self.mask_column,
+            self.label_column,
+        )
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Names of a classifier's classes, by their ids."""
+        found: list[str] = json.loads(self.classes)
+        return found
 
 
 def tokenize_file(
@@ -89,10 +109,14 @@ def tokenize_file(
         documents = read_documents(file, settings.columns, source)
         for batch in _batches(_good(documents, tokenizer, report)):
             n_tokens = 0
-            encodings = encode(tokenizer, [document.text for document in batch])
+            encodings = _encoded(tokenizer, batch, settings.kind)
             for document, encoding in zip(batch, encodings, strict=True):
                 before = n_tokens
-                for row in _rows(document, encoding, settings.context, report):
+                if why := _why_none(document, encoding, settings):
+                    report.refuse(f"{report.url}:{document.row}", why)
+                    continue
+                report.documents += 1
+                for row in _rows(document, encoding, settings, report):
                     writer = writer or ShardWriter(settings.row_group_tokens)
                     writer.add(row)
                     n_tokens += len(row["tokens"])
@@ -113,12 +137,74 @@ def tokenize_file(
     return records, report
 
 
+def _encoded(
+    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], kind: str
+) -> list[Encoding]:
+    """The tokens of documents, with those that end a text where the model is trained to see them.
+
+    A source and its target are a text each, one after the other.
+    """
+    if kind == CAUSAL:
+        return encode(tokenizer, [document.text for document in documents])
+    if kind != SEQ2SEQ:
+        return [with_ending(one) for one in encode(tokenizer, [d.text for d in documents])]
+    borders = [_border(document) for document in documents]
+    pairs = list(zip(documents, borders, strict=True))
+    sources = encode(tokenizer, [document.text[:border] for document, border in pairs])
+    targets = encode(tokenizer, [document.text[border:] for document, border in pairs])
+    return [
+        joined(with_ending(source), with_ending(target), border)
+        for source, target, border in zip(sources, targets, borders, strict=True)
+    ]
+
+
+def _border(document: Document) -> int:
+    """Where the target begins in the text; it is one span up to the end."""
+    spans = document.counted or ()
+    return spans[0][0] if len(spans) == 1 else len(document.text)
+
+
+def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings) -> str | None:
+    """Why a text and its class are no sequence of a classifier's, which gets it whole."""
+    if settings.kind == SEQ2SEQ:
+        return _why_no_pair(document, encoding, settings.context)
+    if settings.kind != CLASSIFICATION:
+        return None
+    if isinstance(label := label_of(document.label, settings.class_names), str):
+        return f"{settings.label_column!r} {label}"
+    n_tokens = len(encoding.tokens) + len(encoding.ending)
+    if not 2 <= n_tokens <= settings.context:
+        return (
+            f"its text has {n_tokens} tokens, and a classifier gets it whole: from 2 to "
+            f"{settings.context} (corpus.context). Cut it as training did"
+        )
+    return None
+
+
+def _why_no_pair(document: Document, encoding: Encoding, context: int) -> str | None:
+    """Why a document is no source with its target, which a model gets whole."""
+    if _border(document) == len(document.text):
+        return "it has no target after its source, which one text after a prompt is"
+    if not 0 < encoding.n_source < len(encoding.tokens):
+        return "the tokenizer makes no token of its source, or of its target"
+    if len(encoding.tokens) > context:
+        return (
+            f"source and target have {len(encoding.tokens)} tokens, and are not cut: at most "
+            f"{context} (corpus.context). Shorten them as training did"
+        )
+    return None
+
+
 def _rows(
-    document: Document, encoding: Encoding, context: int, report: FileReport
+    document: Document, encoding: Encoding, settings: TokenizeSettings, report: FileReport
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
     counted = document.counted
     masks = None if counted is None else mask(encoding.offsets, counted)
+    if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
+        masks = [place >= encoding.n_source for place in range(len(encoding.tokens))]
+    label = label_of(document.label, settings.class_names) if settings.label_column else None
+    context = settings.context
     for start in range(0, len(encoding.tokens), context):
         end = min(start + context, len(encoding.tokens))
         if end - start < 2:
@@ -140,6 +226,7 @@ def _rows(
             "char_end": char_end,
             "metadata": metadata,
             LOSS_MASK: masked,
+            LABEL: label.index if isinstance(label, Label) else None,
         }
 
 
@@ -151,12 +238,9 @@ def _good(
     for one in documents:
         document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, report.url)
         if isinstance(document, BadDocument):
-            report.n_bad += 1
-            if len(report.bad) < _NAMED_BAD_ROWS:
-                report.bad.append(document)
-            continue
-        report.documents += 1
-        if document.is_empty:
+            report.refuse(document.place, document.reason)
+        elif document.is_empty:
+            report.documents += 1
             report.empty_documents += 1
         else:
             yield document

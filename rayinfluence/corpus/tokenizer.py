@@ -7,7 +7,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.errors import ModelError, brief
@@ -34,11 +34,14 @@ class Encoding:
     """Token ids of a text, and the characters that each came from (none for added tokens).
 
     The characters are those of the text as it is, also where a normalizer puts others in their
-    place.
+    place. ``ending`` are tokens that the tokenizer adds after a whole text, and not among them;
+    ``n_source`` are how many are of a source, before its target.
     """
 
     tokens: list[int]
     offsets: list[tuple[int, int]]
+    ending: list[int] = field(default_factory=list)
+    n_source: int = 0
 
 
 def faithful(backend: Tokenizer) -> Tokenizer:
@@ -61,7 +64,7 @@ def faithful(backend: Tokenizer) -> Tokenizer:
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Encoding]:
     """Encode texts as the model expects them, with the tokenizer's own leading token if it has one.
 
-    Tokens that the tokenizer adds AFTER the text (an end marker) are left out: a document that is
+    Tokens that the tokenizer adds AFTER the text (an end marker) stand apart: a document that is
     cut, or a completion that is asked for, does not end there. Tokens that it would add BEFORE the
     text, and with which the text begins already, as a rendered chat template does, stand once.
 
@@ -86,8 +89,23 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Enc
         offsets = one.offsets[:own] + one.offsets[leading:end]
         if backend.normalizer is not None:
             offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
-        encodings.append(Encoding(one.ids[:own] + one.ids[leading:end], offsets))
+        tokens = one.ids[:own] + one.ids[leading:end]
+        encodings.append(Encoding(tokens, offsets, one.ids[end:]))
     return encodings
+
+
+def with_ending(encoding: Encoding) -> Encoding:
+    """With the tokens that end a whole text."""
+    offsets = [*encoding.offsets, *[(0, 0)] * len(encoding.ending)]
+    return Encoding(encoding.tokens + encoding.ending, offsets)
+
+
+def joined(source: Encoding, target: Encoding, border: int) -> Encoding:
+    """A source and its target, which begins at a character of the text of both."""
+    offsets = [(a + border, b + border) if a < b else (0, 0) for a, b in target.offsets]
+    return Encoding(
+        source.tokens + target.tokens, source.offsets + offsets, n_source=len(source.tokens)
+    )
 
 
 def _said_again(added: Sequence[int], text: Sequence[int]) -> int:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.sentencepieces import backend_of, pieces_file, pieces_of, vocabulary_of
+from rayinfluence.corpus.sentencepieces import (
+    SPACE,
+    backend_of,
+    pieces_file,
+    pieces_of,
+    vocabulary_of,
+)
 from rayinfluence.corpus.tokenizer import encode, faithful
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.errors import ModelError, brief
@@ -67,38 +73,87 @@ def of_vocabulary(path: str, trust_remote_code: bool) -> PreTrainedTokenizerFast
     text = _text_that_differs(theirs, pieces)
     if text is None:
         return made
+    special = _special(made)
+    once = not _spaced_behind(theirs, special)
     try:
-        backend = backend_of(file)
-        ours = _with_special(backend, made)
-        if _text_that_differs(ours.backend_tokenizer, pieces) is None and _numbered_alike(
-            vocabulary_of(file), made.get_vocab()
-        ):
-            return ours
-    except ValueError:  # it is of a kind that is not converted, which comes to the same
-        pass
+        ours = _with_special(backend_of(file, special if once else None), made, once)
+        why = _why_not(ours.backend_tokenizer, theirs, file, pieces, special)
+    except ValueError as error:
+        why = str(error)
+    if why is None:
+        return ours
     found = theirs.encode(text, add_special_tokens=False).tokens
+    saved = f"{Path(path).name}-tokenizer"
     raise ModelError(
         f"tokenizer: there is no {TOKENIZER} in {path}, and of {file.name} transformers makes a "
         f"{type(made).__name__} with other tokens than SentencePiece's: {len(found)} against "
-        f"{len(pieces(text))} for {text!r}. {_REMEDY}"
+        f"{len(pieces(text))} for {text!r}. Nor is it converted here: {why}. If the model was "
+        "trained with what transformers makes, save that and name the new folder under "
+        f'`tokenizer`: `python -c "from transformers import AutoTokenizer as T; '
+        f'T.from_pretrained({path!r}).save_pretrained({saved!r})"`; if not, make a {TOKENIZER} '
+        "with the package tokenizers."
     )
+
+
+def _why_not(
+    ours: Tokenizer,
+    theirs: Tokenizer,
+    file: Path,
+    pieces: Callable[[str], list[str]],
+    special: Collection[str],
+) -> str | None:
+    """Why a tokenizer is not what SentencePiece and a class of transformers say; None where it is.
+
+    Args:
+        ours: of the SentencePiece model.
+        theirs: of the class, which says how pieces are numbered and what special tokens are.
+        file: the SentencePiece model.
+        pieces: that SentencePiece makes of a text.
+        special: tokens that are found in texts.
+    """
+    if (text := _text_that_differs(ours, pieces)) is not None:
+        n_ours = len(ours.encode(text, add_special_tokens=False).ids)
+        return f"that would give {n_ours} tokens against {len(pieces(text))} for {text!r}"
+    vocabulary = theirs.get_vocab()
+    for piece, number in vocabulary_of(file).items():
+        if vocabulary.get(piece) != number:
+            return f"the class gives {piece!r} the id {vocabulary.get(piece)}, and not {number}"
+    spaced = pieces("a")[0].startswith(SPACE)
+    for token in special:
+        if _spaced_behind(ours, [token]) != (spaced and _spaced_behind(theirs, [token])):
+            return f"that would put a space elsewhere in {f'{token}a'!r}"
+    return None
+
+
+def _special(tokenizer: Any) -> list[str]:
+    """The tokens that are found in texts as they are, in order of their ids."""
+    return [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items())]
+
+
+def _spaced_behind(backend: Tokenizer, special: Collection[str]) -> bool:
+    """Whether a space is put behind special tokens, as before a text."""
+    tokens = [backend.encode(f"{token}a", add_special_tokens=False).tokens for token in special]
+    return any(found[1].startswith(SPACE) for found in tokens if len(found) > 1)
 
 
 def _converted(path: str, slow: Any, file: Path | None) -> PreTrainedTokenizerFast:
     """A tokenizer that is computed in Python as one that knows where in a text its tokens are."""
     from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
-    makers: list[Callable[[], Any]] = [lambda: convert_slow_tokenizer(slow)]
+    special = _special(slow)
+    probes = [*_PROBES, *(f"x{token}a{token}" for token in special)]
+    makers: list[Callable[[], Any]] = [lambda: _with_special(convert_slow_tokenizer(slow), slow)]
     if file is not None:
-        makers.append(lambda: backend_of(file))
+        makers.append(lambda: _with_special(backend_of(file), slow))
+        makers.append(lambda: _with_special(backend_of(file, special), slow, once=True))
     for make in makers:
         try:
-            tokenizer = _with_special(make(), slow)
-            encodings = faithful(tokenizer.backend_tokenizer).encode_batch(_PROBES)
+            tokenizer = make()
+            encodings = faithful(tokenizer.backend_tokenizer).encode_batch(probes)
         except Exception:  # whatever a converter meets in a class that it is not of
             continue
         if all(
-            list(slow.encode(text)) == one.ids for text, one in zip(_PROBES, encodings, strict=True)
+            list(slow.encode(text)) == one.ids for text, one in zip(probes, encodings, strict=True)
         ):
             return tokenizer
     raise ModelError(
@@ -108,15 +163,21 @@ def _converted(path: str, slow: Any, file: Path | None) -> PreTrainedTokenizerFa
     )
 
 
-def _with_special(backend: Tokenizer, like: Any) -> PreTrainedTokenizerFast:
-    """A tokenizer with the added tokens of another, and what that one puts around texts."""
+def _with_special(backend: Tokenizer, like: Any, once: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer with the added tokens of another, and what that one puts around texts.
+
+    Args:
+        backend: the tokenizer.
+        like: the other.
+        once: its normalizer is for whole texts, and leaves tokens as they are; any other may put a
+            space before all that it gets, and gets what is between tokens.
+    """
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     for _, token in sorted(like.added_tokens_decoder.items()):
-        # As it is: a normalizer may put a space before all that it gets.
         how = {"lstrip": token.lstrip, "rstrip": token.rstrip, "special": token.special}
-        backend.add_tokens([AddedToken(token.content, normalized=False, **how)])
+        backend.add_tokens([AddedToken(token.content, normalized=once, **how)])
     if (theirs := getattr(like, "backend_tokenizer", None)) is not None:
         backend.post_processor = theirs.post_processor
     return PreTrainedTokenizerFast(
@@ -134,10 +195,6 @@ def _text_that_differs(backend: Tokenizer, pieces: Callable[[str], list[str]]) -
         if [backend.id_to_token(token) for token in ids] != pieces(text):
             return text
     return None
-
-
-def _numbered_alike(pieces: Mapping[str, int], vocabulary: Mapping[str, int]) -> bool:
-    return all(vocabulary.get(piece) == token for piece, token in pieces.items())
 
 
 def made_of_vocabulary(path: str, tokenizer: PreTrainedTokenizerFast) -> str | None:

@@ -171,7 +171,12 @@ def run_manifest(
             },
             "bad_sequences": _quarantined(run.bad_sequences),
         },
-        "objective": {**run.config.objective.model_dump(), **asdict(run.counted)},
+        "objective": {
+            **run.config.objective.model_dump(),
+            "kind": run.inputs.kind,
+            "mask_rate": run.numerics.masking and run.numerics.masking.rate,
+            **asdict(run.counted),
+        },
         "factors": _factors(run, factors.get("ekfac")),
         "diagonal_factors": _factors(run, factors.get("diagonal")),
         "config": run.config.model_dump(),

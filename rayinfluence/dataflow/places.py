@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from rayinfluence.addresses import expanded, hub_address, why_no_address
+from rayinfluence.addresses import expanded, hub_address, why_no_address, why_no_model
 from rayinfluence.config import Kind, RunConfig, RunnerConfig, StorageConfig
 from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
@@ -91,6 +91,8 @@ def model_config(place: str, modules: Sequence[str] | None = None) -> RunConfig:
     if hub_address(place) is not None:
         values: dict[str, Any] = {"run": "inspect", "model": place}
         return RunConfig.parse(values | ({"modules": _wanted(modules)} if modules else {}), place)
+    if why := why_no_model(place):
+        raise ConfigError(why)
     path = _address(place)
     is_run = _is_address(path) or _is_file(path) or why_no_run(Store(path)) is None
     # What is no run is said to be no model, and nothing is written there.

@@ -51,6 +51,7 @@ from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
+from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -103,6 +104,9 @@ class Run(Parts):
                 settings.shard_tokens,
                 settings.prompt_column,
                 self.config.objective.column,
+                self.inputs.kind,
+                settings.label_column,
+                canonical_json(list(self.classes)),
             )
             tokenize_files(
                 lambda: self.runner,

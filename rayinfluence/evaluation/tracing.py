@@ -8,6 +8,7 @@ import torch
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.losses import log_probabilities
 
@@ -38,5 +39,5 @@ def completion_log_probability(replica: Replica, query: EncodedQuery) -> float:
     [answer] = query.answers
     tokens = torch.tensor([answer.tokens], device=replica.device)
     with torch.no_grad():
-        logits = forward_logits(replica.model, tokens)[0, answer.first_target - 1 : -1]
+        logits = forward_logits(replica.model, unpadded(tokens))[0, answer.first_target - 1 : -1]
     return float(log_probabilities(logits.double(), tokens[0, answer.first_target :]).sum())

@@ -13,7 +13,14 @@ from typing import Any
 
 from rayinfluence.addresses import may_be_on_a_hub
 from rayinfluence.errors import ModelError
-from rayinfluence.model.lora_files import CONFIG, is_lora, peft_type, refuse_more_than_lora
+from rayinfluence.model.lora_files import (
+    CONFIG,
+    LORA,
+    WEIGHTS,
+    is_lora,
+    peft_type,
+    refuse_more_than_lora,
+)
 from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.storage.downloads import Unusable, read_header, read_json_object
 from rayinfluence.storage.store import Store
@@ -76,6 +83,12 @@ def source_of(model: str, base_model: str | None = None) -> Source:
             )
         return Source(model)
     if not is_lora(folder):
+        if found == f"{LORA}, {CONFIG}" and not any(folder.glob("adapter_model*")):
+            raise ModelError(
+                f"model: {model} holds the {CONFIG} of a LoRA adapter and not its weights: there "
+                f"is no {WEIGHTS} in it. Download that too."
+                f"{_OR_ALONE if holds_weights(folder) else ''}"
+            )
         raise ModelError(
             f"model: {model} holds an adapter ({found}) that is no LoRA adapter of PEFT, and "
             "others are not read: influence would be that of the base model alone. "

@@ -14,8 +14,6 @@ from rayinfluence.model.reach import Reach, listed, patterns_of
 
 #: Below this share of the parameters of a model's layers, defaults have missed the model.
 _LEAST = 0.01
-#: Patterns in a message.
-_MOST = 6
 
 
 def refuse_other_shapes(
@@ -129,7 +127,7 @@ def _working(
     *,
     exactly: bool,
 ) -> list[str]:
-    """Patterns of the wanted layers that can be tracked, and of none that cannot.
+    """Patterns of all wanted layers that can be tracked, and of none that cannot.
 
     Args:
         wanted: names of layers.
@@ -139,9 +137,10 @@ def _working(
         exactly: whether patterns name layers, rather than all that is beside them as well.
     """
     # Who wants routers names them: some give more than one tensor, and all are small.
-    good = [name for name in _good(wanted, found) if parts.get(name) != "router"]
+    routers = set() if exactly else {name for name, part in parts.items() if part == "router"}
+    good = [name for name in _good(wanted, found) if name not in routers]
     kinds = set(patterns_of(good))
-    fine = [name for name in _good(names, found) if parts.get(name) != "router"]
+    fine = [name for name in _good(names, found) if name not in routers]
     # An expert that was not chosen is like the others; what is never called is like nothing.
     bad = {
         name
@@ -156,7 +155,7 @@ def _working(
             if not any(fnmatch.fnmatchcase(name, candidate) for name in bad):
                 patterns[candidate] = None
                 break
-    return list(patterns)[:_MOST]
+    return list(patterns)
 
 
 def _good(names: Iterable[str], found: Reach) -> list[str]:

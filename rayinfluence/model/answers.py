@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.guest import saved_draws
-from rayinfluence.model.batches import Batch, make_batch
+from rayinfluence.model.batches import Batch, make_batch, unpadded
 from rayinfluence.model.capture import backward
 from rayinfluence.model.dtype import dtype_of, named
+from rayinfluence.model.feeding import kind_of, sides_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
+from rayinfluence.model.objectives import whole_text
 from rayinfluence.model.positions import longest_that_runs, too_long
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import NextTokens
+from rayinfluence.objective_kinds import CLASSIFICATION
 
 #: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
 #: to the same bits.
@@ -35,7 +37,7 @@ _TRIED = 64
 
 def answers(model: nn.Module, sequences: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Logits [B, T, V] in float64, none of them far below the first of its place."""
-    return _bounded(_raw(model, make_batch(sequences, range(len(sequences)), device).tokens_BT))
+    return _bounded(_raw(model, make_batch(sequences, range(len(sequences)), device)))
 
 
 def distance(expected: Tensor, other: Tensor) -> float:
@@ -43,9 +45,9 @@ def distance(expected: Tensor, other: Tensor) -> float:
     return float((other - expected).norm() / _spread(expected))
 
 
-def _raw(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-    with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-        return forward_logits(model, tokens_BT).double()
+def _raw(model: nn.Module, batch: Batch) -> Tensor:
+    with torch.no_grad(), in_words(model, f"run on {batch.shape[1]} tokens", FORWARD):
+        return forward_logits(model, batch).double()
 
 
 def _bounded(logits: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def refuse_what_does_not_run(
     def run(seed: int | None = None) -> Tensor:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        return _bounded(_raw(model, tokens_BT))
+        return _bounded(_raw(model, unpadded(tokens_BT)))
 
     restore = saved_draws()
     try:
@@ -128,8 +130,9 @@ def sound_tokens(
     model = language_model.model
     some = np.asarray(ordinary)[:: max(1, len(ordinary) // _TRIED)][:_TRIED]
     device = next(model.parameters()).device
-    said = _ever_said(model, _pieces(some, length), device)
-    some = np.array([token for token in some.tolist() if token in said], dtype=np.int64)
+    if kind_of(model) != CLASSIFICATION:  # what it says are no tokens
+        said = _ever_said(model, _pieces(some, length), device)
+        some = np.array([token for token in some.tolist() if token in said], dtype=np.int64)
     if len(some) < 2:
         raise ModelError(
             f"{type(model).__name__} gives no more than {len(some)} of {min(_TRIED, len(ordinary))}"
@@ -153,7 +156,13 @@ def sound_tokens(
 
         with in_words(model, "run backward", BACKWARD):
             batch = make_batch([sequence], [0], device)
-            backward(modules, batch.shape, partial(value, batch), note)
+            backward(
+                modules,
+                batch.shape,
+                partial(value, batch),
+                note,
+                sides_of(language_model.model, batch),
+            )
         if all(finite) and bool(torch.isfinite(values[0])):
             sound += piece.tolist()
         elif bool(torch.isneginf(values[0])):
@@ -185,7 +194,7 @@ def _ever_said(
     """Ids that have a logit, and at some place one that is not minus infinity."""
     said: Tensor | None = None
     for sequence in sequences:
-        logits = _raw(model, torch.from_numpy(sequence).to(device)[None])
+        logits = _raw(model, make_batch([sequence], [0], device))
         here = ~torch.isneginf(logits).flatten(0, 1).all(dim=0)
         said = here if said is None else said | here
     assert said is not None
@@ -194,7 +203,7 @@ def _ever_said(
 
 def objective(language_model: LanguageModel, batch: Batch) -> Tensor:
     """The sum of log-probabilities of a batch's own tokens."""
-    targets = NextTokens().targets(batch)
+    targets = whole_text(kind_of(language_model.model)).targets(batch)
 
     def own(_logits: Tensor, part: slice) -> Tensor:
         return targets.labels_N[part]

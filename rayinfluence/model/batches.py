@@ -1,7 +1,7 @@
 """Batches: sequences of like length side by side, padded on the right.
 
 Padding on the right needs no attention mask in a causal model: no real position attends to it, it
-is never a target, and so its output gradients are exactly zero.
+is never a target, and so its output gradients are exactly zero. In others the mask says so.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class Batch:
         sequence_ids: theirs.
         masks: which of its tokens the loss of training counted, for each sequence; None for one
             whose documents do not say, and in place of all where nobody asks.
+        labels_B: the class of each sequence, where it has one; on the host.
     """
 
     tokens_BT: Tensor
     lengths_B: NDArray[np.int64]
     sequence_ids: NDArray[np.int64]
     masks: tuple[NDArray[np.bool_] | None, ...] | None = None
+    labels_B: NDArray[np.int64] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,6 +51,12 @@ class Batch:
     def n_tokens(self) -> int:
         """Real tokens."""
         return int(self.lengths_B.sum())
+
+    @cached_property
+    def real_BT(self) -> Tensor:
+        """One at each real token, zero at padding."""
+        real = np.arange(self.shape[1]) < self.lengths_B[:, None]
+        return self.on_device(real.astype(np.int64))
 
     @cached_property
     def rows_N(self) -> Tensor | None:
@@ -80,6 +88,7 @@ class Batch:
             lengths_B=self.lengths_B[keep],
             sequence_ids=self.sequence_ids[keep],
             masks=self.masks and tuple(self.masks[row] for row in keep),
+            labels_B=None if self.labels_B is None else self.labels_B[keep],
         )
 
     def on_device(self, places: NDArray[np.int64]) -> Tensor:
@@ -92,19 +101,26 @@ def make_batch(
     sequence_ids: Sequence[int],
     device: torch.device,
     masks: Sequence[NDArray[np.bool_] | None] | None = None,
+    labels: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Pad sequences of token ids to the longest and move them to the device.
 
-    ``masks`` as in :class:`Batch`.
+    ``masks`` and ``labels`` as in :class:`Batch`.
     """
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     tokens = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence
     ids = np.asarray(sequence_ids, dtype=np.int64)
-    return Batch(
-        torch.from_numpy(tokens).to(device), lengths, ids, None if masks is None else tuple(masks)
-    )
+    there = torch.from_numpy(tokens).to(device)
+    return Batch(there, lengths, ids, None if masks is None else tuple(masks), labels)
+
+
+def unpadded(tokens_BT: Tensor) -> Batch:
+    """Sequences of one length as a batch, with ids from 0."""
+    n_sequences, n_tokens = tokens_BT.shape
+    lengths = np.full(n_sequences, n_tokens, dtype=np.int64)
+    return Batch(tokens_BT, lengths, np.arange(n_sequences, dtype=np.int64))
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

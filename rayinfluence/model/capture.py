@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.layers import layer_of
+from rayinfluence.model.pairs import of_sides
 from rayinfluence.model.rows import Rows, by_sequence
 
 #: Calls of a module in a message.
@@ -54,6 +55,7 @@ def backward(
     shape: tuple[int, int],
     objective: Callable[[], Tensor],
     consume: Consumer,
+    sides: Mapping[int, Tensor] | None = None,
 ) -> None:
     """Run an objective forward and backward; hand over what each module saw.
 
@@ -67,6 +69,7 @@ def backward(
         objective: runs the model and returns a scalar that is a sum over sequences.
         consume: called once per module that took part, in the order of the backward pass; not at
             all where none but experts are tracked, and no token chose one.
+        sides: of a model of two, the token of each row, by how many rows a sequence has on a side.
 
     Raises:
         ModelError: what a module gets or gives cannot be told apart by sequence and token, or was
@@ -78,7 +81,7 @@ def backward(
     def on_gradient(name: str, call: _Call, gradient: Tensor) -> None:
         call.gradient = gradient
         if all(other.gradient is not None for other in calls[name]):
-            consume(name, _rows(name, modules[name], calls.pop(name), shape))
+            consume(name, _rows(name, modules[name], calls.pop(name), shape, sides))
 
     def on_forward(
         name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -141,7 +144,7 @@ def backward(
         # nothing.
         reached = [call for call in pending if call.gradient is not None]
         if reached:
-            consume(name, _rows(name, modules[name], reached, shape))
+            consume(name, _rows(name, modules[name], reached, shape, sides))
 
 
 def _refuse_no_product(
@@ -162,7 +165,13 @@ def _refuse_no_product(
     return inputs, product
 
 
-def _rows(name: str, module: nn.Module, calls: Sequence[_Call], shape: tuple[int, int]) -> Rows:
+def _rows(
+    name: str,
+    module: nn.Module,
+    calls: Sequence[_Call],
+    shape: tuple[int, int],
+    sides: Mapping[int, Tensor] | None,
+) -> Rows:
     """The rows of all calls of a module, those of a sequence one call after another."""
     layer, n_tokens = layer_of(module), shape[1]
     inputs: list[Tensor] = []
@@ -181,6 +190,11 @@ def _rows(name: str, module: nn.Module, calls: Sequence[_Call], shape: tuple[int
             places.append(call.places)
     if layer.routed:
         return _routed(name, torch.cat(inputs), torch.cat(grads), torch.cat(places), shape)
+    if sides:
+        found = of_sides(inputs, grads, sides, n_tokens)
+        if found is None:
+            raise ModelError(_apart(name, inputs, shape))
+        return Rows.scattered(*found, shape)
     return _checked(name, inputs, grads, shape)
 
 

@@ -120,7 +120,8 @@ def refuse_not_causal(model: nn.Module, found: Ahead) -> None:
             f"{type(model).__name__} is not causal: changing a token changes what is said before "
             f"it (by {found.logits:.2%} of the change at its own place, in a sequence of "
             f"{found.length} tokens), so that tokens would see their targets. Name a causal "
-            "language model under `model`."
+            "language model under `model`; or, if it was trained to fill in masks, set "
+            "`objective.kind: masked`."
         )
 
 

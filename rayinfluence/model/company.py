@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rayinfluence.model.answers import answers, distance, objective
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import Consumer, backward
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.foreign import BACKWARD, in_words
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.load import vocabulary_size
@@ -130,7 +131,13 @@ class Alone:
                 inputs[name][place], grads[name][place] = a.clone(), g.clone()
 
             with in_words(language_model.model, "run backward", BACKWARD):
-                backward(modules, batch.shape, partial(objective, language_model, batch), keep)
+                backward(
+                    modules,
+                    batch.shape,
+                    partial(objective, language_model, batch),
+                    keep,
+                    sides_of(language_model.model, batch),
+                )
         return cls(inputs, grads)
 
 

@@ -4,7 +4,7 @@ What a token is embedded as is a stream that blocks read and add to. A call of a
 stream* where a derivative leads from the embedding to its input past all other layers; any other
 *takes* what layers give. Between a layer and one that takes from it, a token may reach another.
 
-T token.
+T token, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.feeding import arguments
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import is_linear, layer_of
+from rayinfluence.model.load import is_pretrained
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Flow:
         givers: by layer that takes, those whose outputs it takes.
         mixing: layers between whose output and what comes next (the layers that take it, or the end
             of the module that holds them) a token reaches another; and those that take it there.
+        ends: those whose output leads to the logits past all other layers.
         last: the layer that was called last of all; empty where that is none of these.
         n_logits: that the model gives for a token.
     """
@@ -43,6 +47,7 @@ class Flow:
     readers: frozenset[str]
     givers: Mapping[str, Set[str]]
     mixing: Set[str]
+    ends: Set[str]
     last: str
     n_logits: int
 
@@ -59,23 +64,26 @@ def flow_of(model: nn.Module, layers: Mapping[str, nn.Module], tokens_BT: Tensor
         ModelError: the model cannot be run, forward or backward.
     """
     readers = _readers(model, layers, tokens_BT)
-    watch = _Watch(layers, readers, tokens_BT.shape[1])
+    watch = _Watch(layers, readers, tokens_BT.shape[1], _widths(model, tokens_BT))
     with watch.watching(model), in_words(model, "run backward", BACKWARD), torch.enable_grad():
-        n_logits = forward_logits(model, tokens_BT).shape[-1]
+        logits = forward_logits(model, unpadded(tokens_BT))
+        ends = watch.leading_to(logits)
     names = frozenset(name for name, _ in readers)
-    return Flow(tuple(watch.calls), names, watch.givers, watch.mixing, watch.last, n_logits)
+    n_logits = logits.shape[-1]
+    return Flow(tuple(watch.calls), names, watch.givers, watch.mixing, ends, watch.last, n_logits)
 
 
 def _readers(
     model: nn.Module, layers: Mapping[str, nn.Module], tokens_BT: Tensor
 ) -> set[tuple[str, int]]:
     """The calls (layer, and how many came before) to which a derivative leads past all others."""
+    ids = _ids(model, tokens_BT)
     calls: Counter[str] = Counter()
     readers: set[tuple[str, int]] = set()
 
     def begin(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
         given = [*args, *kwargs.values()]
-        if not isinstance(output, Tensor) or not any(_is(one, tokens_BT) for one in given):
+        if not isinstance(output, Tensor) or not any(_is(a, b) for a in given for b in ids):
             return None
         if output.requires_grad or not output.is_floating_point():
             return None
@@ -97,11 +105,24 @@ def _readers(
     with _hooked(layers, take, cut), torch.enable_grad():
         try:
             with in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-                forward_logits(model, tokens_BT)
+                forward_logits(model, unpadded(tokens_BT))
         finally:
             for handle in handles:
                 handle.remove()
     return readers
+
+
+def _ids(model: nn.Module, tokens_BT: Tensor) -> list[Tensor]:
+    """The tokens that a model is called with: of an encoder, and of a decoder."""
+    if not is_pretrained(model):
+        return [tokens_BT]
+    given = arguments(model, unpadded(tokens_BT))
+    return [value for name, value in given.items() if name.endswith("input_ids")]
+
+
+def _widths(model: nn.Module, tokens_BT: Tensor) -> Set[int]:
+    """Of a sequence: its tokens, or those of either side."""
+    return {ids.shape[-1] for ids in _ids(model, tokens_BT)}
 
 
 def _is(given: Any, tokens_BT: Tensor) -> bool:
@@ -142,6 +163,7 @@ class _Watch:
     layers: Mapping[str, nn.Module]
     readers: Set[tuple[str, int]]
     n_tokens: int
+    widths: Set[int]
     calls: Counter[str] = field(default_factory=Counter)
     givers: dict[str, set[str]] = field(default_factory=dict)
     mixing: set[str] = field(default_factory=set)
@@ -172,6 +194,14 @@ class _Watch:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def leading_to(self, logits_BTV: Tensor) -> set[str]:
+        """The layers whose outputs they are made of, past all other layers."""
+        if not logits_BTV.requires_grad or not self._leaves:
+            return set()
+        leaves = list(self._leaves.values())
+        found = torch.autograd.grad(logits_BTV.float().sum(), leaves, allow_unused=True)
+        return {name for name, one in zip(self._leaves, found, strict=True) if one is not None}
 
     def _by_parent(self, model: nn.Module) -> dict[str, list[str]]:
         """Layers by the module that holds them, and is called."""
@@ -233,7 +263,7 @@ class _Watch:
 
     def _of_last(self, rows: Tensor) -> Tensor:
         """A number that depends on all there is of the last token, or of one row of chosen ones."""
-        axis = _token_axis(rows, self.n_tokens)
+        axis = _token_axis(rows, self.widths)
         self._of_token = axis is not None
         last = rows.flatten(0, -2)[-1] if axis is None else rows.select(axis, -1)
         weights = torch.randn(last.shape, generator=torch.Generator().manual_seed(0))
@@ -243,7 +273,7 @@ class _Watch:
         """Whether that number has a derivative in what a layer gave for other tokens."""
         module = self.layers[name]
         rows = layer_of(module).grads(module, gradient, self.n_tokens)
-        axis = _token_axis(rows, self.n_tokens)
+        axis = _token_axis(rows, self.widths)
         by_token = rows.flatten(0, -2) if axis is None else rows.movedim(axis, 0).flatten(1)
         reached = (by_token != 0).any(dim=-1)
         if axis is not None and self._of_token:
@@ -251,7 +281,7 @@ class _Watch:
         return int(reached.sum()) > 1
 
 
-def _token_axis(rows: Tensor, n_tokens: int) -> int | None:
+def _token_axis(rows: Tensor, widths: Set[int]) -> int | None:
     """Which axis before the last is of the tokens of one sequence; None where rows were chosen."""
-    axes = [axis for axis, size in enumerate(rows.shape[:-1]) if size == n_tokens]
+    axes = [axis for axis, size in enumerate(rows.shape[:-1]) if size in widths]
     return axes[0] if axes else None

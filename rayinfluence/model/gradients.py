@@ -14,6 +14,7 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.capture import Consumer, backward, input_of
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.foreign import BACKWARD, in_words
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.layers import layer_of
@@ -74,7 +75,7 @@ def add_gradients(
         see(name, rows)
 
     with in_words(language_model.model, "run backward", BACKWARD):
-        backward(modules, batch.shape, value, keep)
+        backward(modules, batch.shape, value, keep, sides_of(language_model.model, batch))
     differences: dict[str, float] = dict.fromkeys(modules, 0.0)
     norms: dict[str, float] = dict.fromkeys(modules, 0.0)
 
@@ -242,7 +243,7 @@ def _get_the_same(
             )
     try:
         with torch.no_grad():
-            forward_logits(model, batch.tokens_BT)
+            forward_logits(model, batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -294,7 +295,13 @@ def _woken(
 
     if names:
         with _other_weights(language_model.model, names):
-            backward(modules, batch.shape, partial(objective, language_model, batch), note)
+            backward(
+                modules,
+                batch.shape,
+                partial(objective, language_model, batch),
+                note,
+                sides_of(language_model.model, batch),
+            )
     return woken
 
 

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.batches import Batch
+from rayinfluence.model.batches import Batch, unpadded
 from rayinfluence.model.dtype import named
+from rayinfluence.model.feeding import arguments, called, kind_of
 from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
+from rayinfluence.model.pairs import Pairs
 from rayinfluence.model.targets import Targets
+from rayinfluence.objective_kinds import CLASSIFICATION, SEQ2SEQ
 
 _PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model whose log-probabilities are made without logits for all positions.
+    """A language model whose log-probabilities are made without logits for all positions.
 
     Attributes:
         model: maps tokens to logits.
@@ -44,62 +47,82 @@ class LanguageModel:
         if body is model or not isinstance(head, nn.Linear) or any(m is head for m in tracked):
             return whole
         length = min(_PROBE_TOKENS, context_length(model) or _PROBE_TOKENS)
-        tokens = torch.arange(length, device=head.weight.device) % len(head.weight)
+        batch = unpadded(torch.arange(length, device=head.weight.device)[None] % len(head.weight))
         apart = cls(model, body, head)
         with torch.no_grad():
-            logits = forward_logits(model, tokens[None])
+            logits = forward_logits(model, batch)
             try:
-                same = torch.equal(head(apart.hidden(tokens[None])), logits)
+                same = torch.equal(head(apart.hidden(batch)), logits)
             except Exception:  # a body that is called otherwise than most
                 return whole
         return apart if same else whole
 
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
+    def hidden(self, batch: Batch) -> Tensor:
         """What the head sees [B, T, D]."""
         assert self.body is not None
-        output = self.body(input_ids=tokens_BT, use_cache=False)
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        output = self.body(**arguments(self.model, batch))
+        hidden: Tensor = output.last_hidden_state
+        return Pairs(batch).at_tokens(hidden) if kind_of(self.model) == SEQ2SEQ else hidden
 
     def log_probabilities(self, batch: Batch, targets: Targets, choose: Choose) -> Tensor:
         """Log p(label) of every target of a batch [N], differentiable in tracked modules' outputs.
 
         Args:
             batch: the tokens.
-            targets: of the batch.
+            targets: of the batch, which say what of it the model is given.
             choose: gives the labels for the logits of some targets.
         """
+        given = targets.given(batch)
         if self.head is None:
-            logits = target_logits(forward_logits(self.model, batch.tokens_BT), targets)
+            logits = target_logits(forward_logits(self.model, given), targets)
             return log_probabilities(logits, choose(logits, slice(0, len(logits))))
-        hidden = self.hidden(batch.tokens_BT).flatten(0, 1)
+        hidden = self.hidden(given).flatten(0, 1)
         rows = hidden.index_select(0, targets.places_N)
         return head_log_probabilities(rows, self.head.weight, self.head.bias, choose)
 
 
-def forward_logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
+def forward_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Logits [B, T, V] of a transformers model, or of any module that maps tokens to logits.
+
+    Of a classifier [B, 1, classes], as it says one thing of a text. A decoder says nothing at the
+    tokens of its source but the last; there they are zero.
 
     Raises:
         ModelError: what it gives is no such tensor.
     """
-    if is_pretrained(model):
-        output = model(input_ids=tokens_BT, use_cache=False)
-    else:
-        output = model(tokens_BT)
-    return _logits_of(model, output, tuple(tokens_BT.shape))
+    output = called(model, batch)
+    if kind_of(model) == CLASSIFICATION:
+        return _logits_of_classes(model, output, len(batch.lengths_B))
+    if kind_of(model) == SEQ2SEQ:
+        pairs = Pairs(batch)
+        return pairs.at_tokens(_logits_of(model, output, pairs.target_BD.shape))
+    return _logits_of(model, output, batch.shape)
 
 
 def vocabulary_of(model: nn.Module) -> int | None:
     """Ids that are embedded and have a logit, or None for a module that is no transformers model.
 
-    An id without a logit can be no target, and what stands in a sequence is one.
+    An id without a logit can be no target, and what stands in a sequence is one,
+    unless classes are.
     """
     n_embedded = vocabulary_size(model)
     if n_embedded is None:
         return None
+    if kind_of(model) == CLASSIFICATION:
+        return n_embedded
     one = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
     with torch.no_grad():
-        return min(n_embedded, forward_logits(model, one).shape[-1])
+        return min(n_embedded, forward_logits(model, unpadded(one)).shape[-1])
+
+
+def _logits_of_classes(model: nn.Module, output: Any, n_sequences: int) -> Tensor:
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_sequences:
+        return logits[:, None]
+    raise ModelError(
+        f"{type(model).__name__} gives {_described(logits)} for {n_sequences} texts, and logits of "
+        f"each, [{n_sequences}, classes], are needed. Name another model under `model`."
+    )
 
 
 def _logits_of(model: nn.Module, output: Any, shape: tuple[int, ...]) -> Tensor:

@@ -8,29 +8,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.errors import ModelError
+from rayinfluence.objective_kinds import ObjectiveKind
 from rayinfluence.registered import code_elsewhere, not_fetched
 
 if TYPE_CHECKING:
     from torch import nn
 
-#: Entries of auto_map whose code runs when a causal LM is loaded.
-_RUNNABLE = ("AutoConfig", "AutoModelForCausalLM")
 
-
-def refuse_unknown_kind(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> None:
-    """See that transformers knows a kind of model, or may run the folder's code for it.
+def refuse_unknown_kind(
+    path: str, config: Mapping[str, Any], trust_remote_code: bool, kind: ObjectiveKind
+) -> None:
+    """See that transformers knows a type of model, or may run the folder's code for it.
 
     transformers' own words for it are paragraphs, or the list of all its classes.
+
+    Args:
+        path: the model's folder.
+        config: its config.json.
+        trust_remote_code: whether the folder's code may run.
+        kind: of the objective, which the type has to have a model for.
 
     Raises:
         ModelError: it does not, or may not.
     """
-    if why := _why_not(path, config, trust_remote_code):
+    if why := _why_not(path, config, trust_remote_code, kind):
         raise ModelError(f"model: {path} cannot be loaded: {why}.")
 
 
 def not_what_is_named(
-    path: str, config: Mapping[str, Any], model: nn.Module, trust_remote_code: bool
+    path: str,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    trust_remote_code: bool,
+    kind: ObjectiveKind,
 ) -> list[str]:
     """Say where config.json names other code, or another class, than the model that was loaded.
 
@@ -41,10 +51,13 @@ def not_what_is_named(
         config: its config.json.
         model: as it was loaded.
         trust_remote_code: whether the folder's code could run.
+        kind: of the objective it was loaded for.
     """
     loaded = type(model).__name__
     code = config.get("auto_map")
-    theirs = [code[key] for key in _RUNNABLE if key in code] if isinstance(code, Mapping) else []
+    theirs = (
+        [code[key] for key in _runnable(kind) if key in code] if isinstance(code, Mapping) else []
+    )
     if theirs and not trust_remote_code:
         return [
             f"model: the config.json of {path} names Python code of its own under auto_map "
@@ -63,28 +76,37 @@ def not_what_is_named(
     ]
 
 
-def _why_not(path: str, config: Mapping[str, Any], trust_remote_code: bool) -> str | None:
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+def _runnable(kind: ObjectiveKind) -> tuple[str, str]:
+    """Entries of auto_map whose code runs when a model is loaded."""
+    return "AutoConfig", kind.loader
 
+
+def _why_not(
+    path: str, config: Mapping[str, Any], trust_remote_code: bool, objective: ObjectiveKind
+) -> str | None:
+    import transformers
+
+    known: Any = transformers.CONFIG_MAPPING
+    with_model = getattr(transformers, objective.mapping)
     kind, code = config.get("model_type"), config.get("auto_map")
     code = code if isinstance(code, Mapping) else {}
-    is_known = isinstance(kind, str) and kind in CONFIG_MAPPING
-    generates = is_known and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
-    theirs = "AutoModelForCausalLM" in code
-    if trust_remote_code and (elsewhere := code_elsewhere(code, _RUNNABLE)):
+    is_known = isinstance(kind, str) and kind in known
+    has_model = is_known and known[kind] in with_model
+    theirs = objective.loader in code
+    if trust_remote_code and (elsewhere := code_elsewhere(code, _runnable(objective))):
         return not_fetched(elsewhere, "config.json")
-    if generates or (theirs and trust_remote_code):
+    if has_model or (theirs and trust_remote_code):
         return None
     installed = f"the installed transformers {version('transformers')}"
     if theirs:
         return (
             f"its model, of the type {kind!r}, is Python code that the folder brings "
-            f"({code['AutoModelForCausalLM']}); read it, and set `trust_remote_code: true` to let "
+            f"({code[objective.loader]}); read it, and set `trust_remote_code: true` to let "
             "it run"
         )
     if is_known:
         return (
-            f"{installed} has no causal language model of the type {kind!r}, which its config.json "
+            f"{installed} has no {objective.model} of the type {kind!r}, which its config.json "
             "names"
         )
     if kind is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -21,6 +22,7 @@ from rayinfluence.model.pretrained import from_pretrained, said_of_attention
 from rayinfluence.model.quantised import dequantising, few_bits, quantised, said
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
 from rayinfluence.model.wrapped import why_other_names
+from rayinfluence.objective_kinds import CAUSAL, KINDS, ObjectiveKind
 from rayinfluence.registered import only_code_of
 from rayinfluence.storage.downloads import StoredTensor
 from rayinfluence.storage.shared import ALIGNMENT, SharedTensors
@@ -50,8 +52,9 @@ def load_model(
     base_model: str | None = None,
     attention: str = "sdpa",
     trust_remote_code: bool = False,
+    kind: str = CAUSAL,
 ) -> nn.Module:
-    """Load a causal LM from safetensors, frozen and in eval mode, on the CPU.
+    """Load a model from safetensors, frozen and in eval mode, on the CPU.
 
     Stacked experts are taken apart, so that each of their layers has a name.
 
@@ -64,6 +67,7 @@ def load_model(
             with ``eager``, and one whose config.json says how with that, as :func:`attention_of`
             tells.
         trust_remote_code: let the folder's own Python code run.
+        kind: of its objective.
 
     Raises:
         ModelError: there is no model, it has no safetensors, they are not whole, hold quantised
@@ -73,17 +77,17 @@ def load_model(
     """
     source = source_of(path, base_model)
     if source.adapter is None:
-        model = _load_whole(path, dtype, attention, trust_remote_code)
+        model = _load_whole(path, dtype, attention, trust_remote_code, KINDS[kind])
     else:
         with base_alone(source) as base:
-            model = _load_whole(base, dtype, attention, trust_remote_code)
+            model = _load_whole(base, dtype, attention, trust_remote_code, KINDS[kind])
         attach(model, source, dtype)
     check_finite(model)
     return model
 
 
 def _load_whole(
-    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool, kind: ObjectiveKind
 ) -> nn.Module:
     if not (Path(path) / "config.json").is_file():
         raise ModelError(
@@ -92,9 +96,10 @@ def _load_whole(
         )
     config = read_config(path)
     with only_code_of(path if trust_remote_code else None):
-        refuse_unknown_kind(path, config, trust_remote_code)
+        refuse_unknown_kind(path, config, trust_remote_code, kind)
         tensors = stored_tensors(path)
-        model, info = _from_pretrained(path, dtype, attention, trust_remote_code, config, tensors)
+        load = partial(from_pretrained, path, dtype, attention, trust_remote_code, kind.loader)
+        model, info = _loaded(path, load, config, tensors)
     if left_out := unlisted(path):
         raise ModelError(
             f"model: {path} holds weights that its index does not name, such as {left_out[0]}. "
@@ -119,16 +124,14 @@ def _load_whole(
     return model
 
 
-def _from_pretrained(
+def _loaded(
     path: str,
-    dtype: torch.dtype,
-    attention: str,
-    trust_remote_code: bool,
+    load: Callable[[], tuple[nn.Module, dict[str, Any]]],
     config: Mapping[str, Any],
     tensors: Mapping[str, StoredTensor],
 ) -> tuple[nn.Module, dict[str, Any]]:
     try:
-        return from_pretrained(path, dtype, attention, trust_remote_code)
+        return load()
     except Exception as error:  # transformers raises a dozen kinds, all of them about this folder
         if "quantization_config" in config:
             raise ModelError(

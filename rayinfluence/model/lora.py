@@ -103,7 +103,7 @@ def _differ(stored: Mapping[str, Tensor], needed: Mapping[str, tuple[int, ...]])
     if unknown := sorted(stored.keys() - needed.keys()):
         return f"{len(unknown)} of its weights have no place in it, such as {unknown[0]}"
     if missing := sorted(needed.keys() - stored.keys()):
-        return f"{len(missing)} weights are missing, such as {missing[0]}"
+        return f"it lacks {len(missing)} weights that it would have there, such as {missing[0]}"
     for name, shape in needed.items():
         if tuple(stored[name].shape) != shape:
             return f"{name} is {list(stored[name].shape)} and would have to be {list(shape)}"
@@ -113,5 +113,6 @@ def _differ(stored: Mapping[str, Tensor], needed: Mapping[str, tuple[int, ...]])
 def _other_base(source: Source, why: str) -> str:
     return (
         f"model: the adapter in {source.adapter} is not one of {source.weights}: {why}. Name the "
-        "model that it was trained on under `base_model`."
+        "model that it was trained on under `base_model`; if that is this one, download or save "
+        "the adapter again."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def refuse_more_than_lora(folder: Path, advice: str) -> str | None:
         The name of its base model, as it was when the adapter was trained.
 
     Raises:
-        ModelError: what it is more; or its weights are not whole, or the package peft is missing.
+        ModelError: what it is more; or its weights are not all there, or peft is not installed.
     """
     config = _config(folder)
     more = [
@@ -77,6 +78,12 @@ def refuse_more_than_lora(folder: Path, advice: str) -> str | None:
             f"model: the adapter in {folder} is more than a LoRA of linear layers ({what}), and "
             f"such are not read. {advice}"
         )
+    if alone := _without_the_other(tensors):
+        more_so = f" (and so in {len(alone) - 1:,} more layers)" if len(alone) > 1 else ""
+        raise ModelError(
+            f"model: the adapter in {folder} is not whole: {WEIGHTS} has {alone[0]}{more_so}, of "
+            "which together an update is made. Save or download the adapter again."
+        )
     if not tensors:
         raise ModelError(f"model: the adapter in {folder} is empty: {WEIGHTS} holds no weight.")
     if find_spec("peft") is None:
@@ -86,6 +93,20 @@ def refuse_more_than_lora(folder: Path, advice: str) -> str | None:
         )
     named = config.get("base_model_name_or_path")
     return named if isinstance(named, str) and named else None
+
+
+def _without_the_other(names: Iterable[str]) -> list[str]:
+    """Of layers with one of the weights A and B alone, which is there, and which is not."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        layer, _, weight = name.rpartition(".lora_")
+        found.setdefault(layer, set()).add(weight)
+    return [
+        f"{layer}.lora_{'A' if 'A.weight' in weights else 'B'}.weight and no "
+        f"lora_{'B' if 'A.weight' in weights else 'A'}.weight beside it"
+        for layer, weights in sorted(found.items())
+        if not {"A.weight", "B.weight"} <= weights
+    ]
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, is_linear, layer_of
 from rayinfluence.model.parts import Part
 from rayinfluence.model.reach import Reach, patterns_of
+from rayinfluence.objective_kinds import SEQ2SEQ
 
 #: Names of weights in a message.
 _NAMED = 4
@@ -32,7 +35,8 @@ class ModuleShape:
         diagonal: the side whose factor is taken for diagonal, as it is as wide as the vocabulary:
             ``inputs`` of an embedding, of which A is diagonal, or ``outputs`` of the output
             embedding, of which S is not; else nothing.
-        routed: whether it gets the tokens that a router has chosen for it alone.
+        routed: whether it gets some tokens of a sequence: those that a router has chosen for it
+            alone, or one side of a source and its target.
     """
 
     name: str
@@ -68,7 +72,8 @@ def shape_of(name: str, module: nn.Module, model: nn.Module) -> ModuleShape:
     if module is output_embedding(model):
         diagonal = "outputs"
     bias = getattr(module, "bias", None) is not None
-    return ModuleShape(name, d_in, d_out, bias, name, layer.routed, diagonal)
+    some = layer.routed or kind_of(model) == SEQ2SEQ
+    return ModuleShape(name, d_in, d_out, bias, name, some, diagonal)
 
 
 def output_embedding(model: nn.Module) -> nn.Module | None:
@@ -102,7 +107,7 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
         with torch.no_grad():
             device = next(model.parameters()).device
             tokens = torch.zeros(n_sequences, n_tokens, dtype=torch.int64, device=device)
-            forward_logits(model, tokens)
+            forward_logits(model, unpadded(tokens))
     finally:
         for handle in handles:
             handle.remove()

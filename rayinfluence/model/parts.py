@@ -5,7 +5,7 @@
   ranks and gates are, and one layer that takes theirs and gives to none.
 * Of the others, those that give less than the stream is wide, and than any that take it do, give no
   features: they choose among others or weigh them, as routers and gates of shared experts do. So
-  does what gives to these alone.
+  does what leads to these alone, however wide it is: the inner layers of a router.
 * What is left are MLPs, experts among them.
 """
 
@@ -50,8 +50,7 @@ def parts_of(model: nn.Module, tokens_BT: Tensor) -> dict[str, Part]:
         (pattern,) = patterns_of([name])
         if name not in found and pattern in alike:
             found[name] = alike[pattern]
-    if flow.last and widths[flow.last][1] == flow.n_logits:
-        del found[flow.last]  # the head, of a model that has it where others have blocks
+    found.pop(_head(flow, widths), None)
     return {name: found[name] for name in layers if name in found}
 
 
@@ -88,28 +87,45 @@ def parts_in(
         name: {other for other in others if blocks[other] == blocks[name]}
         for name, others in flow.givers.items()
     }
-    takers: dict[str, list[str]] = {}
-    for name, others in givers.items():
-        for other in others:
-            takers.setdefault(other, []).append(name)
+    takers, everywhere = _takers(givers), _takers(flow.givers)
     attention = _attention(flow.mixing, givers, takers)
     # Some read more than the stream: as it is now beside how it began.
     stream = min((widths[name][0] for name in flow.readers), default=0)
-    router: dict[str, bool] = {}
+    router = {_head(flow, widths): False}
 
     def is_router(name: str) -> bool:
         if name not in router:
             router[name] = False  # of one that takes from itself
             given = widths[name][1]
-            router[name] = given < stream and all(
-                given < widths[taker][0] or is_router(taker) for taker in takers.get(name, ())
+            router[name] = leads_to_routers(name) or (
+                given < stream
+                and all(given < widths[one][0] or is_router(one) for one in takers.get(name, ()))
             )
         return router[name]
+
+    def leads_to_routers(name: str) -> bool:
+        # Also in other blocks: a router may take the one before it.
+        taking = everywhere.get(name, ())
+        return bool(taking) and name not in flow.ends and all(map(is_router, taking))
 
     return {
         name: "attention" if name in attention else "router" if is_router(name) else "mlp"
         for name in flow.called
     }
+
+
+def _takers(givers: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """By layer that gives, those that take from it."""
+    takers: dict[str, list[str]] = {}
+    for name, others in givers.items():
+        for other in others:
+            takers.setdefault(other, []).append(name)
+    return takers
+
+
+def _head(flow: Flow, widths: Mapping[str, tuple[int, int]]) -> str:
+    """The head of a model that has it where others have blocks; empty where none is there."""
+    return flow.last if flow.last and widths[flow.last][1] == flow.n_logits else ""
 
 
 def _attention(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.reach import patterns_of
 
@@ -139,7 +140,7 @@ def longest_that_runs(model: nn.Module, tokens_BT: Tensor) -> int | None:
     def runs(length: int) -> bool:
         try:
             with torch.no_grad():
-                forward_logits(model, tokens_BT[:, :length])
+                forward_logits(model, unpadded(tokens_BT[:, :length]))
         except Exception:  # somebody else's code may say so in any way
             return False
         return True
@@ -192,7 +193,7 @@ def _runs(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
     ]
     try:
         with torch.no_grad():
-            forward_logits(model, tokens_BT)
+            forward_logits(model, unpadded(tokens_BT))
     except _Reached:
         return True
     except Exception:  # somebody else's code may say so in any way

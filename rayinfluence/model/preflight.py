@@ -1,9 +1,9 @@
 """Checks on made-up sequences before a document is read: is this a model that we are right about?
 
 Each answers a question whose wrong answer would be a wrong number with exit code 0: is the same
-said of the same tokens, are captured gradients those of autograd, does no token see what comes
-after it, do neighbours in the batch (a few, or as many as a run may have) or padding change
-nothing, does each layer have a gradient, are there as many positions as are asked for.
+said of the same tokens, are captured gradients those of autograd, does no token of a causal model
+see what comes after it, do neighbours in the batch (a few, or as many as a run may have) or padding
+change nothing, does each layer have a gradient, are there as many positions as are asked for.
 
 B sequence in batch, T token.
 """
@@ -29,12 +29,14 @@ from rayinfluence.model.company import (
     neighbour_effect,
 )
 from rayinfluence.model.dtype import dtype_of
+from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gradient
 from rayinfluence.model.head import LanguageModel
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable, check_positions
 from rayinfluence.model.reach import listed, without_last_number
 from rayinfluence.model.rows import Rows
+from rayinfluence.objective_kinds import CAUSAL
 
 #: By dtype, what rounding may do to a ratio that is zero in exact arithmetic. Models that are run
 #: in float64 may well compute norms and softmax in float32.
@@ -55,14 +57,15 @@ class Passed:
 
     Attributes:
         gradients: largest distance of a module's captured gradient from autograd's, relative.
-        future: how much a token moves the logits before it, relative to those at its own place.
+        future: how much a token moves the logits before it, relative to those at its own place;
+            None where a model is meant to see what comes after a token.
         neighbour: how much a longer neighbour moves a sequence's logits, relative.
         context: tokens of the longest sequence that positions were tried for.
         sequences: the most that stood side by side in a batch.
     """
 
     gradients: float
-    future: float
+    future: float | None
     neighbour: float
     context: int
     sequences: int
@@ -102,7 +105,9 @@ def preflight(
     long = max(affordable(model, 12, context), min(context, _LONG))
     longer = generator.choice(np.asarray(ordinary), long)
     refuse_what_does_not_run(model, torch.from_numpy(longer).to(device)[None], context)
-    future = _refuse_look_ahead(model, modules, longer, ordinary, context, alone)
+    future = None
+    if kind_of(model) == CAUSAL:
+        future = _refuse_look_ahead(model, modules, longer, ordinary, context, alone)
     neighbour = neighbour_effect(model, sequences[1], longer, device, alone)
     if neighbour > _ROUNDING[dtype]:
         raise ModelError(

@@ -19,17 +19,24 @@ _ATTENTION = "_attn_implementation"
 
 
 def from_pretrained(
-    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool, loader: str
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A causal LM as transformers loads it, and what it says of the loading.
+    """A model as transformers loads it, and what it says of the loading.
 
     With ``attention``, or with eager where that fails: not every model has sdpa, and parts of one
     may lack it, which only loading tells. :func:`why_other_attention` says why it is another.
+
+    Args:
+        path: its folder.
+        dtype: of weights and activations.
+        attention: how it is computed.
+        trust_remote_code: let the folder's own Python code run.
+        loader: transformers' class that loads it.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     def load(attention: str) -> tuple[nn.Module, dict[str, Any]]:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = getattr(transformers, loader).from_pretrained(
             path,
             dtype=dtype,
             attn_implementation=attention,

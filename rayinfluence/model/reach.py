@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import layer_of
+from rayinfluence.model.pairs import side_of
 from rayinfluence.model.rows import by_sequence
 
 #: Containers that hold modules and are never called themselves.
@@ -60,6 +63,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         tokens_BT: made up.
     """
     shape = len(tokens_BT), tokens_BT.shape[1]
+    sides = sides_of(model, unpadded(tokens_BT))
     called: set[str] = set()
     inputs: dict[str, tuple[int, ...] | None] = {}
     unfit: dict[str, str] = {}
@@ -73,6 +77,9 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
         elif name in modules and given is not None:
             rows = layer_of(modules[name]).inputs(modules[name], given, shape[1])
             placed = by_sequence(rows, shape)
+            if side_of(rows, sides) is not None:
+                inputs[name] = shape
+                return
             inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
 
     def note_output(name: str, output: object) -> None:
@@ -93,7 +100,7 @@ def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor)
     ]
     try:
         with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-            forward_logits(model, tokens_BT)
+            forward_logits(model, unpadded(tokens_BT))
     finally:
         for handle in handles:
             handle.remove()
@@ -171,7 +178,7 @@ def _used_without_a_call(model: nn.Module, tops: list[str], tokens_BT: Tensor) -
         weight.requires_grad_(True)
     try:
         with torch.enable_grad(), in_words(model, "run backward", BACKWARD):
-            value = forward_logits(model, tokens_BT).float().logsumexp(dim=-1).sum()
+            value = forward_logits(model, unpadded(tokens_BT)).float().logsumexp(dim=-1).sum()
             if not value.requires_grad:
                 return set()
             found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)

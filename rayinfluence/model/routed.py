@@ -38,10 +38,15 @@ class TransposedRoutedLinear(RoutedLinear):
 
 
 def slices(stack: Tensor | None) -> list[Tensor]:
-    """The tensors of a stack, in its memory if all of them are where vector units read them."""
+    """The tensors of a stack, in its memory if all of them are where vector units read them.
+
+    Of a stack that has hardly any memory, as one row that is seen many times, they are in that.
+    """
     if stack is None:
         return []
     found = list(stack.detach().unbind())
+    if 0 in stack.stride():
+        return found
     if all(one.is_contiguous() and one.data_ptr() % ALIGNMENT == 0 for one in found):
         return found
     # All, so that nothing holds the stack.

@@ -8,9 +8,8 @@ B sequence in batch, T token, N target, over the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.model.batches import Batch
+from rayinfluence.model.pairs import begins_of
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class Targets:
     """The targets of a batch, sequence after sequence.
 
     Attributes:
-        places_N: in [B T], whose logits predict.
-        labels_N: the batch's own tokens that are to be predicted there.
+        places_N: in [B T], whose logits predict; sequences, of a model that says one thing of each.
+        labels_N: the batch's own tokens that are to be predicted there, or classes.
         sequences_N: the sequence of each, in the batch.
         counts_B: how many each sequence has; on the host.
         weights_N: of each log-probability in the objective; None where all are one.
+        given_BT: tokens that the model is given in the place of the batch's; None for these.
     """
 
     places_N: Tensor
@@ -38,6 +39,11 @@ class Targets:
     sequences_N: Tensor
     counts_B: NDArray[np.int64]
     weights_N: Tensor | None = None
+    given_BT: Tensor | None = None
+
+    def given(self, batch: Batch) -> Batch:
+        """The batch as the model is given it."""
+        return batch if self.given_BT is None else replace(batch, tokens_BT=self.given_BT)
 
     def by_sequence(self, values_N: Tensor) -> Tensor:
         """The objective of each sequence [B], from log-probabilities at the targets."""
@@ -70,17 +76,40 @@ class NextTokens:
 
     def targets(self, batch: Batch) -> Targets:
         """The places before the tokens."""
-        width, found = batch.shape[1], []
+        found = []
         masks = (batch.masks if self.masked else None) or [None] * len(batch.lengths_B)
-        for row, (length, mask) in enumerate(zip(batch.lengths_B, masks, strict=True)):
+        for length, mask in zip(batch.lengths_B, masks, strict=True):
             tokens = np.arange(self.first, length)
             if mask is not None:
                 tokens = tokens[mask[self.first : length]]
-            found.append(row * width + tokens - 1)
-        counts_B = np.array([len(places) for places in found], dtype=np.int64)
-        places_N = batch.on_device(np.concatenate(found))
-        sequences_N = batch.on_device(np.repeat(np.arange(len(counts_B)), counts_B))
-        return Targets(places_N, batch.tokens_BT.flatten()[places_N + 1], sequences_N, counts_B)
+            found.append(tokens - 1)
+        return targets_at(batch, found, ahead=1)
+
+
+def targets_at(batch: Batch, found: Sequence[NDArray[np.int64]], ahead: int) -> Targets:
+    """Targets at places of each sequence.
+
+    Args:
+        batch: the sequences.
+        found: the places, sequence by sequence.
+        ahead: how far after a place the token stands that is predicted there.
+    """
+    counts_B = np.array([len(places) for places in found], dtype=np.int64)
+    starts = np.arange(len(found)) * batch.shape[1]
+    places = [start + places for start, places in zip(starts, found, strict=True)]
+    places_N = batch.on_device(np.concatenate(places))
+    sequences_N = batch.on_device(np.repeat(np.arange(len(counts_B)), counts_B))
+    return Targets(places_N, batch.tokens_BT.flatten()[places_N + ahead], sequences_N, counts_B)
+
+
+@dataclass(frozen=True)
+class TargetTokens:
+    """Tokens of the target, from where the loss begins, each given the source and those before."""
+
+    def targets(self, batch: Batch) -> Targets:
+        """The places before the tokens."""
+        pairs = zip(begins_of(batch), batch.lengths_B, strict=True)
+        return targets_at(batch, [np.arange(begin, end) - 1 for begin, end in pairs], ahead=1)
 
 
 @dataclass(frozen=True)
@@ -95,21 +124,3 @@ class Mean:
         weights_B = torch.from_numpy(1 / np.maximum(found.counts_B, 1))
         weights_N = weights_B.to(found.places_N.device)[found.sequences_N]
         return replace(found, weights_N=weights_N)
-
-
-#: Of training, by their kinds: given whether a mask says what counts.
-OBJECTIVES: Mapping[str, Callable[[bool], Objective]] = MappingProxyType(
-    {"causal": lambda masked: NextTokens(masked=masked)}
-)
-
-
-def objective_of(kind: str, loss: str, reduction: str) -> Objective:
-    """What training maximised of a sequence.
-
-    Args:
-        kind: of :data:`OBJECTIVES`.
-        loss: ``all``, or whatever says that the masks of the corpus are asked.
-        reduction: ``sum`` or ``mean`` over the targets of a sequence.
-    """
-    found = OBJECTIVES[kind](loss != "all")
-    return Mean(found) if reduction == "mean" else found

@@ -137,7 +137,7 @@ def change_along(
     try:
         # Fused attention has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            logits = target_logits(forward_logits(model, batch.tokens_BT), targets)
+            logits = target_logits(forward_logits(model, targets.given(batch)), targets)
             values_N = log_probabilities(logits, targets.labels_N)
             return taps.along(targets.by_sequence(values_N * v_N).sum())
     finally:

@@ -182,7 +182,12 @@ def why_no_weights(source: str, names: Collection[str], revision: str | None = N
         f" ({name} is: its download has not ended)"
         for name in matching(names, "model*.safetensors.*")
     )
-    return f"there is no {_WHOLE} in it{begun}"
+    remedy = (
+        "name a repository with weights as safetensors"
+        if revision
+        else "download its weights too, or name a folder that `save_pretrained` wrote"
+    )
+    return f"there is no {_WHOLE} in it{begun}; {remedy}"
 
 
 def conversion(source: str, revision: str | None = None) -> str:

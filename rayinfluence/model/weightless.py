@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rayinfluence.errors import ModelError, brief
+from rayinfluence.model.experts import take_apart
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.layers import TransposedLinear, is_layer, layer_of
 from rayinfluence.model.load import freeze
+from rayinfluence.model.routed import RoutedLinear
 from rayinfluence.model.weight_files import CONFIG, holds_any_weights, read_config
+from rayinfluence.objective_kinds import CAUSAL, KINDS
 from rayinfluence.registered import only_code_of
 
 if TYPE_CHECKING:
@@ -36,23 +39,31 @@ def has_config_alone(path: str) -> bool:
 
 
 def weightless_model(
-    path: str, dtype: torch.dtype, *, attention: str = "sdpa", trust_remote_code: bool = False
+    path: str,
+    dtype: torch.dtype,
+    *,
+    attention: str = "sdpa",
+    trust_remote_code: bool = False,
+    kind: str = CAUSAL,
 ) -> nn.Module:
-    """A causal LM as its config.json describes it, frozen and in eval mode, on the CPU.
+    """A model as its config.json describes it, frozen and in eval mode, on the CPU.
+
+    Stacked experts are taken apart, as those of a model with weights are.
 
     Args:
         path: a folder with a config.json.
         dtype: of its weights.
         attention: as :func:`load_model` takes it.
         trust_remote_code: let the folder's own Python code run.
+        kind: of its objective.
 
     Raises:
         ModelError: transformers has no such model, or cannot make one of this configuration.
     """
     with only_code_of(path if trust_remote_code else None):
-        refuse_unknown_kind(path, read_config(path), trust_remote_code)
+        refuse_unknown_kind(path, read_config(path), trust_remote_code, KINDS[kind])
         try:
-            model = _made(path, dtype, attention, trust_remote_code)
+            model: nn.Module = _made(path, dtype, attention, trust_remote_code, KINDS[kind].loader)
         except Exception as error:  # transformers raises a dozen kinds, all of them about this file
             raise ModelError(
                 f"model: {path} cannot be made of its {CONFIG}: {brief(error)}"
@@ -69,22 +80,25 @@ def weightless_model(
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.device.type == "meta":
                 module._buffers[name] = torch.zeros_like(buffer, device="cpu")
+    freeze(model)
+    take_apart(model)  # whose experts are tried with products, so these are put aside afterwards
+    for module in model.modules():
         if is_layer(module) and _is_product(module):
             d_out = layer_of(module).widths(module)[1]
             module.forward = partial(_give, torch.randn(d_out, generator=generator).to(dtype))
-    return freeze(model)
+    return model
 
 
 def _made(
-    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool
+    path: str, dtype: torch.dtype, attention: str, trust_remote_code: bool, loader: str
 ) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     for how in dict.fromkeys((attention, "eager")):
         try:
             with _unplaced():
-                return AutoModelForCausalLM.from_config(
+                return getattr(transformers, loader).from_config(
                     config,
                     dtype=dtype,
                     attn_implementation=how,
@@ -116,7 +130,11 @@ def _unplaced() -> Iterator[None]:
 
 def _is_product(layer: nn.Module) -> bool:
     """Whether a layer does nothing else, as some routers that inherit from one do."""
-    return type(layer).forward is nn.Linear.forward or isinstance(layer_of(layer), TransposedLinear)
+    return (
+        type(layer).forward is nn.Linear.forward
+        or isinstance(layer, RoutedLinear)
+        or isinstance(layer_of(layer), TransposedLinear)
+    )
 
 
 class _Empty(TorchFunctionMode):

@@ -19,6 +19,12 @@ _KINDS = {
     "all": "all linear layers of every block.",
 }
 
+#: What a mean is, beside a sum.
+_MEAN = (
+    ". Training maximised the mean over those of a sequence (objective.reduction: mean), so that "
+    "each sequence counts alike, however long it is"
+)
+
 Manifest = Mapping[str, Any]
 
 
@@ -115,6 +121,19 @@ def _objective(manifest: Manifest) -> str:
     found = manifest.get("objective")
     if not found:
         return ""
+    if found.get("kind") == "masked":
+        return (
+            "what counts are tokens that were masked and predicted from all others: "
+            f"{found['mask_rate']:.3g} of each sequence's (objective.mask_rate), drawn once"
+            f"{_MEAN if found.get('reduction') == 'mean' else ''}."
+        )
+    if found.get("kind") == "classification":
+        return "what counts is the class of each sequence, given all of it."
+    if found.get("kind") == "seq2seq":
+        mean = _MEAN if found.get("reduction") == "mean" else ""
+        return (
+            f"what counts are targets, given their sources: {count(found['tokens'])} tokens{mean}."
+        )
     loss = found.get("loss", "all")
     what = {
         "all": "all tokens of a sequence but the first, as if training had predicted each",
@@ -127,10 +146,7 @@ def _objective(manifest: Manifest) -> str:
     if without := found.get("sequences_without"):
         text += f"; {count(without)} sequences have none, and so a score of zero"
     if found.get("reduction") == "mean":
-        text += (
-            ". Training maximised the mean over those of a sequence (objective.reduction: mean), "
-            "so that each sequence counts alike, however long it is"
-        )
+        text += _MEAN
     return f"{text}."
 
 

@@ -157,6 +157,25 @@ def missing(snapshot: Snapshot, names: Collection[str]) -> list[str]:
     ]
 
 
+def refuse_part(snapshot: Snapshot, lacking: str) -> None:
+    """Refuse what the cache holds in part, where no hub was asked for the rest.
+
+    Args:
+        snapshot: of a model; one that a hub gave is whole.
+        lacking: what it has not, in words.
+
+    Raises:
+        StorageError: no hub was asked.
+    """
+    if snapshot.cached is not None:
+        whole = HubAddress(snapshot.address.repository, snapshot.commit)
+        raise StorageError(
+            f"{snapshot.address}: {cache()} holds a part of commit {snapshot.commit}, "
+            f"without {lacking}, and no hub gave the rest. Unset HF_HUB_OFFLINE if it is set, or "
+            f"fetch the model where a hub may be asked ({_download(whole)}) and copy that folder."
+        )
+
+
 def remember(snapshot: Snapshot) -> None:
     """Leave in the cache which commit a branch or a tag is, for when the hub may not be asked."""
     address = snapshot.address

@@ -64,7 +64,7 @@ class ObjectiveConformance:
         """The targets of a sequence are those that it has alone."""
         found, width = self._targets(self._sequences), max(self.lengths)
         for place, sequence in enumerate(self._sequences):
-            alone = self._targets([sequence])
+            alone = self._targets([sequence], place)
             ours = found.sequences_N == place
             assert (found.places_N[ours] - place * width).tolist() == alone.places_N.tolist()
             assert found.labels_N[ours].tolist() == alone.labels_N.tolist()
@@ -99,6 +99,7 @@ class ObjectiveConformance:
         ours = found.by_sequence(values).tolist()
         assert np.allclose(ours, expected, rtol=1e-12, atol=1e-14)
 
-    def _targets(self, sequences: list[np.ndarray]) -> Targets:
-        batch = make_batch(sequences, range(len(sequences)), torch.device("cpu"))
+    def _targets(self, sequences: list[np.ndarray], first_id: int = 0) -> Targets:
+        ids = range(first_id, first_id + len(sequences))
+        batch = make_batch(sequences, ids, torch.device("cpu"))
         return self.objective().targets(batch)

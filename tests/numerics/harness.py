@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import naive
 import numpy as np
@@ -69,25 +70,39 @@ def row(tokens: np.ndarray, **more: object) -> dict[str, object]:
 
 
 def table(
-    sequences: Tokens, ids: Sequence[int] | None = None, masks: Masks | None = None
+    sequences: Tokens,
+    ids: Sequence[int] | None = None,
+    masks: Masks | None = None,
+    classes: Sequence[int] | None = None,
 ) -> pa.Table:
     """The rows of a split; ids count from 0 when not given."""
     ids = range(len(sequences)) if ids is None else ids
     rows = [
-        row(tokens, n_tokens=len(tokens), loss_mask=mask)
-        for tokens, mask in zip(sequences, masks or [None] * len(sequences), strict=True)
+        row(tokens, n_tokens=len(tokens), loss_mask=mask, label=label)
+        for tokens, mask, label in zip(sequences, *_told(sequences, masks, classes), strict=True)
     ]
     column = pa.array(ids, type=pa.int64())
     return pa.Table.from_pylist(rows, schema=SCHEMA).append_column("sequence_id", column)
 
 
+def _told(
+    sequences: Tokens, masks: Masks | None, classes: Sequence[int] | None
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    nothing = [None] * len(sequences)
+    return masks or nothing, classes or nothing
+
+
 def write_corpus(
-    folder: Path, sequences: Tokens, row_group_tokens: int = 8, masks: Masks | None = None
+    folder: Path,
+    sequences: Tokens,
+    row_group_tokens: int = 8,
+    masks: Masks | None = None,
+    classes: Sequence[int] | None = None,
 ) -> Corpus:
     """A corpus of one shard in several row groups; ids count from 0."""
     writer = ShardWriter(row_group_tokens=row_group_tokens)
-    for tokens, mask in zip(sequences, masks or [None] * len(sequences), strict=True):
-        writer.add(row(tokens, loss_mask=mask))
+    for tokens, mask, label in zip(sequences, *_told(sequences, masks, classes), strict=True):
+        writer.add(row(tokens, loss_mask=mask, label=label))
     store = Store(str(folder))
     store.write("shard.parquet", body := writer.finish())
     record = ShardRecord("shard.parquet", len(body), writer.row_groups, writer.bounds)
@@ -104,10 +119,11 @@ def plan_factors(
     lanes: int = 3,
     row_group_tokens: int = 8,
     masks: Masks | None = None,
+    classes: Sequence[int] | None = None,
     **more: object,
 ) -> tuple[Corpus, FitPlan]:
     """What factors will be made of: all sequences unless told otherwise."""
-    corpus = write_corpus(folder / "corpus", sequences, row_group_tokens, masks)
+    corpus = write_corpus(folder / "corpus", sequences, row_group_tokens, masks, classes)
     settings = {"sequences": 10**6, "labels": labels, "lanes": lanes, "error_bound": None}
     config = FitConfig(**{**settings, **more})
     return corpus, plan_fit(config, corpus, 1, replica.numerics, "model", replica.shapes)
@@ -210,10 +226,11 @@ def all_scores(
     sequences: Tokens,
     ids: Sequence[int] | None = None,
     masks: Masks | None = None,
+    classes: Sequence[int] | None = None,
 ) -> Tensor:
     """Scores [N, Q] in the order of the sequences, read from what a split's partial keeps."""
     ids = list(range(len(sequences))) if ids is None else list(ids)
-    rows = table(sequences, ids, masks)
+    rows = table(sequences, ids, masks, classes)
     (scored,) = score_split(replica, [bank], rows)
     partial = scored.partial(SplitGroups(rows), len(ids))
     assert partial.n_sequences == len(ids)

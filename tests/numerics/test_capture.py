@@ -18,7 +18,7 @@ from rayinfluence.curvature.sums import rotated_gradients
 from rayinfluence.dataflow.compute.replica import own_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.errors import ModelError
-from rayinfluence.model.batches import make_batch
+from rayinfluence.model.batches import make_batch, unpadded
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import layer_of
@@ -195,7 +195,7 @@ def hooks_of(model: nn.Module) -> int:
 def test_forward_is_bitwise_unchanged_and_hooks_are_gone(case: Case) -> None:
     model = case.model()
     batch = make_batch(token_sequences(), range(7), torch.device("cpu"))
-    before = forward_logits(model, batch.tokens_BT)
+    before = forward_logits(model, batch)
     seen: list[Tensor] = []
     tracked = track(model, ["*"]).values()
     # One for each, and another where what it makes of its product cannot be replaced.
@@ -203,11 +203,11 @@ def test_forward_is_bitwise_unchanged_and_hooks_are_gone(case: Case) -> None:
 
     def objective() -> Tensor:
         assert hooks_of(model) == n_hooks
-        seen.append(forward_logits(model, batch.tokens_BT))
+        seen.append(forward_logits(model, batch))
         return seen[0].square().sum()
 
     capture(model, objective, batch.shape)
-    after = forward_logits(model, batch.tokens_BT)
+    after = forward_logits(model, batch)
     assert torch.equal(seen[0].detach(), before)
     assert torch.equal(after, before)
     assert not after.requires_grad
@@ -220,7 +220,7 @@ def test_hooks_are_gone_after_an_exception(case: Case) -> None:
     tokens = torch.arange(6)[None]
 
     def objective() -> Tensor:
-        forward_logits(model, tokens)
+        forward_logits(model, unpadded(tokens))
         raise RuntimeError("the objective failed")
 
     with pytest.raises(RuntimeError, match="the objective failed"):
@@ -231,9 +231,14 @@ def test_hooks_are_gone_after_an_exception(case: Case) -> None:
         raise ValueError("the consumer failed")
 
     with pytest.raises(ValueError, match="the consumer failed"):
-        backward(track(model, ["*"]), (1, 6), lambda: forward_logits(model, tokens).sum(), consume)
+        backward(
+            track(model, ["*"]),
+            (1, 6),
+            lambda: forward_logits(model, unpadded(tokens)).sum(),
+            consume,
+        )
     assert hooks_of(model) == 0
-    assert not forward_logits(model, tokens).requires_grad
+    assert not forward_logits(model, unpadded(tokens)).requires_grad
 
 
 def test_an_input_changed_in_place_is_refused() -> None:

@@ -19,6 +19,7 @@ from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors, kfac_factors
 from rayinfluence.curvature.sums import GramSums, homogeneous, rotated_gradients
 from rayinfluence.dataflow.compute.folding import Bases, LaneRows, fitting_labels, fold_moments
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import backward
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
@@ -148,7 +149,7 @@ def enumerated_moments(fitted: Fitted, sequences: list) -> dict[str, Tensor]:
         where = tuple(axis.to(DEVICE) for axis in (torch.arange(n_rows), positions, labels))
 
         def objective(tokens_T: Tensor = tokens_T, where: tuple[Tensor, ...] = where) -> Tensor:
-            logits = forward_logits(model, tokens_T.repeat(len(where[0]), 1))
+            logits = forward_logits(model, unpadded(tokens_T.repeat(len(where[0]), 1)))
             log_p = torch.log_softmax(logits, dim=-1)[where]
             return (log_p.detach().exp().sqrt() * log_p).sum()
 

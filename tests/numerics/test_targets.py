@@ -15,18 +15,13 @@ from cases import Case, token_sequences
 from compare import assert_same
 from harness import encoded, fit_factors, make_replica, table
 
-from rayinfluence.config import ObjectiveConfig
 from rayinfluence.dataflow.compute import replica as replica_module
 from rayinfluence.dataflow.compute.replica import Replica, own_labels, sampled_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.model.batches import Batch
-from rayinfluence.model.targets import (
-    OBJECTIVES,
-    Mean,
-    NextTokens,
-    Objective,
-    Targets,
-)
+from rayinfluence.model.objectives import OBJECTIVES
+from rayinfluence.model.targets import Mean, NextTokens, Objective, Targets
+from rayinfluence.objective_kinds import KINDS
 from rayinfluence.testing.targets import ObjectiveConformance
 
 
@@ -147,9 +142,8 @@ def test_an_objective_that_is_none_is_found_out(
         getattr(suite, test)()
 
 
-def test_a_configuration_has_the_objectives_of_training_by_their_names() -> None:
-    kinds = ObjectiveConfig.model_json_schema()["properties"]["kind"]
-    assert set(OBJECTIVES) == set(kinds.get("enum", [kinds.get("const")]))
+def test_those_of_training_have_names() -> None:
+    assert set(OBJECTIVES) == set(KINDS)
 
 
 def averaging(case: Case, batch_tokens: int) -> Replica:

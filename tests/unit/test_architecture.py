@@ -11,7 +11,16 @@ import rayinfluence
 
 ROOT = Path(rayinfluence.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-DATA = {"storage", "errors", "config", "text", "guest", "addresses", "registered"}
+DATA = {
+    "storage",
+    "errors",
+    "config",
+    "text",
+    "guest",
+    "addresses",
+    "registered",
+    "objective_kinds",
+}
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
 
@@ -21,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "text": set(),
     "guest": set(),
     "registered": set(),
+    "objective_kinds": {"errors"},
     "addresses": {"text"},
     "yamls": set(),
     "config_sentences": set(),

@@ -9,6 +9,7 @@ from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
+from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
 
 
 @dataclass(frozen=True)
@@ -16,18 +17,21 @@ class Counted:
     """What of a corpus is predicted under an objective.
 
     Attributes:
-        tokens: that are; the first of a sequence is not, as nothing stands before it.
+        tokens: that are; the first of a sequence is not, as nothing stands before it. None where
+            some are masked, or a sequence has a class.
         sequences_without: sequences that have none: their gradient, and so their score, is zero.
     """
 
-    tokens: int
+    tokens: int | None
     sequences_without: int
 
 
 def columns_of(config: RunConfig) -> Columns:
     """The columns of documents that have a meaning."""
     corpus, loss = config.corpus, config.objective.column
-    return Columns(corpus.text_column, corpus.id_column, corpus.prompt_column, loss)
+    return Columns(
+        corpus.text_column, corpus.id_column, corpus.prompt_column, loss, corpus.label_column
+    )
 
 
 def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
@@ -48,14 +52,35 @@ def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
             )
 
 
-def counted(config: RunConfig, corpus: Corpus) -> Counted:
+def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
     """What of a corpus the objective counts.
 
+    Args:
+        config: of the run.
+        corpus: that is there.
+        kind: of the objective.
+
     Raises:
-        ConfigError: the corpus was tokenised with another column for it.
+        ConfigError: the corpus was tokenised for another kind of model, or with another column for
+            it.
         CorpusError: some sequences do not say what counts, or nothing of any sequence does.
     """
     objective, url = config.objective, corpus.store.url
+    files = corpus.manifest.files
+    masked, tokens, without = (
+        sum(file.get(key, 0) for file in files) for key in ("masked", "counted_tokens", "uncounted")
+    )
+    made_for = corpus.manifest.settings.kind
+    if made_for != kind:
+        raise ConfigError(
+            f"corpus.path: the corpus at {url} was tokenised for a {KINDS[made_for].model}, and "
+            f"the model is a {KINDS[kind].model}, which sees a document otherwise. Name its "
+            "documents under corpus.documents, and another corpus.path."
+        )
+    if kind == SEQ2SEQ:  # each has a target
+        return Counted(tokens, without)
+    if kind in (MASKED, CLASSIFICATION):
+        return Counted(None, 0)
     if objective.loss == "all":
         return Counted(corpus.n_tokens - corpus.n_sequences, 0)
     there = corpus.manifest.settings.mask_column
@@ -66,10 +91,6 @@ def counted(config: RunConfig, corpus: Corpus) -> Counted:
             "of what counts. Set objective.loss to what it was, or give this one another "
             "corpus.path."
         )
-    files = corpus.manifest.files
-    masked, tokens, without = (
-        sum(file.get(key, 0) for file in files) for key in ("masked", "counted_tokens", "uncounted")
-    )
     if masked < corpus.n_sequences:
         raise CorpusError(
             f"objective.loss: {objective.loss}, and {corpus.n_sequences - masked:,} of "

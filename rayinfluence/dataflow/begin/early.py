@@ -24,6 +24,7 @@ from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
+from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
@@ -44,6 +45,7 @@ class Inputs:
         documents: files to tokenise, none where the corpus is used as it is; and what lies
             among them.
         folders: of the model and of its tokenizer.
+        kind: of the model's objective.
         function: that the queries ask for, where it is not the log-probability.
         asks_queries: whether a method has queries to ask.
     """
@@ -51,6 +53,7 @@ class Inputs:
     queries: list[Query] | None
     documents: Found
     folders: Folders
+    kind: str
     function: QueryFunction | None = None
     asks_queries: bool = True
 
@@ -82,7 +85,8 @@ class Inputs:
 
         Raises:
             ConfigError: the configuration names a queries file that is not there, a function that
-                is not, or inputs among what the run writes.
+                is not, inputs among what the run writes, or an objective of another kind than
+                the model's.
             ModelError: a folder is not there, files in it are not whole, or it is an adapter's.
             QueryError: a query is malformed.
             CorpusError: an address of documents names nothing that can be read, or there is no
@@ -101,6 +105,8 @@ class Inputs:
                 refuse_no_folder(key, path)
         on_hub = any(map(hub_address, named.values()))
         places = None if on_hub else fetched(config, say, new_run)
+        if places is not None:
+            kind_of_run(config, places.source.weights)
         queries = None
         if config.queries is not None:
             file = Store(config.queries, config.storage.options(config.queries))
@@ -124,7 +130,8 @@ class Inputs:
         else:
             Corpus.refuse_none(corpus_store(config))
         places = places or fetched(config, say, new_run)
-        return cls(queries, documents, places, function, config.scan.asks_queries)
+        kind = kind_of_run(config, places.source.weights)
+        return cls(queries, documents, places, kind, function, config.scan.asks_queries)
 
 
 def _refuse_own_counting(queries: Sequence[Query]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from rayinfluence.addresses import HubAddress, hub_address
@@ -31,7 +32,18 @@ from rayinfluence.model.weight_files import (
     weight_files,
     why_no_weights,
 )
-from rayinfluence.storage.hub import Say, Snapshot, cache, endpoint, fetch, find, missing, remember
+from rayinfluence.objective_kinds import KINDS, resolved_kind
+from rayinfluence.storage.hub import (
+    Say,
+    Snapshot,
+    cache,
+    endpoint,
+    fetch,
+    find,
+    missing,
+    refuse_part,
+    remember,
+)
 from rayinfluence.storage.store import Store, read_json
 
 #: Files that describe a model, its tokenizer, and which weights are in which file.
@@ -96,7 +108,7 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
         known = _noted(store).get(str(address))
         with _named(key):
             snapshot = _found(address, None if new_run else known, say)
-            get = _tokenizer if key == "tokenizer" else _model
+            get = _tokenizer if key == "tokenizer" else partial(_model, config.objective.kind)
             # What came before this was noted may not have been compared.
             path = get(snapshot, config.trust_remote_code, say, known != snapshot.commit)
             if known is None or new_run:
@@ -177,31 +189,42 @@ def _described(snapshot: Snapshot, trusted: bool) -> list[str]:
     )
 
 
-def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
+def _model(kind: str, snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
     address = snapshot.address
     describe = _described(snapshot, trusted)
     top = [name for name in snapshot.files if "/" not in name]
     if not describe:
+        refuse_part(snapshot, f"its {CONFIG}")
         raise ModelError(f"{address} holds no {CONFIG}, so it is no model of transformers.")
     path = fetch(snapshot, describe, say, check)
     if lora_files.CONFIG in describe:
-        if lora_files.peft_type(path) == lora_files.LORA and lora_files.WEIGHTS in top:
-            fetch(snapshot, [lora_files.WEIGHTS], say, check)
-        if not lora_files.is_lora(path):
+        if lora_files.peft_type(path) != lora_files.LORA:
             source_of(str(path))  # refuses it
+        if lora_files.WEIGHTS not in top:
+            refuse_part(snapshot, f"its {lora_files.WEIGHTS}")
+            raise ModelError(
+                f"{address} holds a LoRA adapter without {lora_files.WEIGHTS}, and other files of "
+                "weights are not read: merge it with peft (`merge_and_unload()`), save the model, "
+                "and name its folder."
+            )
+        fetch(snapshot, [lora_files.WEIGHTS], say, check)
         if CONFIG not in describe:
             return path  # its base model is elsewhere
     if CONFIG not in describe:
+        refuse_part(snapshot, f"its {CONFIG}")
         raise ModelError(
             f"{address} holds no {CONFIG}, so it is no model of transformers; it holds "
             f"{', '.join(top[:3])}."
         )
     if not any(name.endswith(WEIGHTS) for name in top):
+        refuse_part(snapshot, "its weights")
         why = why_no_weights(address.repository, top, snapshot.commit)
         raise ModelError(f"{address} cannot be loaded: {why}.")
     weights = weight_files(str(path), snapshot.files)
     if missing(snapshot, weights):
-        refuse_unknown_kind(str(path), read_config(str(path)), trusted)
+        described = read_config(str(path))
+        found = KINDS[resolved_kind(kind, described)]
+        refuse_unknown_kind(str(path), described, trusted, found)
     fetch(snapshot, weights, say, check)
     stored_tensors(str(path))  # that they are whole
     return path
@@ -210,6 +233,7 @@ def _model(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
 def _tokenizer(snapshot: Snapshot, trusted: bool, say: Say, check: bool) -> Path:
     names = _described(snapshot, trusted)
     if not names:
+        refuse_part(snapshot, "its tokenizer")
         raise ModelError(f"{snapshot.address} holds no file of a tokenizer.")
     return fetch(snapshot, names, say, check)
 

@@ -25,6 +25,7 @@ from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
+from rayinfluence.dataflow.begin.objective import classes_of, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
@@ -42,6 +43,7 @@ from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
 from rayinfluence.model.second_derivatives import refuse_no_second_derivatives
 from rayinfluence.model.weight_files import read_config
+from rayinfluence.objective_kinds import CLASSIFICATION, MASKED
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -95,8 +97,11 @@ class Parts:
 
         Raises:
             ConfigError: a CUDA device is asked for and there is none; the cluster is not reached.
+            ModelError: the tokenizer of a masked language model has no mask.
         """
-        return Numerics.of(self.config, self._workers)
+        kind = self.inputs.kind
+        masking = masking_of(self.config, self.tokenizer) if kind == MASKED else None
+        return Numerics.of(self.config, self._workers, kind, masking)
 
     @cached_property
     def _workers(self) -> str | None:
@@ -135,6 +140,13 @@ class Parts:
             self.progress.note(f"attention    {self.numerics.attention}: {why}")
         self.progress.note(self.numerics.place(self._workers))
         return found
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of a classifier's classes by their ids; none of another model."""
+        if self.inputs.kind != CLASSIFICATION:
+            return ()
+        return classes_of(self.replica.model)
 
     @property
     def replica(self) -> Replica:
@@ -235,7 +247,7 @@ class Parts:
         Raises:
             ConfigError, CorpusError: the corpus does not say what counts, or nothing does.
         """
-        return counted(self.config, self.corpus)
+        return counted(self.config, self.corpus, self.inputs.kind)
 
     @cached_property
     def rendered_queries(self) -> list[Query]:
@@ -260,6 +272,8 @@ class Parts:
             replica.context,
             replica.vocabulary,
             self.inputs.function,
+            self.inputs.kind,
+            self.classes,
         )
         for text in border_warnings(encoded):
             self._warn(text)

@@ -18,7 +18,7 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json_if_whole
 
 #: Raised whenever the checks find something else.
-_VERSION = 4
+_VERSION = 5
 _PACKAGES = ("torch", "transformers")
 #: Names of weights that are not tracked, in a manifest.
 _LISTED = 20
@@ -76,7 +76,7 @@ def line(found: Passed, before: bool) -> str:
     """
     figures = {
         "gradients": found.gradients,
-        "causality": found.future,
+        **({} if found.future is None else {"causality": found.future}),
         "neighbours": found.neighbour,
     }
     worst = max(figures, key=lambda name: figures[name])
@@ -90,8 +90,9 @@ def line(found: Passed, before: bool) -> str:
         if found.sequences > 1
         else "sequences one by one"
     )
+    causality = "" if found.future is None else "causality, "
     return (
-        f"checks       passed{' in an earlier run' if before else ''}: gradients, causality, "
+        f"checks       passed{' in an earlier run' if before else ''}: gradients, {causality}"
         f"{company}, {found.context:,} positions; {off}"
     )
 

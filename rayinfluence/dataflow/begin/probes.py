@@ -17,6 +17,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import silent
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.errors import ConfigError, InputError, brief
+from rayinfluence.objective_kinds import CAUSAL, KINDS
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
@@ -102,6 +103,12 @@ class Probing:
             raise ConfigError(
                 f"{results.method} scores each sequence for itself, and has no queries that a text "
                 "could be scored with. Name another method of the run with --method."
+            )
+        kind = (results.manifest.get("numerics") or {}).get("objective", CAUSAL)
+        if kind != CAUSAL:
+            raise ConfigError(
+                f"{store.url} is of a {KINDS[kind].model}, of which a text alone does not say what "
+                "training would predict of it: texts are scored for causal language models."
             )
         known = results.queries
         if unknown := [query for query in queries if query not in known]:

@@ -19,6 +19,7 @@ from rayinfluence.model.adapters import adapters_below, source_of
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
 from rayinfluence.model.causality import refuse_plain_look_ahead
+from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, load_model, vocabulary_size
@@ -36,6 +37,7 @@ from rayinfluence.model.reach import (
     without_unfit,
 )
 from rayinfluence.model.weight_files import CONFIG, read_config
+from rayinfluence.objective_kinds import CAUSAL, KINDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -97,14 +99,7 @@ class TrackedModel:
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        model = load_model(
-            config.model,
-            numerics.torch_dtype,
-            base_model=config.base_model,
-            attention=config.attention,
-            trust_remote_code=config.trust_remote_code,
-        )
-        return cls.of(model, config, numerics, ordinary)
+        return cls.of(loaded(config, numerics), config, numerics, ordinary)
 
     @classmethod
     @as_found()
@@ -125,7 +120,8 @@ class TrackedModel:
         ids = ordinary(model)
         probe = made_up(ids, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
-        refuse_plain_look_ahead(model, probe[0].numpy(), ids)
+        if kind_of(model) == CAUSAL:
+            refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         wanted = "mlp" if config.modules is None else config.modules
         kind = wanted if isinstance(wanted, str) else None
         parts: dict[str, Part] = {}
@@ -153,9 +149,35 @@ class TrackedModel:
             replica = Replica(model, kept, numerics)
         source = source_of(config.model, config.base_model)
         beside = adapters_below(source) + not_what_is_named(
-            source.weights, read_config(source.weights), model, config.trust_remote_code
+            source.weights,
+            read_config(source.weights),
+            model,
+            config.trust_remote_code,
+            KINDS[numerics.objective],
         )
         return cls(replica, found, parts, kind, left_out, unfit, ids, beside, trained)
+
+    @classmethod
+    @as_found()
+    @own_arithmetic()
+    def of_none(
+        cls,
+        model: nn.Module,
+        numerics: Numerics,
+        ordinary: Callable[[nn.Module], Sequence[int]],
+    ) -> TrackedModel:
+        """The same of which nothing is tracked, to be shown where a choice is refused.
+
+        Raises:
+            ModelError: the model has no linear layer, or cannot be run.
+        """
+        numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
+        ids = ordinary(model)
+        probe = made_up(ids, torch.device("cpu"))
+        found, parts = reach(model, trackable(model), probe), dict[str, Part]()
+        with suppress(ModelError):
+            parts = parts_of(model, probe)
+        return cls(Replica(model, {}, numerics), found, parts, None, [], [], ids)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -200,7 +222,7 @@ class TrackedModel:
     @property
     def _little(self) -> str | None:
         coverage = self.coverage
-        if coverage.share >= _LITTLE:
+        if coverage.share >= _LITTLE or not self.replica.modules:
             return None
         names = listed(patterns_of(self.replica.modules))
         more = more_layers(self.replica.model, self.replica.modules, self.reach, self.parts)
@@ -231,6 +253,24 @@ class TrackedModel:
                 "set how many a sequence may have."
             )
         return min(most, MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
+
+
+@as_found()
+@own_arithmetic()
+def loaded(config: RunConfig, numerics: Numerics) -> nn.Module:
+    """A configuration's model, frozen, on the CPU of this process.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return load_model(
+        config.model,
+        numerics.torch_dtype,
+        base_model=config.base_model,
+        attention=config.attention,
+        trust_remote_code=config.trust_remote_code,
+        kind=numerics.objective,
+    )
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:

@@ -12,6 +12,7 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.capture import backward, input_of
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.rows import Rows
 
 
@@ -49,7 +50,7 @@ def activation_bytes(replica: Replica, batch: Batch) -> int:
     ]
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, give), suppress(_Counted):
-            backward(replica.modules, batch.shape, forward, lambda *_: None)
+            backward(replica.modules, batch.shape, forward, lambda *_: None, sides_of(model, batch))
     finally:
         for handle in handles:
             handle.remove()
@@ -76,7 +77,7 @@ def routed_numbers(replica: Replica, batch: Batch) -> int:
 
     if any(shape.routed for shape in replica.shapes.values()):
         value = lambda: objective(replica.language_model, batch)  # noqa: E731
-        backward(replica.modules, batch.shape, value, count)
+        backward(replica.modules, batch.shape, value, count, sides_of(replica.model, batch))
     return found
 
 

@@ -49,7 +49,9 @@ class _Said:
 
 
 def completion_texts(answer: EncodedAnswer, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The text that each token of a completion adds to those before it."""
+    """The text that each token of a completion adds to those before it; or a class's name."""
+    if answer.label is not None:
+        return [answer.label.name]
     return list(token_texts(tokenizer, answer.tokens)[answer.first_target :])
 
 
@@ -66,7 +68,7 @@ def query_row(
     """
     said, start = [], 0
     for answer, encoded in zip(query.query.answers, query.answers, strict=True):
-        ours = slice(start, start + len(encoded.completion))
+        ours = slice(start, start + encoded.n_targets)
         texts = completion_texts(encoded, tokenizer)
         said.append(
             _Said(answer, encoded, texts, header["log_probabilities"][ours], header["ranks"][ours])

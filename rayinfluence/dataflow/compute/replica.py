@@ -16,18 +16,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.shards import bad_rows, masks_of, sequences_of
+from rayinfluence.corpus.shards import bad_rows, labels_of, masks_of, sequences_of
 from rayinfluence.errors import ConfigError
+from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import LanguageModel, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
+from rayinfluence.model.masking import Masking
 from rayinfluence.model.modules import shapes_of
+from rayinfluence.model.objectives import asked, objective_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import Targets, objective_of
+from rayinfluence.model.targets import Objective, Targets
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
+from rayinfluence.objective_kinds import CAUSAL
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -55,18 +60,27 @@ class Numerics:
     split_tokens: int
     attention: str
     seed: int
-    objective: str = "causal"
+    objective: str = CAUSAL
     loss: str = "all"
     reduction: str = "sum"
+    masking: Masking | None = None
     version: int = NUMERICS_VERSION
 
     @classmethod
-    def of(cls, config: RunConfig, workers: str | None = None) -> Numerics:
+    def of(
+        cls,
+        config: RunConfig,
+        workers: str | None = None,
+        kind: str = CAUSAL,
+        masking: Masking | None = None,
+    ) -> Numerics:
         """Resolve what the configuration leaves to the program.
 
         Args:
             config: of the run.
             workers: the device that a cluster's workers have; None where the work is done here.
+            kind: of the model's objective.
+            masking: of a masked language model.
 
         Raises:
             ConfigError: a CUDA device is asked for and there is none.
@@ -84,9 +98,10 @@ class Numerics:
             split_tokens=config.scan.split_tokens or _DEFAULT_SPLIT_TOKENS[device],
             attention=config.attention,
             seed=config.seed,
-            objective=config.objective.kind,
+            objective=kind,
             loss=config.objective.loss,
             reduction=config.objective.reduction,
+            masking=masking,
         )
 
     def place(self, workers: str | None) -> str:
@@ -120,7 +135,15 @@ class Replica:
         self.device = torch.device(numerics.device)
         self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
-        self._trained_on = objective_of(numerics.objective, numerics.loss, numerics.reduction)
+
+    @cached_property
+    def _trained_on(self) -> Objective:
+        told = self.numerics
+        return objective_of(told.objective, told.loss, told.reduction, told.masking, told.seed)
+
+    def asked(self, first: int, end: int, label: int | None = None) -> Objective:
+        """Log p of tokens of a query, from ``first`` to before ``end``, or of a class."""
+        return asked(self.numerics.objective, first, end, self.numerics.masking, label)
 
     def only(self, names: Collection[str]) -> Replica:
         """The same model with some of its tracked modules, and those their inputs are named by."""
@@ -136,8 +159,9 @@ class Replica:
             lambda little: backward(
                 self.modules,
                 little.shape,
-                lambda: self._values(little, own_labels).sum(),
+                lambda: objective(self.language_model, little),
                 lambda *_: None,
+                sides_of(self.model, little),
             )
         )
 
@@ -184,7 +208,7 @@ class Replica:
         ids = table["sequence_id"].to_pylist()
         for row, reason in bad_rows(table, self.vocabulary, self.context).items():
             quarantine[ids[row]] = reason
-        sequences, masks = sequences_of(table), masks_of(table)
+        sequences, masks, labels = sequences_of(table), masks_of(table), labels_of(table)
         rows = [row for row, sequence_id in enumerate(ids) if sequence_id not in quarantine]
         lengths = [len(sequences[row]) for row in rows]
         for members in plan_batches(lengths, self.numerics.batch_tokens):
@@ -194,6 +218,7 @@ class Replica:
                 [ids[row] for row in chosen],
                 self.device,
                 masks and [masks[row] for row in chosen],
+                None if labels is None else labels[chosen],
             )
 
     def run(self, batch: Batch, labels: Labels, step: Step, quarantine: Quarantine) -> Batch | None:
@@ -208,7 +233,13 @@ class Replica:
         try:
             with repeatable(self.device) if self._is_repeatable else nullcontext():
                 objective = partial(self._objective, batch, labels)
-                backward(self.modules, batch.shape, objective, partial(step, batch))
+                backward(
+                    self.modules,
+                    batch.shape,
+                    objective,
+                    partial(step, batch),
+                    sides_of(self.model, batch),
+                )
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
                 quarantine[int(sequence_id)] = "its log-probability is not finite"

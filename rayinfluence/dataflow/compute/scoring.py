@@ -34,11 +34,11 @@ from rayinfluence.influence.tails import Tails
 from rayinfluence.influence.topk import TopK
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
+from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import NextTokens
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -111,15 +111,20 @@ def _answer_gradient(
     replica: Replica, query: EncodedQuery, answer: EncodedAnswer, function: Function | None
 ) -> QueryGradient:
     """What one answer adds, of the modules that it reaches."""
-    batch = make_batch([np.array(answer.tokens)], [0], replica.device)
-    targets = NextTokens(answer.first_target).targets(batch)
+    masks = None
+    if answer.n_source is not None:
+        masks = [np.arange(len(answer.tokens)) >= answer.n_source]
+    batch = make_batch([np.array(answer.tokens + answer.ending)], [0], replica.device, masks)
+    label = None if answer.label is None else answer.label.index
+    targets = replica.asked(answer.first_target, len(answer.tokens), label).targets(batch)
+    given = targets.given(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
     ranks: list[Tensor] = []
 
     def objective() -> Tensor:
-        logits_BTV = forward_logits(replica.model, batch.tokens_BT)
+        logits_BTV = forward_logits(replica.model, given)
         logits = target_logits(logits_BTV, targets)
         log_ps = log_probabilities(logits, targets.labels_N)
         chosen = logits.detach().gather(1, targets.labels_N[:, None])
@@ -127,14 +132,16 @@ def _answer_gradient(
         if function is None or query.function is None:
             value = of_log_probabilities(answer, log_ps)
         else:
-            value = of_function(answer, query.function.name, function, logits_BTV[0])
+            value = of_function(
+                answer, query.function.name, function, logits_BTV[0, : len(answer.tokens)]
+            )
         values.extend((log_ps.detach(), value.detach()))
         return value
 
     def consume(name: str, rows: Rows) -> None:
         tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
 
-    backward(replica.modules, batch.shape, objective, consume)
+    backward(replica.modules, batch.shape, objective, consume, sides_of(replica.model, batch))
     log_ps = [float(value) for value in values[0]]
     return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]], float(values[1]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,13 +17,14 @@ from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.early import silent
 from rayinfluence.dataflow.begin.fetched import fetched, tokenizer_folder
-from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, ordinary_tokens
+from rayinfluence.dataflow.begin.objective import kind_of_run
+from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, loaded, ordinary_tokens
 from rayinfluence.dataflow.compute.activations import activation_bytes, routed_numbers
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, seen_widths
 from rayinfluence.dataflow.plan.forecast import bank_bytes, factor_bytes, fitting_bytes
 from rayinfluence.dataflow.plan.inspection import Alike, Bytes, Inspection
-from rayinfluence.errors import RayInfluenceError
+from rayinfluence.errors import ModelError, RayInfluenceError
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.influence.contraction import Work
 from rayinfluence.model.adapters import source_of
@@ -52,13 +53,14 @@ _LIMITS, _LIMIT = "/sys/fs/cgroup", "memory.max"
 def inspect(config: RunConfig, say: Say = silent) -> Inspection:
     """What a configuration's model is to a run; nothing is written.
 
-    Without weights there are sizes by its configuration, and neither checks nor refusals.
+    Without weights there are sizes by its configuration and no checks, and of what a run would be
+    refused with only that ``modules`` does not fit. Then nothing is tracked, with or without.
 
     Of the configuration only what is about the model is read. ``say`` prints a line about what is
     fetched from a hub.
 
     Raises:
-        ModelError: there is no such model, or ``modules`` does not fit it.
+        ModelError: there is no such model, or it cannot be run.
         ConfigError: a CUDA device is asked for and there is none.
     """
     refused: list[RayInfluenceError] = []
@@ -66,25 +68,29 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
 
     def ordinary(model: nn.Module) -> Sequence[int]:
         try:
-            source, trusted = source_of(config.model, config.base_model), config.trust_remote_code
+            trusted = config.trust_remote_code
             path = config.tokenizer or tokenizer_folder(source)
             return ordinary_tokens(load_tokenizer(path, trust_remote_code=trusted), model)
         except RayInfluenceError as error:
             refused.append(error)
             return range(vocabulary_size(model) or 2)
 
-    numerics = Numerics.of(config)
+    # Nothing is masked: that decides no size.
+    source = source_of(config.model, config.base_model)
+    kind = kind_of_run(config, source.weights)
+    numerics = Numerics.of(config, kind=kind)
     has_weights = not has_config_alone(config.model)
     if has_weights:
-        tracked = TrackedModel.load(config, numerics, ordinary)
+        model = loaded(config, numerics)
     else:
         model = weightless_model(
             config.model,
             numerics.torch_dtype,
             attention=config.attention,
             trust_remote_code=config.trust_remote_code,
+            kind=kind,
         )
-        tracked = TrackedModel.of(model, config, numerics, ordinary)
+    tracked, choice = _tracked(model, config, numerics, ordinary)
     replica = tracked.replica
     try:
         context = tracked.context(config.corpus.context)
@@ -94,7 +100,7 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
     batch_tokens = replica.numerics.batch_tokens
     rank = None if config.scan.rank == "dense" else config.scan.rank
     passed: Passed | None = None
-    if has_weights and not refused:
+    if has_weights and not refused and choice is None:
         try:
             passed = preflight(
                 replica.language_model,
@@ -106,20 +112,45 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
             )
         except RayInfluenceError as error:
             refused.append(error)
-    seen = _seen(tracked, context)
-    window = _window(replica, context, seen)
+    size: Bytes | None = None
+    window = 1, context
+    if choice is None:
+        seen = _seen(tracked, context)
+        window = _window(replica, context, seen)
+        size = _bytes(tracked, context, config.fit.blocks, rank, seen * window[1])
     return Inspection(
         tracked,
         context,
         batch_tokens,
         rank,
         _layers(tracked, rank, window),
-        _bytes(tracked, context, config.fit.blocks, rank, seen * window[1]),
+        size,
         memory_here(replica.numerics.device),
         has_weights,
         passed,
-        refused[0] if refused and has_weights else None,
+        # Without weights nothing but a choice is refused: a tokenizer may come with them.
+        choice or (refused[0] if refused and has_weights else None),
     )
+
+
+def _tracked(
+    model: nn.Module,
+    config: RunConfig,
+    numerics: Numerics,
+    ordinary: Callable[[nn.Module], Sequence[int]],
+) -> tuple[TrackedModel, ModelError | None]:
+    """What of a model is tracked; where that is refused nothing is, and the refusal is beside it.
+
+    Raises:
+        ModelError: it cannot be run at all.
+    """
+    try:
+        return TrackedModel.of(model, config, numerics, ordinary), None
+    except ModelError as error:
+        try:
+            return TrackedModel.of_none(model, numerics, ordinary), error
+        except ModelError:
+            raise error from None
 
 
 def _on_this_machine(config: RunConfig, say: Say) -> RunConfig:

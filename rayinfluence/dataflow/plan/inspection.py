@@ -81,7 +81,7 @@ class Inspection:
         tracked: the model with what is tracked of it.
         context, batch_tokens, rank: that bytes are counted for; without a rank banks are dense.
         layers: all linear layers, those that are alike in one.
-        bytes: of one replica.
+        bytes: of one replica; None where nothing is tracked, as the choice of it is refused.
         memory: bytes that this machine, or its CUDA device, has.
         has_weights: whether the model's folder has any; without, nothing was checked.
         passed: what the checks found, if nothing was refused.
@@ -93,21 +93,23 @@ class Inspection:
     batch_tokens: int
     rank: int | None
     layers: Sequence[Alike]
-    bytes: Bytes
+    bytes: Bytes | None
     memory: int
     has_weights: bool
     passed: Passed | None
     refused: RayInfluenceError | None
 
     @property
-    def queries_that_fit(self) -> int:
+    def queries_that_fit(self) -> int | None:
         """How many queries a scan has memory for."""
+        if self.bytes is None:
+            return None
         return max(0, self.memory - self.bytes.scan) // self.bytes.bank
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; the reference has the keys."""
         tracked, coverage = self.tracked, self.tracked.coverage
-        replica, refused = tracked.replica, self.refused
+        replica, refused, size = tracked.replica, self.refused, self.bytes
         return {
             "format": 1,
             "model": type(replica.model).__name__,
@@ -126,14 +128,12 @@ class Inspection:
             },
             "unreached": list(tracked.reach.outside),
             "layers": [asdict(layers) for layers in self.layers],
-            "bytes": {
-                **asdict(self.bytes),
-                "fit_needs": self.bytes.fit,
-                "scan_needs": self.bytes.scan,
-            },
+            "bytes": None
+            if size is None
+            else {**asdict(size), "fit_needs": size.fit, "scan_needs": size.scan},
             "memory": {
                 "here": self.memory,
-                "fit_fits": self.bytes.fit <= self.memory,
+                "fit_fits": None if size is None else size.fit <= self.memory,
                 "queries_that_fit": self.queries_that_fit,
             },
             "checks": None if self.passed is None else asdict(self.passed),

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayinfluence.dataflow.begin.preflight import line
-from rayinfluence.dataflow.plan.inspection import Alike, Inspection
+from rayinfluence.dataflow.plan.inspection import Alike, Bytes, Inspection
 from rayinfluence.text import in_bytes, visible_line
 
 #: Weights that are not tracked, by name.
@@ -40,7 +40,20 @@ def show(found: Inspection, console: Console) -> None:
             for name, size in [*largest, *([("all others", rest)] if rest else [])]
         ],
     )
-    size = found.bytes
+    if found.bytes is not None:
+        _show_bytes(console, found, found.bytes)
+    if found.passed is not None:
+        _say(console, line(found.passed, before=False))
+    if not found.has_weights:
+        _say(
+            console,
+            "checks       none: there are no weights, and sizes are by the configuration alone",
+        )
+    for text in found.tracked.warnings:
+        _say(console, f"warning: {text}")
+
+
+def _show_bytes(console: Console, found: Inspection, size: Bytes) -> None:
     measured = f"measured on {size.measured_on:,} tokens"
     _show(
         console,
@@ -62,15 +75,6 @@ def show(found: Inspection, console: Console) -> None:
         f"{fits}, a scan {in_bytes(size.scan)} and its banks: {found.queries_that_fit:,} queries "
         "fit. Of one replica, without what a process takes by itself",
     )
-    if found.passed is not None:
-        _say(console, line(found.passed, before=False))
-    if not found.has_weights:
-        _say(
-            console,
-            "checks       none: there are no weights, and sizes are by the configuration alone",
-        )
-    for text in found.tracked.warnings:
-        _say(console, f"warning: {text}")
 
 
 def _row(layers: Alike) -> tuple[str, ...]:

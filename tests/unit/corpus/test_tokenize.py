@@ -91,6 +91,8 @@ def test_a_short_document_is_one_sequence_with_its_metadata(tmp_path: Path) -> N
         "n_tokens": 3,
         "document_id": "x",
         "document_row": 1,
+        "loss_mask": None,
+        "label": None,
         "token_start": 0,
         "char_start": 0,
         "char_end": 8,

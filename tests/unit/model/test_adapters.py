@@ -17,7 +17,7 @@ from rayinfluence.model.adapters import Source, adapters_below
 from rayinfluence.model.load import load_model
 from rayinfluence.testing import tiny_gpt2, tiny_run
 
-LORA = {"transformer.h.0.attn.c_attn.lora_A.weight": torch.zeros(2, 2)}
+LORA = {f"transformer.h.0.attn.c_attn.lora_{one}.weight": torch.zeros(2, 2) for one in "AB"}
 PEFT = {"peft_type": "LORA", "base_model_name_or_path": "base"}
 
 
@@ -141,6 +141,34 @@ def test_a_cut_adapter_is_told_before_anything_is_loaded(folder: Path) -> None:
     whole = (folder / "adapter_model.safetensors").read_bytes()
     (folder / "adapter_model.safetensors").write_bytes(whole[:-4])
     assert "adapter_model.safetensors is cut short" in refusal(folder)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_half_a_download_of_an_adapter_is_told_with_what_is_missing(
+    folder: Path, alone: bool
+) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps(PEFT))
+    if alone:
+        (folder / "config.json").unlink()
+        (folder / "model.safetensors").unlink()
+    said = refusal(folder)
+    assert "there is no adapter_model.safetensors in it. Download that too." in said
+    assert "Merge" not in said
+    assert ("Or move it out of the folder" in said) is not alone
+
+
+@pytest.mark.parametrize("half", ["A", "B"])
+def test_a_layer_of_an_adapter_with_half_its_weights_is_named(folder: Path, half: str) -> None:
+    lay(folder, "adapter_model.safetensors", PEFT)
+    layers = [f"base_model.model.transformer.h.{n}.attn.c_attn.lora_" for n in range(3)]
+    whole = {f"{layer}{one}.weight": torch.ones(2, 2) for layer in layers for one in "AB"}
+    for layer in layers[1:]:
+        del whole[f"{layer}{half}.weight"]
+    save_file(whole, folder / "adapter_model.safetensors")
+    said, other = refusal(folder), "AB".replace(half, "")
+    assert f"h.1.attn.c_attn.lora_{other}.weight and no lora_{half}.weight beside it" in said
+    assert "(and so in 1 more layers)" in said
+    assert "Save or download the adapter again." in said
 
 
 def test_an_adapter_without_weights_is_empty(folder: Path) -> None:

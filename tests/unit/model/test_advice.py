@@ -157,6 +157,32 @@ def test_routers_that_give_a_tuple_are_left_out_of_all_and_all_else_is_tracked()
     assert ".router" not in more_layers(model, {}, found, parts)
 
 
+class Wide(nn.Module):
+    """Layers of which one gets tokens before sequences, and one is a router."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.turned = nn.Linear(8, 8)
+        for name in "abcdefgh":
+            self.add_module(name, nn.Linear(8, 1 if name == "a" else 8))
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x = self.embed(tokens_BT)
+        x = x + self.turned(x.transpose(0, 1)).transpose(0, 1)
+        for name in "abcdefgh":
+            x = x + getattr(self, name)(x).tanh()
+        return self.head(x)
+
+
+def test_what_is_left_when_some_are_left_out_is_all_of_the_others() -> None:
+    model = seeded(Wide)
+    with pytest.raises(ModelError) as caught:
+        passes(model, [*"abcdefgh", "turned"])
+    [rest] = re.findall(r"Leave them out with `modules: \[(.*)\]`", str(caught.value))
+    assert rest.split(", ") == [*"abcdefgh"]
+
+
 class ByHand(nn.Module):
     """An MLP beside which the weight of a router is used without a call."""
 

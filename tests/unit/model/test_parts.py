@@ -69,6 +69,21 @@ class Experts(nn.Module):
         return x + out.view_as(x)
 
 
+class Judging(nn.Module):
+    """Experts whose router is an MLP itself, with layers wider than the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDTH, 20), nn.Linear(20, 20)
+        self.says = nn.Linear(20, 3)
+        self.up, self.down = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.says(self.second(self.first(x).relu()).relu()).softmax(dim=-1)
+        each = self.up(x).relu().unflatten(-1, (3, WIDTH))
+        return x + self.down((each * shares[..., None]).sum(dim=-2))
+
+
 class Shifted(nn.Module):
     """Channel mixing that sees the token before, and whose gate is as wide as the stream."""
 
@@ -165,6 +180,13 @@ def test_routers_and_gates_are_none_of_the_mlp_and_experts_are_whether_or_not_th
         ]
 
 
+def test_the_inner_layers_of_a_router_are_none_of_the_mlp_however_wide_they_are() -> None:
+    assert parts(lambda: Model(Judging())) == {
+        **dict.fromkeys((f"blocks.0.{name}" for name in ("first", "second", "says")), "router"),
+        **dict.fromkeys((f"blocks.0.{name}" for name in ("up", "down")), "mlp"),
+    }
+
+
 def test_a_shift_before_an_mlp_and_a_gate_as_wide_as_the_stream_leave_it_an_mlp() -> None:
     found = parts(lambda: Model(Flat(), Shifted(), Flat()))
     assert {found[f"blocks.1.{name}"] for name in "kvr"} == {"mlp"}
@@ -200,6 +222,14 @@ def test_blocks_may_be_a_sequence_and_an_mlp_a_sequence_of_layers() -> None:
 
 def test_without_lists_all_but_the_head_is_a_block() -> None:
     assert parts(tiny_mlp) == {"inner": "mlp", "plain": "mlp"}
+
+
+def test_an_mlp_before_a_narrow_head_is_no_router() -> None:
+    """All that it gives goes to what gives less than the stream is wide."""
+    model = nn.Sequential(
+        nn.Embedding(48, 64), nn.Linear(64, 80), nn.ReLU(), nn.Linear(80, 80), nn.Linear(80, 48)
+    )
+    assert parts(lambda: model) == {"1": "mlp", "3": "mlp"}
 
 
 def test_convolutions_over_tokens_mix_them_and_where_there_is_no_mlp_all_are_tracked() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from rayinfluence.model.experts import take_apart
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import chosen, trackable
 from rayinfluence.model.parts import Part, parts_of
@@ -189,3 +190,17 @@ def test_each_layer_of_a_family_has_its_part(family: str) -> None:
         if ordinary(model, name):
             found.setdefault(part, set()).add(name.rpartition(".")[2])
     assert {part: " ".join(sorted(names)) for part, names in found.items()} == STRUCTURED[family]
+
+
+def test_the_layers_of_zaya_s_router_are_routers_however_wide_they_are() -> None:
+    """It goes through four layers, of which three give 256 numbers beside a stream of 16."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "moe_intermediate_size": 12}
+    model = made("Zaya", {**sizes, "vocab_size": 48, "num_experts": 4, "num_experts_per_tok": 1})
+    take_apart(model)
+    found: dict[str, set[str]] = {}
+    for name, part in parts(model).items():
+        found.setdefault(part, set()).add(name.rpartition(".")[2])
+    assert found["router"] == {"down_proj", "fc1", "fc2", "out_proj"}
+    assert [n for n, part in parts(model).items() if part == "mlp" and ".experts." not in n] == []
+    assert {"o_proj", "q_proj"} <= found["attention"]

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import unpadded
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import load_model
 from rayinfluence.model.modules import shapes_of, track
@@ -138,7 +139,7 @@ def test_a_model_whose_config_asks_for_tuples_works(tmp_path: Path) -> None:
     LlamaForCausalLM(small(return_dict=False)).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["return_dict"] is False
     model = load_model(str(tmp_path), torch.float32)
-    assert forward_logits(model, made_up(TOKENS, CPU)).shape == (2, 7, 48)
+    assert forward_logits(model, unpadded(made_up(TOKENS, CPU))).shape == (2, 7, 48)
     check(model, ("*.mlp.*",))
 
 

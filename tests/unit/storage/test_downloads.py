@@ -130,7 +130,7 @@ def test_a_missing_or_empty_index_is_named(pieces: Path) -> None:
         ("model.gguf", "model.gguf is not what is read: save the model as safetensors"),
         ("weights.00.safetensors", "weights.00.safetensors is not what is read"),
         ("model.safetensors.incomplete", "model.safetensors.incomplete is: its download has not"),
-        ("README.md", "there is no model.safetensors in it."),
+        ("README.md", "there is no model.safetensors in it; download its weights too, or name a"),
     ],
 )
 def test_what_is_there_in_place_of_weights_is_named(whole: Path, name: str, said: str) -> None:

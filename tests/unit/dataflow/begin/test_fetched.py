@@ -283,7 +283,11 @@ def test_half_a_download_is_told_where_no_hub_may_be_asked(
     inputs, _ = said_by(there)
     (Path(inputs.folders.model.path) / "model.safetensors").unlink()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "there is no model.safetensors in it" in refused(there)
+    said = refused(there, StorageError)
+    commit = inputs.folders.model.commit
+    assert f"holds a part of commit {commit}, without its weights" in said
+    assert "Unset HF_HUB_OFFLINE if it is set, or fetch the model where" in said
+    assert f"`hf download {NAME} --revision {commit}`" in said
     assert "no hub is asked" in refused(change(config, model="hf://org/none"), StorageError)
 
 

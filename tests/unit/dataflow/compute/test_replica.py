@@ -264,7 +264,7 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
 
     original = module.backward
 
-    def poisoned(modules: Any, shape: Any, objective: Any, consume: Any) -> None:
+    def poisoned(modules: Any, shape: Any, objective: Any, consume: Any, sides: Any = None) -> None:
         batch = getattr(consume, "args", [None])[0]
 
         def spoil(name: str, rows: Rows) -> None:
@@ -275,7 +275,7 @@ def test_a_gradient_that_is_not_finite_is_set_aside_too(
                 rows = Rows(inputs, grads, rows.n_tokens)
             consume(name, rows)
 
-        original(modules, shape, objective, spoil)
+        original(modules, shape, objective, spoil, sides)
 
     monkeypatch.setattr(module, "backward", poisoned)
     results = execute(poisoned_run(tmp_path, []))["ekfac"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV2Config,
     GPT2Config,
+    GptOssConfig,
+    JetMoeConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MixtralConfig,
@@ -30,6 +35,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.activations import activation_bytes
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.plan.inspecting import factored_up_to, grown, inspect, memory_here
+from rayinfluence.errors import ConfigError
 from rayinfluence.influence.contraction import Work
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.modules import ModuleShape, track
@@ -48,6 +54,13 @@ SMALL = {
     "pad_token_id": 0,
     "bos_token_id": 0,
     "eos_token_id": 0,
+}
+ROUTED = {
+    **SMALL,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 16,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 4,
 }
 NUMERICS = Numerics("float32", "cpu", 64, 64, "eager", 0)
 
@@ -144,6 +157,41 @@ def test_what_a_run_would_refuse_is_said_after_what_is_known(tmp_path: Path, say
     assert "gradient of" in found["refused"]["sentence"]
     assert found["refused"]["sentence"] in error
     assert (found["checks"], found["bytes"]["weights"]) == (None, 4 * 4560)
+
+
+@pytest.mark.parametrize("weights", [True, False], ids=["with weights", "without"])
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["*.nothing.*"], "modules: the pattern '*.nothing.*' matches no linear layer"),
+        (["lm_head"], "modules: lm_head shares its weight with another module"),
+    ],
+)
+def test_where_a_choice_of_modules_is_refused_the_layers_are_shown_all_the_same(
+    tmp_path: Path, say: Say, asked: list[str], words: str, weights: bool
+) -> None:
+    model = tiny_run(tmp_path).model
+    model = model if weights else alone(model, tmp_path / "alone")
+    options = [word for one in asked for word in ("--modules", one)]
+    code, out, error = say("inspect", model, *options, "--json")
+    found = json.loads(out)
+    assert code == found["refused"]["exit_code"] == 4
+    assert words in found["refused"]["sentence"]
+    assert found["refused"]["sentence"] in error
+    assert {one["pattern"]: one["part"] for one in found["layers"]} == {
+        **dict.fromkeys(MLP, "mlp"),
+        **dict.fromkeys(ATTENTION, "attention"),
+        **dict.fromkeys(("transformer.wte", "transformer.wpe", "lm_head")),
+    }
+    assert not any(one["tracked"] for one in found["layers"])
+    assert (found["parameters"]["tracked"], found["parameters"]["reached"]) == (0, 4560)
+    assert (found["checks"], found["bytes"], found["warnings"]) == (None, None, [])
+    assert found["memory"]["queries_that_fit"] is None
+    code, out, error = say("inspect", model, *options)
+    assert code == 4
+    assert "0.0% of 4,560 parameters are tracked" in out
+    assert "transformer.h.*.attn.c_attn" in out
+    assert words in error
 
 
 def test_a_model_without_a_tokenizer_is_shown_and_refused(tmp_path: Path, say: Say) -> None:
@@ -262,6 +310,19 @@ def alone(model: str, folder: Path) -> str:
         LlamaConfig(**SMALL, max_position_embeddings=16),
         MambaConfig(**SMALL, state_size=4),
         RecurrentGemmaConfig(**SMALL, lru_width=16),
+        MixtralConfig(**ROUTED),
+        # So many weights of experts are one row that is seen many times.
+        MixtralConfig(**{**ROUTED, "intermediate_size": 1024}),
+        GptOssConfig(**ROUTED, head_dim=8),
+        Llama4TextConfig(**ROUTED, head_dim=8, intermediate_size_mlp=32),
+        JetMoeConfig(**ROUTED, kv_channels=8),
+        DeepseekV2Config(
+            **ROUTED,
+            **{"n_routed_experts": 4, "first_k_dense_replace": 1, "moe_intermediate_size": 12},
+            **{"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4},
+            **{"qk_nope_head_dim": 4, "v_head_dim": 8, "n_group": 1, "topk_group": 1},
+            topk_method="greedy",
+        ),
     ],
     ids=lambda config: config.model_type,
 )
@@ -280,6 +341,18 @@ def test_sizes_by_config_alone_are_those_of_the_model(
     assert found.bytes == expected.bytes
     assert found.tracked.coverage == expected.tracked.coverage
     assert found.tracked.replica.shapes == expected.tracked.replica.shapes
+
+
+def test_the_experts_of_a_large_mixture_have_names_and_no_memory(tmp_path: Path) -> None:
+    """Each weight of eight experts has 64 MiB."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 4096, "num_hidden_layers": 1}
+    MixtralConfig(**sizes, num_local_experts=8).save_pretrained(tmp_path)
+    model = weightless_model(str(tmp_path), torch.float32)
+    layers = {name: one for name, one in model.named_modules() if ".experts.7." in name}
+    assert [name.rpartition(".")[2] for name in layers] == ["gate_up_proj", "down_proj"]
+    weights = [weight for layer in layers.values() for weight in layer.parameters()]
+    assert [weight.shape for weight in weights] == [(8192, 4096), (4096, 4096)]
+    assert all(weight.untyped_storage().nbytes() == 4 * 4096 for weight in weights)
 
 
 def test_by_config_alone_it_is_said_that_nothing_was_checked(tmp_path: Path, say: Say) -> None:
@@ -328,6 +401,28 @@ def test_a_model_on_a_hub_is_fetched_and_inspected(tmp_path: Path, hub: Hub, say
     assert code == 0
     assert "of 4,560 parameters" in out
     assert "hf://org/mine@main is commit" in error
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("hf://acme/nano@", "names no model on a hub: write hf://org/name, or"),
+        ("hf://acme/nano/sub@main", "names no model on a hub: write hf://org/name, or"),
+        ("hf://acme/na no", "names no model on a hub: write hf://org/name, or"),
+        ("hf://acme/nano@main@dev", "names no model on a hub: write hf://org/name, or"),
+        ("HF://acme/nano", "did you mean hf://acme/nano?"),
+        ("hf:acme/nano", "did you mean hf://acme/nano?"),
+        ("https://huggingface.co/acme/nano", "is a page: did you mean hf://acme/nano?"),
+    ],
+)
+def test_an_address_of_a_hub_that_is_wrong_is_told_as_in_a_run_s_file(
+    place: str, words: str, say: Say
+) -> None:
+    code, out, error = say("inspect", place)
+    assert (code, out) == (2, "")
+    assert words in error
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        RunConfig.parse({"run": "run", "model": place}, "run.yaml")
 
 
 def test_an_adapter_without_a_tokenizer_has_that_of_its_base(tmp_path: Path, say: Say) -> None:

@@ -1,0 +1,195 @@
+"""Other objectives than the next token: all numbers beside autograd of transformers' own model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+import torch
+from compare import assert_same
+from harness import all_scores, bases_of, encoded, fit_factors, make_bank, operator_of, table
+from other_kinds import CLS, N_WORDS, SEP
+from other_references import (
+    SUBJECTS,
+    ClassReference,
+    PairReference,
+    Subject,
+    Text,
+    covariances,
+    dense_scores,
+    gradients,
+    sampled,
+)
+from torch import Tensor
+
+from rayinfluence.corpus.classes import Label
+from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
+from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.dataflow.compute.replica import Replica, own_labels
+from rayinfluence.dataflow.compute.scoring import query_gradient
+from rayinfluence.dataflow.stages.factors import Factors
+from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking
+from rayinfluence.model.modules import track
+from rayinfluence.model.targets import Objective
+from rayinfluence.testing.targets import ObjectiveConformance
+
+LENGTHS = (5, 3, 9, 7, 4, 8)
+
+
+def words(seed: int, lengths: tuple[int, ...]) -> list[np.ndarray]:
+    """Texts of random words between their ends."""
+    generator = np.random.default_rng(seed)
+    return [np.array([CLS, *generator.integers(2, N_WORDS, n - 2), SEP]) for n in lengths]
+
+
+TEXTS = [
+    Text(tokens, place, label=place % 3, begin=1 + place % (len(tokens) - 1))
+    for place, tokens in enumerate(words(0, LENGTHS))
+]
+MASKS = [[place >= text.begin for place in range(len(text.tokens))] for text in TEXTS]
+TOKENS, CLASSES = [text.tokens for text in TEXTS], [text.label or 0 for text in TEXTS]
+QUERIES = [
+    Text(tokens, first=first, label=first % 3, begin=max(first - 1, 1))
+    for tokens, first in zip(words(1, (6, 8, 4)), (1, 5, 2), strict=True)
+]
+
+
+@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda subject: subject.name)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return request.param
+
+
+def made(subject: Subject, batch_tokens: int = 20) -> Replica:
+    model = subject.model()
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    return Replica(model, track(model, subject.patterns), subject.numerics(batch_tokens))
+
+
+def asked(subject: Subject, text: Text) -> EncodedQuery:
+    """A query, of a completion or of a class."""
+    query = encoded(text.tokens, text.first or 0)
+    tokens = query.answers[0].tokens
+    if isinstance(subject.reference, PairReference):
+        first = max(text.first or 0, text.begin)
+        return replace(query, answers=(EncodedAnswer(tokens, first, n_source=text.begin),))
+    if not isinstance(subject.reference, ClassReference):
+        return query
+    answer = EncodedAnswer(tokens, len(tokens), label=Label(text.label or 0, ""))
+    return replace(query, answers=(answer,))
+
+
+@dataclass(frozen=True)
+class Fit:
+    replica: Replica
+    factors: Factors
+    operator: dict[str, EKFAC]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def fit(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    folder, replica = tmp_path_factory.mktemp(subject.name), made(subject)
+    factors = fit_factors(replica, TOKENS, folder, masks=MASKS, classes=CLASSES)
+    return Fit(replica, factors, operator_of(factors), folder)
+
+
+def expected_gradients(subject: Subject, replica: Replica, texts: list[Text]) -> list[dict]:
+    twin, names = naive.trainable(replica.model), list(replica.modules)
+    return [gradients(subject, twin, names, text, subject.reference.labels(text)) for text in texts]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 20, 1000])
+def test_the_gradient_of_each_sequence_is_autograd_s(subject: Subject, batch_tokens: int) -> None:
+    """Alone, beside a few and beside all, with padding."""
+    replica, found = made(subject, batch_tokens), dict[tuple[int, str], Tensor]()
+
+    def step(batch, name, rows) -> None:
+        for place, sequence_id in enumerate(batch.sequence_ids.tolist()):
+            inputs, grads = rows.inputs_BRI[place], rows.grads_BRO[place]
+            D = grads.T @ inputs
+            if replica.shapes[name].bias:
+                D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
+            found[sequence_id, name] = D
+
+    for batch in replica.batches(table(TOKENS, masks=MASKS, classes=CLASSES), {}):
+        assert replica.run(batch, own_labels, step, {}) is batch
+    for place, by_module in enumerate(expected_gradients(subject, replica, TEXTS)):
+        scale = max(float(one.abs().max()) for one in by_module.values())
+        for name, D in by_module.items():
+            assert_same(found[place, name], D, f"{place} {name}", 1e-10, scale)
+
+
+def test_factors_are_those_of_loops_over_sampled_labels(subject: Subject, fit: Fit) -> None:
+    names = list(fit.replica.modules)
+    expected = covariances(subject, fit.replica.model, names, TEXTS)
+    bases = bases_of(fit.operator)
+    twin = naive.trainable(fit.replica.model)
+    of_sampled = [
+        gradients(subject, twin, names, text, sampled(subject, fit.replica.model, text))
+        for text in TEXTS
+    ]
+    for name, moments in naive.moments(of_sampled, bases).items():
+        factors = fit.operator[name].factors
+        for basis, values, of_loops in zip(
+            bases[name],
+            (factors.inputs_eigenvalues, factors.outputs_eigenvalues),
+            expected[name],
+            strict=True,
+        ):
+            assert_same(basis @ torch.diag(values) @ basis.T, of_loops, name, 1e-9)
+        assert_same(factors.moments, moments, name, 1e-9)
+
+
+def test_a_query_s_gradient_is_autograd_s(subject: Subject) -> None:
+    replica = made(subject)
+    for text, expected in zip(QUERIES, expected_gradients(subject, replica, QUERIES), strict=True):
+        found = query_gradient(replica, asked(subject, text))
+        logits = subject.reference.logits(replica.model, text).log_softmax(-1)
+        labels = subject.reference.labels(text)
+        log_ps = [float(logits[n, label]) for n, label in enumerate(labels)]
+        assert_same(torch.tensor(found.log_probabilities), torch.tensor(log_ps), "log p")
+        assert found.value == pytest.approx(sum(log_ps), rel=1e-12)
+        scale = max(float(one.abs().max()) for one in expected.values())
+        for name, (inputs, grads) in found.tokens.items():
+            D = grads.T @ inputs
+            if replica.shapes[name].bias:
+                D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
+            assert_same(D, expected[name], name, 1e-10, scale)
+
+
+@pytest.mark.parametrize("method", ["ekfac", "gradient_product"])
+def test_scores_are_those_of_a_dense_solve(subject: Subject, fit: Fit, method: str) -> None:
+    replica, damping = fit.replica, 0.05
+    operators = {
+        name: naive.dense_operator(*sides, fit.operator[name].factors.moments, damping)
+        for name, sides in bases_of(fit.operator).items()
+    }
+    expected = dense_scores(
+        expected_gradients(subject, replica, QUERIES),
+        expected_gradients(subject, replica, TEXTS),
+        operators if method == "ekfac" else None,
+    )
+    queries = [asked(subject, text) for text in QUERIES]
+    bank = make_bank(replica, fit.factors, queries, fit.folder, method, damping=damping)
+    found = all_scores(replica, bank, TOKENS, masks=MASKS, classes=CLASSES)
+    assert_same(found, expected, method, 1e-9)
+
+
+class TestMaskedTokens(ObjectiveConformance):
+    def objective(self) -> Objective:
+        return MaskedTokens(Masking(0.5, 49, (7, 8)), 5)
+
+    def label(self, sequence, place: int) -> int:
+        return sequence[place]
+
+
+class TestMaskedSpan(ObjectiveConformance):
+    def objective(self) -> Objective:
+        return MaskedSpan(1, 4, 49)
+
+    def label(self, sequence, place: int) -> int:
+        return sequence[place]
