@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import adapter_tensors, source_of
+from rayinfluence.model.as_stored import as_stored
 from rayinfluence.model.experts import take_apart
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
@@ -94,7 +95,11 @@ def _load_whole(
     with only_code_of(path if trust_remote_code else None):
         refuse_unknown_kind(path, config, trust_remote_code)
         tensors = stored_tensors(path)
-        model, info = _from_pretrained(path, dtype, attention, trust_remote_code, config, tensors)
+
+        def loading() -> tuple[nn.Module, dict[str, Any]]:
+            return _from_pretrained(path, dtype, attention, trust_remote_code, config, tensors)
+
+        model, info = as_stored(path, loading)
     if left_out := unlisted(path):
         raise ModelError(
             f"model: {path} holds weights that its index does not name, such as {left_out[0]}. "
