@@ -286,7 +286,7 @@ class StorageConfig(Section):
             return value
         if holds_credentials(value) or "@" in value.partition("://")[0]:
             raise ValueError(_SECRET)
-        if not re.match(r"https?://[^/?#\s\0]+/?[^?#\s\0]*$", value, re.IGNORECASE):
+        if not re.fullmatch(r"https?://[^/?#\s\0]+/?[^?#\s\0]*", value, re.IGNORECASE):
             raise ValueError("must be the address of a server, such as http://minio:9000")
         return value
 

@@ -40,6 +40,6 @@ def raised(query: Mapping[str, Any]) -> str:
     """What a proponent is estimated to raise."""
     if query.get("rather_than") is not None:
         return "the completion's probability against the other's"
-    if members(query) or query.get("unit", "nats").startswith("that of"):
+    if members(query) or (query.get("unit") or "").startswith("that of"):
         return "what is asked for"
     return "the completion's probability"
