@@ -78,12 +78,14 @@ def _saved(library: Any, getter: str, setter: str) -> Callable[[], None]:
 
 @contextmanager
 def as_found() -> Iterator[None]:
-    """Undo what imports do: variables and levels they are known to set, and the number they draw."""
+    """Undo what imports do: to variables and levels that they are known to set, and to draws."""
     found = {name: os.environ.get(name) for name in _VARIABLES}
     levels = {
         logger: logger.level
         for name, logger in list(logging.root.manager.loggerDict.items())
-        if name.partition(".")[0] in _SET_LEVELS and getattr(logger, "level", logging.NOTSET)
+        if isinstance(logger, logging.Logger)
+        and logger.level != logging.NOTSET
+        and name.partition(".")[0] in _SET_LEVELS
     }
     state, drawn = random.getstate(), _DRAWS in sys.modules
     try:
@@ -92,7 +94,7 @@ def as_found() -> Iterator[None]:
         if not drawn and _DRAWS in sys.modules:
             random.setstate(state)
         for logger, level in levels.items():
-            logger.setLevel(level)  # type: ignore[union-attr]
+            logger.setLevel(level)
         for name, value in found.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -15,7 +15,6 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.parts import Parts
-from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import Timing

@@ -117,12 +117,12 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
     def computes(key: str, declared: bool) -> bool:
         if key == "pad_token_id" and counts_padding:
             return True
-        if read is not None and key not in read.running:
-            # What the class does not declare is a note; of what it declares some is read when a
-            # model is made alone, and is in its weights and buffers and in other keys.
-            if not declared or key in read.making:
-                return False
-        return not _COMPUTES_NOTHING.fullmatch(key)
+        if _COMPUTES_NOTHING.fullmatch(key):
+            return False
+        # What the class does not declare is a note; of what it declares some is read only when a
+        # model is made, and is in its weights and buffers and in other keys.
+        read_later = read is None or key in read.running
+        return read_later or (declared and key not in read.making)
 
     def take(config: Any, prefix: str) -> None:
         values, plain = config.to_dict(), _defaults(config)

@@ -135,7 +135,9 @@ def _names(
 
 
 def _all_names(node: ast.AST) -> set[str]:
-    return {name for child in ast.walk(node) if (name := _name(child))}
+    """Names below a node, without attributes that are only kept there for whoever reads them."""
+    kept = (child for child in ast.walk(node) if isinstance(getattr(child, "ctx", None), ast.Store))
+    return {name for child in {*ast.walk(node)}.difference(kept) if (name := _name(child))}
 
 
 def _name(node: ast.AST) -> str | None:

@@ -68,9 +68,10 @@ def _coverage(model: Manifest) -> str:
         return ""
     modules = len(model.get("modules") or [])
     frozen = model.get("frozen_parameters") or 0
+    whose = "adapter" if frozen else "model"
     return (
-        f"{percent(tracked / reached)} of the {'adapter' if frozen else 'model'}'s parameters "
-        f"({count(tracked)} of {count(reached)}), in {count(modules)} module{'s' * (modules != 1)}. "
+        f"{percent(tracked / reached)} of the {whose}'s parameters ({count(tracked)} of "
+        f"{count(reached)}), in {count(modules)} module{'s' * (modules != 1)}. "
         + (
             f"The {count(frozen)} of its base were frozen when it was trained."
             if frozen

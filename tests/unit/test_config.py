@@ -242,7 +242,9 @@ def test_an_endpoint_without_credentials_is_taken(address: str) -> None:
     assert RunConfig.parse(values).storage.endpoint_url == address
 
 
-@pytest.mark.parametrize("address", ["minio:9000", "s3://minio", " http://minio", "http://", "http://minio/\n"])
+@pytest.mark.parametrize(
+    "address", ["minio:9000", "s3://minio", " http://minio", "http://", "http://minio/\n"]
+)
 def test_an_endpoint_is_the_address_of_a_server(address: str) -> None:
     values = {"run": "s3://b/r", "model": "m", "storage": {"endpoint_url": address}}
     with pytest.raises(ConfigError, match=r"endpoint_url: must be the address of a server"):
