@@ -121,8 +121,9 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
             return False
         # What the class does not declare is a note; of what it declares some is read only when a
         # model is made, and is in its weights and buffers and in other keys.
-        read_later = read is None or key in read.running
-        return read_later or (declared and key not in read.making)
+        if read is None or key in read.running:
+            return True
+        return declared and key not in read.making
 
     def take(config: Any, prefix: str) -> None:
         values, plain = config.to_dict(), _defaults(config)
