@@ -2,13 +2,15 @@
 
 Libraries change random numbers and the environment when they are first imported (rich draws a
 number, models of transformers leave a variable for torch's compiler, Ray one for its children).
-Their filters of warnings and their loggers stay, as they would if the caller had imported them.
+Their filters of warnings and their loggers stay, as they would if the caller had imported them,
+but a level that the caller has given one of these before.
 Other threads of the caller go on meanwhile: what is theirs is left alone, and where that cannot be
 told apart, the time in which it matters is short.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -18,6 +20,8 @@ from typing import Any
 
 #: What imports are known to set. Any other variable that changes meanwhile is another thread's.
 _VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "RAY_CLIENT_MODE", "RAY_AUTH_MODE")
+#: Libraries that set levels of their loggers when they are imported.
+_SET_LEVELS = ("ray", "torch", "transformers")
 #: Draws a number of Python's when it is imported; no other library that is imported here does.
 _DRAWS = "rich.console"
 #: Devices on which a caller may have asked for other dtypes than those of a run.
@@ -74,14 +78,23 @@ def _saved(library: Any, getter: str, setter: str) -> Callable[[], None]:
 
 @contextmanager
 def as_found() -> Iterator[None]:
-    """Undo what imports do: the variables that they are known to set, and the number they draw."""
+    """Undo what imports do: to variables and levels that they are known to set, and to draws."""
     found = {name: os.environ.get(name) for name in _VARIABLES}
+    levels = {
+        logger: logger.level
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if isinstance(logger, logging.Logger)
+        and logger.level != logging.NOTSET
+        and name.partition(".")[0] in _SET_LEVELS
+    }
     state, drawn = random.getstate(), _DRAWS in sys.modules
     try:
         yield
     finally:
         if not drawn and _DRAWS in sys.modules:
             random.setstate(state)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         for name, value in found.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -73,10 +73,16 @@ def run_id(config: RunConfig, queries: Sequence[Query] | None = None) -> str:
     """
     values = config.model_dump(exclude={"runner", "storage"})
     values["run"] = config.run.rstrip("/")
-    # A server's name is the same in any case.
-    values["endpoint_url"] = (config.storage.endpoint_url or "").rstrip("/").lower()
+    values["endpoint_url"] = _server(config.storage.endpoint_url)
     values["queries"] = config.queries if queries is None else [asdict(one) for one in queries]
     return f"rayinfluence-{digest(values)[:16]}"
+
+
+def _server(address: str | None) -> str:
+    """An address in one spelling: scheme and host are the same in any case, a path is not."""
+    scheme, mark, rest = (address or "").rstrip("/").partition("://")
+    host, slash, path = rest.partition("/")
+    return "".join((scheme.lower(), mark, host.lower(), slash, path))
 
 
 def submit(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +15,6 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.parts import Parts
-from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import Timing
@@ -147,12 +144,13 @@ def run_manifest(
             "architecture": type(replica.model).__name__,
             "parameters": sum(weight.numel() for weight in replica.model.parameters()),
             "tracked_parameters": sum(s.n_parameters for s in replica.shapes.values()),
+            "reached_parameters": run.tracked.coverage.reached,
             "coverage": run.tracked.coverage.share,
             "modules": list(replica.modules),
             "base": folders.source.weights if folders.source.adapter else None,
             "base_commit": None if folders.base is None else folders.base.commit,
             "frozen_parameters": run.tracked.frozen,
-            "untracked": _untracked(replica, run.tracked.trained or ("*",)),
+            "untracked": _by_holder(run.tracked.coverage.rest),
         },
         "preflight": preflight.report(run.passed, run.tracked),
         "tokenizer": {"digest": corpus.manifest.tokenizer, "commit": folders.tokenizer.commit},
@@ -286,18 +284,12 @@ def quarantined(queries: Sequence[EncodedQuery], scanned: Scanned) -> list[dict[
     ]
 
 
-def _untracked(replica: Replica, trained: Sequence[str]) -> dict[str, int]:
-    """Parameters that no score sees, by the name of what holds them, numbers of blocks as ``*``.
-
-    Of those whose names one of the patterns has.
-    """
-    tracked = {id(w) for module in replica.modules.values() for w in module.parameters()}
-    sizes: Counter[str] = Counter()
-    for name, weight in replica.model.named_parameters():
-        if id(weight) not in tracked and any(fnmatchcase(name, one) for one in trained):
-            holder = name.rpartition(".")[0] or name
-            sizes[re.sub(r"(?<![^.])[0-9]+(?![^.])", "*", holder)] += weight.numel()
-    return dict(sizes.most_common())
+def _by_holder(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of weights by the name of what holds them, the most first."""
+    held: Counter[str] = Counter()
+    for name, size in sizes.items():
+        held[name.rpartition(".")[0] or name] += size
+    return dict(held.most_common())
 
 
 def _quarantined(bad: dict[int, str]) -> list[dict[str, Any]]:

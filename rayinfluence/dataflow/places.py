@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rayinfluence.addresses import expanded, hub_address, why_no_address, why_no_model
-from rayinfluence.config import Kind, RunConfig, RunnerConfig, StorageConfig
+from rayinfluence.config import Kind, RunConfig
+from rayinfluence.config_places import RunnerConfig, StorageConfig
 from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
 from rayinfluence.errors import ConfigError, DamagedError

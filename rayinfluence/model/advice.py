@@ -10,7 +10,7 @@ from torch import nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.modules import Coverage, trackable
 from rayinfluence.model.parts import Part
-from rayinfluence.model.reach import Reach, listed, patterns_of
+from rayinfluence.model.reach import Reach, listed, patterns_of, patterns_within
 
 #: Below this share of the parameters of a model's layers, defaults have missed the model.
 _LEAST = 0.01
@@ -45,7 +45,7 @@ def refuse_other_shapes(
     if not wrong:
         raise ModelError(
             f"modules: {len(unfit)} layers cannot be tracked, as only layers that are called and "
-            f"give one tensor can: {listed(patterns_of(unfit))} (the first "
+            f"give one tensor can: {listed(_called(model, unfit))} (the first "
             f"{found.unfit[unfit[0]]}). {advice}"
         )
     axes = found.inputs[wrong[0]]
@@ -56,7 +56,7 @@ def refuse_other_shapes(
     )
     raise ModelError(
         f"modules: {len(wrong)} layers do not get inputs of shape [sequence, token, width], and "
-        f"cannot be attributed to sequences: {listed(patterns_of(wrong))} (the first gets {got} "
+        f"cannot be attributed to sequences: {listed(_called(model, wrong))} (the first gets {got} "
         f"for {found.tokens[0]} sequences of {found.tokens[1]} tokens). {advice}"
     )
 
@@ -78,7 +78,7 @@ def refuse_little(
     share = coverage.tracked / _in_layers(model, coverage)
     if share < _LEAST:
         raise ModelError(
-            f"modules: of MLPs only {listed(patterns_of(modules))} would be tracked in "
+            f"modules: of MLPs only {listed(_called(model, modules))} would be tracked in "
             f"{type(model).__name__}, {share:.2%} of the parameters of its layers; scores would "
             f"say nothing of the others, most of which are in {coverage.most}. "
             f"{_others(model, found, parts)}"
@@ -174,3 +174,8 @@ def _in_layers(model: nn.Module, coverage: Coverage) -> int:
         for weight in module.parameters(recurse=False)
     }
     return max(coverage.reached - sum(weights.values()), coverage.tracked, 1)
+
+
+def _called(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Some layers by patterns that no other has."""
+    return patterns_within(names, dict(model.named_modules()))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from rayinfluence.errors import ModelError, RayInfluenceError, brief
 from rayinfluence.model.dtype import dtype_of, named
 
-#: What to do about a forward pass.
-FORWARD = "Try another `dtype` or `attention: eager`, or name another model under `model`."
+#: What to do about a forward pass, with the dtype to try.
+FORWARD = "Try {dtype} or `attention: eager`, or name another model under `model`."
 #: What to do about a backward pass.
 BACKWARD = (
     "Influence needs gradients of the model in evaluation mode; try `attention: eager`, or name "
@@ -26,7 +27,7 @@ def in_words(model: nn.Module, doing: str, advice: str) -> Iterator[None]:
     Args:
         model: the model that is run.
         doing: what it is asked to do, after "cannot".
-        advice: what to do about it.
+        advice: what to do about it; ``{dtype}`` stands for the one to try.
 
     Raises:
         ModelError: with the model's class and what it raised.
@@ -36,8 +37,13 @@ def in_words(model: nn.Module, doing: str, advice: str) -> Iterator[None]:
     except RayInfluenceError:
         raise
     except Exception as error:  # it is somebody else's code, and may raise anything
-        dtype, device = named(dtype_of(model)), next(model.parameters()).device
+        dtype, device = dtype_of(model), next(model.parameters()).device
+        others = sorted({named(weight.dtype) for weight in model.parameters()} - {named(dtype)})
+        numbers = named(dtype) + (f" (some weights in {', '.join(others)})" if others else "")
+        # What the code makes itself is mostly float32, which then is not what its weights are.
+        plain = "another `dtype`" if dtype == torch.float32 else "`dtype: float32`"
         said = type(error).__name__ + (f": {brief(error).rstrip('.')}" if str(error) else "")
         raise ModelError(
-            f"{type(model).__name__} cannot {doing} in {dtype} on {device}: {said}. {advice}"
+            f"{type(model).__name__} cannot {doing} in {numbers} on {device}: {said}. "
+            + advice.format(dtype=plain)
         ) from error

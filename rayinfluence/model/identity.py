@@ -5,24 +5,18 @@ A digest names it. Where two digests differ, what they are made of says in what.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import is_pretrained
+from rayinfluence.model.names_read import names_read
 from rayinfluence.storage.digest import changed, digest, digest_bytes
 from rayinfluence.storage.tensors import tensor_bytes
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 #: Keys of configurations that compute nothing when a text is scored: where a model comes from,
 #: what it is trained, generated or classified with, and what it returns besides logits.
@@ -112,7 +106,7 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
         return {}, {}
     own: Leaves = {}
     defaults: Leaves = {}
-    read = _names_read(model)
+    read = names_read(model)
     # Positions that are counted from the padding's id on: there it computes.
     counts_padding = any(
         "position" in f"{name} {type(module).__name__}".lower()
@@ -123,9 +117,13 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
     def computes(key: str, declared: bool) -> bool:
         if key == "pad_token_id" and counts_padding:
             return True
-        # What the class does not declare is a note, unless the model's code reads it.
-        noted = not declared and read is not None and key not in read
-        return not noted and not _COMPUTES_NOTHING.fullmatch(key)
+        if _COMPUTES_NOTHING.fullmatch(key):
+            return False
+        # What the class does not declare is a note; of what it declares some is read only when a
+        # model is made, and is in its weights and buffers and in other keys.
+        if read is None or key in read.running:
+            return True
+        return declared and key not in read.making
 
     def take(config: Any, prefix: str) -> None:
         values, plain = config.to_dict(), _defaults(config)
@@ -163,32 +161,6 @@ def _defaults(config: Any) -> dict[str, Any]:
         return dict(type(config)().to_dict())
     except Exception:  # remote code, and classes that want their parts
         return dict.fromkeys(config.to_dict())
-
-
-def _names_read(model: PreTrainedModel) -> frozenset[str] | None:
-    """Attributes and strings in the code of a model's and its configuration's classes.
-
-    None where some of it cannot be read.
-    """
-    classes = {type(module) for module in model.modules()}
-    classes |= {*type(model).__mro__, *type(model.config).__mro__}
-    elsewhere = ("builtins.", "torch.", "transformers.generation.")  # they compute nothing
-    modules = {kind.__module__ for kind in classes}
-    read = [_names_in(name) for name in modules if not f"{name}.".startswith(elsewhere)]
-    known = [names for names in read if names is not None]
-    # Where weights are loaded, which is in none of these modules, one more key is read.
-    return frozenset({"quantization_config"}).union(*known) if known == read else None
-
-
-@cache
-def _names_in(module: str) -> frozenset[str] | None:
-    try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except (OSError, TypeError, SyntaxError, KeyError):
-        return None
-    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    return frozenset(attributes | {text for text in constants if isinstance(text, str)})
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError, NumericsError, brief
 from rayinfluence.model.adapters import adapter_tensors, source_of
+from rayinfluence.model.as_stored import as_stored
 from rayinfluence.model.experts import take_apart
 from rayinfluence.model.kinds import refuse_unknown_kind
 from rayinfluence.model.leftovers import computed, other_angles
@@ -99,7 +100,7 @@ def _load_whole(
         refuse_unknown_kind(path, config, trust_remote_code, kind)
         tensors = stored_tensors(path)
         load = partial(from_pretrained, path, dtype, attention, trust_remote_code, kind.loader)
-        model, info = _loaded(path, load, config, tensors)
+        model, info = as_stored(path, lambda: _loaded(path, load, config, tensors))
     if left_out := unlisted(path):
         raise ModelError(
             f"model: {path} holds weights that its index does not name, such as {left_out[0]}. "

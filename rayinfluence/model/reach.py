@@ -247,6 +247,14 @@ def patterns_of(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r"(?<=[._])\d+(?=[._]|$)", "*", name) for name in names))
 
 
+def patterns_within(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The same, and where a star would mean one of the others too, the names themselves."""
+    names = list(names)
+    wider = set(patterns_of({*others}.difference(names)))
+    each = ((patterns_of([name])[0], name) for name in names)
+    return list(dict.fromkeys(name if pattern in wider else pattern for pattern, name in each))
+
+
 def without_last_number(name: str) -> str:
     """A name with a star for its last number, as all experts of a block have it in common."""
     return re.sub(r"^(.*[._])\d+(?=[._]|$)", r"\1*", name)

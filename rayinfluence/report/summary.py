@@ -255,7 +255,7 @@ def _stages(stages: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
         facts = []
         if stage.get("seconds") is not None:
             facts.append(f"{stage['seconds']:,.1f} s")
-        if stage.get("tokens_per_second") is not None:
+        if stage.get("tokens_per_second"):  # none where a stage reads no tokens
             facts.append(f"{stage['tokens_per_second']:,.0f} tokens/s")
         yield " ".join([str(name), ", ".join(facts)]).strip()
 

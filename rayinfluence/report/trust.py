@@ -30,6 +30,7 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         *choices(manifest),
         ("Looked at", _coverage(model)),
         ("Not looked at", _untracked(model)),
+        ("Not reached by text", _unreached(manifest) if model else ""),
         ("Error of the factors", _factor_error(manifest.get("factors") or {})),
         ("Error of the diagonal", _factor_error(manifest.get("diagonal_factors") or {})),
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
@@ -63,15 +64,15 @@ def _linear(manifest: Manifest) -> str:
 
 
 def _coverage(model: Manifest) -> str:
-    tracked, parameters = model.get("tracked_parameters"), model.get("parameters")
-    if tracked is None or not parameters:
+    tracked, reached = model.get("tracked_parameters"), model.get("reached_parameters")
+    if tracked is None or not reached:
         return ""
     modules = len(model.get("modules") or [])
     frozen = model.get("frozen_parameters") or 0
-    trained, whose = parameters - frozen, "adapter" if frozen else "model"
+    whose = "adapter" if frozen else "model"
     return (
-        f"{percent(tracked / trained)} of the {whose}'s parameters ({count(tracked)} of "
-        f"{count(trained)}), in {count(modules)} module{'s' * (modules != 1)}. "
+        f"{percent(tracked / reached)} of the {whose}'s parameters ({count(tracked)} of "
+        f"{count(reached)}), in {count(modules)} module{'s' * (modules != 1)}. "
         + (
             f"The {count(frozen)} of its base were frozen when it was trained."
             if frozen
@@ -81,13 +82,24 @@ def _coverage(model: Manifest) -> str:
 
 
 def _untracked(model: Manifest) -> str:
-    sizes, parameters = model.get("untracked") or {}, model.get("parameters")
-    if not sizes or not parameters:
+    sizes, reached = model.get("untracked") or {}, model.get("reached_parameters")
+    if not sizes or not reached:
         return ""
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{shorten(name, 60)} ({percent(n / parameters)})" for name, n in largest[:_MAX_NAMED]]
-    rest = len(largest) - len(named)
-    return ", ".join(named) + (f" and {count(rest)} smaller" if rest else "")
+    return _some([f"{shorten(name, 60)} ({percent(n / reached)})" for name, n in largest])
+
+
+def _unreached(manifest: Manifest) -> str:
+    """Parts of the model that other inputs than text go through, and no share counts."""
+    names = (manifest.get("preflight") or {}).get("unreached") or []
+    if not names:
+        return ""
+    return f"{_some([shorten(name, 60) for name in names])}; no share here counts them."
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {count(rest)} more" if rest > 0 else "")
 
 
 def _factor_error(factors: Manifest) -> str:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster
 STARTED = """
 import ray, ray.data  # what imports set up is their own
 from process_state import changed, state
-from rayinfluence.config import RunnerConfig
+from rayinfluence.config_places import RunnerConfig
 from rayinfluence.dataflow.runners.ray.connection import Connection
 
 before = state()

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rayinfluence import config as config_module
-from rayinfluence.config import RunConfig, Section, StorageConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_places import Section, StorageConfig
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.storage.store import Store
 
@@ -242,7 +243,9 @@ def test_an_endpoint_without_credentials_is_taken(address: str) -> None:
     assert RunConfig.parse(values).storage.endpoint_url == address
 
 
-@pytest.mark.parametrize("address", ["minio:9000", "s3://minio", " http://minio", "http://"])
+@pytest.mark.parametrize(
+    "address", ["minio:9000", "s3://minio", " http://minio", "http://", "http://minio/\n"]
+)
 def test_an_endpoint_is_the_address_of_a_server(address: str) -> None:
     values = {"run": "s3://b/r", "model": "m", "storage": {"endpoint_url": address}}
     with pytest.raises(ConfigError, match=r"endpoint_url: must be the address of a server"):

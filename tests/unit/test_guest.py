@@ -248,3 +248,18 @@ def test_a_client_reads_its_token_and_leaves_no_variable(tmp_path: Path) -> None
     command = [sys.executable, "-c", SUBMITS, str(tmp_path / "run.yaml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.stdout.splitlines() == ["there is no Ray dashboard at", "True", "[]"], done.stderr
+
+
+def test_levels_that_the_caller_gave_loggers_outlive_the_import_of_their_libraries() -> None:
+    program = (
+        "import logging\n"
+        "names = ['ray', 'transformers', 'torch', 'mine']\n"
+        "for name in names: logging.getLogger(name).setLevel(logging.DEBUG)\n"
+        "from rayinfluence.guest import as_found\n"
+        "with as_found():\n"
+        "    import torch, transformers\n"
+        "    import rayinfluence.dataflow.runners.ray.runner\n"
+        "print([logging.getLogger(name).level for name in names])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.strip() == "[10, 10, 10, 10]", run.stderr

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from rayinfluence.model.preflight import made_up
 from rayinfluence.model.reach import (
     Reach,
     listed,
-    patterns_of,
+    patterns_within,
     reach,
     refuse_other_weights,
     tracked_and_reached,
@@ -190,8 +191,9 @@ class TrackedModel:
         """Parameters that were frozen while the adapter was trained; 0 where there is none."""
         if not self.trained:
             return 0
-        n_parameters = sum(weight.numel() for weight in self.replica.model.parameters())
-        return n_parameters - self.coverage.reached
+        weights = self.replica.model.named_parameters()
+        trained = self.trained
+        return sum(w.numel() for n, w in weights if not any(fnmatchcase(n, one) for one in trained))
 
     @property
     def line(self) -> str:
@@ -209,7 +211,7 @@ class TrackedModel:
                 line += f", with {len(self.left_out)} layers that would be tracked"
         if self.unfit:
             line += (
-                f"; left out are {listed(patterns_of(self.unfit))} (the first "
+                f"; left out are {listed(self._called(self.unfit))} (the first "
                 f"{self.reach.unfit[self.unfit[0]]})"
             )
         return line
@@ -224,12 +226,16 @@ class TrackedModel:
         coverage = self.coverage
         if coverage.share >= _LITTLE or not self.replica.modules:
             return None
-        names = listed(patterns_of(self.replica.modules))
+        names = listed(self._called(self.replica.modules))
         more = more_layers(self.replica.model, self.replica.modules, self.reach, self.parts)
         return (
             f"only {coverage.share:.2%} of the model's parameters are tracked, in {names}; scores "
             f"say nothing of the rest, most of which is in {coverage.most}. {more}"
         )
+
+    def _called(self, names: Iterable[str]) -> list[str]:
+        """Some modules by patterns that no other module has."""
+        return patterns_within(names, dict(self.replica.model.named_modules()))
 
     def context(self, wanted: int | None) -> int:
         """Most tokens of a sequence that documents are cut into.

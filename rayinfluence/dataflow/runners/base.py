@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from rayinfluence.config import RunnerConfig
+from rayinfluence.config_places import RunnerConfig
 from rayinfluence.dataflow.compute.scoring import Advance
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.job import Job

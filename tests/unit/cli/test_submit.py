@@ -159,12 +159,16 @@ def test_runs_on_two_servers_have_two_names(tmp_path: Path) -> None:
         ("http://one:9000", CONFIG["run"]),
         ("http://ONE:9000/", f"{CONFIG['run']}/"),
         ("http://two:9000", CONFIG["run"]),
+        ("http://one:9000/tenantA", CONFIG["run"]),
+        ("HTTP://One:9000/tenantA/", CONFIG["run"]),
+        ("http://one:9000/tenanta", CONFIG["run"]),
     ]
     for number, (url, run) in enumerate(places):
         file = tmp_path / f"{number}.yaml"
         file.write_text(yaml.safe_dump({**CONFIG, "run": run, "storage": {"endpoint_url": url}}))
         send(client, file)
-    assert [sent["config"] for sent in (s["metadata"] for s in client.sent)] == ["0.yaml", "2.yaml"]
+    sent = [one["metadata"]["config"] for one in client.sent]
+    assert sent == ["0.yaml", "2.yaml", "3.yaml", "5.yaml"]
 
 
 def test_queries_that_were_edited_are_another_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs of models and tokenizers as people have them: what is decided for them, and said."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, CorpusError, ModelError, QueryError
 from rayinfluence.model import layers
 from rayinfluence.model.load import load_model
+from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run, tiny_tokenizer
 from rayinfluence.testing.models import CONTEXT, VOCABULARY
@@ -159,12 +161,27 @@ def test_of_a_model_that_sees_pictures_too_the_layers_that_text_reaches_are_trac
         image_token_index=VOCABULARY - 1,
     )
     model = Gemma3ForConditionalGeneration(config)
-    manifest = execute(tiny_run(tmp_path, pretrained=model))["ekfac"].manifest
+    results = execute(tiny_run(tmp_path, pretrained=model))
+    manifest = results["ekfac"].manifest
     assert manifest["preflight"]["context"] == 24
     assert all(".language_model." in name for name in manifest["model"]["modules"])
     assert len(manifest["model"]["modules"]) == 3
     outside = ["model.vision_tower", "model.multi_modal_projector"]
     assert manifest["preflight"]["unreached"] == outside
+    # One share everywhere, of what text reaches; the rest is named apart.
+    found = manifest["model"]
+    tracked = found["tracked_parameters"]
+    reached = sum(w.numel() for n, w in model.named_parameters() if n.startswith("model.language"))
+    assert (found["reached_parameters"], found["coverage"]) == (reached, tracked / reached)
+    assert sum(found["untracked"].values()) == reached - tracked
+    page = re.sub(r"<[^>]+>", " ", render_page(results))
+    whole = f"{100 * tracked / reached:.0f}% of the "
+    assert f"{whole}model&#x27;s parameters ({tracked:,} of {reached:,}), in 3 modules" in page
+    assert f"{whole}parameters ({tracked:,}), 3 modules" in page
+    [row] = re.findall(r"Not looked at +([^ ].*?) {2}", page)
+    assert "vision" not in row
+    assert "embed_tokens" in row
+    assert f"Not reached by text  {', '.join(outside)}; no share here counts them." in page
 
 
 def test_a_model_that_names_no_context_asks_for_one(tmp_path: Path, quiet: ProgressLog) -> None:

@@ -46,8 +46,11 @@ def test_rounding_is_that_of_the_dtype_of_most() -> None:
     assert check(kept(), ("*layer",)).gradients > 1e-3  # what float32 would not do
 
 
-def test_sentences_name_the_dtype_of_most() -> None:
-    with pytest.raises(ModelError, match=r"cannot run on 7 tokens in bfloat16 on cpu: .*kernel"):
+def test_sentences_name_the_dtype_of_most_that_of_others_and_one_to_try() -> None:
+    numbers = r"bfloat16 \(some weights in float32\) on cpu: .*kernel.* Try `dtype: float32` or "
+    with pytest.raises(ModelError, match=f"cannot run on 7 tokens in {numbers}"):
         check(kept(fails=True))
+    with pytest.raises(ModelError, match=r"in float32 on cpu: .*kernel.* Try another `dtype` or "):
+        check(kept(fails=True).float())
     with pytest.raises(ModelError, match=r"says nothing finite of .* sequences in bfloat16"):
         check(kept(shift=float("nan")))

@@ -11,14 +11,17 @@ import torch
 from folder_code import bring_code
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     Gemma3Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedConfig,
+    Qwen2Config,
     RobertaConfig,
     RobertaForCausalLM,
 )
@@ -26,6 +29,7 @@ from transformers import (
 from rayinfluence.model.identity import model_differences, model_digest, model_identity
 from rayinfluence.model.load import load_model
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp, tiny_run
+from rayinfluence.testing.models import CONTEXT
 
 
 @pytest.fixture(params=[tiny_gpt2, tiny_llama])
@@ -109,8 +113,9 @@ def test_every_key_counts_where_the_model_s_code_cannot_be_read(
     model = tiny_llama()
     model.config.lab_book = "page 7"
     before = model_identity(model)
-    monkeypatch.setattr("rayinfluence.model.identity._names_in", lambda module: None)
-    assert model_identity(model)["config"] == before["config"] | {"lab_book": "page 7"}
+    monkeypatch.setattr("rayinfluence.model.names_read._names_in", lambda *_: None)
+    more = {"lab_book": "page 7", "max_position_embeddings": CONTEXT}
+    assert model_identity(model)["config"] == before["config"] | more
 
 
 @pytest.mark.parametrize("key", ["per_layer_config", "quantization_config"])
@@ -147,6 +152,49 @@ def test_what_computes_nothing_makes_no_other_model(folder: Path, values: dict[s
     before = identity(folder)
     set_config(folder, **values)
     assert model_digest(identity(folder)) == model_digest(before)
+
+
+def remade(config: PreTrainedConfig, **values: Any) -> dict[str, Any]:
+    """The identity of a model of the same weights whose configuration has other values."""
+    config = type(config)(**config.to_dict() | values)
+    torch.manual_seed(0)
+    return model_identity(AutoModelForCausalLM.from_config(config))
+
+
+_SMALL = {"vocab_size": 48, "hidden_size": 8, "num_hidden_layers": 2, "bos_token_id": 0,
+          "eos_token_id": 0, "pad_token_id": 0}  # fmt: skip
+_QWEN = Qwen2Config(**_SMALL, intermediate_size=8, num_attention_heads=2, num_key_value_heads=2)
+_MAMBA = MambaConfig(**_SMALL, state_size=4)
+
+
+@pytest.mark.parametrize(
+    ("config", "values"),
+    [
+        (_QWEN, {"max_window_layers": 1}),
+        (_QWEN, {"max_position_embeddings": 99}),
+        (_MAMBA, {"time_step_floor": 0.5}),
+    ],
+    ids=["max_window_layers", "max_position_embeddings", "time_step_floor"],
+)
+def test_what_is_read_when_a_model_is_made_alone_makes_no_other_model(
+    config: PreTrainedConfig, values: dict[str, Any]
+) -> None:
+    before = remade(config)
+    assert remade(config, **values)["config"] == before["config"]
+
+
+def test_a_length_counts_where_angles_go_by_it_and_layers_where_a_window_begins_there() -> None:
+    dynamic = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
+    [line] = differ(
+        remade(_QWEN, **dynamic, max_position_embeddings=99),
+        remade(_QWEN, **dynamic, max_position_embeddings=88),
+    )
+    assert line == "config.max_position_embeddings: 99, was 88"
+    window = {"use_sliding_window": True, "sliding_window": 4, "layer_types": None}
+    [line] = differ(
+        remade(_QWEN, **window, max_window_layers=1), remade(_QWEN, **window, max_window_layers=0)
+    )
+    assert line.startswith("config.layer_types: ")
 
 
 @pytest.mark.parametrize("values", [{"pretraining_tp": 2, "slow_but_exact": True}])

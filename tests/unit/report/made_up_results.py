@@ -233,6 +233,7 @@ def hostile_results() -> Results:
             "modules": [HOSTILE],
             "parameters": 9,
             "tracked_parameters": 4,
+            "reached_parameters": 9,
             "untracked": {HOSTILE: 5},
         },
         tokenizer={"digest": HOSTILE},

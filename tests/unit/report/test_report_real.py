@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def test_the_error_of_the_factors_stands_beside_the_bound_that_was_asked(
         "4, most of all inputs of transformer.h.0.mlp.c_fc (directions without any curvature: 1)"
         in page.text
     )
+
+
+def test_only_stages_that_read_tokens_have_a_rate(page: Page, manifest: dict[str, Any]) -> None:
+    assert manifest["stages"]["eigen"]["tokens"] == 0
+    assert re.search(r"eigen [\d.,]+ s; ", page.text)
+    assert re.search(r"scan [\d.,]+ s, [\d,]+ tokens/s", page.text)
+    assert not re.search(r"\b0 tokens/s", page.text)
 
 
 def test_what_was_looked_at_and_what_was_not_is_said_in_words(

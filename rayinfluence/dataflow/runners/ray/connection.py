@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from rayinfluence.config import RunnerConfig
+from rayinfluence.config_places import RunnerConfig
 from rayinfluence.errors import ConfigError
 from rayinfluence.guest import same_python_draws
 

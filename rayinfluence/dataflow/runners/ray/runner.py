@@ -21,7 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayinfluence import errors
-from rayinfluence.config import RunnerConfig
+from rayinfluence.config_places import RunnerConfig
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import Advance
 from rayinfluence.dataflow.jobs.handles import Handle

@@ -65,7 +65,7 @@ def test_a_warning_names_what_is_not_tracked_where_that_is_nearly_all(
     config = change(tiny_run(tmp_path), modules=["transformer.h.0.attn.c_proj"])
     run, said = begun(config)
     assert "warning: only 3." in said
-    assert "are tracked, in transformer.h.*.attn.c_proj; scores say nothing" in said
+    assert "are tracked, in transformer.h.0.attn.c_proj; scores say nothing" in said
     assert "`modules: [transformer.h.*.attn.*, transformer.h.*.mlp.*]`, with 9" in said
     assert "transformer.h.*.mlp.c_fc.weight (" in said
     assert any("of the model's parameters are tracked" in warning for warning in run.warnings)
