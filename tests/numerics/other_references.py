@@ -219,6 +219,28 @@ def covariances(
     return {name: (A / n, S / n) for name, (A, S, n) in sums.items()}
 
 
+def rows_seen(
+    subject: Subject, model: nn.Module, names: Sequence[str], texts: Sequence[Text]
+) -> dict[str, int]:
+    """How many rows each module gets of all texts."""
+    counts = dict.fromkeys(names, 0)
+
+    def note(name: str, inputs: Tensor) -> None:
+        counts[name] += inputs.shape[:-1].numel()
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _module, args, name=name: note(name, args[0])
+        )
+        for name in names
+    ]
+    for text in texts:
+        subject.reference.logits(model, text)
+    for handle in handles:
+        handle.remove()
+    return counts
+
+
 def dense_scores(
     queries: Sequence[Mapping[str, Tensor]],
     sequences: Sequence[Mapping[str, Tensor]],

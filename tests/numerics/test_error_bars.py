@@ -197,6 +197,18 @@ def test_the_probe_is_cut_short(tmp_path: Path) -> None:
     assert found["sequence_id"].to_pylist() == [0, 2]
 
 
+def test_the_probe_keeps_what_counts(tmp_path: Path) -> None:
+    """A class, and which tokens; some of these are in what is left."""
+    some = [np.arange(200) % VOCABULARY, *sequences(6, 2)]
+    masks = [[place >= 150 for place in range(200)], [True] * 8, [False] * 8]
+    corpus = write_corpus(tmp_path, some, masks=masks, classes=[2, 0, 1])
+    (split,) = corpus.plan(10**6)
+    found = probe_rows([read_rows(corpus.store, split, [0, 1, 2])])
+    assert [len(tokens) for tokens in sequences_of(found)] == [182, 8, 8]
+    assert [sum(mask) for mask in found["loss_mask"].to_pylist()] == [32, 8, 0]
+    assert found["label"].to_pylist() == [2, 0, 1]
+
+
 @pytest.mark.parametrize("n", [2, 5, 19])
 def test_a_sample_too_small_for_a_probe_is_fitted_all_the_same(tmp_path: Path, n: int) -> None:
     sample = sequences(7, n)

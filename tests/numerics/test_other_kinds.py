@@ -21,6 +21,7 @@ from other_references import (
     covariances,
     dense_scores,
     gradients,
+    rows_seen,
     sampled,
 )
 from torch import Tensor
@@ -177,6 +178,41 @@ def test_scores_are_those_of_a_dense_solve(subject: Subject, fit: Fit, method: s
     bank = make_bank(replica, fit.factors, queries, fit.folder, method, damping=damping)
     found = all_scores(replica, bank, TOKENS, masks=MASKS, classes=CLASSES)
     assert_same(found, expected, method, 1e-9)
+
+
+def test_the_error_of_factors_is_estimated(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a probe set, whose sequences keep their classes and their targets."""
+    monkeypatch.setattr("rayinfluence.dataflow.stages.sample._LOWEST_LIMIT", 0.0)
+    texts, n = words(7, LENGTHS * 40), 40 * len(LENGTHS)
+    masks = [[place >= len(text) // 2 for place in range(len(text))] for text in texts]
+    factors = fit_factors(
+        made(subject, 400), texts, tmp_path, lanes=2, error_bound=10.0, row_group_tokens=64,
+        masks=masks, classes=[place % 3 for place in range(n)],
+    )  # fmt: skip
+    assert factors.error is not None
+    assert 0 < factors.error < 10
+
+
+def test_a_coarser_lambda_counts_the_rows_of_its_own_side(subject: Subject, fit: Fit) -> None:
+    """By K-FAC, (A kron S) times rows per sequence."""
+    replica, damping = fit.replica, 0.05
+    operators = {}
+    expected = covariances(subject, replica.model, list(replica.modules), TEXTS)
+    n_rows = rows_seen(subject, replica.model, list(replica.modules), TEXTS)
+    for name, (A, S) in expected.items():
+        kron = torch.kron(S, A) * n_rows[name] / len(TEXTS)
+        operators[name] = kron + damping * torch.eye(len(kron), dtype=torch.float64)
+    scores = dense_scores(
+        expected_gradients(subject, replica, QUERIES),
+        expected_gradients(subject, replica, TEXTS),
+        operators,
+    )
+    queries = [asked(subject, text) for text in QUERIES]
+    bank = make_bank(replica, fit.factors, queries, fit.folder, "kfac", damping=damping)
+    found = all_scores(replica, bank, TOKENS, masks=MASKS, classes=CLASSES)
+    assert_same(found, scores, "kfac", 1e-8)
 
 
 class TestMaskedTokens(ObjectiveConformance):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from rayinfluence.corpus.shards import LABEL, LOSS_MASK, SCHEMA
 from rayinfluence.curvature.blocks import Basis
 from rayinfluence.curvature.ekfac import damped_inverse, module_damping
 from rayinfluence.curvature.jackknife import jackknife_error, leave_one_out
@@ -43,20 +44,29 @@ _TOKENS = 64
 _DAMPING_SCALE = 0.1
 #: Numbers of rotated gradients that exist at a time.
 _TILE_NUMBERS = 1 << 22
+_ROW = pa.schema(
+    [pa.field("sequence_id", pa.int64())]
+    + [SCHEMA.field(name) for name in ("tokens", LOSS_MASK, LABEL)]
+)
 
 
 def held_out_rows(tables: Iterable[pa.Table]) -> pa.Table:
-    """Rows of the held-out set, cut short."""
+    """Rows of the held-out set, cut short, with what says of them what counts."""
     rows = [
-        {"sequence_id": sequence_id, "tokens": tokens[:_TOKENS]}
+        _cut({name: row.get(name) for name in _ROW.names})
         for table in tables
-        for sequence_id, tokens in zip(
-            table["sequence_id"].to_pylist(), table["tokens"].to_pylist(), strict=True
-        )
-        if tokens is not None
+        for row in table.select([n for n in _ROW.names if n in table.column_names]).to_pylist()
+        if row["tokens"] is not None
     ]
-    schema = pa.schema({"sequence_id": pa.int64(), "tokens": pa.list_(pa.int32())})
-    return pa.Table.from_pylist(rows, schema=schema)
+    return pa.Table.from_pylist(rows, schema=_ROW)
+
+
+def _cut(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's first tokens; as many as have some that count, where not all do."""
+    mask = row[LOSS_MASK]
+    begin = mask.index(True) if mask and True in mask else 0
+    end = max(_TOKENS, begin + _TOKENS // 2)
+    return {**row, "tokens": row["tokens"][:end], LOSS_MASK: mask and mask[:end]}
 
 
 @dataclass
