@@ -14,6 +14,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    ElectraConfig,
+    ElectraForMaskedLM,
     GPT2Config,
     GPT2ForSequenceClassification,
     LlamaConfig,
@@ -148,4 +150,17 @@ def bart(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Mod
 
 
 PAIRED: Mapping[str, Callable[..., nn.Module]] = {"t5": t5, "bart": bart}
-MASKED: Mapping[str, Callable[..., nn.Module]] = {"bert": bert, "roberta": roberta}
+
+
+def electra(dtype: torch.dtype = torch.float64, attention: str = "eager") -> nn.Module:
+    """ELECTRA's generator."""
+    config = ElectraConfig(**_SIZES, embedding_size=10, max_position_embeddings=16)
+    config._attn_implementation = attention
+    return _made(ElectraForMaskedLM(config), dtype)
+
+
+MASKED: Mapping[str, Callable[..., nn.Module]] = {
+    "bert": bert,
+    "roberta": roberta,
+    "electra": electra,
+}

@@ -251,8 +251,17 @@ def context_length(model: nn.Module) -> int | None:
         for key in _CONTEXT_KEYS:
             length = getattr(config, key, None)
             if isinstance(length, int) and length > 0:
-                return length
+                return length - _positions_of_padding(model, length)
     return None
+
+
+def _positions_of_padding(model: nn.Module, length: int) -> int:
+    """Positions that no token has, where those of tokens begin after that of padding (RoBERTa)."""
+    for name, module in model.named_modules():
+        of_positions = isinstance(module, nn.Embedding) and "position" in name
+        if of_positions and module.num_embeddings == length and module.padding_idx is not None:
+            return int(module.padding_idx) + 1
+    return 0
 
 
 def attention_of(model: nn.Module) -> str | None:

@@ -81,6 +81,13 @@ def test_the_rate_of_masks_is_the_configuration_s(tmp_path: Path, execute: Execu
     assert "0.5 of each sequence" in dict(choices(manifest))["Training"]
 
 
+def test_positions_of_padding_are_no_context(tmp_path: Path) -> None:
+    """Of RoBERTa's 18 the first two are no token's; nobody has to know."""
+    found = inspect(masked_run(tmp_path, "roberta", corpus={"context": None}))
+    assert found.context == 16
+    assert found.refused is None
+
+
 def test_a_masked_language_model_is_inspected(tmp_path: Path) -> None:
     found = inspect(masked_run(tmp_path))
     assert found.refused is None
