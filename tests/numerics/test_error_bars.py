@@ -203,7 +203,7 @@ def test_the_probe_keeps_what_counts(tmp_path: Path) -> None:
     masks = [[place >= 150 for place in range(200)], [True] * 8, [False] * 8]
     corpus = write_corpus(tmp_path, some, masks=masks, classes=[2, 0, 1])
     (split,) = corpus.plan(10**6)
-    found = probe_rows([read_rows(corpus.store, split, [0, 1, 2])])
+    found = held_out_rows([read_rows(corpus.store, split, [0, 1, 2])])
     assert [len(tokens) for tokens in sequences_of(found)] == [182, 8, 8]
     assert [sum(mask) for mask in found["loss_mask"].to_pylist()] == [32, 8, 0]
     assert found["label"].to_pylist() == [2, 0, 1]

@@ -183,7 +183,7 @@ def test_scores_are_those_of_a_dense_solve(subject: Subject, fit: Fit, method: s
 def test_the_error_of_factors_is_estimated(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a probe set, whose sequences keep their classes and their targets."""
+    """On a held-out set, whose sequences keep their classes and their targets."""
     monkeypatch.setattr("rayinfluence.dataflow.stages.sample._LOWEST_LIMIT", 0.0)
     texts, n = words(7, LENGTHS * 40), 40 * len(LENGTHS)
     masks = [[place >= len(text) // 2 for place in range(len(text))] for text in texts]

@@ -119,7 +119,7 @@ def test_what_is_lost_or_damaged_is_made_again_to_the_same_bytes(
 def test_its_sample_may_grow_until_it_is_sure(
     tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch, bound: float
 ) -> None:
-    """As that of EK-FAC; the probe set needs no bases either."""
+    """As that of EK-FAC; the held-out set needs no bases either."""
     monkeypatch.setattr("rayinfluence.dataflow.stages.sample._LOWEST_LIMIT", 0.0)
     fit = {"lanes": 2, "error_bound": bound}
     config = tiny_run(tmp_path, 200, scan=SCAN, fit=fit)
