@@ -7,6 +7,7 @@ and ``~`` is the home of whoever reads the configuration.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from rayinfluence.config_places import (
     Section,
     StorageConfig,
 )
-from rayinfluence.config_sentences import refuse_unknown, sentences
+from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -39,6 +40,14 @@ _WANTED = (
     "Name the YAML file of a run, with keys such as run and model; on the command line the run "
     "directory will do too."
 )
+
+#: What each document has for itself, by the key that names its column.
+_OF_ITS_OWN = {
+    "corpus.text_column": "text",
+    "corpus.id_column": "id",
+    "corpus.prompt_column": "prompt",
+    "objective.loss": "characters that counted",
+}
 
 #: Scores are divided by about as much: with more, what float32 holds of them is nothing.
 _MOST_DAMPING = 1e15
@@ -235,7 +244,7 @@ class RunConfig(Section):
     """queries.jsonl: one {query_id, prompt, completion, metadata} a line, or another form.
 
     ``self_influence`` needs none."""
-    query_function: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
+    query_function: str | None = None
     """``module:function`` of your own, which queries ask for instead of log-probabilities.
 
     It is called with the logits [T, V] of a text, its tokens [T] and where the completion begins
@@ -281,6 +290,16 @@ class RunConfig(Section):
     """Where the work runs."""
     storage: StorageConfig = Field(default_factory=StorageConfig)
     """How object storage is reached."""
+
+    @field_validator("query_function")
+    @classmethod
+    def _is_of_a_module(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            raise ValueError(
+                "must be module:function, as in `my_functions:margin` for `def margin` in "
+                f"my_functions.py, not {shown(name)}"
+            )
+        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -334,8 +353,9 @@ class RunConfig(Section):
         for key in self.scan.group_by or () if corpus.documents else ():
             if key in keys:
                 raise ValueError(
-                    f"scan.group_by: {key!r} is {keys[key]}, which each document has for itself "
-                    "and which is no metadata; name a key that documents share."
+                    f"scan.group_by: {key!r} is the column of the documents' "
+                    f"{_OF_ITS_OWN[keys[key]]} ({keys[key]}), which each has for itself and which "
+                    "is no metadata; name a key that documents share."
                 )
         return self
 

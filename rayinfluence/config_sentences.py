@@ -21,6 +21,7 @@ _MUST = {
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge:g}",
     "greater_than": "must be more than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
     "less_than": "must be less than {lt}",
     "model_type": "must hold keys of its own",
 }
@@ -48,12 +49,12 @@ def sentences(error: ValidationError) -> list[str]:
             values[path] = problem["input"]
         found.setdefault(path, []).append(said)
     return [
-        f"{path}: {' or '.join(said)}" + (f", not {_shown(values[path])}" if path in values else "")
+        f"{path}: {' or '.join(said)}" + (f", not {shown(values[path])}" if path in values else "")
         for path, said in found.items()
     ]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as YAML has it, cut short; of what YAML has not, the type."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -78,7 +79,7 @@ def refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) 
     for key, value in values.items():
         if key not in known:
             raise ValueError(
-                f"unknown key {_shown(path + str(key))}; {_suggestion(str(key), list(known))}"
+                f"unknown key {shown(path + str(key))}; {_suggestion(str(key), list(known))}"
             )
         inner = known[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):

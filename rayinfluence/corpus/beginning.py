@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from rayinfluence.corpus.documents import read_documents
+from rayinfluence.corpus.columns import keys_of
+from rayinfluence.corpus.documents import LackingDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.sources import source_of
+from rayinfluence.corpus.sources.source import without_column
+from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
 
 #: Rows of a file, and characters, that are enough.
@@ -49,7 +52,8 @@ def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
     """Read the first documents of the first and of the last file.
 
     Raises:
-        CorpusError: one of the two cannot be read, or has no text column.
+        CorpusError: one of the two cannot be read, or lacks a column that is named, in all rows
+            that are read.
     """
     chosen = {file.url: file for file in (files[0], files[-1])}
     documents: list[Document] = []
@@ -58,14 +62,32 @@ def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
         if source_of(file.url)[0].seeks and file.info().size > _LARGE:
             is_all = False
             continue
-        characters = 0
+        n_rows, characters, whole = 0, 0, True
+        lacking: list[LackingDocument] = []
         with closing(read_documents(file, columns)) as rows:
             for number, row in enumerate(rows):
                 if number == _ROWS or characters > _CHARACTERS:
-                    is_all = False
+                    is_all = whole = False
                     break
+                if isinstance(row, LackingDocument):
+                    lacking.append(row)
                 if isinstance(row, Document) and not row.is_empty:
                     documents.append(row)
                     characters += row.n_characters
                     has_ids |= row.document_id != f"{file.name}:{row.row}"
+                n_rows = number + 1
+        if len(lacking) == n_rows and len({row.column for row in lacking}) == 1:
+            raise _without(lacking, file, columns, whole)
     return Beginning(documents, is_all, has_ids)
+
+
+def _without(
+    lacking: Sequence[LackingDocument], file: Store, columns: Columns, whole: bool
+) -> CorpusError:
+    """That a file lacks a column which another key than that of the text names."""
+    column = lacking[0].column
+    there = dict.fromkeys(name for one in lacking for name in one.there)
+    where = "in any row" if whole else f"in its first {len(lacking):,} rows"
+    said = without_column(f"has no {column!r} {where}; there are", there, keys_of(columns)[column])
+    other = " Or set that to all or completion." if column == columns.counted else ""
+    return CorpusError(f"{file.url} {said}{other}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rayinfluence.corpus.columns import keys_of
 from rayinfluence.corpus.forms import Columns, Document, document_of
 from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
 from rayinfluence.corpus.sources import source_of
@@ -25,6 +26,19 @@ class BadDocument:
 
     place: str
     reason: str
+
+
+@dataclass(frozen=True)
+class LackingDocument(BadDocument):
+    """A row without a column that a configuration names.
+
+    Attributes:
+        column: the first that it lacks.
+        there: those that it has.
+    """
+
+    column: str
+    there: tuple[str, ...]
 
 
 def file_digest(file: Store) -> str:
@@ -69,9 +83,15 @@ def read_documents(
         CorpusError: the file is of no format that we read, or has no text column.
         StorageError: it cannot be read.
     """
+    # The text is its source's business, which knows the header; other columns are looked for here.
+    needed = [column for column in keys_of(columns) if column != columns.text]
     for number, row in _rows(file, columns.text, opened):
+        place = f"{file.url}:{number}"
+        if isinstance(row, dict) and (lacked := [one for one in needed if one not in row]):
+            yield LackingDocument(place, f"{lacked[0]!r} is missing", lacked[0], tuple(row))
+            continue
         found = row if isinstance(row, str) else document_of(row, columns, file.name, number)
-        yield BadDocument(f"{file.url}:{number}", found) if isinstance(found, str) else found
+        yield BadDocument(place, found) if isinstance(found, str) else found
 
 
 def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterator[Row]:

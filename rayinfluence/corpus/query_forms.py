@@ -19,6 +19,8 @@ from rayinfluence.errors import QueryError
 Kind = Literal["completion", "contrast", "set"]
 _NATS, _PER_TOKEN = "nats", "nats per token"
 _OF_QUERY, _OF_MEMBER = {"query_id", "metadata", "completions", "set"}, {"weight"}
+#: Sizes of weights. Gradients are multiplied by them, and float32 has to hold what comes of it.
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1e6
 _ASKED = {"prompt", "completion", "messages", "reduction", "spans", "rather_than"}
 
 
@@ -168,6 +170,12 @@ class _Reader:
             weight = _finite(member.get("weight", 1))
             if weight is None:
                 raise reader._error("weight must be a finite number")
+            if weight and not _LEAST_WEIGHT <= abs(weight) <= _MOST_WEIGHT:
+                raise reader._error(
+                    f"weight is {weight:g}, and weights other than 0 are of a size from "
+                    f"{_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}, of either sign: multiply or divide "
+                    "all of the set by one number, which leaves the order of its scores as it is"
+                )
             asked = {key: value for key, value in member.items() if key != "weight"}
             answers += reader.answers(asked, _OF_MEMBER | _ASKED, weight)
         if not any(answer.weight for answer in answers):

@@ -142,9 +142,9 @@ class Run(Parts):
                 continue
             if plan is not wanted:
                 self._warn(
-                    f"the factors were fitted when the corpus had {plan.parts['n_shards']} shards; "
-                    f"it has {wanted.parts['n_shards']} now. `rayinfluence clean --stage factors` "
-                    "lets the next run, with --new-run, fit them again."
+                    f"the {kind} factors were fitted when the corpus had {plan.parts['n_shards']} "
+                    f"of its {wanted.parts['n_shards']} shards. `rayinfluence clean --stage "
+                    "factors` lets the next run, with --new-run, fit them again."
                 )
             self.progress.note(f"factors      reused ({factors.n_sequences:,} sequences)")
             self._factors[kind] = plan, factors

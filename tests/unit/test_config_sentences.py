@@ -122,6 +122,39 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
             "(corpus.text_column), which each has for itself and which is no metadata; name a key "
             "that documents share.",
         ),
+        (
+            {
+                "corpus": {"documents": ["a.jsonl"], "prompt_column": "p"},
+                "scan": {"group_by": ["p"]},
+            },
+            "config: scan.group_by: 'p' is the column of the documents' prompt "
+            "(corpus.prompt_column), which each has for itself and which is no metadata; name a "
+            "key that documents share.",
+        ),
+        (
+            {
+                "corpus": {"documents": ["a.jsonl"]},
+                "objective": {"loss": "spans"},
+                "scan": {"group_by": ["spans"]},
+            },
+            "config: scan.group_by: 'spans' is the column of the documents' characters that "
+            "counted (objective.loss), which each has for itself and which is no metadata; name a "
+            "key that documents share.",
+        ),
+        (
+            {"objective": {"mask_rate": 1.5}},
+            "objective.mask_rate: must be at most 1, not 1.5",
+        ),
+        (
+            {"query_function": "myfun"},
+            "query_function: must be module:function, as in `my_functions:margin` for `def "
+            "margin` in my_functions.py, not 'myfun'",
+        ),
+        (
+            {"query_function": ""},
+            "query_function: must be module:function, as in `my_functions:margin` for `def "
+            "margin` in my_functions.py, not ''",
+        ),
         ({"seed": 2**63}, "seed: must be less than 9223372036854775808, not 9223372036854775808"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, without_text
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, without_column
 
 #: Characters of a field; one that is longer has a quote that is closed nowhere.
 LONGEST_FIELD = 2**26
@@ -63,7 +63,7 @@ class Delimited:
         if text_column not in header:
             if said := self._other_delimiter(header, text_column):
                 raise NotDocumentsError(said)
-            raise without_text(f"has no column {text_column!r}; its header has", header)
+            raise without_column(f"has no column {text_column!r}; its header has", header)
         for number, record in enumerate(records, start=1):
             yield number, record if isinstance(record, str) else _row(header, record, text_column)
 

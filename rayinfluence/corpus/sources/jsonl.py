@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding, parsed, why_none
-from rayinfluence.corpus.sources.source import NAMED, NotDocumentsError, Row, without_text
+from rayinfluence.corpus.sources.source import NAMED, NotDocumentsError, Row, without_column
 
 
 class JsonLines:
@@ -33,7 +33,7 @@ class JsonLines:
                     keys.update(dict.fromkeys(row))
             yield number, row
         if keys and not there:
-            raise without_text(f"has no key {text_column!r} in any line; there are", keys)
+            raise without_column(f"has no key {text_column!r} in any line; there are", keys)
 
 
 def _objects(stream: BinaryIO) -> Iterator[Row]:

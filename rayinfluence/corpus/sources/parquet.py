@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
-from rayinfluence.corpus.sources.source import Row, without_text
+from rayinfluence.corpus.sources.source import Row, without_column
 
 _BATCH_ROWS = 1024
 
@@ -29,7 +29,7 @@ class Parquet:
         parquet = pq.ParquetFile(stream, pre_buffer=False)
         columns = parquet.schema_arrow.names
         if text_column not in columns:
-            raise without_text(f"has no column {text_column!r}; it has", columns)
+            raise without_column(f"has no column {text_column!r}; it has", columns)
         number = 0
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             for row in batch.to_pylist():

@@ -55,21 +55,24 @@ class Source(Protocol):
             text_column: the column of the text. Its value is whatever the file has there.
 
         Raises:
-            NotDocumentsError: there is no such column (see :func:`without_text`), or the file
+            NotDocumentsError: there is no such column (see :func:`without_column`), or the file
                 is of another format.
         """
         ...
 
 
-def without_text(said: str, columns: Iterable[str]) -> NotDocumentsError:
-    """That a file lacks the column of the text.
+def without_column(
+    said: str, columns: Iterable[str], key: str = "corpus.text_column"
+) -> NotDocumentsError:
+    """That a file lacks a column.
 
     Args:
         said: how the sentence begins, up to the columns that there are.
         columns: their names; so many are shown, and no more are asked for.
+        key: of the configuration, that names the column.
     """
     names = list(islice(columns, NAMED + 1))
     return NotDocumentsError(
         f"{said} {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}. Name yours under "
-        "corpus.text_column."
+        f"{key}."
     )

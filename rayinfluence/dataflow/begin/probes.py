@@ -194,8 +194,10 @@ def _named(what: str, texts: object) -> list[tuple[str, str]]:
     Raises:
         InputError: they are no texts.
     """
-    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes) or not texts:
+    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes):
         raise InputError(f"{what!r}: a list of one or more texts is asked for, not {_said(texts)}.")
+    if not texts:
+        raise InputError(f"{what!r}: a list of one or more texts is asked for, and it is empty.")
     named = [(f"{what} {number}", text) for number, text in enumerate(texts, start=1)]
     for name, text in named:
         if not isinstance(text, str):

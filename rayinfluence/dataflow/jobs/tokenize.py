@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rayinfluence.corpus.columns import what_to_do
+from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.fragments import FileReport, Fragment, Logged, write_fragment
 from rayinfluence.corpus.ordinals import Making
 from rayinfluence.corpus.tokenize import tokenize_file
@@ -42,7 +44,7 @@ class Tokenizing:
             self.corpus.write(key, body)
 
         shards, report = tokenize_file(file, self.tokenizer, self.making.settings, write, advance)
-        _refuse_bad_documents(report)
+        _refuse_bad_documents(report, self.making.settings.columns)
         fragment = Fragment.of(report, shards)
         enter_phase("fragment", file.name)
         logged = write_fragment(self.corpus, self.making.digest, fragment)
@@ -50,12 +52,12 @@ class Tokenizing:
         return logged, fragment.n_tokens
 
 
-def _refuse_bad_documents(report: FileReport) -> None:
+def _refuse_bad_documents(report: FileReport, columns: Columns) -> None:
     total = report.documents + report.n_bad
     if report.n_bad > BAD_DOCUMENTS_LIMIT * total:
         first = report.bad[0]
         raise CorpusError(
             f"{report.n_bad} of {total} rows of {report.url} are not documents, more than "
-            f"{BAD_DOCUMENTS_LIMIT:.0%}; the first is {first.place}: {first.reason}. Mend the "
-            "file, or name its text column under corpus.text_column."
+            f"{BAD_DOCUMENTS_LIMIT:.0%}; the first is {first.place}: {first.reason}. "
+            f"{what_to_do(first.reason, columns)}"
         )

@@ -21,7 +21,13 @@ from rayinfluence.dataflow.stages.tables import Tables
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.methods.registry import asks
 from rayinfluence.storage.metadata import columns, kinds_of
-from rayinfluence.storage.results import QUERIES, in_version, log_probability_of, query_schema
+from rayinfluence.storage.results import (
+    QUERIES,
+    in_version,
+    is_itself,
+    log_probability_of,
+    query_schema,
+)
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import writing_table
 
@@ -204,7 +210,7 @@ def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
     names = [query["query_id"] for query in queries if query["warning"]]
     if not names:
         return None
-    n_asked = sum(query["completion"] is not None for query in queries)
+    n_asked = sum(not is_itself(query) for query in queries)
     return (
         f"the model would hardly say the completions of {len(names)} of {n_asked} "
         f"queries ({', '.join(names[:3])}{', ...' * (len(names) > 3)}); see the report."

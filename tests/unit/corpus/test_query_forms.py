@@ -222,6 +222,13 @@ PLAIN = {"prompt": "w1", "completion": " w2"}
         ({"set": [{**PLAIN, "weight": True}]}, "weight must be a finite number"),
         ({"set": [{**PLAIN, "weight": 1e999}]}, "weight must be a finite number"),
         ({"set": [{**PLAIN, "weight": 10**400}]}, "weight must be a finite number"),
+        (
+            {"set": [PLAIN, {**PLAIN, "weight": 1e300}]},
+            "set[1]: weight is 1e+300, and weights other than 0 are of a size from 1e-06 to 1e+06",
+        ),
+        ({"set": [{**PLAIN, "weight": -1e300}]}, "weight is -1e+300, and weights"),
+        ({"set": [{**PLAIN, "weight": 1e-300}]}, "weight is 1e-300, and weights"),
+        ({"set": [{**PLAIN, "weight": -1.1e6}]}, "weight is -1.1e+06, and weights"),
         ({"set": [{**PLAIN, "weight": 0}]}, "all weights of the set are 0"),
         ({"set": [{**PLAIN, "id": 0}]}, "set[0]: unknown key 'id'"),
         ({"set": [{**PLAIN, "completion": ""}]}, "the completion of query 'a' is empty"),

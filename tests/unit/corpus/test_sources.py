@@ -17,7 +17,7 @@ import pytest
 from rayinfluence.corpus import sources
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.sources.jsonl import JsonLines
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Source, without_text
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Source, without_column
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing.sources import SourceConformance
@@ -111,7 +111,7 @@ class Sequenced:
             there |= set(row)
             yield number, row
         if text_column not in there:
-            raise without_text(f"has no key {text_column!r} anywhere; it has", sorted(there))
+            raise without_column(f"has no key {text_column!r} anywhere; it has", sorted(there))
 
 
 class TestSequenced(OfAnother):
@@ -191,7 +191,7 @@ class Records:
             there |= set(row)
             yield number, row
         if text_column not in there:
-            raise without_text(f"has no field {text_column!r}; it has", sorted(there))
+            raise without_column(f"has no field {text_column!r}; it has", sorted(there))
 
 
 class TestRecords(OfAnother):

@@ -83,6 +83,16 @@ def test_every_example_is_asked(results: dict[str, Results]) -> None:
     assert all(scores(results["ekfac"], query_id) for query_id in ids)
 
 
+def test_of_all_queries_sets_too_those_are_counted_that_the_model_would_hardly_say(
+    results: dict[str, Results],
+) -> None:
+    found = results["ekfac"]
+    (told,) = [said for said in found.warnings if "would hardly say the completions" in said]
+    unlikely = [query for query in found.queries.values() if query["warning"]]
+    assert any(query["set"] for query in unlikely)
+    assert f"of {len(unlikely)} of {len(found.queries)} queries" in told
+
+
 def test_results_say_what_was_asked_for(results: dict[str, Results]) -> None:
     queries = results["ekfac"].queries
     said = {query_id: (row["objective"], row["unit"]) for query_id, row in queries.items()}

@@ -108,6 +108,19 @@ def add_documents(folder: Path, config: RunConfig, change: Change, count: int = 
     )
 
 
+def test_factors_of_two_kinds_that_are_of_fewer_shards_are_told_apart(
+    tmp_path: Path, execute: Execute, change: Change
+) -> None:
+    config = tiny_run(tmp_path, scan={"methods": ["ekfac", "diagonal"]})
+    execute(config)
+    results = execute(add_documents(tmp_path, config, change))["ekfac"]
+    told = [said for said in results.warnings if "when the corpus had 1 of its 2 shards" in said]
+    assert [said.split(" were fitted")[0] for said in told] == [
+        "the ekfac factors",
+        "the diagonal factors",
+    ]
+
+
 def test_added_documents_are_scanned_and_the_factors_are_kept_with_a_warning(
     done: Done, execute: Execute, change: Change, said: Any
 ) -> None:
@@ -121,7 +134,7 @@ def test_added_documents_are_scanned_and_the_factors_are_kept_with_a_warning(
     assert {key: after[key] for key in kept} == kept
     new = {key.split("/")[0] for key in after.keys() - before.keys()}
     assert new == {"corpus", "scan", "rescored", "results"}
-    assert "the factors were fitted when the corpus had 1 shards; it has 2 now" in said.getvalue()
+    assert "the ekfac factors were fitted when the corpus had 1 of its 2 shards" in said.getvalue()
     assert "clean --stage factors" in results.manifest["warnings"][0]
     assert results.manifest["corpus"]["documents"] == 80
     found = results.table["document_id"].to_pylist()

@@ -229,7 +229,15 @@ Refused = tuple[list[Row], dict[str, Any], type[RayInfluenceError], str]
             [{"text": "w1 w2"}] * 9,
             LISTED,
             CorpusError,
-            "'learned' is not a list of [start, end] in characters of the text",
+            "documents.jsonl has no 'learned' in any row; there are text. Name yours under "
+            "objective.loss. Or set that to all or completion.",
+        ),
+        (
+            [{"text": "w1 w2", "learned": "w1"}] * 9,
+            LISTED,
+            CorpusError,
+            "'learned' is not a list of [start, end] in characters of the text. Mend the file, or "
+            "name another column under objective.loss.",
         ),
         (
             [{"text": "w1 w2 w3", "learned": []}] * 9,
@@ -241,7 +249,14 @@ Refused = tuple[list[Row], dict[str, Any], type[RayInfluenceError], str]
             [{"text": "w1", "prompt": 3}] * 9,
             PROMPTED,
             CorpusError,
-            "'prompt' is not a string",
+            "'prompt' is not a string. Mend the file, or name another column under "
+            "corpus.prompt_column.",
+        ),
+        (
+            [{"text": "w1"}] * 9,
+            PROMPTED,
+            CorpusError,
+            "has no 'prompt' in any row; there are text. Name yours under corpus.prompt_column.",
         ),
         (
             [{"text": [{"role": "assistant", "content": "w1"}], "prompt": "w2"}] * 9,
@@ -251,7 +266,16 @@ Refused = tuple[list[Row], dict[str, Any], type[RayInfluenceError], str]
             "'text' is",
         ),
     ],
-    ids=["plain", "outside", "no spans", "nothing counts", "prompt", "mixed"],
+    ids=[
+        "plain",
+        "outside",
+        "no column",
+        "no spans",
+        "nothing counts",
+        "no prompt",
+        "no column of prompts",
+        "mixed",
+    ],
 )
 def test_what_does_not_say_what_counts_is_refused(
     tmp_path: Path, rows: list[Row], overrides: dict[str, Any], kind: type[Exception], said: str
@@ -265,6 +289,26 @@ def test_a_plain_text_is_refused_before_the_model_is_loaded(tmp_path: Path) -> N
     config = configured(tmp_path, [{"text": "w1 w2"}] * 9, **CHAT)
     with pytest.raises(ConfigError, match="nothing says where its completion begins"):
         Inputs.of(config, lambda _: None)
+
+
+@pytest.mark.parametrize("count", [9, 200])
+def test_a_column_that_no_document_has_is_told_before_the_model_is_loaded(
+    tmp_path: Path, count: int
+) -> None:
+    config = configured(tmp_path, [{"text": "w1 w2", "learnt": [[0, 1]]}] * count, **LISTED)
+    where = "any row" if count == 9 else "its first 100 rows"
+    with pytest.raises(CorpusError, match=rf"no 'learned' in {where}; there are text, learnt\."):
+        Inputs.of(config, lambda _: None)
+
+
+def test_a_column_that_some_documents_have_is_no_mistake_of_the_configuration(
+    tmp_path: Path,
+) -> None:
+    rows = [{"text": "w1 w2"}, {"text": "w1 w2", "learned": [[0, 2]]}]
+    config = configured(tmp_path, rows * 5, **LISTED)
+    Inputs.of(config, lambda _: None)
+    with pytest.raises(CorpusError, match=r"5 of 10 rows .*: 'learned' is missing\. Mend the file"):
+        run(config)
 
 
 def test_a_template_that_takes_no_message_is_told_before_all_are_tokenised(tmp_path: Path) -> None:
@@ -322,7 +366,10 @@ Parse = Callable[[dict[str, Any]], RunConfig]
         ({"objective": {"los": "all"}}, "did you mean"),
         ({"objective": "causa"}, "objective.kind"),
         ({"objective": {"reduction": "max"}}, "objective.reduction"),
-        ({"scan": {"group_by": ["p"]}, "corpus": {"prompt_column": "p"}}, "is corpus.prompt_col"),
+        (
+            {"scan": {"group_by": ["p"]}, "corpus": {"prompt_column": "p"}},
+            "prompt (corpus.prompt_col",
+        ),
     ],
     ids=range(7),
 )

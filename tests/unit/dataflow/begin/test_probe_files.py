@@ -43,7 +43,10 @@ def test_texts_are_by_partition_and_queries_may_be_named(tmp_path: Path) -> None
         (b"partitions: {}", "no names with lists of texts"),
         (b"partitions:\n  p: a b\n", "'p': a list of one or more texts is asked for, not 'a b'"),
         (b"partitions:\n  p:\n", "'p': a list of one or more texts is asked for, not nothing"),
-        (b"partitions:\n  p: []\n", "'p': a list of one or more texts"),
+        (
+            b"partitions:\n  p: []\n",
+            "'p': a list of one or more texts is asked for, and it is empty.",
+        ),
         (b"partitions:\n  p: [{a: b}]\n", "'p 1' is a mapping, and no text; put it in quotes"),
         (b"partitions:\n  p: [a b, yes]\n", "'p 2' is True, which YAML reads as bool"),
         (b"partitions:\n  p: [2024-01-01]\n", "'p 1' is .* which YAML reads as date"),
