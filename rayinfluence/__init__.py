@@ -82,7 +82,7 @@ def load_results(
 
 def probe(
     run: str | Path | RunConfig,
-    texts: Sequence[str] | Mapping[str, Sequence[str]],
+    texts: Sequence[str | Mapping[str, str]] | Mapping[str, Sequence[str | Mapping[str, str]]],
     *,
     queries: Sequence[str] = (),
     method: str | None = None,
@@ -93,7 +93,9 @@ def probe(
 
     Args:
         run: the run directory, local or s3://, or its configuration or the YAML file of that.
-        texts: a list, or lists by the partition that they belong to.
+        texts: a list, or lists by the partition that they belong to; each a string, or a mapping
+            with ``prompt`` and ``completion``, of which the completion alone counts where
+            training counted some tokens alone (``objective.loss``).
         queries: ids of those that texts are scored for; all of the results by default.
         method: such as ``ekfac``; the run's first method by default.
 

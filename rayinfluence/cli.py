@@ -301,6 +301,13 @@ def probe(
             f"run, and are scored as far as one goes, such as {cut[0]!r}",
             error=True,
         )
+    if whole := found.counted_whole:
+        _say(
+            f"warning: training counted some tokens alone (objective.loss: {found.loss}), and all "
+            f"tokens of {len(whole)} of {len(found.texts)} texts count, such as {whole[0]!r}: as "
+            "a document they would have another score. Give them in a file as {prompt, completion}",
+            error=True,
+        )
 
 
 @app.command()

@@ -1,8 +1,7 @@
 """Conversations as text: what the tokenizer's chat template makes of messages, and who said what.
 
 A template is Jinja, which transformers runs in a sandbox. What it gives is a text like any other:
-it is tokenised by :func:`rayinfluence.corpus.tokenizer.encode`, which does not put a second leading
-token before it.
+it is tokenised by :func:`rayinfluence.corpus.tokenizer.encode`, which adds no special tokens to it.
 """
 
 from __future__ import annotations
@@ -29,6 +28,16 @@ _TODAY = date(2024, 7, 26)
 _ASKS_FOR_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
+#: Why it is not told where the assistant speaks, and what to do; as clauses.
+UNTOLD = (
+    "the chat template does not tell where the assistant speaks (it writes the messages up to a "
+    "turn otherwise when others follow, or begins an answer otherwise than it writes one)"
+)
+MARKS = (
+    "`{% generation %}` and `{% endgeneration %}` in the template, around what the assistant says, "
+    "tell it"
+)
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -38,15 +47,18 @@ class Conversation:
         text: what the template makes of all messages.
         assistant: characters of each of the assistant's turns, which it was trained to say, in
             order: from where the model goes on by itself to the end of the turn, marks of its
-            end included as far as the template counts them in.
+            end included as far as the template counts them in. None where that is not told.
     """
 
     text: str
-    assistant: tuple[Span, ...]
+    assistant: tuple[Span, ...] | None
 
 
-def why_no_messages(value: object) -> str | None:
-    """Why a value is no list of messages, as a clause; None where it is one.
+def messages_of(value: object) -> tuple[Message, ...] | str:
+    """The messages of a list; or why a value is none, as a clause.
+
+    Keys beside role and content that are null or empty are none: a column of Parquet has all keys
+    in every message.
 
     Args:
         value: as it was read.
@@ -64,12 +76,13 @@ def why_no_messages(value: object) -> str | None:
                     f"has a message {place} whose {key} is no string; contents of several parts, "
                     "and calls of tools, are not rendered: give that conversation as text"
                 )
-        if unknown := sorted(message.keys() - set(_KEYS)):
+        said = {key for key, said in message.items() if said not in (None, "", [], {})}
+        if unknown := sorted(said - set(_KEYS)):
             return (
                 f"has a message {place} with the key {unknown[0]!r}; of messages only role and "
                 "content are rendered"
             )
-    return None
+    return tuple({key: message[key] for key in _KEYS} for message in value)
 
 
 def render(
@@ -99,7 +112,7 @@ def conversation(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]
     is between, where both are beginnings of the whole.
 
     Raises:
-        ChatError: as :func:`render` does; or it is not told where the assistant speaks.
+        ChatError: as :func:`render` does.
     """
     text, marked = _rendered(tokenizer, messages)
     if _GENERATION.search(_template(tokenizer)):
@@ -108,19 +121,38 @@ def conversation(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]
     for place, message in enumerate(messages):
         if message["role"] != _ASSISTANT:
             continue
-        # A template may want something before the first answer; then it says so itself.
-        before = render(tokenizer, messages[:place], generation_prompt=True)
-        through = render(tokenizer, messages[: place + 1])
+        try:
+            through = render(tokenizer, messages[: place + 1])
+            before = _before(tokenizer, messages[: place + 1])
+        except ChatError:  # it takes the whole, and not what is up to there
+            return Conversation(text, None)
         if not (text.startswith(through) and through.startswith(before)):
-            raise ChatError(
-                f"the chat template of the tokenizer does not tell where the assistant's turn "
-                f"begins and ends that is message {place}: it writes the messages up to there "
-                "otherwise when others follow, or begins an answer otherwise than it writes one. "
-                "Put `{% generation %}` and `{% endgeneration %}` around what the assistant says "
-                "in the template"
-            )
+            return Conversation(text, None)
         spans.append((len(before), len(through)))
     return Conversation(text, tuple(spans))
+
+
+def _before(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> str:
+    """The text from whose end the model says the last of messages by itself.
+
+    Raises:
+        ChatError: it is not told.
+    """
+    *earlier, last = messages
+    try:
+        return render(tokenizer, earlier, generation_prompt=True)
+    except ChatError:
+        if earlier:
+            raise
+    # A template that looks at the first message takes no empty list: what begins an answer after
+    # this one is looked for before it, as it may stand behind what the template says by itself.
+    begun = render(tokenizer, [last], generation_prompt=True)
+    begins = begun.removeprefix(render(tokenizer, [last]))
+    text, start = last_content(tokenizer, [last])
+    place = text.rfind(begins, 0, start)
+    if not begins or begins == begun or place < 0:
+        raise ChatError("the chat template of the tokenizer does not tell where an answer begins")
+    return text[: place + len(begins)]
 
 
 def last_content(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.chat import Message, Span, conversation, why_no_messages
+from rayinfluence.corpus.chat import Message, Span, conversation, messages_of
 from rayinfluence.errors import ChatError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Document:
             does not say.
         messages: that the text is made of.
         n_before: how many of those are the prompt.
+        templated: whether a chat template made the text.
         label: what names its class, as it stands there.
     """
 
@@ -61,6 +62,7 @@ class Document:
     counted: tuple[Span, ...] | None = None
     messages: tuple[Message, ...] = ()
     n_before: int = 0
+    templated: bool = False
     label: Any = None
 
     @property
@@ -110,21 +112,24 @@ def _of_messages(
     found: Document, messages: list[Any], prompt: Any, columns: Columns
 ) -> Document | str:
     """A document of messages, or why it is none."""
-    if why := why_no_messages(messages):
-        return f"{columns.text!r} {why}"
+    said = messages_of(messages)
+    if isinstance(said, str):
+        return f"{columns.text!r} {said}"
     if columns.counted is not None:
         return f"{columns.counted!r} counts characters of a text, and {columns.text!r} are messages"
     if columns.prompt is None or prompt == []:
-        return replace(found, messages=tuple(messages))
-    if why := why_no_messages(prompt):
-        return f"{columns.prompt!r} {why}, as {columns.text!r} is"
-    return replace(found, messages=(*prompt, *messages), n_before=len(prompt))
+        return replace(found, messages=said)
+    before = messages_of(prompt)
+    if isinstance(before, str):
+        return f"{columns.prompt!r} {before}, as {columns.text!r} is"
+    return replace(found, messages=(*before, *said), n_before=len(before))
 
 
 def rendered(document: Document, tokenizer: PreTrainedTokenizerFast) -> Document | str:
     """A document as a text, or why its messages cannot be made one.
 
-    What counts of messages is what the assistant says; after a prompt only there.
+    What counts of messages is what the assistant says; after a prompt only there. Where that is not
+    told, the text is one of which nothing says what counts, as a loss on all of it needs no more.
     """
     if not document.messages:
         return document
@@ -134,13 +139,12 @@ def rendered(document: Document, tokenizer: PreTrainedTokenizerFast) -> Document
         return str(error)
     turns = [n for n, one in enumerate(document.messages) if one["role"] == "assistant"]
     n_given = sum(n < document.n_before for n in turns)
-    if n_given and len(whole.assistant) != len(turns):
-        return (
-            f"the chat template marks {len(whole.assistant)} turns of the assistant, of "
-            f"{len(turns)} that there are, so that it is not told which of them are the prompt's"
-        )
+    counted = whole.assistant
+    if counted is not None and n_given:
+        # Of fewer or more turns that are marked it is not told which are the prompt's.
+        counted = counted[n_given:] if len(counted) == len(turns) else None
     return replace(
-        document, text=whole.text, counted=whole.assistant[n_given:], messages=(), n_before=0
+        document, text=whole.text, counted=counted, messages=(), n_before=0, templated=True
     )
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Queries in a message.
 _NAMED = 3
+#: What is left of weights that cancel, as a share of their sizes: decimals have no exact sum.
+_CANCELS = 1e-9
 #: Characters of a completion in a message.
 _SHOWN = 40
 
@@ -157,7 +159,7 @@ def _rendered(query: Query, answer: Answer, tokenizer: PreTrainedTokenizerFast) 
     try:
         if answer.completion:
             prompt = render(tokenizer, answer.messages, generation_prompt=True)
-            return replace(answer, prompt=prompt, messages=())
+            return replace(answer, prompt=prompt, messages=(), templated=True)
         text, start = last_content(tokenizer, answer.messages)
     except ChatError as error:
         raise QueryError(f"query {query.query_id!r}: {error}.") from error
@@ -166,7 +168,9 @@ def _rendered(query: Query, answer: Answer, tokenizer: PreTrainedTokenizerFast) 
             f"query {query.query_id!r}: the chat template of the tokenizer strips white space from "
             "the last of messages, so spans would count from elsewhere. Leave that out of it."
         )
-    return replace(answer, prompt=text[:start], completion=text[start:], messages=())
+    return replace(
+        answer, prompt=text[:start], completion=text[start:], messages=(), templated=True
+    )
 
 
 def encode_queries(
@@ -215,10 +219,12 @@ def _texts(
 ) -> list[Encoding]:
     """Of each answer prompt and completion, as one text or as a source and its target."""
     answers = [answer for query in queries for answer in query.answers]
+    templated = [answer.templated for answer in answers]
     if kind != SEQ2SEQ:
-        return encode(tokenizer, [answer.prompt + answer.completion for answer in answers])
-    sources = encode(tokenizer, [answer.prompt for answer in answers])
-    targets = encode(tokenizer, [answer.completion for answer in answers])
+        texts = [answer.prompt + answer.completion for answer in answers]
+        return encode(tokenizer, texts, templated)
+    sources = encode(tokenizer, [answer.prompt for answer in answers], templated)
+    targets = encode(tokenizer, [answer.completion for answer in answers], templated)
     return [
         joined(with_ending(source), target, len(answer.prompt))
         for source, target, answer in zip(sources, targets, answers, strict=True)
@@ -230,7 +236,8 @@ def _of_classes(
 ) -> tuple[EncodedAnswer, ...]:
     """A query's answers, each a class of its prompt."""
     answers, whose = [], f"query {query.query_id!r}"
-    encodings = encode(tokenizer, [answer.prompt for answer in query.answers])
+    templated = [answer.templated for answer in query.answers]
+    encodings = encode(tokenizer, [answer.prompt for answer in query.answers], templated)
     for answer, encoding in zip(query.answers, encodings, strict=True):
         label = label_of(answer.completion.strip(), classes)
         if isinstance(label, str):
@@ -345,12 +352,11 @@ def _shares(answer: Answer, offsets: Sequence[tuple[int, int]]) -> tuple[float, 
 
 
 def _refuse_nothing(query: Query, answers: Sequence[EncodedAnswer]) -> None:
-    """Refuse a query whose answers are the same tokens, and cancel."""
-    weights: dict[tuple[object, ...], float] = {}
+    """Refuse a query whose answers are the same tokens, and cancel up to rounding."""
+    weights: dict[tuple[object, ...], list[float]] = {}
     for one in answers:
-        key = one.tokens, *one.asked, one.shares
-        weights[key] = weights.get(key, 0.0) + one.weight
-    if any(weights.values()):
+        weights.setdefault((one.tokens, *one.asked, one.shares), []).append(one.weight)
+    if any(abs(sum(some)) > _CANCELS * sum(map(abs, some)) for some in weights.values()):
         return
     what = "its completion and its `rather_than`" if query.kind == "contrast" else "its answers"
     raise QueryError(

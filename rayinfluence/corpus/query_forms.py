@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rayinfluence.corpus.chat import Message, Span, why_no_messages
+from rayinfluence.corpus.chat import Message, Span, messages_of
 from rayinfluence.corpus.lines import instead_of_text
 from rayinfluence.errors import QueryError
 
@@ -36,6 +36,7 @@ class Answer:
             All tokens do where there are none.
         messages: stand in the place of the prompt until they are rendered; without a completion
             the last of them is what was said.
+        templated: whether a chat template made the prompt.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class Answer:
     mean: bool = False
     spans: tuple[Span, ...] = ()
     messages: tuple[Message, ...] = ()
+    templated: bool = False
 
     @property
     def said(self) -> str:
@@ -277,9 +279,10 @@ class _Reader:
         return prompt, completion, ()
 
     def _messages(self, key: str, value: Any) -> tuple[Message, ...]:
-        if why := why_no_messages(value):
-            raise self._error(f"{key} {why}")
-        return tuple(value)
+        messages = messages_of(value)
+        if isinstance(messages, str):
+            raise self._error(f"{key} {messages}")
+        return messages
 
     def _mean(self, reduction: Any) -> bool:
         if reduction not in ("sum", "mean"):

@@ -144,14 +144,14 @@ def _encoded(
 
     A source and its target are a text each, one after the other.
     """
-    if kind == CAUSAL:
-        return encode(tokenizer, [document.text for document in documents])
+    templated = [document.templated for document in documents]
     if kind != SEQ2SEQ:
-        return [with_ending(one) for one in encode(tokenizer, [d.text for d in documents])]
+        found = encode(tokenizer, [document.text for document in documents], templated)
+        return found if kind == CAUSAL else [with_ending(one) for one in found]
     borders = [_border(document) for document in documents]
     pairs = list(zip(documents, borders, strict=True))
-    sources = encode(tokenizer, [document.text[:border] for document, border in pairs])
-    targets = encode(tokenizer, [document.text[border:] for document, border in pairs])
+    sources = encode(tokenizer, [document.text[:border] for document, border in pairs], templated)
+    targets = encode(tokenizer, [document.text[border:] for document, border in pairs], templated)
     return [
         joined(with_ending(source), with_ending(target), border)
         for source, target, border in zip(sources, targets, borders, strict=True)

@@ -61,26 +61,44 @@ def faithful(backend: Tokenizer) -> Tokenizer:
     return plain
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Encoding]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], templated: Sequence[bool] = ()
+) -> list[Encoding]:
     """Encode texts as the model expects them, with the tokenizer's own leading token if it has one.
 
     Tokens that the tokenizer adds AFTER the text (an end marker) stand apart: a document that is
     cut, or a completion that is asked for, does not end there. Tokens that it would add BEFORE the
-    text, and with which the text begins already, as a rendered chat template does, stand once.
+    text, and with which the text begins already, stand once. A text that a chat template made has
+    the special tokens that the template wrote, and no others, as training on messages had it.
+
+    Args:
+        tokenizer: that encodes.
+        texts: to encode.
+        templated: of each whether a chat template made it; none is where nothing is given.
 
     Raises:
         ModelError: it fails on a text.
     """
     encodings = []
     backend = faithful(tokenizer.backend_tokenizer)
+    of_templates = templated or [False] * len(texts)
     try:
-        encoded = backend.encode_batch(list(texts))
+        encoded = {
+            made: iter(
+                backend.encode_batch(
+                    [text for text, one in zip(texts, of_templates, strict=True) if one == made],
+                    add_special_tokens=not made,
+                )
+            )
+            for made in (False, True)
+        }
     except Exception as error:  # the library's errors have no kind of their own
         raise ModelError(
             f"tokenizer: it cannot tokenise a text ({brief(error)}). Give its tokenizer.json a "
             "token for what it does not know, or name another tokenizer under `tokenizer`."
         ) from error
-    for text, one in zip(texts, encoded, strict=True):
+    for text, made in zip(texts, of_templates, strict=True):
+        one = next(encoded[made])
         added, end = one.special_tokens_mask, len(one.ids)
         while end > 1 and added[end - 1]:
             end -= 1

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayinfluence.corpus.shards import bad_rows
+from rayinfluence.corpus.forms import mask
+from rayinfluence.corpus.shards import LOSS_MASK, bad_rows
 from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.dataflow.begin.models import ModelRecord
@@ -45,7 +46,8 @@ def probe(probing: Probing) -> Probed:
     """Score texts with the queries that a run has stored.
 
     Raises:
-        InputError: a text has fewer than two tokens, or one that the model does not know.
+        InputError: a text has fewer than two tokens, or one that the model does not know; or no
+            token of its completion is predicted, where training counted that alone.
         ModelError: model or tokenizer are not those of the run.
         StorageError: its queries are not there any more.
         ConfigError: it was made by a release whose numbers are others.
@@ -56,7 +58,12 @@ def probe(probing: Probing) -> Probed:
     base, stored = _bank(probing)
     numerics = _numerics(base["numerics"])
     tokenizer = _tokenizer(probing)
-    texts = _tokenised(tokenizer, probing.probes, manifest["preflight"]["context"])
+    texts = _tokenised(
+        tokenizer,
+        probing.probes,
+        manifest["preflight"]["context"],
+        numerics.loss != "all" and results.meaning.of_predictions,
+    )
     table = _table(texts)
     _refuse(texts, bad_rows(table, None, None), InputError)  # before a model is loaded
     replica = _replica(probing, base["queries"]["model"], numerics)
@@ -80,6 +87,7 @@ def probe(probing: Probing) -> Probed:
         results.meaning,
         manifest["fingerprint"],
         n_training,
+        numerics.loss,
         {query: results.queries[query] for query in probing.queries},
         texts,
         {query: [score(query, text) for text in range(len(texts))] for query in probing.queries},
@@ -171,15 +179,34 @@ def _replica(probing: Probing, digest: str, numerics: Numerics) -> Replica:
 
 
 def _tokenised(
-    tokenizer: PreTrainedTokenizerFast, probes: Sequence[Probe], context: int
+    tokenizer: PreTrainedTokenizerFast, probes: Sequence[Probe], context: int, masked: bool
 ) -> list[ProbedText]:
-    """Texts as tokens, as many as a sequence of the run has at most."""
+    """Texts as tokens, as many as a sequence of the run has at most.
+
+    Args:
+        tokenizer: of the run.
+        probes: the texts.
+        context: most tokens of a sequence.
+        masked: the run's loss counted some tokens alone: of completions, theirs.
+
+    Raises:
+        InputError: of a completion no token is predicted.
+    """
     texts = []
     for one, encoding in zip(probes, encode(tokenizer, [one.text for one in probes]), strict=True):
         tokens = encoding.tokens[:context]
         said = token_texts(tokenizer, tokens)
-        n_cut = len(encoding.tokens) - len(tokens)
-        texts.append(ProbedText(one.name, one.partition, one.text, tokens, said, n_cut))
+        n_cut, counts = len(encoding.tokens) - len(tokens), None
+        if masked and one.completion_start is not None:
+            counted = [(one.completion_start, len(one.text))]
+            counts = mask(encoding.offsets, counted)[:context]
+            if not any(counts[1:]):
+                raise InputError(
+                    f"{one.name!r} cannot be scored: training counted completions, and of its no "
+                    f"token is predicted among the first {context}, as many as a sequence of the "
+                    "run has. Shorten its prompt, or give one."
+                )
+        texts.append(ProbedText(one.name, one.partition, one.text, tokens, said, n_cut, counts))
     return texts
 
 
@@ -189,6 +216,7 @@ def _table(texts: Sequence[ProbedText]) -> pa.Table:
         {
             "sequence_id": pa.array(range(len(texts)), pa.int64()),
             "tokens": pa.array([text.tokens for text in texts], pa.list_(pa.int32())),
+            LOSS_MASK: pa.array([text.loss_mask for text in texts], pa.list_(pa.bool_())),
         }
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.beginning import Beginning
+from rayinfluence.corpus.chat import MARKS, UNTOLD
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
@@ -52,6 +53,23 @@ def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
             )
 
 
+def untold_chats(config: RunConfig, first: Beginning) -> str | None:
+    """Say of how many chats a loss on completions is not told what it counted, if of any.
+
+    Args:
+        config: of the run.
+        first: documents, as texts.
+    """
+    untold = [one for one in first.documents if one.templated and one.counted is None]
+    if config.objective.loss != "completion" or not untold:
+        return None
+    return (
+        f"objective.loss: completion, and of {len(untold):,} of {first.whose} {UNTOLD}, such as "
+        f"{untold[0].document_id!r}: {MARKS}. Or leave such documents out, or set objective.loss "
+        "to all if all of it was trained on."
+    )
+
+
 def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
     """What of a corpus the objective counts.
 
@@ -95,8 +113,9 @@ def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
         raise CorpusError(
             f"objective.loss: {objective.loss}, and {corpus.n_sequences - masked:,} of "
             f"{corpus.n_sequences:,} sequences of the corpus at {url} do not say which of their "
-            "tokens counted. Tokenise documents that do into another corpus.path (prompts under "
-            "corpus.prompt_column, or messages), or set objective.loss to all."
+            f"tokens counted: they are of texts without a prompt, or of messages where {UNTOLD}. "
+            "Tokenise documents that do into another corpus.path (prompts under "
+            f"corpus.prompt_column, or messages; {MARKS}), or set objective.loss to all."
         )
     if not tokens:
         raise CorpusError(

@@ -15,7 +15,7 @@ from rayinfluence.config import CorpusConfig, RunConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
-from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
+from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts, untold_chats
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError
@@ -47,7 +47,7 @@ def foretold(
         is_new: whether the corpus has no other files.
 
     Raises:
-        ConfigError: no document has a key that is grouped by.
+        ConfigError: no document has a key that is grouped by, or chats do not tell what counted.
         CorpusError: too many have tokens that the model does not know; or a file cannot be read.
     """
     settings = config.corpus
@@ -56,6 +56,10 @@ def foretold(
     first = _as_texts(first, tokenizer)
     warnings = []
     is_known = first.is_all and is_new
+    if untold := untold_chats(config, first):
+        if is_known or all(one.counted is None for one in first.documents):
+            raise ConfigError(untold)
+        warnings.append(f"{untold} The run ends when all are tokenised.")
     for key in config.scan.group_by or ():
         if first.documents and key not in first.keys:
             said = unknown_key(key, first.keys, f"none of {first.whose}")
@@ -100,7 +104,8 @@ def _unknown_tokens(
     """Say of documents that too many of their sequences have tokens that the model lacks."""
     if vocabulary is None or max(tokenizer.get_vocab().values()) < vocabulary:
         return None
-    encodings = encode(tokenizer, [document.text for document in first.documents])
+    templated = [document.templated for document in first.documents]
+    encodings = encode(tokenizer, [document.text for document in first.documents], templated)
     n, found = 0, dict[str, int]()
     for document, encoding in zip(first.documents, encodings, strict=True):
         for start in range(0, len(encoding.tokens), context):

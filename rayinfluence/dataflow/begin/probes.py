@@ -23,15 +23,18 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.yamls import RepeatedKey, read_yaml
 
+#: A text, or its prompt and completion under these keys.
+Text = str | Mapping[str, str]
 #: Texts, or texts by the partition that they belong to.
-Texts = Sequence[str] | Mapping[str, Sequence[str]]
+Texts = Sequence[Text] | Mapping[str, Sequence[Text]]
 
 #: What a file of probes looks like.
 _WANTED = (
-    "A file of probes has `partitions`, with a list of texts under the name of each, and may have "
-    "`queries`, with the ids of those that they are scored for."
+    "A file of probes has `partitions`, with a list of texts, or of {prompt, completion}, under "
+    "the name of each, and may have `queries`, with the ids of those that they are scored for."
 )
 _KEYS = ("partitions", "queries")
+_PARTS = ("prompt", "completion")
 #: Ids in a message.
 _NAMED = 3
 
@@ -42,13 +45,15 @@ class Probe:
 
     Attributes:
         name: tells it from the others, to people.
-        text: as it was given.
+        text: as it was given, a completion after its prompt.
         partition: what it is one of several of; None where texts came without.
+        completion_start: its first character of the completion; None where it has no such part.
     """
 
     name: str
     text: str
     partition: str | None = None
+    completion_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,9 @@ def probes_of(texts: Texts) -> list[Probe]:
     if isinstance(texts, str):
         raise InputError("texts: one string, where a list of texts is asked for; put it in one.")
     if not isinstance(texts, Mapping):
-        return [Probe(name, text) for name, text in _named("text", texts)]
+        return _named("text", texts, None)
     return [
-        Probe(name, text, partition)
-        for partition, some in texts.items()
-        for name, text in _named(partition, some)
+        probe for partition, some in texts.items() for probe in _named(partition, some, partition)
     ]
 
 
@@ -188,7 +191,7 @@ def _probes(values: Any) -> tuple[list[Probe], list[str]]:
     return probes_of(partitions), queries
 
 
-def _named(what: str, texts: object) -> list[tuple[str, str]]:
+def _named(what: str, texts: object, partition: str | None) -> list[Probe]:
     """Some texts with their names.
 
     Raises:
@@ -198,18 +201,40 @@ def _named(what: str, texts: object) -> list[tuple[str, str]]:
         raise InputError(f"{what!r}: a list of one or more texts is asked for, not {_said(texts)}.")
     if not texts:
         raise InputError(f"{what!r}: a list of one or more texts is asked for, and it is empty.")
-    named = [(f"{what} {number}", text) for number, text in enumerate(texts, start=1)]
-    for name, text in named:
-        if not isinstance(text, str):
-            raise InputError(f"{name!r} is {_said(text)}, and no text; put it in quotes.")
-        if not text.strip():
+    probes = []
+    for number, text in enumerate(texts, start=1):
+        name = f"{what} {number}"
+        prompt, said = _parts(name, text)
+        for part in (prompt, said):
+            _refuse_no_text(name, part)
+        if not said.strip():
             raise InputError(f"{name!r} is empty; write a text, or take it out.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(text[error.start]):04x}"
-            raise InputError(f"{name!r} is no text: it has {half}, half a character.") from error
-    return named
+        start = len(prompt) if isinstance(text, Mapping) else None
+        probes.append(Probe(name, prompt + said, partition, start))
+    return probes
+
+
+def _parts(name: str, text: Any) -> tuple[Any, Any]:
+    """The prompt of a text, empty where it has no parts, and what follows."""
+    if not isinstance(text, Mapping):
+        return "", text
+    if set(text) != set(_PARTS):
+        keys = ", ".join(map(repr, text)) or "none"
+        raise InputError(
+            f"{name!r} is a mapping, and a text in two parts has the keys prompt and completion; "
+            f"this has {keys}. One that is a text alone is to be put in quotes."
+        )
+    return text["prompt"], text["completion"]
+
+
+def _refuse_no_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{name!r} is {_said(text)}, and no text; put it in quotes.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise InputError(f"{name!r} is no text: it has {half}, half a character.") from error
 
 
 def _said(value: object) -> str:

@@ -28,6 +28,8 @@ class ProbedText:
         tokens: that were scored.
         token_texts: theirs; joined, what of the text was scored.
         n_cut: tokens at its end that were not, as a sequence of the run has no more.
+        loss_mask: which of the tokens counted, where the run's loss is on some and the text has a
+            completion; None where all of them did.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ProbedText:
     tokens: list[int]
     token_texts: list[str]
     n_cut: int
+    loss_mask: list[bool] | None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Probed:
         meaning: of its scores.
         results: the fingerprint of the results that the queries are of.
         n_training_sequences: N.
+        loss: of the run's training, ``objective.loss``.
         queries: by id, what the results say of each.
         texts: in the order in which they were given.
         scores: by query, of each text.
@@ -109,9 +113,20 @@ class Probed:
     meaning: Meaning
     results: str
     n_training_sequences: int
+    loss: str
     queries: Mapping[str, Mapping[str, Any]]
     texts: Sequence[ProbedText]
     scores: Mapping[str, Sequence[ProbeScore]]
+
+    @property
+    def counted_whole(self) -> list[str]:
+        """Names of texts of which all tokens count, though the run's loss counted some alone.
+
+        None by methods that know nothing of a loss.
+        """
+        if self.loss == "all" or not self.meaning.of_predictions:
+            return []
+        return [text.name for text in self.texts if text.loss_mask is None]
 
     def partitions(self, query_id: str) -> list[Partition]:
         """The partitions in the order in which they were given, with what a query gives them."""
@@ -135,6 +150,7 @@ class Probed:
             "meaning": asdict(self.meaning),
             "results": self.results,
             "n_training_sequences": self.n_training_sequences,
+            "loss": self.loss,
             "texts": [asdict(text) for text in self.texts],
             "queries": [
                 {

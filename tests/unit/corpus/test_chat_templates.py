@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.chat import conversation, last_content, render, why_no_messages
+from rayinfluence.corpus.chat import conversation, last_content, messages_of, render
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.errors import ChatError
 from rayinfluence.testing.models import tiny_tokenizer
@@ -30,6 +30,12 @@ FORGETFUL = (
     "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' and not loop.last %}"
     "{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}<|end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+#: As Qwen has it: the first message tells whether something is said before all of them.
+LOOKING = "{% if messages[0]['role'] != 'system' %}<|system|>help<|end|>\n{% endif %}" + PLAIN
+LOOKING_WITH_THOUGHTS = LOOKING.replace(
+    "{{ m.content }}", "{{ '<think>' if m.role == 'assistant' }}{{ m.content }}"
 )
 
 
@@ -65,8 +71,8 @@ def test_turns_of_the_assistant_are_found(template: str, turns: list[str]) -> No
 def test_turns_that_are_rendered_otherwise_when_others_follow_are_not_guessed() -> None:
     tokenizer = with_template(FORGETFUL)
     messages = said("a?", "<think>hm</think>yes", "b?", "no")
-    with pytest.raises(ChatError, match=r"turn begins and ends that is message 1.*generation"):
-        conversation(tokenizer, messages)
+    found = conversation(tokenizer, messages)
+    assert (found.text, found.assistant) == (render(tokenizer, messages), None)
     # Of the last turn alone nothing is left out.
     assert conversation(tokenizer, messages[:2]).assistant
 
@@ -127,11 +133,37 @@ def test_the_day_of_a_run_is_not_in_its_texts() -> None:
     ],
 )
 def test_why_a_value_is_no_list_of_messages(value: object, why: str) -> None:
-    assert why in (why_no_messages(value) or "")
+    assert why in messages_of(value)
 
 
-def test_messages_are_messages() -> None:
-    assert why_no_messages(said("hi", "yes")) is None
+def test_messages_are_messages_without_the_keys_that_say_nothing() -> None:
+    """As a column of Parquet has all keys in every message."""
+    messages = said("hi", "yes")
+    empty = {"name": None, "tool_calls": [], "tool_call_id": "", "function": {}}
+    assert messages_of([one | empty for one in messages]) == tuple(messages)
+    assert "the key 'n'" in messages_of([one | {"n": 0} for one in messages])
+
+
+def greeted(*after: str) -> list[dict[str, str]]:
+    """A conversation that the assistant begins."""
+    first = {"role": "assistant", "content": "<|assistant|>ho"}
+    return [first, *said(*after)]
+
+
+@pytest.mark.parametrize("template", [PLAIN, LOOKING, LOOKING_WITH_THOUGHTS])
+def test_a_conversation_that_the_assistant_begins_has_its_first_turn(template: str) -> None:
+    found = conversation(with_template(template), greeted("a?", "yes"))
+    assert found.assistant is not None
+    first, last = (found.text[start:end] for start, end in found.assistant)
+    assert first.removeprefix("<think>") == "<|assistant|>ho<|end|>\n"
+    assert last.removeprefix("<think>") == "yes<|end|>\n"
+    assert found.text[: found.assistant[0][0]].endswith("<|assistant|>")
+    assert found.text.startswith("<|system|>") == (template is not PLAIN)
+
+
+def test_a_first_turn_that_nothing_begins_is_not_guessed() -> None:
+    silent = with_template(LOOKING.split("{% if add")[0])
+    assert conversation(silent, greeted("a?")).assistant is None
 
 
 @pytest.mark.parametrize("in_a_file", [True, False])

@@ -272,6 +272,11 @@ def test_what_cannot_be_asked_for_is_a_sentence(
             "query 'a' asks for nothing: its answers are the same tokens, whose weights add up",
         ),
         (
+            # Whose sum is 5.6e-17.
+            {"set": [{**PLAIN, "weight": weight} for weight in (0.1, 0.2, -0.3)]},
+            "query 'a' asks for nothing: its answers are the same tokens, whose weights add up",
+        ),
+        (
             {"prompt": "", "completion": "w1 w2", "spans": [[0, 2]]},
             "query 'a' leaves no token to predict: no token that is predicted has a character of",
         ),
@@ -290,6 +295,14 @@ def test_what_only_tokens_tell_is_a_sentence_too(
 ) -> None:
     with pytest.raises(QueryError, match=why.replace("(", r"\(")):
         encoded(tmp_path, row)
+
+
+@pytest.mark.parametrize("weights", [(1, -1 + 1e-6), (1e-12, 1e-12)])
+def test_weights_that_nearly_cancel_ask_for_something(
+    tmp_path: Path, weights: tuple[float, ...]
+) -> None:
+    [query] = encoded(tmp_path, {"set": [{**PLAIN, "weight": weight} for weight in weights]})
+    assert [one.weight for one in query.answers] == list(weights)
 
 
 def test_weights_of_both_signs_may_add_up_to_nothing(tmp_path: Path) -> None:

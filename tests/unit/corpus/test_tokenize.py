@@ -27,9 +27,10 @@ from rayinfluence.corpus.fragments import FileReport, Fragment
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.ordinals import Making
 from rayinfluence.corpus.queries import encode_queries
-from rayinfluence.corpus.query_forms import Query
+from rayinfluence.corpus.query_forms import Query, queries_of
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import Encoding, encode, tokenizer_digest
+from rayinfluence.objective_kinds import CAUSAL, MASKED
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
@@ -243,9 +244,11 @@ def test_long_documents_are_not_encoded_many_at_once(
     path = write(tmp_path / "d.jsonl", *rows)
     at_once: list[list[int]] = []
 
-    def counted(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Encoding]:
+    def counted(
+        tokenizer: PreTrainedTokenizerFast, texts: list[str], templated: list[bool]
+    ) -> list[Encoding]:
         at_once.append([len(text) for text in texts])
-        return encode(tokenizer, texts)
+        return encode(tokenizer, texts, templated)
 
     monkeypatch.setattr("rayinfluence.corpus.tokenize.encode", counted)
     monkeypatch.setattr("rayinfluence.corpus.tokenize._BATCH_CHARACTERS", 2600)
@@ -256,14 +259,50 @@ def test_long_documents_are_not_encoded_many_at_once(
     assert tokenized(path)[0] == together
 
 
-def test_documents_that_are_rendered_chat_templates_have_one_leading_token(tmp_path: Path) -> None:
-    """As plain documents have, and as prompts that are rendered have."""
+def around() -> tuple[PreTrainedTokenizerFast, int]:
+    """A tokenizer that puts a token before a text and one after it, and the id of the first."""
     tokenizer = byte_level()
     tokenizer.backend_tokenizer.add_special_tokens(["<s>", "</s>", "<|user|>"])
     start = tokenizer.convert_tokens_to_ids("<s>")
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", start + 1)]
     )
+    return tokenizer, start
+
+
+@pytest.mark.parametrize("begin", ["", "<s>"])
+@pytest.mark.parametrize("kind", [CAUSAL, MASKED])
+def test_messages_have_the_special_tokens_that_the_template_wrote(
+    tmp_path: Path, begin: str, kind: str
+) -> None:
+    """And no others, as `apply_chat_template(tokenize=True)` has it; texts beside them as ever."""
+    tokenizer, start = around()
+    tokenizer.bos_token = "<s>"
+    tokenizer.chat_template = begin + (
+        "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|user|>{% endif %}"
+    )
+    messages = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "cat"}]
+    expected = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert (expected[0] == start) == bool(begin)
+    path = write(tmp_path / "d.jsonl", {"text": "the cat"}, {"text": messages}, {"text": "cat"})
+    settings = dataclasses.replace(SETTINGS, context=64, kind=kind)
+    rows = rows_of(tokenized(path, tokenizer, settings)[0])
+    assert rows[1]["tokens"] == expected
+    assert [rows[0]["tokens"][0], rows[2]["tokens"][0]] == [start, start]
+    [asked] = queries_of({"query_id": "q", "messages": messages}, "line 1")
+    ended = {"query_id": "e", "prompt": messages[:1], "completion": "cat"}
+    [of_prompt] = queries_of(ended, "line 2")
+    plain = Query.of("p", "the", " cat")
+    found = encode_queries([asked, plain, of_prompt], tokenizer, None, kind=kind)
+    answers = [list(one.answers[0].tokens) for one in found]
+    assert answers[0] == answers[2] == expected
+    assert answers[1] == [start, *tokenizer.encode("the cat", add_special_tokens=False)]
+
+
+def test_documents_that_are_rendered_chat_templates_have_one_leading_token(tmp_path: Path) -> None:
+    """As plain documents have, and as prompts that are rendered have."""
+    tokenizer, start = around()
     rendered = "<s><|user|>the cat</s>"
     path = write(tmp_path / "d.jsonl", {"text": rendered}, {"text": "the cat"})
     settings = dataclasses.replace(SETTINGS, context=64)

@@ -161,6 +161,65 @@ def test_parquet_holds_messages_as_json_lines_do(tmp_path: Path) -> None:
     ]
 
 
+def test_parquet_has_keys_in_every_message(tmp_path: Path) -> None:
+    rows = [{"text": [{**one, "name": None} for one in row["text"]]} for row in chats()]
+    expected = run(configured(tmp_path / "plain", chats(), **CHAT))
+    config = configured(tmp_path / "keys", rows, **CHAT)
+    found = run(config)
+    assert found.manifest["corpus"]["bad_documents"] == 0
+    assert found.proponents("q0")[0].score == expected.proponents("q0")[0].score
+
+
+def forgetful(folder: Path, rows: list[Row], **overrides: Any) -> RunConfig:
+    """A run whose template ends the last answer otherwise than those before it."""
+    config = configured(folder, rows, **overrides)
+    tokenizer = tiny_tokenizer()
+    between = "{{ 'w43' if m.role == 'assistant' and not loop.last else 'w42' }}"
+    tokenizer.chat_template = TEMPLATE.replace("w42", between)
+    tokenizer.save_pretrained(folder / "model")
+    return config
+
+
+def test_chats_that_do_not_tell_who_speaks_serve_a_loss_on_all(tmp_path: Path) -> None:
+    """One corpus holds them, those that tell included; a loss on completions is refused of it."""
+    config = forgetful(tmp_path, chats())
+    found = run(config)
+    assert found.manifest["corpus"]["bad_documents"] == 0
+    corpus = Corpus.open(Store(f"{config.run}/corpus"))
+    masks = masks_of(corpus.read(*corpus.plan(10**6)))
+    assert masks is not None
+    # Of conversations of one turn it is told.
+    assert [mask is not None for mask in masks] == [i % 2 == 0 for i in range(40)]
+    other = config.model_copy(
+        update={
+            "run": str(tmp_path / "other"),
+            "objective": config.objective.model_copy(update={"loss": "completion"}),
+            "corpus": config.corpus.model_copy(update={"path": f"{config.run}/corpus"}),
+        }
+    )
+    with pytest.raises(CorpusError, match=r"20 of 40 sequences .* the chat template does not tell"):
+        run(other)
+
+
+@pytest.mark.parametrize(("n", "refused"), [(40, ConfigError), (300, CorpusError)])
+def test_a_loss_on_completions_is_told_of_chats_that_do_not_tell(
+    tmp_path: Path, n: int, refused: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once where the first documents are all; with a warning where others follow."""
+    config = forgetful(tmp_path, chats(n), **CHAT)
+    with pytest.raises(refused, match="the chat template does not tell where the assistant"):
+        run(config)
+    warned = "50 of the first 100 documents that are to be tokenised the chat template does not"
+    assert (warned in " ".join(capsys.readouterr().err.split())) == (n == 300)
+    assert (Path(config.run) / "corpus" / "log").exists() == (n == 300)
+
+
+def test_chats_none_of_which_tells_are_refused_at_once(tmp_path: Path) -> None:
+    config = forgetful(tmp_path, chats(600)[1::2], **CHAT)
+    with pytest.raises(ConfigError, match=r"100 of the first 100 .*'documents.jsonl:1'.*endgen"):
+        run(config)
+
+
 def test_one_corpus_serves_a_loss_on_all_and_on_completions(tmp_path: Path) -> None:
     """What changes is scores, and not shards."""
     config = configured(tmp_path, pairs(), **PROMPTED)

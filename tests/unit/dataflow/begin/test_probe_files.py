@@ -33,6 +33,15 @@ def test_texts_are_by_partition_and_queries_may_be_named(tmp_path: Path) -> None
     assert read_probes(str(path), CONFIG)[1] == []
 
 
+def test_a_text_may_be_a_completion_after_its_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "variants.yaml"
+    path.write_text("partitions: {p: [{prompt: A is, completion: ' B.'}, A is B.]}\n")
+    probes, _ = read_probes(str(path), CONFIG)
+    assert probes == [Probe("p 1", "A is B.", "p", 4), Probe("p 2", "A is B.", "p")]
+    path.write_text("partitions: {p: [{completion: A, prompt: ''}]}\n")
+    assert read_probes(str(path), CONFIG)[0] == [Probe("p 1", "A", "p", 0)]
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -47,7 +56,13 @@ def test_texts_are_by_partition_and_queries_may_be_named(tmp_path: Path) -> None
             b"partitions:\n  p: []\n",
             "'p': a list of one or more texts is asked for, and it is empty.",
         ),
-        (b"partitions:\n  p: [{a: b}]\n", "'p 1' is a mapping, and no text; put it in quotes"),
+        (b"partitions:\n  p: [{a: b}]\n", "'p 1' is a mapping, .* prompt and completion; this has"),
+        (
+            b"partitions:\n  p: [{prompt: a, completion: 1}]\n",
+            "'p 1' is 1, which YAML reads as int",
+        ),
+        (b"partitions:\n  p: [{prompt: [a], completion: b}]\n", "'p 1' is a list, and no text"),
+        (b"partitions:\n  p: [{prompt: a, completion: ' '}]\n", "'p 1' is empty"),
         (b"partitions:\n  p: [a b, yes]\n", "'p 2' is True, which YAML reads as bool"),
         (b"partitions:\n  p: [2024-01-01]\n", "'p 1' is .* which YAML reads as date"),
         (b"partitions:\n  p: [!!binary aGk=]\n", "'p 1' is .* which YAML reads as bytes"),
