@@ -192,7 +192,7 @@ def test_a_function_is_asked_of_every_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line for line in LINES if not line.keys() & {"reduction", "spans"}]
-    [setting] = blocks("yaml")
+    [setting] = [block for block in blocks("yaml") if "query_function" in block]
     key, name = setting.strip().split(": ")
     (tmp_path / "margins.py").write_text(blocks("python")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
