@@ -17,7 +17,7 @@ from rayinfluence.corpus.lines import instead_of_text
 from rayinfluence.errors import QueryError
 
 Kind = Literal["completion", "contrast", "set"]
-_NATS, _PER_TOKEN = "nats", "nats per token"
+_NATS, PER_TOKEN = "nats", "nats per token"
 _OF_QUERY, _OF_MEMBER = {"query_id", "metadata", "completions", "set"}, {"weight"}
 #: Sizes of weights. Gradients are multiplied by them, and float32 has to hold what comes of it.
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1e6
@@ -79,7 +79,7 @@ class Query:
     @property
     def unit(self) -> str:
         """Of f."""
-        return _PER_TOKEN if any(answer.mean for answer in self.answers) else _NATS
+        return PER_TOKEN if any(answer.mean for answer in self.answers) else _NATS
 
     @property
     def is_difference(self) -> bool:
@@ -92,7 +92,7 @@ class Query:
         Args:
             of: what an answer is given, if it is not its log-probability.
         """
-        said = "mean log-probability per token" if self.unit == _PER_TOKEN else "log-probability"
+        said = "mean log-probability per token" if self.unit == PER_TOKEN else "log-probability"
         said = of or said
         if self.kind == "set":
             return f"{said} of {len(self.answers)} completions, summed by their weights"

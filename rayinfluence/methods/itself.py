@@ -21,8 +21,9 @@ class SelfInfluence:
     factors: FactorKind | None = "ekfac"
     meaning = Meaning(
         "an estimate, by EK-FAC influence functions, of each sequence's influence on itself: a "
-        "linear prediction of how much more likely it would be if it were seen once more. It is "
-        "largest where nothing else in the corpus says the same: outliers, wrong labels, what was "
+        "linear prediction of how much more likely it would be if it were seen once more (where "
+        "training maximised a mean over tokens, of that mean, in nats per token). It is largest "
+        "where nothing else in the corpus says the same: outliers, wrong labels, what was "
         "memorised. Nothing was retrained.",
         of_itself=True,
     )

@@ -124,3 +124,23 @@ class Mean:
         weights_B = torch.from_numpy(1 / np.maximum(found.counts_B, 1))
         weights_N = weights_B.to(found.places_N.device)[found.sequences_N]
         return replace(found, weights_N=weights_N)
+
+
+@dataclass(frozen=True)
+class RootWeights:
+    """An objective whose squared gradients are the curvature of another one.
+
+    At labels that the model draws, gradients at different targets are uncorrelated, so that with
+    weights w the expected square of the gradient has w^2 of each target's Fisher matrix. The
+    Gauss-Newton matrix of a sum with weights has w of each, and so have squares of gradients with
+    weights w^(1/2).
+    """
+
+    of: Objective
+
+    def targets(self, batch: Batch) -> Targets:
+        """Those of the other objective, with roots of their weights; of a plain sum the same."""
+        found = self.of.targets(batch)
+        return (
+            found if found.weights_N is None else replace(found, weights_N=found.weights_N.sqrt())
+        )

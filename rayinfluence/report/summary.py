@@ -11,7 +11,7 @@ from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.settings import documents
 from rayinfluence.report.text import count, percent
 from rayinfluence.report.trust import is_dense, trust
-from rayinfluence.storage.results import Results
+from rayinfluence.storage.results import Results, is_predicted
 from rayinfluence.text import without_credentials
 
 _MAX_QUARANTINED = 50
@@ -125,7 +125,7 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
     meanings = {name: results.meaning for name, results in results_by_method.items()}
     undirected = [name for name, meaning in meanings.items() if not meaning.directed]
     of_itself = [name for name, meaning in meanings.items() if meaning.of_itself]
-    silent = [name for name, meaning in meanings.items() if not meaning.predicts]
+    silent = [name for name, results in results_by_method.items() if not _predicts(results)]
     n = count(manifest.get("n_training_sequences") or manifest["n_sequences"])
     swatches = [
         *(tag("b", "\u2007", class_=f"n{level}") for level in range(LEVELS, 0, -1)),
@@ -270,7 +270,13 @@ def _phrase(values: Mapping[str, Any], **templates: str) -> str:
 
 
 def _pairs(values: Mapping[str, Any] | None) -> str:
-    return ", ".join(f"{key} {value}" for key, value in (values or {}).items())
+    known = {key: value for key, value in (values or {}).items() if value is not None}
+    return ", ".join(f"{key} {value}" for key, value in known.items())
+
+
+def _predicts(results: Results) -> bool:
+    """Whether some scores of a method are predicted changes of log-probabilities."""
+    return results.meaning.predicts and any(map(is_predicted, results.queries.values()))
 
 
 def _method(results: Results) -> Mapping[str, Any]:

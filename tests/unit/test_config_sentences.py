@@ -150,11 +150,6 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
             "query_function: must be module:function, as in `my_functions:margin` for `def "
             "margin` in my_functions.py, not 'myfun'",
         ),
-        (
-            {"query_function": ""},
-            "query_function: must be module:function, as in `my_functions:margin` for `def "
-            "margin` in my_functions.py, not ''",
-        ),
         ({"seed": 2**63}, "seed: must be less than 9223372036854775808, not 9223372036854775808"),
     ],
 )

@@ -239,7 +239,7 @@ def _fold(
         rows: of the lane.
         start: given sums to go on from (or none), gives what returns the sums, and the step.
     """
-    found = rows.found or Fold({})
+    found, fitted = rows.found or Fold({}), replica.of_curvature
     while True:
         tensors, step = start(found.tensors)
         fold = replace(found, tensors={}, quarantine=dict(found.quarantine))
@@ -247,7 +247,7 @@ def _fold(
         for table in rows.read(fold.n_splits):
             for batch in replica.batches(table, fold.quarantine):
                 finite: list[Tensor] = []
-                done = replica.run(batch, rows.labels, _checked(step, finite), fold.quarantine)
+                done = fitted.run(batch, rows.labels, _checked(step, finite), fold.quarantine)
                 rows.advance(batch.n_tokens)
                 if done is None:
                     continue

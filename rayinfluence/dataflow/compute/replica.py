@@ -30,9 +30,9 @@ from rayinfluence.model.modules import shapes_of
 from rayinfluence.model.objectives import asked, objective_of
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
-from rayinfluence.model.targets import Objective, Targets
+from rayinfluence.model.targets import Objective, RootWeights, Targets
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
-from rayinfluence.objective_kinds import CAUSAL
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -116,6 +116,11 @@ class Numerics:
         return f"{told} (no node of the cluster has a GPU now{waits})"
 
     @property
+    def is_per_token(self) -> bool:
+        """Whether what training maximised of a sequence is a mean over tokens."""
+        return self.reduction == "mean" and self.objective != CLASSIFICATION
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         """Of weights and activations."""
         return _DTYPES[self.dtype]
@@ -144,6 +149,13 @@ class Replica:
     def asked(self, first: int, end: int, label: int | None = None) -> Objective:
         """Log p of tokens of a query, from ``first`` to before ``end``, or of a class."""
         return asked(self.numerics.objective, first, end, self.numerics.masking, label)
+
+    @property
+    def of_curvature(self) -> Replica:
+        """The same model with the objective that factors are fitted on."""
+        other = copy.copy(self)
+        other._trained_on = RootWeights(self._trained_on)
+        return other
 
     def only(self, names: Collection[str]) -> Replica:
         """The same model with some of its tracked modules, and those their inputs are named by."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rayinfluence.corpus.metadata import plain
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.query_forms import PER_TOKEN
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.query_rows import completion_texts, query_row
 from rayinfluence.dataflow.compute.survivors import Completion
@@ -25,6 +26,7 @@ from rayinfluence.storage.results import (
     QUERIES,
     in_version,
     is_itself,
+    is_predicted,
     log_probability_of,
     query_schema,
 )
@@ -115,7 +117,8 @@ def write_results(
         fingerprint: of the results.
         progress: told of it.
     """
-    rows = query_rows(prepared, again.queries, documents.tokenizer)
+    of_itself = PER_TOKEN if again.replica.numerics.is_per_token else None
+    rows = query_rows(prepared, again.queries, documents.tokenizer, of_itself)
     with progress.stage(stage_names.GATHER):
         sequences = gather(
             again.runner,
@@ -158,15 +161,17 @@ def query_rows(
     methods: Sequence[MethodQueries],
     queries: Sequence[EncodedQuery],
     tokenizer: PreTrainedTokenizerFast,
+    of_itself: str | None,
 ) -> list[dict[str, Any]]:
     """What the table of queries says of each: what the model thinks of it, and its tokens.
 
-    The row that stands for the sequences themselves says nothing but its id.
+    The row that stands for the sequences themselves says nothing but its id, and ``of_itself``, the
+    unit of what training maximised of them where that is no log-probability.
     """
     rows = []
     for query in queries:
         if query.digest == ITSELF.digest:
-            rows.append(_ITSELF_ROW)
+            rows.append({**_ITSELF_ROW, "unit": of_itself})
             continue
         asking = next(one for one in methods if asks(one.method, query.digest))
         rows.append(query_row(query, query_report(asking, query), tokenizer))
@@ -180,7 +185,7 @@ def completion(
     asked = query.spoken_for
     return Completion(
         query.query.query_id,
-        query.predicts,
+        query.predicts and is_predicted(row),
         log_probability_of(row),
         tuple(token for one in asked for token in one.completion),
         tuple(text for one in asked for text in completion_texts(one, tokenizer)),

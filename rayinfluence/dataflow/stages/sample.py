@@ -187,6 +187,8 @@ def plan_fit(
     }
     if kind != "ekfac":
         parts["kind"] = kind
+    if numerics.is_per_token:  # there were factors without
+        parts["weights"] = "roots"
     if diagonal := {name: s.diagonal for name, s in shapes.items() if s.diagonal}:
         parts["diagonal"] = diagonal
     together = module_groups(shapes, numerics.device)

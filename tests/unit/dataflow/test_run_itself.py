@@ -53,6 +53,24 @@ def test_it_needs_no_queries_and_has_one_row_for_all_sequences(
         assert not one.suspect
 
 
+def test_where_training_maximised_a_mean_a_score_is_of_it_and_no_change_in_nats(
+    tmp_path: Path, alone: tuple[RunConfig, Results]
+) -> None:
+    config = tiny_run(tmp_path, scan=SCAN, queries=None, objective={"reduction": "mean"})
+    with Run(config) as run:
+        results = run.all()[ITSELF_ID]
+    assert alone[1].queries[ITSELF_ID]["unit"] is None
+    assert results.queries[ITSELF_ID]["unit"] == "nats per token"
+    found = results.proponents(ITSELF_ID)
+    assert len(found) == 5
+    assert all(one.score > 0 for one in found)
+    assert {(one.delta_nats, one.beyond_linear) for one in found} == {(None, None)}
+    page = render_page({ITSELF_ID: results}).partition("<body")[2]
+    assert "nats per token" in page
+    assert "None" not in page
+    assert "self_influence predicts no change, and has no delta nats." in page
+
+
 def test_the_first_are_those_of_the_largest_scores_and_groups_add_up(
     alone: tuple[RunConfig, Results],
 ) -> None:

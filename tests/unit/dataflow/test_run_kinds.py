@@ -16,7 +16,7 @@ from other_kinds import CLASSES, CLASSIFIERS, CLS, MASK, MASKED, SEP, tokenizer
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.plan.inspecting import inspect
-from rayinfluence.errors import ConfigError, ModelError, QueryError
+from rayinfluence.errors import ConfigError, CorpusError, ModelError, QueryError
 from rayinfluence.report import render_page
 from rayinfluence.report.settings import choices
 from rayinfluence.storage.results import Results
@@ -246,6 +246,17 @@ def test_a_document_whose_class_is_unknown_is_a_bad_one(tmp_path: Path, execute:
     said = fragment.read_text()
     assert "'class' is 'odd', and the model's classes are dull, fine, fair (or 0 to 2)" in said
     assert "has 22 tokens, and a classifier gets it whole: from 2 to 14" in said
+
+
+def test_a_column_of_labels_that_no_document_has_is_told_before_the_model_is_loaded(
+    tmp_path: Path,
+) -> None:
+    config = labelled(tmp_path, corpus={"label_column": "kind"})
+    with pytest.raises(CorpusError) as refused:
+        Inputs.of(config)
+    assert str(refused.value).endswith(
+        "has no 'kind' in any row; there are text, class. Name yours under corpus.label_column."
+    )
 
 
 def test_a_query_for_a_class_that_is_not_there_is_refused(tmp_path: Path, execute: Execute) -> None:
