@@ -177,7 +177,7 @@ def test_gradients_are_those_of_the_mean(case: Case, batch_tokens: int) -> None:
 
 
 def test_moments_are_those_of_the_mean(case: Case, tmp_path: Path) -> None:
-    """Lambda weighs each sequence by one over its targets, squared, and A does not change."""
+    """Lambda weighs each sequence by one over its targets, once, and A does not change."""
     sequences = token_sequences()
     replica = averaging(case, 20)
     ours = fit_factors(replica, sequences, tmp_path / "mean", labels="data")
@@ -186,7 +186,7 @@ def test_moments_are_those_of_the_mean(case: Case, tmp_path: Path) -> None:
     for name, module in ours.by_module().items():
         Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
         squares = [
-            (Q_S.T @ D[name] @ Q_A / (len(tokens) - 1)).square()
+            (Q_S.T @ D[name] @ Q_A).square() / (len(tokens) - 1)
             for D, tokens in zip(gradients, sequences, strict=True)
         ]
         assert_same(module.moments, torch.stack(squares).mean(dim=0), name, 1e-9)
