@@ -103,7 +103,11 @@ def test_scores_are_quotients_of_autograds_gradients(
     names, twin = list(replica.modules), naive.trainable(replica.model)
     asked = [
         naive.gradients(
-            twin, names, naive.log_probability(twin, list(query.tokens), first=query.first_target)
+            twin,
+            names,
+            naive.log_probability(
+                twin, list(query.answers[0].tokens), first=query.answers[0].first_target
+            ),
         )
         for query in diagonal.queries
     ]

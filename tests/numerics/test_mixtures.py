@@ -77,7 +77,9 @@ def test_sequences_that_did_not_choose_an_expert_score_nothing_by_it(
     scores = all_scores(replica, bank, sequences).nan_to_num(0.0)
     names = list(replica.modules)
     of_sequences = naive.sequence_gradients(replica.model, names, sequences)
-    of_queries = naive.sequence_gradients(replica.model, names, [q.tokens for q in queries])
+    of_queries = naive.sequence_gradients(
+        replica.model, names, [q.answers[0].tokens for q in queries]
+    )
     norms = [
         np.array([sum(float(D.norm()) ** 2 for D in one.values()) for one in some])
         for some in (of_sequences, of_queries)

@@ -133,7 +133,7 @@ def found_by(
     tokenizer = tiny_tokenizer()
     sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], again.ids())
     rescored = again.run(sequences, by_token, influences, QUIET)
-    rows = query_rows([MethodQueries(method, "", {}, queries)], fitted.queries, tokenizer)
+    rows = query_rows([MethodQueries(method, "", {}, queries)], fitted.queries, tokenizer, None)
     completions = [
         completion(q, row, tokenizer) for q, row in zip(fitted.queries, rows, strict=True)
     ]

@@ -128,9 +128,9 @@ def test_output_token_influences_add_up_to_the_score(fitted: Fitted, tmp_path: P
 
 
 def test_they_are_of_the_objective_of_training(fitted: Fitted, tmp_path: Path) -> None:
-    """Under `causal_mean` a token counts one over the number of those that are predicted."""
+    """Under a mean a token counts one over the number of those that are predicted."""
     bank = bank_of(fitted, tmp_path)
-    numerics = replace(fitted.replica.numerics, objective="causal_mean")
+    numerics = replace(fitted.replica.numerics, reduction="mean")
     means = Replica(fitted.replica.model, fitted.replica.modules, numerics)
     pairs = [(0, z) for z in SEQUENCES]
     scores = explain_pairs(means, bank, token_sequences(), pairs)
