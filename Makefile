@@ -14,7 +14,6 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models)" --ignore tests/k8s
-	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # Families of models, each against autograd and in whole runs; writes docs/models.md; minutes.
 test-models: .venv/ready
@@ -29,9 +28,10 @@ test-k8s: .venv/k8s-ready .tools/prometheus
 test-deploy: .venv/k8s-ready .tools/prometheus
 	$(BIN)/python -m pytest -m deploy tests/k8s tests/e2e
 
-# Kills actors, nodes and drivers on a cluster of several nodes.
+# Several Ray clusters, one after the other: the same bytes on one and two actors; and actors, nodes and
+# drivers that are killed.
 test-cluster: .venv/ready
-	$(BIN)/python -m pytest -m chaos tests/cluster
+	$(BIN)/python -m pytest -m "cluster or chaos" tests/cluster
 
 # Against a real S3 server, Ceph's radosgw, that runs on loopback without root.
 test-s3: .venv/ready .ceph/ready

@@ -23,6 +23,7 @@ def script(out: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.deploy  # a process of its own, and most of a minute
 @pytest.mark.timeout(600)
 def test_every_part_prints_its_figures(tmp_path: Path) -> None:
     code, lines = script(tmp_path, "--minutes", "9")
