@@ -452,7 +452,7 @@ def _end_incomplete(run: Run) -> None:
 def _say_incomplete(aside: Sequence[Mapping[str, Any]]) -> None:
     _say(
         f"complete but for {len(aside)} splits, the first of them {aside[0]['name']}: "
-        f"{aside[0]['reason']}. Put it right and run it again.",
+        f"{aside[0]['reason'].rstrip('.')}. Put it right and run it again.",
         error=True,
     )
 

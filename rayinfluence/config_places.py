@@ -15,7 +15,7 @@ from rayinfluence.text import holds_credentials
 SECRET = (
     "there is a password or a token in this address, and a configuration is copied into the run "
     "directory and its manifest. Take it out; credentials come from the environment "
-    "(AWS_ACCESS_KEY_ID and AWSSECRET_ACCESS_KEY, a profile or a role)."
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role)."
 )
 
 

@@ -231,7 +231,10 @@ def test_path_style_options_reach_the_server(s3: dict[str, Any]) -> None:
 def test_a_password_in_an_address_is_refused_and_not_repeated(
     values: dict[str, Any], place: str
 ) -> None:
-    with pytest.raises(ConfigError, match=r"password or a token.*environment") as refused:
+    with pytest.raises(
+        ConfigError,
+        match=r"password or a token.*environment \(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ) as refused:
         RunConfig.parse({"run": "r", "model": "m", **values})
     assert place in str(refused.value)
     assert "hidden" not in str(refused.value)

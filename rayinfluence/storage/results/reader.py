@@ -112,8 +112,8 @@ class Results:
             warnings.warn(
                 visible_line(
                     f"the results in {store.url} lack {len(aside)} splits of the corpus, the first "
-                    f"of them {aside[0]['name']}: {aside[0]['reason']}. Put it right and run "
-                    "again; `Results.warnings` has all of them."
+                    f"of them {aside[0]['name']}: {aside[0]['reason'].rstrip('.')}. Put it "
+                    "right and run again; `Results.warnings` has all of them."
                 ),
                 IncompleteResultsWarning,
                 stacklevel=2,
