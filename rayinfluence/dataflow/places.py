@@ -66,6 +66,11 @@ def run_config(place: str) -> RunConfig:
         ConfigError: there is none, or it is wrong.
     """
     place = _address(place)
+    if not (_is_address(place) or Path(place).exists() or Path(place).suffix):
+        raise ConfigError(
+            f"{place} does not exist. Name the run directory, which a configuration gives as "
+            "`run`, or the YAML file of the run."
+        )
     if _is_file(place) or not (_is_address(place) or Path(place).exists()):
         return RunConfig.load(place)
     store = _directory(place, None)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.places import run_config
+from rayinfluence.errors import ConfigError
 from rayinfluence.testing import tiny_run
 
 Say = Callable[..., tuple[int, str, str]]
@@ -192,3 +194,8 @@ def test_a_password_in_an_address_of_the_command_line_is_refused(
     assert code == 2
     assert "password or a token in this address" in errors
     assert "hidden" not in errors
+
+
+def test_a_run_directory_that_is_mistyped_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mistyped does not exist\. Name the run directory"):
+        run_config(str(tmp_path / "mistyped"))
