@@ -14,7 +14,8 @@ from rich.console import Console
 
 import rayinfluence
 from rayinfluence.addresses import HubAddress, hub_address
-from rayinfluence.config import CorpusConfig, RunConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.places import run_config, run_place
 from rayinfluence.dataflow.run import Run

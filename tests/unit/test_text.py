@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import rayinfluence
-from rayinfluence.config import CorpusConfig, RunConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.dataflow.runners.ray.logs import JsonLines
 from rayinfluence.errors import CorpusError
 from rayinfluence.report import render_page

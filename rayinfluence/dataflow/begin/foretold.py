@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rayinfluence.config import CorpusConfig, RunConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
