@@ -15,7 +15,8 @@ from families import Family, tiny_model
 from harness import all_scores, bases_of, encoded, fit_factors, make_bank, operator_of, table
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-from untouched import gradients, untouched, widened
+from untouched import gradients, untouched
+from wide import widened
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.tokenizer_files import load_tokenizer

@@ -11,7 +11,8 @@ import pytest
 import torch
 from families import EXPERTS, Family
 from measured import Subject, prepare, sequences
-from untouched import gradients, widened
+from untouched import gradients
+from wide import widened
 
 pytestmark = pytest.mark.models
 

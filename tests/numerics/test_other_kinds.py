@@ -25,6 +25,7 @@ from other_references import (
     sampled,
 )
 from torch import Tensor
+from wide import widened
 
 from rayinfluence.corpus.classes import Label
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
@@ -64,7 +65,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def made(subject: Subject, batch_tokens: int = 20) -> Replica:
-    model = subject.model()
+    model = widened(subject.model())
     for weight in model.parameters():
         weight.requires_grad_(False)
     return Replica(model, track(model, subject.patterns), subject.numerics(batch_tokens))
