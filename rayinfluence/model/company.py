@@ -102,8 +102,8 @@ def gatherings(
             found.append(Gathering([longer, longer[:-1]], tokens // len(longer)))
     halved = halves(min(len(longer), tokens // 2), middle + 1)
     for length in [one - odd for one in halved for odd in (0, 1)]:
-        rows = min(few + 1, tokens // length)
-        found.append(Gathering([longer[:length], *sequences[: rows - 1]], rows))
+        beside = min(few, tokens // length - 1)
+        found.append(Gathering([longer[:length], *sequences[:beside]], beside + 1))
     return [one for one in found if one.n_rows > 1]
 
 

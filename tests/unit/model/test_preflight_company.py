@@ -78,7 +78,7 @@ def test_positions_that_begin_behind_padding_s_are_fewer(
 
 
 class Cut(nn.Module):
-    """No gradient comes back through a layer in batches of some widths; what is said is the same."""
+    """No gradient comes back through a layer in batches of some widths."""
 
     def __init__(self, at: Callable[[int], bool]) -> None:
         super().__init__()
