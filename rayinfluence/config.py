@@ -289,6 +289,16 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _several_gpus_are_asked_for(self) -> RunConfig:
+        # With auto, a cluster whose nodes are too small would be taken for one without GPUs.
+        if (gpus := self.runner.gpus_per_actor or 1) > 1 and self.device != "cuda":
+            raise ValueError(
+                f"runner.gpus_per_actor: {gpus} GPUs for a replica need `device: cuda`, and it is "
+                f"{self.device}. Set that, or leave gpus_per_actor out."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _columns_are_of_one_meaning(self) -> RunConfig:
         corpus = self.corpus
         named = {

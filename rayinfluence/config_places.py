@@ -82,6 +82,11 @@ class RunnerConfig(Section):
 
     None: as many as ``actors``.
     """
+    gpus_per_actor: int | None = Field(default=None, ge=1)
+    """GPUs of a replica, over which the model's blocks are dealt: for one that does not fit one.
+
+    None: one on a cluster, and in this process (``inline``) as few as have twice the memory of the
+    weights. More than one needs ``device: cuda``."""
     checkpoint_seconds: float = Field(default=60, ge=0)
     """Least time between two checkpoints of a lane of the fit."""
     stall_seconds: float = Field(default=1800, gt=0)

@@ -21,6 +21,7 @@ from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.probes import Probe, Probing
+from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.replica import NUMERICS_VERSION, Numerics, Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, score_pairs
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
@@ -33,6 +34,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.load import load_model
+from rayinfluence.model.modules import shapes_of
 from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.store import Store, read_json
 
@@ -175,7 +177,8 @@ def _replica(probing: Probing, digest: str, numerics: Numerics) -> Replica:
         )
     names = probing.results.manifest["model"]["modules"]
     modules = {name: model.get_submodule(name) for name in names}
-    return Replica(model.to(numerics.device), modules, numerics)
+    devices = devices_here(numerics.device, None, model)
+    return Replica.over(devices, model, modules, numerics, shapes_of(model, modules))
 
 
 def _tokenised(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+import torch
+
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import (
@@ -27,6 +29,7 @@ from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.objective import classes_of, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
+from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -39,6 +42,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.methods.method import ITSELF, FactorKind
 from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
+from rayinfluence.model.placement import dealt
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
 from rayinfluence.model.second_derivatives import refuse_no_second_derivatives
@@ -297,19 +301,22 @@ class Parts:
         if self._runner is None:
             make: Callable[[], Replica] = lambda: self.replica  # noqa: E731
             if self.config.runner.name == "inline":
-                self._runner = InlineRunner(
-                    lambda: Replica(
-                        self.replica.model.to(self.numerics.device),
-                        self.replica.modules,
-                        self.numerics,
-                    )
-                )
+                self._runner = InlineRunner(self._placed)
             else:
                 with as_found():
                     from rayinfluence.dataflow.runners.ray.runner import RayRunner
 
                 self._runner = RayRunner(self.config.runner, make, self.store.name)
         return self._runner
+
+    def _placed(self) -> Replica:
+        """The replica on the devices of this machine."""
+        here = self.replica
+        gpus = self.config.runner.gpus_per_actor
+        devices = devices_here(self.numerics.device, gpus, here.model)
+        if len(devices) > 1:
+            self.progress.note(f"model        its blocks are dealt over {len(devices)} GPUs")
+        return Replica.over(devices, here.model, here.modules, self.numerics, here.shapes)
 
     @own_arithmetic()
     def begin(self, needs_queries: bool = False) -> None:
@@ -329,6 +336,9 @@ class Parts:
         if asks:
             _ = self.rendered_queries
         _ = self.replica
+        gpus = range(self.config.runner.gpus_per_actor or 1)
+        if len(gpus) > 1:  # fewer blocks than that are refused
+            dealt(self.replica.model, [torch.device("cuda", one) for one in gpus])
         if asks:
             _ = self.queries
         self._record_config()

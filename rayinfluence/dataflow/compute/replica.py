@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, labels_of, masks_of, sequences_of
-from rayinfluence.errors import ConfigError
+from rayinfluence.dataflow.compute.devices import refuse_fewer_gpus
+from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
@@ -26,8 +27,9 @@ from rayinfluence.model.head import LanguageModel, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.masking import Masking
-from rayinfluence.model.modules import shapes_of
+from rayinfluence.model.modules import ModuleShape, shapes_of
 from rayinfluence.model.objectives import asked, objective_of
+from rayinfluence.model.placement import device_of_tokens, place
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective, RootWeights, Targets
@@ -90,6 +92,8 @@ class Numerics:
         # A cluster may get its GPUs later.
         if device == "cuda" and here != "cuda" and workers is None:
             raise ConfigError("device: cuda is not available here; set `device: cpu` or `auto`.")
+        if device == "cuda" and workers is None:
+            refuse_fewer_gpus(config.runner.gpus_per_actor, "this machine")
         automatic = "bfloat16" if device == "cuda" else "float32"
         return cls(
             dtype=automatic if config.dtype == "auto" else config.dtype,
@@ -130,14 +134,22 @@ class Replica:
     """A model with tracked modules; runs batches and hands captured tensors to a step."""
 
     def __init__(
-        self, model: nn.Module, modules: Mapping[str, nn.Module], numerics: Numerics
+        self,
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        numerics: Numerics,
+        shapes: Mapping[str, ModuleShape] | None = None,
     ) -> None:
         self.model = model
         self.modules = dict(modules)
-        self.shapes = shapes_of(model, modules)
+        # Given for a model over several devices, where one input is several tensors.
+        self.shapes = dict(shapes) if shapes is not None else shapes_of(model, modules)
+        #: Of the weights of each tracked module, where all that is made of its rows is, too.
+        self.devices = {name: next(m.parameters()).device for name, m in modules.items()}
         self.language_model = LanguageModel.of(model, modules.values())
         self.numerics = numerics
-        self.device = torch.device(numerics.device)
+        #: Of tokens, targets and logits.
+        self.device = device_of_tokens(model)
         self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
 
@@ -181,7 +193,7 @@ class Replica:
     def _repeats_token_influences(self) -> bool:
         """The same of a pass for token influences, which has operations of its own."""
         nowhere = {
-            name: torch.zeros(shape.d_out, shape.columns, device=self.device)
+            name: torch.zeros(shape.d_out, shape.columns, device=self.devices[name])
             for name, shape in self.shapes.items()
         }
         return self._adds_in_order(lambda little: self._token_influences(little, nowhere))
@@ -202,12 +214,44 @@ class Replica:
         cls,
         skeleton: nn.Module,
         weights: SharedTensors,
-        module_names: list[str],
+        shapes: Mapping[str, ModuleShape],
         numerics: Numerics,
+        devices: Sequence[torch.device],
     ) -> Replica:
-        """Put a replica together from what :func:`disassemble` made."""
-        model = assemble(skeleton, weights, torch.device(numerics.device))
-        return cls(model, {name: model.get_submodule(name) for name in module_names}, numerics)
+        """Put a replica together, over some devices, from what :func:`disassemble` made.
+
+        Raises:
+            ModelError: the model cannot be dealt over them.
+        """
+        model = assemble(skeleton, weights)
+        modules = {name: model.get_submodule(name) for name in shapes}
+        return cls.over(devices, model, modules, numerics, shapes)
+
+    @classmethod
+    def over(
+        cls,
+        devices: Sequence[torch.device],
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        numerics: Numerics,
+        shapes: Mapping[str, ModuleShape],
+    ) -> Replica:
+        """A replica over some devices; the model is moved there, and not copied.
+
+        Raises:
+            ModelError: it cannot be dealt over them.
+        """
+        placed = place(model, devices)
+        try:
+            return cls(placed, modules, numerics, shapes)
+        except RuntimeError as error:
+            if len(devices) == 1:
+                raise
+            raise ModelError(
+                f"model: {type(model).__name__} cannot be run with its blocks on {len(devices)} "
+                f"GPUs: {brief(error).rstrip('.')}. Mostly its own code takes a part of a block "
+                "without calling the block. Leave `runner.gpus_per_actor` out."
+            ) from error
 
     def batches(self, table: pa.Table, quarantine: Quarantine) -> Iterator[Batch]:
         """The batches of a split, formed from its good rows alone and in a fixed order.

@@ -90,7 +90,8 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
         if not sides:
             # A module that the query does not reach has no part in it.
             shape = replica.shapes[name]
-            nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=replica.device)
+            there = replica.devices[name]
+            nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=there)
             sides = [(nothing[:, : shape.d_in], nothing[:, shape.d_in :])]
         inputs, grads = zip(*sides, strict=True)
         tokens[name] = torch.cat(inputs), torch.cat(grads)
@@ -242,9 +243,9 @@ class Window:
                 [torch.arange(int(ends[i]) - len(rows), int(ends[i])) for i, rows in parts]
             )
             for total, part in zip(totals, found, strict=True):
-                total.index_add_(0, places.to(device), part.double())
+                total.index_add_(0, places.to(device), part.double().to(device))
             if squares is not None:
-                sums.index_add_(0, places.to(device), squares.sums_n)
+                sums.index_add_(0, places.to(device), squares.sums_n.to(device))
         whole = [total.cpu().numpy() for total in totals]
         for bank, of_bank in zip(self._banks, whole, strict=True):
             if bank.normalised:

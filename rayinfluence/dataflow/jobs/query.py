@@ -52,11 +52,11 @@ class SharedCurvature:
     n_routed: Mapping[str, int] = field(default_factory=dict)
 
     def of_module(self, replica: Replica, name: str) -> Curvature:
-        """That of one module, on a replica's device."""
+        """That of one module, on its device."""
         source = replica.shapes[name].source
         sides = self.factors[f"inputs/{source}"], self.factors[f"outputs/{name}"]
         factors = ModuleFactors.from_tensors(
-            {part: t.to(replica.device) for side in sides for part, t in side.get().items()}
+            {part: t.to(replica.devices[name]) for side in sides for part, t in side.get().items()}
         )
         n_rows = self.n_routed.get(name, self.n_tokens)
         return Curvature(factors, n_rows, self.n_sequences, self.damping_scale, self.damping)
@@ -99,7 +99,7 @@ class MethodOperands:
         return self.reads_queries and GRADIENT_METHODS[self.method].normalised
 
     def solver(self, replica: Replica, name: str) -> Solver:
-        """The operator of one module, on a replica's device."""
+        """The operator of one module, on its device."""
         curvature = None if self.curvature is None else self.curvature.of_module(replica, name)
         fitted = Fitted(name, replica.shapes[name].bias, curvature)
         return solving(self.method).solver(fitted)

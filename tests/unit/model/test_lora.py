@@ -92,7 +92,7 @@ def test_an_adapter_s_model_computes_what_peft_s_does(
 def test_an_adapter_s_model_goes_to_workers_whole(adapter: Path) -> None:
     model = load(adapter)
     skeleton, weights = pickle.loads(pickle.dumps(disassemble(model)))
-    assert torch.equal(logits(assemble(skeleton, weights, torch.device("cpu"))), logits(model))
+    assert torch.equal(logits(assemble(skeleton, weights)), logits(model))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

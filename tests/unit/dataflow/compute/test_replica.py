@@ -154,9 +154,9 @@ def test_a_scorer_without_its_device_says_so_and_is_not_tried_again(
     for name in ("get", "put"):
         monkeypatch.setattr(actors.ray, name, lambda one: one)
     ours = replica(tiny_mlp())
-    parts = actors.ModelParts.of(ours)
+    parts = actors.ModelParts.of(ours, 0)
     numerics = Numerics(**{**vars(NUMERICS), "device": "cuda"})
-    parts = actors.ModelParts(parts.code, parts.skeleton, parts.weights, parts.modules, numerics)
+    parts = dataclasses.replace(parts, numerics=numerics, gpus=1)
     monkeypatch.setattr(actors, "log_as_json", lambda run: None)
     [row] = actors.Scorer([parts], [None], None, "run")(pa.table({"bundle": ["[]"]})).to_pylist()
     assert row["error"] == "ConfigError"
