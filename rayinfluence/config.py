@@ -55,12 +55,12 @@ _MOST_DAMPING = 1e15
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
 Method = Literal[
-    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"
+    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf", "self_influence"
 ]
 #: Of those, the ones that read each sequence by itself, and ask no query.
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Those among them that have no token influences, as `methods/registry.py` says.
-NO_DERIVATIVES = frozenset({"cosine", "bm25", "self_influence"})
+NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
