@@ -55,12 +55,12 @@ _MOST_DAMPING = 1e15
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
 Method = Literal[
-    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"
+    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf", "self_influence"
 ]
 #: Of those, the ones that read each sequence by itself, and ask no query.
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Those among them that have no token influences, as `methods/registry.py` says.
-NO_DERIVATIVES = frozenset({"cosine", "bm25", "self_influence"})
+NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -128,6 +128,31 @@ class FitConfig(Section):
     Memory of A, S and their eigenbases falls with it, for wide models."""
 
 
+class CandidatesConfig(Section):
+    """A filter before the scan: what is cheap says which sequences are scored by the methods."""
+
+    method: Method | None = None
+    """A method whose top is scored; beside ``run``, which of that run's."""
+    top: int = Field(default=10_000, ge=1)
+    """How many of each query, of each direction where scores have one; all queries' together are
+    the candidates, and each query is scored against all of them."""
+    run: Address | None = None
+    """A run directory on the same corpus, whose survivors are the candidates."""
+    sample: int = Field(default=10_000, ge=1)
+    """How many sequences, at random, are scored beside them to say what the filter misses."""
+
+    @model_validator(mode="after")
+    def _says_which(self) -> CandidatesConfig:
+        if self.method is None and self.run is None:
+            raise ValueError(
+                "name a method, such as tfidf, or a run on the same corpus whose survivors are the "
+                "candidates."
+            )
+        if self.run is None and self.method in BY_ITSELF:
+            raise ValueError(f"{self.method} asks no query, and candidates are of queries.")
+        return self
+
+
 class ScanConfig(Section):
     """Queries against the corpus."""
 
@@ -160,6 +185,8 @@ class ScanConfig(Section):
     """Metadata keys; scores of all sequences are summed for each of their values.
 
     A key that no document has is refused. None: ``source``, whether or not documents have one."""
+    candidates: CandidatesConfig | None = None
+    """Score these alone, of the sequences that ``corpus.select`` leaves. None is all of them."""
 
     @field_validator("methods", "group_by")
     @classmethod
@@ -177,6 +204,34 @@ class ScanConfig(Section):
                 "leave the key out."
             )
         return self
+
+    @model_validator(mode="after")
+    def _candidates_are_of_others(self) -> ScanConfig:
+        if self.candidates is None:
+            return self
+        if itself := BY_ITSELF.intersection(self.methods):
+            raise ValueError(
+                f"candidates: they are of queries, and {', '.join(sorted(itself))} asks none. Take "
+                "it out of scan.methods, or leave the candidates out."
+            )
+        if not self.exact:
+            raise ValueError(
+                f"candidates: {self.candidates.method} is all that scan.methods has, and its top "
+                "needs no filter. Name a method that scores the candidates, such as ekfac."
+            )
+        return self
+
+    @property
+    def exact(self) -> list[Method]:
+        """The methods that score what a filter leaves, and not the one that it is."""
+        filtering = self.candidates and self.candidates.run is None and self.candidates.method
+        return [method for method in self.methods if method != filtering]
+
+    @property
+    def fitted_for(self) -> list[Method]:
+        """All methods that are scored by, the filter's too."""
+        filtering = self.candidates and self.candidates.run is None and self.candidates.method
+        return list(dict.fromkeys([*self.methods, *([filtering] if filtering else [])]))
 
     @property
     def asks_queries(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from rayinfluence.config_places import Address, Section
+from rayinfluence.config_rows import IdsConfig, SampleConfig
 
 
 class CorpusConfig(Section):
@@ -42,3 +43,11 @@ class CorpusConfig(Section):
     """N, the sequences that the model was trained on, where the documents are a sample of them.
 
     ``delta_nats`` is score / N. None: the documents are the training data."""
+    select: str | IdsConfig | None = None
+    """Which sequences are scanned: a condition on metadata, such as ``license != 'x' and year >=
+    1990``, or ``{ids: file}`` of documents. None is all. The corpus and the fit stay as they are.
+    """
+    exclude: str | IdsConfig | None = None
+    """Which of those are not."""
+    sample: SampleConfig | None = None
+    """Scan ``{sequences: N, seed: S}`` of the rest, at random."""

@@ -18,6 +18,7 @@ from rayinfluence.methods.method import (
     SolvingMethod,
     TextMethod,
 )
+from rayinfluence.methods.tfidf import TFIDF
 
 #: Those that read gradients.
 GRADIENT_METHODS: Mapping[str, GradientMethod] = {
@@ -28,7 +29,7 @@ GRADIENT_METHODS: Mapping[str, GradientMethod] = {
     "cosine": Cosine(),
 }
 #: Those that read texts alone.
-TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25()}
+TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25(), "tfidf": TFIDF()}
 #: Those that read each sequence by itself.
 SELF_METHODS: Mapping[str, SelfMethod] = {"self_influence": SelfInfluence()}
 METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS, **SELF_METHODS}

@@ -17,6 +17,7 @@ DATA = {
     "config",
     "config_places",
     "config_corpus",
+    "config_rows",
     "text",
     "guest",
     "addresses",
@@ -37,7 +38,8 @@ ARROWS: dict[str, set[str]] = {
     "yamls": set(),
     "config_sentences": set(),
     "config_places": {"text", "addresses"},
-    "config_corpus": {"config_places"},
+    "config_corpus": {"config_places", "config_rows"},
+    "config_rows": {"config_places"},
     "config": {
         "errors",
         "text",

@@ -24,6 +24,7 @@ from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
+from rayinfluence.dataflow.begin.narrowing import Conditions, conditions_of, earlier_run
 from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
@@ -48,6 +49,7 @@ class Inputs:
         kind: of the model's objective.
         function: that the queries ask for, where it is not the log-probability.
         asks_queries: whether a method has queries to ask.
+        conditions: which of the corpus's rows are scanned.
     """
 
     queries: list[Query] | None
@@ -56,6 +58,7 @@ class Inputs:
     kind: str
     function: QueryFunction | None = None
     asks_queries: bool = True
+    conditions: Conditions = (None, None)
 
     @property
     def needed_queries(self) -> list[Query]:
@@ -94,6 +97,8 @@ class Inputs:
             StorageError: something cannot be read, or a hub not be reached.
         """
         refuse_written_over(config)
+        conditions = conditions_of(config)
+        earlier_run(config)
         folders = {
             "model": config.model,
             "base_model": config.base_model,
@@ -131,7 +136,8 @@ class Inputs:
             Corpus.refuse_none(corpus_store(config))
         places = places or fetched(config, say, new_run)
         kind = kind_of_run(config, places.source.weights)
-        return cls(queries, documents, places, kind, function, config.scan.asks_queries)
+        asks = config.scan.asks_queries
+        return cls(queries, documents, places, kind, function, asks, conditions)
 
 
 def _refuse_own_counting(queries: Sequence[Query]) -> None:

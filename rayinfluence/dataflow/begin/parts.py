@@ -27,6 +27,7 @@ from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.models import ModelRecord
+from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.devices import devices_here
@@ -331,7 +332,7 @@ class Parts:
             return
         _ = self.inputs
         if not self.config.corpus.documents:
-            refuse_unknown_keys(self.config.scan.group_by, Corpus.open(self.corpus_store))
+            self._refuse_corpus(Corpus.open(self.corpus_store))
         asks = needs_queries or self.config.queries is not None
         if asks:
             _ = self.rendered_queries
@@ -361,7 +362,7 @@ class Parts:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
         self.begin()
         _ = self.corpus, self.bad_sequences, self.n_training_sequences, self.counted
-        refuse_unknown_keys(self.config.scan.group_by, self.corpus)
+        self._refuse_corpus(self.corpus)
 
     @own_arithmetic()
     def fit_plan(self, n_shards: int | None = None, kind: FactorKind = "ekfac") -> FitPlan:
@@ -376,6 +377,12 @@ class Parts:
             replica.shapes,
             kind,
         )
+
+    def _refuse_corpus(self, corpus: Corpus) -> None:
+        """Refuse a corpus that lacks what the configuration names of it."""
+        refuse_unknown_keys(self.config.scan.group_by, corpus)
+        refuse_unknown_conditions(self.inputs.conditions, corpus)
+        earlier_results(self.config, corpus)
 
     def _record_config(self) -> None:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""

@@ -42,22 +42,28 @@ def refuse_unknown_keys(keys: Sequence[str] | None, corpus: Corpus) -> None:
             raise ConfigError(unknown_key(key, known, whose))
 
 
-def unknown_key(key: str, known: Mapping[str, int], whose: str) -> str:
+def unknown_key(
+    key: str, known: Mapping[str, int], whose: str, place: str = "scan.group_by"
+) -> str:
     """What to say of a key that documents do not have, as a sentence.
 
     Args:
         key: which.
         known: how many of them have each of the keys that there are.
         whose: who does not have it.
+        place: the key of the configuration that asks for it.
     """
     close = difflib.get_close_matches(key, known, n=2)
     names = sorted(known, key=lambda name: (-known[name], name))
     more = ", ..." if len(names) > _NAMED_KEYS else ""
     there = f"the keys there are {', '.join(map(repr, names[:_NAMED_KEYS]))}{more}"
+    none = "there are no metadata: " + (
+        "set `group_by: []`." if place == "scan.group_by" else "leave it out."
+    )
     return (
-        f"scan.group_by: {whose} has the key {key!r}; "
+        f"{place}: {whose} has the key {key!r}; "
         + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
-        + (f"{there}." if names else "there are no metadata: set `group_by: []`.")
+        + (f"{there}." if names else none)
     )
 
 

@@ -186,7 +186,10 @@ def from_row(row: Mapping[str, str]) -> list[Pending]:
     bundle = []
     for item in json.loads(row["bundle"]):
         groups = tuple(RowGroup(**group) for group in item["split"].pop("row_groups"))
-        bundle.append(Pending(Split(**item["split"], row_groups=groups), tuple(item["banks"])))
+        chosen = item["split"].pop("chosen")
+        rows = None if chosen is None else tuple(chosen)
+        split = Split(**item["split"], row_groups=groups, chosen=rows)
+        bundle.append(Pending(split, tuple(item["banks"])))
     return bundle
 
 
