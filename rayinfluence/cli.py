@@ -171,11 +171,13 @@ def report(
 ) -> None:
     """Print the results of a run and write its HTML page."""
     from rayinfluence.dataflow.places import run_place
+    from rayinfluence.report import render_whole
 
     store = run_place(run_directory, endpoint_url).store
     results = _all_results(store)
     _write_report(store, results)
     _show(first := next(iter(results.values())), top)
+    render_whole(results, Console())
     _say_report(store)
     if not first.complete:
         _say_incomplete(first.manifest["set_aside"])

@@ -14,6 +14,7 @@ from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.narrowing import earlier_results
+from rayinfluence.dataflow.begin.lost import lost_sequences
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.partial import Partial
@@ -124,6 +125,7 @@ class Run(Parts):
             )
             self._note_commits()
             self.__dict__.pop("corpus", None)
+        self._warn_of_lost_rows()
         return self.corpus
 
     @own_arithmetic()
@@ -162,10 +164,15 @@ class Run(Parts):
 
     def fit_all(self) -> dict[FactorKind, Factors]:
         """The factors that the methods need, by their kind; of those that need none, none."""
-        return {
+        found = {
             kind: self._factors[kind][1] if kind in self._factors else self.fit(kind)
             for kind in factors_needed(self.config.scan.fitted_for)
         }
+        for kind, factors in found.items():
+            reasons = ((number, reason) for number, reason in factors.manifest["quarantine"])
+            for text in lost_sequences(f"the fit of the {kind} factors", reasons):
+                self._warn(text)
+        return found
 
     @own_arithmetic()
     def plan(self, actors: int | None = None) -> Plan:
@@ -224,6 +231,9 @@ class Run(Parts):
         merged, self.set_aside = self._score(config, banks, chosen, splits, prepared)
         for aside in self.set_aside:
             self._warn(f"{aside.name} is not in the results: {aside.reason}")
+        left = [(i, bad.reason) for _, partial in merged for i, bad in partial.quarantine.items()]
+        for text in lost_sequences("the scan, for some query at least", left):
+            self._warn(text)
         for key, count in left_out([one for _, one in merged]).items():
             self._warn(too_many_values(key, count))
         scanned = scanned_by_method(config.methods, merged)

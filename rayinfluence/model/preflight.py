@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.answers import SAME_SHAPES, refuse_what_does_not_run, sound_tokens
+from rayinfluence.model.answers import (
+    SAME_SHAPES,
+    in_per_cent,
+    refuse_what_does_not_run,
+    sound_tokens,
+)
 from rayinfluence.model.causality import PLACES, look_ahead, refuse_not_causal
 from rayinfluence.model.company import (
     Alone,
@@ -117,8 +122,8 @@ def preflight(
     if neighbour > _ROUNDING[dtype]:
         raise ModelError(
             f"{type(model).__name__} says something else of a sequence when a longer one is beside "
-            f"it (logits differ by {neighbour:.1%}), so that a score would depend on the batch. "
-            "Set `batch_tokens: 1`, which runs each sequence alone, or another model."
+            f"it (logits differ by {in_per_cent(neighbour)}), so that a score would depend on the "
+            "batch. Set `batch_tokens: 1`, which runs each sequence alone, or another model."
         )
     groups = [Gathering([one], 1) for one in [*sequences, longer]]
     if not alone:
@@ -228,4 +233,5 @@ def _share(error: float) -> str:
     """In per cent with two digits, as what is refused may be far below one."""
     if error == float("inf"):
         return "nothing of it was seen"
-    return f"{float(f'{100 * error:.2g}'):g}% off"
+    rounded = float(f"{error:.2g}")
+    return f"{rounded * 100:g}% off" if rounded <= 1 else f"{in_per_cent(rounded, 0)} off"

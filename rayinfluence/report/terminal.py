@@ -25,6 +25,7 @@ from rayinfluence.report.text import (
     shorten,
     signed,
 )
+from rayinfluence.report.trust import left_out, looked_at
 from rayinfluence.storage.results import Results, Survivor, is_itself
 from rayinfluence.text import visible_parts
 
@@ -65,6 +66,24 @@ def render(
             if sentence:
                 console.print(Text(sentence, "dim"))
         console.print()
+
+
+def render_whole(results_by_method: Mapping[str, Results], console: Console) -> None:
+    """Print what holds for all queries: how much was looked at, what was left out, warnings.
+
+    Args:
+        results_by_method: of one run.
+        console: where to print.
+    """
+    for name, text in (
+        ("Looked at", looked_at(results_by_method)),
+        ("Left out", left_out(results_by_method)),
+    ):
+        if text:
+            console.print(Text.assemble((f"{name}: ", "bold"), one_line(text)))
+    found = (text for results in results_by_method.values() for text in results.warnings)
+    for text in dict.fromkeys(found):
+        console.print(Text(f"Warning: {one_line(text)}", "yellow"))
 
 
 def header(query: Mapping[str, Any], method: str, width: int) -> Text:

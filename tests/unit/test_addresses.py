@@ -120,7 +120,12 @@ def test_what_names_no_model_on_a_hub_is_told_with_what_may_be_meant(
 
 
 def test_a_token_in_an_address_of_a_hub_is_refused_and_shown_nowhere() -> None:
-    for address in ("hf://user:hf_secret@org/name", "https://hf_secret@huggingface.co/org/name"):
+    for address in (
+        "hf://user:hf_secret@org/name",
+        "hf://hf_secret@org/name",
+        "hf://hf_secret@org/name@main",
+        "https://hf_secret@huggingface.co/org/name",
+    ):
         with pytest.raises(ConfigError, match="there is a password or a token in this") as caught:
             RunConfig.parse({**MINIMAL, "model": address})
         assert "hf_secret" not in str(caught.value)

@@ -26,6 +26,7 @@ from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
+from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, masking_of
@@ -362,6 +363,9 @@ class Parts:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
         self.begin()
         _ = self.corpus, self.bad_sequences, self.n_training_sequences, self.counted
+        self._warn_of_lost_rows()
+        for text in lost_sequences("all that follows", self.bad_sequences.items()):
+            self._warn(text)
         self._refuse_corpus(self.corpus)
 
     @own_arithmetic()
@@ -392,6 +396,10 @@ class Parts:
     def _note_commits(self) -> None:
         """Leave in the run directory which commits it is used with, once it goes on with them."""
         note_commits(self.store, self.config, self.inputs.folders)
+
+    def _warn_of_lost_rows(self) -> None:
+        for text in lost_rows(self.corpus.manifest.files):
+            self._warn(text)
 
     def _warn(self, text: str) -> None:
         if text in self.warnings:  # work that is done again after damage says it again
