@@ -226,6 +226,8 @@ def test_a_sample_bounds_the_recall(
     assert told["recall"][EXACT]["q0"]["proponent"] == pytest.approx(vars(expected))
     bounds = [of["proponent"]["at_least"] for of in told["recall"][EXACT].values()]
     assert 0 < max(bounds) < 1
+    more = part_of(whole, tmp_path, scan={"candidates": {**candidates, "sample": 100}})
+    assert run_of(more)[EXACT].manifest["filter"]["sampled"] == 100
     other = part_of(whole, tmp_path, scan={"candidates": {**candidates, "top": 2}})
     assert run_of(other)[EXACT].manifest["filter"]["candidates"] < told["candidates"]
 
