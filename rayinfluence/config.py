@@ -138,7 +138,7 @@ class CandidatesConfig(Section):
     the candidates, and each query is scored against all of them."""
     run: Address | None = None
     """A run directory on the same corpus, whose survivors are the candidates."""
-    sample: int = Field(default=10_000, ge=1)
+    sample: int = Field(default=15_000, ge=1)
     """How many sequences, at random, are scored beside them to say what the filter misses."""
 
     @model_validator(mode="after")

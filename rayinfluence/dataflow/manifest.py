@@ -51,12 +51,14 @@ def results_fingerprint(
     by_token: int | None,
     influences: int,
     files: Sequence[str | None],
+    part: Mapping[str, Any] | None,
     missing: Collection[str] = (),
 ) -> str:
-    """What decides the bytes of the tables.
+    """What decides the bytes of the tables, and what is said of the part of the corpus they are of.
 
-    ``files`` are what shards' documents' files are called, and ``missing`` the digests of splits
-    that the tables lack.
+    ``files`` are what shards' documents' files are called, ``part`` is what the manifest says of
+    selecting and filtering, None where all was scanned, and ``missing`` the digests of splits that
+    the tables lack.
     """
     return digest(
         {
@@ -70,6 +72,7 @@ def results_fingerprint(
             "token_influences": influences,
             "files": digest(list(files)),
             "missing": sorted(missing),
+            **({} if part is None else {"part": digest(part)}),
         }
     )
 

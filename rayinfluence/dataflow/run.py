@@ -224,7 +224,9 @@ class Run(Parts):
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
         by_token = config.by_token, config.token_influences
-        decided = banks, chosen, self.queries, n_training, *by_token, files
+        of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
+        part = of_rows if selection.left_out or filtered else None
+        decided = banks, chosen, self.queries, n_training, *by_token, files, part
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
             return
@@ -262,7 +264,6 @@ class Run(Parts):
         manifest = run_manifest(
             self, prepared, self.fit_all(), chosen, scanned, written, self.set_aside
         )
-        of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
         write_manifest(self.store, manifest | of_rows)
 
     def _prepared(self, config: ScanConfig) -> list[MethodQueries]:

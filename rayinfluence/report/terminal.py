@@ -13,6 +13,7 @@ from rich.text import Text
 from rayinfluence.report.asked import members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
+from rayinfluence.report.part import filtered_for, selected
 from rayinfluence.report.text import (
     BEYOND,
     BY_ITSELF,
@@ -48,6 +49,8 @@ def render(
         queries: ids of the queries to show; all when not given.
     """
     sentences = statistics(results)
+    if said := selected(results.manifest):
+        console.print(Text(said, "dim"), "")
     asked = list(results.queries if queries is None else queries)
     results.keep(n, asked)
     for query_id in asked:
@@ -62,6 +65,7 @@ def render(
             together(results, query_id),
             rescoring(results, query_id),
             sentences.get(query_id),
+            filtered_for(results, query_id),
         ):
             if sentence:
                 console.print(Text(sentence, "dim"))

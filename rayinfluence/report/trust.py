@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.part import filtered, selected
 from rayinfluence.report.settings import choices
 from rayinfluence.report.text import count, percent, shorten
 from rayinfluence.storage.results import LINEAR_RANGE, Results
@@ -35,6 +36,8 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
         ("Not fitted", _unfitted(manifest)),
         *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),
+        ("Selected", selected(manifest)),
+        *((f"Filter, {name}", filtered(results)) for name, results in results_by_method.items()),
         ("Left out", left_out(results_by_method)),
         (
             "Proof",

@@ -8,7 +8,7 @@ from rayinfluence.corpus.conditions import Condition
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.errors import ConfigError, StorageError
-from rayinfluence.storage.results import Results, read_results_manifest
+from rayinfluence.storage.results import MANIFEST, Results, read_results_manifest
 from rayinfluence.storage.store import Store
 
 #: Which are selected, and which of those are not.
@@ -63,6 +63,11 @@ def earlier_run(config: RunConfig) -> tuple[Store, str] | None:
         raise ConfigError(
             f"scan.candidates.run: {wanted.run} is this run's own directory; name another run's, "
             "or the method."
+        )
+    if not store.exists(MANIFEST):
+        raise ConfigError(
+            f"scan.candidates.run: {wanted.run} has no results yet; name the directory of a run "
+            "that is done."
         )
     try:
         there = list(read_results_manifest(store)["methods"])

@@ -188,7 +188,7 @@ def _by_conditions(
     return Selection(
         [split for split in left if split is not None],
         corpus.n_sequences,
-        dict(all_of_them.left_out),
+        {one.place: all_of_them.left_out[one.place] for one in conditions if one},
         {place: n for place, n in all_of_them.unknown.items() if n},
         remarks,
     )
