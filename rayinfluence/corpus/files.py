@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import bracex
 
 from rayinfluence.corpus.documents import known
 from rayinfluence.corpus.sources import endings, find_source
@@ -21,6 +24,8 @@ _BOOKKEEPING_NAMES = ("thumbs.db", "desktop.ini")
 _OF_DATASETS = re.compile(
     r"(dataset_infos?|dataset_dict|state)\.json|(cache-[^/]*|indices)\.arrow", re.IGNORECASE
 )
+#: Addresses that braces may stand for.
+_ALTERNATIVES = 10_000
 #: Examples of names, of each kind that is left out.
 _NAMED = 5
 
@@ -66,7 +71,7 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     """
     found: dict[str, Store] = {}
     others: dict[str, tuple[str, str]] = {}
-    for pattern in patterns:
+    for pattern in (one for pattern in patterns for one in _alternatives(pattern, options)):
         place = Store(pattern, options(pattern))
         try:
             matches = place.matches()
@@ -84,6 +89,20 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     return Found(
         list(found.values()), _counted({url: o for url, o in others.items() if url not in found})
     )
+
+
+def _alternatives(pattern: str, options: Callable[[str], Mapping[str, Any]]) -> list[str]:
+    """What a shell makes of braces: `{a,b}` and `{1..3}`; a name that has some is a name."""
+    if "{" not in pattern or ("://" not in pattern and Path(pattern).exists()):
+        return [pattern]
+    try:
+        found: list[str] = bracex.expand(pattern, limit=_ALTERNATIVES)
+    except bracex.ExpansionLimitException as error:
+        raise CorpusError(
+            f"corpus.documents: the braces of {pattern} stand for more than {_ALTERNATIVES:,} "
+            "addresses; write a glob."
+        ) from error
+    return found
 
 
 def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tuple[str, str]]]:
@@ -160,8 +179,8 @@ def _nothing(pattern: str, others: Mapping[str, tuple[str, str]]) -> str:
         )
     return (
         f"{pattern} names no file that can be read: there are {_described(_counted(others))}. "
-        f"Documents are read from {endings()} files: call a file with a JSON object on "
-        "each line .jsonl, turn others into such, and name folders without a glob."
+        f"Documents are read from {endings()} files: turn others into such, or name a file "
+        "itself, which is looked into then; and name folders without a glob."
     )
 
 

@@ -258,7 +258,7 @@ class _Counted(io.FileIO):
 
 def _packed(body: bytes, codec: Codec) -> bytes:
     if codec.name == "xz":
-        return lzma.compress(body)
+        return lzma.compress(body, preset=0)
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "bz2" if codec.name == "bzip2" else codec.name) as stream:
         stream.write(body)

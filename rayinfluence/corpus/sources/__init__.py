@@ -5,10 +5,13 @@ from __future__ import annotations
 from rayinfluence.corpus.sources.arrow import Arrow
 from rayinfluence.corpus.sources.compression import CODECS, parted
 from rayinfluence.corpus.sources.delimited import Delimited
+from rayinfluence.corpus.sources.epub import Epub
+from rayinfluence.corpus.sources.html import Html
 from rayinfluence.corpus.sources.jsonl import JsonLines
 from rayinfluence.corpus.sources.parquet import Parquet
 from rayinfluence.corpus.sources.plain import PlainText
 from rayinfluence.corpus.sources.source import Source
+from rayinfluence.corpus.sources.warc import Warc
 
 SOURCES: list[Source] = [
     JsonLines(),
@@ -16,6 +19,9 @@ SOURCES: list[Source] = [
     Delimited((".tsv", ".tab"), "\t"),
     Parquet(),
     Arrow(),
+    Warc(),
+    Epub(),
+    Html(),
     PlainText(),
 ]
 

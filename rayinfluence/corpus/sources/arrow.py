@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from rayinfluence.corpus.sources.source import Row, Wanted
-from rayinfluence.corpus.sources.tables import chosen, rows_of
+from rayinfluence.corpus.sources.tables import chosen, refuse_unsound, rows_of
 
 _FILE = b"ARROW1"
 #: What stands before each message of a stream.
@@ -44,6 +44,8 @@ class Arrow:
         batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
         number = 0
         for batch in batches:
-            for row in rows_of(batch.select(columns)):
+            read = batch.select(columns)
+            refuse_unsound(read)
+            for row in rows_of(read):
                 number += 1
                 yield number, row

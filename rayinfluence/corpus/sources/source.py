@@ -99,3 +99,16 @@ def without_column(
         f"{said} {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}. Name yours under "
         f"{key}."
     )
+
+
+def lacking_extra(what: str, extra: str) -> NotDocumentsError:
+    """That a package is not installed without which a format cannot be read.
+
+    Args:
+        what: a file of it is.
+        extra: of rayinfluence, which has the package.
+    """
+    return NotDocumentsError(
+        f"is {what}, which is read with packages that are not installed here: install them (`pip "
+        f"install 'rayinfluence[{extra}]'`), here and on the workers."
+    )

@@ -32,6 +32,21 @@ def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def refuse_unsound(batch: pa.RecordBatch) -> None:
+    """See that what was read as it stands, such as where each text ends, holds together.
+
+    Raises:
+        pa.ArrowInvalid: it does not; bytes that are not UTF-8 are none of it.
+    """
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            if _bare(column.type) == column.type:
+                raise
+            column.view(_bare(column.type)).validate(full=True)
+
+
 def _values(column: pa.Array) -> list[Any]:
     """What is in a column; of what has no value in Python, what it is made of.
 
@@ -59,7 +74,7 @@ def _bare(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_temporal(kind):
         return pa.int64()
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pa.large_binary()
+        return pa.binary() if pa.types.is_string(kind) else pa.large_binary()
     if pa.types.is_string_view(kind):
         return pa.binary_view()
     if pa.types.is_dictionary(kind):
