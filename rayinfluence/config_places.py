@@ -183,9 +183,7 @@ class StorageConfig(PlaceConfig):
             if not colon:
                 raise ValueError(f"{prefix!r} is no address; write such as s3://bucket.")
             if scheme != "s3" and place != PlaceConfig(anonymous=place.anonymous):
-                raise ValueError(
-                    f"{prefix!r}: only s3:// addresses have other keys than anonymous."
-                )
+                raise ValueError(f"{prefix!r}: only s3:// has other keys than anonymous.")
             if place.anonymous and scheme not in _ANONYMOUS:
                 raise ValueError(
                     f"{prefix!r}: anonymous is for {', '.join(f'{one}://' for one in _ANONYMOUS)}."

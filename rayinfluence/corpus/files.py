@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     """
     found: dict[str, Store] = {}
     others: dict[str, tuple[str, str]] = {}
-    for pattern in (one for pattern in patterns for one in _alternatives(pattern, options)):
+    for pattern in chain.from_iterable(map(_alternatives, patterns)):
         place = Store(pattern, options(pattern))
         try:
             matches = place.matches()
@@ -91,7 +92,7 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     )
 
 
-def _alternatives(pattern: str, options: Callable[[str], Mapping[str, Any]]) -> list[str]:
+def _alternatives(pattern: str) -> list[str]:
     """What a shell makes of braces: `{a,b}` and `{1..3}`; a name that has some is a name."""
     if "{" not in pattern or ("://" not in pattern and Path(pattern).exists()):
         return [pattern]
