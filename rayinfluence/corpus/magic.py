@@ -21,16 +21,18 @@ class Kind:
         name: what people call it.
         begins: how such files begin.
         unpack: the command that takes compression away; empty where it is none.
+        endings: of formats that are such files inside.
     """
 
     name: str
     begins: tuple[bytes, ...]
     unpack: str = ""
+    endings: tuple[str, ...] = ()
 
 
 _KINDS = (
     *(Kind(codec.name, codec.begins, codec.unpack) for codec in CODECS),
-    Kind("zip", (b"PK\3\4", b"PK\5\6"), unpack="unzip"),
+    Kind("zip", (b"PK\3\4", b"PK\5\6"), unpack="unzip", endings=(".epub",)),
     Kind("7z", (b"7z\xbc\xaf'\x1c",), unpack="7z x"),
     Kind("lz4", (b'\4"M\x18',), unpack="lz4 -d"),
     Kind("snappy", (b"\xff\6\0\0sNaPpY",), unpack="snzip -d"),
@@ -85,7 +87,7 @@ def format_of(begins: bytes, name: str, codec: Codec | None = None) -> Source:
     if found is None or (found.is_text and named is not None and not named.is_text):
         found = named
         kind = kind_of(begins)
-        if kind:
+        if kind and not name.lower().endswith(kind.endings):
             within = f"holds {kind.name} within {codec.name}" if codec else ""
             what = within or f"is a file of {kind.name}"
             how = f"unpack it (`{kind.unpack}`)" if kind.unpack else "write it as JSON lines"

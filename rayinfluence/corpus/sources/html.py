@@ -41,7 +41,8 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
         NotDocumentsError: the extra is not installed.
     """
     try:
-        from inscriptis import Inscriptis, ParserConfig  # type: ignore[attr-defined]
+        from inscriptis import Inscriptis
+        from inscriptis.model.config import ParserConfig
         from lxml import etree
         from lxml import html as parsing
     except ImportError as error:

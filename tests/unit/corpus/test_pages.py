@@ -157,7 +157,8 @@ def warc(records: list[tuple[str, dict[str, str], bytes]]) -> bytes:
     sink = io.BytesIO()
     for number, (kind, headers, body) in enumerate(records):
         record = WarcRecord()
-        record.init_headers(len(body), WarcRecordType[kind], b"<urn:uuid:%d>" % number)
+        record.init_headers(len(body), getattr(WarcRecordType, kind))
+        record.headers["WARC-Record-ID"] = f"<urn:uuid:{number}>"
         for name, value in headers.items():
             record.headers[name] = value
         record.set_bytes_content(body)
