@@ -34,13 +34,13 @@ class Warc:
         """Texts, with ``id``, ``url``, ``date`` and ``content_type`` of their records."""
         try:
             import trafilatura  # noqa: F401 - both, before the first record
-            from fastwarc.warc import ArchiveIterator, WarcRecordType
+            from fastwarc.warc import ArchiveIterator
         except ImportError as error:
             raise lacking_extra("an archive of the web", "warc") from error
         number = 0
         for number, record in enumerate(ArchiveIterator(stream), start=1):
-            is_page = record.record_type == WarcRecordType.response
-            if not is_page and record.record_type != WarcRecordType.conversion:
+            is_page = record.headers.get("WARC-Type") == "response"
+            if not is_page and record.headers.get("WARC-Type") != "conversion":
                 continue
             n_bytes = record.content_length
             body = record.reader.read()

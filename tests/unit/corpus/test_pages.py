@@ -157,7 +157,7 @@ def warc(records: list[tuple[str, dict[str, str], bytes]]) -> bytes:
     sink = io.BytesIO()
     for number, (kind, headers, body) in enumerate(records):
         record = WarcRecord()
-        record.init_headers(len(body), getattr(WarcRecordType, kind))
+        record.init_headers(getattr(WarcRecordType, kind))
         record.headers["WARC-Record-ID"] = f"<urn:uuid:{number}>"
         for name, value in headers.items():
             record.headers[name] = value
