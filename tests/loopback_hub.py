@@ -142,7 +142,7 @@ class Hub:
     def _dataset(
         self, request: Request, repository: str, what: str | None, revision: str, folder: str | None
     ) -> Answer:
-        """What is asked of a data set: what it is, what is in a folder of it, what some paths are."""
+        """Of a data set: what it is, what is in a folder of it, what some paths are."""
         name = f"datasets/{repository}"
         if what in (None, "revision"):
             return self._information(name, revision or "main")

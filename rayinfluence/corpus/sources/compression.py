@@ -36,7 +36,7 @@ def _arrow(name: str) -> Callable[[Any], Any]:
 
 
 def _zstd(file: Any) -> Any:
-    options = {zstd.DecompressionParameter.window_log_max: _LONGEST_WINDOW}
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _LONGEST_WINDOW}
     return zstd.ZstdFile(file, options=options)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from rayinfluence.corpus.sources.source import Row, Wanted, lacking_extra
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Wanted, lacking_extra
 
 _PAGES = ("text/html", "application/xhtml+xml")
 
@@ -38,12 +39,15 @@ class Warc:
         except ImportError as error:
             raise lacking_extra("an archive of the web", "warc") from error
         number = 0
-        for number, record in enumerate(ArchiveIterator(stream), start=1):
+        forward = _Forward(stream)
+        for number, record in enumerate(ArchiveIterator(forward), start=1):
             is_page = record.headers.get("WARC-Type") == "response"
             if not is_page and record.headers.get("WARC-Type") != "conversion":
                 continue
             n_bytes = record.content_length
             body = record.reader.read()
+            if forward.error:
+                raise forward.error
             if len(body) < n_bytes:
                 raise EOFError(f"record {number} is cut short")
             kind = record.http_content_type if is_page else record.headers.get("Content-Type")
@@ -61,8 +65,40 @@ class Warc:
                     wanted.text: text,
                 },
             )
+        if forward.error:
+            raise forward.error
         if not number:
             raise EOFError("it has no record that is whole")
+
+
+class _Forward:
+    """A stream as the iterator of records takes it: it asks for places, and cannot stand errors."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._place = 0
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes; none from where an error is, which is kept."""
+        try:
+            part = self._stream.read(size)
+        except (OSError, EOFError, NotDocumentsError) as error:
+            self.error = error
+            return b""
+        self._place += len(part)
+        return part
+
+    def tell(self) -> int:
+        """How many bytes have been read."""
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Where it is already."""
+        wanted = offset + (self._place if whence == io.SEEK_CUR else 0)
+        if whence == io.SEEK_END or wanted != self._place:
+            raise io.UnsupportedOperation("an archive is read from its start to its end")
+        return self._place
 
 
 def _main_text(body: bytes, kind: str | None, charset: str | None) -> str:
