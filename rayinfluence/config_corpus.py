@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from rayinfluence.config_places import Address, Section
+from rayinfluence.config_places import Address, DocumentAddress, Section
 from rayinfluence.config_rows import IdsConfig, SampleConfig
 
 
 class CorpusConfig(Section):
     """Documents and the shards they are tokenised into."""
 
-    documents: list[Address] = Field(default_factory=list)
-    """JSON lines, CSV, TSV (also .gz, .zst or .bz2) and Parquet: files, folders or globs.
+    documents: list[DocumentAddress] = Field(default_factory=list)
+    """Files, folders or globs of the formats of docs/corpora.md, by what they hold.
 
-    Local or s3://, each by the ending of its name.
+    Local, in object storage, or ``hf://datasets/org/name[@revision][/path]`` on a hub.
 
     Empty: the shards at ``path`` are used as they are."""
+    plain_text: Literal["file", "blocks"] = "file"
+    """What a document is in plain text and Markdown: a file, or a block between blank lines."""
     path: Address | None = None
     """Where the shards are (written); ``<run>/corpus`` when not given. Runs may share a corpus."""
     text_column: str = "text"

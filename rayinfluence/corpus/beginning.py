@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rayinfluence.corpus.columns import keys_of
 from rayinfluence.corpus.documents import LackingDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document
-from rayinfluence.corpus.sources import source_of
+from rayinfluence.corpus.sources import find_source
 from rayinfluence.corpus.sources.source import without_column
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
@@ -59,7 +59,8 @@ def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
     documents: list[Document] = []
     is_all, has_ids = len(chosen) == len(files), False
     for file in chosen.values():
-        if source_of(file.url)[0].seeks and file.info().size > _LARGE:
+        source = find_source(file.url)
+        if source and source.seeks and file.info().size > _LARGE:
             is_all = False
             continue
         n_rows, characters, whole = 0, 0, True

@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from rayinfluence.corpus.columns import keys_of
 from rayinfluence.corpus.forms import Columns, Document, document_of
-from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
-from rayinfluence.corpus.sources import source_of
-from rayinfluence.corpus.sources.compression import plain
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row
+from rayinfluence.corpus.magic import BEGINNING, format_of
+from rayinfluence.corpus.sources.compression import codec_of, plain
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Source, Wanted
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -48,25 +47,32 @@ def file_digest(file: Store) -> str:
 
 
 def refuse_other_content(file: Store) -> None:
-    """See that a file is what its name says, and text in UTF-8, by its first bytes.
+    """See that a file is of a format that documents are read from, by its first bytes.
 
-    One in object storage is judged when it is read, and so is the encoding of a compressed one.
+    One in object storage is judged when it is read, and so is one that is cut short.
 
     Raises:
         CorpusError: it is not.
         StorageError: it cannot be read.
     """
     if file.is_local:
-        _refuse(file, file.read_range("", 0, BEGINNING))
+        with contextlib.suppress(OSError, EOFError):
+            known(file)
 
 
-def _refuse(file: Store, begins: bytes) -> None:
-    source, codec = source_of(file.url)
-    said = why_not_documents(begins, file.url.lower())
-    if said is None and not codec:
-        said = source.refusal(begins)
-    if said:
-        raise CorpusError(f"{file.url} {said}")
+def known(file: Store) -> Source | None:
+    """The format of a file; None where it is empty.
+
+    Raises:
+        CorpusError: it is of none.
+        OSError, EOFError: it is cut short.
+        StorageError: it cannot be read.
+    """
+    with _opened(file, None) as raw:
+        try:
+            return _judged(raw, file.name)[1]
+        except NotDocumentsError as error:
+            raise CorpusError(f"{file.url} {error}") from error
 
 
 def read_documents(
@@ -85,7 +91,7 @@ def read_documents(
     """
     # The text is its source's business, which knows the header; other columns are looked for here.
     needed = [column for column in keys_of(columns) if column != columns.text]
-    for number, row in _rows(file, columns.text, opened):
+    for number, row in _rows(file, Wanted(columns.text, blocks=columns.blocks), opened):
         place = f"{file.url}:{number}"
         if isinstance(row, dict) and (lacked := [one for one in needed if one not in row]):
             yield LackingDocument(place, f"{lacked[0]!r} is missing", lacked[0], tuple(row))
@@ -94,22 +100,26 @@ def read_documents(
         yield BadDocument(place, found) if isinstance(found, str) else found
 
 
-def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterator[Row]:
-    source, codec = source_of(file.url)
+def _rows(file: Store, wanted: Wanted, opened: DigestedFile | None) -> Iterator[Row]:
     with _opened(file, opened) as raw, _to_the_end(file):
-        if source.seeks:
-            yield from source.rows(raw, text_column)
-            return
-        stream = plain(raw, codec)
-        begins = stream.peek(BEGINNING)[:BEGINNING]
-        if not codec:
-            _refuse(file, begins)
-        elif not begins.startswith(source.begins) and (kind := kind_of(begins)):
-            raise NotDocumentsError(
-                f"holds {kind.name} within {codec}: take one of them away, and let its name say "
-                "what is left."
-            )
-        yield from source.rows(stream, text_column)
+        stream, source = _judged(raw, file.name)
+        if source is not None:
+            yield from source.rows(stream, wanted)
+
+
+def _judged(raw: Any, name: str) -> tuple[Any, Source | None]:
+    """The plain bytes of a file that is open, and its format; None where it is empty."""
+    codec = codec_of(raw.read(BEGINNING))
+    raw.seek(0)
+    stream = plain(raw, codec)
+    begins = stream.peek()[:BEGINNING]
+    if not begins:
+        return stream, None
+    source = format_of(begins, name, codec)
+    if not source.seeks:
+        return stream, source
+    raw.seek(0)
+    return raw, source
 
 
 @contextlib.contextmanager
@@ -129,7 +139,6 @@ def _to_the_end(file: Store) -> Iterator[None]:
     except NotDocumentsError as error:
         raise CorpusError(f"{file.url} {error}") from error
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        _refuse(file, file.read_range("", 0, BEGINNING))
         raise CorpusError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."

@@ -29,6 +29,7 @@ class Columns:
         counted: of the characters of the text that the loss counted, as ``[[start, end], ...]``;
             None where no column tells.
         label: of the class; it is metadata as well.
+        blocks: whether each block between blank lines of a plain text is a row.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Columns:
     prompt: str | None = None
     counted: str | None = None
     label: str | None = None
+    blocks: bool = False
 
 
 @dataclass(frozen=True)

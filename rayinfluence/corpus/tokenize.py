@@ -37,7 +37,8 @@ _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 256, 2**18
 class TokenizeSettings:
     """What decides the bytes of shards, besides the documents and the tokenizer.
 
-    ``classes`` are names of a classifier's classes by their ids, as a JSON list.
+    ``classes`` are names of a classifier's classes by their ids, as a JSON list;
+    ``blocks`` says that those of a plain text are documents.
     """
 
     text_column: str
@@ -50,6 +51,7 @@ class TokenizeSettings:
     kind: str = CAUSAL
     label_column: str | None = None
     classes: str = "[]"
+    blocks: bool = False
 
     @property
     def columns(self) -> Columns:
@@ -60,6 +62,7 @@ class TokenizeSettings:
             self.prompt_column,
             self.mask_column,
             self.label_column,
+            self.blocks,
         )
 
     @cached_property

@@ -113,6 +113,7 @@ class Run(Parts):
                 self.inputs.kind,
                 settings.label_column,
                 canonical_json(list(self.classes)),
+                settings.plain_text == "blocks",
             )
             tokenize_files(
                 lambda: self.runner,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, without_column
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Wanted, without_column
 
 #: Characters of a field; one that is longer has a quote that is closed nowhere.
 LONGEST_FIELD = 2**26
@@ -36,7 +36,11 @@ class Delimited:
     endings: tuple[str, ...]
     delimiter: str
     seeks = False
-    begins = ()
+    is_text = False
+
+    def holds(self, begins: bytes) -> bool:
+        """Only its name says so."""
+        return False
 
     def refusal(self, begins: bytes) -> str | None:
         """It is in another encoding."""
@@ -47,7 +51,7 @@ class Delimited:
             "damaged. CSV and TSV are read as UTF-8: save it as UTF-8, or copy it again."
         )
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The records, by the names of the header; empty lines are none."""
         records = self._records(self._lines(stream))
         header = next(records, None)
@@ -60,7 +64,7 @@ class Delimited:
                 f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
                 "is meant: rename one."
             )
-        if text_column not in header:
+        if (text_column := wanted.text) not in header:
             if said := self._other_delimiter(header, text_column):
                 raise NotDocumentsError(said)
             raise without_column(f"has no column {text_column!r}; its header has", header)

@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
-from rayinfluence.corpus.sources.source import Row, without_column
+from rayinfluence.corpus.sources.source import Row, Wanted
+from rayinfluence.corpus.sources.tables import chosen, rows_of
 
 _BATCH_ROWS = 1024
 
@@ -15,23 +16,27 @@ _BATCH_ROWS = 1024
 class Parquet:
     """Tables that say at their end what is in them, and are compressed inside."""
 
-    endings = (".parquet",)
+    endings = (".parquet", ".parq", ".pq")
     seeks = True
-    begins = (b"PAR1", b"PARE")
+    is_text = False
+
+    def holds(self, begins: bytes) -> bool:
+        """By its mark, that of encrypted files too."""
+        return begins.startswith((b"PAR1", b"PARE"))
 
     def refusal(self, begins: bytes) -> str | None:
         """Its end decides."""
         return None
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
-        """The rows, as dictionaries of all columns."""
+    def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
+        """The rows, as dictionaries of the columns that are wanted."""
         # Buffered ahead, all row groups would be read before the first row comes.
         parquet = pq.ParquetFile(stream, pre_buffer=False)
-        columns = parquet.schema_arrow.names
-        if text_column not in columns:
-            raise without_column(f"has no column {text_column!r}; it has", columns)
+        columns = chosen(parquet.schema_arrow.names, wanted)
         number = 0
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-            for row in batch.to_pylist():
+        for batch in parquet.iter_batches(
+            batch_size=_BATCH_ROWS, columns=columns, use_threads=False
+        ):
+            for row in rows_of(batch):
                 number += 1
                 yield number, row

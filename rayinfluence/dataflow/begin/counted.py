@@ -31,7 +31,12 @@ def columns_of(config: RunConfig) -> Columns:
     """The columns of documents that have a meaning."""
     corpus, loss = config.corpus, config.objective.column
     return Columns(
-        corpus.text_column, corpus.id_column, corpus.prompt_column, loss, corpus.label_column
+        corpus.text_column,
+        corpus.id_column,
+        corpus.prompt_column,
+        loss,
+        corpus.label_column,
+        corpus.plain_text == "blocks",
     )
 
 
