@@ -46,7 +46,7 @@ def row(family: Family, folder: Path, execute: Callable[..., dict[str, Results]]
     except ModelError as error:
         return {"family": family.name, "refused": str(error).replace(str(folder), "")}
     tracked = subject.tracked
-    mlp, notes = load(subject.config, "mlp"), []
+    mlp, notes = load(subject.config, family.objective, "mlp"), []
     by_kind = {"all": subject.names, "mlp": list(mlp.replica.modules)}
     coverage = {"all": tracked.coverage.share, "mlp": mlp.coverage.share}
     if not family.adapter and "mlp" not in tracked.parts.values():

@@ -100,7 +100,10 @@ def fit(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Fit:
 
 def expected_gradients(subject: Subject, replica: Replica, texts: list[Text]) -> list[dict]:
     twin, names = naive.trainable(replica.model), list(replica.modules)
-    return [gradients(subject, twin, names, text, subject.reference.labels(text)) for text in texts]
+    return [
+        gradients(subject.reference, twin, names, text, subject.reference.labels(text))
+        for text in texts
+    ]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 1000])
@@ -126,11 +129,17 @@ def test_the_gradient_of_each_sequence_is_autograd_s(subject: Subject, batch_tok
 
 def test_factors_are_those_of_loops_over_sampled_labels(subject: Subject, fit: Fit) -> None:
     names = list(fit.replica.modules)
-    expected = covariances(subject, fit.replica.model, names, TEXTS)
+    expected = covariances(subject.reference, fit.replica.model, names, TEXTS)
     bases = bases_of(fit.operator)
     twin = naive.trainable(fit.replica.model)
     of_sampled = [
-        gradients(subject, twin, names, text, sampled(subject, fit.replica.model, text))
+        gradients(
+            subject.reference,
+            twin,
+            names,
+            text,
+            sampled(subject.reference, fit.replica.model, text),
+        )
         for text in TEXTS
     ]
     for name, moments in naive.moments(of_sampled, bases).items():
@@ -199,8 +208,8 @@ def test_a_coarser_lambda_counts_the_rows_of_its_own_side(subject: Subject, fit:
     """By K-FAC, (A kron S) times rows per sequence."""
     replica, damping = fit.replica, 0.05
     operators = {}
-    expected = covariances(subject, replica.model, list(replica.modules), TEXTS)
-    n_rows = rows_seen(subject, replica.model, list(replica.modules), TEXTS)
+    expected = covariances(subject.reference, replica.model, list(replica.modules), TEXTS)
+    n_rows = rows_seen(subject.reference, replica.model, list(replica.modules), TEXTS)
     for name, (A, S) in expected.items():
         kron = torch.kron(S, A) * n_rows[name] / len(TEXTS)
         operators[name] = kron + damping * torch.eye(len(kron), dtype=torch.float64)
