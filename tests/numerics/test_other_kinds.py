@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import naive
 import numpy as np
@@ -68,6 +69,35 @@ def made(subject: Subject, batch_tokens: int = 20) -> Replica:
     for weight in model.parameters():
         weight.requires_grad_(False)
     return Replica(model, track(model, subject.patterns), subject.numerics(batch_tokens))
+
+
+def measured(logits_N: Tensor, label: int, measurement: str) -> Tensor:
+    """Of one target."""
+    if measurement == "logit":
+        return logits_N[label]
+    others = torch.cat([logits_N[:label], logits_N[label + 1 :]])
+    return logits_N[label] - others.exp().sum().log()
+
+
+@pytest.mark.parametrize("measurement", ["logit", "margin"])
+def test_logits_and_margins_are_autograd_s(subject: Subject, measurement: Any) -> None:
+    """Of a class, of a masked token, and of a target's."""
+    replica, reference = made(subject), subject.reference
+    twin, names = naive.trainable(replica.model), list(replica.modules)
+    for text in QUERIES:
+        plain = asked(subject, text)
+        answers = tuple(replace(one, measurement=measurement) for one in plain.answers)
+        found = query_gradient(replica, replace(plain, answers=answers))
+        rows = zip(reference.logits(twin, text), reference.labels(text), strict=True)
+        value = torch.stack([measured(row, label, measurement) for row, label in rows]).sum()
+        assert found.value == pytest.approx(float(value.detach()), rel=1e-12)
+        expected = naive.gradients(twin, names, value)
+        scale = max(float(one.abs().max()) for one in expected.values())
+        for name, (inputs, grads) in found.tokens.items():
+            D = grads.T @ inputs
+            if replica.shapes[name].bias:
+                D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
+            assert_same(D, expected[name], name, 1e-10, scale)
 
 
 def asked(subject: Subject, text: Text) -> EncodedQuery:
