@@ -13,8 +13,8 @@ from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
-from rayinfluence.dataflow.begin.narrowing import earlier_results
 from rayinfluence.dataflow.begin.lost import lost_sequences
+from rayinfluence.dataflow.begin.narrowing import earlier_results
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.partial import Partial

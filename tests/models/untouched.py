@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import naive
 import torch
@@ -13,28 +12,27 @@ from transformers import AutoModelForCausalLM
 
 
 def untouched(
-    folder: Path, attention: str = "eager", dtype: torch.dtype = torch.float64
+    folder: Path,
+    attention: str = "eager",
+    dtype: torch.dtype = torch.float64,
+    loader: type = AutoModelForCausalLM,
 ) -> nn.Module:
     """The model of a folder, with its own code of experts."""
-    return AutoModelForCausalLM.from_pretrained(
+    return loader.from_pretrained(
         folder, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
     ).eval()
 
 
-def gradients(
-    model: nn.Module, names: Sequence[str], tokens: Sequence[int], *labels: Any, **first: int
-) -> dict[str, Tensor]:
-    """D of a sequence by module [O, J], of which experts' are slices of stacked parameters'.
+def gradients(model: nn.Module, names: Sequence[str], value: Tensor) -> dict[str, Tensor]:
+    """The gradient of a value by module [O, J]; experts' are slices of stacked parameters'.
 
     Args:
         model: untouched, with gradients of weights.
         names: of layers, as they are called where stacks are taken apart.
-        tokens: of the sequence.
-        labels: and
-        first: as :func:`naive.log_probability` has them.
+        value: that the model gave.
     """
     model.zero_grad()
-    naive.log_probability(model, list(tokens), *labels, **first).backward()
+    value.backward()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     return {name: _slice(parameters, model, name).double() for name in names}
 

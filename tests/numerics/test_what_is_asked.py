@@ -67,6 +67,38 @@ def contrast_of_means(model: nn.Module) -> Tensor:
     return mean(model) - torch.stack(log_ps(model, TWO, 2)).mean()
 
 
+def logits_of(model: nn.Module, tokens: tuple[int, ...], first: int) -> Tensor:
+    table = naive.logits(model, tokens)
+    return sum(table[t - 1, tokens[t]] for t in range(first, len(tokens)))
+
+
+def logit(model: nn.Module) -> Tensor:
+    return logits_of(model, ONE, 3)
+
+
+def logit_rather_than(model: nn.Module) -> Tensor:
+    return logits_of(model, ONE, 3) - logits_of(model, TWO, 3)
+
+
+def odds(model: nn.Module) -> list[Tensor]:
+    """log p - log(1 - p), where 1 - p is the sum of the others'."""
+    table = torch.softmax(naive.logits(model, ONE), dim=-1)
+    found = []
+    for t in range(3, len(ONE)):
+        others = torch.cat([table[t - 1, : ONE[t]], table[t - 1, ONE[t] + 1 :]])
+        found.append(table[t - 1, ONE[t]].log() - others.sum().log())
+    return found
+
+
+def margin(model: nn.Module) -> Tensor:
+    return torch.stack(odds(model)).sum()
+
+
+def mean_margin_of_some(model: nn.Module) -> Tensor:
+    found = odds(model)
+    return (found[1] + found[3]) / 2
+
+
 FORMS: dict[str, tuple[EncodedQuery, Callable[[nn.Module], Tensor]]] = {
     "mean": (asked(EncodedAnswer(ONE, 3, shares=(0.25,) * 4)), mean),
     "spans": (asked(EncodedAnswer(ONE, 3, shares=(0.0, 1.0, 0.0, 1.0))), some_tokens),
@@ -77,6 +109,19 @@ FORMS: dict[str, tuple[EncodedQuery, Callable[[nn.Module], Tensor]]] = {
             EncodedAnswer(ONE, 1, 2.5), EncodedAnswer(TWO, 4, -0.5), EncodedAnswer(THREE, 2, 1e-3)
         ),
         weighted,
+    ),
+    "logit": (asked(EncodedAnswer(ONE, 3, measurement="logit")), logit),
+    "logit rather than another": (
+        asked(
+            EncodedAnswer(ONE, 3, measurement="logit"),
+            EncodedAnswer(TWO, 3, -1.0, measurement="logit"),
+        ),
+        logit_rather_than,
+    ),
+    "margin": (asked(EncodedAnswer(ONE, 3, measurement="margin")), margin),
+    "mean margin of spans": (
+        asked(EncodedAnswer(ONE, 3, shares=(0.0, 0.5, 0.0, 0.5), measurement="margin")),
+        mean_margin_of_some,
     ),
     "contrast of means": (
         asked(EncodedAnswer(ONE, 3, 1.0, (0.25,) * 4), EncodedAnswer(TWO, 2, -1.0, (0.25,) * 4)),
@@ -204,6 +249,8 @@ def test_what_counts_otherwise_is_another_query(function: Callable[..., QueryFun
         asked(replace(one, weight=2.0)),
         asked(one, replace(two, weight=-1.0)),
         asked(one, two),
+        asked(replace(one, measurement="logit")),
+        asked(replace(one, measurement="margin")),
         asked(one, function=first),
         asked(one, function=second),
     ]

@@ -16,7 +16,7 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
-from rayinfluence.corpus.query_forms import Query
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Query
 from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
@@ -143,10 +143,15 @@ class Inputs:
 def _refuse_own_counting(queries: Sequence[Query]) -> None:
     """Refuse queries that say which tokens count, where a function of the user's says so."""
     for query in queries:
-        if any(answer.mean or answer.spans for answer in query.answers):
+        own = [
+            answer.mean or answer.spans or answer.measurement != LOG_PROBABILITY
+            for answer in query.answers
+        ]
+        if any(own):
             raise QueryError(
-                f"query {query.query_id!r} has a reduction or spans, and query_function decides by "
-                "itself which tokens count: leave one of them out."
+                f"query {query.query_id!r} has a reduction, a measurement or spans, and "
+                "query_function decides by itself what is taken of which tokens: leave one of "
+                "them out."
             )
 
 

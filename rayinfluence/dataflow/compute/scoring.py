@@ -17,10 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.compute.grouping import SplitGroups
-from rayinfluence.dataflow.compute.objectives import Function, of_function, of_log_probabilities
+from rayinfluence.dataflow.compute.objectives import (
+    MEASUREMENTS,
+    Function,
+    of_function,
+    of_measurements,
+)
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
@@ -131,7 +137,11 @@ def _answer_gradient(
         chosen = logits.detach().gather(1, targets.labels_N[:, None])
         ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
         if function is None or query.function is None:
-            value = of_log_probabilities(answer, log_ps)
+            # Of log-probabilities these are at hand.
+            plain = answer.measurement == LOG_PROBABILITY
+            measure = MEASUREMENTS[answer.measurement]
+            measured = log_ps if plain else measure(logits, targets.labels_N)
+            value = of_measurements(answer, measured)
         else:
             value = of_function(
                 answer, query.function.name, function, logits_BTV[0, : len(answer.tokens)]

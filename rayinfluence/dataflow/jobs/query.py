@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow import stage_names
@@ -156,7 +157,7 @@ class QueryJob:
                 "query": query.digest,
                 "log_probabilities": found[place].log_probabilities,
                 "ranks": found[place].ranks,
-                **({"value": found[place].value} if query.function else {}),
+                **({} if query.measurement == LOG_PROBABILITY else {"value": found[place].value}),
                 "damping": damping.get(method, {}),
             }
             write_tensors(self.methods[method].store, query_key(query.digest), solved, header)

@@ -9,17 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from other_kinds import bert, t5, tokenizer
+from other_kinds import bert, tokenizer
 from pretended import DEVICES, pretended
 from torch import nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin import parts
-from rayinfluence.dataflow.compute.devices import gpus_for
-from rayinfluence.errors import ConfigError, ModelError
-from rayinfluence.model.placement import dealt, device_of_tokens, place
 from rayinfluence.storage.results import Results
-from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mixtral, tiny_mlp, tiny_run
+from rayinfluence.testing import tiny_llama, tiny_mixtral, tiny_run
 
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
