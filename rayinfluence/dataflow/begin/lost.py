@@ -19,7 +19,7 @@ def lost_rows(files: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = "1 row is no document" if n_rows == 1 else f"{n_rows:,} rows are no documents"
     return [
         f"corpus: {rows}, and left out, of {_counted(len(found), 'file')}; the first is "
-        f"{first['place']} of {found[0]['url']}: {first['reason'].rstrip('.')}."
+        f"{first['place']}: {first['reason'].rstrip('.')}."
     ]
 
 
