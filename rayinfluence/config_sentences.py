@@ -33,7 +33,7 @@ def sentences(error: ValidationError) -> list[str]:
     values: dict[str, Any] = {}
     for problem in error.errors():
         # Of a union of types the last part names the type that was tried.
-        place = [str(p) for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
+        place = [str(p)[:60] for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
         path = ".".join(place) or "config"
         kind = problem["type"]
         if kind == "missing":

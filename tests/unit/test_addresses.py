@@ -71,9 +71,11 @@ def test_a_mistyped_address_is_refused_wherever_it_stands(
 ON_A_HUB = ["hf://datasets/allenai/c4/x.jsonl", "hf://org/name", "hf://org/name@main"]
 
 
-@pytest.mark.parametrize("place", [p for p in PLACES if p not in ("model", "tokenizer")])
+@pytest.mark.parametrize(
+    "place", [p for p in PLACES if p not in ("model", "tokenizer", "corpus.documents")]
+)
 @pytest.mark.parametrize("address", ON_A_HUB)
-def test_nothing_but_models_and_tokenizers_is_read_from_a_hub(place: str, address: str) -> None:
+def test_only_models_tokenizers_and_documents_are_read_from_a_hub(place: str, address: str) -> None:
     with pytest.raises(ConfigError, match=r"is on the web, and files are read from disks and obj"):
         RunConfig.parse(with_address(place, address))
 

@@ -22,8 +22,8 @@ else:
 
 #: What is read ahead, of plain bytes; enough to know a format by.
 _BUFFER = 2**20
-#: A file that becomes more than as many plain bytes, and than so many times its own, is a bomb. The
-#: text of a corpus shrinks to a tenth, one that repeats itself to a hundredth.
+#: A file that becomes more than as many plain bytes, and than so many times its own, is a bomb:
+#: text is far less dense, and a small file may be as dense as it likes.
 BOMB_BYTES, BOMB_RATIO = 2**30, 256
 #: `zstd --long=31` looks back this far, as a power of two; the default of decoders is 27.
 _LONGEST_WINDOW = 31

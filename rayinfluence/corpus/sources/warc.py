@@ -100,6 +100,9 @@ class _Forward:
             raise io.UnsupportedOperation("an archive is read from its start to its end")
         return self._place
 
+    def close(self) -> None:
+        """Leave it to whoever opened it."""
+
 
 def _main_text(body: bytes, kind: str | None, charset: str | None) -> str:
     """What a page is about; nothing where it is no page, or says nothing."""
