@@ -1,5 +1,6 @@
 """Sequences that a model cannot be scored on are set aside by id, and change no other's score."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
