@@ -52,9 +52,9 @@ def conversion(folder: str) -> str:
     here, there = f"{folder}/{PICKLE}", f"{folder}/{WEIGHTS}"
     return (
         f"{PICKLE} is a pickle, which is not read. Convert it: "
-        f"`python -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for "
+        f'`python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for '
         f"k, v in torch.load({here!r}, map_location='cpu', weights_only=True).items()}}, "
-        f"{there!r})\"`"
+        f'{there!r})"`'
     )
 
 

@@ -4,6 +4,7 @@ An operation whose tensors are not all on one of them is an error, as on GPUs.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def test_a_run_over_two_devices_writes_the_same_bytes(
 
     monkeypatch.setattr(parts, "devices_here", here)
     over = change(config, run=str(tmp_path / "over"))
+    shutil.copytree(tmp_path / "run" / "preflight", tmp_path / "over" / "preflight")
     with pretended():
         execute(over)
     assert "its blocks are dealt over 2 GPUs" in said.getvalue()
