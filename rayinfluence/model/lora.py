@@ -38,7 +38,7 @@ def attach(model: nn.Module, source: Source, dtype: torch.dtype) -> None:
     assert source.adapter is not None
     try:
         with warnings.catch_warnings():
-            # What peft will do otherwise, or takes of transformers that will be, is for its authors.
+            # What will be otherwise in peft, or in what it takes of others, is for its authors.
             warnings.simplefilter("ignore", FutureWarning)
             # Here, since it takes seconds to import, and few runs need it.
             from peft import LoraConfig, inject_adapter_in_model
