@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rayinfluence.config_places import Address, DocumentAddress, Section
 from rayinfluence.config_rows import IdsConfig, SampleConfig
@@ -55,3 +56,14 @@ class CorpusConfig(Section):
     """Which of those are not."""
     sample: SampleConfig | None = None
     """Scan ``{sequences: N, seed: S}`` of the rest, at random."""
+
+    @field_validator("select", "exclude", mode="before")
+    @classmethod
+    def _says_which(cls, value: Any) -> Any:
+        ids = value.get("ids") if isinstance(value, dict) else value
+        if isinstance(value, IdsConfig) or ids is None or isinstance(ids, str | PurePath):
+            return value
+        raise ValueError(
+            "must be a condition on metadata, such as year >= 1990, or {ids: file} with the name "
+            "of a file that has the id of a document a line."
+        )

@@ -359,7 +359,8 @@ class Run(Parts):
     def _foretell(self, files: Sequence[Store], is_new: bool) -> None:
         """Say what the first documents tell; it is no warning of results, which know them all."""
         vocabulary = self.replica.vocabulary
-        said = foretold(self.config, files, self.tokenizer, vocabulary, self.context, is_new)
+        told = self.tokenizer, vocabulary, self.context, is_new, self.inputs.conditions
+        said = foretold(self.config, files, *told)
         for text in said:
             self.progress.note(f"warning: {text}")
 

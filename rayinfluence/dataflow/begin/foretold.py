@@ -17,6 +17,7 @@ from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts, untold_chats
+from rayinfluence.dataflow.begin.narrowing import Conditions, lacking_keys
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError
@@ -36,6 +37,7 @@ def foretold(
     vocabulary: int | None,
     context: int,
     is_new: bool,
+    conditions: Conditions = (None, None),
 ) -> list[str]:
     """What would be refused when the files are tokenised, if all documents are as the first.
 
@@ -46,9 +48,11 @@ def foretold(
         vocabulary: ids that the model knows; None where it does not say.
         context: most tokens of a sequence.
         is_new: whether the corpus has no other files.
+        conditions: that rows are chosen by.
 
     Raises:
-        ConfigError: no document has a key that is grouped by, or chats do not tell what counted.
+        ConfigError: no document has a key that is grouped or chosen by, or chats do not tell what
+            counted.
         CorpusError: too many have tokens that the model does not know; or a file cannot be read.
     """
     settings = config.corpus
@@ -61,12 +65,13 @@ def foretold(
         if is_known or all(one.counted is None for one in first.documents):
             raise ConfigError(untold)
         warnings.append(f"{untold} The run ends when all are tokenised.")
-    for key in config.scan.group_by or ():
-        if first.documents and key not in first.keys:
-            said = unknown_key(key, first.keys, f"none of {first.whose}")
-            if is_known:
-                raise ConfigError(said)
-            warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
+    groups = [("scan.group_by", k) for k in config.scan.group_by or () if k not in first.keys]
+    lacking = [*groups, *lacking_keys(conditions, first.keys)] if first.documents else []
+    for place, key in lacking:
+        said = unknown_key(key, first.keys, f"none of {first.whose}", place)
+        if is_known:
+            raise ConfigError(said)
+        warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
     if first.documents and not first.has_ids and settings.id_column != _ID:
         close = difflib.get_close_matches(settings.id_column, first.keys, n=2)
         warnings.append(

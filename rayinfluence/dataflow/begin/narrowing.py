@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from rayinfluence.config import RunConfig
 from rayinfluence.config_rows import IdsConfig
 from rayinfluence.corpus.conditions import Condition
@@ -33,6 +35,18 @@ def _condition(config: RunConfig, place: str, wanted: str | IdsConfig | None) ->
     return Condition.of_file(place, Store(wanted.ids, config.storage.options(wanted.ids)))
 
 
+def lacking_keys(conditions: Conditions, known: Container[str]) -> list[tuple[str, str]]:
+    """The keys that conditions ask for and no document has, each with the condition's place."""
+    return [
+        (condition.place, key)
+        for condition in conditions
+        if condition is not None and condition.predicate is not None
+        for key in condition.predicate.keys
+        # Of a key with dots the first part may be an object with the others.
+        if key not in known and key.partition(".")[0] not in known
+    ]
+
+
 def refuse_unknown_conditions(conditions: Conditions, corpus: Corpus) -> None:
     """Refuse conditions on keys that no document has.
 
@@ -40,13 +54,9 @@ def refuse_unknown_conditions(conditions: Conditions, corpus: Corpus) -> None:
         ConfigError: with the keys that there are.
     """
     known = corpus.manifest.metadata_keys
-    for condition in conditions:
-        if known is None or condition is None or condition.predicate is None:
-            continue
-        for key in condition.predicate.keys:
-            if key not in known and key.partition(".")[0] not in known:
-                whose = f"no document in the corpus at {corpus.store.url}"
-                raise ConfigError(unknown_key(key, known, whose, condition.place))
+    for place, key in [] if known is None else lacking_keys(conditions, known):
+        whose = f"no document in the corpus at {corpus.store.url}"
+        raise ConfigError(unknown_key(key, known or {}, whose, place))
 
 
 def earlier_run(config: RunConfig) -> tuple[Store, str] | None:

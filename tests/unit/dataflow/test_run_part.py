@@ -263,6 +263,17 @@ def test_candidates_may_be_what_another_run_found(
         ({"corpus": {"exclude": "year = 1990"}}, r"corpus\.exclude: .*equal is written =="),
         ({"corpus": {"select": {"ids": "nowhere.txt"}}}, r"corpus\.select\.ids: there is no file"),
         ({"scan": {"candidates": {"run": "nowhere"}}}, r"scan\.candidates\.run: .* no results yet"),
+        ({"corpus": {"select": ["year"]}}, r"corpus\.select: must be a condition .*or {ids: file}"),
+        ({"corpus": {"select": {"ids": ["a"]}}}, r"corpus\.select: must be a condition"),
+        (
+            {"corpus": {"select": {"id": "a"}}},
+            r"unknown key 'corpus\.select\.id'; did you mean 'ids'",
+        ),
+        ({"corpus": {"sample": {"sed": 1}}}, r"unknown key 'corpus\.sample\.sed'; did you mean"),
+        (
+            {"scan": {"candidates": {"tpo": 5}}},
+            r"unknown key 'scan\.candidates\.tpo'; did you mean",
+        ),
         ({"scan": {"candidates": {"top": 5}}}, "name a method"),
         ({"scan": {"candidates": {"method": "self_influence"}}}, "asks no query"),
         ({"scan": {"methods": ["tfidf"], "candidates": {"method": "tfidf"}}}, "needs no filter"),
@@ -285,3 +296,12 @@ def test_what_cannot_be_is_refused(
     with pytest.raises(ConfigError, match=said):
         run_of(part_of(whole, tmp_path, **sections))
     assert not (tmp_path / "run" / "scan").exists()
+
+
+def test_a_condition_on_a_key_that_is_not_there_is_refused_before_tokenising(
+    tmp_path: Path,
+) -> None:
+    config = tiny_run(tmp_path, 20, corpus={"select": "license is null and meta.year > 1"})
+    with pytest.raises(ConfigError, match=r"corpus\.select: none of .* has the key 'license'"):
+        run_of(config)
+    assert not list(Path(config.run).rglob("*.parquet"))
