@@ -152,6 +152,8 @@ def test_messages_are_prompt_and_completion(tmp_path: Path) -> None:
     assert query.answers[0].completion == (4, 5)
     [same] = encoded(tmp_path, {"prompt": CHAT[:1], "completion": "w3 w4"}, tokenizer)
     assert same.digest == query.digest
+    [parted] = encoded(tmp_path, {"prompt": CHAT[:1], "completion": CHAT[1:]}, tokenizer)
+    assert parted == query
     [contrast] = encoded(tmp_path, {"messages": CHAT, "rather_than": "w7"}, tokenizer)
     assert [one.completion for one in contrast.answers] == [(4, 5), (8,)]
     # What ends the turn is asked for where it is said to be.
@@ -239,6 +241,9 @@ PLAIN = {"prompt": "w1", "completion": " w2"}
         ({"set": [PLAIN], "metadata": [1]}, "metadata must be an object"),
         ({"messages": CHAT, "completion": "x"}, "completion stands beside messages"),
         ({"messages": CHAT[:1]}, "the last of messages is from 'user'"),
+        ({"prompt": "x", "completion": CHAT[1:]}, "completion is a list of 1 messages, which is"),
+        ({"prompt": CHAT, "completion": [*CHAT, *CHAT]}, "completion is a list of 4 messages"),
+        ({"prompt": CHAT[1:], "completion": CHAT[:1]}, "the last of completion is from 'user'"),
         ({"messages": []}, "messages must be a list of messages"),
         ({"messages": [*CHAT[:1], {"role": "assistant", "content": " "}]}, "is empty"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "whose content is no string"),
