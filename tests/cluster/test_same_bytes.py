@@ -89,27 +89,6 @@ def test_ray_equals_inline(
     assert different == []
 
 
-def test_workers_import_the_function_that_queries_ask_for(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a worker's path has its module; and the bytes are those of one process."""
-    name = f"margins_{tmp_path.name}"
-    body = "    return logits[first - 1, tokens[first]] - logits[first - 1].max()\n"
-    (tmp_path / f"{name}.py").write_text(f"def margin(logits, tokens, first):\n{body}")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    config = tiny_run(tmp_path, query_function=f"{name}:margin")
-    found = []
-    for runner in ({"name": "inline"}, {"name": "ray", "actors": 2}):
-        values = {**config.model_dump(), "run": str(tmp_path / runner["name"])}
-        values["runner"] |= runner
-        with Run(of_runner := RunConfig.parse(values)) as run:
-            results = run.all()["ekfac"]
-        assert {row["unit"] for row in results.queries.values()} == {"that of query_function"}
-        found.append(committed(of_runner))
-    assert found[0] == found[1]
-
-
 def test_files_that_ray_tokenises_side_by_side_have_the_ordinals_of_one_process(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -44,6 +44,31 @@ def letters() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
+def test_measurements_are_of_answers_and_a_margin_of_two_is_their_contrast(tmp_path: Path) -> None:
+    row = {"prompt": "w1", "completion": " w2"}
+    [logit] = encoded(tmp_path, {**row, "measurement": "logit", "reduction": "mean"})
+    assert (logit.unit, logit.predicts) == ("logits per token", False)
+    [margin] = encoded(tmp_path, {**row, "measurement": "margin"})
+    assert (margin.unit, margin.predicts, margin.measurement) == ("nats", True, "margin")
+    of_two = {**row, "rather_than": " w3"}
+    [between], [contrast] = (
+        encoded(tmp_path, one) for one in ({**of_two, "measurement": "margin"}, of_two)
+    )
+    assert between.digest == contrast.digest
+    assert (between.objective, between.measurement) == (contrast.objective, "log_probability")
+
+
+def test_a_function_is_asked_of_classes(tmp_path: Path) -> None:
+    [query] = read(tmp_path, {"query_id": "a", "prompt": "w1 w2", "completion": "fine"})
+    function = QueryFunction("module:function", "digest")
+    [found] = encode_queries(
+        [query], tiny_tokenizer(), 16, function=function, kind="classification",
+        classes=("dull", "fine"),
+    )  # fmt: skip
+    assert found.function == function
+    assert found.answers[0].asked == [2, 1]
+
+
 def test_a_mean_is_over_the_tokens_that_count(tmp_path: Path) -> None:
     row = {"prompt": "w1", "completion": " w2 w3 w4 w5"}
     [query] = encoded(tmp_path, {**row, "reduction": "mean"})
