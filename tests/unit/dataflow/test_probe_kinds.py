@@ -59,7 +59,8 @@ def test_a_labelled_text_of_the_corpus_gets_its_scan_s_score(
     # By its number, too; and of another class another score.
     again = rayinfluence.probe(run, [{**texts[0], "completion": str(n)} for n in range(3)])
     assert len({one.score for one in again.scores["q0"]}) == 3
-    assert scores[0] in [one.score for one in again.scores["q0"]]
+    named = again.scores["q0"][ROWS[next(iter(known))]["class"]].score
+    assert named == pytest.approx(scores[0], rel=1e-9)
     with pytest.raises(InputError, match="names no class: it is 'odd'"):
         rayinfluence.probe(run, [{"prompt": "w3", "completion": "odd"}])
     with pytest.raises(InputError, match=r"'text 1' is a text alone.*its class as completion"):
