@@ -216,7 +216,10 @@ def encode_queries(
     """
     asked = rendered(queries, tokenizer)
     if kind == CLASSIFICATION:
-        return [EncodedQuery(one, _of_classes(one, tokenizer, context, classes)) for one in asked]
+        return [
+            EncodedQuery(one, _of_classes(one, tokenizer, context, classes), function)
+            for one in asked
+        ]
     encodings = iter(_texts(tokenizer, asked, kind))
     encoded = []
     for query in asked:

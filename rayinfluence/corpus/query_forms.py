@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rayinfluence.corpus.chat import Message, Span, messages_of
-from rayinfluence.corpus.lines import instead_of_text
 from rayinfluence.errors import QueryError
 
 Kind = Literal["completion", "contrast", "set"]
@@ -295,15 +294,7 @@ class _Reader:
                         f"{key} stands beside messages, the last of which is the completion; for "
                         "another, give the messages before it as prompt"
                     )
-            messages = self._messages("messages", asked["messages"])
-            if messages[-1]["role"] != "assistant":
-                raise self._error(
-                    f"the last of messages is from {messages[-1]['role']!r}, and what is asked "
-                    "about is what the assistant says: end with a message of the role 'assistant'"
-                )
-            if not messages[-1]["content"].strip():
-                raise self._error("the last of messages is empty; there is nothing to explain")
-            return "", "", messages
+            return "", "", self._conversation("messages", asked["messages"])
         if not {"prompt", "completion"} <= asked.keys():
             raise QueryError(
                 f"{self.place}: a query needs the keys query_id, prompt and completion (or, in "
@@ -313,8 +304,17 @@ class _Reader:
             )
         self._refuse_unknown(asked, known)
         prompt, completion = asked["prompt"], asked["completion"]
+        if isinstance(completion, list):
+            said = self._conversation("completion", completion)
+            if not isinstance(prompt, list) or len(said) > 1:
+                raise self._error(
+                    f"completion is a list of {len(said)} messages, which is taken where it has "
+                    "one and prompt is a list of the messages before it: give it so, or the whole "
+                    "conversation as messages"
+                )
+            return "", "", (*self._messages("prompt", prompt), *said)
         if not isinstance(completion, str):
-            raise self._error(f"completion must be a string{instead_of_text(completion)}")
+            raise self._error("completion must be a string, or a list of one message")
         if not completion:
             raise QueryError(
                 f"{self.place}: the completion of {self.whose} is empty; there is nothing to "
@@ -325,6 +325,18 @@ class _Reader:
         if not isinstance(prompt, str):
             raise self._error("prompt must be a string, or a list of messages")
         return prompt, completion, ()
+
+    def _conversation(self, key: str, value: Any) -> tuple[Message, ...]:
+        """Messages of which the last is asked about."""
+        messages = self._messages(key, value)
+        if messages[-1]["role"] != "assistant":
+            raise self._error(
+                f"the last of {key} is from {messages[-1]['role']!r}, and what is asked about is "
+                "what the assistant says: end with a message of the role 'assistant'"
+            )
+        if not messages[-1]["content"].strip():
+            raise self._error(f"the last of {key} is empty; there is nothing to explain")
+        return messages
 
     def _messages(self, key: str, value: Any) -> tuple[Message, ...]:
         messages = messages_of(value)

@@ -44,6 +44,31 @@ def letters() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
+def test_measurements_are_of_answers_and_a_margin_of_two_is_their_contrast(tmp_path: Path) -> None:
+    row = {"prompt": "w1", "completion": " w2"}
+    [logit] = encoded(tmp_path, {**row, "measurement": "logit", "reduction": "mean"})
+    assert (logit.unit, logit.predicts) == ("logits per token", False)
+    [margin] = encoded(tmp_path, {**row, "measurement": "margin"})
+    assert (margin.unit, margin.predicts, margin.measurement) == ("nats", True, "margin")
+    of_two = {**row, "rather_than": " w3"}
+    [between], [contrast] = (
+        encoded(tmp_path, one) for one in ({**of_two, "measurement": "margin"}, of_two)
+    )
+    assert between.digest == contrast.digest
+    assert (between.objective, between.measurement) == (contrast.objective, "log_probability")
+
+
+def test_a_function_is_asked_of_classes(tmp_path: Path) -> None:
+    [query] = read(tmp_path, {"query_id": "a", "prompt": "w1 w2", "completion": "fine"})
+    function = QueryFunction("module:function", "digest")
+    [found] = encode_queries(
+        [query], tiny_tokenizer(), 16, function=function, kind="classification",
+        classes=("dull", "fine"),
+    )  # fmt: skip
+    assert found.function == function
+    assert found.answers[0].asked == [2, 1]
+
+
 def test_a_mean_is_over_the_tokens_that_count(tmp_path: Path) -> None:
     row = {"prompt": "w1", "completion": " w2 w3 w4 w5"}
     [query] = encoded(tmp_path, {**row, "reduction": "mean"})
@@ -152,6 +177,8 @@ def test_messages_are_prompt_and_completion(tmp_path: Path) -> None:
     assert query.answers[0].completion == (4, 5)
     [same] = encoded(tmp_path, {"prompt": CHAT[:1], "completion": "w3 w4"}, tokenizer)
     assert same.digest == query.digest
+    [parted] = encoded(tmp_path, {"prompt": CHAT[:1], "completion": CHAT[1:]}, tokenizer)
+    assert parted == query
     [contrast] = encoded(tmp_path, {"messages": CHAT, "rather_than": "w7"}, tokenizer)
     assert [one.completion for one in contrast.answers] == [(4, 5), (8,)]
     # What ends the turn is asked for where it is said to be.
@@ -239,6 +266,9 @@ PLAIN = {"prompt": "w1", "completion": " w2"}
         ({"set": [PLAIN], "metadata": [1]}, "metadata must be an object"),
         ({"messages": CHAT, "completion": "x"}, "completion stands beside messages"),
         ({"messages": CHAT[:1]}, "the last of messages is from 'user'"),
+        ({"prompt": "x", "completion": CHAT[1:]}, "completion is a list of 1 messages, which is"),
+        ({"prompt": CHAT, "completion": [*CHAT, *CHAT]}, "completion is a list of 4 messages"),
+        ({"prompt": CHAT[1:], "completion": CHAT[:1]}, "the last of completion is from 'user'"),
         ({"messages": []}, "messages must be a list of messages"),
         ({"messages": [*CHAT[:1], {"role": "assistant", "content": " "}]}, "is empty"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "whose content is no string"),
