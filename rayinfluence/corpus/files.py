@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rayinfluence.corpus.paths import tails
 from rayinfluence.corpus.sources import endings, find_source, source_of
 from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.store import Matches, Store
@@ -71,8 +72,11 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
         # Patterns may overlap: a file is read once.
         found |= {url: Store(url, options(url)) for url in files if url not in found}
         others |= left
+    # Of documents without an id the name of their file is one, and those of partitions are alike.
+    named = zip(found.values(), tails(list(found)), strict=True)
     return Found(
-        list(found.values()), _counted({url: o for url, o in others.items() if url not in found})
+        [replace(file, called=name) for file, name in named],
+        _counted({url: o for url, o in others.items() if url not in found}),
     )
 
 

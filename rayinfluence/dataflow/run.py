@@ -11,6 +11,7 @@ from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
+from rayinfluence.dataflow.begin.counted import chosen_keys
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.parts import Parts
@@ -107,6 +108,12 @@ class Run(Parts):
                 self.inputs.kind,
                 settings.label_column,
                 canonical_json(list(self.classes)),
+                settings.template,
+                chosen_keys(self.config),
+                settings.path_columns,
+                settings.bos,
+                settings.eos,
+                settings.overlap,
             )
             tokenize_files(
                 lambda: self.runner,

@@ -8,6 +8,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.chat import MARKS, UNTOLD
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
@@ -30,9 +31,25 @@ class Counted:
 def columns_of(config: RunConfig) -> Columns:
     """The columns of documents that have a meaning."""
     corpus, loss = config.corpus, config.objective.column
-    return Columns(
-        corpus.text_column, corpus.id_column, corpus.prompt_column, loss, corpus.label_column
+    return columns_named(
+        corpus.text_column,
+        corpus.id_column,
+        corpus.prompt_column,
+        loss,
+        corpus.label_column,
+        corpus.template,
+        chosen_keys(config),
+        corpus.path_columns,
     )
+
+
+def chosen_keys(config: RunConfig) -> list[str] | None:
+    """The metadata that are chosen, with those that groups are made by; None where none are."""
+    corpus = config.corpus
+    if corpus.metadata is None:
+        return None
+    label = [] if corpus.label_column is None else [corpus.label_column]
+    return sorted({*corpus.metadata, *config.scan.grouped_by, *label})
 
 
 def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
@@ -49,7 +66,9 @@ def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
                 f"objective.loss: completion, and document {document.document_id!r} is a text of "
                 "which nothing says where its completion begins. Name the column of prompts under "
                 "corpus.prompt_column, or a column of messages ([{role, content}, ...]) under "
-                "corpus.text_column; or set objective.loss to all if all of it was trained on."
+                "corpus.text_column; or mark the completion by {% generation %} and "
+                "{% endgeneration %} in a corpus.template; or set objective.loss to all if all of "
+                "it was trained on."
             )
 
 
