@@ -90,7 +90,7 @@ def chunks(
     masks_T: Sequence[bool] | None,
     context: int,
     overlap: int = 0,
-    framing: Framing = Framing(),  # noqa: B008 - it is frozen
+    framing: Framing = Framing(),
 ) -> Iterator[Chunk]:
     """Cut a document into sequences of at most ``context`` tokens.
 

@@ -88,7 +88,8 @@ def read_documents(
     of_path = columns_of_path(file.url, columns.path)
     # The text is its source's business, which knows the header; other columns are looked for here.
     needed = [column for column in keys_of(columns) if column not in columns.texts]
-    for number, row in _rows(file, columns.text, opened):
+    is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
+    for number, row in _rows(file, columns.text if is_in_file else None, opened):
         place = f"{file.url}:{number}"
         if isinstance(row, str):
             yield BadDocument(place, row)
@@ -96,6 +97,8 @@ def read_documents(
         # What a row says itself is nearer to it than where its file lies.
         row = {**row, **{key: of for key, of in of_path.items() if row.get(key) is None}}
         lacked = next((one for one in needed if one not in row), None)
+        if lacked is None and columns.texts and not any(one in row for one in columns.texts):
+            lacked = columns.text
         found = (
             document_of(row, columns, file.name, number)
             if lacked is None
@@ -107,7 +110,7 @@ def read_documents(
             yield BadDocument(place, found) if isinstance(found, str) else found
 
 
-def _rows(file: Store, text_column: str, opened: DigestedFile | None) -> Iterator[Row]:
+def _rows(file: Store, text_column: str | None, opened: DigestedFile | None) -> Iterator[Row]:
     source, codec = source_of(file.url)
     with _opened(file, opened) as raw, _to_the_end(file):
         if source.seeks:

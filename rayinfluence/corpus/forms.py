@@ -147,7 +147,9 @@ def document_of(
     if columns.template is not None:
         used |= template_of(columns.template).variables
     if columns.metadata is None:
-        others = {key: value for key, value in row.items() if key not in used or key == columns.label}
+        others = {
+            key: value for key, value in row.items() if key not in used or key == columns.label
+        }
         metadata, left_out = small(others)
     else:
         metadata, left_out = chosen(row, columns.metadata), []

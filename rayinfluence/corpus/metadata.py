@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.storage.metadata import as_text, canonical
 
-__all__ = ["as_text", "at_key", "canonical", "chosen", "plain", "shown", "small"]
+__all__ = ["as_text", "at_key", "canonical", "chosen", "dotted", "plain", "shown", "small"]
 
 #: Characters of a value that is kept though nobody has asked for it: it is written with every
 #: sequence of its document.
@@ -37,6 +37,14 @@ def at_key(row: Mapping[str, Any], key: str) -> Any:
     return None
 
 
+def dotted(metadata: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """All keys by which :func:`at_key` finds something, of objects in objects too."""
+    for key, value in metadata.items():
+        yield before + key
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{before}{key}.")
+
+
 def chosen(row: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """The metadata of a row by dotted keys; what is null or not there is left out."""
     found = {key: at_key(row, key) for key in keys}
@@ -48,7 +56,9 @@ def small(row: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
     Bytes, and lists of more than a few numbers, are never small: they are an image, an embedding.
     """
-    kept = {key: value for key, value in row.items() if value is not None and _length(value) <= SMALL}
+    kept = {
+        key: value for key, value in row.items() if value is not None and _length(value) <= SMALL
+    }
     return kept, [key for key, value in row.items() if value is not None and key not in kept]
 
 

@@ -73,10 +73,7 @@ class Template:
     @cached_property
     def counts(self) -> bool:
         """Whether it says what the loss of training counted."""
-        return any(
-            call.name == "marked"
-            for call in self._tree.find_all(nodes.ExtensionAttribute)
-        )
+        return any(call.name == "marked" for call in self._tree.find_all(nodes.ExtensionAttribute))
 
     def render(self, row: Mapping[str, Any]) -> tuple[str, tuple[Span, ...] | None]:
         """The text of a row, and the characters of it that counted; None where it says nothing.

@@ -18,7 +18,7 @@ from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
-from rayinfluence.corpus.metadata import plain
+from rayinfluence.corpus.metadata import dotted, plain
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import CorpusError
@@ -136,7 +136,7 @@ def tokenize_file(
                         close(writer)
                         writer = None
                 if n_tokens > before:
-                    _count_keys(report.metadata_keys, document.metadata)
+                    _count_keys(report.metadata_keys, dotted(document.metadata))
                     _count_keys(report.not_kept, document.left_out)
             advance(n_tokens)
         if writer is not None:

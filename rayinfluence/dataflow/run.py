@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from rayinfluence.config import RunConfig
+from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
@@ -15,6 +16,7 @@ from rayinfluence.dataflow.begin.counted import chosen_keys
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.begin.reading import framed, refuse_overlap
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.query import MethodOperands
@@ -115,6 +117,10 @@ class Run(Parts):
                 settings.eos,
                 settings.overlap,
             )
+            framing = Framing.of(self.tokenizer, settings.bos, settings.eos)
+            refuse_overlap(settings.overlap, self.context, framing)
+            said = framed(self.tokenizer, framing, self.inputs.kind, settings.overlap)
+            self.progress.note(f"tokens       {said}")
             tokenize_files(
                 lambda: self.runner,
                 documents,
@@ -126,6 +132,12 @@ class Run(Parts):
             )
             self._note_commits()
             self.__dict__.pop("corpus", None)
+            if not_kept := self.corpus.manifest.not_kept:
+                named = ", ".join(f"{key!r} of {n:,}" for key, n in not_kept.most_common(5))
+                self.progress.note(
+                    f"metadata     not kept, as it is not small: {named} documents"
+                    f"{', ...' * (len(not_kept) > 5)}; name under corpus.metadata what is to be"
+                )
         return self.corpus
 
     @own_arithmetic()

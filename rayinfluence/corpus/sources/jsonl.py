@@ -21,14 +21,14 @@ class JsonLines:
         """It is in another encoding."""
         return other_encoding(begins)
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         """The objects; a file is refused at its end if none had the key of the text."""
         keys: dict[str, None] = {}
         there = False
         for number, row in _objects(stream):
             if not there and isinstance(row, dict):
                 # One row with the key is enough: rows without it are bad ones by themselves.
-                there = text_column in row
+                there = text_column is None or text_column in row
                 if len(keys) <= NAMED:
                     keys.update(dict.fromkeys(row))
             yield number, row

@@ -23,12 +23,12 @@ class Parquet:
         """Its end decides."""
         return None
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         """The rows, as dictionaries of all columns."""
         # Buffered ahead, all row groups would be read before the first row comes.
         parquet = pq.ParquetFile(stream, pre_buffer=False)
         columns = parquet.schema_arrow.names
-        if text_column not in columns:
+        if text_column is not None and text_column not in columns:
             raise without_column(f"has no column {text_column!r}; it has", columns)
         number = 0
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):

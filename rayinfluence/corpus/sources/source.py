@@ -47,12 +47,13 @@ class Source(Protocol):
         """Why a file that begins so is none of this format, or None where it may be one."""
         ...
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         """The rows in their order, each as soon as it is read.
 
         Args:
             stream: the file from its start, in plain bytes; it can be sought if the source seeks.
-            text_column: the column of the text. Its value is whatever the file has there.
+            text_column: the column of the text. Its value is whatever the file has there. None
+                where whoever reads looks for it himself, as it may be one of several.
 
         Raises:
             NotDocumentsError: there is no such column (see :func:`without_column`), or the file

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.chat import MARKS, UNTOLD
-from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.columns import columns_named
+from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ

@@ -25,6 +25,7 @@ from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_writt
 from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.dataflow.begin.objective import kind_of_run
+from rayinfluence.dataflow.begin.reading import refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
@@ -124,6 +125,7 @@ class Inputs:
         refuse_own_documents(config, documents)
         for file in documents.files:
             refuse_other_content(file)
+        refuse_unread(config, documents.files)
         _refuse_no_text(documents, config)
         if config.corpus.documents:
             refuse_old_layout(corpus_store(config))
@@ -131,6 +133,7 @@ class Inputs:
             Corpus.refuse_none(corpus_store(config))
         places = places or fetched(config, say, new_run)
         kind = kind_of_run(config, places.source.weights)
+        refuse_framing(config, kind)
         return cls(queries, documents, places, kind, function, config.scan.asks_queries)
 
 

@@ -61,9 +61,18 @@ def foretold(
         if is_known or all(one.counted is None for one in first.documents):
             raise ConfigError(untold)
         warnings.append(f"{untold} The run ends when all are tokenised.")
-    for key in config.scan.group_by or ():
+    named = [
+        *(("scan.group_by", key) for key in config.scan.group_by or ()),
+        *(("corpus.metadata", key) for key in settings.metadata or ()),
+    ]
+    for setting, key in named:
         if first.documents and key not in first.keys:
-            said = unknown_key(key, first.keys, f"none of {first.whose}")
+            said = unknown_key(key, first.keys, f"none of {first.whose}", setting)
+            if key in first.left_out:
+                said = (
+                    f"{setting}: {key!r} is not kept of {first.whose}, as it is not small: name it "
+                    "under corpus.metadata."
+                )
             if is_known:
                 raise ConfigError(said)
             warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")

@@ -352,6 +352,8 @@ class Parts:
         self.begin()
         _ = self.corpus, self.bad_sequences, self.n_training_sequences, self.counted
         refuse_unknown_keys(self.config.scan.group_by, self.corpus)
+        if self.config.corpus.documents:
+            refuse_unknown_keys(self.config.corpus.metadata, self.corpus, "corpus.metadata")
 
     @own_arithmetic()
     def fit_plan(self, n_shards: int | None = None, kind: FactorKind = "ekfac") -> FitPlan:

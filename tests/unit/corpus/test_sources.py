@@ -100,7 +100,7 @@ class Sequenced:
     def refusal(self, begins: bytes) -> str | None:
         return None if begins.startswith(b"\x1e") else "is no sequence of JSON texts."
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         there: set[str] = set()
         for number, line in enumerate(stream, start=1):
             try:
@@ -110,7 +110,7 @@ class Sequenced:
                 continue
             there |= set(row)
             yield number, row
-        if text_column not in there:
+        if text_column is not None and text_column not in there:
             raise without_column(f"has no key {text_column!r} anywhere; it has", sorted(there))
 
 
@@ -137,11 +137,11 @@ class Blocks:
     def refusal(self, begins: bytes) -> str | None:
         return None
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         blocks = groupby(stream, key=lambda line: line != b"\n")
         for number, (_, lines) in enumerate((b for b in blocks if b[0]), start=1):
             try:
-                yield number, {text_column: b"".join(lines).decode().removesuffix("\n")}
+                yield number, {text_column or "text": b"".join(lines).decode().removesuffix("\n")}
             except UnicodeDecodeError as error:
                 yield number, f"not UTF-8: {error.reason}"
 
@@ -171,7 +171,7 @@ class Records:
     def refusal(self, begins: bytes) -> str | None:
         return None if begins.startswith(self.begins) else "is no file of records."
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         if said := self.refusal(stream.read(4)):
             raise NotDocumentsError(said)
         there: set[str] = set()
@@ -190,7 +190,7 @@ class Records:
                 continue
             there |= set(row)
             yield number, row
-        if text_column not in there:
+        if text_column is not None and text_column not in there:
             raise without_column(f"has no field {text_column!r}; it has", sorted(there))
 
 
@@ -213,14 +213,14 @@ class TestRecords(OfAnother):
 class Holds(JsonLines):
     """Reads the file to its end first."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         yield from list(super().rows(stream, text_column))
 
 
 class Drops(JsonLines):
     """Says nothing of rows that are none."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         for number, row in super().rows(stream, text_column):
             if not isinstance(row, str):
                 yield number, row
@@ -229,7 +229,7 @@ class Drops(JsonLines):
 class Miscounts(JsonLines):
     """Counts from 0."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         for number, row in super().rows(stream, text_column):
             yield number - 1, row
 
@@ -237,7 +237,7 @@ class Miscounts(JsonLines):
 class Strips(JsonLines):
     """Cleans up texts."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         for number, row in super().rows(stream, text_column):
             yield number, row if isinstance(row, str) else {k: v.strip() for k, v in row.items()}
 
@@ -245,7 +245,7 @@ class Strips(JsonLines):
 class Trusts(JsonLines):
     """Lets errors of its library out."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         for number, line in enumerate(stream, start=1):
             row: dict[str, Any] = json.loads(line)
             yield number, row
@@ -254,7 +254,7 @@ class Trusts(JsonLines):
 class Silent(Trusts):
     """Gives what it understands, and ends there."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         try:
             yield from super().rows(stream, text_column)
         except (ValueError, OSError):
@@ -264,7 +264,7 @@ class Silent(Trusts):
 class Means(JsonLines):
     """Makes texts of what is none."""
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, text_column: str | None) -> Iterator[Row]:
         for number, row in super().rows(stream, text_column):
             if isinstance(row, dict) and text_column in row:
                 row[text_column] = str(row[text_column])
