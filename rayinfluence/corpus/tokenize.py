@@ -150,6 +150,24 @@ def tokenize_file(
     return records, report
 
 
+def sequences_of(
+    document: Document, tokenizer: PreTrainedTokenizerFast, settings: TokenizeSettings
+) -> tuple[list[dict[str, Any]], int] | str:
+    """The rows that one document is in a shard, and how many chunks are none; or why all are."""
+    found = rendered(document, tokenizer)
+    if isinstance(found, str):
+        return found
+    if found.is_empty:
+        return "it has no text"
+    [encoding] = _encoded(tokenizer, [found], settings.kind)
+    if why := _why_none(found, encoding, settings):
+        return why
+    framing = Framing.of(tokenizer, settings.bos, settings.eos)
+    report = FileReport("", 0, None, None)
+    rows = list(_rows(found, encoding, settings, framing, report))
+    return (rows, report.short_chunks) if rows else "it has one token, which predicts nothing"
+
+
 def _encoded(
     tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], kind: str
 ) -> list[Encoding]:

@@ -10,13 +10,11 @@ from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
-from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
-from rayinfluence.dataflow.begin.counted import chosen_keys
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.parts import Parts
-from rayinfluence.dataflow.begin.reading import framed, refuse_overlap
+from rayinfluence.dataflow.begin.reading import framed, refuse_overlap, settings_of
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.query import MethodOperands
@@ -54,7 +52,6 @@ from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
-from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -99,24 +96,7 @@ class Run(Parts):
                 self.progress.note(
                     f"documents    {len(documents.files):,} files; left out: {documents.line}"
                 )
-            wanted = TokenizeSettings(
-                settings.text_column,
-                settings.id_column,
-                self.context,
-                settings.row_group_tokens,
-                settings.shard_tokens,
-                settings.prompt_column,
-                self.config.objective.column,
-                self.inputs.kind,
-                settings.label_column,
-                canonical_json(list(self.classes)),
-                settings.template,
-                chosen_keys(self.config),
-                settings.path_columns,
-                settings.bos,
-                settings.eos,
-                settings.overlap,
-            )
+            wanted = settings_of(self.config, self.context, self.inputs.kind, self.classes)
             framing = Framing.of(self.tokenizer, settings.bos, settings.eos)
             refuse_overlap(settings.overlap, self.context, framing)
             said = framed(self.tokenizer, framing, self.inputs.kind, settings.overlap)

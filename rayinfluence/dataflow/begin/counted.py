@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.chat import MARKS, UNTOLD
-from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
 
@@ -26,30 +24,6 @@ class Counted:
 
     tokens: int | None
     sequences_without: int
-
-
-def columns_of(config: RunConfig) -> Columns:
-    """The columns of documents that have a meaning."""
-    corpus, loss = config.corpus, config.objective.column
-    return columns_named(
-        corpus.text_column,
-        corpus.id_column,
-        corpus.prompt_column,
-        loss,
-        corpus.label_column,
-        corpus.template,
-        chosen_keys(config),
-        corpus.path_columns,
-    )
-
-
-def chosen_keys(config: RunConfig) -> list[str] | None:
-    """The metadata that are chosen, with those that groups are made by; None where none are."""
-    corpus = config.corpus
-    if corpus.metadata is None:
-        return None
-    label = [] if corpus.label_column is None else [corpus.label_column]
-    return sorted({*corpus.metadata, *config.scan.grouped_by, *label})
 
 
 def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:

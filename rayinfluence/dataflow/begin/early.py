@@ -22,10 +22,10 @@ from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
-from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
+from rayinfluence.dataflow.begin.counted import refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.dataflow.begin.objective import kind_of_run
-from rayinfluence.dataflow.begin.reading import refuse_framing, refuse_unread
+from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say

@@ -16,7 +16,8 @@ from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
-from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts, untold_chats
+from rayinfluence.dataflow.begin.counted import refuse_plain_texts, untold_chats
+from rayinfluence.dataflow.begin.reading import columns_of
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError

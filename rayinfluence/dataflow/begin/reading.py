@@ -8,14 +8,54 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, habits
+from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.paths import matches, named_parts, why_no_pattern
 from rayinfluence.corpus.templates import TemplateFailed, template_of
+from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.errors import ConfigError
 from rayinfluence.objective_kinds import CAUSAL, KINDS, MASKED
+from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+def settings_of(
+    config: RunConfig, context: int, kind: str = CAUSAL, classes: Sequence[str] = ()
+) -> TokenizeSettings:
+    """What decides how the documents of a run are tokenised.
+
+    Args:
+        config: of the run.
+        context: most tokens of a sequence.
+        kind: of the objective.
+        classes: names of a classifier's classes by their ids.
+    """
+    corpus = config.corpus
+    return TokenizeSettings(
+        corpus.text_column,
+        corpus.id_column,
+        context,
+        corpus.row_group_tokens,
+        corpus.shard_tokens,
+        corpus.prompt_column,
+        config.objective.column,
+        kind,
+        corpus.label_column,
+        canonical_json(list(classes)),
+        corpus.template,
+        _chosen_keys(config),
+        corpus.path_columns,
+        corpus.bos,
+        corpus.eos,
+        corpus.overlap,
+    )
+
+
+def columns_of(config: RunConfig) -> Columns:
+    """The columns of documents that have a meaning."""
+    return settings_of(config, 0).columns
 
 
 def refuse_unread(config: RunConfig, files: Sequence[Store]) -> None:
@@ -122,3 +162,12 @@ def _refuse_others(key: str, others: Sequence[str], n_files: int, does: str) -> 
             f"{key}: {len(others):,} of {n_files:,} files under corpus.documents do not {does}, "
             f"such as {others[0]}. Mend the pattern, add one, or name other documents."
         )
+
+
+def _chosen_keys(config: RunConfig) -> list[str] | None:
+    """The metadata that are chosen, with those that groups are made by; None where none are."""
+    corpus = config.corpus
+    if corpus.metadata is None:
+        return None
+    label = [] if corpus.label_column is None else [corpus.label_column]
+    return sorted({*corpus.metadata, *config.scan.grouped_by, *label})

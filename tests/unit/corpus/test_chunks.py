@@ -153,7 +153,7 @@ def test_shards_have_what_the_settings_say(tmp_path: Path) -> None:
     ]
     assert shown == [["<s>", "w1", "w2", "w3"], ["<s>", "w3", "w4", "w5"], ["<s>", "w5", "</s>"]]
     assert [row["token_start"] for row in rows] == [0, 2, 4]
-    assert [(row["char_start"], row["char_end"]) for row in rows] == [(0, 8), (6, 14), (12, 14)]
+    assert [(row["char_start"], row["char_end"]) for row in rows] == [(0, 8), (5, 14), (11, 14)]
     assert [row["loss_mask"] for row in rows] == [
         [False, False, True, True],
         [False, True, False, False],
