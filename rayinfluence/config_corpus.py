@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rayinfluence.config_places import Address, Section
+from rayinfluence.config_sentences import shown
 
 #: When a special token stands: as the tokenizer has it, nowhere, once in a document or in each of
 #: the chunks that a document is cut into.
@@ -81,18 +82,19 @@ class CorpusConfig(Section):
             return list(dict.fromkeys(name for names in lists for name in names))
         return named if isinstance(named, list) else [named]
 
-    @field_validator("text_column")
+    @field_validator("text_column", mode="before")
     @classmethod
     def _names_columns(cls, value: Any) -> Any:
-        if not value:
-            raise ValueError("it names no column; leave the key out, or name one.")
-        lists = value.values() if isinstance(value, dict) else [value]
-        for names in lists:
-            if isinstance(names, list) and len(set(names)) < max(1, len(names)):
-                raise ValueError(f"{names!r} is empty, or names a column twice.")
-            for name in names if isinstance(names, list) else [names]:
-                if not name.strip():
-                    raise ValueError(f"a name is blank ({name!r}); take it out.")
+        lists = list(value.values()) if isinstance(value, dict) else [value]
+        for names in lists or [None]:
+            listed = names if isinstance(names, list) else [names]
+            if not listed or not all(isinstance(name, str) and name.strip() for name in listed):
+                raise ValueError(
+                    "must be the name of a column, a list of names in order of preference, or "
+                    f"either of these by globs of files, not {shown(value)}"
+                )
+            if twice := next((name for name in listed if listed.count(name) > 1), None):
+                raise ValueError(f"names a column twice: {shown(twice)}")
         return value
 
     @field_validator("metadata")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from rayinfluence.corpus.chunks import AUTO, Chunk, Framing, chunks
 from rayinfluence.corpus.forms import mask
 from rayinfluence.corpus.shards import LOSS_MASK, bad_rows
 from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
@@ -62,6 +63,7 @@ def probe(probing: Probing) -> Probed:
         tokenizer,
         probing.probes,
         manifest["preflight"]["context"],
+        Framing.of(tokenizer, *(manifest["corpus"].get(key, AUTO) for key in ("bos", "eos"))),
         numerics.loss != "all" and results.meaning.of_predictions,
     )
     table = _table(texts)
@@ -179,7 +181,11 @@ def _replica(probing: Probing, digest: str, numerics: Numerics) -> Replica:
 
 
 def _tokenised(
-    tokenizer: PreTrainedTokenizerFast, probes: Sequence[Probe], context: int, masked: bool
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    context: int,
+    framing: Framing,
+    masked: bool,
 ) -> list[ProbedText]:
     """Texts as tokens, as many as a sequence of the run has at most.
 
@@ -187,6 +193,7 @@ def _tokenised(
         tokenizer: of the run.
         probes: the texts.
         context: most tokens of a sequence.
+        framing: what stands at the ends of documents.
         masked: the run's loss counted some tokens alone: of completions, theirs.
 
     Raises:
@@ -194,18 +201,19 @@ def _tokenised(
     """
     texts = []
     for one, encoding in zip(probes, encode(tokenizer, [one.text for one in probes]), strict=True):
-        tokens = encoding.tokens[:context]
-        said = token_texts(tokenizer, tokens)
-        n_cut, counts = len(encoding.tokens) - len(tokens), None
+        masks = None
         if masked and one.completion_start is not None:
-            counted = [(one.completion_start, len(one.text))]
-            counts = mask(encoding.offsets, counted)[:context]
-            if not any(counts[1:]):
-                raise InputError(
-                    f"{one.name!r} cannot be scored: training counted completions, and of its no "
-                    f"token is predicted among the first {context}, as many as a sequence of the "
-                    "run has. Shorten its prompt, or give one."
-                )
+            masks = mask(encoding.offsets, [(one.completion_start, len(one.text))])
+        first, *others = [*chunks(encoding, masks, context, 0, framing)] or [Chunk([], 0, [], None)]
+        n_cut = sum(len(other.tokens) - framing.of_chunks for other in others)
+        tokens, counts = first.tokens, first.masks
+        said = token_texts(tokenizer, tokens)
+        if counts is not None and not any(counts[1:]):
+            raise InputError(
+                f"{one.name!r} cannot be scored: training counted completions, and of its no "
+                f"token is predicted among the first {context}, as many as a sequence of the "
+                "run has. Shorten its prompt, or give one."
+            )
         texts.append(ProbedText(one.name, one.partition, one.text, tokens, said, n_cut, counts))
     return texts
 

@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "yamls": set(),
     "config_sentences": set(),
     "config_places": {"text", "addresses"},
-    "config_corpus": {"config_places"},
+    "config_corpus": {"config_places", "config_sentences"},
     "config": {
         "errors",
         "text",
@@ -149,6 +149,7 @@ ROOMS: dict[str, set[str]] = {
     "plan": NAMES | {"compute", "jobs", "stages", "begin"},
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
+    "looking": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
@@ -106,7 +107,7 @@ def test_one_row_of_which_a_template_makes_nothing_is_counted_with_its_place(
         ({"template": "{{ a }}", "text_column": "b"}, "makes the text, and so does text_column"),
         ({"template": "{{ a }}", "prompt_column": "b"}, "prompt_column stands before one"),
         ({"text_column": ["a", "a"]}, "names a column twice"),
-        ({"text_column": []}, "names no column"),
+        ({"text_column": []}, "must be the name of a column, a list of names"),
         ({"text_column": {"*.csv": "text"}}, "1 of 1 files under corpus.documents do not end as"),
         ({"text_column": {"[z-a]": "text"}}, "is no glob"),
         ({"path_columns": "*.jsonl"}, "names no column"),
@@ -318,3 +319,22 @@ def test_what_cannot_be_shown_is_said(
     found = say("corpus", "show", path)
     assert found[0] == 2
     assert "name the folder of a tokenizer by --tokenizer" in found[2]
+
+
+def test_a_probe_is_framed_as_documents_are(tmp_path: Path) -> None:
+    words = [f"w{n} w{n + 1} w3" for n in range(20)]
+    written(tmp_path / "data/d.jsonl", [{"id": text, "text": text} for text in words])
+    model = {"dtype": "float64", "scan": {"top": 4}}
+    config = configured(tmp_path, {"bos": "chunk", "eos": "document"}, **model)
+    made = tiny_tokenizer()
+    made.bos_token, made.eos_token = "▁w40", "▁w41"  # which the tiny model knows
+    made.save_pretrained(config.model)
+    rows = tokenized(config)
+    assert rows[2]["text"] == "w40 w2 w3 w3 w41"
+    with Run(config) as run:
+        results = run.all()["ekfac"]
+    known = results.proponents("q0")
+    probed = rayinfluence.probe(config, [one.document_id for one in known], queries=["q0"])
+    for place, one in enumerate(known):
+        assert probed.texts[place].tokens == one.tokens
+        assert probed.scores["q0"][place].score == pytest.approx(one.scan_score, rel=1e-9)
