@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from rayinfluence.corpus.chunks import AUTO, Framing
 from rayinfluence.corpus.shards import bad_rows
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
@@ -67,6 +68,7 @@ def probe(probing: Probing) -> Probed:
     counting = Counting(
         numerics.objective,
         manifest["preflight"]["context"],
+        Framing.of(tokenizer, *(manifest["corpus"].get(key, AUTO) for key in ("bos", "eos"))),
         numerics.loss != "all" and results.meaning.of_predictions,
         numerics.masking,
         numerics.seed,
