@@ -33,6 +33,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.load import load_model
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.store import Store, read_json
 
@@ -132,6 +133,8 @@ def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
 def _numerics(of_bank: Mapping[str, Any]) -> Numerics:
     """Those of the scan, on a device that this machine has."""
     numerics = Numerics(**of_bank)
+    if numerics.function is not None:
+        numerics = replace(numerics, function=NamedFunction(**of_bank["function"]))
     on_gpu = numerics.device == "cuda" and torch.cuda.is_available()
     return replace(numerics, device="cuda" if on_gpu else "cpu")
 

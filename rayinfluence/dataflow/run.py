@@ -220,7 +220,8 @@ class Run(Parts):
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
         by_token = config.by_token, config.token_influences
-        decided = banks, splits, self.queries, n_training, *by_token, files
+        own = self.config.objective.function
+        decided = banks, splits, self.queries, n_training, *by_token, files, own
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
             return
