@@ -85,7 +85,7 @@ class NamedFunction:
         try:
             imported = import_module(module)
             found: Callable[..., Any] = getattr(imported, function)
-        except Exception as error:  # it is code, and may fail in any way
+        except (Exception, SystemExit) as error:  # it is code, and may fail in any way
             raise ConfigError(
                 f"{self.key}: {module} cannot be imported: {type(error).__name__}: {brief(error)}."
             ) from error

@@ -72,7 +72,7 @@ class OwnObjective:
             logits, labels_BT = logits[:, 0], labels_BT[:, 0]
         try:
             found = self.function(logits, labels_BT, batch.tokens_BT.clone(), lengths_B)
-        except Exception as error:  # it is the user's, and may fail in any way
+        except (Exception, SystemExit) as error:  # it is the user's, and may fail in any way
             raise ConfigError(
                 f"{self} fails on a batch of {len(lengths_B)} sequences: {type(error).__name__}: "
                 f"{brief(error)}."
@@ -96,7 +96,7 @@ class OwnObjective:
 
 def _described(found: Any) -> str:
     if not isinstance(found, Tensor):
-        return f"a {type(found).__name__}"
+        return "nothing" if found is None else f"a {type(found).__name__}"
     kind = "" if found.is_floating_point() else f" of {str(found.dtype).removeprefix('torch.')}"
     return (
         f"a tensor [{', '.join(map(str, found.shape))}]{kind}"

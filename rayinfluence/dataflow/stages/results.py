@@ -118,7 +118,7 @@ def write_results(
         progress: told of it.
     """
     numerics = again.replica.numerics
-    own = numerics.function and numerics.function.name
+    own = None if numerics.function is None else numerics.function.name
     of_itself = PER_TOKEN if numerics.is_per_token else own and "that of objective.kind"
     rows = query_rows(prepared, again.queries, documents.tokenizer, of_itself)
     with progress.stage(stage_names.GATHER):

@@ -126,6 +126,23 @@ def failing(logits, labels, tokens, lengths):
     raise IndexError("index 5 is out of bounds")
 
 
+def leaving(logits, labels, tokens, lengths):
+    raise SystemExit(3)
+
+
+def without_return(logits, labels, tokens, lengths):
+    sums(logits, labels, tokens, lengths)
+
+
+def without_gradient(logits, labels, tokens, lengths):
+    with torch.no_grad():
+        return sums(logits, labels, tokens, lengths)
+
+
+def by_place_in_the_batch(logits, labels, tokens, lengths):
+    return sums(logits, labels, tokens, lengths) * torch.arange(1, len(lengths) + 1)
+
+
 def of_other_arguments(logits, labels):
     return logits.sum((1, 2))
 
@@ -157,6 +174,10 @@ def changed_in_place(logits, labels, tokens, lengths):
         (nan_in_the_gradient, "a gradient that is NaN or infinite"),
         (zero, "a gradient of zero in all logits"),
         (failing, "fails on a batch of 3 sequences: IndexError: index 5 is out of bounds"),
+        (leaving, "fails on a batch of 3 sequences: SystemExit: 3"),
+        (without_return, "gives nothing for 3 sequences"),
+        (without_gradient, "has no gradient in the logits"),
+        (by_place_in_the_batch, "in a batch of 3, and .* alone"),
         (of_other_arguments, "fails on a batch of 3 sequences: TypeError"),
         (changed_in_place, "cannot be differentiated"),
     ],
