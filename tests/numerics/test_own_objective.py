@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import naive
@@ -13,7 +14,7 @@ import torch
 from compare import assert_same
 from harness import all_scores, bases_of, encoded, fit_factors, make_bank, operator_of, table
 from other_kinds import N_WORDS
-from other_references import SUBJECTS, Reference, Subject, Text, dense_scores
+from other_references import SUBJECTS, Reference, Subject, Text, covariances, dense_scores
 from torch import Tensor, nn
 
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
@@ -104,17 +105,18 @@ def made(subject: Subject, function: str, batch_tokens: int = 20) -> Replica:
     return Replica(model, track(model, subject.patterns), numerics)
 
 
+def value(subject: Subject, function: str, model: nn.Module, text: Text) -> Tensor:
+    """What a function gives a text, by loops."""
+    logits_NV, labels = subject.reference.logits(model, text), subject.reference.labels(text)
+    n_tokens = 1 if "classes" in subject.name else len(text.tokens)
+    return BY_LOOPS[function](logits_NV, labels, n_tokens)
+
+
 def expected_gradients(
     subject: Subject, function: str, replica: Replica, some: Sequence[Text]
 ) -> list[dict[str, Tensor]]:
     twin, names = naive.trainable(replica.model), list(replica.modules)
-    found = []
-    for text in some:
-        logits_NV, labels = subject.reference.logits(twin, text), subject.reference.labels(text)
-        n_tokens = 1 if "classes" in subject.name else len(text.tokens)
-        value = BY_LOOPS[function](logits_NV, labels, n_tokens)
-        found.append(naive.gradients(twin, names, value))
-    return found
+    return [naive.gradients(twin, names, value(subject, function, twin, one)) for one in some]
 
 
 @pytest.mark.parametrize("function", BY_LOOPS)
@@ -142,43 +144,6 @@ def test_the_gradient_of_each_sequence_is_autograd_s(
             assert_same(found[place, name], D, f"{place} {name}", 1e-10, scale)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """A and S of a module by a loop over texts and rows."""
-
-    A: Tensor
-    S: Tensor
-
-
-def covariances(subject: Subject, function: str, replica: Replica) -> dict[str, Sums]:
-    """Under the labels of the texts themselves; over all rows of a text."""
-    twin = naive.trainable(replica.model)
-    seen: list[tuple[str, Tensor, Tensor]] = []
-
-    def note(name: str, inputs: Tensor, output: Tensor) -> None:
-        output.retain_grad()
-        seen.append((name, inputs.detach(), output))
-
-    for name in replica.modules:
-        twin.get_submodule(name).register_forward_hook(
-            lambda _module, args, output, name=name: note(name, args[0], output)
-        )
-    sums: dict[str, tuple[Tensor, Tensor, int]] = {}
-    for text in TEXTS:
-        seen.clear()
-        logits_NV, labels = subject.reference.logits(twin, text), subject.reference.labels(text)
-        n_tokens = 1 if "classes" in subject.name else len(text.tokens)
-        BY_LOOPS[function](logits_NV, labels, n_tokens).backward()
-        for name, inputs, output in seen:
-            grads = torch.zeros_like(output) if output.grad is None else output.grad
-            for a, g in zip(inputs.flatten(0, -2), grads.flatten(0, -2), strict=True):
-                if naive.bias(twin.get_submodule(name)) is not None:
-                    a = torch.cat([a, a.new_ones(1)])
-                A, S, n = sums.get(name, (0.0, 0.0, 0))
-                sums[name] = A + torch.outer(a, a), S + torch.outer(g, g), n + 1
-    return {name: Sums(A / n, S / n) for name, (A, S, n) in sums.items()}
-
-
 @pytest.mark.parametrize("function", BY_LOOPS)
 @pytest.mark.parametrize("subject", FITTED, ids=lambda subject: subject.name)
 def test_factors_and_scores_are_those_of_loops_and_of_a_dense_solve(
@@ -190,11 +155,13 @@ def test_factors_and_scores_are_those_of_loops_and_of_a_dense_solve(
     operator = operator_of(factors)
     bases, gradients = bases_of(operator), expected_gradients(subject, function, replica, TEXTS)
     moments = naive.moments(gradients, bases)
-    for name, expected in covariances(subject, function, replica).items():
+    maximised = partial(value, subject, function)
+    loops = covariances(subject, replica.model, list(replica.modules), TEXTS, maximised)
+    for name, (of_inputs, of_outputs) in loops.items():
         found = operator[name].factors
         (Q_A, Q_S), of_A, of_S = bases[name], found.inputs_eigenvalues, found.outputs_eigenvalues
-        assert_same(Q_A @ torch.diag(of_A) @ Q_A.T, expected.A, f"{name} A", 1e-9)
-        assert_same(Q_S @ torch.diag(of_S) @ Q_S.T, expected.S, f"{name} S", 1e-9)
+        assert_same(Q_A @ torch.diag(of_A) @ Q_A.T, of_inputs, f"{name} A", 1e-9)
+        assert_same(Q_S @ torch.diag(of_S) @ Q_S.T, of_outputs, f"{name} S", 1e-9)
         assert_same(found.moments, moments[name], f"{name} Lambda", 1e-9)
     if subject is not CAUSAL:
         return
