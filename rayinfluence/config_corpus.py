@@ -140,7 +140,7 @@ class CorpusConfig(Section):
     @classmethod
     def _says_which(cls, value: Any) -> Any:
         ids = value.get("ids") if isinstance(value, dict) else value
-        if isinstance(value, IdsConfig) or ids is None or isinstance(ids, str | PurePath):
+        if value is None or isinstance(ids, str | PurePath | IdsConfig):
             return value
         raise ValueError(
             "must be a condition on metadata, such as year >= 1990, or {ids: file} with the name "

@@ -95,7 +95,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         None,
         {"corpus": {"text_column": "body"}},
         4,
-        ("documents.jsonl has no key 'body' in any line", "text", "corpus.text_column"),
+        ("documents.jsonl has no key 'body' in any row", "text", "corpus.text_column"),
     ),
     "documents that are no Parquet": (
         lambda f: (f / "d.parquet").write_text("text"),
