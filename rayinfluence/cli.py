@@ -71,6 +71,13 @@ NewRun = Annotated[
     typer.Option("--new-run", help="Begin anew beside what was done with other settings."),
 ]
 
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Leave out no row and no file of documents: the first bad one ends it."
+    ),
+]
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
@@ -99,19 +106,25 @@ def job(stage: str) -> None:
 
 
 @app.command()
-def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
+def tokenize(config: ConfigPath, runner: RunnerName = None, strict: Strict = False) -> None:
     """Documents -> sequences in Parquet shards."""
-    with _opened(config, runner) as run:
+    with _opened(config, runner, strict=strict) as run:
         corpus = run.tokenize()
         run.progress.note(
             f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens in {corpus.store.url}"
+            f"{corpus.manifest.left_out_rows}"
         )
 
 
 @app.command()
-def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
+def fit(
+    config: ConfigPath,
+    runner: RunnerName = None,
+    new_run: NewRun = False,
+    strict: Strict = False,
+) -> None:
     """Fit the factors of the methods on the corpus (after tokenising what is not tokenised yet)."""
-    with _opened(config, runner, new_run) as run:
+    with _opened(config, runner, new_run, strict=strict) as run:
         run.begin()
         run.tokenize()
         for factors in run.fit_all().values() or [run.fit()]:
@@ -119,9 +132,14 @@ def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) 
 
 
 @app.command()
-def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
+def scan(
+    config: ConfigPath,
+    runner: RunnerName = None,
+    new_run: NewRun = False,
+    strict: Strict = False,
+) -> None:
     """Score the corpus for every query (after tokenising and fitting) and write the results."""
-    with _opened(config, runner, new_run, needs_queries=True) as run:
+    with _opened(config, runner, new_run, needs_queries=True, strict=strict) as run:
         run.begin(needs_queries=True)
         run.tokenize()
         run.scan()
@@ -130,9 +148,14 @@ def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False)
 
 
 @app.command()
-def run(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
+def run(
+    config: ConfigPath,
+    runner: RunnerName = None,
+    new_run: NewRun = False,
+    strict: Strict = False,
+) -> None:
     """Do all stages and the report, and skip what is done."""
-    with _opened(config, runner, new_run, needs_queries=True) as opened:
+    with _opened(config, runner, new_run, needs_queries=True, strict=strict) as opened:
         results = opened.all()
         _write_report(opened.store, results)
     _show(next(iter(results.values())), 3, queries=5)
@@ -409,15 +432,24 @@ def about(
 
 @contextmanager
 def _opened(
-    place: str, runner: str | None, new_run: bool = False, needs_queries: bool = False
+    place: str,
+    runner: str | None,
+    new_run: bool = False,
+    needs_queries: bool = False,
+    strict: bool = False,
 ) -> Iterator[Run]:
     from rayinfluence.dataflow.places import run_config
 
     config = run_config(place)
+    values: dict[str, Any]
     if runner is not None:
-        values: dict[str, Any] = config.model_dump()
+        values = config.model_dump()
         values["runner"]["name"] = runner
         config = RunConfig.parse(values, "--runner")
+    if strict:
+        values = config.model_dump()
+        values["corpus"] |= {"bad_rows": 0, "bad_files": 0}
+        config = RunConfig.parse(values, "--strict")
     from rayinfluence.dataflow.begin.early import Inputs
 
     inputs = Inputs.of(config, lambda text: _say(text, error=True), new_run)

@@ -7,6 +7,7 @@ from functools import partial
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.limits import Limits
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
 from rayinfluence.corpus.tokenize import TokenizeSettings
@@ -108,7 +109,7 @@ class Run(Parts):
                 settings.label_column,
                 canonical_json(list(self.classes)),
             )
-            tokenize_files(
+            bad_files = tokenize_files(
                 lambda: self.runner,
                 documents,
                 self.corpus_store,
@@ -116,7 +117,10 @@ class Run(Parts):
                 wanted,
                 self.progress,
                 self._foretell,
+                Limits(settings.bad_rows, settings.bad_files),
             )
+            for bad in bad_files:
+                self._warn(f"left out of the corpus, with all that is in it: {bad.reason}")
             self._note_commits()
             self.__dict__.pop("corpus", None)
         return self.corpus

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding, parsed, why_none
-from rayinfluence.corpus.sources.source import NAMED, NotDocumentsError, Row, without_column
+from rayinfluence.corpus.sources.divisible import Cut, Slice, line_cuts
+from rayinfluence.corpus.sources.source import (
+    NAMED,
+    NotDocumentsError,
+    Refused,
+    Row,
+    without_column,
+)
+
+#: What is read ahead of a part.
+_BUFFER = 2**20
 
 
 class JsonLines:
@@ -35,10 +46,19 @@ class JsonLines:
         if keys and not there:
             raise without_column(f"has no key {text_column!r} in any line; there are", keys)
 
+    def cuts(self, stream: BinaryIO, part_bytes: int) -> list[Cut]:
+        """Runs of lines; all of the file is read."""
+        return line_cuts(stream, part_bytes)
 
-def _objects(stream: BinaryIO) -> Iterator[Row]:
-    begun = False
-    for number, line in enumerate(stream, start=1):
+    def part(self, stream: BinaryIO, text_column: str, cut: Cut) -> Iterator[Row]:
+        """The objects on some lines."""
+        lines = io.BufferedReader(Slice(stream, cut.start, cut.end), _BUFFER)
+        return _objects(lines, cut.rows_before)
+
+
+def _objects(lines: Iterable[bytes], before: int = 0) -> Iterator[Row]:
+    begun = before > 0
+    for number, line in enumerate(lines, start=before + 1):
         if not line.strip():
             continue
         if not begun and (said := other_encoding(line) or _several_lines(line)):
@@ -47,9 +67,9 @@ def _objects(stream: BinaryIO) -> Iterator[Row]:
         try:
             row = parsed(line, number)
         except (ValueError, RecursionError) as error:
-            yield number, why_none(error)
+            yield number, Refused.of(why_none(error), line)
             continue
-        yield number, row if isinstance(row, dict) else "not a JSON object"
+        yield number, row if isinstance(row, dict) else Refused.of("not a JSON object", line)
 
 
 def _several_lines(first: bytes) -> str | None:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
+from rayinfluence.corpus.sources.divisible import Cut
 from rayinfluence.corpus.sources.source import Row, without_column
 
 _BATCH_ROWS = 1024
@@ -25,13 +26,40 @@ class Parquet:
 
     def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
         """The rows, as dictionaries of all columns."""
-        # Buffered ahead, all row groups would be read before the first row comes.
-        parquet = pq.ParquetFile(stream, pre_buffer=False)
-        columns = parquet.schema_arrow.names
-        if text_column not in columns:
-            raise without_column(f"has no column {text_column!r}; it has", columns)
-        number = 0
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        parquet = _opened(stream)
+        yield from _rows(parquet, text_column, Cut(0, parquet.num_row_groups, 0))
+
+    def cuts(self, stream: BinaryIO, part_bytes: int) -> list[Cut]:
+        """Runs of row groups, by the bytes that they have without compression."""
+        metadata = _opened(stream).metadata
+        cuts: list[Cut] = []
+        start = rows = rows_before = n_bytes = 0
+        for place in range(metadata.num_row_groups):
+            group = metadata.row_group(place)
+            rows += group.num_rows
+            n_bytes += group.total_byte_size
+            if n_bytes >= part_bytes or place + 1 == metadata.num_row_groups:
+                cuts.append(Cut(start, place + 1, rows_before))
+                start, rows_before, n_bytes = place + 1, rows, 0
+        return cuts
+
+    def part(self, stream: BinaryIO, text_column: str, cut: Cut) -> Iterator[Row]:
+        """The rows of some row groups."""
+        return _rows(_opened(stream), text_column, cut)
+
+
+def _opened(stream: BinaryIO) -> pq.ParquetFile:
+    # Buffered ahead, all row groups would be read before the first row comes.
+    return pq.ParquetFile(stream, pre_buffer=False)
+
+
+def _rows(parquet: pq.ParquetFile, text_column: str, cut: Cut) -> Iterator[Row]:
+    columns = parquet.schema_arrow.names
+    if text_column not in columns:
+        raise without_column(f"has no column {text_column!r}; it has", columns)
+    number = cut.rows_before
+    groups = list(range(cut.start, cut.end))
+    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, use_threads=False):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
