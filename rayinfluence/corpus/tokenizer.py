@@ -105,7 +105,7 @@ def encode_words(
     backend = faithful(tokenizer.backend_tokenizer)
     [one] = _by_library(backend, [text], [templated])
     own, leading, end = _kept(one)
-    return _encoding(one, text, backend), one.words[:own] + one.words[leading:end]
+    return _encoding(one, text, backend), one.word_ids[:own] + one.word_ids[leading:end]
 
 
 def _by_library(
