@@ -61,10 +61,8 @@ def metaspace(backend: Tokenizer) -> None:
 
 
 def one_word(backend: Tokenizer) -> None:
-    """As Llama 2: a space before the text, and no words."""
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
+    """As Llama 2, which makes no words."""
+    backend.normalizer = normalizers.Replace(" ", "▁")
 
 
 def bert(backend: Tokenizer) -> None:
