@@ -71,12 +71,7 @@ NewRun = Annotated[
     typer.Option("--new-run", help="Begin anew beside what was done with other settings."),
 ]
 
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="Leave out no row and no file of documents: the first bad one ends it."
-    ),
-]
+Strict = Annotated[bool, typer.Option("--strict", help="End at a bad row or file of documents.")]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,21 +105,13 @@ def tokenize(config: ConfigPath, runner: RunnerName = None, strict: Strict = Fal
     """Documents -> sequences in Parquet shards."""
     with _opened(config, runner, strict=strict) as run:
         corpus = run.tokenize()
-        run.progress.note(
-            f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens in {corpus.store.url}"
-            f"{corpus.manifest.left_out_rows}"
-        )
+        run.progress.note(f"{corpus.size} in {corpus.store.url}{corpus.manifest.left_out_rows}")
 
 
 @app.command()
-def fit(
-    config: ConfigPath,
-    runner: RunnerName = None,
-    new_run: NewRun = False,
-    strict: Strict = False,
-) -> None:
+def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Fit the factors of the methods on the corpus (after tokenising what is not tokenised yet)."""
-    with _opened(config, runner, new_run, strict=strict) as run:
+    with _opened(config, runner, new_run) as run:
         run.begin()
         run.tokenize()
         for factors in run.fit_all().values() or [run.fit()]:
@@ -132,14 +119,9 @@ def fit(
 
 
 @app.command()
-def scan(
-    config: ConfigPath,
-    runner: RunnerName = None,
-    new_run: NewRun = False,
-    strict: Strict = False,
-) -> None:
+def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Score the corpus for every query (after tokenising and fitting) and write the results."""
-    with _opened(config, runner, new_run, needs_queries=True, strict=strict) as run:
+    with _opened(config, runner, new_run, needs_queries=True) as run:
         run.begin(needs_queries=True)
         run.tokenize()
         run.scan()
@@ -149,10 +131,7 @@ def scan(
 
 @app.command()
 def run(
-    config: ConfigPath,
-    runner: RunnerName = None,
-    new_run: NewRun = False,
-    strict: Strict = False,
+    config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False, strict: Strict = False
 ) -> None:
     """Do all stages and the report, and skip what is done."""
     with _opened(config, runner, new_run, needs_queries=True, strict=strict) as opened:
@@ -440,16 +419,11 @@ def _opened(
 ) -> Iterator[Run]:
     from rayinfluence.dataflow.places import run_config
 
-    config = run_config(place)
-    values: dict[str, Any]
+    config = run_config(place, strict)
     if runner is not None:
-        values = config.model_dump()
+        values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner
         config = RunConfig.parse(values, "--runner")
-    if strict:
-        values = config.model_dump()
-        values["corpus"] |= {"bad_rows": 0, "bad_files": 0}
-        config = RunConfig.parse(values, "--strict")
     from rayinfluence.dataflow.begin.early import Inputs
 
     inputs = Inputs.of(config, lambda text: _say(text, error=True), new_run)
