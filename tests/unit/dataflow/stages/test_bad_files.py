@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.storage.store import Store
-from rayinfluence.testing import tiny_tokenizer
+from rayinfluence.testing import tiny_run, tiny_tokenizer
 
 SETTINGS = TokenizeSettings("text", "id", 16, 48, 200)
 LINE = b'{"text": "w1 w2 w3"}\n'
@@ -201,3 +202,18 @@ def test_a_limit_is_a_share_or_a_count(key: str) -> None:
     for bad in (1.5, -1, "many"):
         with pytest.raises(ConfigError, match=key):
             RunConfig.parse({"model": "m", "run": "r", "corpus": {key: bad}})
+
+
+def test_the_command_says_what_is_left_out_and_strict_leaves_out_nothing(
+    tmp_path: Path, say: Callable[..., tuple[int, str, str]]
+) -> None:
+    config = tiny_run(tmp_path, 200, runner={"name": "inline"})
+    with (tmp_path / "documents.jsonl").open("a") as file:
+        file.write('{"text": 3}\n')
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(config.model_dump()))
+    code, _, errors = say("tokenize", path, "--strict")
+    assert (code, "1 of 201 rows" in errors, "more than none" in errors) == (4, True, True)
+    code, _, errors = say("tokenize", path)
+    assert code == 0
+    assert "left out: 1 rows that are no documents" in " ".join(errors.split())
