@@ -31,11 +31,13 @@ _OTHER = re.compile(rf"(?P<scheme>{'|'.join(_ELSEWHERE)}):/.*", re.IGNORECASE | 
 #: Databricks' file system; what is in it is at a path too, but under another name.
 _DBFS = re.compile(r"dbfs:/+(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 
-#: Of the web and of hubs, from which no documents are read.
+#: Of the web and of hubs: what is written and read there goes other ways.
 _WEB = ("http", "https", "hf")
 
 #: A repository of a hub and, after an @, its revision.
 _ON_A_HUB = re.compile(r"hf://(?P<repository>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>[^\s@?#]+))?")
+#: A data set of a hub, its revision, and a path or a glob in it.
+_DATASET = re.compile(r"hf://datasets/\w[\w.-]*/\w[\w.-]*(@[^\s@?#/]+)?(/[^\0]*)?")
 #: The same as a browser shows it.
 _PAGE = re.compile(
     r"https?://(www\.)?(huggingface\.co|hf\.co)/"
@@ -86,6 +88,18 @@ def why_no_model(address: str) -> str | None:
             f"{address!r} names no model on a hub: write hf://org/name, or hf://org/name@revision "
             "with a branch, a tag or a commit. Of a model in a folder of a repository, download "
             "the folder and name it."
+        )
+    return why_no_address(address)
+
+
+def why_no_documents(address: str) -> str | None:
+    """Why documents cannot be at an address, in sentences; None where they may be."""
+    if _DATASET.fullmatch(address) and not holds_credentials(address):
+        return None
+    if address.lower().startswith("hf:"):
+        return (
+            f"{address!r} names no data set on a hub: write hf://datasets/org/name, "
+            "hf://datasets/org/name@revision, or one of these with a path or a glob after it."
         )
     return why_no_address(address)
 

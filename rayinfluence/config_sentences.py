@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,7 +33,7 @@ def sentences(error: ValidationError) -> list[str]:
     values: dict[str, Any] = {}
     for problem in error.errors():
         # Of a union of types the last part names the type that was tried.
-        place = [str(p) for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
+        place = [str(p)[:60] for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
         path = ".".join(place) or "config"
         kind = problem["type"]
         if kind == "missing":
@@ -81,9 +81,10 @@ def refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) 
             raise ValueError(
                 f"unknown key {shown(path + str(key))}; {_suggestion(str(key), list(known))}"
             )
-        inner = known[key].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
-            refuse_unknown(inner, value, f"{path}{key}.")
+        annotation = known[key].annotation
+        for inner in (annotation, *get_args(annotation)):  # it may be one of several, or none
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+                refuse_unknown(inner, value, f"{path}{key}.")
 
 
 def _suggestion(key: str, known: Sequence[str]) -> str:

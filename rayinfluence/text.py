@@ -24,6 +24,8 @@ _EMPTY = {
 _HIDDEN = "***"
 #: The user's part of an address, and whether a password is in it.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^\s/?#@'\"]+)@")
+#: An organisation and a name; a revision that has a slash is mostly of pull requests.
+_REPOSITORY = re.compile(r"(?!refs/)[\w.-]+/[\w.-]")
 #: A parameter, and a name that says that its value is secret.
 _PARAMETER = re.compile(r"(?P<name>[?&;#][\w.%-]+)=(?P<value>[^\s&;#'\"]*[^\s&;#'\".,:)])")
 _SECRET_NAME = re.compile(
@@ -138,4 +140,9 @@ def without_credentials(text: str) -> str:
 
 
 def _is_secret(user: re.Match[str]) -> bool:
-    return ":" in user["user"] or user["scheme"].lower().startswith("http")
+    scheme = user["scheme"].lower()
+    # What stands before the @ of a hub's address is a repository, and after it a revision; before
+    # an organisation and a name it is whoever asks.
+    if scheme == "hf://" and _REPOSITORY.match(user.string, user.end()):
+        return True
+    return ":" in user["user"] or scheme.startswith("http")

@@ -16,14 +16,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 #: Kept as large files by a hub, as `.gitattributes` says.
 _LARGE = (".safetensors", ".bin", ".pt", ".gguf")
 _INFORMATION = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)")
-_FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_FILE = re.compile(
+    r"/(?P<repository>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)"
+)
+_DATASET = re.compile(
+    r"/api/datasets/(?P<repository>[^/]+/[^/]+)"
+    r"(/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+)(?P<folder>/.*)?)?"
+)
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
 
 Files = Mapping[str, bytes]
@@ -63,6 +69,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass
@@ -122,6 +129,8 @@ class Hub:
 
     def answer(self, request: Request) -> Answer:
         path = unquote(urlsplit(request.path).path)
+        if found := _DATASET.fullmatch(path):
+            return self._dataset(request, **found.groupdict())
         if found := _INFORMATION.fullmatch(path):
             return self._information(found["repository"], found["revision"])
         if found := _FILE.fullmatch(path):
@@ -129,6 +138,36 @@ class Hub:
         if found := _STORED.fullmatch(path):
             return self._stored(request, found["sha256"])
         return Answer(404)
+
+    def _dataset(
+        self, request: Request, repository: str, what: str | None, revision: str, folder: str | None
+    ) -> Answer:
+        """Of a data set: what it is, what is in a folder of it, what some paths are."""
+        name = f"datasets/{repository}"
+        if what in (None, "revision"):
+            return self._information(name, revision or "main")
+        found = self.repositories.get(name)
+        commit = found and found.commit(revision)
+        if not found or not commit:
+            return _refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        files = found.commits[commit]
+        if what == "paths-info":
+            paths = parse_qs(request.body.decode())["paths"]
+        else:
+            start = f"{folder.strip('/')}/" if folder else ""
+            below = [file.removeprefix(start) for file in files if file.startswith(start)]
+            paths = sorted({start + file.partition("/")[0] for file in below})
+        entries = []
+        for path in paths:
+            body = files.get(path)
+            if body is not None:
+                about = {"type": "file", "oid": blob_name(body), "size": len(body)}
+                entries.append({**about, "path": path})
+            elif any(file.startswith(f"{path}/") for file in files):
+                entries.append({"type": "directory", "oid": "0" * 40, "size": 0, "path": path})
+        if not entries and what == "tree":
+            return _refusal(404, "EntryNotFound", "Entry not found")
+        return Answer(200, {"Content-Type": "application/json"}, json.dumps(entries).encode())
 
     def _information(self, name: str, revision: str) -> Answer:
         repository = self.repositories.get(name)
@@ -185,12 +224,13 @@ def _refusal(status: int, code: str, message: str) -> Answer:
 
 
 def _ranged(request: Request, headers: dict[str, str], body: bytes) -> Answer:
-    asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     if asked is None:
         return Answer(200, headers, body)
     start = int(asked[1])
-    span = f"bytes {start}-{len(body) - 1}/{len(body)}"
-    return Answer(206, {**headers, "Content-Range": span}, body[start:])
+    end = min(int(asked[2]) + 1, len(body)) if asked[2] else len(body)
+    span = f"bytes {start}-{end - 1}/{len(body)}"
+    return Answer(206, {**headers, "Content-Range": span}, body[start:end])
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -199,7 +239,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             headers = {key.lower(): value for key, value in self.headers.items()}
-            request = Request(self.command, self.path, headers)
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            request = Request(self.command, self.path, headers, body)
             hub.requests.append(request)
             answer = hub.spoil(request, hub.answer(request))
             self.send_response(answer.status)
@@ -207,12 +248,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(answer.body[: answer.cut])
             if answer.cut is not None:
                 self.close_connection = True
 
-        do_GET = do_HEAD = _serve
+        do_GET = do_HEAD = do_POST = _serve
 
         def log_message(self, *_: object) -> None:
             pass

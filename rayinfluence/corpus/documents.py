@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from rayinfluence.corpus.columns import keys_of
-from rayinfluence.corpus.forms import Columns, Document, document_of
-from rayinfluence.corpus.magic import BEGINNING, kind_of, why_not_documents
-from rayinfluence.corpus.sources import source_of
-from rayinfluence.corpus.sources.compression import plain
+from rayinfluence.corpus.forms import Columns, Document, Lacks, document_of
+from rayinfluence.corpus.magic import BEGINNING, format_of
+from rayinfluence.corpus.paths import columns_of_path
+from rayinfluence.corpus.sources.compression import Codec, codec_of, plain
 from rayinfluence.corpus.sources.divisible import Cut, Divisible
-from rayinfluence.corpus.sources.source import RAW, NotDocumentsError, Row
+from rayinfluence.corpus.sources.source import RAW, NotDocumentsError, Row, Source, Wanted
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -54,34 +54,36 @@ def file_digest(file: Store) -> str:
 
 
 def refuse_other_content(file: Store) -> None:
-    """See that a file is what its name says, and text in UTF-8, by its first bytes.
+    """See that a file is of a format that documents are read from, by its first bytes.
 
-    One in object storage is judged when it is read, and so is the encoding of a compressed one.
+    One in object storage is judged when it is read, and so is one that is cut short.
 
     Raises:
         CorpusError: it is not.
         StorageError: it cannot be read.
     """
     if file.is_local:
-        refuse_beginning(file, file.read_range("", 0, BEGINNING))
+        with contextlib.suppress(OSError, EOFError):
+            known(file)
 
 
-def refuse_beginning(file: Store, begins: bytes) -> None:
-    """See that a file that begins so is what its name says.
+def known(file: Store) -> Source | None:
+    """The format of a file; None where it is empty.
 
     Raises:
-        CorpusError: it is not.
+        CorpusError: it is of none.
+        OSError, EOFError: it is cut short.
+        StorageError: it cannot be read.
     """
-    source, codec = source_of(file.url)
-    said = why_not_documents(begins, file.url.lower())
-    if said is None and not codec:
-        said = source.refusal(begins)
-    if said:
-        raise CorpusError(f"{file.url} {said}")
+    with _opened(file, None) as raw:
+        try:
+            return judged(raw, file.name)[1]
+        except NotDocumentsError as error:
+            raise CorpusError(f"{file.url} {error}") from error
 
 
 def read_documents(
-    file: Store, columns: Columns, opened: Any = None, cut: Cut | None = None
+    file: Store, columns: Columns, opened: DigestedFile | None = None, cut: Cut | None = None
 ) -> Generator[Document | BadDocument, None, None]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
 
@@ -95,52 +97,77 @@ def read_documents(
         CorpusError: the file is of no format that we read, or has no text column.
         StorageError: it cannot be read.
     """
+    columns = columns.of_file(file.url)
+    of_path = columns_of_path(file.url, columns.path)
     # The text is its source's business, which knows the header; other columns are looked for here.
-    needed = [column for column in keys_of(columns) if column != columns.text]
-    for number, row in _rows(file, columns.text, opened, cut):
+    needed = [column for column in keys_of(columns) if column not in columns.texts]
+    is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
+    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file)
+    for number, row in _rows(file, wanted, opened, cut):
         place = f"{file.url}:{number}"
-        if isinstance(row, dict) and (lacked := [one for one in needed if one not in row]):
-            why = f"{lacked[0]!r} is missing"
-            yield LackingDocument(place, why, lacked[0], tuple(row), raw=_raw(row))
+        if isinstance(row, str):
+            yield BadDocument(place, row, raw=getattr(row, "raw", ""))
             continue
-        # What is made a document of it is taken out of a row.
-        whole = row if isinstance(row, str) else dict(row)
-        found = row if isinstance(row, str) else document_of(row, columns, file.name, number)
-        yield BadDocument(place, found, raw=_raw(whole)) if isinstance(found, str) else found
+        in_file = row
+        # What a row says itself is nearer to it than where its file lies.
+        row = {**row, **{key: of for key, of in of_path.items() if row.get(key) is None}}
+        lacked = next((one for one in needed if one not in row), None)
+        if lacked is None and len(columns.texts) > 1 and not row.keys() & set(columns.texts):
+            lacked = columns.text
+        found = (
+            document_of(row, columns, file.name, number)
+            if lacked is None
+            else Lacks(lacked, f"{lacked!r} is missing")
+        )
+        if isinstance(found, Lacks):
+            yield LackingDocument(place, found.reason, found.column, tuple(row), raw=_raw(in_file))
+        else:
+            yield BadDocument(place, found, raw=_raw(in_file)) if isinstance(found, str) else found
 
 
-def _raw(row: dict[str, Any] | str) -> str:
-    if isinstance(row, str):
-        return getattr(row, "raw", "")
+def _raw(row: dict[str, Any]) -> str:
     # Long values are cut before they are written out: one may be a whole book.
     cut = {key: one[:RAW] if isinstance(one, str) else one for key, one in row.items()}
     return json.dumps(cut, ensure_ascii=False, default=str)[:RAW]
 
 
-def _rows(file: Store, text_column: str, opened: Any, cut: Cut | None) -> Iterator[Row]:
-    source, codec = source_of(file.url)
+def _rows(
+    file: Store, wanted: Wanted, opened: DigestedFile | None, cut: Cut | None
+) -> Iterator[Row]:
     with _opened(file, opened) as raw, to_the_end(file):
+        stream, source, _ = judged(raw, file.name)
         if cut is not None:
-            assert isinstance(source, Divisible)
-            yield from source.part(raw, text_column, cut)
-            return
-        if source.seeks:
-            yield from source.rows(raw, text_column)
-            return
-        stream = plain(raw, codec)
-        begins = stream.peek(BEGINNING)[:BEGINNING]
-        if not codec:
-            refuse_beginning(file, begins)
-        elif not begins.startswith(source.begins) and (kind := kind_of(begins)):
-            raise NotDocumentsError(
-                f"holds {kind.name} within {codec}: take one of them away, and let its name say "
-                "what is left."
-            )
-        yield from source.rows(stream, text_column)
+            if not isinstance(source, Divisible):
+                raise EOFError("it is another file than it was when it was cut into parts")
+            yield from source.part(raw, wanted, cut)
+        elif source is not None:
+            yield from source.rows(stream, wanted)
+
+
+def judged(raw: Any, name: str) -> tuple[Any, Source | None, Codec | None]:
+    """The plain bytes of a file that is open, its format, and how it is compressed.
+
+    The format is None where it is empty.
+
+    Raises:
+        NotDocumentsError: documents are not read from such files.
+        OSError, EOFError: it is cut short.
+    """
+    codec = codec_of(raw.read(BEGINNING))
+    raw.seek(0)
+    stream = plain(raw, codec)
+    begins = stream.peek()[:BEGINNING]
+    if not begins:
+        return stream, None, codec
+    source = format_of(begins, name, codec)
+    if not source.seeks:
+        return stream, source, codec
+    raw.seek(0)
+    return raw, source, codec
 
 
 @contextlib.contextmanager
-def _opened(file: Store, opened: Any) -> Iterator[Any]:
+def _opened(file: Store, opened: DigestedFile | None) -> Iterator[Any]:
     if opened is not None:
         yield opened
         return
@@ -160,7 +187,6 @@ def to_the_end(file: Store) -> Iterator[None]:
     except NotDocumentsError as error:
         raise CorpusError(f"{file.url} {error}") from error
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        refuse_beginning(file, file.read_range("", 0, BEGINNING))
         raise CorpusError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."

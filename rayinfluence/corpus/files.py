@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from rayinfluence.corpus.sources import endings, find_source, source_of
+import bracex
+
+from rayinfluence.corpus.documents import known
+from rayinfluence.corpus.paths import tails
+from rayinfluence.corpus.sources import endings, find_source
+from rayinfluence.corpus.sources.compression import parted
+from rayinfluence.corpus.sources.source import Source
 from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.store import Matches, Store
 
 #: What frameworks and systems leave beside their data, besides names that begin with a dot.
 _BOOKKEEPING_ENDINGS = (".crc", "_$folder$")
 _BOOKKEEPING_NAMES = ("thumbs.db", "desktop.ini")
+#: The same, of names that documents might have: of `datasets` on a disk and on a hub.
+_OF_DATASETS = re.compile(
+    r"(dataset_infos?|dataset_dict|state)\.json|(cache-[^/]*|indices)\.arrow", re.IGNORECASE
+)
+#: Addresses that braces may stand for.
+_ALTERNATIVES = 10_000
 #: Examples of names, of each kind that is left out.
 _NAMED = 5
 
 _OTHER = "of other kinds"
 _HIDDEN = "hidden or bookkeeping"
 _FOLDERS = "folders that a glob names"
+_TEXTS = "texts beside data"
 _NO_FILES = "pipes, sockets or devices"
 
 
@@ -46,8 +62,9 @@ class Found:
 def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]]) -> Found:
     """The files that paths, folders and globs name, as stores whose URL is the file.
 
-    In a folder, files of other kinds are left out, and counted; a path or a glob has to name
-    files that can be read.
+    In a folder, files of other kinds are left out, and counted, and so are texts that lie beside
+    data; a path or a glob has to name files that can be read. A file whose name says nothing is
+    looked into.
 
     Raises:
         CorpusError: one of them names no file that can be read, a file of another kind, a link
@@ -56,7 +73,7 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
     """
     found: dict[str, Store] = {}
     others: dict[str, tuple[str, str]] = {}
-    for pattern in patterns:
+    for pattern in chain.from_iterable(map(_alternatives, patterns)):
         place = Store(pattern, options(pattern))
         try:
             matches = place.matches()
@@ -71,14 +88,33 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
         # Patterns may overlap: a file is read once.
         found |= {url: Store(url, options(url)) for url in files if url not in found}
         others |= left
+    # Of documents without an id the name of their file is one, and those of partitions are alike.
+    named = zip(found.values(), tails(list(found)), strict=True)
     return Found(
-        list(found.values()), _counted({url: o for url, o in others.items() if url not in found})
+        [replace(file, called=name) for file, name in named],
+        _counted({url: o for url, o in others.items() if url not in found}),
     )
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """What a shell makes of braces: `{a,b}` and `{1..3}`; a name that has some is a name."""
+    if "{" not in pattern or ("://" not in pattern and Path(pattern).exists()):
+        return [pattern]
+    try:
+        found: list[str] = bracex.expand(pattern, limit=_ALTERNATIVES)
+    except bracex.ExpansionLimitException as error:
+        raise CorpusError(
+            f"corpus.documents: the braces of {pattern} stand for more than {_ALTERNATIVES:,} "
+            "addresses; write a glob."
+        ) from error
+    return found
 
 
 def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """The URLs to read, and for the others why they are left out and what to call them."""
-    files, left = [], {}
+    files: dict[str, Source | None] = {}
+    left = {}
+    names = {}
     for url, kind in matches.entries:
         name = url.rsplit("/", 1)[-1]
         if matches.of_folder:
@@ -90,17 +126,37 @@ def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tu
                 name = "/".join(parts[: hidden + 1])
                 left[f"{place.url}/{name}"] = _HIDDEN, name
                 continue
+        names[url] = name
+        last = name.rsplit("/", 1)[-1]
         if kind != "file":
             left[url] = _FOLDERS if kind == "folder" else _NO_FILES, name
-        elif find_source(name):
-            files.append(url)
-        elif _bookkeeping(name.rsplit("/", 1)[-1]):
+        elif _OF_DATASETS.fullmatch(last):
             left[url] = _HIDDEN, name
-        elif matches.of_folder:
-            left[url] = _OTHER, name
+        elif source := find_source(name):
+            files[url] = source
+        elif _bookkeeping(last):
+            left[url] = _HIDDEN, name
+        elif not matches.of_folder:
+            files[url] = known(Store(url, place.options))  # which refuses it
+        elif unnamed := _unnamed(Store(url, place.options)):
+            files[url] = unnamed
         else:
-            source_of(url)  # which refuses it
-    return files, left
+            left[url] = _OTHER, name
+    texts = [url for url, source in files.items() if source and source.is_text]
+    if matches.of_folder and len(texts) < len(files):
+        # What is written about data lies beside it.
+        left |= {url: (_TEXTS, names[url]) for url in texts}
+    return [url for url in files if url not in left], left
+
+
+def _unnamed(file: Store) -> Source | None:
+    """The format of a file in a folder whose name has no ending but that of a compression."""
+    if "." in parted(file.name)[0]:
+        return None
+    try:
+        return known(file)
+    except (CorpusError, OSError, EOFError):
+        return None
 
 
 def _counted(others: Mapping[str, tuple[str, str]]) -> dict[str, LeftOut]:
@@ -128,8 +184,8 @@ def _nothing(pattern: str, others: Mapping[str, tuple[str, str]]) -> str:
         )
     return (
         f"{pattern} names no file that can be read: there are {_described(_counted(others))}. "
-        f"Documents are read from {endings()} files: call a file with a JSON object on "
-        "each line .jsonl, turn others into such, and name folders without a glob."
+        f"Documents are read from {endings()} files: turn others into such, or name a file "
+        "itself, which is looked into then; and name folders without a glob."
     )
 
 

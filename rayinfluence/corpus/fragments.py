@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ class FileReport:
     quarantined: int = 0
     #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
     metadata_keys: dict[str, int] = field(default_factory=dict)
+    #: The same of columns that nobody chose and that are not small, and so no metadata.
+    not_kept: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bad = [one if isinstance(one, BadDocument) else BadDocument(**one) for one in self.bad]
@@ -123,13 +125,21 @@ class FileReport:
         self.quarantine = self.quarantine + part.quarantine
         for reason, count in part.reasons.items():
             _count(self.reasons, reason, count, _REASONS)
-        for key, count in part.metadata_keys.items():
-            _count(self.metadata_keys, key, count, NAMED_KEYS)
+        self._count_keys(part.metadata_keys, part.not_kept)
 
-    def count_keys(self, keys: Iterable[str]) -> None:
-        """Count the metadata keys of a document that gave a sequence."""
-        for key in keys:
-            _count(self.metadata_keys, key, 1, NAMED_KEYS)
+    def count_keys(self, kept: Iterable[str], not_kept: Iterable[str]) -> None:
+        """Count the metadata keys of a document that gave a sequence.
+
+        Args:
+            kept: those that it has.
+            not_kept: columns that are none.
+        """
+        self._count_keys(dict.fromkeys(kept, 1), dict.fromkeys(not_kept, 1))
+
+    def _count_keys(self, kept: Mapping[str, int], not_kept: Mapping[str, int]) -> None:
+        for counts, found in ((self.metadata_keys, kept), (self.not_kept, not_kept)):
+            for key, count in found.items():
+                _count(counts, key, count, NAMED_KEYS)
 
     def _name(self, place: str, reason: str) -> None:
         _count(self.reasons, reason, 1, _REASONS)

@@ -38,10 +38,11 @@ class Limits:
         # Reports of before do not name what has no text.
         first = report.bad[0] if report.bad else BadDocument(report.url, "its text is empty")
         kept = f", {report.quarantine[0]} has the first" if report.quarantine else ""
+        helps = what_to_do(first.reason, columns.of_file(report.url))
         return (
             f"{n_bad:,} of {total:,} rows of {report.url} are not documents, more than "
-            f"{in_words(self.bad_rows)} (corpus.bad_rows): {_counted(report.reasons)}; the first "
-            f"is {first.place}: {first.reason}{kept}. {what_to_do(first.reason, columns)} Where "
+            f"{in_words(self.bad_rows)} (corpus.bad_rows): {by_reason(report.reasons)}; the first "
+            f"is {first.place}: {first.reason}{kept}. {helps} Where "
             f"such rows are to be left out, set corpus.bad_rows to {_enough(n_bad, total)}."
         )
 
@@ -69,7 +70,8 @@ def _enough(n_bad: int, total: int) -> str:
     return f"{share:.3g}" if share < 1 else str(n_bad)
 
 
-def _counted(reasons: Mapping[str, int]) -> str:
+def by_reason(reasons: Mapping[str, int]) -> str:
+    """How many rows are left out for each reason, the most frequent ones, in words."""
     most = sorted(reasons.items(), key=lambda one: -one[1])
     more = len(most) - _NAMED
     return ", ".join(f"{count:,} {reason}" for reason, count in most[:_NAMED]) + (

@@ -27,16 +27,6 @@ def other_encoding(begins: bytes) -> str | None:
     return f"{said}. JSON lines are read as UTF-8: save it as UTF-8, or copy it again."
 
 
-def instead_of_text(value: object) -> str:
-    """What to do about a value that stands where a text should, as a clause; mostly nothing."""
-    if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
-        return (
-            ", but a list of messages: render it as the model was trained on it (`apply_chat_"
-            "template(messages, tokenize=False)` of its tokenizer), and give that text"
-        )
-    return ""
-
-
 def why_none(error: Exception) -> str:
     """Why :func:`parsed` has found no value in a line, from what it raised: "not JSON: ..."."""
     if isinstance(error, _TwiceError):

@@ -51,8 +51,8 @@ def encoded_in_pieces(
             cut = encoding.offsets[token][0]
             following = encode_words(tokenizer, text[start + cut : start + cut + size], True)
             if _goes_on(encoding, token, following[0]):
-                piece = Encoding(encoding.tokens[:token], encoding.offsets[:token])
-                yield _moved(piece, start)
+                tokens, offsets = encoding.tokens[:token], encoding.offsets[:token]
+                yield _moved(replace(encoding, tokens=tokens, offsets=offsets, ending=[]), start)
                 start += cut
                 encoding, words = following
                 break
@@ -94,4 +94,4 @@ def _goes_on(encoding: Encoding, token: int, following: Encoding) -> bool:
 
 def _moved(encoding: Encoding, start: int) -> Encoding:
     offsets = [(a + start, b + start) if a < b else (a, b) for a, b in encoding.offsets]
-    return Encoding(encoding.tokens, offsets)
+    return replace(encoding, offsets=offsets)

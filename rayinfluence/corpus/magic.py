@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rayinfluence.corpus.sources import claiming, source_of
-from rayinfluence.corpus.sources.parquet import Parquet
+from rayinfluence.corpus.sources import endings, find_source, holding
+from rayinfluence.corpus.sources.compression import CODECS, Codec, parted
+from rayinfluence.corpus.sources.source import NotDocumentsError, Source
 from rayinfluence.storage.downloads import why_a_pointer
 
 #: Enough of a file to know it by.
-BEGINNING = 32
-#: What writers put before a frame of zstd or lz4 that says nothing, such as sizes (pzstd does).
-_SKIPPED = tuple(bytes([first]) + b"*M\x18" for first in range(0x50, 0x60))
+BEGINNING = 4096
 
 
 @dataclass(frozen=True)
@@ -21,27 +20,23 @@ class Kind:
     Attributes:
         name: what people call it.
         begins: how such files begin.
-        ending: of the names of documents that are compressed so, after that of a format; empty
-            where none are.
         unpack: the command that takes compression away; empty where it is none.
+        endings: of formats that are such files inside.
     """
 
     name: str
     begins: tuple[bytes, ...]
-    ending: str = ""
     unpack: str = ""
+    endings: tuple[str, ...] = ()
 
 
 _KINDS = (
-    Kind("gzip", (b"\x1f\x8b",), ".gz", "gunzip"),
-    Kind("zstd", (b"(\xb5/\xfd", *_SKIPPED), ".zst", "zstd -d"),
-    Kind("bzip2", tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), ".bz2", "bunzip2"),
-    Kind("xz", (b"\xfd7zXZ\0",), unpack="unxz"),
-    Kind("zip", (b"PK\3\4", b"PK\5\6"), unpack="unzip"),
+    *(Kind(codec.name, codec.begins, codec.unpack) for codec in CODECS),
+    Kind("zip", (b"PK\3\4", b"PK\5\6"), unpack="unzip", endings=(".epub",)),
     Kind("7z", (b"7z\xbc\xaf'\x1c",), unpack="7z x"),
     Kind("lz4", (b'\4"M\x18',), unpack="lz4 -d"),
     Kind("snappy", (b"\xff\6\0\0sNaPpY",), unpack="snzip -d"),
-    Kind("Parquet", Parquet.begins),
+    Kind("Parquet", (b"PAR1", b"PARE")),
     # A stream of it has no name: data sets on disks are such.
     Kind("Arrow", (b"ARROW1", b"\xff\xff\xff\xff")),
     Kind("ORC", (b"ORC",)),
@@ -73,38 +68,43 @@ def why_not_queries(begins: bytes) -> str | None:
     )
 
 
-def why_not_documents(begins: bytes, name: str) -> str | None:
-    """Why documents are not what their name says, or None where they may be.
+def format_of(begins: bytes, name: str, codec: Codec | None = None) -> Source:
+    """The format of a file: what its first bytes say, and where they do not tell its name.
 
-    The format of that name decides itself what its files begin with: refused is what no format or
-    another one claims.
+    A text that people read is none of the formats of data, so its bytes say nothing against a name.
 
     Args:
-        begins: their first bytes.
-        name: theirs, in lower case.
+        begins: its first plain bytes.
+        name: of the file.
+        codec: how it is compressed.
+
+    Raises:
+        NotDocumentsError: documents are not read from such files.
     """
     if pointer := why_a_pointer(begins):
-        return f"{pointer}."
-    source, _ = source_of(name)
-    packed = next((known for known in _KINDS if known.ending and name.endswith(known.ending)), None)
-    kind = kind_of(begins)
-    if kind is packed if packed else begins.startswith(source.begins):
-        return None
-    ending = f".{name.rpartition('.')[2]}"
-    says = f"its name ends with {ending}"
-    what = f"is a file of {kind.name}" if kind else ""
-    if kind and kind.ending:
-        # A compression follows what it is of, which a name that says another one does not tell.
-        of = ".jsonl" if packed or source.seeks else ending
-        return f"{what}, and {says}: let its name end with {of}{kind.ending}."
-    if (claimed := claiming(begins)) and not (kind and kind.unpack):
-        right = claimed.endings[0]
-        what = what or f"begins as {right} files do"
-        return f"{what}, and {says}: let its name end with {right}."
-    if kind:
-        how = f"unpack it (`{kind.unpack}`)" if kind.unpack else "write it as JSON lines"
-        return f"{what}, and {says}: {how}, and let its name say what it is then."
-    lines = begins.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    if lines and (packed or source.begins):
-        return f"begins as JSON lines do, and {says}: let its name end with .jsonl."
-    return None
+        raise NotDocumentsError(f"{pointer}.")
+    named, found = find_source(name), holding(begins)
+    if found is None or (found.is_text and named is not None and not named.is_text):
+        found = named
+        kind = kind_of(begins)
+        if kind and not name.lower().endswith(kind.endings):
+            within = f"holds {kind.name} within {codec.name}" if codec else ""
+            what = within or f"is a file of {kind.name}"
+            how = f"unpack it (`{kind.unpack}`)" if kind.unpack else "write it as JSON lines"
+            raise NotDocumentsError(f"{what}, whatever its name says: {how}, and name that.")
+        said = parted(name)[1]
+        if said and not codec:
+            raise EOFError(f"it does not begin as files of {said.name} do")
+    if found is None:
+        raise NotDocumentsError(
+            f"is of no format that is known by its first bytes or by its name: documents are read "
+            f"from {endings()} files. Let its name say what it is."
+        )
+    if codec and found.seeks:
+        raise NotDocumentsError(
+            f"is compressed ({codec.name}) as a whole, and {found.endings[0]} files are read here "
+            f"and there: unpack it (`{codec.unpack}`) and name what is in it."
+        )
+    if why := found.refusal(begins):
+        raise NotDocumentsError(why)
+    return found

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rayinfluence.corpus.documents import refuse_beginning, to_the_end
+from rayinfluence.corpus.documents import judged, to_the_end
 from rayinfluence.corpus.fragments import Fragment, Seen
-from rayinfluence.corpus.magic import BEGINNING
-from rayinfluence.corpus.sources import source_of
 from rayinfluence.corpus.sources.divisible import Cut, Divisible
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.reading import DigestedFile
@@ -43,31 +41,27 @@ class Part:
         return f"{PARTS}/{digest([making, *seen, self.file_digest, *self.cut])}.json"
 
 
-def is_cut(url: str, size: int, part_bytes: int) -> bool:
-    """Whether a file of so many bytes is tokenised in parts; compressed ones cannot be."""
-    source, codec = source_of(url)
-    return size > part_bytes and codec is None and isinstance(source, Divisible)
-
-
 def survey(file: Store, part_bytes: int) -> list[Part]:
     """The parts of a file, from one reading, which makes its digest too.
 
+    None where it can only be read whole, as one that is compressed, which its beginning tells.
+
     Raises:
-        CorpusError: it cannot be read to its end, or is not what its name says.
+        CorpusError: it cannot be read to its end, or is of no format that we read.
         StorageError: it cannot be read.
     """
-    source, _ = source_of(file.url)
-    assert isinstance(source, Divisible)
     with file.open("") as raw, to_the_end(file):
-        refuse_beginning(file, file.read_range("", 0, BEGINNING))
         opened: Any = DigestedFile(raw)
-        cuts = source.cuts(opened, part_bytes)
-        file_digest = opened.digest()
+        stream, source, codec = judged(opened, file.name)
+        if codec or not isinstance(source, Divisible):
+            return []
+        cuts = source.cuts(stream, part_bytes)
+        file_digest = opened.digest() if cuts else ""
     return [Part(file_digest, cut) for cut in cuts]
 
 
 def note_parts(store: Store, seen: Seen, part_bytes: int, parts: Sequence[Part]) -> None:
-    """Note the parts of a file, which took a reading of all of it."""
+    """Note the parts of a file."""
     body = [[part.file_digest, *part.cut] for part in parts]
     store.write(_survey_key(seen, part_bytes), json.dumps(body).encode())
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.chat import last_content, render
 from rayinfluence.corpus.classes import Label, label_of
-from rayinfluence.corpus.query_forms import Answer, Query
-from rayinfluence.corpus.query_function import QueryFunction
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Answer, Measurement, Query
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import ChatError, QueryError
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import digest
 
@@ -34,8 +34,9 @@ class EncodedAnswer:
         tokens: of prompt and completion as one text.
         first_target: where the tokens begin that are predicted.
         weight: of what the model gives to the answer, in the query's sum.
-        shares: of the log-probability of each token of the completion in that; 0 of those that do
+        shares: of what is measured of each token of the completion in that; 0 of those that do
             not count. None where each counts once.
+        measurement: what that is.
         unscored: the text of a token of the completion that is the first of all, and so is not
             predicted from anything.
         across: the text of a token that ends in the completion and takes more than spaces and
@@ -54,6 +55,7 @@ class EncodedAnswer:
     ending: tuple[int, ...] = ()
     label: Label | None = None
     n_source: int | None = None
+    measurement: Measurement = LOG_PROBABILITY
 
     @property
     def completion(self) -> tuple[int, ...]:
@@ -61,9 +63,11 @@ class EncodedAnswer:
         return self.tokens[self.first_target :]
 
     @property
-    def asked(self) -> list[int]:
-        """Where the completion begins, and the class."""
-        return [self.first_target, *([] if self.label is None else [self.label.index])]
+    def asked(self) -> list[int | str]:
+        """Where the completion begins, the class, and what is measured if not log p."""
+        label = [] if self.label is None else [self.label.index]
+        measured = [] if self.measurement == LOG_PROBABILITY else [self.measurement]
+        return [self.first_target, *label, *measured]
 
     @property
     def n_targets(self) -> int:
@@ -90,7 +94,7 @@ class EncodedQuery:
 
     query: Query
     answers: tuple[EncodedAnswer, ...]
-    function: QueryFunction | None = None
+    function: NamedFunction | None = None
 
     @property
     def objective(self) -> str:
@@ -101,6 +105,14 @@ class EncodedQuery:
     def unit(self) -> str:
         """Of f."""
         return "that of query_function" if self.function else self.query.unit
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """What is taken of each token; of several things the one that is no log-probability."""
+        if self.function is not None:
+            return None
+        others = (one.measurement for one in self.answers if one.measurement != LOG_PROBABILITY)
+        return next(others, LOG_PROBABILITY)
 
     @property
     def predicts(self) -> bool:
@@ -178,7 +190,7 @@ def encode_queries(
     tokenizer: PreTrainedTokenizerFast,
     context: int | None,
     vocabulary: int | None = None,
-    function: QueryFunction | None = None,
+    function: NamedFunction | None = None,
     kind: str = CAUSAL,
     classes: Sequence[str] = (),
 ) -> list[EncodedQuery]:
@@ -204,7 +216,10 @@ def encode_queries(
     """
     asked = rendered(queries, tokenizer)
     if kind == CLASSIFICATION:
-        return [EncodedQuery(one, _of_classes(one, tokenizer, context, classes)) for one in asked]
+        return [
+            EncodedQuery(one, _of_classes(one, tokenizer, context, classes), function)
+            for one in asked
+        ]
     encodings = iter(_texts(tokenizer, asked, kind))
     encoded = []
     for query in asked:
@@ -254,7 +269,14 @@ def _of_classes(
                 f"2 to {context}: give it another one."
             )
         answers.append(
-            EncodedAnswer(tokens, len(tokens), answer.weight, ending=ending, label=label)
+            EncodedAnswer(
+                tokens,
+                len(tokens),
+                answer.weight,
+                ending=ending,
+                label=label,
+                measurement=answer.measured,
+            )
         )
     _refuse_nothing(query, answers)
     return tuple(answers)
@@ -329,6 +351,7 @@ def _encoded(
             across,
             ending,
             n_source=encoding.n_source or None,
+            measurement=answer.measured,
         )
 
 

@@ -13,15 +13,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rayinfluence.corpus.chat import Message, Span, messages_of
-from rayinfluence.corpus.lines import instead_of_text
 from rayinfluence.errors import QueryError
 
 Kind = Literal["completion", "contrast", "set"]
+#: What is taken of each token, or class, that is asked for, and what that is called.
+Measurement = Literal["log_probability", "logit", "margin"]
+LOG_PROBABILITY: Measurement = "log_probability"
+_CALLED: Mapping[str, str] = {
+    LOG_PROBABILITY: "log-probability",
+    "logit": "logit",
+    "margin": "margin against all others",
+}
 _NATS, PER_TOKEN = "nats", "nats per token"
+_BESIDE_SEVERAL = {"prompt", "reduction", "measurement", "rather_than"}
 _OF_QUERY, _OF_MEMBER = {"query_id", "metadata", "completions", "set"}, {"weight"}
 #: Sizes of weights. Gradients are multiplied by them, and float32 has to hold what comes of it.
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1e6
-_ASKED = {"prompt", "completion", "messages", "reduction", "spans", "rather_than"}
+_ASKED = {
+    "prompt",
+    "completion",
+    "messages",
+    "reduction",
+    "measurement",
+    "spans",
+    "rather_than",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,9 @@ class Answer:
     Attributes:
         prompt, completion: texts.
         weight: of what the model gives to it, in the query's sum.
-        mean: whether that is the mean of log p over the tokens that count, and not their sum.
+        mean: whether that is the mean over the tokens that count, and not their sum.
+        measurement: of each of these tokens, as it was asked for.
+        in_contrast: whether it is a side of one, so that a margin is between the two.
         spans: characters of the completion, from and up to; tokens that have one of them count.
             All tokens do where there are none.
         messages: stand in the place of the prompt until they are rendered; without a completion
@@ -46,6 +64,27 @@ class Answer:
     spans: tuple[Span, ...] = ()
     messages: tuple[Message, ...] = ()
     templated: bool = False
+    measurement: Measurement = LOG_PROBABILITY
+    in_contrast: bool = False
+
+    @property
+    def measured(self) -> Measurement:
+        """What is taken of each token; the log-odds of two are a difference of log p."""
+        between_two = self.measurement == "margin" and self.in_contrast
+        return LOG_PROBABILITY if between_two else self.measurement
+
+    @property
+    def unit(self) -> str:
+        """Of what the model gives to it."""
+        if self.measured == "logit":
+            return "logits per token" if self.mean else "logits"
+        return PER_TOKEN if self.mean else _NATS
+
+    @property
+    def called(self) -> str:
+        """What the model gives to it, in words."""
+        said = _CALLED[self.measured]
+        return f"mean {said} per token" if self.mean else said
 
     @property
     def said(self) -> str:
@@ -79,11 +118,11 @@ class Query:
     @property
     def unit(self) -> str:
         """Of f."""
-        return PER_TOKEN if any(answer.mean for answer in self.answers) else _NATS
+        return self.answers[0].unit
 
     @property
     def is_difference(self) -> bool:
-        """Whether f is a log-probability, of one answer or of several, or a difference of such."""
+        """Whether f is a log-probability, or a difference of such, as log-odds are."""
         return self.unit == _NATS and all(abs(answer.weight) == 1 for answer in self.answers)
 
     def objective(self, of: str | None = None) -> str:
@@ -92,8 +131,7 @@ class Query:
         Args:
             of: what an answer is given, if it is not its log-probability.
         """
-        said = "mean log-probability per token" if self.unit == PER_TOKEN else "log-probability"
-        said = of or said
+        said = of or " and ".join(dict.fromkeys(answer.called for answer in self.answers))
         if self.kind == "set":
             return f"{said} of {len(self.answers)} completions, summed by their weights"
         spans = " and ".join(f"{start} to {end}" for start, end in self.answers[0].spans)
@@ -133,7 +171,7 @@ def queries_of(row: Any, place: str) -> list[Query]:
         reader.refuse_beside("set", asked, known)
         return [Query(row["query_id"], reader.set(row["set"]), metadata, "set")]
     if "completions" in row:
-        reader.refuse_beside("completions", asked, known, {"prompt", "reduction", "rather_than"})
+        reader.refuse_beside("completions", asked, known, _BESIDE_SEVERAL)
         texts = row["completions"]
         if not isinstance(texts, list) or not texts:
             raise QueryError(f"{place}: completions must be a list of strings.")
@@ -185,10 +223,10 @@ class _Reader:
                 "all weights of the set are 0, so nothing is asked for; weights of both signs may "
                 "add up to 0"
             )
-        if len({answer.mean for answer in answers}) > 1:
+        if len(units := dict.fromkeys(answer.unit for answer in answers)) > 1:
             raise self._error(
-                "members of the set have the reductions sum and mean, and nats and nats per token "
-                "do not add up: give all of them one"
+                f"members of the set are in {' and '.join(units)}, which do not add up: give all "
+                "of them one reduction and one measurement"
             )
         return tuple(answers)
 
@@ -198,7 +236,16 @@ class _Reader:
         """What is said, and then what it is said rather than."""
         prompt, completion, messages = self._text(asked, known)
         mean = self._mean(asked.get("reduction", "sum"))
-        answer = Answer(prompt, completion, weight, mean, messages=messages)
+        measurement = self._measurement(asked.get("measurement", LOG_PROBABILITY))
+        answer = Answer(
+            prompt,
+            completion,
+            weight,
+            mean,
+            messages=messages,
+            measurement=measurement,
+            in_contrast="rather_than" in asked,
+        )
         if "rather_than" not in asked:
             return (self._with_spans(answer, asked),)
         if "spans" in asked:
@@ -213,8 +260,8 @@ class _Reader:
             raise self._error("rather_than is the completion itself, so the difference is 0")
         if messages and not completion:
             messages = (*messages[:-1], {**messages[-1], "content": other})
-            return answer, Answer(prompt, "", -weight, mean, messages=messages)
-        return answer, Answer(prompt, other, -weight, mean, messages=messages)
+            return answer, replace(answer, weight=-weight, messages=messages)
+        return answer, replace(answer, weight=-weight, completion=other)
 
     def refuse_beside(
         self,
@@ -247,15 +294,7 @@ class _Reader:
                         f"{key} stands beside messages, the last of which is the completion; for "
                         "another, give the messages before it as prompt"
                     )
-            messages = self._messages("messages", asked["messages"])
-            if messages[-1]["role"] != "assistant":
-                raise self._error(
-                    f"the last of messages is from {messages[-1]['role']!r}, and what is asked "
-                    "about is what the assistant says: end with a message of the role 'assistant'"
-                )
-            if not messages[-1]["content"].strip():
-                raise self._error("the last of messages is empty; there is nothing to explain")
-            return "", "", messages
+            return "", "", self._conversation("messages", asked["messages"])
         if not {"prompt", "completion"} <= asked.keys():
             raise QueryError(
                 f"{self.place}: a query needs the keys query_id, prompt and completion (or, in "
@@ -265,8 +304,17 @@ class _Reader:
             )
         self._refuse_unknown(asked, known)
         prompt, completion = asked["prompt"], asked["completion"]
+        if isinstance(completion, list):
+            said = self._conversation("completion", completion)
+            if not isinstance(prompt, list) or len(said) > 1:
+                raise self._error(
+                    f"completion is a list of {len(said)} messages, which is taken where it has "
+                    "one and prompt is a list of the messages before it: give it so, or the whole "
+                    "conversation as messages"
+                )
+            return "", "", (*self._messages("prompt", prompt), *said)
         if not isinstance(completion, str):
-            raise self._error(f"completion must be a string{instead_of_text(completion)}")
+            raise self._error("completion must be a string, or a list of one message")
         if not completion:
             raise QueryError(
                 f"{self.place}: the completion of {self.whose} is empty; there is nothing to "
@@ -278,6 +326,18 @@ class _Reader:
             raise self._error("prompt must be a string, or a list of messages")
         return prompt, completion, ()
 
+    def _conversation(self, key: str, value: Any) -> tuple[Message, ...]:
+        """Messages of which the last is asked about."""
+        messages = self._messages(key, value)
+        if messages[-1]["role"] != "assistant":
+            raise self._error(
+                f"the last of {key} is from {messages[-1]['role']!r}, and what is asked about is "
+                "what the assistant says: end with a message of the role 'assistant'"
+            )
+        if not messages[-1]["content"].strip():
+            raise self._error(f"the last of {key} is empty; there is nothing to explain")
+        return messages
+
     def _messages(self, key: str, value: Any) -> tuple[Message, ...]:
         messages = messages_of(value)
         if isinstance(messages, str):
@@ -288,6 +348,12 @@ class _Reader:
         if reduction not in ("sum", "mean"):
             raise self._error("reduction must be sum or mean")
         return bool(reduction == "mean")
+
+    def _measurement(self, measurement: Any) -> Measurement:
+        if not isinstance(measurement, str) or measurement not in _CALLED:
+            raise self._error(f"measurement must be one of {', '.join(_CALLED)}")
+        found: Measurement = measurement  # type: ignore[assignment]
+        return found
 
     def _with_spans(self, answer: Answer, asked: Mapping[str, Any]) -> Answer:
         if "spans" not in asked:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from rayinfluence.corpus.shards import SCHEMA, RowGroup, row_group_digest
 from rayinfluence.errors import CorpusError
+from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
 
 #: What pyarrow and numpy raise over columns that are garbled or of another type than ours.
@@ -23,7 +25,7 @@ class Split:
     """A run of row groups of one shard: the unit of work, of retry and of the ledger.
 
     ``digest`` covers the content of its row groups and the ids of its sequences, so it names what a
-    partial was made of.
+    partial was made of. ``chosen``: the places of its rows, ascending, where it is not all of them.
     """
 
     index: int
@@ -32,16 +34,42 @@ class Split:
     first_row_group: int
     row_groups: tuple[RowGroup, ...]
     digest: str
+    chosen: tuple[int, ...] | None = None
 
     @property
     def n_tokens(self) -> int:
-        """Tokens in the split."""
-        return sum(group.n_tokens for group in self.row_groups)
+        """Tokens in the split; of one of which some rows are chosen, their share, about."""
+        n_tokens = sum(group.n_tokens for group in self.row_groups)
+        return n_tokens if self.chosen is None else n_tokens * self.n_rows // self._n_all
 
     @property
     def n_rows(self) -> int:
         """Sequences in the split."""
+        return self._n_all if self.chosen is None else len(self.chosen)
+
+    @property
+    def sequence_ids(self) -> NDArray[np.int64]:
+        """The ids of its sequences, ascending."""
+        rows = np.arange(self._n_all) if self.chosen is None else np.array(self.chosen, np.int64)
+        return rows + self.first_sequence_id
+
+    @property
+    def _n_all(self) -> int:
         return sum(group.n_rows for group in self.row_groups)
+
+    def narrowed(self, sequence_ids: NDArray[np.int64]) -> Split | None:
+        """The split with those of its sequences that are among some, ascending; None for none.
+
+        With all of them it is the split itself, and what was made of that is not made again.
+        """
+        there = self.sequence_ids
+        begin, end = np.searchsorted(sequence_ids, [there[0], there[-1] + 1])
+        ids = np.intersect1d(there, sequence_ids[begin:end], assume_unique=True)
+        if len(ids) in (0, len(there)):
+            return self if len(ids) else None
+        rows = tuple((ids - self.first_sequence_id).tolist())
+        whole = digest([self.first_sequence_id, [group.digest for group in self.row_groups]])
+        return replace(self, chosen=rows, digest=digest([whole, rows]))
 
     @property
     def name(self) -> str:
@@ -57,10 +85,14 @@ def read_split(store: Store, split: Split) -> pa.Table:
         CorpusError: the shard is not Parquet, or says something else than when it was written.
         StorageError: the shard is missing or cannot be read.
     """
+    if split.chosen is not None:
+        return read_rows(store, split, split.sequence_ids)
     return _numbered(store, split, range(len(split.row_groups)))
 
 
-def read_rows(store: Store, split: Split, sequence_ids: Sequence[int]) -> pa.Table:
+def read_rows(
+    store: Store, split: Split, sequence_ids: Sequence[int] | NDArray[np.int64]
+) -> pa.Table:
     """Some rows of a split, in the order of their ids; only their row groups are read and checked.
 
     Args:

@@ -13,12 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.chat import Span
+from rayinfluence.corpus.chunks import AUTO, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
+from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import FileReport, ShardRecord
 from rayinfluence.corpus.long_texts import LONGEST, encoded_in_pieces
-from rayinfluence.corpus.metadata import plain
+from rayinfluence.corpus.metadata import dotted, plain
 from rayinfluence.corpus.parts import Part
 from rayinfluence.corpus.quarantined_rows import Quarantine
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
@@ -43,10 +45,11 @@ _TOLD_TOKENS = 2**16
 class TokenizeSettings:
     """What decides the bytes of shards, besides the documents and the tokenizer.
 
-    ``classes`` are names of a classifier's classes by their ids, as a JSON list.
+    ``classes`` are names of a classifier's classes by their ids, as a JSON list;
+    ``blocks`` says that those of a plain text are documents.
     """
 
-    text_column: str
+    text_column: str | list[str] | dict[str, str | list[str]]
     id_column: str
     context: int
     row_group_tokens: int
@@ -56,16 +59,27 @@ class TokenizeSettings:
     kind: str = CAUSAL
     label_column: str | None = None
     classes: str = "[]"
+    template: str | None = None
+    metadata: list[str] | None = None
+    path_columns: str | None = None
+    bos: str = AUTO
+    eos: str = AUTO
+    overlap: int = 0
+    blocks: bool = False
 
     @property
     def columns(self) -> Columns:
         """Of documents."""
-        return Columns(
+        return columns_named(
             self.text_column,
             self.id_column,
             self.prompt_column,
             self.mask_column,
             self.label_column,
+            self.template,
+            self.metadata,
+            self.path_columns,
+            self.blocks,
         )
 
     @cached_property
@@ -102,11 +116,11 @@ def tokenize_file(
     """
     report = FileReport.of(file.url, file.info())
     quarantine = Quarantine(report)
+    framing = Framing.of(tokenizer, settings.bos, settings.eos)
     shards = _Shards(settings, write, advance)
     with file.open("") as raw:
         digested = DigestedFile(raw)
-        cut = part.cut if part else None
-        documents = read_documents(file, settings.columns, raw if part else digested, cut)
+        documents = read_documents(file, settings.columns, digested, part.cut if part else None)
         for batch in _batches(_good(documents, tokenizer, report.url, quarantine)):
             for document, pieces in _encoded(tokenizer, batch, settings.kind):
                 if why := _why_none(document, pieces, settings):
@@ -115,11 +129,11 @@ def tokenize_file(
                     continue
                 report.documents += 1
                 gave = False
-                for row in _rows(document, pieces, settings, report):
+                for row in _rows(document, pieces, settings, framing, report):
                     shards.add(row)
                     gave = True
                 if gave:
-                    report.count_keys(document.metadata)
+                    report.count_keys(dotted(document.metadata), document.left_out)
         shards.close()
         report.digest = part.file_digest if part else digested.digest()
     quarantine.write(write)
@@ -168,6 +182,24 @@ class _Shards:
     def _tell(self) -> None:
         self._advance(self._untold)
         self._untold = 0
+
+
+def sequences_of(
+    document: Document, tokenizer: PreTrainedTokenizerFast, settings: TokenizeSettings
+) -> tuple[list[dict[str, Any]], int] | str:
+    """The rows that one document is in a shard, and how many chunks are none; or why all are."""
+    found = rendered(document, tokenizer)
+    if isinstance(found, str):
+        return found
+    if found.is_empty:
+        return "it has no text"
+    [(_, pieces)] = _encoded(tokenizer, [found], settings.kind)
+    if why := _why_none(found, pieces, settings):
+        return why
+    framing = Framing.of(tokenizer, settings.bos, settings.eos)
+    report = FileReport("", 0, None, None)
+    rows = list(_rows(found, pieces, settings, framing, report))
+    return (rows, report.short_chunks) if rows else "it has one token, which predicts nothing"
 
 
 def _encoded(
@@ -243,63 +275,40 @@ def _rows(
     document: Document,
     pieces: Iterable[Encoding],
     settings: TokenizeSettings,
+    framing: Framing,
     report: FileReport,
 ) -> Iterator[dict[str, Any]]:
-    same = {
-        "document_id": document.document_id,
-        "document_row": document.row,
-        "metadata": canonical_json(plain(document.metadata)),
-        LABEL: None,
-    }
-    if settings.label_column:
-        label = label_of(document.label, settings.class_names)
-        same[LABEL] = label.index if isinstance(label, Label) else None
-    for start, chunk, masked in _chunks(document, pieces, settings):
+    metadata = canonical_json(plain(document.metadata))
+    label = label_of(document.label, settings.class_names) if settings.label_column else None
+    parts = ((piece, _mask(document, piece, settings.kind)) for piece in pieces)
+    for chunk in chunks(parts, settings.context, settings.overlap, framing):
         if len(chunk.tokens) < 2:
             report.short_chunks += 1
             continue
-        if masked is not None:
-            n_counted = sum(masked[1:])  # the first is not predicted
+        char_start, char_end = _characters(chunk.spans)
+        if chunk.masks is not None:
+            n_counted = sum(chunk.masks[1:])  # the first is not predicted
             report.masked += 1
             report.counted_tokens += n_counted
             report.uncounted += not n_counted
-        char_start, char_end = _characters(chunk.offsets)
         yield {
-            **same,
             "tokens": chunk.tokens,
-            "token_start": start,
+            "document_id": document.document_id,
+            "document_row": document.row,
+            "token_start": chunk.start,
             "char_start": char_start,
             "char_end": char_end,
-            LOSS_MASK: masked,
+            "metadata": metadata,
+            LOSS_MASK: chunk.masks,
+            LABEL: label.index if isinstance(label, Label) else None,
         }
 
 
-def _chunks(
-    document: Document, pieces: Iterable[Encoding], settings: TokenizeSettings
-) -> Iterator[tuple[int, Encoding, list[bool] | None]]:
-    """Runs of tokens of the context's length: how many are before each, and which counted."""
-    context, counted = settings.context, document.counted
-    start = 0
-    left, left_masks = Encoding([], []), list[bool]()
-
-    def chunk(place: int) -> tuple[int, Encoding, list[bool] | None]:
-        ours = slice(place, place + context)
-        masked = left_masks[ours] if counted is not None else None
-        return start + place, Encoding(left.tokens[ours], left.offsets[ours]), masked
-
-    for piece in pieces:
-        left = Encoding(left.tokens + piece.tokens, left.offsets + piece.offsets)
-        if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
-            left_masks = [place >= piece.n_source for place in range(len(piece.tokens))]
-        elif counted is not None:
-            left_masks += mask(piece.offsets, counted)
-        whole = len(left.tokens) // context * context
-        yield from map(chunk, range(0, whole, context))
-        start += whole
-        left = Encoding(left.tokens[whole:], left.offsets[whole:])
-        left_masks = left_masks[whole:]
-    if left.tokens:
-        yield chunk(0)
+def _mask(document: Document, piece: Encoding, kind: str) -> list[bool] | None:
+    """Which tokens counted; None where the document does not say."""
+    if kind == SEQ2SEQ:  # with the tokens that begin and end a target
+        return [place >= piece.n_source for place in range(len(piece.tokens))]
+    return None if document.counted is None else mask(piece.offsets, document.counted)
 
 
 def _good(

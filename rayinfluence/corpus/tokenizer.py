@@ -36,13 +36,15 @@ class Encoding:
 
     The characters are those of the text as it is, also where a normalizer puts others in their
     place. ``ending`` are tokens that the tokenizer adds after a whole text, and not among them;
-    ``n_source`` are how many are of a source, before its target.
+    ``n_source`` are how many are of a source, before its target, and ``n_added`` how many the
+    tokenizer has put before the text.
     """
 
     tokens: list[int]
     offsets: list[tuple[int, int]]
     ending: list[int] = field(default_factory=list)
     n_source: int = 0
+    n_added: int = 0
 
 
 def faithful(backend: Tokenizer) -> Tokenizer:
@@ -145,7 +147,7 @@ def _encoding(one: LibraryEncoding, text: str, backend: Tokenizer) -> Encoding:
     offsets = offsets[:own] + offsets[leading:end]
     if backend.normalizer is not None:
         offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
-    return Encoding(ids[:own] + ids[leading:end], offsets, ids[end:])
+    return Encoding(ids[:own] + ids[leading:end], offsets, ids[end:], n_added=own)
 
 
 def with_ending(encoding: Encoding) -> Encoding:

@@ -57,14 +57,12 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
         raise
     except Exception as error:  # transformers raises many kinds, all of them about this folder
         raise ModelError(
-            f"tokenizer: none can be loaded from {path}: {why_none(path, error)}. Save it beside "
-            "the model, or name its folder under `tokenizer`."
+            f"tokenizer: none can be loaded from {path}: {why_none(path, error)}"
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Where there is a config.json and no tokenizer, transformers makes an empty one.
         raise ModelError(
-            f"tokenizer: the one of {path} knows no token but special ones: "
-            f"{why_none(path)}. Save it beside the model, or name its folder under `tokenizer`."
+            f"tokenizer: the one of {path} knows no token but special ones: {why_none(path)}"
         )
     # What it is must not depend on how it was used last, and must cut and pad nothing.
     backend = tokenizer.backend_tokenizer

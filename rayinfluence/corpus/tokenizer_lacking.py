@@ -18,6 +18,13 @@ VOCABULARIES = ("*.model", "*.tiktoken", "vocab.*", "merges.txt", "tekken.json")
 #: The two files of a tokenizer of byte pairs.
 _PAIRS = ("vocab.json", "merges.txt")
 
+#: What to do where files are damaged, and where there are none.
+_AGAIN = (
+    "Copy its files again from where the model came from, or download them again; or name the "
+    "folder of another tokenizer under `tokenizer`."
+)
+_ELSEWHERE = "Save it beside the model, or name its folder under `tokenizer`."
+
 
 def holds_tokenizer(path: str) -> bool:
     """Whether a folder holds a file that a tokenizer may be read from."""
@@ -25,44 +32,69 @@ def holds_tokenizer(path: str) -> bool:
 
 
 def why_none(path: str, error: Exception | None = None) -> str:
-    """Why transformers makes no tokenizer of a folder, as a clause with the remedy.
-
-    Its own errors blame packages that have nothing to do with the files that are there.
+    """Why transformers makes no tokenizer of a folder, as a clause, and then what to do.
 
     Args:
         path: the folder.
         error: what it raised; nothing where it made one that knows no token.
     """
+    damaged = None if error is None else _damaged(path, error)
+    if damaged is not None:
+        return f"{damaged}. {_AGAIN}"
+    return f"{_lacking(path, error)}. {_ELSEWHERE}"
+
+
+def _damaged(path: str, error: Exception) -> str | None:
+    """That files which are there, and could be read, are no tokenizer; None where they lack."""
     folder = Path(path)
-    if (folder / TOKENIZER).is_file() and error is not None:
-        return f"its {TOKENIZER} is damaged or of a later version ({brief(error).rstrip('.')})"
+    said = brief(error).rstrip(".")
+    if (folder / TOKENIZER).is_file():
+        return f"its {TOKENIZER} is damaged or of a later version ({said})"
+    there = _vocabularies(folder)
+    is_lacking = isinstance(error, ImportError) or "instantiate the backend" in str(error)
+    if is_lacking or not there or _half_a_pair(there) or _package(path):
+        return None
+    files, verb = " and ".join(there), "are" if len(there) > 1 else "is"
+    return f"its {files} {verb} damaged, or of another kind ({said})"
+
+
+def _vocabularies(folder: Path) -> list[str]:
+    return sorted({file.name for pattern in VOCABULARIES for file in folder.glob(pattern)})
+
+
+def _half_a_pair(there: list[str]) -> bool:
+    return len(there) == 1 and there[0] in _PAIRS
+
+
+def _lacking(path: str, error: Exception | None) -> str:
+    """What is not there, as a clause with the remedy.
+
+    The errors of transformers blame packages that have nothing to do with the files that are there.
+    """
     if missing := _package(path):
         return missing
-    there = sorted({file.name for pattern in VOCABULARIES for file in folder.glob(pattern)})
+    there = _vocabularies(Path(path))
     if not there:
         return f"there is no {TOKENIZER} in it"
     if isinstance(error, ImportError):
         return brief(error).rstrip(".")
-    pairs = [name for name in _PAIRS if name in there]
-    if len(pairs) == 1 and there == pairs:
-        [lacking] = set(_PAIRS) - set(pairs)
+    if _half_a_pair(there):
+        [lacking] = set(_PAIRS) - set(there)
         return (
-            f"it has {pairs[0]} without {lacking}, of which together a tokenizer of byte pairs is "
+            f"it has {there[0]} without {lacking}, of which together a tokenizer of byte pairs is "
             f"made, and no {TOKENIZER}; copy the file from where the model came from"
         )
-    if error is None or "instantiate the backend" in str(error):
-        files = " and ".join(there)
-        named = next(_names(path), None)
-        said = (
-            f"nothing says which tokenizer reads its {files}"
-            if named is None
-            else f"for {named} transformers does not read its {files}"
-        )
-        return (
-            f"there is no {TOKENIZER} in it, and {said}; name the class that does under "
-            "`tokenizer_class` in tokenizer_config.json"
-        )
-    return brief(error).rstrip(".")
+    files = " and ".join(there)
+    named = next(_names(path), None)
+    said = (
+        f"nothing says which tokenizer reads its {files}"
+        if named is None
+        else f"for {named} transformers does not read its {files}"
+    )
+    return (
+        f"there is no {TOKENIZER} in it, and {said}; name the class that does under "
+        "`tokenizer_class` in tokenizer_config.json"
+    )
 
 
 def _names(path: str) -> Iterator[str]:

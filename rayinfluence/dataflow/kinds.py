@@ -95,6 +95,11 @@ KINDS = (
     _of_a_fit(layout.module_key("<module>"), "the factors"),
     _of_a_fit(layout.MANIFEST, "what they were fitted on (last)"),
     Kind(
+        f"{layout.SELECTED}/<fingerprint>/{layout.chosen_key('<split>')}",
+        stage_names.SCAN,
+        "which rows of a split conditions leave",
+    ),
+    Kind(
         f"{layout.COUNTS}/<fingerprint>/{layout.counts_key('<split>')}",
         stage_names.SCAN,
         "how many of a split's sequences have each term of the queries",
@@ -105,6 +110,7 @@ KINDS = (
         "a query, as one method has it",
     ),
     _of_a_bank(layout.MANIFEST, "which queries, and how they are scanned"),
+    _of_a_bank(layout.SPLITS, "the splits, where they are of a part of the corpus"),
     _of_a_bank(layout.partial_key("<split>"), "what a split yields"),
     _of_a_bank(results.scores_key("<split>"), "all of its scores, where they are kept"),
     _of_a_bank(layout.aside_key("<split>"), "why a split could not be scored"),

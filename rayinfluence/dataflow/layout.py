@@ -29,12 +29,16 @@ CORPUS, MODELS, PASSED, SCRATCH = stage_names.CORPUS, "models", "preflight", "pl
 FACTORS, QUERIES, BANKS = stage_names.FACTORS, stage_names.QUERIES, results.BANKS
 #: With a folder for each set of terms.
 COUNTS = stage_names.COUNTS
+#: With a folder for each pair of conditions that rows are chosen by.
+SELECTED = "selected"
 #: What the second pass found, with the rows of tables; and the tables.
 RESCORED, RESULTS = "rescored", results.RESULTS
 #: What a fit, or a bank, is: written when a fit is done, and when queries are put into a bank.
 MANIFEST = results.BANK_MANIFEST
 #: Folders of a bank, which are listed.
 PARTIALS, ASIDE, MARKS = "partials", "aside", "missing"
+#: Of a bank: which splits it was scanned with last, where they have some of their rows alone.
+SPLITS = "splits.json"
 #: What the keys of tensors end in.
 TENSORS = ".safetensors"
 FINGERPRINT = re.compile("[0-9a-f]{32}")
@@ -98,6 +102,11 @@ def query_key(query_digest: str) -> str:
 
 def counts_key(split_digest: str) -> str:
     """Where the counts of a split's terms are: its name is what they were made of."""
+    return f"{split_digest}{TENSORS}"
+
+
+def chosen_key(split_digest: str) -> str:
+    """Where the rows are that were chosen of a split."""
     return f"{split_digest}{TENSORS}"
 
 

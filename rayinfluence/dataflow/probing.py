@@ -15,12 +15,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayinfluence.corpus.forms import mask
-from rayinfluence.corpus.shards import LOSS_MASK, bad_rows
-from rayinfluence.corpus.tokenizer import encode, token_texts, tokenizer_digest
+from rayinfluence.corpus.chunks import AUTO, Framing
+from rayinfluence.corpus.shards import bad_rows
+from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.dataflow.begin.models import ModelRecord
-from rayinfluence.dataflow.begin.probes import Probe, Probing
+from rayinfluence.dataflow.begin.objective import classes_of
+from rayinfluence.dataflow.begin.probe_texts import Counting, labels_of_probes, rows_of, tokenised
+from rayinfluence.dataflow.begin.probes import Probing
+from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.replica import NUMERICS_VERSION, Numerics, Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, score_pairs
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
@@ -33,6 +36,10 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.load import load_model
+from rayinfluence.model.masking import Masking
+from rayinfluence.model.modules import shapes_of
+from rayinfluence.named_function import NamedFunction
+from rayinfluence.objective_kinds import CLASSIFICATION, MASKED
 from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.store import Store, read_json
 
@@ -47,7 +54,8 @@ def probe(probing: Probing) -> Probed:
 
     Raises:
         InputError: a text has fewer than two tokens, or one that the model does not know; or no
-            token of its completion is predicted, where training counted that alone.
+            token of its completion is predicted, where training counted that alone; or it names no
+            class of a classifier, or is a source or a target alone.
         ModelError: model or tokenizer are not those of the run.
         StorageError: its queries are not there any more.
         ConfigError: it was made by a release whose numbers are others.
@@ -58,15 +66,22 @@ def probe(probing: Probing) -> Probed:
     base, stored = _bank(probing)
     numerics = _numerics(base["numerics"])
     tokenizer = _tokenizer(probing)
-    texts = _tokenised(
-        tokenizer,
-        probing.probes,
+    counting = Counting(
+        numerics.objective,
         manifest["preflight"]["context"],
+        Framing.of(tokenizer, *(manifest["corpus"].get(key, AUTO) for key in ("bos", "eos"))),
         numerics.loss != "all" and results.meaning.of_predictions,
+        numerics.masking,
+        numerics.seed,
     )
-    table = _table(texts)
+    texts = tokenised(tokenizer, probing.probes, counting)
+    table = rows_of(texts)
     _refuse(texts, bad_rows(table, None, None), InputError)  # before a model is loaded
-    replica = _replica(probing, base["queries"]["model"], numerics)
+    # What is masked is told by the rows, as places of masks have no chance here.
+    told = replace(numerics, loss="completion") if numerics.objective == MASKED else numerics
+    replica = _replica(probing, base["queries"]["model"], told)
+    if numerics.objective == CLASSIFICATION:
+        table = rows_of(texts, labels_of_probes(probing.probes, classes_of(replica.model)))
     _refuse(texts, bad_rows(table, replica.vocabulary, replica.context), InputError)
     digests = {query: results.queries[query]["digest"] for query in probing.queries}
     # The same question may be asked under several ids.
@@ -132,6 +147,12 @@ def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
 def _numerics(of_bank: Mapping[str, Any]) -> Numerics:
     """Those of the scan, on a device that this machine has."""
     numerics = Numerics(**of_bank)
+    if of_bank.get("masking") is not None:
+        told = of_bank["masking"]
+        masking = Masking(told["rate"], told["token"], tuple(told["never"]))
+        numerics = replace(numerics, masking=masking)
+    if numerics.function is not None:
+        numerics = replace(numerics, function=NamedFunction(**of_bank["function"]))
     on_gpu = numerics.device == "cuda" and torch.cuda.is_available()
     return replace(numerics, device="cuda" if on_gpu else "cpu")
 
@@ -165,6 +186,7 @@ def _replica(probing: Probing, digest: str, numerics: Numerics) -> Replica:
         base_model=None if folders.base is None else folders.base.path,
         attention=numerics.attention,
         trust_remote_code=config.trust_remote_code,
+        kind=numerics.objective,
     )
     record = ModelRecord(probing.store / MODELS, model_identity(model))
     if record.digest != digest:
@@ -175,50 +197,8 @@ def _replica(probing: Probing, digest: str, numerics: Numerics) -> Replica:
         )
     names = probing.results.manifest["model"]["modules"]
     modules = {name: model.get_submodule(name) for name in names}
-    return Replica(model.to(numerics.device), modules, numerics)
-
-
-def _tokenised(
-    tokenizer: PreTrainedTokenizerFast, probes: Sequence[Probe], context: int, masked: bool
-) -> list[ProbedText]:
-    """Texts as tokens, as many as a sequence of the run has at most.
-
-    Args:
-        tokenizer: of the run.
-        probes: the texts.
-        context: most tokens of a sequence.
-        masked: the run's loss counted some tokens alone: of completions, theirs.
-
-    Raises:
-        InputError: of a completion no token is predicted.
-    """
-    texts = []
-    for one, encoding in zip(probes, encode(tokenizer, [one.text for one in probes]), strict=True):
-        tokens = encoding.tokens[:context]
-        said = token_texts(tokenizer, tokens)
-        n_cut, counts = len(encoding.tokens) - len(tokens), None
-        if masked and one.completion_start is not None:
-            counted = [(one.completion_start, len(one.text))]
-            counts = mask(encoding.offsets, counted)[:context]
-            if not any(counts[1:]):
-                raise InputError(
-                    f"{one.name!r} cannot be scored: training counted completions, and of its no "
-                    f"token is predicted among the first {context}, as many as a sequence of the "
-                    "run has. Shorten its prompt, or give one."
-                )
-        texts.append(ProbedText(one.name, one.partition, one.text, tokens, said, n_cut, counts))
-    return texts
-
-
-def _table(texts: Sequence[ProbedText]) -> pa.Table:
-    """Texts as the rows of a split, whose ids are their places."""
-    return pa.table(
-        {
-            "sequence_id": pa.array(range(len(texts)), pa.int64()),
-            "tokens": pa.array([text.tokens for text in texts], pa.list_(pa.int32())),
-            LOSS_MASK: pa.array([text.loss_mask for text in texts], pa.list_(pa.bool_())),
-        }
-    )
+    devices = devices_here(numerics.device, None, model)
+    return Replica.over(devices, model, modules, numerics, shapes_of(model, modules))
 
 
 def _refuse(

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from rayinfluence.config import RunConfig
+from rayinfluence.config import RunConfig, ScanConfig
+from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.limits import Limits
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
-from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
+from rayinfluence.dataflow.begin.lost import lost_sequences
+from rayinfluence.dataflow.begin.narrowing import earlier_results
 from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.begin.reading import framed, refuse_overlap, settings_of
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
+from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.texts import TermCounts
+from rayinfluence.dataflow.jobs.banks import BankOperands, BankPlan
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.manifest import (
     results_fingerprint,
@@ -33,6 +38,7 @@ from rayinfluence.dataflow.stages.factors import (
     shards_fitted_before,
     why_not_reused,
 )
+from rayinfluence.dataflow.stages.filter import Filtered, cheap_pass, filter_splits
 from rayinfluence.dataflow.stages.fit import fit
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import (
@@ -45,14 +51,14 @@ from rayinfluence.dataflow.stages.queries import (
 )
 from rayinfluence.dataflow.stages.results import Documents, write_results
 from rayinfluence.dataflow.stages.sample import FitPlan
-from rayinfluence.dataflow.stages.scan import Aside, scan
-from rayinfluence.dataflow.stages.scanned import scanned_by_method
+from rayinfluence.dataflow.stages.scan import Aside, note_splits, scan
+from rayinfluence.dataflow.stages.scanned import Scanned, scanned_by_method
 from rayinfluence.dataflow.stages.second_pass import SecondPass
+from rayinfluence.dataflow.stages.select import Selection, select
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
-from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -97,18 +103,11 @@ class Run(Parts):
                 self.progress.note(
                     f"documents    {len(documents.files):,} files; left out: {documents.line}"
                 )
-            wanted = TokenizeSettings(
-                settings.text_column,
-                settings.id_column,
-                self.context,
-                settings.row_group_tokens,
-                settings.shard_tokens,
-                settings.prompt_column,
-                self.config.objective.column,
-                self.inputs.kind,
-                settings.label_column,
-                canonical_json(list(self.classes)),
-            )
+            wanted = settings_of(self.config, self.context, self.inputs.kind, self.classes)
+            framing = Framing.of(self.tokenizer, settings.bos, settings.eos)
+            refuse_overlap(settings.overlap, self.context, framing)
+            said = framed(self.tokenizer, framing, self.inputs.kind, settings.overlap)
+            self.progress.note(f"tokens       {said}")
             bad_files = tokenize_files(
                 lambda: self.runner,
                 documents,
@@ -123,6 +122,13 @@ class Run(Parts):
                 self._warn(f"left out of the corpus, with all that is in it: {bad.reason}")
             self._note_commits()
             self.__dict__.pop("corpus", None)
+            if not_kept := self.corpus.manifest.not_kept:
+                named = ", ".join(f"{key!r} of {n:,}" for key, n in not_kept.most_common(5))
+                self.progress.note(
+                    f"metadata     not kept, as it is not small: {named} documents"
+                    f"{', ...' * (len(not_kept) > 5)}; name under corpus.metadata what is to be"
+                )
+        self._warn_of_lost_rows()
         return self.corpus
 
     @own_arithmetic()
@@ -161,10 +167,15 @@ class Run(Parts):
 
     def fit_all(self) -> dict[FactorKind, Factors]:
         """The factors that the methods need, by their kind; of those that need none, none."""
-        return {
+        found = {
             kind: self._factors[kind][1] if kind in self._factors else self.fit(kind)
-            for kind in factors_needed(self.config.scan.methods)
+            for kind in factors_needed(self.config.scan.fitted_for)
         }
+        for kind, factors in found.items():
+            reasons = ((number, reason) for number, reason in factors.manifest["quarantine"])
+            for text in lost_sequences(f"the fit of the {kind} factors", reasons):
+                self._warn(text)
+        return found
 
     @own_arithmetic()
     def plan(self, actors: int | None = None) -> Plan:
@@ -183,23 +194,15 @@ class Run(Parts):
         self._start_actors()
         self.begin(needs_queries=True)
         self.check()
-        methods = self.config.scan.methods
-        factors = self.fit_all()
+        self.fit_all()
         splits = self.corpus.plan(self.numerics.split_tokens)
-        config, numerics = self.config.scan, self.numerics
-        modules = list(self.replica.modules)
-        prepared = plan_methods(
-            self.store,
-            self.model_digest,
-            modules,
-            factors,
-            config,
-            numerics,
-            self.corpus.fingerprint,
-        )
+        config = self.config.scan
+        prepared = self._prepared(config)
         stores = [one.store for one in prepared]
+        if (cheap := cheap_pass(config)) is not None:
+            stores += [one.store for one in self._prepared(cheap)]
         self._without_damage(stores, lambda: self._scan(prepared, splits))
-        return {method: Results.load(self.store, method) for method in methods}
+        return {method: Results.load(self.store, method) for method in config.methods}
 
     @own_arithmetic()
     def all(self) -> dict[str, Results]:
@@ -214,34 +217,29 @@ class Run(Parts):
 
         Banks are planned here, since one that has lost a query is none.
         """
-        config, numerics = self.config.scan, self.numerics
-        digests = [query.digest for query in self.queries]
-        compare = self.model_record.differences
-        banks = plan_banks(self.store, prepared, digests, config, numerics, self._new_run, compare)
+        config = self.config.scan
+        banks = self._banks(config, prepared)
         self.model_record.write()
-        operands = partial(self._operands, counts=self._counts(prepared, splits))
-        precondition(self.runner, prepared, operands, self.queries, config, self.progress)
+        selection = self._selection(splits)
+        filtered = self._filtered(selection.splits, splits)
+        chosen = selection.splits if filtered is None else filtered.splits
+        self._precondition(config, prepared, splits)
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
         by_token = config.by_token, config.token_influences
-        decided = banks, splits, self.queries, n_training, *by_token, files
+        of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
+        part = of_rows if selection.left_out or filtered else None
+        own = self.config.objective.function
+        decided = banks, chosen, self.queries, n_training, *by_token, files, part, own
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
             return
-        names = {query.digest: query.query.query_id for query in self.queries}
-        themselves = [one for one in prepared if one.method in SELF_METHODS]
-        merged, self.set_aside = scan(
-            self.runner,
-            self.corpus,
-            splits,
-            banks,
-            config,
-            self.progress,
-            names,
-            self._operands(themselves),
-        )
+        merged, self.set_aside = self._score(config, banks, chosen, splits, prepared)
         for aside in self.set_aside:
             self._warn(f"{aside.name} is not in the results: {aside.reason}")
+        left = [(i, bad.reason) for _, partial in merged for i, bad in partial.quarantine.items()]
+        for text in lost_sequences("the scan, for some query at least", left):
+            self._warn(text)
         for key, count in left_out([one for _, one in merged]).items():
             self._warn(too_many_values(key, count))
         scanned = scanned_by_method(config.methods, merged)
@@ -250,7 +248,7 @@ class Run(Parts):
             self.replica,
             self.corpus_store,
             self.store / layout.RESCORED,
-            splits,
+            chosen,
             self._operands(prepared),
             scanned,
             self.queries,
@@ -268,9 +266,92 @@ class Run(Parts):
         if written.warning:
             self._warn(written.warning)
         manifest = run_manifest(
-            self, prepared, self.fit_all(), splits, scanned, written, self.set_aside
+            self, prepared, self.fit_all(), chosen, scanned, written, self.set_aside
         )
-        write_manifest(self.store, manifest)
+        write_manifest(self.store, manifest | of_rows)
+
+    def _prepared(self, config: ScanConfig) -> list[MethodQueries]:
+        """Where the queries of a pass's methods are."""
+        return plan_methods(
+            self.store,
+            self.model_digest,
+            list(self.replica.modules),
+            {kind: factors for kind, (_, factors) in self._factors.items()},
+            config,
+            self.numerics,
+            self.corpus.fingerprint,
+        )
+
+    def _banks(
+        self, config: ScanConfig, prepared: Sequence[MethodQueries], use: str | None = None
+    ) -> list[BankPlan]:
+        """The banks of a pass; those of a filter may be of other settings each time."""
+        return plan_banks(
+            self.store,
+            prepared,
+            [query.digest for query in self.queries],
+            config,
+            self.numerics,
+            self._new_run or use is not None,
+            self.model_record.differences,
+            use,
+        )
+
+    def _precondition(
+        self, config: ScanConfig, prepared: Sequence[MethodQueries], splits: Sequence[Split]
+    ) -> None:
+        """Make the queries of a pass; terms count over all of the corpus, whatever is scanned."""
+        operands = partial(self._operands, counts=self._counts(prepared, splits))
+        precondition(self.runner, prepared, operands, self.queries, config, self.progress)
+
+    def _score(
+        self,
+        config: ScanConfig,
+        banks: Sequence[BankPlan],
+        chosen: Sequence[Split],
+        splits: Sequence[Split],
+        prepared: Sequence[MethodQueries],
+    ) -> tuple[list[tuple[BankOperands, Partial]], list[Aside]]:
+        """Score some of the splits, or splits of some of their rows."""
+        note_splits(banks, chosen, splits)
+        names = {query.digest: query.query.query_id for query in self.queries}
+        themselves = self._operands([one for one in prepared if one.method in SELF_METHODS])
+        return scan(
+            self.runner, self.corpus, chosen, banks, config, self.progress, names, themselves
+        )
+
+    def _selection(self, splits: Sequence[Split]) -> Selection:
+        """What the configuration's section of the corpus leaves to be scanned."""
+        conditions = self.inputs.conditions
+        found = select(
+            self.runner, self.corpus, self.store, splits, conditions, self.config, self.progress
+        )
+        for remark in found.remarks:
+            self._warn(remark)
+        return found
+
+    def _filtered(self, chosen: Sequence[Split], splits: Sequence[Split]) -> Filtered | None:
+        """The candidates among some sequences, where the configuration has a filter."""
+        if self.config.scan.candidates is None:
+            return None
+
+        def scan_some(config: ScanConfig, some: Sequence[Split], use: str) -> list[Scanned]:
+            prepared = self._prepared(config)
+            banks = self._banks(config, prepared, use)
+            self._precondition(config, prepared, splits)
+            merged, aside = self._score(config, banks, some, splits, prepared)
+            for one in aside:
+                self._warn(f"{one.name} is not in the {use}: {one.reason}")
+            return scanned_by_method(config.methods, merged)
+
+        earlier = earlier_results(self.config, self.corpus)
+        found = filter_splits(
+            self.config.scan, chosen, self.queries, scan_some, earlier, self.config.seed
+        )
+        self.progress.note(found.line)
+        if found.warning:
+            self._warn(found.warning)
+        return found
 
     def _start_actors(self) -> None:
         """Let processes start, which takes seconds, while the model is loaded and checked."""
@@ -281,7 +362,8 @@ class Run(Parts):
     def _foretell(self, files: Sequence[Store], is_new: bool) -> None:
         """Say what the first documents tell; it is no warning of results, which know them all."""
         vocabulary = self.replica.vocabulary
-        said = foretold(self.config, files, self.tokenizer, vocabulary, self.context, is_new)
+        told = self.tokenizer, vocabulary, self.context, is_new, self.inputs.conditions
+        said = foretold(self.config, files, *told)
         for text in said:
             self.progress.note(f"warning: {text}")
 

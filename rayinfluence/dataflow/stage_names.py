@@ -18,6 +18,8 @@ COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS = (
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
+#: Of rows, where a part of the corpus is scanned.
+SELECT = "select"
 TABLES = "tables"
 #: Of `rayinfluence plan`: a little of all others.
 PLAN = "plan"
@@ -27,6 +29,6 @@ CORPUS, RESULTS = "corpus", "results"
 STAGES = {
     CORPUS: (TOKENIZE,),
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
-    SCAN: (COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
+    SCAN: (SELECT, COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
 }

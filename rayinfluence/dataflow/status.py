@@ -207,8 +207,7 @@ def _banks(store: Store, objects: Mapping[str, Listed], corpus: Corpus | None) -
         if layout.MANIFEST not in keys:
             continue
         manifest = read_json(store / layout.BANKS / fingerprint, layout.MANIFEST)
-        splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
-        tokens = {split.digest: split.n_tokens for split in splits}
+        tokens = _planned(store / layout.BANKS / fingerprint, keys, manifest, corpus)
         partials = {
             layout.named(key): listed
             for key, listed in keys.items()
@@ -217,13 +216,25 @@ def _banks(store: Store, objects: Mapping[str, Listed], corpus: Corpus | None) -
         done = [digest for digest in partials if digest in tokens]
         rate = _rate(done, partials, tokens)
         n_queries = len(manifest["query_digests"])
-        remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{rate}"
+        use = manifest["base"].get("use")
+        what = f" for the {use}" if use else ""
+        remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{what}{rate}"
         aside = {layout.named(key) for key in keys if key.startswith(f"{layout.ASIDE}/")}
         if missing := len(aside & tokens.keys() - partials.keys()):
             remark += f", {missing} set aside"
         written = _latest(keys.values())
-        found.append(StageStatus(SCAN, len(done), len(splits) or None, remark, missing, written))
+        found.append(StageStatus(SCAN, len(done), len(tokens) or None, remark, missing, written))
     return found or [StageStatus(SCAN, 0, None, "not begun")]
+
+
+def _planned(
+    bank: Store, keys: Mapping[str, Listed], manifest: Mapping[str, Any], corpus: Corpus | None
+) -> dict[str, int]:
+    """The splits that a bank is scanned with, by their digests, and tokens of each."""
+    if layout.SPLITS in keys:
+        return {digest: int(n) for digest, n in read_json(bank, layout.SPLITS).items()}
+    splits = corpus.plan(manifest["base"]["numerics"]["split_tokens"]) if corpus else []
+    return {split.digest: split.n_tokens for split in splits}
 
 
 def _by_fingerprint(objects: Mapping[str, Listed], folder: str) -> dict[str, dict[str, Listed]]:

@@ -113,7 +113,7 @@ class Contraction:
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         self._dtype = dtype
-        self._scratch: dict[str, Tensor] = {}
+        self._scratch: dict[tuple[str, torch.device], Tensor] = {}
 
     def scores(
         self,
@@ -205,9 +205,10 @@ class Contraction:
     ) -> Tensor:
         """Memory of a shape, the same each time; its dtype is ``like``'s where none is given."""
         size, dtype = int(torch.Size(shape).numel()), dtype or like.dtype
-        there = self._scratch.get(name)
+        key = name, like.device  # modules may be on several
+        there = self._scratch.get(key)
         if there is None or there.numel() < size or there.dtype != dtype:
-            there = self._scratch[name] = like.new_empty(size, dtype=dtype)
+            there = self._scratch[key] = like.new_empty(size, dtype=dtype)
         return there[:size].view(shape)
 
 

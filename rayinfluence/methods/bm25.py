@@ -19,6 +19,11 @@ from rayinfluence.storage.results.meaning import Meaning
 _K1, _B = 1.5, 0.75
 
 
+def rarity(holding_V: NDArray[np.int64], n_sequences: int) -> NDArray[np.float64]:
+    """w(t) of terms that so many of all sequences have."""
+    return np.log1p((n_sequences - holding_V + 0.5) / (holding_V + 0.5))
+
+
 class BM25:
     """Sequences that share rare tokens with a query."""
 
@@ -32,9 +37,11 @@ class BM25:
         of_predictions=False,
     )
 
-    def weight(self, holding_V: NDArray[np.int64], n_sequences: int) -> NDArray[np.float64]:
+    def weight(
+        self, holding_V: NDArray[np.int64], n_sequences: int, asked_V: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """The rarer, the more."""
-        return np.log1p((n_sequences - holding_V + 0.5) / (holding_V + 0.5))
+        return rarity(holding_V, n_sequences)
 
     def strength(
         self,

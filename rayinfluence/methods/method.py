@@ -120,12 +120,15 @@ class SelfMethod(SolvingMethod, Protocol):
 class TextMethod(Method, Protocol):
     """A method that compares the terms of a query, prompt and completion, with a sequence's."""
 
-    def weight(self, holding_V: NDArray[np.int64], n_sequences: int) -> NDArray[np.float64]:
+    def weight(
+        self, holding_V: NDArray[np.int64], n_sequences: int, asked_V: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """What terms count.
 
         Args:
             holding_V: how many sequences of the corpus have each.
             n_sequences: that the corpus has.
+            asked_V: how often each is in the query.
         """
 
     def strength(

@@ -16,7 +16,9 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.lora_files import (
     CONFIG,
     LORA,
+    PICKLE,
     WEIGHTS,
+    conversion,
     is_lora,
     peft_type,
     refuse_more_than_lora,
@@ -88,6 +90,11 @@ def source_of(model: str, base_model: str | None = None) -> Source:
                 f"model: {model} holds the {CONFIG} of a LoRA adapter and not its weights: there "
                 f"is no {WEIGHTS} in it. Download that too."
                 f"{_OR_ALONE if holds_weights(folder) else ''}"
+            )
+        if found == f"{LORA}, {CONFIG}" and (folder / PICKLE).is_file():
+            raise ModelError(
+                f"model: {model} holds a LoRA adapter without {WEIGHTS}, and its "
+                f"{conversion(model)}.{_OR_ALONE if holds_weights(folder) else ''}"
             )
         raise ModelError(
             f"model: {model} holds an adapter ({found}) that is no LoRA adapter of PEFT, and "

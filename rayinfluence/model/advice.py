@@ -33,7 +33,7 @@ def refuse_other_shapes(
     Raises:
         ModelError: with all such layers and patterns for others.
     """
-    wrong = [name for name in modules if found.inputs.get(name, found.tokens) != found.tokens]
+    wrong = [name for name in modules if name in found.inputs and not found.is_told_apart(name)]
     unfit = [name for name in modules if name in found.unfit]
     if not wrong and not unfit:
         return
@@ -48,7 +48,7 @@ def refuse_other_shapes(
             f"give one tensor can: {listed(_called(model, unfit))} (the first "
             f"{found.unfit[unfit[0]]}). {advice}"
         )
-    axes = found.inputs[wrong[0]]
+    axes, (n_sequences, n_tokens) = found.inputs[wrong[0]], found.shapes[wrong[0]]
     got = (
         "no tensor as its first or only argument"
         if axes is None
@@ -57,7 +57,7 @@ def refuse_other_shapes(
     raise ModelError(
         f"modules: {len(wrong)} layers do not get inputs of shape [sequence, token, width], and "
         f"cannot be attributed to sequences: {listed(_called(model, wrong))} (the first gets {got} "
-        f"for {found.tokens[0]} sequences of {found.tokens[1]} tokens). {advice}"
+        f"for {n_sequences} sequences of {n_tokens} tokens). {advice}"
     )
 
 
@@ -159,9 +159,7 @@ def _working(
 
 
 def _good(names: Iterable[str], found: Reach) -> list[str]:
-    return [
-        name for name in names if found.inputs.get(name) == found.tokens and name not in found.unfit
-    ]
+    return [name for name in names if found.is_told_apart(name) and name not in found.unfit]
 
 
 def _in_layers(model: nn.Module, coverage: Coverage) -> int:

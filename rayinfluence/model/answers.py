@@ -31,6 +31,8 @@ SAME_SHAPES = {torch.float64: 5e-5, torch.float32: 5e-5, torch.bfloat16: 0.01}
 #: A logit so far below the first is of a token that is never said, such as one of a padded
 #: vocabulary, whether it is minus infinity or a large number.
 _FAR = 100.0
+#: A larger change is not spelt out.
+_MOST = 10.0
 #: Ids that are tried for being finite.
 _TRIED = 64
 
@@ -43,6 +45,16 @@ def answers(model: nn.Module, sequences: Sequence[np.ndarray], device: torch.dev
 def distance(expected: Tensor, other: Tensor) -> float:
     """||other - expected|| of logits, over the norm of the expected ones' deviations."""
     return float((other - expected).norm() / _spread(expected))
+
+
+def in_per_cent(change: float, digits: int = 1) -> str:
+    """A relative change in words; beside next to nothing it may be anything, and is not spelt out.
+
+    Args:
+        change: 0 where nothing changed.
+        digits: after the point.
+    """
+    return f"more than {_MOST:,.0%}" if change > _MOST else f"{change:.{digits}%}"
 
 
 def _raw(model: nn.Module, batch: Batch) -> Tensor:
@@ -107,8 +119,9 @@ def refuse_what_does_not_run(
     )
     raise ModelError(
         f"{type(model).__name__} says something else of the same {tokens_BT.shape[1]} tokens each "
-        f"time (logits differ by {change:.1%}): it {kind}, and a score would depend on that. "
-        "Switch it off in the model's config.json or code, or name another model under `model`."
+        f"time (logits differ by {in_per_cent(change)}): it {kind}, and a score would depend on "
+        "that. Switch it off in the model's config.json or code, or name another model under "
+        "`model`."
     )
 
 

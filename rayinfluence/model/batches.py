@@ -73,7 +73,7 @@ class Batch:
         if self.rows_N is None:
             return values_BTD.flatten(0, 1)
         calls: Tensor = values_BTD.unflatten(1, (-1, self.tokens_BT.shape[1]))
-        rows: Tensor = calls.transpose(0, 1).flatten(1, 2)[:, self.rows_N]
+        rows: Tensor = calls.transpose(0, 1).flatten(1, 2)[:, self.rows_N.to(calls.device)]
         return rows.flatten(0, 1)
 
     def without(self, drop_B: NDArray[np.bool_]) -> Batch | None:

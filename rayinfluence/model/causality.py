@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.answers import SAME_SHAPES, answers
+from rayinfluence.model.answers import SAME_SHAPES, answers, in_per_cent
 from rayinfluence.model.capture import input_of, places_of
 from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.layers import layer_of
@@ -118,8 +118,8 @@ def refuse_not_causal(model: nn.Module, found: Ahead) -> None:
     if found.logits > SAME_SHAPES[dtype_of(model)]:
         raise ModelError(
             f"{type(model).__name__} is not causal: changing a token changes what is said before "
-            f"it (by {found.logits:.2%} of the change at its own place, in a sequence of "
-            f"{found.length} tokens), so that tokens would see their targets. Name a causal "
+            f"it (by {in_per_cent(found.logits, 2)} of the change at its own place, in a sequence "
+            f"of {found.length} tokens), so that tokens would see their targets. Name a causal "
             "language model under `model`; or, if it was trained to fill in masks, set "
             "`objective.kind: masked`."
         )

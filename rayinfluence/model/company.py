@@ -78,7 +78,10 @@ def gatherings(
     longer: np.ndarray,
     batch_tokens: int,
 ) -> list[Gathering]:
-    """Batches that a run may have: of few, of as many short ones as fit, and of long ones.
+    """Batches that a run may have: of few, of as many short ones as fit, of long ones, and mixed.
+
+    Short ones stand beside longer ones of several lengths, since what is done to long batches alone
+    is done to the short ones in them.
 
     Args:
         model: decides what is affordable.
@@ -97,7 +100,20 @@ def gatherings(
         found += [Gathering(sequences, n) for n in sorted(rows) if n * middle <= tokens]
         if len(longer) > 1.5 * middle:
             found.append(Gathering([longer, longer[:-1]], tokens // len(longer)))
+    halved = halves(min(len(longer), tokens // 2), middle + 1)
+    for length in [one - odd for one in halved for odd in (0, 1)]:
+        beside = min(few, tokens // length - 1)
+        found.append(Gathering([longer[:length], *sequences[:beside]], beside + 1))
     return [one for one in found if one.n_rows > 1]
+
+
+def halves(longest: int, shortest: int) -> list[int]:
+    """A length, half of it, and so on while it is above the shortest."""
+    found = []
+    while longest > shortest:
+        found.append(longest)
+        longest //= 2
+    return found
 
 
 @dataclass(frozen=True)
@@ -193,9 +209,14 @@ def comparing(alone: Alone, gathering: Gathering, batch: Batch, moved: Moved) ->
     lengths = torch.tensor([len(one) for one in gathering.pool], device=batch.tokens_BT.device)
     real_PT = torch.arange(width, device=lengths.device) < lengths[:, None]
     members_B = torch.arange(gathering.n_rows, device=lengths.device) % len(gathering.pool)
+    # A short sequence counts as much as the long one that is beside it.
+    weights_P = 1 / lengths.double()
     for name, pool in alone.grads.items():
         # Unless it is seen, all of it is missing.
-        norms = [0.0 if one is None else float(one.float().norm()) ** 2 for one in pool]
+        norms = [
+            0.0 if one is None else float(one.float().norm()) ** 2 * float(weight)
+            for one, weight in zip(pool, weights_P, strict=True)
+        ]
         moved.gradients[name] = (sum(norms[int(member)] for member in members_B),) * 2
 
     def see(name: str, rows: Rows) -> None:
@@ -211,8 +232,8 @@ def comparing(alone: Alone, gathering: Gathering, batch: Batch, moved: Moved) ->
             # No row is one of zeros.
             both_BT = a[:, 0].any(dim=-1) & a_alone[:, 0].any(dim=-1)[members_B]
             seen_BT = seen_BT & both_BT
-        moved.inputs[name] = _apart(a, a_alone, members_B, seen_BT)
-        moved.gradients[name] = _apart(grads, theirs[1], members_B, both_BT)
+        moved.inputs[name] = _apart(a, a_alone, members_B, weights_P, seen_BT)
+        moved.gradients[name] = _apart(grads, theirs[1], members_B, weights_P, both_BT)
 
     return see
 
@@ -229,9 +250,16 @@ def _padded(alone: Sequence[Tensor | None], rows_BCTD: Tensor) -> Tensor:
 
 
 def _apart(
-    rows_BCTD: Tensor, alone_PCTD: Tensor, members_B: Tensor, seen_BT: Tensor | None
+    rows_BCTD: Tensor,
+    alone_PCTD: Tensor,
+    members_B: Tensor,
+    weights_P: Tensor,
+    seen_BT: Tensor | None,
 ) -> tuple[float, float]:
-    """||rows - alone||^2 and ||alone||^2 over the places that are seen; calls may be missing."""
+    """||rows - alone||^2 and ||alone||^2 over the places that are seen; calls may be missing.
+
+    The squares of each sequence are weighted.
+    """
     wide = torch.promote_types(rows_BCTD.dtype, torch.float32)
     expected = alone_PCTD.to(wide)[members_B]
     missing = expected.shape[1] - rows_BCTD.shape[1]
@@ -240,4 +268,6 @@ def _apart(
     if seen_BT is not None:
         hidden = ~seen_BT[:, None, :, None]
         difference, expected = difference.masked_fill(hidden, 0), expected.masked_fill(hidden, 0)
-    return float(difference.norm()) ** 2, float(expected.norm()) ** 2
+    weights_B = weights_P[members_B]
+    squares = [side.double().square().sum(dim=(1, 2, 3)) for side in (difference, expected)]
+    return float(squares[0] @ weights_B), float(squares[1] @ weights_B)

@@ -114,16 +114,14 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
         for name, module in model.named_modules()
     )
 
-    def computes(key: str, declared: bool) -> bool:
+    def computes(key: str) -> bool:
         if key == "pad_token_id" and counts_padding:
             return True
         if _COMPUTES_NOTHING.fullmatch(key):
             return False
-        # What the class does not declare is a note; of what it declares some is read only when a
-        # model is made, and is in its weights and buffers and in other keys.
-        if read is None or key in read.running:
-            return True
-        return declared and key not in read.making
+        # What no code reads is a note, whether the class declares it or not; some is read only when
+        # a model is made, and is in its weights and buffers and in other keys.
+        return read is None or key in read.running
 
     def take(config: Any, prefix: str) -> None:
         values, plain = config.to_dict(), _defaults(config)
@@ -131,7 +129,7 @@ def _configuration(model: nn.Module) -> tuple[Leaves, Leaves]:
             inner = _part(config, key)
             if inner is not None:
                 take(inner, f"{prefix}{key}.")
-            elif computes(key, key in plain):
+            elif computes(key):
                 ours = dict(_leaves(values.get(key), prefix + key))
                 theirs = dict(_leaves(plain.get(key), prefix + key))
                 for path in ours.keys() | theirs.keys():

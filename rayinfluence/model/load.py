@@ -287,14 +287,14 @@ def disassemble(model: nn.Module) -> tuple[nn.Module, SharedTensors]:
     )
 
 
-def assemble(skeleton: nn.Module, weights: SharedTensors, device: torch.device) -> nn.Module:
-    """Put weights back into a skeleton; tied weights stay tied, and on a CPU nothing is copied."""
+def assemble(skeleton: nn.Module, weights: SharedTensors) -> nn.Module:
+    """Put weights back into a skeleton, on the CPU; tied ones stay tied, and nothing is copied."""
     placed: dict[int, Tensor] = {
-        id(meta): nn.Parameter(weights[name].to(device), requires_grad=False)
+        id(meta): nn.Parameter(weights[name], requires_grad=False)
         for name, meta in skeleton.named_parameters()
     }
     for module in skeleton.modules():
         for name, meta in module._parameters.items():
             if meta is not None:
                 module._parameters[name] = placed[id(meta)]  # type: ignore[assignment]
-    return freeze(skeleton.to(device))
+    return freeze(skeleton)

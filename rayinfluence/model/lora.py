@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,15 +35,18 @@ def attach(model: nn.Module, source: Source, dtype: torch.dtype) -> None:
     Raises:
         ModelError: it is the adapter of another model, or empty.
     """
-    # Here, since it takes seconds to import, and few runs need it.
-    from peft import LoraConfig, inject_adapter_in_model
-
     assert source.adapter is not None
-    config = LoraConfig.from_pretrained(source.adapter)
-    # Whatever it was begun with, its weights are those of the file.
-    config.init_lora_weights, config.inference_mode = True, True
     try:
-        inject_adapter_in_model(config, model, _NAME, low_cpu_mem_usage=True)
+        with warnings.catch_warnings():
+            # What will be otherwise in peft, or in what it takes of others, is for its authors.
+            warnings.simplefilter("ignore", FutureWarning)
+            # Here, since it takes seconds to import, and few runs need it.
+            from peft import LoraConfig, inject_adapter_in_model
+
+            config = LoraConfig.from_pretrained(source.adapter)
+            # Whatever it was begun with, its weights are those of the file.
+            config.init_lora_weights, config.inference_mode = True, True
+            inject_adapter_in_model(config, model, _NAME, low_cpu_mem_usage=True)
     except Exception as error:  # whatever it meets in a model that it was not trained on
         raise ModelError(_other_base(source, brief(error).rstrip("."))) from error
     stored = {_name_in_model(name): tensor for name, tensor in _tensors(source.adapter).items()}

@@ -14,6 +14,7 @@ from rayinfluence.storage.store import Store
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
 #: What PEFT calls them.
 LORA = "LORA"
 #: A weight of a linear layer's update B A x: [rank, in] of A, [out, rank] of B, and B's bias.
@@ -40,6 +41,21 @@ def peft_type(folder: Path) -> str | None:
     """What PEFT calls the kind of an adapter, where its configuration says so."""
     kind = _config(folder).get("peft_type")
     return kind if isinstance(kind, str) else None
+
+
+def conversion(folder: str) -> str:
+    """What to do about a pickle of weights, which torch reads without running code that is in it.
+
+    Args:
+        folder: of the adapter.
+    """
+    here, there = f"{folder}/{PICKLE}", f"{folder}/{WEIGHTS}"
+    return (
+        f"{PICKLE} is a pickle, which is not read. Convert it: "
+        f'`python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for '
+        f"k, v in torch.load({here!r}, map_location='cpu', weights_only=True).items()}}, "
+        f'{there!r})"`'
+    )
 
 
 def refuse_more_than_lora(folder: Path, advice: str) -> str | None:

@@ -73,6 +73,17 @@ def log_probabilities(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
     return -nn.functional.cross_entropy(wide(logits_NV), labels_N, reduction="none")
 
 
+def margins(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+    """Log-odds of labels against all others [N], log p(label) - log(1 - p(label)).
+
+    As the label's logit less the logarithm of the others' summed exponentials, which keeps its
+    digits where p rounds to 1. Park et al. 2023 (TRAK) take it for a model's output.
+    """
+    wide_NV, labels_N1 = wide(logits_NV), labels_N[:, None]
+    others_NV = wide_NV.scatter(1, labels_N1, -torch.inf)
+    return (wide_NV.gather(1, labels_N1) - others_NV.logsumexp(dim=1, keepdim=True))[:, 0]
+
+
 def uniforms(seed: int, sequence_ids: Sequence[int], counts: Sequence[int]) -> Tensor:
     """One uniform in [0, 1) per target of each sequence [N], float64.
 

@@ -33,6 +33,17 @@ class Masking:
     never: tuple[int, ...]
 
 
+def masked_places(
+    tokens: NDArray[np.integer], masking: Masking, seed: int, sequence_id: int
+) -> NDArray[np.int64]:
+    """Which tokens of a sequence are masked."""
+    places = np.flatnonzero(~np.isin(tokens, masking.never))
+    wanted = max(1, round(masking.rate * len(places)))
+    key = np.random.Philox(key=[seed, sequence_id], counter=_OF_MASKS)
+    order = np.random.Generator(key).random(len(places)).argsort(kind="stable")
+    return np.sort(places[order[:wanted]])
+
+
 @dataclass(frozen=True)
 class MaskedTokens:
     """Tokens that are masked are predicted at their own places, from all others.
@@ -44,20 +55,24 @@ class MaskedTokens:
     Attributes:
         masking: how many, and with what.
         seed: of the run.
+        told: the batch's masks say which they are.
     """
 
     masking: Masking
     seed: int
+    told: bool = False
 
     def targets(self, batch: Batch) -> Targets:
         """The places that are masked."""
-        found = []
-        for tokens, sequence_id in zip(_own_tokens(batch), batch.sequence_ids, strict=True):
-            places = np.flatnonzero(~np.isin(tokens, self.masking.never))
-            wanted = max(1, round(self.masking.rate * len(places)))
-            key = np.random.Philox(key=[self.seed, int(sequence_id)], counter=_OF_MASKS)
-            order = np.random.Generator(key).random(len(places)).argsort(kind="stable")
-            found.append(np.sort(places[order[:wanted]]))
+        masks = (batch.masks if self.told else None) or [None] * len(batch.lengths_B)
+        found = [
+            masked_places(tokens, self.masking, self.seed, int(sequence_id))
+            if mask is None
+            else np.flatnonzero(mask[: len(tokens)])
+            for tokens, sequence_id, mask in zip(
+                _own_tokens(batch), batch.sequence_ids, masks, strict=True
+            )
+        ]
         return _covered(batch, found, self.masking.token)
 
 

@@ -77,10 +77,10 @@ def shape_of(name: str, module: nn.Module, model: nn.Module) -> ModuleShape:
 
 
 def output_embedding(model: nn.Module) -> nn.Module | None:
-    """What gives the logits, where a model of transformers says so."""
+    """What gives the logits, if a model of transformers says so; the base of an adapted one."""
     get_output = getattr(model, "get_output_embeddings", lambda: None)
     found: nn.Module | None = get_output()
-    return found
+    return getattr(found, "base_layer", found)
 
 
 def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:

@@ -11,9 +11,9 @@ from rayinfluence.model.targets import Mean, NextTokens, Objective, TargetTokens
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 
 
-def _masked(_on_masks: bool, masking: Masking | None, seed: int) -> Objective:
+def _masked(on_masks: bool, masking: Masking | None, seed: int) -> Objective:
     assert masking is not None
-    return MaskedTokens(masking, seed)
+    return MaskedTokens(masking, seed, on_masks)
 
 
 #: Of training, by their kinds: given whether the corpus's loss masks say what counts, and how

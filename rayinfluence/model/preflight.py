@@ -10,7 +10,7 @@ B sequence in batch, T token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
-from rayinfluence.model.answers import SAME_SHAPES, refuse_what_does_not_run, sound_tokens
+from rayinfluence.model.answers import (
+    SAME_SHAPES,
+    in_per_cent,
+    refuse_what_does_not_run,
+    sound_tokens,
+)
 from rayinfluence.model.causality import PLACES, look_ahead, refuse_not_causal
 from rayinfluence.model.company import (
     Alone,
@@ -26,6 +31,7 @@ from rayinfluence.model.company import (
     Moved,
     comparing,
     gatherings,
+    halves,
     neighbour_effect,
 )
 from rayinfluence.model.dtype import dtype_of
@@ -47,6 +53,10 @@ _BESIDE = {torch.float64: 1e-3, torch.float32: 1e-2, torch.bfloat16: 0.25}
 _LENGTHS = (12, 7, 9, 8, 11)
 #: A long one has so many tokens at least, whatever it takes.
 _LONG = 48
+#: The first of the lengths that are tried for what they reach; two tokens are a sequence.
+_SHORTEST = 4
+#: Passes over the longest of these, roughly: two sequences, and all shorter lengths twice.
+_PASSES = 8
 #: Tokens of a batch unless it is said, as on a CPU.
 _BATCH_TOKENS = 2048
 
@@ -112,8 +122,8 @@ def preflight(
     if neighbour > _ROUNDING[dtype]:
         raise ModelError(
             f"{type(model).__name__} says something else of a sequence when a longer one is beside "
-            f"it (logits differ by {neighbour:.1%}), so that a score would depend on the batch. "
-            "Set `batch_tokens: 1`, which runs each sequence alone, or another model."
+            f"it (logits differ by {in_per_cent(neighbour)}), so that a score would depend on the "
+            "batch. Set `batch_tokens: 1`, which runs each sequence alone, or another model."
         )
     groups = [Gathering([one], 1) for one in [*sequences, longer]]
     if not alone:
@@ -198,15 +208,30 @@ def _nothing(_name: str, _rows: Rows) -> None:
     """Sees nothing."""
 
 
-def made_up(ordinary: Sequence[int], device: torch.device) -> Tensor:
+def made_up(ordinary: Sequence[int], device: torch.device, n_tokens: int = min(_LENGTHS)) -> Tensor:
     """Tokens [B, T] of sequences of one length, as unlike each other as they may be."""
     generator = np.random.default_rng(0)
-    tokens = generator.choice(np.asarray(ordinary), (2, min(_LENGTHS)))
+    tokens = generator.choice(np.asarray(ordinary), (2, n_tokens))
     return torch.from_numpy(tokens).to(device)
+
+
+def of_other_lengths(model: nn.Module, ordinary: Sequence[int], context: int) -> Iterator[Tensor]:
+    """The same of the shortest lengths and of ever longer ones, odd and even, up to a context.
+
+    Of a model for which that takes long, the shortest, and one that is long enough for most.
+    """
+    device, shortest = next(model.parameters()).device, min(_LENGTHS)
+    longest = max(affordable(model, _PASSES, context), min(context, _LONG))
+    lengths = [one - odd for one in halves(longest, shortest) for odd in (1, 0)]
+    if longest < context:
+        lengths = [longest]
+    for n_tokens in [*range(2, min(_SHORTEST, context) + 1), *sorted(lengths)]:
+        yield made_up(ordinary, device, n_tokens)
 
 
 def _share(error: float) -> str:
     """In per cent with two digits, as what is refused may be far below one."""
     if error == float("inf"):
         return "nothing of it was seen"
-    return f"{float(f'{100 * error:.2g}'):g}% off"
+    rounded = float(f"{error:.2g}")
+    return f"{rounded * 100:g}% off" if rounded <= 1 else f"{in_per_cent(rounded, 0)} off"

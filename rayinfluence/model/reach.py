@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -39,89 +40,137 @@ class Reach:
             token] where they can be told apart so, or say themselves whose they are; None where
             neither the first argument nor the only one was a tensor.
         outside: the largest modules that text does not reach.
-        tokens: [sequence, token], as they should be.
+        shapes: [sequence, token] of the pass that called each layer first, as they should be.
         unfit: layers that cannot be tracked whatever they get, with what they do.
     """
 
     called: frozenset[str]
     inputs: Mapping[str, tuple[int, ...] | None]
     outside: tuple[str, ...]
-    tokens: tuple[int, ...]
+    shapes: Mapping[str, tuple[int, int]]
     unfit: Mapping[str, str] = field(default_factory=dict)
+
+    def is_told_apart(self, name: str) -> bool:
+        """Whether a layer was called, and its rows can be told apart by sequence and token."""
+        return name in self.inputs and self.inputs[name] == self.shapes[name]
 
     def is_outside(self, name: str) -> bool:
         """Whether a module or a weight belongs to what text does not reach."""
         return any(_lies_in(name, top) for top in self.outside)
 
 
-def reach(model: nn.Module, modules: Mapping[str, nn.Module], tokens_BT: Tensor) -> Reach:
-    """Run a model forward once and note what it calls.
+def reach(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    tokens_BT: Tensor,
+    further: Iterable[Tensor] = (),
+) -> Reach:
+    """Run a model forward and note what it calls.
+
+    Some layers are for long texts alone, or for short ones: while there is something that text does
+    not reach, further lengths are tried.
 
     Args:
         model: a causal language model.
         modules: those of which is noted what they get and give, by name.
         tokens_BT: made up.
+        further: the same of other lengths, [B, T] each; one on which the model cannot be run says
+            nothing here.
     """
-    shape = len(tokens_BT), tokens_BT.shape[1]
-    sides = sides_of(model, unpadded(tokens_BT))
-    called: set[str] = set()
-    inputs: dict[str, tuple[int, ...] | None] = {}
-    unfit: dict[str, str] = {}
-
-    def note(name: str, given: Tensor | None) -> None:
-        called.add(name)
-        if name in modules and given is None:
-            inputs[name] = None
-        elif name in modules and layer_of(modules[name]).routed:
-            inputs[name] = shape
-        elif name in modules and given is not None:
-            rows = layer_of(modules[name]).inputs(modules[name], given, shape[1])
-            placed = by_sequence(rows, shape)
-            if side_of(rows, sides) is not None:
-                inputs[name] = shape
-                return
-            inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
-
-    def note_output(name: str, output: object) -> None:
-        if layer_of(modules[name]).product(output) is None:
-            unfit[name] = f"gives a {type(output).__name__}"
-
-    named = dict(model.named_modules())
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _module, args, kwargs, name=name: note(name, input_of(args, kwargs)),
-            with_kwargs=True,
-        )
-        for name, module in named.items()
-    ]
-    handles += [
-        module.register_forward_hook(lambda *seen, name=name: note_output(name, seen[-1]))
-        for name, module in modules.items()
-    ]
-    try:
-        with torch.no_grad(), in_words(model, f"run on {tokens_BT.shape[1]} tokens", FORWARD):
-            forward_logits(model, unpadded(tokens_BT))
-    finally:
-        for handle in handles:
-            handle.remove()
-    tops: list[str] = []
-    with_called = {head for name in called for head in _heads(name)}
-    among_called = _Lists(named, called)
-    for name, module in named.items():
-        # What holds others comes before them, one after the other.
-        within = bool(tops) and _lies_in(name, tops[-1])
-        if within or not name or not any(True for _ in module.parameters()):
-            continue
-        if name not in with_called and not among_called(name):
-            tops.append(name)
-    used = _used_without_a_call(model, tops, tokens_BT)
+    passes, tried = _Passes(model, modules), [tokens_BT]
+    passes.run(tokens_BT)
+    tops = passes.not_called()
+    for other_BT in further:
+        if not tops:
+            break
+        with suppress(ModelError):  # that it does not run is for other checks to say
+            passes.run(other_BT)
+            tried.append(other_BT)
+        tops = passes.not_called()
+    # Backward takes longer: as it was first, and the last of them.
+    ends = tried[:1] + tried[1:][-1:]
+    used = {name for tokens in ends for name in _used_without_a_call(model, tops, tokens)}
     outside = tuple(top for top in tops if not any(_lies_in(name, top) for name in used))
-    unfit |= {
+    unfit = passes.unfit | {
         name: "is never called, while its weight is used"
         for name in modules
         if any(_lies_in(weight, name) for weight in used)
     }
-    return Reach(frozenset(called), inputs, outside, shape, unfit)
+    return Reach(frozenset(passes.called), passes.inputs, outside, passes.shapes, unfit)
+
+
+class _Passes:
+    """What forward passes called, and what layers got in the first one that called them."""
+
+    def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+        self._model, self._modules = model, modules
+        self._named = dict(model.named_modules())
+        self.called: set[str] = set()
+        self.inputs: dict[str, tuple[int, ...] | None] = {}
+        self.shapes: dict[str, tuple[int, int]] = {}
+        self.unfit: dict[str, str] = {}
+
+    def run(self, tokens_BT: Tensor) -> None:
+        """Run the model on made-up tokens [B, T]."""
+        shape = len(tokens_BT), tokens_BT.shape[1]
+        sides = sides_of(self._model, unpadded(tokens_BT))
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _module, args, kwargs, name=name: self._note(
+                    name, input_of(args, kwargs), shape, sides
+                ),
+                with_kwargs=True,
+            )
+            for name, module in self._named.items()
+        ]
+        handles += [
+            module.register_forward_hook(lambda *seen, name=name: self._note_output(name, seen[-1]))
+            for name, module in self._modules.items()
+        ]
+        try:
+            with torch.no_grad(), in_words(self._model, f"run on {shape[1]} tokens", FORWARD):
+                forward_logits(self._model, unpadded(tokens_BT))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(
+        self, name: str, given: Tensor | None, shape: tuple[int, int], sides: Mapping[int, Tensor]
+    ) -> None:
+        self.called.add(name)
+        # A layer that is called several times is as its last call in the first pass.
+        if name not in self._modules or self.shapes.setdefault(name, shape) != shape:
+            return
+        layer = layer_of(self._modules[name])
+        if given is None:
+            self.inputs[name] = None
+        elif layer.routed:
+            self.inputs[name] = shape
+        else:
+            rows = layer.inputs(self._modules[name], given, shape[1])
+            placed = by_sequence(rows, shape)
+            if side_of(rows, sides) is not None:
+                self.inputs[name] = shape
+                return
+            self.inputs[name] = tuple((rows if placed is None else placed).shape[:-1])
+
+    def _note_output(self, name: str, output: object) -> None:
+        if layer_of(self._modules[name]).product(output) is None:
+            self.unfit[name] = f"gives a {type(output).__name__}"
+
+    def not_called(self) -> list[str]:
+        """The largest modules with weights that are not called, nor stand beside some that are."""
+        tops: list[str] = []
+        with_called = {head for name in self.called for head in _heads(name)}
+        among_called = _Lists(self._named, self.called)
+        for name, module in self._named.items():
+            # What holds others comes before them, one after the other.
+            within = bool(tops) and _lies_in(name, tops[-1])
+            if within or not name or not any(True for _ in module.parameters()):
+                continue
+            if name not in with_called and not among_called(name):
+                tops.append(name)
+        return tops
 
 
 def _lies_in(name: str, top: str) -> bool:

@@ -94,14 +94,14 @@ def token_influences(
     Raises:
         ModelError: the embedding does not give a vector per token, or cannot be found.
     """
-    wide, shape = next(iter(directions.values())), batch.shape
-    eps_BT = wide.new_zeros(shape).requires_grad_()
-    v_N = wide.new_ones(len(targets.places_N)).requires_grad_()
+    dtype, device = next(iter(directions.values())).dtype, batch.tokens_BT.device
+    eps_BT = torch.zeros(batch.shape, dtype=dtype, device=device).requires_grad_()
+    v_N = torch.ones(len(targets.places_N), dtype=dtype, device=device).requires_grad_()
     along = change_along(model, modules, batch, targets, directions, v_N, eps_BT)
     output_N, input_BT = torch.zeros_like(v_N), torch.zeros_like(eps_BT)
     if along.requires_grad:  # unless none but experts are tracked, and no token chose one
         output_N, input_BT = torch.autograd.grad(along, (v_N, eps_BT), materialize_grads=True)
-    output_BT = wide.new_zeros(shape)
+    output_BT = torch.zeros_like(input_BT)
     output_BT.view(-1)[targets.places_N] = output_N
     return TokenInfluences(output_BT, input_BT)
 
@@ -167,14 +167,16 @@ class _Taps:
     def along(self, value: Tensor) -> Tensor:
         """The derivative of a value along all directions."""
         products = [product for _, product, _ in self._calls]
-        total = next(iter(self._directions.values())).new_zeros(())
+        dtype = next(iter(self._directions.values())).dtype
+        total = torch.zeros((), dtype=dtype, device=value.device)
         if not value.requires_grad or not products:
             return total
         gradients = torch.autograd.grad(value, products, create_graph=True, allow_unused=True)
         for (module, _, moved), gradient in zip(self._calls, gradients, strict=True):
             if gradient is not None:
                 grads = layer_of(module).grads(module, gradient, self._n_tokens)
-                total = total + (grads.to(moved.dtype) * moved).sum()
+                # A module may be on another device than the tokens.
+                total = total + (grads.to(moved.dtype) * moved).sum().to(total.device)
         return total
 
     def _see(

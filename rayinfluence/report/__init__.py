@@ -13,6 +13,6 @@ from rayinfluence.guest import as_found
 with as_found():
     from rayinfluence.report.page import render_page
     from rayinfluence.report.probed import render_probed
-    from rayinfluence.report.terminal import render
+    from rayinfluence.report.terminal import render, render_whole
 
-__all__ = ["render", "render_page", "render_probed"]
+__all__ = ["render", "render_page", "render_probed", "render_whole"]

@@ -46,6 +46,11 @@ def raised(query: Mapping[str, Any]) -> str:
         return "their own probability"
     if members(query) or _of_function(query):
         return "what is asked for"
+    whose = "logit" if query.get("measurement") == "logit" else "probability"
     if query.get("rather_than") is not None:
-        return "the completion's probability against the other's"
+        return f"the completion's {whose} against the other's"
+    if query.get("measurement") == "margin":
+        return "the completion's odds against all others"
+    if whose == "logit":
+        return "the completion's logit"
     return "the completion's probability"

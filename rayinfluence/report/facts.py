@@ -23,17 +23,18 @@ _SIDES: tuple[Direction, ...] = ("proponent", "opponent")
 def statistics(results: Results) -> dict[str, str]:
     """One sentence per query, by query id: how much influence there is and how few hold it."""
     directed = results.meaning.directed and not results.meaning.of_itself
-    return {row["query_id"]: _mass(row, directed) for row in results.statistics.to_pylist()}
+    what = "candidates" if results.manifest.get("filter") else "sequences"
+    return {row["query_id"]: _mass(row, directed, what) for row in results.statistics.to_pylist()}
 
 
-def _mass(row: Mapping[str, Any], directed: bool) -> str:
+def _mass(row: Mapping[str, Any], directed: bool, what: str) -> str:
     above, below, those = (
         ("that raise", "that lower", "what raises")
         if directed
         else ("above zero", "below zero", "what is above zero")
     )
     parts = [
-        f"All {count(row['n_sequences'])} sequences: {signed(row['positive_sum'])} from "
+        f"All {count(row['n_sequences'])} {what}: {signed(row['positive_sum'])} from "
         f"{count(row['n_positive'])} {above} and {signed(row['negative_sum'])} from "
         f"{count(row['n_negative'])} {below}"
     ]

@@ -13,6 +13,7 @@ from rich.text import Text
 from rayinfluence.report.asked import members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
+from rayinfluence.report.part import filtered_for, selected
 from rayinfluence.report.text import (
     BEYOND,
     BY_ITSELF,
@@ -25,6 +26,7 @@ from rayinfluence.report.text import (
     shorten,
     signed,
 )
+from rayinfluence.report.trust import left_out, looked_at
 from rayinfluence.storage.results import Results, Survivor, is_itself
 from rayinfluence.text import visible_parts
 
@@ -47,6 +49,8 @@ def render(
         queries: ids of the queries to show; all when not given.
     """
     sentences = statistics(results)
+    if said := selected(results.manifest):
+        console.print(Text(said, "dim"), "")
     asked = list(results.queries if queries is None else queries)
     results.keep(n, asked)
     for query_id in asked:
@@ -61,10 +65,29 @@ def render(
             together(results, query_id),
             rescoring(results, query_id),
             sentences.get(query_id),
+            filtered_for(results, query_id),
         ):
             if sentence:
                 console.print(Text(sentence, "dim"))
         console.print()
+
+
+def render_whole(results_by_method: Mapping[str, Results], console: Console) -> None:
+    """Print what holds for all queries: how much was looked at, what was left out, warnings.
+
+    Args:
+        results_by_method: of one run.
+        console: where to print.
+    """
+    for name, text in (
+        ("Looked at", looked_at(results_by_method)),
+        ("Left out", left_out(results_by_method)),
+    ):
+        if text:
+            console.print(Text.assemble((f"{name}: ", "bold"), one_line(text)))
+    found = (text for results in results_by_method.values() for text in results.warnings)
+    for text in dict.fromkeys(found):
+        console.print(Text(f"Warning: {one_line(text)}", "yellow"))
 
 
 def header(query: Mapping[str, Any], method: str, width: int) -> Text:

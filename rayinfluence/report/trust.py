@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.part import filtered, selected
 from rayinfluence.report.settings import choices
 from rayinfluence.report.text import count, percent, shorten
 from rayinfluence.storage.results import LINEAR_RANGE, Results
@@ -22,9 +23,8 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         (f"Method {method}", results.meaning.description)
         for method, results in results_by_method.items()
     ]
-    meanings = [results.meaning for results in results_by_method.values()]
-    predicts = any(meaning.predicts for meaning in meanings)
-    model = manifest.get("model") or {} if any(one.has_layers for one in meanings) else {}
+    predicts = any(results.meaning.predicts for results in results_by_method.values())
+    model = _model(results_by_method)
     rows += [
         ("Linear range", _linear(manifest) if predicts else ""),
         *choices(manifest),
@@ -36,7 +36,9 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         ("Singular covariances", _singular((manifest.get("factors") or {}).get("singular"))),
         ("Not fitted", _unfitted(manifest)),
         *((f"Rank, {name}", _rank(results)) for name, results in results_by_method.items()),
-        ("Left out", "; ".join(_left_out(manifest, results_by_method.values()))),
+        ("Selected", selected(manifest)),
+        *((f"Filter, {name}", filtered(results)) for name, results in results_by_method.items()),
+        ("Left out", left_out(results_by_method)),
         (
             "Proof",
             "train again without the sequences, and ask again. Until then say “estimated”, not "
@@ -46,6 +48,24 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
     pairs = [(tag("dt", name), tag("dd", text)) for name, text in rows if text]
     body = tag("dl", *(part for pair in pairs for part in pair))
     return tag("section", tag("h2", "How far to trust this"), body, class_="trust")
+
+
+def looked_at(results_by_method: Mapping[str, Results]) -> str:
+    """How much of the model is tracked; empty where no method asks it, or the manifest says not."""
+    return _coverage(_model(results_by_method))
+
+
+def left_out(results_by_method: Mapping[str, Results]) -> str:
+    """What of the documents no score is about; empty where the manifest does not say."""
+    manifest = next(iter(results_by_method.values())).manifest
+    return "; ".join(_left_out(manifest, results_by_method.values()))
+
+
+def _model(results_by_method: Mapping[str, Results]) -> Manifest:
+    """What a manifest says of the model; nothing where no method goes by its layers."""
+    results = list(results_by_method.values())
+    has_layers = any(one.meaning.has_layers for one in results)
+    return results[0].manifest.get("model") or {} if has_layers else {}
 
 
 def _linear(manifest: Manifest) -> str:

@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from rayinfluence.storage.digest import canonical_json
 
-#: Up to here every whole float64 is written as the number that it is; beyond, by its exponent.
-WRITTEN_OUT = 2.0**53
+#: Up to here a float64 holds every whole number.
+_ALL_HELD = 2**53
+#: Below this a whole float64 is written as the integer that it is; from here on by its exponent.
+_WRITTEN_OUT = 1e21
 #: Keys that have a column of their own; of more than that, those that most rows have.
 MOST_KEYS = 1000
 #: Of rows: the values of the keys that have a column, and all others as one JSON object.
@@ -41,6 +43,8 @@ Kinds = Mapping[str, tuple[str, int]]
 
 def canonical(value: Any) -> str:
     """One JSON text for each value: keys sorted, numbers by their value (1.0 is 1).
+
+    Integers have all of their digits, however many.
 
     1 and "1", true and "true" are different values, and have different texts.
     """
@@ -118,7 +122,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
-        if abs(value) <= WRITTEN_OUT:
+        if abs(value) <= _ALL_HELD:
             return "integer"
         return "long" if -(2**63) <= value < 2**63 else "json"
     if isinstance(value, float):
@@ -171,18 +175,9 @@ def _encoded(row: Mapping[str, Any], field: pa.Field) -> Any:
     return canonical(value) if _is_json(field) else value
 
 
-def _is_float(value: int) -> bool:
-    try:
-        return int(float(value)) == value
-    except OverflowError:
-        return False
-
-
 def _by_value(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= WRITTEN_OUT:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WRITTEN_OUT:
         return int(value)
-    if isinstance(value, int) and abs(value) > WRITTEN_OUT and _is_float(value):
-        return float(value)
     if isinstance(value, dict):
         return {key: _by_value(inner) for key, inner in value.items()}
     if isinstance(value, list):

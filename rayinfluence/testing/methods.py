@@ -225,7 +225,8 @@ class TextMethodConformance(_Conformance):
             for place, query in enumerate(_queries()):
                 for term in set(query.terms) & set(tokens.tolist()):
                     holding = sum(term in other for other in _sequences())
-                    (weight,) = self.method().weight(np.array([holding]), len(lengths))
+                    asked = np.array([query.terms.count(term)])
+                    (weight,) = self.method().weight(np.array([holding]), len(lengths), asked)
                     (strength,) = self.method().strength(
                         np.array([float((tokens == term).sum())]),
                         np.array([float(len(tokens))]),
@@ -249,7 +250,8 @@ class TextMethodConformance(_Conformance):
 
     def test_no_shared_term_counts_against_a_sequence(self) -> None:
         """None that no sequence has, that all have, or half of them; and weights are finite."""
-        weights = self.method().weight(np.array([0, 1, 50, 51, 99, 100]), 100)
+        holding = np.array([0, 1, 50, 51, 99, 100])
+        weights = self.method().weight(holding, 100, np.ones_like(holding))
         assert np.isfinite(weights).all()
         assert (weights >= 0).all()
 

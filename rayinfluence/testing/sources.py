@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,8 +20,8 @@ from rayinfluence.corpus.documents import (
 )
 from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.magic import BEGINNING
-from rayinfluence.corpus.sources import SOURCES, find_source
-from rayinfluence.corpus.sources.compression import CODECS
+from rayinfluence.corpus.sources import find_source
+from rayinfluence.corpus.sources.compression import CODECS, Codec
 from rayinfluence.corpus.sources.source import Source
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.reading import DigestedFile
@@ -39,11 +41,13 @@ class SourceConformance:
         texts: that files of it can hold; only those are left out that it has no way to write.
         has_columns: whether rows have other columns beside the text, and names; where they have
             not, rows that are to be written have a text alone.
+        columns: that its files are read with.
     """
 
     source: Source
     texts: tuple[str, ...] = TEXTS
     has_columns = True
+    columns = Columns("text", "id")
 
     def written(self, rows: Sequence[Mapping[str, str]]) -> bytes:
         """A file of rows that have the same columns, in parts where the format has parts."""
@@ -62,40 +66,40 @@ class SourceConformance:
         for ending in self.source.endings:
             assert ending.startswith(".")
             assert ending == ending.lower()
-            assert find_source(f"A{ending.upper()}") == (self.source, None)
-            for ends, codec in CODECS.items():
-                found = find_source(f"a{ending}{ends}")
-                assert found == (None if self.source.seeks else (self.source, codec))
+            assert find_source(f"A{ending.upper()}") == self.source
+            for codec in CODECS:
+                found = find_source(f"a{ending}{codec.endings[0]}")
+                assert found == (None if self.source.seeks else self.source)
 
-    def test_its_files_begin_as_it_says(self, tmp_path: Path) -> None:
-        """If it says so at all; a file of another format that begins so is to be called as its."""
-        assert all(0 < len(begins) <= BEGINNING for begins in self.source.begins)
-        if not self.source.begins:
+    def test_its_files_are_known_by_their_first_bytes(self, tmp_path: Path) -> None:
+        """If it says so at all; whatever their names say then."""
+        files = (self.written(self._rows()), self.with_a_bad_row())
+        held = [self.source.holds(body[:BEGINNING]) for body in files]
+        assert len(set(held)) == 1
+        if not held[0] or self.source.is_text:
             return
-        for body in (self.written(self._rows()), self.with_a_bad_row()):
-            assert body.startswith(self.source.begins)
-            other = tmp_path / next(
-                f"documents{source.endings[0]}" for source in SOURCES if not source.begins
-            )
-            other.write_bytes(body)
-            assert _refused(Store(str(other))).endswith(f"end with {self.source.endings[0]}.")
+        for name in ("documents", "documents.csv", "documents.parquet", "documents.txt"):
+            (tmp_path / name).write_bytes(files[0])
+            file = Store(str(tmp_path / name))
+            refuse_other_content(file)
+            assert list(read_documents(file, self.columns)) == self._documents(file)
 
     def test_rows_come_in_order_with_their_numbers(self, tmp_path: Path) -> None:
         """Texts and other columns are what was written, to the last character."""
         file = self._file(tmp_path, self.written(self._rows()))
         refuse_other_content(file)
-        assert list(read_documents(file, Columns("text", "id"))) == self._documents(file)
+        assert list(read_documents(file, self.columns)) == self._documents(file)
 
     def test_reading_again_gives_the_same(self, tmp_path: Path) -> None:
         """Also after one that was broken off, and from a file that is open already."""
         file = self._file(tmp_path, self.written(self._rows()))
-        broken_off = read_documents(file, Columns("text", "id"))
+        broken_off = read_documents(file, self.columns)
         assert next(broken_off) == self._documents(file)[0]
-        assert list(read_documents(file, Columns("text", "id"))) == self._documents(file)
+        assert list(read_documents(file, self.columns)) == self._documents(file)
         with file.open("") as raw:
-            assert list(
-                read_documents(file, Columns("text", "id"), DigestedFile(raw))
-            ) == self._documents(file)
+            assert list(read_documents(file, self.columns, DigestedFile(raw))) == self._documents(
+                file
+            )
 
     def test_the_digest_is_of_all_bytes(self, tmp_path: Path) -> None:
         """However many rows were read; and the file is left open."""
@@ -103,14 +107,14 @@ class SourceConformance:
         for n_rows in (0, 1, len(self._rows()) + 1):
             with file.open("") as raw:
                 opened = DigestedFile(raw)
-                documents = read_documents(file, Columns("text", "id"), opened)
+                documents = read_documents(file, self.columns, opened)
                 assert len([next(documents, None) for _ in range(n_rows)]) == n_rows
                 assert opened.digest() == file_digest(file)
 
     def test_a_bad_row_has_a_reason_and_ends_nothing(self, tmp_path: Path) -> None:
         """It is named by its place; what follows it has its own number."""
         file = self._file(tmp_path, self.with_a_bad_row())
-        first, bad, last = read_documents(file, Columns("text", "id"))
+        first, bad, last = read_documents(file, self.columns)
         assert isinstance(bad, BadDocument)
         assert bad.reason
         place, _, number = bad.place.rpartition(":")
@@ -127,7 +131,7 @@ class SourceConformance:
         body = self.without_strings()
         if body is None:
             return
-        found = list(read_documents(self._file(tmp_path, body), Columns("text", "id")))
+        found = list(read_documents(self._file(tmp_path, body), self.columns))
         assert found
         for bad in found:
             assert isinstance(bad, BadDocument)
@@ -142,17 +146,19 @@ class SourceConformance:
         """
         if not self.has_columns:
             file = self._file(tmp_path, self.written(self._rows()))
-            assert [d.text for d in _good(file, "body")] == list(self.texts) * _TIMES
+            assert [d.text for d in _good(file, replace(self.columns, text="body"))] == list(
+                self.texts
+            ) * _TIMES
             return
         file = self._file(tmp_path, self.written([{"body": "one", "key": "k"}] * 3))
         said = _refused(file)
         assert all(word in said for word in ("'text'", "body", "key", "corpus.text_column"))
-        assert [d.text for d in _good(file, "body")] == ["one"] * 3
+        assert [d.text for d in _good(file, replace(self.columns, text="body"))] == ["one"] * 3
 
     def test_compressed_files_say_the_same(self, tmp_path: Path) -> None:
         """Of those that may be compressed as a whole; several members are one file."""
         for file, _ in self._compressed(tmp_path, self.written(self._rows())):
-            assert list(read_documents(file, Columns("text", "id"))) == self._documents(file)
+            assert list(read_documents(file, self.columns)) == self._documents(file)
 
     def test_cut_files_are_refused_or_end_early(self, tmp_path: Path) -> None:
         """Nothing is made up: one is refused, unless it ends as a whole file might.
@@ -166,7 +172,7 @@ class SourceConformance:
                 _refused(file)
                 continue
             try:
-                found = list(read_documents(file, Columns("text", "id")))
+                found = list(read_documents(file, self.columns))
             except CorpusError as error:
                 _is_a_sentence(file, error)
                 continue
@@ -189,7 +195,7 @@ class SourceConformance:
             garbled = bytes(byte ^ mask for byte in lost) if mask else b""
             file = self._file(tmp_path, body[:start] + garbled + body[start + 40 :])
             try:
-                found = list(read_documents(file, Columns("text", "id")))
+                found = list(read_documents(file, self.columns))
             except CorpusError as error:
                 _is_a_sentence(file, error)
                 continue
@@ -204,7 +210,7 @@ class SourceConformance:
         plain = self._file(tmp_path, body)
         for file in (plain, *(file for file, _ in self._compressed(tmp_path, body))):
             with _Counted(file.url) as raw:
-                documents = read_documents(file, Columns("text", "id"), DigestedFile(raw))
+                documents = read_documents(file, self.columns, DigestedFile(raw))
                 assert next(documents) == self._documents(file, texts[:1])[0]
                 assert raw.n_read < Path(file.url).stat().st_size / 2
 
@@ -234,8 +240,8 @@ class SourceConformance:
         """Files of this body with all compressions that it may have, as two members each."""
         if self.source.seeks:
             return
-        for ending, codec in CODECS.items():
-            path = folder / f"documents{self.source.endings[0]}{ending}"
+        for codec in CODECS:
+            path = folder / f"documents{self.source.endings[0]}{codec.endings[0]}"
             half = len(body) // 2
             path.write_bytes(_packed(body[:half], codec) + _packed(body[half:], codec))
             yield Store(str(path)), path.read_bytes()
@@ -250,16 +256,18 @@ class _Counted(io.FileIO):
         return part
 
 
-def _packed(body: bytes, codec: str) -> bytes:
+def _packed(body: bytes, codec: Codec) -> bytes:
+    if codec.name == "xz":
+        return lzma.compress(body, preset=0)
     sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, codec) as stream:
+    with pa.CompressedOutputStream(sink, "bz2" if codec.name == "bzip2" else codec.name) as stream:
         stream.write(body)
     packed: bytes = sink.getvalue().to_pybytes()
     return packed
 
 
-def _good(file: Store, text_column: str) -> list[Document]:
-    found = read_documents(file, Columns(text_column, "id"))
+def _good(file: Store, columns: Columns) -> list[Document]:
+    found = read_documents(file, columns)
     return [one for one in found if isinstance(one, Document)]
 
 

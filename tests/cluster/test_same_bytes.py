@@ -15,7 +15,16 @@ from rayinfluence.testing.runs import write_documents
 pytestmark = pytest.mark.cluster
 
 SCAN = {
-    "methods": ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "self_influence"]
+    "methods": [
+        "ekfac",
+        "kfac",
+        "diagonal",
+        "gradient_product",
+        "cosine",
+        "bm25",
+        "tfidf",
+        "self_influence",
+    ]
 }
 #: Runs a configuration with Ray unimportable.
 WITHOUT_RAY = """

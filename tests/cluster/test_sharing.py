@@ -46,7 +46,7 @@ def test_weights_lie_in_the_object_store_in_workers_and_in_the_driver(ray_cluste
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     tracked = {"model.layers.0.mlp.up_proj": model.get_submodule("model.layers.0.mlp.up_proj")}
     ours = Replica(model, tracked, NUMERICS)
-    reference = ray.put(ModelParts.of(ours))
+    reference = ray.put(ModelParts.of(ours, 0))
     there = ray.get(ray.remote(num_cpus=1)(look_there).remote([reference], look))
     for found in (there, look(model)):
         assert {name for name, _, _ in found} == before.keys()
@@ -72,6 +72,6 @@ def test_a_driver_that_has_given_its_weights_away_holds_no_copy(ray_cluster: Non
     ours = Replica(model, {name: model.get_submodule(name)}, NUMERICS)
     size = sum(weight.nbytes for weight in model.parameters())
     before = of_its_own()
-    parts = ModelParts.of(ours)
+    parts = ModelParts.of(ours, 0)
     assert before - of_its_own() > 0.9 * size
     assert len(parts.weights) == len(dict(model.named_parameters()))

@@ -313,9 +313,12 @@ def locks(root: Path) -> Iterator[str]:
                 yield f"{lock}: {name} has no hash"
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     # The overlay dev and the compose file run the demo; the one for GKE reads gs:// addresses.
+    # Documents of any format are read on workers.
     wanted = [*project["dependencies"]]
     wanted += [
-        name for extra in ("demo", "gcs") for name in project["optional-dependencies"][extra]
+        name
+        for extra in ("demo", "gcs", "html", "warc")
+        for name in project["optional-dependencies"][extra]
     ]
     names = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
     if missing := names - found - {"torch"}:

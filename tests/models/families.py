@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 import transformers
+from other_kinds import CLASSES, CLS, SEP, SPECIAL
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
 from rayinfluence.testing.models import CONTEXT, VOCABULARY
 
 _ENDS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
@@ -50,6 +52,11 @@ _HYBRID: dict[str, Any] = {
     "num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
     "num_key_value_heads": 2, "n_mamba_heads": 1, "use_mamba_kernels": False,
 }  # fmt: skip
+_CLASSES: dict[str, Any] = {
+    "id2label": dict(enumerate(CLASSES)),
+    "label2id": {name: index for index, name in enumerate(CLASSES)},
+    "pad_token_id": SPECIAL["[PAD]"],
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Family:
         adapter: whether it is a LoRA adapter of it that is attributed.
         dtype: that its code can compute in.
         refused: whether no run can be made with it.
+        objective: the kind of its models.
     """
 
     kind: str
@@ -74,11 +82,19 @@ class Family:
     adapter: bool = False
     dtype: str = "float64"
     refused: bool = False
+    objective: str = CAUSAL
 
     @property
     def name(self) -> str:
         """As the table has it."""
+        if self.objective != CAUSAL:
+            return f"{self.kind} ({self.objective})"
         return f"{self.kind} with LoRA" if self.adapter else self.kind
+
+    @property
+    def loader(self) -> Any:
+        """The class of transformers that makes its models."""
+        return getattr(transformers, KINDS[self.objective].loader)
 
     def config(self, published: bool = False) -> PretrainedConfig:
         """The configuration, tiny or as it was published."""
@@ -289,13 +305,35 @@ OTHERS = (
     Family("Bert", _TINY, refused=True),
 )  # fmt: skip
 
-FAMILIES = (*DENSE, *RECURRENT, *EXPERTS, *OTHERS)
+#: Of other objectives than the next token.
+OTHER_KINDS = (
+    Family("Bert", _TINY, "google-bert/bert-base-uncased", objective=MASKED),
+    Family("Roberta", _TINY | {"pad_token_id": 1, "max_position_embeddings": CONTEXT + 2},
+           "FacebookAI/roberta-base", {"max_position_embeddings": 514, "type_vocab_size": 1},
+           objective=MASKED),
+    Family("Electra", _TINY | {"embedding_size": 10}, objective=MASKED),
+    Family("Bert", _TINY | _CLASSES, objective=CLASSIFICATION),
+    Family("GPT2", _GPT | _CLASSES, objective=CLASSIFICATION),
+    Family("Llama", _TINY | _CLASSES, objective=CLASSIFICATION),
+    Family("T5", _WORDS | {"d_model": 12, "d_kv": 4, "d_ff": 14, "num_layers": 2, "num_heads": 2,
+                           "pad_token_id": 0, "eos_token_id": SEP, "decoder_start_token_id": 0},
+           "google-t5/t5-small", objective=SEQ2SEQ),
+    Family("Bart",
+           _WORDS | {"max_position_embeddings": CONTEXT, "d_model": 12, "encoder_layers": 2,
+                     "decoder_layers": 2, "encoder_attention_heads": 2,
+                     "decoder_attention_heads": 2, "encoder_ffn_dim": 14, "decoder_ffn_dim": 16,
+                     "pad_token_id": 1, "bos_token_id": CLS, "eos_token_id": SEP,
+                     "decoder_start_token_id": SEP, "forced_eos_token_id": SEP},
+           "facebook/bart-large", objective=SEQ2SEQ),
+)  # fmt: skip
+
+FAMILIES = (*DENSE, *RECURRENT, *EXPERTS, *OTHER_KINDS, *OTHERS)
 
 
 def tiny_model(family: Family, seed: int = 0) -> nn.Module:
     """A model of random weights, large enough that routers choose clearly."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(family.config()).eval()
+    model = family.loader.from_config(family.config()).eval()
     for weight in model.parameters():
         if weight.ndim > 1:
             weight.data = 0.4 * torch.randn(weight.shape)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import naive
-import numpy as np
 import torch
 from adapters import save_adapter
+from asking import ASKING, Asking
 from families import Family, tiny_model
-from harness import all_scores, bases_of, encoded, fit_factors, make_bank, operator_of, table
+from harness import all_scores, bases_of, fit_factors, make_bank, operator_of, table
+from other_references import SEED, Text
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-from untouched import gradients, untouched, widened
+from untouched import gradients, untouched
+from wide import widened
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
+from rayinfluence.dataflow.begin.objective import masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.errors import ConfigError
+from rayinfluence.objective_kinds import MASKED
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.models import CONTEXT
@@ -48,6 +52,16 @@ class Subject:
     needs_context: bool
 
     @property
+    def asking(self) -> Asking:
+        """How its kind of model is asked."""
+        return ASKING[self.family.objective]
+
+    def gradients(self, text: Text, labels: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Those of autograd by module, at the text's own labels without others."""
+        value = self.asking.value(self.plain, text, labels)
+        return gradients(self.plain, self.names, value)
+
+    @property
     def names(self) -> list[str]:
         """The tracked layers."""
         return list(self.tracked.replica.modules)
@@ -58,27 +72,33 @@ class Subject:
         return self.tracked.replica
 
 
-def load(config: RunConfig, modules: str) -> TrackedModel:
-    """What a run tracks, as it finds it before its work begins."""
+def load(config: RunConfig, kind: str, modules: str) -> TrackedModel:
+    """What a run tracks of a kind of model, as it finds it before its work begins."""
     config = RunConfig.parse({**config.model_dump(), "modules": modules})
     tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=False)
+    masking = masking_of(config, tokenizer) if kind == MASKED else None
     return TrackedModel.load(
-        config, Numerics.of(config), lambda model: ordinary_tokens(tokenizer, model)
+        config,
+        Numerics.of(config, kind=kind, masking=masking),
+        lambda model: ordinary_tokens(tokenizer, model),
     )
 
 
 def prepare(family: Family, folder: Path) -> Subject:
     """Write the model and what a run needs, and load it."""
+    asking = ASKING[family.objective]
     config = tiny_run(
         folder, 12, pretrained=tiny_model(family), dtype=family.dtype, modules="all",
-        scan={"rank": "dense", "methods": list(METHODS)},
+        scan={"rank": "dense", "methods": list(METHODS)}, **asking.configured,
     )  # fmt: skip
+    config = changed(config, seed=SEED)
+    asking.write(folder)
     model = folder / "model"
     if family.adapter:
         base = AutoModelForCausalLM.from_pretrained(model)
         save_adapter(folder / "adapter", base, str(model), target_modules="all-linear")
         config = changed(config, model=str(folder / "adapter"), tokenizer=str(model))
-    tracked = load(config, "all")
+    tracked = load(config, family.objective, "all")
     try:
         tracked.context(None)
     except ConfigError:
@@ -89,13 +109,14 @@ def prepare(family: Family, folder: Path) -> Subject:
     ours = tracked.replica.model
     # RWKV writes into its cache in place, which a gradient does not stand.
     ours.config.use_cache = False
-    plain = ours if family.adapter else _untouched(model, tracked.replica)
+    plain = ours if family.adapter else _untouched(model, family, tracked.replica)
     plain.config.use_cache = False
     return Subject(family, config, tracked, naive.trainable(plain), needs_context)
 
 
-def _untouched(folder: Path, replica: Replica) -> nn.Module:
-    return untouched(folder, replica.numerics.attention, replica.numerics.torch_dtype)
+def _untouched(folder: Path, family: Family, replica: Replica) -> nn.Module:
+    told = replica.numerics
+    return untouched(folder, told.attention, told.torch_dtype, family.loader)
 
 
 def changed(config: RunConfig, **values: Any) -> RunConfig:
@@ -103,29 +124,24 @@ def changed(config: RunConfig, **values: Any) -> RunConfig:
     return RunConfig.parse({**config.model_dump(), **values})
 
 
-def sequences(n: int = 6) -> list[np.ndarray]:
-    """Of random tokens."""
-    generator = np.random.default_rng(0)
-    return [generator.integers(1, 47, int(length)) for length in generator.integers(2, 14, n)]
-
-
 # --- checks: the largest relative error of each ---
 
 
 def errors(subject: Subject, folder: Path) -> dict[str, float]:
     """Of gradients, A and S, Lambda and scores, in float64 against autograd and explicit loops."""
-    replica, plain, names = subject.replica, widened(subject.plain), subject.names
+    replica, asking, names = subject.replica, subject.asking, subject.names
+    widened(subject.plain)
     widened(replica.model)
-    some = sequences()
-    labels = naive.sampled_labels(plain, some, range(len(some)), replica.numerics.seed)
+    asked = asking.texts()
+    texts = [replace(text, first=None) for text in asked]
+    some, told = [text.tokens for text in texts], asking.told(texts)
+    labels = [asking.sampled(subject.plain, text) for text in texts]
     # First: what a model keeps of a pass with gradients, as RecurrentGemma does, cannot be copied.
-    covariances = naive.covariances(replica.model, names, some, labels)
-    found = {"gradients": _of_gradients(replica, plain, some)}
-    factors = fit_factors(replica, some, folder / "fit")
+    covariances = asking.covariances(replica.model, names, texts)
+    found = {"gradients": _of_gradients(subject, texts)}
+    factors = fit_factors(replica, some, folder / "fit", **told)
     operator = operator_of(factors)
-    sampled = [
-        gradients(plain, names, tokens, row) for tokens, row in zip(some, labels, strict=True)
-    ]
+    sampled = [subject.gradients(text, row) for text, row in zip(texts, labels, strict=True)]
     bases = {name: (Q_A.double(), Q_S.double()) for name, (Q_A, Q_S) in bases_of(operator).items()}
     moments = naive.moments(sampled, bases)
     found["A, S"] = max(
@@ -143,12 +159,9 @@ def errors(subject: Subject, folder: Path) -> dict[str, float]:
         float((operator[name].factors.moments - one).norm()) / scale
         for name, one in moments.items()
     )
-    queries = [encoded(tokens, len(tokens) // 2) for tokens in some[:3]]
-    of_queries = [
-        gradients(plain, names, query.answers[0].tokens, first=query.answers[0].first_target)
-        for query in queries
-    ]
-    of_sequences = [gradients(plain, names, tokens) for tokens in some]
+    queries = [asking.query(text) for text in asked[:3]]
+    of_queries = [subject.gradients(text) for text in asked[:3]]
+    of_sequences = [subject.gradients(text) for text in texts]
     damping = 0.1 * max(float(one.mean()) for one in moments.values())
     for method in METHODS:
         solved = of_queries
@@ -173,7 +186,7 @@ def errors(subject: Subject, folder: Path) -> dict[str, float]:
             dtype=torch.float64,
         )
         bank = make_bank(replica, factors, queries, folder, method, damping=damping)
-        found[method] = off(all_scores(replica, bank, some), expected)
+        found[method] = off(all_scores(replica, bank, some, **told), expected)
     return found
 
 
@@ -189,8 +202,10 @@ def off(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm()) / (float(expected.norm()) or 1.0)
 
 
-def _of_gradients(replica: Replica, plain: nn.Module, some: Sequence[np.ndarray]) -> float:
+def _of_gradients(subject: Subject, texts: Sequence[Text]) -> float:
     """Of all layers' gradients of each sequence, relative to the largest of that sequence."""
+    replica = subject.replica
+    rows = table([text.tokens for text in texts], **subject.asking.told(texts))
     found: dict[tuple[int, str], Tensor] = {}
 
     def step(batch: Any, name: str, rows: Any) -> None:
@@ -202,11 +217,11 @@ def _of_gradients(replica: Replica, plain: nn.Module, some: Sequence[np.ndarray]
                 gradient = torch.cat([gradient, grads.sum(dim=0)[:, None]], dim=1)
             found[int(sequence_id), name] = gradient
 
-    for batch in replica.batches(table(some), {}):
+    for batch in replica.batches(rows, {}):
         replica.run(batch, own_labels, step, {})
     worst = 0.0
-    for index, tokens in enumerate(some):
-        expected = gradients(plain, list(replica.modules), tokens)
+    for index, text in enumerate(texts):
+        expected = subject.gradients(text)
         scale = max(float(one.norm()) for one in expected.values())
         for name, gradient in expected.items():
             one = found.get((index, name), torch.zeros_like(gradient)).double()
@@ -220,12 +235,11 @@ def off_in_a_run(subject: Subject, results: Mapping[str, Results]) -> float:
     names, of_sequences = subject.names, dict[int, dict[str, Tensor]]()
     for query_id in scores.queries:
         query = scores.queries[query_id]
-        first = len(query["tokens"]) - query["n_completion_tokens"]
-        of_query = gradients(subject.plain, names, query["tokens"], first=first)
+        of_query = subject.gradients(subject.asking.of_query(query))
         expected, found = [], []
         for hit in [*scores.proponents(query_id), *scores.opponents(query_id)]:
             if hit.sequence_id not in of_sequences:
-                of_sequences[hit.sequence_id] = gradients(subject.plain, names, hit.tokens)
+                of_sequences[hit.sequence_id] = subject.gradients(subject.asking.of_hit(hit))
             of_sequence = of_sequences[hit.sequence_id]
             expected.append(sum(float((of_query[n] * of_sequence[n]).sum()) for n in names))
             found.append(hit.score)

@@ -14,6 +14,7 @@ from shares import Counted, counted, published
 from rayinfluence.errors import ModelError
 from rayinfluence.model.modules import shape_of
 from rayinfluence.model.reach import listed, patterns_of
+from rayinfluence.objective_kinds import SEQ2SEQ
 from rayinfluence.storage.results import Results
 
 FILE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -46,7 +47,7 @@ def row(family: Family, folder: Path, execute: Callable[..., dict[str, Results]]
     except ModelError as error:
         return {"family": family.name, "refused": str(error).replace(str(folder), "")}
     tracked = subject.tracked
-    mlp, notes = load(subject.config, "mlp"), []
+    mlp, notes = load(subject.config, family.objective, "mlp"), []
     by_kind = {"all": subject.names, "mlp": list(mlp.replica.modules)}
     coverage = {"all": tracked.coverage.share, "mlp": mlp.coverage.share}
     if not family.adapter and "mlp" not in tracked.parts.values():
@@ -92,7 +93,8 @@ def _layers(subject: Subject) -> dict[str, list[str]]:
         (pattern,) = patterns_of([name])
         last = pattern.removesuffix(".*").removesuffix(".default").rpartition(".")[2]
         module = subject.replica.modules[name]
-        if shape_of(name, module, subject.replica.model).routed:
+        sides = subject.family.objective == SEQ2SEQ  # whose rows are some of the tokens, too
+        if not sides and shape_of(name, module, subject.replica.model).routed:
             last = f"experts.{last}"
         found.setdefault(subject.tracked.parts.get(name, "adapter"), {})[last] = None
     return {part: list(names) for part, names in found.items()}

@@ -9,7 +9,6 @@ import torch
 from families import Family
 from measured import Subject
 from torch import nn
-from transformers import AutoModelForCausalLM
 from untouched import stored
 
 from rayinfluence.model.reach import patterns_of
@@ -58,4 +57,4 @@ def counted(subject: Subject, model: nn.Module, tracked: Sequence[str]) -> Count
 def published(family: Family) -> nn.Module:
     """The published model without its weights."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(family.config(published=True))
+        return family.loader.from_config(family.config(published=True))

@@ -2,75 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import naive
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 
 def untouched(
-    folder: Path, attention: str = "eager", dtype: torch.dtype = torch.float64
+    folder: Path,
+    attention: str = "eager",
+    dtype: torch.dtype = torch.float64,
+    loader: type = AutoModelForCausalLM,
 ) -> nn.Module:
     """The model of a folder, with its own code of experts."""
-    return AutoModelForCausalLM.from_pretrained(
+    return loader.from_pretrained(
         folder, dtype=dtype, attn_implementation=attention, experts_implementation="eager"
     ).eval()
 
 
-class _Wide(TorchFunctionMode):
-    """Whatever asks for float32 gets float64."""
-
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if func is Tensor.float:
-            return args[0].double()
-        named = {name: _wide(value) for name, value in (kwargs or {}).items()}
-        return func(*map(_wide, args), **named)
-
-
-def _wide(value: Any) -> Any:
-    return torch.float64 if value is torch.float32 else value
-
-
-def widened(model: nn.Module) -> nn.Module:
-    """The model, in place, computing in float64 throughout: most norms and softmax do not.
-
-    One of another dtype stays as it is.
-    """
-    if next(model.parameters()).dtype != torch.float64:
-        return model
-    model.double()  # some keep their routers in float32
-    for module in {model, model.base_model, *model.children()}:
-        module.forward = partial(_forward, module)
-    return model
-
-
-def _forward(module: nn.Module, *args: Any, **named: Any) -> Any:
-    with _Wide():
-        return type(module).forward(module, *args, **named)
-
-
-def gradients(
-    model: nn.Module, names: Sequence[str], tokens: Sequence[int], *labels: Any, **first: int
-) -> dict[str, Tensor]:
-    """D of a sequence by module [O, J], of which experts' are slices of stacked parameters'.
+def gradients(model: nn.Module, names: Sequence[str], value: Tensor) -> dict[str, Tensor]:
+    """The gradient of a value by module [O, J]; experts' are slices of stacked parameters'.
 
     Args:
         model: untouched, with gradients of weights.
         names: of layers, as they are called where stacks are taken apart.
-        tokens: of the sequence.
-        labels: and
-        first: as :func:`naive.log_probability` has them.
+        value: that the model gave.
     """
     model.zero_grad()
-    naive.log_probability(model, list(tokens), *labels, **first).backward()
+    value.backward()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     return {name: _slice(parameters, model, name).double() for name in names}
 

@@ -30,6 +30,7 @@ class Text:
         tokens: of it.
         sequence_id: by which its targets are chosen.
         first: token of a query's completion.
+        end: the token after its last; None where the text ends with it.
         label: its class.
         begin: where its target begins.
     """
@@ -37,6 +38,7 @@ class Text:
     tokens: np.ndarray
     sequence_id: int = 0
     first: int | None = None
+    end: int | None = None
     label: int | None = None
     begin: int = 0
 
@@ -57,7 +59,7 @@ class MaskedReference:
     def places(self, text: Text) -> list[int]:
         """Of masks."""
         if text.first is not None:
-            return list(range(text.first, len(text.tokens)))
+            return list(range(text.first, text.end or len(text.tokens)))
         stream = np.random.Philox(key=[SEED, text.sequence_id], counter=2**128)
         generator = np.random.Generator(stream)
         draws = {
@@ -163,24 +165,24 @@ SUBJECTS = (
 )
 
 
-def value(subject: Subject, model: nn.Module, text: Text, labels: Sequence[int]) -> Tensor:
+def value(reference: Reference, model: nn.Module, text: Text, labels: Sequence[int]) -> Tensor:
     """Sum of log p(label) over the targets of a text."""
-    log_p = subject.reference.logits(model, text).log_softmax(dim=-1)
+    log_p = reference.logits(model, text).log_softmax(dim=-1)
     return torch.stack([log_p[n, label] for n, label in enumerate(labels)]).sum()
 
 
 def gradients(
-    subject: Subject, twin: nn.Module, names: Sequence[str], text: Text, labels: Sequence[int]
+    reference: Reference, twin: nn.Module, names: Sequence[str], text: Text, labels: Sequence[int]
 ) -> dict[str, Tensor]:
     """D of a text by module."""
-    return naive.gradients(twin, names, value(subject, twin, text, labels))
+    return naive.gradients(twin, names, value(reference, twin, text, labels))
 
 
-def sampled(subject: Subject, model: nn.Module, text: Text) -> list[int]:
+def sampled(reference: Reference, model: nn.Module, text: Text) -> list[int]:
     """A label of each target by walking along the cumulative distribution."""
     stream = np.random.Generator(np.random.Philox(key=[SEED, text.sequence_id]))
     labels = []
-    for row in torch.softmax(subject.reference.logits(model, text).detach(), dim=-1):
+    for row in torch.softmax(reference.logits(model, text).detach(), dim=-1):
         draw, label, cumulative = stream.random(), 0, float(row[0])
         while draw >= cumulative:
             label += 1
@@ -190,10 +192,21 @@ def sampled(subject: Subject, model: nn.Module, text: Text) -> list[int]:
 
 
 def covariances(
-    subject: Subject, model: nn.Module, names: Sequence[str], texts: Sequence[Text]
+    reference: Reference,
+    model: nn.Module,
+    names: Sequence[str],
+    texts: Sequence[Text],
+    maximised: Callable[[nn.Module, Text], Tensor] | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """A and S of each module: a loop over texts and rows, divided by the rows."""
+    """A and S of each module: a loop over texts and rows, divided by the rows.
+
+    Of the log-probability of sampled labels, unless something else is maximised.
+    """
     twin = naive.trainable(model)
+
+    def of_samples(twin: nn.Module, text: Text) -> Tensor:
+        return value(reference, twin, text, sampled(reference, model, text))
+
     calls: list[tuple[str, Tensor, Tensor]] = []
 
     def note(name: str, inputs: Tensor, output: Tensor) -> None:
@@ -206,9 +219,8 @@ def covariances(
         )
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}
     for text in texts:
-        labels = sampled(subject, model, text)
         calls.clear()
-        value(subject, twin, text, labels).backward()
+        (maximised or of_samples)(twin, text).backward()
         for name, inputs, output in calls:
             grads = torch.zeros_like(output) if output.grad is None else output.grad
             for a, g in zip(inputs.flatten(0, -2), grads.flatten(0, -2), strict=True):
@@ -220,7 +232,7 @@ def covariances(
 
 
 def rows_seen(
-    subject: Subject, model: nn.Module, names: Sequence[str], texts: Sequence[Text]
+    reference: Reference, model: nn.Module, names: Sequence[str], texts: Sequence[Text]
 ) -> dict[str, int]:
     """How many rows each module gets of all texts."""
     counts = dict.fromkeys(names, 0)
@@ -235,7 +247,7 @@ def rows_seen(
         for name in names
     ]
     for text in texts:
-        subject.reference.logits(model, text)
+        reference.logits(model, text)
     for handle in handles:
         handle.remove()
     return counts

@@ -81,7 +81,7 @@ class Overlap:
 
     meaning = Meaning("a count.", "tokens", False, False, has_layers=False, of_predictions=False)
 
-    def weight(self, holding_V, n_sequences):
+    def weight(self, holding_V, n_sequences, asked_V):
         return np.ones(len(holding_V))
 
     def strength(self, occurrences, lengths, mean_length):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import naive
 import numpy as np
@@ -25,6 +26,7 @@ from other_references import (
     sampled,
 )
 from torch import Tensor
+from wide import widened
 
 from rayinfluence.corpus.classes import Label
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
@@ -64,10 +66,39 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def made(subject: Subject, batch_tokens: int = 20) -> Replica:
-    model = subject.model()
+    model = widened(subject.model())
     for weight in model.parameters():
         weight.requires_grad_(False)
     return Replica(model, track(model, subject.patterns), subject.numerics(batch_tokens))
+
+
+def measured(logits_N: Tensor, label: int, measurement: str) -> Tensor:
+    """Of one target."""
+    if measurement == "logit":
+        return logits_N[label]
+    others = torch.cat([logits_N[:label], logits_N[label + 1 :]])
+    return logits_N[label] - others.exp().sum().log()
+
+
+@pytest.mark.parametrize("measurement", ["logit", "margin"])
+def test_logits_and_margins_are_autograd_s(subject: Subject, measurement: Any) -> None:
+    """Of a class, of a masked token, and of a target's."""
+    replica, reference = made(subject), subject.reference
+    twin, names = naive.trainable(replica.model), list(replica.modules)
+    for text in QUERIES:
+        plain = asked(subject, text)
+        answers = tuple(replace(one, measurement=measurement) for one in plain.answers)
+        found = query_gradient(replica, replace(plain, answers=answers))
+        rows = zip(reference.logits(twin, text), reference.labels(text), strict=True)
+        value = torch.stack([measured(row, label, measurement) for row, label in rows]).sum()
+        assert found.value == pytest.approx(float(value.detach()), rel=1e-12)
+        expected = naive.gradients(twin, names, value)
+        scale = max(float(one.abs().max()) for one in expected.values())
+        for name, (inputs, grads) in found.tokens.items():
+            D = grads.T @ inputs
+            if replica.shapes[name].bias:
+                D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
+            assert_same(D, expected[name], name, 1e-10, scale)
 
 
 def asked(subject: Subject, text: Text) -> EncodedQuery:
@@ -100,7 +131,10 @@ def fit(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Fit:
 
 def expected_gradients(subject: Subject, replica: Replica, texts: list[Text]) -> list[dict]:
     twin, names = naive.trainable(replica.model), list(replica.modules)
-    return [gradients(subject, twin, names, text, subject.reference.labels(text)) for text in texts]
+    return [
+        gradients(subject.reference, twin, names, text, subject.reference.labels(text))
+        for text in texts
+    ]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 1000])
@@ -126,11 +160,17 @@ def test_the_gradient_of_each_sequence_is_autograd_s(subject: Subject, batch_tok
 
 def test_factors_are_those_of_loops_over_sampled_labels(subject: Subject, fit: Fit) -> None:
     names = list(fit.replica.modules)
-    expected = covariances(subject, fit.replica.model, names, TEXTS)
+    expected = covariances(subject.reference, fit.replica.model, names, TEXTS)
     bases = bases_of(fit.operator)
     twin = naive.trainable(fit.replica.model)
     of_sampled = [
-        gradients(subject, twin, names, text, sampled(subject, fit.replica.model, text))
+        gradients(
+            subject.reference,
+            twin,
+            names,
+            text,
+            sampled(subject.reference, fit.replica.model, text),
+        )
         for text in TEXTS
     ]
     for name, moments in naive.moments(of_sampled, bases).items():
@@ -199,8 +239,8 @@ def test_a_coarser_lambda_counts_the_rows_of_its_own_side(subject: Subject, fit:
     """By K-FAC, (A kron S) times rows per sequence."""
     replica, damping = fit.replica, 0.05
     operators = {}
-    expected = covariances(subject, replica.model, list(replica.modules), TEXTS)
-    n_rows = rows_seen(subject, replica.model, list(replica.modules), TEXTS)
+    expected = covariances(subject.reference, replica.model, list(replica.modules), TEXTS)
+    n_rows = rows_seen(subject.reference, replica.model, list(replica.modules), TEXTS)
     for name, (A, S) in expected.items():
         kron = torch.kron(S, A) * n_rows[name] / len(TEXTS)
         operators[name] = kron + damping * torch.eye(len(kron), dtype=torch.float64)

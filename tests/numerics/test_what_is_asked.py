@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
 from rayinfluence.corpus.query_forms import Answer, Query
-from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.errors import ConfigError
+from rayinfluence.named_function import NamedFunction
 
 ONE, TWO, THREE = (
     tuple(int(token) for token in tokens) for tokens in token_sequences(1, (7, 6, 4))
@@ -27,7 +27,7 @@ ONE, TWO, THREE = (
 MODULE = "functions_that_are_asked_for"
 
 
-def asked(*answers: EncodedAnswer, function: QueryFunction | None = None) -> EncodedQuery:
+def asked(*answers: EncodedAnswer, function: NamedFunction | None = None) -> EncodedQuery:
     texts = tuple(Answer("", "x", answer.weight) for answer in answers)
     return EncodedQuery(Query("q", texts), answers, function)
 
@@ -67,6 +67,38 @@ def contrast_of_means(model: nn.Module) -> Tensor:
     return mean(model) - torch.stack(log_ps(model, TWO, 2)).mean()
 
 
+def logits_of(model: nn.Module, tokens: tuple[int, ...], first: int) -> Tensor:
+    table = naive.logits(model, tokens)
+    return sum(table[t - 1, tokens[t]] for t in range(first, len(tokens)))
+
+
+def logit(model: nn.Module) -> Tensor:
+    return logits_of(model, ONE, 3)
+
+
+def logit_rather_than(model: nn.Module) -> Tensor:
+    return logits_of(model, ONE, 3) - logits_of(model, TWO, 3)
+
+
+def odds(model: nn.Module) -> list[Tensor]:
+    """log p - log(1 - p), where 1 - p is the sum of the others'."""
+    table = torch.softmax(naive.logits(model, ONE), dim=-1)
+    found = []
+    for t in range(3, len(ONE)):
+        others = torch.cat([table[t - 1, : ONE[t]], table[t - 1, ONE[t] + 1 :]])
+        found.append(table[t - 1, ONE[t]].log() - others.sum().log())
+    return found
+
+
+def margin(model: nn.Module) -> Tensor:
+    return torch.stack(odds(model)).sum()
+
+
+def mean_margin_of_some(model: nn.Module) -> Tensor:
+    found = odds(model)
+    return (found[1] + found[3]) / 2
+
+
 FORMS: dict[str, tuple[EncodedQuery, Callable[[nn.Module], Tensor]]] = {
     "mean": (asked(EncodedAnswer(ONE, 3, shares=(0.25,) * 4)), mean),
     "spans": (asked(EncodedAnswer(ONE, 3, shares=(0.0, 1.0, 0.0, 1.0))), some_tokens),
@@ -77,6 +109,19 @@ FORMS: dict[str, tuple[EncodedQuery, Callable[[nn.Module], Tensor]]] = {
             EncodedAnswer(ONE, 1, 2.5), EncodedAnswer(TWO, 4, -0.5), EncodedAnswer(THREE, 2, 1e-3)
         ),
         weighted,
+    ),
+    "logit": (asked(EncodedAnswer(ONE, 3, measurement="logit")), logit),
+    "logit rather than another": (
+        asked(
+            EncodedAnswer(ONE, 3, measurement="logit"),
+            EncodedAnswer(TWO, 3, -1.0, measurement="logit"),
+        ),
+        logit_rather_than,
+    ),
+    "margin": (asked(EncodedAnswer(ONE, 3, measurement="margin")), margin),
+    "mean margin of spans": (
+        asked(EncodedAnswer(ONE, 3, shares=(0.0, 0.5, 0.0, 0.5), measurement="margin")),
+        mean_margin_of_some,
     ),
     "contrast of means": (
         asked(EncodedAnswer(ONE, 3, 1.0, (0.25,) * 4), EncodedAnswer(TWO, 2, -1.0, (0.25,) * 4)),
@@ -109,22 +154,22 @@ def test_the_gradient_of_every_form_is_autograd_s(case: Case, form: str) -> None
 
 
 @pytest.fixture
-def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., QueryFunction]:
+def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., NamedFunction]:
     """Writes a module with a function, and finds it."""
     made = iter(range(99))
 
-    def write(body: str) -> QueryFunction:
+    def write(body: str) -> NamedFunction:
         name = f"{MODULE}_{tmp_path.name}_{next(made)}"
         source = f"import torch\n\ndef f(logits, tokens, first):\n    {body}\n"
         (tmp_path / f"{name}.py").write_text(source)
-        return QueryFunction.of(f"{name}:f")
+        return NamedFunction.of("query_function", f"{name}:f")
 
     monkeypatch.syspath_prepend(str(tmp_path))
     return write
 
 
 def test_the_gradient_of_a_function_of_one_s_own_is_autograd_s(
-    case: Case, function: Callable[..., QueryFunction]
+    case: Case, function: Callable[..., NamedFunction]
 ) -> None:
     """A margin of logits at the last token, and the same for one text against another."""
     margin = function("return logits[-2, tokens[-1]] - logits[first - 1].logsumexp(0) ** 2")
@@ -195,7 +240,7 @@ def test_plain_queries_are_known_as_they_were() -> None:
     assert encoded(np.array([1, 2, 3]), 2).digest == "24c27cdcec538e3b75659011275b2f53"
 
 
-def test_what_counts_otherwise_is_another_query(function: Callable[..., QueryFunction]) -> None:
+def test_what_counts_otherwise_is_another_query(function: Callable[..., NamedFunction]) -> None:
     one, two = EncodedAnswer(ONE, 3), EncodedAnswer(TWO, 3)
     first, second = function("return logits.sum()"), function("return logits.sum() + 0")
     queries = [
@@ -204,6 +249,8 @@ def test_what_counts_otherwise_is_another_query(function: Callable[..., QueryFun
         asked(replace(one, weight=2.0)),
         asked(one, replace(two, weight=-1.0)),
         asked(one, two),
+        asked(replace(one, measurement="logit")),
+        asked(replace(one, measurement="margin")),
         asked(one, function=first),
         asked(one, function=second),
     ]
@@ -221,7 +268,7 @@ def test_what_counts_otherwise_is_another_query(function: Callable[..., QueryFun
     ],
 )
 def test_a_function_that_cannot_be_asked_for_is_told(
-    function: Callable[..., QueryFunction], body: str, why: str
+    function: Callable[..., NamedFunction], body: str, why: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"query_function: .*{why}"):
         query_gradient(

@@ -71,9 +71,11 @@ def test_a_mistyped_address_is_refused_wherever_it_stands(
 ON_A_HUB = ["hf://datasets/allenai/c4/x.jsonl", "hf://org/name", "hf://org/name@main"]
 
 
-@pytest.mark.parametrize("place", [p for p in PLACES if p not in ("model", "tokenizer")])
+@pytest.mark.parametrize(
+    "place", [p for p in PLACES if p not in ("model", "tokenizer", "corpus.documents")]
+)
 @pytest.mark.parametrize("address", ON_A_HUB)
-def test_nothing_but_models_and_tokenizers_is_read_from_a_hub(place: str, address: str) -> None:
+def test_only_models_tokenizers_and_documents_are_read_from_a_hub(place: str, address: str) -> None:
     with pytest.raises(ConfigError, match=r"is on the web, and files are read from disks and obj"):
         RunConfig.parse(with_address(place, address))
 
@@ -120,7 +122,12 @@ def test_what_names_no_model_on_a_hub_is_told_with_what_may_be_meant(
 
 
 def test_a_token_in_an_address_of_a_hub_is_refused_and_shown_nowhere() -> None:
-    for address in ("hf://user:hf_secret@org/name", "https://hf_secret@huggingface.co/org/name"):
+    for address in (
+        "hf://user:hf_secret@org/name",
+        "hf://hf_secret@org/name",
+        "hf://hf_secret@org/name@main",
+        "https://hf_secret@huggingface.co/org/name",
+    ):
         with pytest.raises(ConfigError, match="there is a password or a token in this") as caught:
             RunConfig.parse({**MINIMAL, "model": address})
         assert "hf_secret" not in str(caught.value)

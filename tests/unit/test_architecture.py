@@ -17,11 +17,13 @@ DATA = {
     "config",
     "config_places",
     "config_corpus",
+    "config_rows",
     "text",
     "guest",
     "addresses",
     "registered",
     "objective_kinds",
+    "named_function",
 }
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
@@ -33,11 +35,13 @@ ARROWS: dict[str, set[str]] = {
     "guest": set(),
     "registered": set(),
     "objective_kinds": {"errors"},
+    "named_function": {"errors", "storage"},
     "addresses": {"text"},
     "yamls": set(),
     "config_sentences": set(),
     "config_places": {"text", "addresses"},
-    "config_corpus": {"config_places"},
+    "config_corpus": {"config_places", "config_rows", "config_sentences"},
+    "config_rows": {"config_places"},
     "config": {
         "errors",
         "text",
@@ -149,6 +153,7 @@ ROOMS: dict[str, set[str]] = {
     "plan": NAMES | {"compute", "jobs", "stages", "begin"},
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
+    "looking": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, without_column
+from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Wanted, without_column
 
 #: Characters of a field; one that is longer has a quote that is closed nowhere.
 LONGEST_FIELD = 2**26
@@ -36,7 +36,11 @@ class Delimited:
     endings: tuple[str, ...]
     delimiter: str
     seeks = False
-    begins = ()
+    is_text = False
+
+    def holds(self, begins: bytes) -> bool:
+        """Only its name says so."""
+        return False
 
     def refusal(self, begins: bytes) -> str | None:
         """It is in another encoding."""
@@ -47,7 +51,7 @@ class Delimited:
             "damaged. CSV and TSV are read as UTF-8: save it as UTF-8, or copy it again."
         )
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The records, by the names of the header; empty lines are none."""
         records = self._records(self._lines(stream))
         header = next(records, None)
@@ -60,14 +64,15 @@ class Delimited:
                 f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
                 "is meant: rename one."
             )
-        if text_column not in header:
+        text_column = wanted.text
+        if wanted.is_needed and text_column not in header:
             if said := self._other_delimiter(header, text_column):
                 raise NotDocumentsError(said)
             raise without_column(f"has no column {text_column!r}; its header has", header)
         for number, record in enumerate(records, start=1):
             yield number, record if isinstance(record, str) else _row(header, record, text_column)
 
-    def _other_delimiter(self, header: list[str], text_column: str) -> str | None:
+    def _other_delimiter(self, header: list[str], text_column: str | None) -> str | None:
         """Why a header lacks the text's column: its columns are apart by something else."""
         for other, name in _DELIMITERS.items():
             if text_column in [part.strip() for part in self.delimiter.join(header).split(other)]:
@@ -125,7 +130,7 @@ def _in_utf_8(record: list[str] | str) -> list[str] | str:
     return record
 
 
-def _row(header: list[str], record: list[str], text_column: str) -> dict[str, Any] | str:
+def _row(header: list[str], record: list[str], text_column: str | None) -> dict[str, Any] | str:
     if len(record) != len(header):
         return f"{len(record)} fields, and the header has {len(header)}"
     # Only a text can be empty: an empty name is no name, and an empty value says nothing.

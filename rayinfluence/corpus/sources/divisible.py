@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
-from rayinfluence.corpus.sources.source import Row
+from rayinfluence.corpus.sources.source import Row, Wanted
 
 #: What is read at once where lines are counted.
 _BLOCK = 2**22
@@ -31,15 +31,17 @@ class Divisible(Protocol):
     """A source that reads some rows of a file without those before them."""
 
     def cuts(self, stream: BinaryIO, part_bytes: int) -> list[Cut]:
-        """All rows in runs of about so many bytes; a function of the file's bytes alone.
+        """All rows in runs of about so many bytes; none where the file can only be read whole.
+
+        They are a function of the file's bytes alone.
 
         Args:
-            stream: the file from its start; what reads it in order reads all of it.
+            stream: the file from its start, as :meth:`Source.rows` gets it.
             part_bytes: of a run.
         """
         ...
 
-    def part(self, stream: BinaryIO, text_column: str, cut: Cut) -> Iterator[Row]:
+    def part(self, stream: BinaryIO, wanted: Wanted, cut: Cut) -> Iterator[Row]:
         """The rows of a run, with their numbers in the file; see :meth:`Source.rows`.
 
         That a text column is in no row only a whole file tells.

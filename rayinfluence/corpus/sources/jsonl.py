@@ -1,11 +1,12 @@
-"""JSON lines: an object on each line, numbered as lines are."""
+"""JSON: an object on each line, numbered as lines are; or objects in a list, or over lines."""
 
 from __future__ import annotations
 
 import io
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding, parsed, why_none
 from rayinfluence.corpus.sources.divisible import Cut, Slice, line_cuts
@@ -14,75 +15,82 @@ from rayinfluence.corpus.sources.source import (
     NotDocumentsError,
     Refused,
     Row,
+    Wanted,
     without_column,
 )
+from rayinfluence.corpus.sources.values import values
 
+_OBJECT = re.compile(rb'\s*(\{\s*["}]|\[\s*\{)')
 #: What is read ahead of a part.
 _BUFFER = 2**20
 
 
 class JsonLines:
-    """Lines of JSON in UTF-8; empty ones are passed over."""
+    """Objects of JSON in UTF-8; empty lines are passed over.
 
-    endings = (".jsonl", ".ndjson")
+    A file is one of lines unless its first line says otherwise: it begins a list, or an object that
+    goes on. Objects of such files are numbered in their order.
+    """
+
+    endings = (".jsonl", ".ndjson", ".json", ".jsonlines", ".jl")
     seeks = False
-    begins = ()
+    is_text = False
+
+    def holds(self, begins: bytes) -> bool:
+        """By the first object."""
+        return _OBJECT.match(begins.removeprefix(BOM_UTF8)) is not None
 
     def refusal(self, begins: bytes) -> str | None:
         """It is in another encoding."""
         return other_encoding(begins)
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The objects; a file is refused at its end if none had the key of the text."""
         keys: dict[str, None] = {}
         there = False
-        for number, row in _objects(stream):
+        for number, row in _objects(_bodies(stream)):
             if not there and isinstance(row, dict):
                 # One row with the key is enough: rows without it are bad ones by themselves.
-                there = text_column in row
+                there = not wanted.is_needed or wanted.text in row
                 if len(keys) <= NAMED:
                     keys.update(dict.fromkeys(row))
             yield number, row
         if keys and not there:
-            raise without_column(f"has no key {text_column!r} in any line; there are", keys)
+            raise without_column(f"has no key {wanted.text!r} in any row; there are", keys)
 
-    def cuts(self, stream: BinaryIO, part_bytes: int) -> list[Cut]:
-        """Runs of lines; all of the file is read."""
-        return line_cuts(stream, part_bytes)
+    def cuts(self, stream: Any, part_bytes: int) -> list[Cut]:
+        """Runs of lines, for which all of the file is read; none where objects go over lines."""
+        return [] if _goes_on(stream.peek()) else line_cuts(stream, part_bytes)
 
-    def part(self, stream: BinaryIO, text_column: str, cut: Cut) -> Iterator[Row]:
+    def part(self, stream: BinaryIO, wanted: Wanted, cut: Cut) -> Iterator[Row]:
         """The objects on some lines."""
         lines = io.BufferedReader(Slice(stream, cut.start, cut.end), _BUFFER)
-        return _objects(lines, cut.rows_before)
+        return _objects(_numbered(lines, cut.rows_before), cut.rows_before > 0)
 
 
-def _objects(lines: Iterable[bytes], before: int = 0) -> Iterator[Row]:
-    begun = before > 0
-    for number, line in enumerate(lines, start=before + 1):
-        if not line.strip():
-            continue
-        if not begun and (said := other_encoding(line) or _several_lines(line)):
+def _objects(bodies: Iterable[tuple[int, bytes]], begun: bool = False) -> Iterator[Row]:
+    for number, body in bodies:
+        if not begun and (said := other_encoding(body)):
             raise NotDocumentsError(said)
         begun = True
         try:
-            row = parsed(line, number)
+            row = parsed(body, number)
         except (ValueError, RecursionError) as error:
-            yield number, Refused.of(why_none(error), line)
+            yield number, Refused.of(why_none(error), body)
             continue
-        yield number, row if isinstance(row, dict) else Refused.of("not a JSON object", line)
+        yield number, row if isinstance(row, dict) else Refused.of("not a JSON object", body)
 
 
-def _several_lines(first: bytes) -> str | None:
-    """Why a file that begins with such a line is one JSON value, or None where it may be lines."""
-    first = first.removeprefix(BOM_UTF8).strip()
-    if first.startswith(b"["):
-        return (
-            "begins with a JSON list, and documents are read as JSON lines: write each object on a "
-            "line of its own (`jq -c '.[]'` does so)."
-        )
-    if first == b"{":
-        return (
-            "has JSON objects over several lines each, and documents are read as JSON lines: write "
-            "each on a line of its own (`jq -c .` does so)."
-        )
-    return None
+def _bodies(stream: Any) -> Iterator[tuple[int, bytes]]:
+    return enumerate(values(stream), start=1) if _goes_on(stream.peek()) else _numbered(stream)
+
+
+def _numbered(lines: Iterable[bytes], before: int = 0) -> Iterator[tuple[int, bytes]]:
+    return ((n, line) for n, line in enumerate(lines, start=before + 1) if line.strip())
+
+
+def _goes_on(begins: bytes) -> bool:
+    """Whether the first line of a file that begins so is no whole object."""
+    first, is_line, _ = begins.removeprefix(BOM_UTF8).lstrip().partition(b"\n")
+    is_cut = is_line and first.rstrip().endswith((b"{", b"[", b","))
+    return first.startswith(b"[") or bool(first.startswith(b"{") and is_cut)

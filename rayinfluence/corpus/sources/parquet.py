@@ -8,7 +8,8 @@ from typing import BinaryIO
 import pyarrow.parquet as pq
 
 from rayinfluence.corpus.sources.divisible import Cut
-from rayinfluence.corpus.sources.source import Row, without_column
+from rayinfluence.corpus.sources.source import Row, Wanted
+from rayinfluence.corpus.sources.tables import chosen, rows_of
 
 _BATCH_ROWS = 1024
 
@@ -16,18 +17,22 @@ _BATCH_ROWS = 1024
 class Parquet:
     """Tables that say at their end what is in them, and are compressed inside."""
 
-    endings = (".parquet",)
+    endings = (".parquet", ".parq", ".pq")
     seeks = True
-    begins = (b"PAR1", b"PARE")
+    is_text = False
+
+    def holds(self, begins: bytes) -> bool:
+        """By its mark, that of encrypted files too."""
+        return begins.startswith((b"PAR1", b"PARE"))
 
     def refusal(self, begins: bytes) -> str | None:
         """Its end decides."""
         return None
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
-        """The rows, as dictionaries of all columns."""
+    def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
+        """The rows, as dictionaries of the columns that are wanted."""
         parquet = _opened(stream)
-        yield from _rows(parquet, text_column, Cut(0, parquet.num_row_groups, 0))
+        yield from _rows(parquet, wanted, Cut(0, parquet.num_row_groups, 0))
 
     def cuts(self, stream: BinaryIO, part_bytes: int) -> list[Cut]:
         """Runs of row groups, by the bytes that they have without compression."""
@@ -43,9 +48,9 @@ class Parquet:
                 start, rows_before, n_bytes = place + 1, rows, 0
         return cuts
 
-    def part(self, stream: BinaryIO, text_column: str, cut: Cut) -> Iterator[Row]:
+    def part(self, stream: BinaryIO, wanted: Wanted, cut: Cut) -> Iterator[Row]:
         """The rows of some row groups."""
-        return _rows(_opened(stream), text_column, cut)
+        return _rows(_opened(stream), wanted, cut)
 
 
 def _opened(stream: BinaryIO) -> pq.ParquetFile:
@@ -53,13 +58,11 @@ def _opened(stream: BinaryIO) -> pq.ParquetFile:
     return pq.ParquetFile(stream, pre_buffer=False)
 
 
-def _rows(parquet: pq.ParquetFile, text_column: str, cut: Cut) -> Iterator[Row]:
-    columns = parquet.schema_arrow.names
-    if text_column not in columns:
-        raise without_column(f"has no column {text_column!r}; it has", columns)
-    number = cut.rows_before
+def _rows(parquet: pq.ParquetFile, wanted: Wanted, cut: Cut) -> Iterator[Row]:
+    columns = chosen(parquet.schema_arrow.names, wanted)
     groups = list(range(cut.start, cut.end))
-    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, use_threads=False):
-        for row in batch.to_pylist():
+    number = cut.rows_before
+    for batch in parquet.iter_batches(_BATCH_ROWS, groups, columns, use_threads=False):
+        for row in rows_of(batch):
             number += 1
             yield number, row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, Protocol
 
@@ -35,6 +36,26 @@ class NotDocumentsError(Exception):
     """Why no document can be read from a file, in words that follow its address."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the rows of a file.
+
+    Attributes:
+        text: the column of the text. Its value is whatever the file has there; rows of a format
+            that is a text and nothing else have it under this name.
+        columns: those that are read; None: all. A format that keeps columns apart leaves the others
+            alone, whatever is in them; rows of the others may have more.
+        blocks: whether each block between blank lines is a row, in a format that is plain text.
+        is_needed: whether the column of the text has to be there; not where it is one of several,
+            for which whoever reads looks himself.
+    """
+
+    text: str
+    columns: frozenset[str] | None = None
+    blocks: bool = False
+    is_needed: bool = True
+
+
 class Source(Protocol):
     """A format that documents are read from.
 
@@ -55,10 +76,14 @@ class Source(Protocol):
         ...
 
     @property
-    def begins(self) -> tuple[bytes, ...]:
-        """How all of its files begin and no others do, within 16 bytes; empty where none do so.
+    def is_text(self) -> bool:
+        """Whether its files are texts that people read, as they lie beside data files too."""
+        ...
 
-        A file of another name that begins so is refused, and told the first of the endings.
+    def holds(self, begins: bytes) -> bool:
+        """Whether a file that begins so, plain, is of this format and of no other.
+
+        Its name does not count then. False where the first bytes do not tell.
         """
         ...
 
@@ -66,12 +91,13 @@ class Source(Protocol):
         """Why a file that begins so is none of this format, or None where it may be one."""
         ...
 
-    def rows(self, stream: BinaryIO, text_column: str) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The rows in their order, each as soon as it is read.
 
         Args:
-            stream: the file from its start, in plain bytes; it can be sought if the source seeks.
-            text_column: the column of the text. Its value is whatever the file has there.
+            stream: the file from its start, in plain bytes; it can be sought if the source seeks,
+                and has ``peek`` if it does not.
+            wanted: of the rows.
 
         Raises:
             NotDocumentsError: there is no such column (see :func:`without_column`), or the file
@@ -94,4 +120,17 @@ def without_column(
     return NotDocumentsError(
         f"{said} {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}. Name yours under "
         f"{key}."
+    )
+
+
+def lacking_extra(what: str, extra: str) -> NotDocumentsError:
+    """That a package is not installed without which a format cannot be read.
+
+    Args:
+        what: a file of it is.
+        extra: of rayinfluence, which has the package.
+    """
+    return NotDocumentsError(
+        f"is {what}, which is read with packages that are not installed here: install them (`pip "
+        f"install 'rayinfluence[{extra}]'`), here and on the workers."
     )

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from rayinfluence.config import RunConfig
+from rayinfluence.config_rows import IdsConfig
 from rayinfluence.corpus.files import Found
 from rayinfluence.corpus.shards import shard_key
 from rayinfluence.dataflow.kinds import FOLDERS, IN_CORPUS, is_written
@@ -24,6 +25,8 @@ from rayinfluence.storage.store import Store
 #: An address in parts; two that mean the same place are equal.
 Parts = tuple[str, ...]
 
+#: Inputs that are folders.
+_FOLDERS = ("model", "base_model", "tokenizer")
 #: Stands for any fingerprint.
 _SOME = "0" * 32
 
@@ -43,12 +46,17 @@ def refuse_written_over(config: RunConfig) -> None:
         "model": config.model,
         "base_model": config.base_model,
         "tokenizer": config.tokenizer,
+        **{
+            f"corpus.{key}.ids": wanted.ids
+            for key in ("select", "exclude")
+            if isinstance(wanted := getattr(config.corpus, key), IdsConfig)
+        },
     }
     for key, place in inputs.items():
         if not place:
             continue
         parts = _parts(place)
-        if key != "queries" and parts in (run, (*run, RESULTS)):
+        if key in _FOLDERS and parts in (run, (*run, RESULTS)):
             raise ConfigError(
                 f"{key}: the run writes JSON files of its own into {place}, such as over the "
                 f"{CONFIG} of a model. Give `run` a folder of its own."

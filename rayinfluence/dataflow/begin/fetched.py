@@ -100,6 +100,7 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
         StorageError: the hub cannot be reached, or what came is damaged.
     """
     store = Store(config.run, config.storage.options(config.run))
+    found: dict[str, Snapshot] = {}
 
     def folder(key: str, text: str) -> Folder:
         address = hub_address(text)
@@ -108,9 +109,10 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
         known = _noted(store).get(str(address))
         with _named(key):
             snapshot = _found(address, None if new_run else known, say)
-            get = _tokenizer if key == "tokenizer" else partial(_model, config.objective.kind)
+            get = _tokenizer if key == "tokenizer" else partial(_model, config.objective.of_model)
             # What came before this was noted may not have been compared.
             path = get(snapshot, config.trust_remote_code, say, known != snapshot.commit)
+            found[str(path)] = snapshot
             if known is None or new_run:
                 remember(snapshot)
         return Folder(str(path), snapshot.commit)
@@ -123,6 +125,9 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
     tokenizer = _own_tokenizer(source, model, base)
     if config.tokenizer:
         tokenizer = folder("tokenizer", config.tokenizer)
+    elif not holds_tokenizer(tokenizer.path) and tokenizer.path in found:
+        # A hub that was asked has none; a cache may lack it.
+        refuse_part(found[tokenizer.path], "its tokenizer")
     refuse_damaged(tokenizer.path)
     return Folders(model, base, source, tokenizer)
 
@@ -202,6 +207,13 @@ def _model(kind: str, snapshot: Snapshot, trusted: bool, say: Say, check: bool) 
             source_of(str(path))  # refuses it
         if lora_files.WEIGHTS not in top:
             refuse_part(snapshot, f"its {lora_files.WEIGHTS}")
+            if lora_files.PICKLE in top:
+                name = f"./{address.repository.rpartition('/')[2]}"
+                raise ModelError(
+                    f"{address} holds a LoRA adapter without {lora_files.WEIGHTS}, and its "
+                    f"{lora_files.conversion(name)}, after `hf download {address.repository} "
+                    f"--revision {snapshot.commit} --local-dir {name}`, and name that folder."
+                )
             raise ModelError(
                 f"{address} holds a LoRA adapter without {lora_files.WEIGHTS}, and other files of "
                 "weights are not read: merge it with peft (`merge_and_unload()`), save the model, "

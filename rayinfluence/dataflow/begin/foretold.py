@@ -16,7 +16,9 @@ from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
-from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts, untold_chats
+from rayinfluence.dataflow.begin.counted import refuse_plain_texts, untold_chats
+from rayinfluence.dataflow.begin.narrowing import Conditions, lacking_keys
+from rayinfluence.dataflow.begin.reading import columns_of
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError
@@ -36,6 +38,7 @@ def foretold(
     vocabulary: int | None,
     context: int,
     is_new: bool,
+    conditions: Conditions = (None, None),
 ) -> list[str]:
     """What would be refused when the files are tokenised, if all documents are as the first.
 
@@ -46,9 +49,11 @@ def foretold(
         vocabulary: ids that the model knows; None where it does not say.
         context: most tokens of a sequence.
         is_new: whether the corpus has no other files.
+        conditions: that rows are chosen by.
 
     Raises:
-        ConfigError: no document has a key that is grouped by, or chats do not tell what counted.
+        ConfigError: no document has a key that is grouped or chosen by, or chats do not tell what
+            counted.
         CorpusError: too many have tokens that the model does not know; or a file cannot be read.
     """
     settings = config.corpus
@@ -61,12 +66,22 @@ def foretold(
         if is_known or all(one.counted is None for one in first.documents):
             raise ConfigError(untold)
         warnings.append(f"{untold} The run ends when all are tokenised.")
-    for key in config.scan.group_by or ():
-        if first.documents and key not in first.keys:
-            said = unknown_key(key, first.keys, f"none of {first.whose}")
-            if is_known:
-                raise ConfigError(said)
-            warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
+    named = [
+        *(("scan.group_by", key) for key in config.scan.group_by or ()),
+        *(("corpus.metadata", key) for key in settings.metadata or ()),
+    ]
+    groups = [(setting, key) for setting, key in named if key not in first.keys]
+    lacking = [*groups, *lacking_keys(conditions, first.keys)] if first.documents else []
+    for setting, key in lacking:
+        said = unknown_key(key, first.keys, f"none of {first.whose}", setting)
+        if key in first.left_out:
+            said = (
+                f"{setting}: {key!r} is not kept of {first.whose}, as it is not small: name it "
+                "under corpus.metadata."
+            )
+        if is_known:
+            raise ConfigError(said)
+        warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")
     if first.documents and not first.has_ids and settings.id_column != _ID:
         close = difflib.get_close_matches(settings.id_column, first.keys, n=2)
         warnings.append(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+import torch
+
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.queries import (
@@ -24,9 +26,12 @@ from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
+from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
+from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
+from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -39,6 +44,8 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.methods.method import ITSELF, FactorKind
 from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
+from rayinfluence.model.own_objective_checks import refuse_unfit
+from rayinfluence.model.placement import dealt
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
 from rayinfluence.model.second_derivatives import refuse_no_second_derivatives
@@ -101,7 +108,7 @@ class Parts:
         """
         kind = self.inputs.kind
         masking = masking_of(self.config, self.tokenizer) if kind == MASKED else None
-        return Numerics.of(self.config, self._workers, kind, masking)
+        return Numerics.of(self.config, self._workers, kind, masking, self.inputs.trained_on)
 
     @cached_property
     def _workers(self) -> str | None:
@@ -297,19 +304,22 @@ class Parts:
         if self._runner is None:
             make: Callable[[], Replica] = lambda: self.replica  # noqa: E731
             if self.config.runner.name == "inline":
-                self._runner = InlineRunner(
-                    lambda: Replica(
-                        self.replica.model.to(self.numerics.device),
-                        self.replica.modules,
-                        self.numerics,
-                    )
-                )
+                self._runner = InlineRunner(self._placed)
             else:
                 with as_found():
                     from rayinfluence.dataflow.runners.ray.runner import RayRunner
 
                 self._runner = RayRunner(self.config.runner, make, self.store.name)
         return self._runner
+
+    def _placed(self) -> Replica:
+        """The replica on the devices of this machine."""
+        here = self.replica
+        gpus = self.config.runner.gpus_per_actor
+        devices = devices_here(self.numerics.device, gpus, here.model)
+        if len(devices) > 1:
+            self.progress.note(f"model        its blocks are dealt over {len(devices)} GPUs")
+        return Replica.over(devices, here.model, here.modules, self.numerics, here.shapes)
 
     @own_arithmetic()
     def begin(self, needs_queries: bool = False) -> None:
@@ -324,17 +334,21 @@ class Parts:
             return
         _ = self.inputs
         if not self.config.corpus.documents:
-            refuse_unknown_keys(self.config.scan.group_by, Corpus.open(self.corpus_store))
+            self._refuse_corpus(Corpus.open(self.corpus_store))
         asks = needs_queries or self.config.queries is not None
         if asks:
             _ = self.rendered_queries
         _ = self.replica
+        gpus = range(self.config.runner.gpus_per_actor or 1)
+        if len(gpus) > 1:  # fewer blocks than that are refused
+            dealt(self.replica.model, [torch.device("cuda", one) for one in gpus])
         if asks:
             _ = self.queries
         self._record_config()
         for store in (self.store, self.corpus_store):
             store.sweep()
         _ = self.passed
+        self._try_own_objective()
         if self.config.scan.token_influences:
             replica = self.replica
             refuse_no_second_derivatives(
@@ -351,7 +365,10 @@ class Parts:
         """Refuse whatever can be refused before work begins: model, modules, corpus, queries."""
         self.begin()
         _ = self.corpus, self.bad_sequences, self.n_training_sequences, self.counted
-        refuse_unknown_keys(self.config.scan.group_by, self.corpus)
+        self._warn_of_lost_rows()
+        for text in lost_sequences("all that follows", self.bad_sequences.items()):
+            self._warn(text)
+        self._refuse_corpus(self.corpus)
 
     @own_arithmetic()
     def fit_plan(self, n_shards: int | None = None, kind: FactorKind = "ekfac") -> FitPlan:
@@ -367,6 +384,27 @@ class Parts:
             kind,
         )
 
+    def _refuse_corpus(self, corpus: Corpus) -> None:
+        """Refuse a corpus that lacks what the configuration names of it."""
+        refuse_unknown_keys(self.config.scan.group_by, corpus)
+        if self.config.corpus.documents:
+            refuse_unknown_keys(self.config.corpus.metadata, corpus, "corpus.metadata")
+        refuse_unknown_conditions(self.inputs.conditions, corpus)
+        earlier_results(self.config, corpus)
+
+    def _try_own_objective(self) -> None:
+        """See that a function that training maximised is a sum over sequences with a gradient."""
+        replica = self.replica
+        if replica.own_objective is not None:
+            refuse_unfit(
+                replica.own_objective,
+                replica.model,
+                replica.trained_on,
+                self.tracked.ordinary,
+                self.passed.context,
+                self.numerics.loss != "all",
+            )
+
     def _record_config(self) -> None:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""
         body = json.dumps(self.config.model_dump(), indent=1, ensure_ascii=False)
@@ -375,6 +413,11 @@ class Parts:
     def _note_commits(self) -> None:
         """Leave in the run directory which commits it is used with, once it goes on with them."""
         note_commits(self.store, self.config, self.inputs.folders)
+
+    def _warn_of_lost_rows(self) -> None:
+        of = self.corpus.manifest
+        for text in lost_rows(of.files, of.reasons):
+            self._warn(text)
 
     def _warn(self, text: str) -> None:
         if text in self.warnings:  # work that is done again after damage says it again

@@ -18,7 +18,7 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json_if_whole
 
 #: Raised whenever the checks find something else.
-_VERSION = 5
+_VERSION = 6
 _PACKAGES = ("torch", "transformers")
 #: Names of weights that are not tracked, in a manifest.
 _LISTED = 20

@@ -17,7 +17,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import silent
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.errors import ConfigError, InputError, brief
-from rayinfluence.objective_kinds import CAUSAL, KINDS
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, KINDS, SEQ2SEQ
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
@@ -35,6 +35,11 @@ _WANTED = (
 )
 _KEYS = ("partitions", "queries")
 _PARTS = ("prompt", "completion")
+#: What a text says of which kinds of models, by its two parts.
+_SAID_BY = {
+    CLASSIFICATION: "the text as prompt and its class as completion",
+    SEQ2SEQ: "the source as prompt and its target as completion",
+}
 #: Ids in a message.
 _NAMED = 3
 
@@ -95,7 +100,7 @@ class Probing:
             say: prints a line about what is fetched from a hub.
 
         Raises:
-            InputError: there is no text.
+            InputError: there is no text, or one alone where its class or its source is needed.
             ConfigError: the results have no such query.
             StorageError: there are no results, or none by this method.
             ModelError: there is no such model or tokenizer.
@@ -110,10 +115,11 @@ class Probing:
                 "could be scored with. Name another method of the run with --method."
             )
         kind = (results.manifest.get("numerics") or {}).get("objective", CAUSAL)
-        if kind != CAUSAL:
-            raise ConfigError(
-                f"{store.url} is of a {KINDS[kind].model}, of which a text alone does not say what "
-                "training would predict of it: texts are scored for causal language models."
+        alone = next((one for one in probes if one.completion_start is None), None)
+        if kind in _SAID_BY and alone is not None:
+            raise InputError(
+                f"{alone.name!r} is a text alone, and {store.url} is of a {KINDS[kind].model}: "
+                f"give {_SAID_BY[kind]} (under `partitions` of a --file, or in Python)."
             )
         known = results.queries
         if unknown := [query for query in queries if query not in known]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -23,11 +23,11 @@ from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
-from rayinfluence.model.load import attention_of, load_model, vocabulary_size
+from rayinfluence.model.load import attention_of, context_length, load_model, vocabulary_size
 from rayinfluence.model.lora import adapted
 from rayinfluence.model.modules import Coverage, chosen, trackable
 from rayinfluence.model.parts import Part, blocks_of, parts_of
-from rayinfluence.model.preflight import made_up
+from rayinfluence.model.preflight import made_up, of_other_lengths
 from rayinfluence.model.reach import (
     Reach,
     listed,
@@ -125,18 +125,20 @@ class TrackedModel:
             refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         wanted = "mlp" if config.modules is None else config.modules
         kind = wanted if isinstance(wanted, str) else None
-        parts: dict[str, Part] = {}
-        # Layers that are named need no part, and may be all through which a derivative leads.
-        with nullcontext() if kind else suppress(ModelError):
-            parts = parts_of(model, probe)
         # Whoever names layers asks about those, as if they had been trained.
         trained = adapted(model) if kind else None
+        named = chosen(model, trained or wanted, {}) if trained or not kind else {}
+        further = _further(model, ids, config.corpus.context)
+        found = reach(model, trackable(model) | named, probe, further)
+        # Layers that are named need no part, and may be all through which a derivative leads.
+        parts: dict[str, Part] = {}
+        with nullcontext() if kind else suppress(ModelError):
+            parts = _parts(model, probe, found, ids)
         tracked = chosen(model, trained or wanted, parts)
         if trained and config.modules is not None:
             of_kind = chosen(model, wanted, parts)
             tracked = {name: module for name, module in tracked.items() if name in of_kind}
         refuse_other_weights(tracked)
-        found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
         unfit: list[str] = []
         if kind is not None and trained is None:
@@ -175,9 +177,10 @@ class TrackedModel:
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
         ids = ordinary(model)
         probe = made_up(ids, torch.device("cpu"))
-        found, parts = reach(model, trackable(model), probe), dict[str, Part]()
+        found = reach(model, trackable(model), probe, _further(model, ids, None))
+        parts: dict[str, Part] = {}
         with suppress(ModelError):
-            parts = parts_of(model, probe)
+            parts = _parts(model, probe, found, ids)
         return cls(Replica(model, {}, numerics), found, parts, None, [], [], ids)
 
     @cached_property
@@ -259,6 +262,27 @@ class TrackedModel:
                 "set how many a sequence may have."
             )
         return min(most, MOST_CONTEXT, batch if batch >= _LEAST_BATCH else most)
+
+
+def _parts(
+    model: nn.Module, probe: torch.Tensor, found: Reach, ids: Sequence[int]
+) -> dict[str, Part]:
+    """Parts as :func:`parts_of` finds them, of layers too that sequences of another length reach.
+
+    Raises:
+        ModelError: the model cannot be run, forward or backward.
+    """
+    parts = parts_of(model, probe)
+    without = [name for name in blocks_of(model) if name in found.shapes and name not in parts]
+    for n_tokens in sorted({found.shapes[name][1] for name in without} - {probe.shape[1]}):
+        parts = parts_of(model, made_up(ids, probe.device, n_tokens)) | parts
+    return parts
+
+
+def _further(model: nn.Module, ids: Sequence[int], wanted: int | None) -> Iterator[torch.Tensor]:
+    """Made-up sequences up to the longest of a run, as far as that and the model are known."""
+    most = context_length(model) or MOST_CONTEXT
+    return of_other_lengths(model, ids, min(wanted or MOST_CONTEXT, most))
 
 
 @as_found()

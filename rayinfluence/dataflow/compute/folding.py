@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -98,6 +98,7 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
     def start(found: Mapping[str, Tensor]) -> tuple[Callable[[], dict[str, Tensor]], Step]:
         sums: dict[str, GramSums] = {}
         for name, shape in replica.shapes.items():
+            there = replica.devices[name]
             for side, width, bias in (
                 ("inputs", shape.d_in, shape.bias),
                 ("outputs", shape.d_out, False),
@@ -106,9 +107,9 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
                     continue
                 counted = side == "inputs" and shape.routed
                 sums[f"{side}/{name}"] = (
-                    GramSums.of_diagonal(width, dtype, replica.device)
+                    GramSums.of_diagonal(width, dtype, there)
                     if side == shape.diagonal
-                    else GramSums.zeros(width, n_blocks, bias, dtype, replica.device, counted)
+                    else GramSums.zeros(width, n_blocks, bias, dtype, there, counted)
                 )
         if found:
             for side, side_sums in sums.items():
@@ -134,14 +135,14 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
 
 @dataclass(frozen=True)
 class Bases:
-    """Eigenbases: of inputs by the module that is their source, of outputs by module."""
+    """Eigenbases of both sides by module, where it is; modules that share inputs share theirs."""
 
     inputs: Mapping[str, Basis]
     outputs: Mapping[str, Basis]
 
     @classmethod
     def on(cls, replica: Replica, tensors: Mapping[str, Tensor]) -> Bases:
-        """Put bases on a replica's device, in the dtype of its products.
+        """Put bases where a replica's modules are, in the dtype of its products.
 
         Args:
             replica: the model.
@@ -149,14 +150,20 @@ class Bases:
         """
         dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
-        def load(name: str, side: str) -> Basis:
-            return Basis.from_tensors(tensors, f"{name}/{side}_basis").to(
-                dtype=dtype, device=replica.device
-            )
+        @cache
+        def load(name: str, side: str, device: torch.device) -> Basis:
+            found = Basis.from_tensors(tensors, f"{name}/{side}_basis")
+            return found.to(dtype=dtype, device=device)
 
+        return cls.of_modules(replica, load)
+
+    @classmethod
+    def of_modules(cls, replica: Replica, load: Callable[[str, str, torch.device], Basis]) -> Bases:
+        """What ``load`` gives for the name of a module, a side of it, and a device."""
+        shapes, devices = replica.shapes, replica.devices
         return cls(
-            {shape.source: load(shape.source, "inputs") for shape in replica.shapes.values()},
-            {name: load(name, "outputs") for name in replica.shapes},
+            {name: load(shape.source, "inputs", devices[name]) for name, shape in shapes.items()},
+            {name: load(name, "outputs", devices[name]) for name in shapes},
         )
 
 
@@ -175,9 +182,9 @@ def fold_moments(replica: Replica, rows: LaneRows, bases: Bases) -> Fold:
 
     def start(found: Mapping[str, Tensor]) -> tuple[Callable[[], dict[str, Tensor]], Step]:
         sums = {
-            name: found[name].to(replica.device)
+            name: found[name].to(replica.devices[name])
             if found
-            else torch.zeros(shape.d_out, shape.columns, dtype=dtype, device=replica.device)
+            else torch.zeros(shape.d_out, shape.columns, dtype=dtype, device=replica.devices[name])
             for name, shape in replica.shapes.items()
         }
         rotate = SharedRotation(replica, bases)
@@ -201,7 +208,7 @@ class SharedRotation:
         members = Counter(shape.source for shape in replica.shapes.values())
         self._shared = {source for source, count in members.items() if count > 1}
         self._batch: Batch | None = None
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[tuple[str, torch.device], Tensor] = {}
 
     def __call__(self, batch: Batch, name: str, seen: Rows) -> Iterable[Tensor]:
         """Q_S^T D Q_A [b, O, J], some sequences at a time."""
@@ -210,14 +217,16 @@ class SharedRotation:
         source = self._shapes[name].source
 
         def rotated() -> Tensor:
-            if source not in self._kept:
-                self._kept[source] = rotate_inputs(seen.inputs_BRI, self._bases.inputs[source])
-            return self._kept[source]
+            # What blocks on several devices share, as decoders the encoder's, is on each of them.
+            key = source, seen.inputs_BRI.device
+            if key not in self._kept:
+                self._kept[key] = rotate_inputs(seen.inputs_BRI, self._bases.inputs[name])
+            return self._kept[key]
 
         return rotated_gradients(
             seen.inputs_BRI,
             seen.grads_BRO,
-            self._bases.inputs[source],
+            self._bases.inputs[name],
             self._bases.outputs[name],
             rotated if source in self._shared else None,
         )
@@ -274,7 +283,8 @@ def _checked(step: Step, finite: list[Tensor]) -> Step:
     """A step that also notes, module by module, which sequences [B] have finite tensors."""
 
     def checked(batch: Batch, name: str, seen: Rows) -> None:
-        finite.append(torch.isfinite(seen.inputs_BRI.sum((1, 2)) + seen.grads_BRO.sum((1, 2))))
+        finite_B = torch.isfinite(seen.inputs_BRI.sum((1, 2)) + seen.grads_BRO.sum((1, 2)))
+        finite.append(finite_B.to(batch.tokens_BT.device))
         step(batch, name, seen)
 
     return checked

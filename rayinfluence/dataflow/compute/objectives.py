@@ -5,29 +5,41 @@ T token, V vocabulary, N token of the completion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedAnswer
+from rayinfluence.corpus.query_forms import Measurement
 from rayinfluence.errors import ConfigError, brief
-from rayinfluence.model.losses import wide
+from rayinfluence.model.losses import log_probabilities, margins, wide
 
 #: Of the user's own: logits [T, V] in float32 or float64, tokens [T], where the completion begins.
 Function = Callable[[Tensor, Tensor, int], Any]
 
 
-def of_log_probabilities(answer: EncodedAnswer, log_probabilities_N: Tensor) -> Tensor:
-    """The weighted sum of the log-probabilities of the tokens that count, in nats."""
+def logits(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+    """The logits of the labels [N], which softmax knows up to one number for all of a row."""
+    return wide(logits_NV).gather(1, labels_N[:, None])[:, 0]
+
+
+#: What is taken of each token, given logits [N, V] and labels [N].
+MEASUREMENTS: Mapping[Measurement, Callable[[Tensor, Tensor], Tensor]] = {
+    "log_probability": log_probabilities,
+    "logit": logits,
+    "margin": margins,
+}
+
+
+def of_measurements(answer: EncodedAnswer, measured_N: Tensor) -> Tensor:
+    """The weighted sum of what is measured of the tokens that count."""
     if answer.shares is None:
-        total = log_probabilities_N.sum()
+        total = measured_N.sum()
     else:
-        shares_N = torch.tensor(
-            answer.shares, dtype=log_probabilities_N.dtype, device=log_probabilities_N.device
-        )
-        total = (log_probabilities_N * shares_N).sum()
+        shares_N = torch.tensor(answer.shares, dtype=measured_N.dtype, device=measured_N.device)
+        total = (measured_N * shares_N).sum()
     return total if answer.weight == 1 else total * answer.weight
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
-from rayinfluence.corpus.query_forms import Answer
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Answer
 from rayinfluence.corpus.tokenizer import token_texts
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def query_row(
 
     Args:
         query: as it was asked.
-        header: log-probabilities and ranks of the tokens of all completions, and the value of the
-            user's own function.
+        header: log-probabilities and ranks of the tokens of all completions, and f where that is no
+            sum of the former.
         tokenizer: of the model.
     """
     said, start = [], 0
@@ -75,12 +75,14 @@ def query_row(
         )
         start = ours.stop
     asked = [one for one in said if one.encoded in query.spoken_for]
-    value = header["value"] if query.function else sum(one.value for one in said)
+    by_parts = query.measurement == LOG_PROBABILITY
+    value = sum(one.value for one in said) if by_parts else header["value"]
     return {
         "query_id": query.query.query_id,
         "digest": query.digest,
         "objective": query.objective,
         "unit": query.unit,
+        "measurement": query.measurement,
         "value": float(value),
         **_of_one(said[0] if query.query.kind != "set" else None),
         **_of_other(said[1] if query.query.kind == "contrast" else None),

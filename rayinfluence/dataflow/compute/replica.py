@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,21 +17,25 @@ from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, labels_of, masks_of, sequences_of
-from rayinfluence.errors import ConfigError
+from rayinfluence.dataflow.compute.devices import refuse_fewer_gpus
+from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
 from rayinfluence.model.feeding import sides_of
-from rayinfluence.model.head import LanguageModel, vocabulary_of
+from rayinfluence.model.head import LanguageModel, forward_logits, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.masking import Masking
-from rayinfluence.model.modules import shapes_of
+from rayinfluence.model.modules import ModuleShape, shapes_of
 from rayinfluence.model.objectives import asked, objective_of
+from rayinfluence.model.own_objective import OwnObjective
+from rayinfluence.model.placement import device_of_tokens, place
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective, RootWeights, Targets
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
 from rayinfluence.storage.shared import SharedTensors
 
@@ -64,6 +68,7 @@ class Numerics:
     loss: str = "all"
     reduction: str = "sum"
     masking: Masking | None = None
+    function: NamedFunction | None = None
     version: int = NUMERICS_VERSION
 
     @classmethod
@@ -73,6 +78,7 @@ class Numerics:
         workers: str | None = None,
         kind: str = CAUSAL,
         masking: Masking | None = None,
+        function: NamedFunction | None = None,
     ) -> Numerics:
         """Resolve what the configuration leaves to the program.
 
@@ -81,6 +87,7 @@ class Numerics:
             workers: the device that a cluster's workers have; None where the work is done here.
             kind: of the model's objective.
             masking: of a masked language model.
+            function: that training maximised, where it is the user's own.
 
         Raises:
             ConfigError: a CUDA device is asked for and there is none.
@@ -90,6 +97,8 @@ class Numerics:
         # A cluster may get its GPUs later.
         if device == "cuda" and here != "cuda" and workers is None:
             raise ConfigError("device: cuda is not available here; set `device: cpu` or `auto`.")
+        if device == "cuda" and workers is None:
+            refuse_fewer_gpus(config.runner.gpus_per_actor, "this machine")
         automatic = "bfloat16" if device == "cuda" else "float32"
         return cls(
             dtype=automatic if config.dtype == "auto" else config.dtype,
@@ -102,6 +111,7 @@ class Numerics:
             loss=config.objective.loss,
             reduction=config.objective.reduction,
             masking=masking,
+            function=function,
         )
 
     def place(self, workers: str | None) -> str:
@@ -130,19 +140,28 @@ class Replica:
     """A model with tracked modules; runs batches and hands captured tensors to a step."""
 
     def __init__(
-        self, model: nn.Module, modules: Mapping[str, nn.Module], numerics: Numerics
+        self,
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        numerics: Numerics,
+        shapes: Mapping[str, ModuleShape] | None = None,
     ) -> None:
         self.model = model
         self.modules = dict(modules)
-        self.shapes = shapes_of(model, modules)
+        # Given for a model over several devices, where one input is several tensors.
+        self.shapes = dict(shapes) if shapes is not None else shapes_of(model, modules)
+        #: Of the weights of each tracked module, where all that is made of its rows is, too.
+        self.devices = {name: next(m.parameters()).device for name, m in modules.items()}
         self.language_model = LanguageModel.of(model, modules.values())
         self.numerics = numerics
-        self.device = torch.device(numerics.device)
+        #: Of tokens, targets and logits.
+        self.device = device_of_tokens(model)
         self.vocabulary = vocabulary_of(model)
         self.context = context_length(model)
 
     @cached_property
-    def _trained_on(self) -> Objective:
+    def trained_on(self) -> Objective:
+        """What training predicts of a sequence, and where."""
         told = self.numerics
         return objective_of(told.objective, told.loss, told.reduction, told.masking, told.seed)
 
@@ -150,11 +169,23 @@ class Replica:
         """Log p of tokens of a query, from ``first`` to before ``end``, or of a class."""
         return asked(self.numerics.objective, first, end, self.numerics.masking, label)
 
+    @cached_property
+    def own_objective(self) -> OwnObjective | None:
+        """The user's own function of that, where training maximised one.
+
+        Raises:
+            ConfigError: it is not there, or another one than where the run was started.
+        """
+        told = self.numerics
+        if told.function is None:
+            return None
+        return OwnObjective.load(told.function, told.objective)
+
     @property
     def of_curvature(self) -> Replica:
         """The same model with the objective that factors are fitted on."""
         other = copy.copy(self)
-        other._trained_on = RootWeights(self._trained_on)
+        other.trained_on = RootWeights(self.trained_on)
         return other
 
     def only(self, names: Collection[str]) -> Replica:
@@ -181,7 +212,7 @@ class Replica:
     def _repeats_token_influences(self) -> bool:
         """The same of a pass for token influences, which has operations of its own."""
         nowhere = {
-            name: torch.zeros(shape.d_out, shape.columns, device=self.device)
+            name: torch.zeros(shape.d_out, shape.columns, device=self.devices[name])
             for name, shape in self.shapes.items()
         }
         return self._adds_in_order(lambda little: self._token_influences(little, nowhere))
@@ -202,12 +233,44 @@ class Replica:
         cls,
         skeleton: nn.Module,
         weights: SharedTensors,
-        module_names: list[str],
+        shapes: Mapping[str, ModuleShape],
         numerics: Numerics,
+        devices: Sequence[torch.device],
     ) -> Replica:
-        """Put a replica together from what :func:`disassemble` made."""
-        model = assemble(skeleton, weights, torch.device(numerics.device))
-        return cls(model, {name: model.get_submodule(name) for name in module_names}, numerics)
+        """Put a replica together, over some devices, from what :func:`disassemble` made.
+
+        Raises:
+            ModelError: the model cannot be dealt over them.
+        """
+        model = assemble(skeleton, weights)
+        modules = {name: model.get_submodule(name) for name in shapes}
+        return cls.over(devices, model, modules, numerics, shapes)
+
+    @classmethod
+    def over(
+        cls,
+        devices: Sequence[torch.device],
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        numerics: Numerics,
+        shapes: Mapping[str, ModuleShape],
+    ) -> Replica:
+        """A replica over some devices; the model is moved there, and not copied.
+
+        Raises:
+            ModelError: it cannot be dealt over them.
+        """
+        placed = place(model, devices)
+        try:
+            return cls(placed, modules, numerics, shapes)
+        except RuntimeError as error:
+            if len(devices) == 1:
+                raise
+            raise ModelError(
+                f"model: {type(model).__name__} cannot be run with its blocks on {len(devices)} "
+                f"GPUs: {brief(error).rstrip('.')}. Mostly its own code takes a part of a block "
+                "without calling the block. Leave `runner.gpus_per_actor` out."
+            ) from error
 
     def batches(self, table: pa.Table, quarantine: Quarantine) -> Iterator[Batch]:
         """The batches of a split, formed from its good rows alone and in a fixed order.
@@ -254,7 +317,7 @@ class Replica:
                 )
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
-                quarantine[int(sequence_id)] = "its log-probability is not finite"
+                quarantine[int(sequence_id)] = f"its {self._maximised} is not finite"
             rest = batch.without(error.rows_B)
             return None if rest is None else self.run(rest, labels, step, quarantine)
         return batch
@@ -270,8 +333,13 @@ class Replica:
             return self._token_influences(batch, directions)
 
     def _token_influences(self, batch: Batch, directions: Mapping[str, Tensor]) -> TokenInfluences:
-        targets = self._trained_on.targets(batch)
+        targets = self.trained_on.targets(batch)
         return token_influences(self.model, self.modules, batch, targets, directions)
+
+    @property
+    def _maximised(self) -> str:
+        function = self.numerics.function
+        return "log-probability" if function is None else f"{function.name} (objective.kind)"
 
     def _objective(self, batch: Batch, labels: Labels) -> Tensor:
         values_B = self._values(batch, labels)
@@ -281,7 +349,10 @@ class Replica:
         return values_B.sum()
 
     def _values(self, batch: Batch, labels: Labels) -> Tensor:
-        targets = self._trained_on.targets(batch)
+        targets = self.trained_on.targets(batch)
+        if self.own_objective is not None:  # of which no labels are drawn
+            logits_BTV = forward_logits(self.model, targets.given(batch))
+            return self.own_objective.values(logits_BTV, batch, targets)
         choose = labels(batch, targets)
         return targets.by_sequence(self.language_model.log_probabilities(batch, targets, choose))
 

@@ -129,8 +129,9 @@ def whole_banks(
     for name, shape in replica.shapes.items():
         for solver, bank, of_unit in zip(solvers, banks, normalised, strict=True):
             inverse = solver(name).inverse()
+            there = replica.devices[name]
             matrix_QOJ = torch.empty(
-                len(queries), shape.d_out, shape.columns, dtype=dtype, device=replica.device
+                len(queries), shape.d_out, shape.columns, dtype=dtype, device=there
             )
             for place, one in enumerate(units if of_unit else found):
                 matrix_QOJ[place] = inverse.of_tokens(*one.tokens[name])["dense"]
@@ -206,6 +207,7 @@ class _Work:
 
     def __init__(self, replica: Replica, asked: Sequence[Asked], found: Sequence[Rescored]) -> None:
         self._modules, self._shapes = list(replica.modules), replica.shapes
+        self._device = replica.device
         self._normalised = any(one.whole.normalised for one in asked)
         #: |D_z|^2 of the rows, if it is needed.
         self.squares_N = np.zeros(max(len(one.wanted_NQ) for one in asked))
@@ -254,7 +256,8 @@ class _Work:
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
                 for query, chosen in picks[index].items():
                     of_query = one.whole.modules[name].one(query)
-                    by_token[index].append(_by_token(of_query, chosen, dict(here)))
+                    found_K = _by_token(of_query, chosen, dict(here))
+                    by_token[index].append(found_K.to(self._device))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)
 

@@ -17,10 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
 from rayinfluence.dataflow.compute.grouping import SplitGroups
-from rayinfluence.dataflow.compute.objectives import Function, of_function, of_log_probabilities
+from rayinfluence.dataflow.compute.objectives import (
+    MEASUREMENTS,
+    Function,
+    of_function,
+    of_measurements,
+)
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad, whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
@@ -90,7 +96,8 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
         if not sides:
             # A module that the query does not reach has no part in it.
             shape = replica.shapes[name]
-            nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=replica.device)
+            there = replica.devices[name]
+            nothing = torch.zeros(1, shape.d_in + shape.d_out, dtype=dtype, device=there)
             sides = [(nothing[:, : shape.d_in], nothing[:, shape.d_in :])]
         inputs, grads = zip(*sides, strict=True)
         tokens[name] = torch.cat(inputs), torch.cat(grads)
@@ -130,7 +137,11 @@ def _answer_gradient(
         chosen = logits.detach().gather(1, targets.labels_N[:, None])
         ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
         if function is None or query.function is None:
-            value = of_log_probabilities(answer, log_ps)
+            # Of log-probabilities these are at hand.
+            plain = answer.measurement == LOG_PROBABILITY
+            measure = MEASUREMENTS[answer.measurement]
+            measured = log_ps if plain else measure(logits, targets.labels_N)
+            value = of_measurements(answer, measured)
         else:
             value = of_function(
                 answer, query.function.name, function, logits_BTV[0, : len(answer.tokens)]
@@ -242,9 +253,9 @@ class Window:
                 [torch.arange(int(ends[i]) - len(rows), int(ends[i])) for i, rows in parts]
             )
             for total, part in zip(totals, found, strict=True):
-                total.index_add_(0, places.to(device), part.double())
+                total.index_add_(0, places.to(device), part.double().to(device))
             if squares is not None:
-                sums.index_add_(0, places.to(device), squares.sums_n)
+                sums.index_add_(0, places.to(device), squares.sums_n.to(device))
         whole = [total.cpu().numpy() for total in totals]
         for bank, of_bank in zip(self._banks, whole, strict=True):
             if bank.normalised:

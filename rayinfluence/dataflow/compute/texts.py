@@ -58,11 +58,11 @@ class TermCounts:
 
     def query(self, method: TextMethod, tokens: Sequence[int]) -> dict[str, Tensor]:
         """What a method keeps of a query: its terms, what each counts, and the mean length."""
-        terms = np.unique(np.asarray(tokens, dtype=np.int64))
+        terms, asked = np.unique(np.asarray(tokens, dtype=np.int64), return_counts=True)
         holding = self.holding_V[np.searchsorted(self.terms_V, terms)]
         return {
             "terms": torch.from_numpy(terms),
-            "weights": torch.from_numpy(method.weight(holding, self.n_sequences)),
+            "weights": torch.from_numpy(method.weight(holding, self.n_sequences, asked)),
             "mean_length": torch.tensor([self.n_tokens / self.n_sequences], dtype=torch.float64),
         }
 

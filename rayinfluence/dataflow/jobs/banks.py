@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from rayinfluence.curvature.products import operand_dtype
@@ -43,7 +44,7 @@ def load_bank(plan: BankPlan) -> SharedTensors:
 def stored_bank(
     replica: Replica, method: str, queries: Store, digests: Sequence[str]
 ) -> QueryBank | TextBank:
-    """Queries as the scan had them, on a replica's device, and not rounded to what it computes in.
+    """Queries as the scan had them, on their modules' devices, and not rounded for its products.
 
     Args:
         replica: the model.
@@ -56,10 +57,15 @@ def stored_bank(
         return TextBank(TEXT_METHODS[method], digests, tensors)
     return QueryBank.from_tensors(
         digests,
-        {name: tensor.to(replica.device) for name, tensor in tensors.items()},
+        {part: tensor.to(_device(replica, part)) for part, tensor in tensors.items()},
         {name: shape.d_in for name, shape in replica.shapes.items()},
         GRADIENT_METHODS[method].normalised,
     )
+
+
+def _device(replica: Replica, part: str) -> torch.device:
+    """That of the module whose part of a bank it is: ``<module>/left``."""
+    return replica.devices[part.rpartition("/")[0]]
 
 
 def _stacked(method: str, queries: Store, digests: Sequence[str]) -> dict[str, Tensor]:
@@ -82,7 +88,7 @@ class BankOperands:
     method: MethodOperands | None = None
 
     def bank(self, replica: Replica) -> QueryBank | TextBank:
-        """The bank on a replica's device; on a CPU its tensors are the shared ones."""
+        """The bank on its modules' devices; on a CPU its tensors are the shared ones."""
         if self.method is not None:
             return self.method.itself(replica)
         method = self.plan.method
@@ -91,7 +97,7 @@ class BankOperands:
         dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
         return QueryBank.from_tensors(
             self.plan.query_digests,
-            {name: t.to(replica.device, dtype) for name, t in self.tensors.get().items()},
+            {part: t.to(_device(replica, part), dtype) for part, t in self.tensors.get().items()},
             {name: shape.d_in for name, shape in replica.shapes.items()},
             GRADIENT_METHODS[method].normalised,
         )

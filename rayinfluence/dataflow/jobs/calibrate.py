@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,7 +59,7 @@ class Rates:
         eigen: seconds per cubed width.
         partial_bytes: of one split's partials, all banks together.
         worker_bytes: the most memory that the worker's process held; 0 where that is not known.
-        device_bytes: the most memory of a CUDA device; 0 on a CPU.
+        device_bytes: the most memory of a CUDA device, of the fullest one; 0 on a CPU.
         splits: seconds of each split that was scored.
     """
 
@@ -173,21 +174,24 @@ class CalibrateJob:
 def random_bank(
     replica: Replica, n_queries: int, rank: int | None, normalised: bool = False
 ) -> QueryBank:
-    """Queries of the right shapes on the replica's device, their numbers random."""
-    generator = torch.Generator(replica.device).manual_seed(0)
+    """Queries of the right shapes where a replica's modules are, their numbers random."""
+    generators = {
+        there: torch.Generator(there).manual_seed(0) for there in replica.devices.values()
+    }
     dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=replica.device, dtype=dtype)
+    def random(name: str, *shape: int) -> Tensor:
+        there = replica.devices[name]
+        return torch.randn(shape, generator=generators[there], device=there, dtype=dtype)
 
     tensors: dict[str, Tensor] = {}
     for name, shape in replica.shapes.items():
         if rank is None:
-            tensors[f"{name}/dense"] = random(n_queries, shape.d_out, shape.columns)
+            tensors[f"{name}/dense"] = random(name, n_queries, shape.d_out, shape.columns)
         else:
             cut = min(rank, shape.d_out, shape.columns)
-            tensors[f"{name}/left"] = random(shape.d_out, n_queries, cut)
-            tensors[f"{name}/right"] = random(shape.columns, n_queries, cut)
+            tensors[f"{name}/left"] = random(name, shape.d_out, n_queries, cut)
+            tensors[f"{name}/right"] = random(name, shape.columns, n_queries, cut)
     widths = {name: shape.d_in for name, shape in replica.shapes.items()}
     digests = [str(i) for i in range(n_queries)]
     return QueryBank.from_tensors(digests, tensors, widths, normalised)
@@ -198,10 +202,10 @@ def itself(replica: Replica, bases: Bases) -> QueryBank:
     modules, dtype = {}, accumulation_dtype(replica.numerics.torch_dtype)
     for name, shape in replica.shapes.items():
         # As factors are, whatever is multiplied elsewhere.
-        sides = bases.inputs[shape.source], bases.outputs[name]
-        inputs, outputs = (side.to(dtype=dtype, device=replica.device) for side in sides)
-        ones_J = torch.ones(inputs.width, device=replica.device)
-        ones_O = torch.ones(outputs.width, device=replica.device)
+        sides, there = (bases.inputs[name], bases.outputs[name]), replica.devices[name]
+        inputs, outputs = (side.to(dtype=dtype, device=there) for side in sides)
+        ones_J = torch.ones(inputs.width, device=there)
+        ones_O = torch.ones(outputs.width, device=there)
         factors = ModuleFactors(inputs, outputs, ones_J, ones_O, torch.outer(ones_O, ones_J))
         modules[name] = Itself(EKFAC(factors, name).inverse(), shape.d_in)
     return QueryBank(["itself"], modules)
@@ -214,20 +218,19 @@ def _of_all(bank: QueryBank, n_rows: int) -> Asked:
 
 
 def trivial_bases(replica: Replica, n_blocks: int) -> Bases:
-    """Identities in the place of eigenbases, on the replica's device."""
+    """Identities in the place of eigenbases, where a replica's modules are."""
     dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
 
-    def identity(name: str, side: str) -> Basis:
+    @cache
+    def identity(name: str, side: str, device: torch.device) -> Basis:
         width = replica.shapes[name].widths.get(side)
         if width is None:
             wide = replica.shapes[name].d_out if side == "outputs" else replica.shapes[name].columns
-            return Basis.identity(wide, dtype, replica.device)
+            return Basis.identity(wide, dtype, device)
         sizes = block_sizes(width, n_blocks)
-        return Basis(tuple(torch.eye(n, dtype=dtype, device=replica.device) for n in sizes))
+        return Basis(tuple(torch.eye(n, dtype=dtype, device=device) for n in sizes))
 
-    shapes = replica.shapes.values()
-    inputs = {shape.source: identity(shape.source, "inputs") for shape in shapes}
-    return Bases(inputs, {shape.name: identity(shape.name, "outputs") for shape in shapes})
+    return Bases.of_modules(replica, identity)
 
 
 def _eigen_rate(replica: Replica) -> float:
@@ -260,4 +263,5 @@ def _timed(work: Callable[[], Any]) -> float:
 def _device_bytes(replica: Replica) -> int:
     if replica.device.type != "cuda":
         return 0
-    return int(torch.cuda.max_memory_allocated(replica.device))
+    used = {replica.device, *replica.devices.values()}
+    return max(int(torch.cuda.max_memory_allocated(device)) for device in used)

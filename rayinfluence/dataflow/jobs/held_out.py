@@ -116,7 +116,11 @@ class HeldOutJob:
                 damped_inverse(moments, module_damping(moments, _DAMPING_SCALE, None))
                 for moments in variants
             ]
-            bases = self._inputs(replica, name), self._basis(replica, f"outputs/{name}")
+            source, there = replica.shapes[name].source, replica.devices[name]
+            bases = (
+                self._basis(replica, f"inputs/{source}", there),
+                self._basis(replica, f"outputs/{name}", there),
+            )
             found = _scores(bases, name, sequences, len(queries), inverses)
             totals = [total + part for total, part in zip(totals, found, strict=True)]
         scores, *without_lane = [torch.as_tensor(total).cpu() for total in totals]
@@ -131,14 +135,11 @@ class HeldOutJob:
         write_tensors(self.store, item, {"scores": scores}, {"report": report})
         return HeldOutScores(scores, report)
 
-    def _inputs(self, replica: Replica, name: str) -> Basis:
-        return self._basis(replica, f"inputs/{replica.shapes[name].source}")
-
-    def _basis(self, replica: Replica, place: str) -> Basis:
+    def _basis(self, replica: Replica, place: str, device: torch.device) -> Basis:
         """One side of one module, on the device while that module is scored."""
         basis = Basis.from_tensors(self.bases[place].get(), f"{place.partition('/')[0]}_basis")
         dtype = operand_dtype(replica.numerics.torch_dtype, replica.device)
-        return basis.to(dtype=dtype, device=replica.device)
+        return basis.to(dtype=dtype, device=device)
 
 
 def read_held_out(store: Store, key: str) -> HeldOutScores | None:

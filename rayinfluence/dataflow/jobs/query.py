@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.query_forms import LOG_PROBABILITY
 from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow import stage_names
@@ -52,11 +53,11 @@ class SharedCurvature:
     n_routed: Mapping[str, int] = field(default_factory=dict)
 
     def of_module(self, replica: Replica, name: str) -> Curvature:
-        """That of one module, on a replica's device."""
+        """That of one module, on its device."""
         source = replica.shapes[name].source
         sides = self.factors[f"inputs/{source}"], self.factors[f"outputs/{name}"]
         factors = ModuleFactors.from_tensors(
-            {part: t.to(replica.device) for side in sides for part, t in side.get().items()}
+            {part: t.to(replica.devices[name]) for side in sides for part, t in side.get().items()}
         )
         n_rows = self.n_routed.get(name, self.n_tokens)
         return Curvature(factors, n_rows, self.n_sequences, self.damping_scale, self.damping)
@@ -99,7 +100,7 @@ class MethodOperands:
         return self.reads_queries and GRADIENT_METHODS[self.method].normalised
 
     def solver(self, replica: Replica, name: str) -> Solver:
-        """The operator of one module, on a replica's device."""
+        """The operator of one module, on its device."""
         curvature = None if self.curvature is None else self.curvature.of_module(replica, name)
         fitted = Fitted(name, replica.shapes[name].bias, curvature)
         return solving(self.method).solver(fitted)
@@ -156,7 +157,7 @@ class QueryJob:
                 "query": query.digest,
                 "log_probabilities": found[place].log_probabilities,
                 "ranks": found[place].ranks,
-                **({"value": found[place].value} if query.function else {}),
+                **({} if query.measurement == LOG_PROBABILITY else {"value": found[place].value}),
                 "damping": damping.get(method, {}),
             }
             write_tensors(self.methods[method].store, query_key(query.digest), solved, header)

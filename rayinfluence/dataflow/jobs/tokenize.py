@@ -45,7 +45,9 @@ class Tokenizing:
     part_bytes: int = PART_BYTES
 
     def survey(self, piece: Piece) -> list[Part] | str:
-        """The parts of a large file, or why it is bad; it is read if it never was.
+        """The parts of a large file, none where it is read whole; or why it is bad.
+
+        It is read if it never was.
 
         Raises:
             CorpusError: the file was written to meanwhile.
@@ -58,8 +60,9 @@ class Tokenizing:
             _refuse_changed(piece)
             return str(error)
         _refuse_changed(piece)
-        enter_phase("survey", piece.file.name)
-        note_parts(self.corpus, piece.seen, self.part_bytes, parts)
+        if parts:  # which took a reading of all of it
+            enter_phase("survey", piece.file.name)
+            note_parts(self.corpus, piece.seen, self.part_bytes, parts)
         return parts
 
     def do(self, piece: Piece, advance: Callable[[int], None] = lambda tokens: None) -> Outcome:

@@ -20,6 +20,7 @@ from rayinfluence.dataflow.begin.fetched import fetched, tokenizer_folder
 from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, loaded, ordinary_tokens
 from rayinfluence.dataflow.compute.activations import activation_bytes, routed_numbers
+from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, seen_widths
 from rayinfluence.dataflow.plan.forecast import bank_bytes, factor_bytes, fitting_bytes
@@ -125,7 +126,8 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
         rank,
         _layers(tracked, rank, window),
         size,
-        memory_here(replica.numerics.device),
+        memory_here(devices := devices_here(numerics.device, config.runner.gpus_per_actor, model)),
+        len(devices) if numerics.device == "cuda" else 0,
         has_weights,
         passed,
         # Without weights nothing but a choice is refused: a tokenizer may come with them.
@@ -290,10 +292,10 @@ def factored_up_to(
     return None if found == _MOST_QUERIES else found
 
 
-def memory_here(device: str) -> int:
-    """Bytes that the CUDA device of this machine has, or this machine, or its container."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[1])
+def memory_here(devices: Sequence[torch.device]) -> int:
+    """Bytes that the CUDA devices of a replica have, or this machine, or its container."""
+    if devices[0].type == "cuda":
+        return sum(int(torch.cuda.mem_get_info(device)[1]) for device in devices)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = Store(_LIMITS)
     said = limits.read(_LIMIT).decode().strip() if limits.exists(_LIMIT) else ""

@@ -82,7 +82,8 @@ class Inspection:
         context, batch_tokens, rank: that bytes are counted for; without a rank banks are dense.
         layers: all linear layers, those that are alike in one.
         bytes: of one replica; None where nothing is tracked, as the choice of it is refused.
-        memory: bytes that this machine, or its CUDA device, has.
+        memory: bytes that this machine, or the GPUs of a replica, have.
+        gpus: that a replica is over here; 0 on a CPU.
         has_weights: whether the model's folder has any; without, nothing was checked.
         passed: what the checks found, if nothing was refused.
         refused: what a run would be refused with.
@@ -95,6 +96,7 @@ class Inspection:
     layers: Sequence[Alike]
     bytes: Bytes | None
     memory: int
+    gpus: int
     has_weights: bool
     passed: Passed | None
     refused: RayInfluenceError | None
@@ -133,6 +135,7 @@ class Inspection:
             else {**asdict(size), "fit_needs": size.fit, "scan_needs": size.scan},
             "memory": {
                 "here": self.memory,
+                "gpus": self.gpus,
                 "fit_fits": None if size is None else size.fit <= self.memory,
                 "queries_that_fit": self.queries_that_fit,
             },

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from rayinfluence.corpus.splits import Split
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow import stage_names
@@ -141,7 +143,9 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
         survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
         rank=rank,
         n_blocks=run.config.fit.blocks,
-        operand_bytes=operand_dtype(run.numerics.torch_dtype, run.replica.device).itemsize,
+        operand_bytes=operand_dtype(
+            run.numerics.torch_dtype, torch.device(run.numerics.device)
+        ).itemsize,
     )
 
 

@@ -68,12 +68,13 @@ def _show_bytes(console: Console, found: Inspection, size: Bytes) -> None:
             ("a query's gradient in the second pass", in_bytes(size.gradient), ""),
         ],
     )
+    over = f" on {found.gpus} GPUs" if found.gpus > 1 else ""
     fits = "fits" if size.fit <= found.memory else "does not fit"
     _say(
         console,
-        f"memory       {in_bytes(found.memory)} here; a fit takes {in_bytes(size.fit)} of it and "
-        f"{fits}, a scan {in_bytes(size.scan)} and its banks: {found.queries_that_fit:,} queries "
-        "fit. Of one replica, without what a process takes by itself",
+        f"memory       {in_bytes(found.memory)} here{over}; a fit takes {in_bytes(size.fit)} of it "
+        f"and {fits}, a scan {in_bytes(size.scan)} and its banks: {found.queries_that_fit:,} "
+        "queries fit. Of one replica, without what a process takes by itself",
     )
 
 

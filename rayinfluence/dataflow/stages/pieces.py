@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rayinfluence.corpus.fragments import Seen
 from rayinfluence.corpus.known import read_part
-from rayinfluence.corpus.parts import PARTS, Part, is_cut, put_together
+from rayinfluence.corpus.parts import PARTS, Part, put_together
 from rayinfluence.corpus.shards import SHARDS
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.jobs.tokenize import Outcome, Piece, Tokenizing
@@ -55,11 +55,7 @@ def outcomes(
 def _surveyed(
     runner: Callable[[], Runner], tokenizing: Tokenizing, files: Mapping[Seen, Store]
 ) -> dict[Seen, list[Part] | str]:
-    large = [
-        Piece(file, seen)
-        for seen, file in files.items()
-        if is_cut(seen.url, seen.size, tokenizing.part_bytes)
-    ]
+    large = [Piece(file, seen) for seen, file in files.items() if seen.size > tokenizing.part_bytes]
     if not large:
         return {}
     found = runner().tasks(tokenizing.survey, large)
@@ -67,7 +63,7 @@ def _surveyed(
 
 
 def _parts(surveyed: Sequence[Part] | str | None) -> Sequence[Part | None]:
-    """What a file is tokenised in; one of which it is known that it is bad in nothing."""
+    """What a file is tokenised in, None is all of it; one that is known to be bad in nothing."""
     if isinstance(surveyed, str):
         return []
     return surveyed or [None]

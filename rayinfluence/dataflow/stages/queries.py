@@ -210,8 +210,11 @@ def plan_banks(
     numerics: Numerics,
     new_run: bool = False,
     compare: Differences = differences,
+    use: str | None = None,
 ) -> list[BankPlan]:
     """Group each method's queries into banks: those of earlier runs, and one for what is new.
+
+    Banks of one use are not those of another; None is what results are made of.
 
     Of planners that want the same new bank at once, one makes it and the others take it.
 
@@ -233,11 +236,13 @@ def plan_banks(
             "format": FORMAT,
             "scores": config.scores,
             "numerics": asdict(numerics),
+            **({} if use is None else {"use": use}),
         }
         others = [
             compare(base, manifest["base"])
             for manifest in manifests.values()
-            if (manifest["method"], manifest["base"].get("format")) == (method.method, FORMAT)
+            if manifest["method"] == method.method
+            and (manifest["base"].get("format"), manifest["base"].get("use")) == (FORMAT, use)
         ]
         if others and all(others) and not new_run:
             refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))

@@ -5,6 +5,7 @@ Shards that are added get partials of their own, so all that was computed before
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,7 +22,7 @@ from rayinfluence.dataflow.jobs.partials import read_partial
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob, Settled
 from rayinfluence.dataflow.jobs.watch import enter_phase
-from rayinfluence.dataflow.layout import ASIDE, PARTIALS, aside_key, partial_key
+from rayinfluence.dataflow.layout import ASIDE, PARTIALS, SPLITS, aside_key, partial_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.damaged import Discarded
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
@@ -104,6 +105,18 @@ def scan(
         progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
     sequences.refuse_merged(merged)
     return list(zip(operands, merged, strict=True)), aside
+
+
+def note_splits(
+    banks: Sequence[BankPlan], chosen: Sequence[Split], splits: Sequence[Split]
+) -> None:
+    """Leave with each bank which splits it is scanned with, where that is not the whole corpus."""
+    tokens = {split.digest: split.n_tokens for split in chosen}
+    for bank in banks:
+        if len(chosen) < len(splits) or any(split.chosen is not None for split in chosen):
+            bank.store.write(SPLITS, json.dumps(tokens).encode())
+        else:
+            bank.store.delete(SPLITS)
 
 
 def places(top: int, corpus: Corpus) -> int:

@@ -14,7 +14,7 @@ tables hold no time, host, path or version, so equal inputs give equal bytes; al
 manifest.
 """
 
-from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, dense_table, scores_key
+from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, SCORES, dense_table, scores_key
 from rayinfluence.storage.results.manifest import (
     MANIFEST,
     RESULTS,
@@ -57,6 +57,7 @@ __all__ = [
     "QUERIES",
     "RESULTS",
     "SCHEMA_VERSION",
+    "SCORES",
     "SEQUENCES",
     "STATISTICS_SCHEMA",
     "TAIL_SCHEMA",

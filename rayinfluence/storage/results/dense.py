@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 #: Folder of the run directory with one for each bank, and what says there which queries it has.
 BANKS, BANK_MANIFEST = "scan", "manifest.json"
+#: Folder of a bank.
+SCORES = "scores"
 
 
 def scores_key(split_digest: str) -> str:
     """Where a bank keeps all scores of a split, when it keeps them."""
-    return f"scores/{split_digest}.parquet"
+    return f"{SCORES}/{split_digest}.parquet"
 
 
 def dense_table(

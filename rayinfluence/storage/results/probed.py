@@ -29,7 +29,7 @@ class ProbedText:
         token_texts: theirs; joined, what of the text was scored.
         n_cut: tokens at its end that were not, as a sequence of the run has no more.
         loss_mask: which of the tokens counted, where the run's loss is on some and the text has a
-            completion; None where all of them did.
+            completion, or where masks or targets count; None where all of them did, or a class.
     """
 
     name: str

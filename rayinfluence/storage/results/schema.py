@@ -227,10 +227,16 @@ _QUERY_FIELDS = (
     _field(
         "unit",
         pa.string(),
-        "Of f: nats, nats per token, or that of query_function. Scores by methods whose unit has "
-        "nats have this in their place.",
+        "Of f: nats or logits, or either per token, or that of query_function. Scores by methods "
+        "whose unit has nats have this in their place.",
     ),
     _field("value", pa.float64(), "f, by the model.", "that of unit"),
+    _field(
+        "measurement",
+        pa.string(),
+        "What f takes of each token that counts, or class: log_probability, logit or margin; null "
+        "where query_function decides.",
+    ),
     _field(
         "prompt",
         pa.string(),
@@ -400,6 +406,8 @@ def is_difference(query: Mapping[str, Any]) -> bool:
         query: its row.
     """
     weights = [member["weight"] for member in query.get("set") or ()]
+    if query.get("measurement") == "margin":  # log-odds, against all others
+        return True
     return query.get("rather_than") is not None or any(weight != 1 for weight in weights)
 
 

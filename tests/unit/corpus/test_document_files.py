@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from rayinfluence.config import RunConfig
-from rayinfluence.corpus.documents import read_documents
+from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.files import Found, LeftOut, find_files
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.manifest import CorpusManifest
@@ -60,20 +60,25 @@ def test_compressed_files_and_parquet_are_known_in_any_case(tmp_path: Path) -> N
 
 
 def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path: Path) -> None:
-    write(tmp_path, "a.jsonl", "b.json", "README", "sub/c.txt", "sub/d.jsonl", "x.xml", "y", "z")
+    write(tmp_path, "a.jsonl", "b.ipynb", "sub/c.txt", "sub/d.jsonl", "sub/state.json", "x.xml")
+    for name in ("README", "y", "z"):
+        (tmp_path / name).write_text("no rows\n")
     write(tmp_path, ".DS_Store", ".git/objects/1.jsonl", ".git/2", "sub/_SUCCESS", "p.crc")
     os.mkfifo(tmp_path / "pipe.jsonl")
     found = find(tmp_path)
     assert names(found) == ["a.jsonl", "d.jsonl"]
     assert found.left_out == {
-        "hidden or bookkeeping": LeftOut(4, [".DS_Store", ".git", "p.crc", "sub/_SUCCESS"]),
-        "of other kinds": LeftOut(6, ["README", "b.json", "sub/c.txt", "x.xml", "y"]),
+        "hidden or bookkeeping": LeftOut(
+            5, [".DS_Store", ".git", "p.crc", "sub/_SUCCESS", "sub/state.json"]
+        ),
+        "of other kinds": LeftOut(5, ["README", "b.ipynb", "x.xml", "y", "z"]),
         "pipes, sockets or devices": LeftOut(1, ["pipe.jsonl"]),
+        "texts beside data": LeftOut(1, ["sub/c.txt"]),
     }
     assert found.line == (
-        "4 hidden or bookkeeping (.DS_Store, .git, p.crc, sub/_SUCCESS), "
-        "6 of other kinds (README, b.json, sub/c.txt, x.xml, y, ...), "
-        "1 pipes, sockets or devices (pipe.jsonl)"
+        "5 hidden or bookkeeping (.DS_Store, .git, p.crc, sub/_SUCCESS, sub/state.json), "
+        "5 of other kinds (README, b.ipynb, x.xml, y, z), "
+        "1 pipes, sockets or devices (pipe.jsonl), 1 texts beside data (sub/c.txt)"
     )
 
 
@@ -92,16 +97,18 @@ def test_what_another_pattern_names_is_not_left_out(tmp_path: Path) -> None:
 
 def test_in_object_storage_the_same_is_left_out(s3: dict[str, Any]) -> None:
     store = Store("s3://bucket/data", s3)
-    keys = ("a.JSONL", "b.json", ".git/x/1.jsonl", ".git/2", "_SUCCESS", "sub_$folder$", "sub/c.md")
+    keys = ("a.JSONL", "b.xml", ".git/x/1.jsonl", ".git/2", "_SUCCESS", "sub_$folder$", "sub/c.md")
     for key in keys:
         store.write(key, ROW.encode())
     found = find_files(["s3://bucket/data"], lambda url: s3)
     assert [file.url for file in found.files] == ["s3://bucket/data/a.JSONL"]
     assert found.left_out == {
         "hidden or bookkeeping": LeftOut(3, [".git", "_SUCCESS", "sub_$folder$"]),
-        "of other kinds": LeftOut(2, ["b.json", "sub/c.md"]),
+        "of other kinds": LeftOut(1, ["b.xml"]),
+        "texts beside data": LeftOut(1, ["sub/c.md"]),
     }
     store.delete("a.JSONL")
+    store.delete("sub/c.md")
     with pytest.raises(CorpusError, match=r"s3://bucket/data names no file that can be read: "):
         find_files(["s3://bucket/data"], lambda url: s3)
 
@@ -109,11 +116,11 @@ def test_in_object_storage_the_same_is_left_out(s3: dict[str, Any]) -> None:
 def test_a_folder_in_which_nothing_can_be_read_is_refused_with_what_is_there(
     tmp_path: Path,
 ) -> None:
-    write(tmp_path / "data", "a.json", "b.txt", ".DS_Store")
+    write(tmp_path / "data", "a.xml", "b.tar", ".DS_Store")
     with pytest.raises(
         CorpusError,
         match=r"^corpus\.documents: .*/data names no file that can be read: there are 1 hidden or "
-        r"bookkeeping \(\.DS_Store\), 2 of other kinds \(a\.json, b\.txt\)\. .*\.jsonl",
+        r"bookkeeping \(\.DS_Store\), 2 of other kinds \(a\.xml, b\.tar\)\. .*\.jsonl",
     ):
         find(tmp_path / "data")
 
@@ -128,9 +135,9 @@ def test_a_glob_names_what_it_matches(tmp_path: Path) -> None:
     }
     with pytest.raises(CorpusError, match=r"1 folders that a glob names \(sub\)"):
         find(tmp_path / "s*")
-    write(tmp_path, "notes.md")
-    for named in ("*", "notes.md"):
-        with pytest.raises(CorpusError, match=r"notes\.md: documents are read from \.jsonl"):
+    (tmp_path / "notes.log").write_text("no rows\n")
+    for named in ("*", "notes.log"):
+        with pytest.raises(CorpusError, match=r"notes\.log is of no format .* from \.jsonl"):
             find(tmp_path / named)
 
 
@@ -181,7 +188,7 @@ def test_what_is_left_out_is_printed_and_in_the_corpus_manifest(
     tmp_path: Path, change: Callable[..., RunConfig]
 ) -> None:
     config = tiny_run(tmp_path)
-    write(tmp_path / "data", "a.jsonl", "b.json")
+    write(tmp_path / "data", "a.jsonl", "b.xml")
     config = change(config, corpus={"documents": [str(tmp_path / "data")]})
 
     def tokenized() -> str:
@@ -195,21 +202,21 @@ def test_what_is_left_out_is_printed_and_in_the_corpus_manifest(
         assert manifest is not None
         return manifest.left_out
 
-    assert "documents    1 files; left out: 1 of other kinds (b.json)" in tokenized()
-    assert written() == {"of other kinds": LeftOut(1, ["b.json"])}
+    assert "documents    1 files; left out: 1 of other kinds (b.xml)" in tokenized()
+    assert written() == {"of other kinds": LeftOut(1, ["b.xml"])}
     (tmp_path / "data" / "c.jsonl").write_text(ROW * 2)
-    write(tmp_path / "data", "d.txt")
-    assert "documents    2 files; left out: 2 of other kinds (b.json, d.txt)" in tokenized()
-    assert written() == {"of other kinds": LeftOut(2, ["b.json", "d.txt"])}
+    write(tmp_path / "data", "d.tar")
+    assert "documents    2 files; left out: 2 of other kinds (b.xml, d.tar)" in tokenized()
+    assert written() == {"of other kinds": LeftOut(2, ["b.xml", "d.tar"])}
 
 
 def test_a_file_of_another_kind_is_refused_before_the_model_is_loaded(
     tmp_path: Path, change: Callable[..., RunConfig]
 ) -> None:
     config = tiny_run(tmp_path)
-    write(tmp_path, "data.txt")
-    config = change(config, corpus={"documents": [str(tmp_path / "data.txt")]})
-    with pytest.raises(CorpusError, match=r"data\.txt: documents are read from"):
+    (tmp_path / "data.log").write_text("no rows\n")
+    config = change(config, corpus={"documents": [str(tmp_path / "data.log")]})
+    with pytest.raises(CorpusError, match=r"data\.log is of no format"):
         Inputs.of(config)
 
 
@@ -218,3 +225,62 @@ def test_documents_in_utf_16_are_refused_before_anything_is_read(tmp_path: Path)
     Path(config.corpus.documents[0]).write_text(ROW, encoding="utf-16")
     with pytest.raises(CorpusError, match="is in UTF-16 or UTF-32"):
         Inputs.of(config)
+
+
+def test_a_folder_of_texts_is_read_and_files_without_endings_are_looked_into(
+    tmp_path: Path,
+) -> None:
+    import gzip
+
+    for name in ("texts/a.txt", "texts/b.md", "texts/c/index.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one\n")
+    assert names(find(tmp_path / "texts")) == ["a.txt", "b.md", "index.html"]
+    write(tmp_path / "parts", "part-00000", "part-00001")
+    (tmp_path / "parts" / "part-00002.gz").write_bytes(gzip.compress(ROW.encode()))
+    assert names(find(tmp_path / "parts")) == ["part-00000", "part-00001", "part-00002.gz"]
+
+
+def test_what_datasets_save_to_a_disk_is_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(10)], "n": range(10)})
+    both = datasets.DatasetDict({"train": made, "test": made.select(range(2))})
+    both.save_to_disk(tmp_path / "saved", num_shards={"train": 2, "test": 1})
+    found = find(tmp_path / "saved")
+    read = [d for file in found.files for d in read_documents(file, Columns("text", "id"))]
+    assert [d.text for d in read if not isinstance(d, BadDocument)] == [
+        *("t0", "t1"),
+        *(f"t{i}" for i in range(10)),
+    ]
+    assert found.line.startswith("5 hidden or bookkeeping (dataset_dict.json, ")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("{a,b}.jsonl", ["a.jsonl", "b.jsonl"]),
+        ("{b,sub/c}*", ["b.jsonl", "c.jsonl"]),
+        ("part-{0..2}.jsonl", ["part-0.jsonl", "part-1.jsonl", "part-2.jsonl"]),
+        ("[!ab].jsonl", []),
+        ("[!a].jsonl", ["b.jsonl"]),
+        ("**/{a,{b,c}}.jsonl", ["a.jsonl", "b.jsonl", "c.jsonl"]),
+        ("x{y}.jsonl", ["x{y}.jsonl"]),
+        ("p{q,r}.jsonl", ["p{q,r}.jsonl"]),
+    ],
+)
+def test_globs_mean_what_a_shell_means(tmp_path: Path, pattern: str, expected: list[str]) -> None:
+    write(tmp_path, "a.jsonl", "b.jsonl", "sub/c.jsonl", "x{y}.jsonl", "p{q,r}.jsonl")
+    write(tmp_path, *(f"part-{number}.jsonl" for number in range(4)))
+    if not expected:
+        with pytest.raises(CorpusError, match="names no file"):
+            find(tmp_path / pattern)
+        return
+    assert names(find(tmp_path / pattern)) == expected
+
+
+def test_each_alternative_has_to_name_files(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl")
+    with pytest.raises(CorpusError, match=r"/b\.jsonl names no file"):
+        find(tmp_path / "{a,b}.jsonl")
+    with pytest.raises(CorpusError, match="stand for more than 10,000 addresses"):
+        find(tmp_path / "{1..10}{1..10}{1..10}{1..10}{1..10}.jsonl")

@@ -134,21 +134,74 @@ def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     ]
 
 
+@pytest.mark.parametrize("name", ["docs.jsonl", "docs.json", "docs.txt", "docs"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '\n[\n {"text": "a"},\n {"text": "b", "n": [1, {"x": "]},"}]}\n]\n',
+        '\ufeff[\n {"text": "a"},{"text": "b"}\n]\n',
+        '{\n "text": "a"\n}\n{\n "text": "b"\n}',
+        '{"id": null,\n "text": "a"\n}{ "text": "b"}',
+        '{"text": "a"}\n\n{"text": "b"}',
+    ],
+    ids=["list", "list over lines", "mark before it", "objects over lines", "adjoining", "lines"],
+)
+def test_json_is_lines_a_list_or_objects(tmp_path: Path, body: str, name: str) -> None:
+    (tmp_path / name).write_text(body)
+    assert [d.text for d in read(tmp_path / name) if isinstance(d, Document)] == ["a", "b"]
+
+
+def test_one_object_is_one_document(tmp_path: Path) -> None:
+    path = tmp_path / "docs.json"
+    path.write_text(json.dumps({"text": "one\n", "more": {"a": [1]}}, indent=1))
+    assert read(path) == [Document("docs.json:1", "one\n", {"more": {"a": [1]}}, 1)]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_a_list_is_the_same_however_it_is_read(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayinfluence.corpus.sources.values._CHUNK", step)
+    texts = ['a "b" \\ c', "\\\\", '\\"', "[{,]}", "\u00e9\U0001f600", ""]
+    path = tmp_path / "docs.json"
+    path.write_text(json.dumps([{"text": text} for text in texts], ensure_ascii=False))
+    assert [d.text for d in read(path) if isinstance(d, Document)] == texts
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ('[{"text": "a"}, {"text": "b"}]', r"begins with a JSON list, .*`jq -c '\.\[\]'`"),
-        ('\n[\n {"text": "a"}\n]\n', r"begins with a JSON list, .*`jq -c '\.\[\]'`"),
-        ('\ufeff[\n {"text": "a"}\n]\n', r"begins with a JSON list"),
-        ('{\n "text": "a"\n}\n', r"JSON objects over several lines each, .*`jq -c \.`"),
+        ('[{"text": "a"}, {"text": "b"}', "ends within a list or an object"),
+        ('[{"text": "a"}, {"text": "b', "ends within a list or an object"),
+        ('[{"text": "a"}] {"text": "b"}', "something after the end of its list"),
     ],
-    ids=["a list", "a list over lines", "a mark before it", "objects over lines"],
 )
-def test_json_that_is_no_lines_is_told_as_such(tmp_path: Path, body: str, said: str) -> None:
-    path = tmp_path / "docs.jsonl"
-    path.write_text(body)
-    with pytest.raises(CorpusError, match=rf"docs\.jsonl .*{said}"):
-        read(path)
+def test_a_list_that_is_cut_short_is_an_error(tmp_path: Path, body: str, said: str) -> None:
+    (tmp_path / "docs.json").write_text(body)
+    with pytest.raises(CorpusError, match=rf"cannot be read to its end \(.*{said}"):
+        read(tmp_path / "docs.json")
+
+
+def test_what_is_none_in_a_list_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "docs.json"
+    path.write_bytes(b'[{"text": "a"}, 3, {"text" "x"}, "]", {"text": "caf\xe9"}, , {"text": "b"}]')
+    first, *bad, last = read(path)
+    assert [first, last] == [
+        Document("docs.json:1", "a", {}, 1),
+        Document("docs.json:7", "b", {}, 7),
+    ]
+    reasons = [one.reason.partition(":")[0] for one in bad if isinstance(one, BadDocument)]
+    objects = ["not a JSON object", "not JSON", "not a JSON object", "not UTF-8", "not JSON"]
+    assert reasons == objects
+
+
+def test_an_empty_file_has_no_documents(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.csv", "c.parquet", "d.json.gz", "e.txt", "f.arrow", "g"):
+        (tmp_path / name).write_bytes(b"")
+        assert read(tmp_path / name) == []
+    (tmp_path / "h.json").write_bytes(b"[]")
+    assert read(tmp_path / "h.json") == []
 
 
 def test_whole_surrogate_pairs_and_other_escapes_are_text(tmp_path: Path) -> None:
@@ -191,7 +244,7 @@ def test_jsonl_in_which_no_line_has_the_key_names_the_keys_that_there_are(tmp_pa
     path = tmp_path / "docs.jsonl"
     path.write_text('{"body": "x", "id": "y"}\n3\n{"content": "x"}\n')
     with pytest.raises(
-        CorpusError, match=r"no key 'text' in any line; there are body, id, content\. Name yours"
+        CorpusError, match=r"no key 'text' in any row; there are body, id, content\. Name yours"
     ):
         read(path)
 
@@ -216,10 +269,9 @@ def test_only_the_first_line_may_begin_with_a_mark_of_utf_8(tmp_path: Path) -> N
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    for name in ("docs.txt", "docs.parquet.gz", "docs.gz"):
-        (tmp_path / name).write_text("text\nx\n")
-        with pytest.raises(CorpusError, match=rf"{name}: documents are read from \.jsonl.*\.tsv"):
-            read(tmp_path / name)
+    (tmp_path / "docs.log").write_text("text\nx\n")
+    with pytest.raises(CorpusError, match=r"docs\.log is of no format .* from \.jsonl.*\.tsv"):
+        read(tmp_path / "docs.log")
 
 
 def names(*patterns: str) -> list[str]:

@@ -110,6 +110,14 @@ def tokenizer_of(kind: str, special: bool = True) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
 
 
+@pytest.fixture(scope="module")
+def special() -> PreTrainedTokenizerFast:
+    """Puts tokens around a text, and has names for them."""
+    found = tokenizer_of("byte_level")
+    found.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    return found
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces as long as tests' texts."""
@@ -169,3 +177,49 @@ def test_shards_do_not_tell_whether_a_text_came_in_pieces(
         found.append((shards, report))
     assert found[0] == found[1]
     assert len(found[0][0]) > 1
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("overlap", [0, 9])
+@pytest.mark.parametrize("eos", ["auto", "document", "chunk"])
+@pytest.mark.parametrize("bos", ["auto", "never", "document", "chunk"])
+def test_pieces_are_framed_and_overlap_as_the_whole(
+    bos: str,
+    eos: str,
+    overlap: int,
+    masked: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    special: PreTrainedTokenizerFast,
+) -> None:
+    spans = [[3, 40], [290, 310], [2000, 2900]]
+    texts = [text_of(5, 3000), "<s>" + text_of(6, 3000), text_of(7, 3000) + "</s>"]
+    lines = [json.dumps({"text": text, "spans": spans}) for text in texts]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    settings = TokenizeSettings(
+        *("text", "id", 64, 500, 10**6, None),
+        "spans" if masked else None,
+        bos=bos,
+        eos=eos,
+        overlap=overlap,
+    )
+    monkeypatch.setattr("rayinfluence.corpus.tokenize._BATCH_CHARACTERS", 100)
+    pieces: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        found = list(encoded_in_pieces(*arguments))
+        pieces.append(len(found))
+        return iter(found)
+
+    monkeypatch.setattr("rayinfluence.corpus.tokenize.encoded_in_pieces", counted)
+    found = []
+    for longest in (10**6, 1000):
+        monkeypatch.setattr("rayinfluence.corpus.tokenize.LONGEST", longest)
+        shards: dict[str, bytes] = {}
+        tokenize_file(Store(str(tmp_path / "d.jsonl")), special, settings, shards.__setitem__)
+        found.append(shards)
+    assert len(pieces) == 3
+    assert min(pieces) > 3
+    assert found[0] == found[1]
+    assert list(found[0])

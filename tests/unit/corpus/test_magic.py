@@ -1,6 +1,7 @@
 """Files that are not what their names say are told by what they are."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -19,7 +20,7 @@ import pytest
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.documents import read_documents
-from rayinfluence.corpus.forms import Columns
+from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.errors import CorpusError, QueryError
@@ -103,28 +104,23 @@ def test_a_stream_of_arrow_is_one_of_its_files(tmp_path: Path) -> None:
         read_queries(Store(str(tmp_path / "queries.jsonl")))
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".JSONL.gz", ".jsonl.zst", ".parquet"])
+READ = {"gzip", "zstd", "bzip2", "xz", "Parquet", "Arrow", "lines"}
+NAMES = [".jsonl", ".JSON.gz", ".csv", ".jsonl.zst", ".parquet", ".feather", ".txt", ".dat", ""]
+
+
+@pytest.mark.parametrize("ending", NAMES)
 @pytest.mark.parametrize("kind", [*BODIES, "lines"])
-def test_documents_under_the_name_of_another_kind_are_refused_early(
+def test_documents_are_what_they_hold_whatever_their_names_say(
     tmp_path: Path, change: Callable[..., RunConfig], kind: str, ending: str
 ) -> None:
     path = tmp_path / f"other{ending}"
     path.write_bytes(BODIES.get(kind, LINES))
     config = change(tiny_run(tmp_path), corpus={"documents": [str(path)]})
-    endings = {"gzip": ".jsonl.gz", "zstd": ".jsonl.zst", "Parquet": ".parquet"}
-    endings["bzip2"] = ".jsonl.bz2"
-    right = endings.get(kind, "")
-    if ending == ".ndjson" and kind != "Parquet":
-        right = right.replace(".jsonl", ending)
-    if ending.lower() == endings.get(kind) or (kind == "lines" and ending in (".jsonl", ".ndjson")):
+    if kind in READ:
         assert Inputs.of(config).documents.files
         assert len(list(read_documents(Store(str(path)), Columns("text", "id")))) == 30
         return
-    what = "begins as JSON lines do" if kind == "lines" else f"is a file of {kind}"
-    last = f".{ending.lower().rpartition('.')[2]}"
-    named = f"end with {right}" if right else "say what it is then"
-    named = "end with .jsonl" if kind == "lines" else named
-    said = rf"other{ending} {what}, and its name ends with {last}: .*let its name {named}\.$"
+    said = rf"other{ending} is a file of {kind}, whatever its name says: .*, and name that\.$"
     with pytest.raises(CorpusError, match=said):
         Inputs.of(config)
     # In object storage it is found when it is read.
@@ -169,15 +165,34 @@ def test_queries_that_are_a_pointer_are_told_with_what_fetches_them(
 def test_what_is_compressed_twice_is_told(tmp_path: Path) -> None:
     path = tmp_path / "documents.jsonl.gz"
     path.write_bytes(gzip.compress(gzip.compress(LINES)))
-    with pytest.raises(CorpusError, match="holds gzip within gzip: take one of them away"):
+    with pytest.raises(CorpusError, match=r"holds gzip within gzip, .*`gunzip`"):
         list(read_documents(Store(str(path)), Columns("text", "id")))
+
+
+def test_a_table_that_is_compressed_as_a_whole_is_to_be_unpacked(tmp_path: Path) -> None:
+    for kind in ("Parquet", "Arrow"):
+        path = tmp_path / "documents.gz"
+        path.write_bytes(gzip.compress(BODIES[kind]))
+        with pytest.raises(CorpusError, match=r"is compressed \(gzip\) as a whole, .*`gunzip`"):
+            list(read_documents(Store(str(path)), Columns("text", "id")))
 
 
 def test_documents_in_object_storage_are_judged_when_they_are_read(s3: dict[str, Any]) -> None:
     store = Store("s3://bucket/data", s3)
-    for name, kind in (("a.jsonl", "gzip"), ("b.jsonl.gz", "Parquet"), ("c.parquet", "xz")):
-        store.write(name, BODIES[kind])
-        with pytest.raises(
-            CorpusError, match=rf"{name} is a file of {kind}, and its name ends with"
-        ):
-            list(read_documents(store / name, Columns("text", "id")))
+    for name, kind in (("a.jsonl", "gzip"), ("b.jsonl.gz", "Parquet"), ("c.parquet", "lines")):
+        store.write(name, BODIES.get(kind, LINES))
+        assert len(list(read_documents(store / name, Columns("text", "id")))) == 30
+    store.write("d.jsonl", BODIES["ORC"])
+    with pytest.raises(CorpusError, match=r"d\.jsonl is a file of ORC, whatever its name says"):
+        list(read_documents(store / "d.jsonl", Columns("text", "id")))
+
+
+@pytest.mark.parametrize("ending", ["", ".csv", ".jsonl", ".jsonl.gz"])
+def test_a_page_under_the_name_of_data_is_none(tmp_path: Path, ending: str) -> None:
+    """Such as what a server says of a file that it does not have."""
+    path = tmp_path / f"documents{ending}"
+    path.write_bytes(b"<!DOCTYPE html><html><body>not found</body></html>\n")
+    with contextlib.suppress(CorpusError):
+        found = list(read_documents(Store(str(path)), Columns("text", "id")))
+        is_page = [isinstance(one, Document) for one in found]
+        assert is_page == [not ending]

@@ -1,5 +1,6 @@
 """Where large files are cut, and that parts give what the file gives."""
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -10,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayinfluence.corpus.documents import file_digest, read_documents
-from rayinfluence.corpus.forms import Columns
-from rayinfluence.corpus.parts import is_cut, survey
+from rayinfluence.corpus.forms import Columns, Document
+from rayinfluence.corpus.parts import survey
 from rayinfluence.corpus.sources import divisible
 from rayinfluence.corpus.sources.divisible import Cut, Slice, line_cuts
 from rayinfluence.errors import CorpusError
@@ -80,16 +81,65 @@ def test_parts_have_the_documents_of_the_file_with_their_numbers(
     assert (len(parts) > 1) == (part_bytes < 10**7)
     found = []
     for part in parts:
-        with file.open("") as raw:
-            found += list(read_documents(file, COLUMNS, raw, part.cut))
+        found += list(read_documents(file, COLUMNS, cut=part.cut))
     assert found == list(read_documents(file, COLUMNS))
     assert len(found) >= 150
 
 
-def test_what_is_compressed_or_has_quoted_line_ends_is_not_cut() -> None:
-    names = ["d.jsonl", "d.ndjson", "d.parquet", "d.jsonl.gz", "d.jsonl.zst", "d.csv", "d.tsv.bz2"]
-    assert [name for name in names if is_cut(name, 11, 10)] == names[:3]
-    assert not any(is_cut(name, 10, 10) for name in names)
+LINES = b"".join(json.dumps(row).encode() + b"\n" for row in rows(50))
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "is_cut"),
+    [
+        ("lines.jsonl", LINES, True),
+        ("lines", LINES, True),
+        ("lines.csv", LINES, True),
+        ("packed.jsonl.gz", gzip.compress(LINES), False),
+        ("packed.jsonl", gzip.compress(LINES), False),
+        ("list.jsonl", json.dumps(rows(50)).encode(), False),
+        ("list.json", json.dumps(rows(50), indent=1).encode(), False),
+        ("objects.jsonl", b"\n".join(json.dumps(r, indent=1).encode() for r in rows(50)), False),
+        ("quoted.csv", b'text,n\n"a\nb",1\n' * 50, False),
+        ("notes.txt", b"a line\n" * 50, False),
+        ("empty.jsonl", b"", False),
+    ],
+)
+def test_what_a_file_holds_tells_whether_it_is_cut(
+    name: str, body: bytes, is_cut: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(body)
+    file = Store(str(tmp_path / name))
+    parts = survey(file, 100)
+    assert (len(parts) > 1) == is_cut
+    assert is_cut or not parts
+    found = []
+    for part in parts:
+        found += list(read_documents(file, COLUMNS, cut=part.cut))
+    assert not is_cut or found == list(read_documents(file, COLUMNS))
+
+
+def test_a_part_of_a_file_that_has_become_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").write_bytes(LINES)
+    part = survey(Store(str(tmp_path / "d")), 100)[0]
+    (tmp_path / "d").write_bytes(gzip.compress(b"text\nof another kind"))
+    with pytest.raises(CorpusError, match="is of no format"):
+        list(read_documents(Store(str(tmp_path / "d")), COLUMNS, cut=part.cut))
+    (tmp_path / "d").write_bytes(b"<html><body>a page</body></html>")
+    with pytest.raises(CorpusError, match="another file than it was"):
+        list(read_documents(Store(str(tmp_path / "d")), COLUMNS, cut=part.cut))
+
+
+def test_parts_of_tables_read_the_columns_that_are_wanted(tmp_path: Path) -> None:
+    file = Store(str(parquet(tmp_path / "d.parquet", 60)))
+    columns = Columns("text", "id", metadata=("n",))
+    parts = survey(file, 300)
+    assert len(parts) > 1
+    found = [one for part in parts for one in read_documents(file, columns, cut=part.cut)]
+    assert found == list(read_documents(file, columns))
+    assert [one.metadata for one in found if isinstance(one, Document)] == [
+        {"n": n} for n in range(60)
+    ]
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused_before_it_is_cut(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
         ({**GOOD, "query_id": "b", "promt": "x"}, "unknown key 'promt'; put what is yours under"),
         ({**GOOD, "query_id": 7}, "query_id must be a string"),
         ({**GOOD, "query_id": "b", "prompt": None}, "prompt must be a string, or a list of"),
-        ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion must be a string."),
+        ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion has a message 0"),
         (
             {**GOOD, "query_id": "b", "completion": [{"role": "user", "content": "x"}]},
-            "completion must be a string, but a list of messages: render it as the model was",
+            "the last of completion is from 'user'",
         ),
         ({**GOOD, "query_id": ""}, "query_id is empty"),
         ({**GOOD, "query_id": "b", "completion": ""}, "the completion of query 'b' is empty"),

@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries
 from rayinfluence.corpus.query_forms import Query
-from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.errors import ConfigError, QueryError
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
 
@@ -42,6 +42,31 @@ def letters() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_measurements_are_of_answers_and_a_margin_of_two_is_their_contrast(tmp_path: Path) -> None:
+    row = {"prompt": "w1", "completion": " w2"}
+    [logit] = encoded(tmp_path, {**row, "measurement": "logit", "reduction": "mean"})
+    assert (logit.unit, logit.predicts) == ("logits per token", False)
+    [margin] = encoded(tmp_path, {**row, "measurement": "margin"})
+    assert (margin.unit, margin.predicts, margin.measurement) == ("nats", True, "margin")
+    of_two = {**row, "rather_than": " w3"}
+    [between], [contrast] = (
+        encoded(tmp_path, one) for one in ({**of_two, "measurement": "margin"}, of_two)
+    )
+    assert between.digest == contrast.digest
+    assert (between.objective, between.measurement) == (contrast.objective, "log_probability")
+
+
+def test_a_function_is_asked_of_classes(tmp_path: Path) -> None:
+    [query] = read(tmp_path, {"query_id": "a", "prompt": "w1 w2", "completion": "fine"})
+    function = NamedFunction("query_function", "module:function", "digest")
+    [found] = encode_queries(
+        [query], tiny_tokenizer(), 16, function=function, kind="classification",
+        classes=("dull", "fine"),
+    )  # fmt: skip
+    assert found.function == function
+    assert found.answers[0].asked == [2, 1]
 
 
 def test_a_mean_is_over_the_tokens_that_count(tmp_path: Path) -> None:
@@ -152,6 +177,8 @@ def test_messages_are_prompt_and_completion(tmp_path: Path) -> None:
     assert query.answers[0].completion == (4, 5)
     [same] = encoded(tmp_path, {"prompt": CHAT[:1], "completion": "w3 w4"}, tokenizer)
     assert same.digest == query.digest
+    [parted] = encoded(tmp_path, {"prompt": CHAT[:1], "completion": CHAT[1:]}, tokenizer)
+    assert parted == query
     [contrast] = encoded(tmp_path, {"messages": CHAT, "rather_than": "w7"}, tokenizer)
     assert [one.completion for one in contrast.answers] == [(4, 5), (8,)]
     # What ends the turn is asked for where it is said to be.
@@ -232,10 +259,16 @@ PLAIN = {"prompt": "w1", "completion": " w2"}
         ({"set": [{**PLAIN, "weight": 0}]}, "all weights of the set are 0"),
         ({"set": [{**PLAIN, "id": 0}]}, "set[0]: unknown key 'id'"),
         ({"set": [{**PLAIN, "completion": ""}]}, "the completion of query 'a' is empty"),
-        ({"set": [PLAIN, {**PLAIN, "reduction": "mean"}]}, "the reductions sum and mean"),
+        ({"set": [PLAIN, {**PLAIN, "reduction": "mean"}]}, "are in nats and nats per token"),
+        ({"set": [PLAIN, {**PLAIN, "measurement": "logit"}]}, "are in nats and logits, which do"),
+        ({**PLAIN, "measurement": "odds"}, "must be one of log_probability, logit, margin"),
+        ({**PLAIN, "measurement": ["logit"]}, "must be one of log_probability, logit, margin"),
         ({"set": [PLAIN], "metadata": [1]}, "metadata must be an object"),
         ({"messages": CHAT, "completion": "x"}, "completion stands beside messages"),
         ({"messages": CHAT[:1]}, "the last of messages is from 'user'"),
+        ({"prompt": "x", "completion": CHAT[1:]}, "completion is a list of 1 messages, which is"),
+        ({"prompt": CHAT, "completion": [*CHAT, *CHAT]}, "completion is a list of 4 messages"),
+        ({"prompt": CHAT[1:], "completion": CHAT[:1]}, "the last of completion is from 'user'"),
         ({"messages": []}, "messages must be a list of messages"),
         ({"messages": [*CHAT[:1], {"role": "assistant", "content": " "}]}, "is empty"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "whose content is no string"),
@@ -327,21 +360,21 @@ def test_a_function_is_found_without_being_run(
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "asked_for_by_a_test.py"
     path.write_text("raise RuntimeError('run')\ndef f(logits, tokens, first): ...\nx = 1\n")
-    found = QueryFunction.of("asked_for_by_a_test:f")
+    found = NamedFunction.of("query_function", "asked_for_by_a_test:f")
     with pytest.raises(ConfigError, match="cannot be imported: RuntimeError: run"):
         found.load()
     path.write_text(path.read_text() + "# changed\n")
-    assert QueryFunction.of("asked_for_by_a_test:f") != found
+    assert NamedFunction.of("query_function", "asked_for_by_a_test:f") != found
     with pytest.raises(ConfigError, match="another one here than where the run was started"):
         found.load()
     with pytest.raises(ConfigError, match="defines no function x; write `def x"):
-        QueryFunction.of("asked_for_by_a_test:x")
+        NamedFunction.of("query_function", "asked_for_by_a_test:x")
     path.write_text("def f(:\n")
     with pytest.raises(ConfigError, match="asked_for_by_a_test is no Python"):
-        QueryFunction.of("asked_for_by_a_test:f")
+        NamedFunction.of("query_function", "asked_for_by_a_test:f")
     with pytest.raises(
         ConfigError, match=r"no module nowhere_at_all\.f\. Put the folder .*PYTHONPATH"
     ):
-        QueryFunction.of("nowhere_at_all.f:g")
+        NamedFunction.of("query_function", "nowhere_at_all.f:g")
     with pytest.raises(ConfigError, match="the module itertools has no source file"):
-        QueryFunction.of("itertools:chain")
+        NamedFunction.of("query_function", "itertools:chain")

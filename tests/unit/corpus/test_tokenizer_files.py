@@ -403,3 +403,24 @@ def test_code_of_another_repository_is_not_fetched_for_a_tokenizer(
     with pytest.raises(ModelError, match=r"another repository \(org/theirs--.*, which is not fet"):
         load_tokenizer(str(tmp_path), trust_remote_code=True)
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("files", "damaged"),
+    [
+        ({"tokenizer.model": SENTENCEPIECE[:20]}, "its tokenizer.model is"),
+        ({"tokenizer.model": b"\0\1no vocabulary" * 9}, "its tokenizer.model is"),
+        ({"tokenizer.model": TIKTOKEN + b"Iw="}, "its tokenizer.model is"),
+        ({"tokenizer.json": b'{"version": "1.0"}'}, "its tokenizer.json is"),
+    ],
+)
+def test_a_damaged_vocabulary_is_to_be_copied_or_downloaded_again_and_not_saved(
+    tmp_path: Path, files: dict[str, bytes], damaged: str
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for name, body in files.items():
+        (tmp_path / name).write_bytes(body)
+    with pytest.raises(ModelError, match=r"Copy its files again .* or download them") as caught:
+        load_tokenizer(str(tmp_path))
+    assert f"{damaged} damaged" in str(caught.value)
+    assert "Save it" not in str(caught.value)

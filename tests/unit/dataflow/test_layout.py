@@ -50,6 +50,7 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         tmp_path,
         runner={"name": "inline"},
         fit={"lanes": 2, "error_bound": 5.0},
+        corpus={"select": "year > 1990"},
         scan={"methods": ["ekfac", "bm25"], "scores": "dense", "split_tokens": 120},
     )
     path = tmp_path / "run.yaml"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -34,6 +35,12 @@ TEMPLATE = (
 
 def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def module(name: str) -> str:
+    """The example that is a module of this name."""
+    [found] = [block for block in blocks("python") if block.startswith(f"# {name}.py")]
+    return found
 
 
 LINES = [json.loads(line) for block in blocks("json") for line in block.splitlines()]
@@ -102,6 +109,9 @@ def test_results_say_what_was_asked_for(results: dict[str, Results]) -> None:
         "mean": ("mean log-probability per token of the completion", "nats per token"),
         "part": ("log-probability of the completion at its characters 14 to 19", "nats"),
         "contrast": ("log-probability of the completion rather than of another", "nats"),
+        "logit": ("logit of the completion", "logits"),
+        "margin": ("margin against all others of the completion", "nats"),
+        "margin of two": ("log-probability of the completion rather than of another", "nats"),
         "several/0": plain,
         "several/1": plain,
         "set": ("log-probability of 2 completions, summed by their weights", "nats"),
@@ -140,6 +150,17 @@ def test_values_are_what_their_parts_say(results: dict[str, Results]) -> None:
     assert queries["ended"]["token_texts"] == [" Paris", " <end>"]
 
 
+def test_margins_and_logits_are_those_of_the_model(results: dict[str, Results]) -> None:
+    queries = results["ekfac"].queries
+    p = np.exp(queries["plain"]["log_probability"])
+    assert queries["margin"]["value"] == pytest.approx(np.log(p / (1 - p)), rel=1e-5)
+    assert queries["margin"]["measurement"] == "margin"
+    assert queries["margin"]["log_probability"] == queries["plain"]["log_probability"]
+    # The same question, which is asked once.
+    assert queries["margin of two"]["digest"] == queries["contrast"]["digest"]
+    assert queries["logit"]["value"] != queries["plain"]["value"]
+
+
 @pytest.mark.parametrize("method", ["ekfac", "gradient_product"])
 def test_a_contrast_is_the_difference_of_its_sides(
     results: dict[str, Results], method: str
@@ -159,13 +180,14 @@ def test_a_mean_is_not_predicted_and_a_difference_has_no_bound(
     table = results["ekfac"].survivors.to_pylist()
     for row in table:
         query = results["ekfac"].queries[row["query_id"]]
+        assert row["query_id"] != "logit" or query["unit"] == "logits"
         if query["unit"] != "nats":
             assert row["delta_nats"] is row["beyond_linear"] is None
-        elif row["query_id"] in ("contrast", "set"):
+        elif row["query_id"] in ("contrast", "margin", "margin of two", "set"):
             assert row["beyond_linear"] is (abs(row["delta_nats"]) > LINEAR_RANGE)
         else:
             assert row["delta_nats"] is not None
-    assert {row["query_id"] for row in table} >= {"mean", "contrast", "set"}
+    assert {row["query_id"] for row in table} >= {"mean", "contrast", "set", "logit", "margin"}
 
 
 def test_page_and_terminal_say_what_was_asked_for(results: dict[str, Results]) -> None:
@@ -191,10 +213,10 @@ def test_page_and_terminal_say_what_was_asked_for(results: dict[str, Results]) -
 def test_a_function_is_asked_of_every_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [line for line in LINES if not line.keys() & {"reduction", "spans"}]
+    lines = [line for line in LINES if not line.keys() & {"reduction", "spans", "measurement"}]
     [setting] = [one for one in blocks("yaml") if one.startswith("query_function")]
     key, name = setting.strip().split(": ")
-    (tmp_path / "margins.py").write_text(blocks("python")[0])
+    (tmp_path / "margins.py").write_text(module("margins"))
     monkeypatch.syspath_prepend(str(tmp_path))
     config = configured(tmp_path, lines, **{key: name})
     results = ran(config)
@@ -210,17 +232,34 @@ def test_a_function_is_asked_of_every_answer(
     assert results["ekfac"].survivors["delta_nats"].null_count == len(results["ekfac"].survivors)
     assert "margins:margin of the completion:" in render_page(results)
     # Another source is another question, by the same name.
-    (tmp_path / "margins.py").write_text(blocks("python")[0].replace("logits_V.max()", "0"))
+    (tmp_path / "margins.py").write_text(module("margins").replace("logits_V.max()", "0"))
     monkeypatch.delitem(sys.modules, "margins")
     again = ran(config)
     assert again["ekfac"].queries["plain"]["digest"] != queries["plain"]["digest"]
     assert again["ekfac"].queries["plain"]["value"] != queries["plain"]["value"]
 
 
+def test_a_function_is_what_training_maximised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [settings] = [
+        found
+        for block in blocks("yaml")
+        if (found := yaml.safe_load(block)).get("objective") == "smoothing:smoothed"
+    ]
+    (tmp_path / "smoothing.py").write_text(module("smoothing"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    results = ran(configured(tmp_path, LINES[:1], **settings))["ekfac"]
+    assert results.manifest["objective"]["function"] == "smoothing:smoothed"
+    assert len(scores(results, "plain")) > 9
+    assert results.survivors["delta_nats"].null_count == len(results.survivors)
+
+
 @pytest.mark.parametrize(
     ("line", "more", "error", "why"),
     [
-        ({"reduction": "mean"}, {"query_function": "json:loads"}, QueryError, "has a reduction or"),
+        ({"reduction": "mean"}, {"query_function": "json:loads"}, QueryError, "has a reduction, a"),
+        ({"measurement": "margin"}, {"query_function": "json:loads"}, QueryError, "a measurement"),
         ({}, {"query_function": "json:nothing"}, ConfigError, "json defines no function nothing"),
         ({}, {"query_function": "not_there:f"}, ConfigError, "there is no module not_there"),
     ],

@@ -185,7 +185,10 @@ def labelled(folder: Path, name: str = "bert", label: str = "index", **overrides
         for n in range(3)
     ]
     contrast = {"prompt": words(generator, 4), "completion": "dull", "rather_than": "fair"}
-    write(folder / "queries.jsonl", [*queries, {"query_id": "contrast", **contrast}])
+    measured = [
+        {**queries[1], "query_id": name, "measurement": name} for name in ("logit", "margin")
+    ]
+    write(folder / "queries.jsonl", [*queries, {"query_id": "contrast", **contrast}, *measured])
     return config
 
 
@@ -210,8 +213,14 @@ def test_a_classifier_is_attributed_from_documents_to_the_report(
     row = results.queries["q1"]
     assert row["token_texts"] == ["fine"]
     model = CLASSIFIERS[name](torch.float64)
-    logits = model(torch.tensor([row["tokens"] + [SEP]])).logits[0].log_softmax(-1)
-    assert row["log_probability"] == pytest.approx(float(logits[1].detach()), rel=1e-6)
+    logits = model(torch.tensor([row["tokens"] + [SEP]])).logits[0].detach()
+    log_ps = logits.log_softmax(-1)
+    assert row["log_probability"] == pytest.approx(float(log_ps[1]), rel=1e-6)
+    odds = float(logits[1] - logits[[0, 2]].logsumexp(0))
+    found = {name: results.queries[name] for name in ("logit", "margin")}
+    assert found["logit"]["value"] == pytest.approx(float(logits[1]), rel=1e-5)
+    assert found["margin"]["value"] == pytest.approx(odds, rel=1e-5)
+    assert [one["unit"] for one in found.values()] == ["logits", "nats"]
     contrast = results.queries["contrast"]
     logits = model(torch.tensor([contrast["tokens"] + [SEP]])).logits[0].detach()
     assert contrast["value"] == pytest.approx(float(logits[0] - logits[2]), rel=1e-5)

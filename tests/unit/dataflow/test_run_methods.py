@@ -22,19 +22,20 @@ from rayinfluence.config import BY_ITSELF, Method, RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.texts import TermCounts, TextBank, stack_texts
 from rayinfluence.dataflow.jobs import rescore as rescoring
 from rayinfluence.dataflow.jobs import scan as scanning
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.status import clean
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.likeness import Cosine
-from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS, SELF_METHODS
+from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS, SELF_METHODS, TEXT_METHODS
 from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results, method_tables
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
-ALL = ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25"]
+ALL = ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf"]
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +47,20 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str,
         return config, run.all()
 
 
-def bm25(config: RunConfig, results: Results) -> dict[tuple[str, int], float]:
-    """The scores of all sequences by the formula, term by term."""
+def texts_of(config: RunConfig) -> dict[int, list[int]]:
+    """The tokens of all sequences."""
     corpus = Corpus.open(Store(f"{config.run}/corpus"))
     texts: dict[int, list[int]] = {}
     for split in corpus.plan(2**20):
         rows = corpus.read(split)
         ids = rows["sequence_id"].to_pylist()
         texts |= {i: one.tolist() for i, one in zip(ids, sequences_of(rows), strict=True)}
+    return texts
+
+
+def bm25(config: RunConfig, results: Results) -> dict[tuple[str, int], float]:
+    """The scores of all sequences by the formula, term by term."""
+    texts = texts_of(config)
     mean = sum(map(len, texts.values())) / len(texts)
     scores = {}
     for query_id, query in results.queries.items():
@@ -72,7 +79,7 @@ def test_a_configuration_has_the_names_of_the_registry() -> None:
     assert list(get_args(Method)) == list(METHODS)
     assert set(METHODS) == {*ALL, *BY_ITSELF}
     assert set(SELF_METHODS) == BY_ITSELF
-    with pytest.raises(ConfigError, match=r"scan\.methods\.0: must be .*'bm25' .*, not"):
+    with pytest.raises(ConfigError, match=r"scan\.methods\.0: must be .*'bm25', .*, not"):
         RunConfig.parse({"run": "r", "model": "m", "scan": {"methods": ["bm52"]}})
 
 
@@ -138,6 +145,48 @@ def test_bm25_is_its_formula(five: tuple[RunConfig, dict[str, Results]]) -> None
         assert results["bm25"].opponents(query_id) == []
 
 
+def test_tfidf_is_its_formula(five: tuple[RunConfig, dict[str, Results]]) -> None:
+    """Equation 28 of Grosse et al. 2023, token by token of the query, those it has twice too."""
+    config, results = five[0], five[1]["tfidf"]
+    texts = texts_of(config)
+    for query_id, query in results.queries.items():
+        for row in results.scores(query_id).to_pylist():
+            expected = 0.0
+            for term in query["tokens"]:
+                holding = sum(term in other for other in texts.values())
+                idf = math.log((len(texts) - holding + 0.5) / (holding + 0.5) + 1)
+                there = term in texts[row["sequence_id"]]
+                expected += idf * (1.5 + 1) * there / (there + 1.5)
+            assert row["score"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_token_that_is_asked_for_twice_counts_twice_by_tfidf_alone() -> None:
+    holding, asked = np.array([3, 3]), np.array([1, 2])
+    once, twice = TEXT_METHODS["tfidf"].weight(holding, 10, asked)
+    assert twice == 2 * once > 0
+    once, twice = TEXT_METHODS["bm25"].weight(holding, 10, asked)
+    assert twice == once
+
+
+def test_bm25_is_that_of_another_library() -> None:
+    """On one shard, over the same token ids; bm25s counts a query's tokens as often as it has them,
+    so that its queries have each once."""
+    bm25s = pytest.importorskip("bm25s")
+    generator = np.random.default_rng(0)
+    texts = [
+        generator.integers(0, 30, int(n)).astype(np.int32) for n in generator.integers(2, 40, 50)
+    ]
+    asked = [3, 7, 11, 29]
+    counts = TermCounts.of(np.array(asked), texts)
+    bank = TextBank(
+        TEXT_METHODS["bm25"], ["q"], stack_texts([counts.query(TEXT_METHODS["bm25"], asked)])
+    )
+    index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", dtype="float64")
+    index.index([[str(token) for token in text] for text in texts], show_progress=False)
+    theirs = index.get_scores([str(token) for token in asked])
+    np.testing.assert_allclose(bank.scores(texts)[:, 0], theirs, rtol=1e-9)
+
+
 def test_cosines_are_products_over_norms(five: tuple[RunConfig, dict[str, Results]]) -> None:
     """The products of norms are those of one number a query and one a sequence."""
     _, results = five
@@ -164,7 +213,12 @@ def test_what_methods_find_does_not_depend_on_the_others(
     together = committed(five[0].run)
     assert len({key.split("/")[1] for key in together if key.startswith("scan")}) == len(ALL)
     apart: dict[str, bytes] = {}
-    for methods in (["bm25"], ["cosine"], ["ekfac", "kfac", "diagonal", "gradient_product"]):
+    for methods in (
+        ["bm25"],
+        ["tfidf"],
+        ["cosine"],
+        ["ekfac", "kfac", "diagonal", "gradient_product"],
+    ):
         scan = {"methods": methods, "scores": "dense", "token_scores": "all"}
         config = tiny_run(tmp_path / methods[0], scan=scan)
         execute(config)
@@ -235,8 +289,8 @@ def test_readers_go_by_what_a_method_says(five: tuple[RunConfig, dict[str, Resul
     page = render_page(five[1])
     for method in ALL:
         assert METHODS[method].meaning.description.split(":")[0] in page
-    assert "gradient_product, cosine, bm25 predict no change, and have no delta nats." in page
-    assert "A score by bm25 says how alike two texts are" in page
+    assert "gradient_product, cosine, bm25, tfidf predict no change, and have no delta" in page
+    assert "A score by bm25, tfidf says how alike two texts are" in page
     # Heat is on the tokens that are shared, and not on those after them.
     found = five[1]["bm25"]
     asked = " ".join(f"{q['prompt']} {q['completion']}" for q in found.queries.values()).split()

@@ -85,7 +85,7 @@ def test_a_worker_gets_the_same_model() -> None:
     model = tiny_gpt_oss()
     skeleton, weights = pickle.loads(pickle.dumps(disassemble(model)))
     assert all(weight.is_meta for weight in skeleton.parameters())
-    again = assemble(skeleton, weights, CPU)
+    again = assemble(skeleton, weights)
     assert torch.equal(again(TOKENS).logits, model(TOKENS).logits)
     assert all(again.get_parameter(n).data_ptr() == w.data_ptr() for n, w in weights.items())
 

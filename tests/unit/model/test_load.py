@@ -150,7 +150,7 @@ def test_a_model_that_is_taken_apart_and_put_together_is_the_same(make: object) 
     skeleton, tensors = disassemble(model)
     assert all(weight.is_meta for weight in skeleton.parameters())
     assert not any(weight.is_meta for weight in model.parameters())
-    again = assemble(skeleton, tensors, torch.device("cpu"))
+    again = assemble(skeleton, tensors)
     assert model_identity(again) == model_identity(model)
     pointers = {name: weight.data_ptr() for name, weight in again.named_parameters()}
     assert pointers == {name: tensor.data_ptr() for name, tensor in tensors.items()}  # no copy
@@ -171,7 +171,7 @@ def test_a_model_that_keeps_a_state_of_its_last_pass_is_taken_apart() -> None:
 
 def test_tied_weights_stay_tied() -> None:
     skeleton, tensors = disassemble(tiny_gpt2())
-    again = assemble(skeleton, tensors, torch.device("cpu"))
+    again = assemble(skeleton, tensors)
     assert again.lm_head.weight is again.transformer.wte.weight
 
 

@@ -3,6 +3,11 @@
 import io
 import json
 import pickle
+import re
+import shlex
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.model.identity import model_differences, model_digest, model_identity
 from rayinfluence.model.load import assemble, disassemble, load_model
+from rayinfluence.model.modules import shape_of, track
 from rayinfluence.report import render_page
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_run
 from rayinfluence.testing.models import VOCABULARY
@@ -92,7 +98,7 @@ def test_an_adapter_s_model_computes_what_peft_s_does(
 def test_an_adapter_s_model_goes_to_workers_whole(adapter: Path) -> None:
     model = load(adapter)
     skeleton, weights = pickle.loads(pickle.dumps(disassemble(model)))
-    assert torch.equal(logits(assemble(skeleton, weights, torch.device("cpu"))), logits(model))
+    assert torch.equal(logits(assemble(skeleton, weights)), logits(model))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -257,3 +263,48 @@ def test_an_adapter_goes_through_a_whole_run(adapter: Path, tmp_path: Path) -> N
     assert "of its base were frozen when it was trained." in page
     [first] = results.proponents("q0", 1)
     assert all(".lora_" in name for name in first.layer_scores)
+
+
+def test_a_pickle_of_weights_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
+    folder, base = tmp_path / "adapter", tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    expected = save_adapter(folder, tiny_llama(), target_modules=["q_proj"])
+    stored = folder / "adapter_model.safetensors"
+    torch.save(load_file(stored), folder / "adapter_model.bin")
+    stored.unlink()
+    with pytest.raises(ModelError, match=r"and its adapter_model\.bin is a pickle") as refused:
+        load(folder, base)
+    [command] = re.findall("`(python -c .*)`", str(refused.value))
+    code = shlex.split(command)[2]
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+    assert torch.equal(logits(load(folder, base)), logits(expected))
+
+
+def test_the_head_of_a_base_is_an_embedding_as_others_are(tmp_path: Path) -> None:
+    folder, base = tmp_path / "adapter", tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    save_adapter(folder, tiny_llama(), target_modules=["lm_head"])
+    model, head = load(folder, base), "lm_head.base_layer"
+    found = track(model, ["*"])
+    assert head not in found
+    assert "lm_head.lora_A.default" in found
+    named = track(model, [head])
+    assert shape_of(head, named[head], model).diagonal == "outputs"
+
+
+def test_what_peft_says_of_its_future_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder, base = tmp_path / "adapter", tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    save_adapter(folder, tiny_llama(), target_modules=["q_proj"])
+    inject = peft.inject_adapter_in_model
+
+    def warning(*args: Any, **kwargs: Any) -> nn.Module:
+        warnings.warn("is deprecated", FutureWarning, stacklevel=2)
+        return inject(*args, **kwargs)
+
+    monkeypatch.setattr(peft, "inject_adapter_in_model", warning)
+    recwarn.clear()
+    load(folder, base)
+    assert [str(one.message) for one in recwarn if one.category is FutureWarning] == []

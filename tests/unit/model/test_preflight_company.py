@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from test_preflight import check, seeded
@@ -73,3 +75,50 @@ def test_positions_that_begin_behind_padding_s_are_fewer(
     check(model, ("*.intermediate.*",), context=14)
     with pytest.raises(ModelError, match=r"corpus\.context: .* more than 14 tokens"):
         check(model, ("*.intermediate.*",), context=16)
+
+
+class Cut(nn.Module):
+    """No gradient comes back through a layer in batches of some widths."""
+
+    def __init__(self, at: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(48, 8), nn.Linear(8, 48)
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.at = at
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        hidden = self.embed(tokens_BT)
+        hidden = hidden + torch.tanh(self.first(hidden))
+        found = torch.tanh(self.second(hidden))
+        return self.head(hidden + (found.detach() if self.at(tokens_BT.shape[1]) else found))
+
+
+WIDTHS: dict[str, Callable[[int], bool]] = {
+    "more than 20": lambda n: n > 20,
+    "more than 20 and up to 40": lambda n: 20 < n <= 40,
+    "more than 100": lambda n: n > 100,
+    "odd and more than 20": lambda n: n % 2 == 1 and n > 20,
+    "odd and 21 to 63": lambda n: n % 2 == 1 and 20 < n < 64,
+    "even and 21 to 63": lambda n: n % 2 == 0 and 20 < n < 64,
+    "14 to 20": lambda n: 14 <= n <= 20,
+}
+
+
+@pytest.mark.parametrize(
+    ("at", "dtype"),
+    [*((at, torch.float64) for at in WIDTHS), ("more than 100", torch.bfloat16)],
+)
+def test_a_gradient_that_wide_batches_lack_is_seen_in_the_short_sequence_beside_a_long_one(
+    at: str, dtype: torch.dtype
+) -> None:
+    model = seeded(lambda: Cut(WIDTHS[at]), dtype)
+    with pytest.raises(ModelError, match=r"depends on the others in its batch: .*batch_tokens: 1"):
+        check(model, ("first", "second"), context=256)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradients_that_are_the_same_in_every_batch_pass(dtype: torch.dtype) -> None:
+    check(seeded(lambda: Cut(lambda n: False), dtype), ("first", "second"), context=256)
+    # That is how the model is with each sequence, and no error of ours.
+    model = seeded(lambda: Cut(WIDTHS["more than 20"]), dtype)
+    check(model, ("first", "second"), context=256, alone=True)

@@ -10,6 +10,7 @@ from test_preflight import check, seeded
 from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
+from rayinfluence.model.answers import in_per_cent
 
 
 class Peeking(nn.Module):
@@ -63,3 +64,22 @@ def test_a_large_model_is_tried_at_an_odd_and_an_even_length_of_each_kind(
     with pytest.raises(ModelError, match="is not causal"):
         check(model, context=100)
     check(seeded(lambda: Peeking(lambda n: False, "all")), context=100)
+
+
+def test_a_share_of_next_to_nothing_is_no_number_of_thirty_digits() -> None:
+    class Last(Peeking):
+        """Nothing changes where a token changes, and everything before it does."""
+
+        def forward(self, tokens_BT: Tensor) -> Tensor:
+            logits = super().forward(tokens_BT)
+            return (
+                logits.roll(-1, dims=1)
+                * (torch.arange(logits.shape[1]) + 1 < logits.shape[1])[:, None]
+            )
+
+    model = seeded(lambda: Last(lambda n: False, "all"))
+    with pytest.raises(ModelError, match=r"\(by more than 1,000% of the change at its own place"):
+        check(model)
+    assert in_per_cent(0.12345) == "12.3%"
+    assert in_per_cent(0.12345, 2) == "12.35%"
+    assert in_per_cent(1e30) == in_per_cent(float("inf")) == "more than 1,000%"

@@ -16,6 +16,7 @@ from torch import nn
 
 from rayinfluence.corpus.shards import RowGroup
 from rayinfluence.corpus.splits import Split
+from rayinfluence.dataflow.compute.devices import devices_here, refuse_fewer_gpus
 from rayinfluence.dataflow.compute.quarantine import Bad, LeftOut, from_json, to_json
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.jobs.scan import Pending, ScanJob
@@ -25,6 +26,7 @@ from rayinfluence.dataflow.runners.ray.tally import ActorWatch
 from rayinfluence.errors import ConfigError, RayInfluenceError
 from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import disassemble
+from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.shared import SharedTensors
 
 
@@ -37,11 +39,12 @@ class ModelParts:
     skeleton: nn.Module
     #: References of the weights, each with its name.
     weights: list[Any]
-    modules: list[str]
+    shapes: dict[str, ModuleShape]
     numerics: Numerics
+    gpus: int
 
     @classmethod
-    def of(cls, replica: Replica) -> ModelParts:
+    def of(cls, replica: Replica, gpus: int) -> ModelParts:
         """Take a replica apart; it uses the object store's copy of its weights from then on.
 
         Weight by weight, or this node would hold them twice.
@@ -52,14 +55,15 @@ class ModelParts:
             stored.append(ray.put(SharedTensors({name: weights.pop(name)})))
             replica.model.get_parameter(name).data = ray.get(stored[-1])[name]
             give_back_freed_memory()
-        modules = list(replica.modules)
-        return cls(FolderCode.imported(), skeleton, stored, modules, replica.numerics)
+        shapes, numerics = replica.shapes, replica.numerics
+        return cls(FolderCode.imported(), skeleton, stored, shapes, numerics, gpus)
 
     def build(self) -> Replica:
         """Put it together in this process, which computes on one thread from now on.
 
         Raises:
-            ConfigError: the numbers are to be made on a CUDA device, and there is none here.
+            ConfigError: the numbers are to be made on CUDA devices, and there are too few here.
+            ModelError: the model cannot be dealt over them.
         """
         if self.numerics.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
@@ -67,11 +71,14 @@ class ModelParts:
                 f"one with a GPU, sees no CUDA device (torch {torch.__version__}). Install a CUDA "
                 "build of torch and a driver there, or set `device: cpu`."
             )
+        if self.gpus:
+            refuse_fewer_gpus(self.gpus, f"a worker on the node {platform.node()}")
         torch.set_num_threads(1)
         weights = SharedTensors()
         for one in ray.get(self.weights):
             weights.update(one)
-        return Replica.build(self.skeleton, weights, self.modules, self.numerics)
+        devices = devices_here(self.numerics.device, self.gpus, self.skeleton)
+        return Replica.build(self.skeleton, weights, self.shapes, self.numerics, devices)
 
 
 @ray.remote
@@ -179,7 +186,10 @@ def from_row(row: Mapping[str, str]) -> list[Pending]:
     bundle = []
     for item in json.loads(row["bundle"]):
         groups = tuple(RowGroup(**group) for group in item["split"].pop("row_groups"))
-        bundle.append(Pending(Split(**item["split"], row_groups=groups), tuple(item["banks"])))
+        chosen = item["split"].pop("chosen")
+        rows = None if chosen is None else tuple(chosen)
+        split = Split(**item["split"], row_groups=groups, chosen=rows)
+        bundle.append(Pending(split, tuple(item["banks"])))
     return bundle
 
 

@@ -93,9 +93,10 @@ class RayRunner:
         self._tally: Any = Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
     def device(self) -> str:
-        """CUDA if a node that is up has room for a replica on a GPU."""
+        """CUDA if a node that is up has room for a replica on its GPUs."""
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        able = any(has.get("GPU", 0) >= 1 and has.get("CPU", 0) >= 1 for has in alive)
+        gpus = self._config.gpus_per_actor or 1
+        able = any(has.get("GPU", 0) >= gpus and has.get("CPU", 0) >= 1 for has in alive)
         return "cuda" if able else "cpu"
 
     def get_ready(self, device: str) -> None:
@@ -274,13 +275,14 @@ class RayRunner:
 
     @property
     def _gpus(self) -> int:
-        return int(self._device == "cuda")
+        """Of an actor."""
+        return (self._config.gpus_per_actor or 1) * (self._device == "cuda")
 
     def _put_model(self) -> Any:
         if self._model is None:
             replica = self._make()
             self._device = replica.numerics.device
-            self._model = ray.put(ModelParts.of(replica))
+            self._model = ray.put(ModelParts.of(replica, self._gpus))
         return self._model
 
     def _start(self) -> Any:
@@ -299,7 +301,7 @@ class RayRunner:
         free = ray.available_resources()
         room = int(free.get("CPU", 0))
         if self._gpus:
-            room = min(room, int(free.get("GPU", 0)))
+            room = min(room, int(free.get("GPU", 0)) // self._gpus)
         ended = max(0, count - room)
         for actor in self._idle[:ended]:
             end(actor)
@@ -390,8 +392,9 @@ def _a_cpu_is_free() -> bool:
 def _silence(seconds: float, setting: str) -> StageError:
     return StageError(
         f"no worker has reported anything for {seconds:.0f} s ({setting}). Either the cluster has "
-        "no room for a worker of one CPU and, on GPUs, one GPU (`ray status` says so), or its "
-        "nodes are cut off, or the work takes longer than that: then raise it. What is committed "
+        "no room on a node for a worker of one CPU and, on GPUs, `runner.gpus_per_actor` of them "
+        "(one if that is not set; `ray status` says so), or its nodes are cut off, or the work "
+        "takes longer than that: then raise it. What is committed "
         "is kept: run the same command again."
     )
 

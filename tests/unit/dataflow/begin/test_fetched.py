@@ -238,6 +238,13 @@ BEFORE_THE_WEIGHTS = {
         lambda files: {"README.md": b"# Mine", "data.csv": b"a,b"},
         f"{HERE}@main holds no config.json, so it is no model of transformers",
     ),
+    "a pickle of an adapter": (
+        lambda files: {
+            "adapter_config.json": b'{"peft_type": "LORA"}',
+            "adapter_model.bin": b"",
+        },
+        "and its adapter_model.bin is a pickle, which is not read. Convert it: `python -c ",
+    ),
     "no configuration": (
         lambda files: {n: body for n, body in files.items() if n != "config.json"},
         f"{HERE}@main holds no config.json, so it is no model of transformers; it holds ",
@@ -289,6 +296,22 @@ def test_half_a_download_is_told_where_no_hub_may_be_asked(
     assert "Unset HF_HUB_OFFLINE if it is set, or fetch the model where" in said
     assert f"`hf download {NAME} --revision {commit}`" in said
     assert "no hub is asked" in refused(change(config, model="hf://org/none"), StorageError)
+
+
+def test_a_cache_without_a_tokenizer_is_told_where_no_hub_may_be_asked(
+    hub: Hub, config: RunConfig, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push(NAME, files_of(config))
+    there = change(config, model=HERE)
+    inputs, _ = said_by(there)
+    folder = Path(inputs.folders.model.path)
+    (folder / "tokenizer.json").unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = refused(there, StorageError)
+    assert f"holds a part of commit {inputs.folders.model.commit}, without its tokenizer" in said
+    assert f"`hf download {NAME} --revision {inputs.folders.model.commit}`" in said
+    other, _ = said_by(change(there, tokenizer=config.model))
+    assert other.folders.model.path == str(folder)
 
 
 #: Fetches a model, and says what it has changed of its process.

@@ -1,5 +1,6 @@
 """Sequences that a model cannot be scored on are set aside by id, and change no other's score."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -154,9 +155,9 @@ def test_a_scorer_without_its_device_says_so_and_is_not_tried_again(
     for name in ("get", "put"):
         monkeypatch.setattr(actors.ray, name, lambda one: one)
     ours = replica(tiny_mlp())
-    parts = actors.ModelParts.of(ours)
+    parts = actors.ModelParts.of(ours, 0)
     numerics = Numerics(**{**vars(NUMERICS), "device": "cuda"})
-    parts = actors.ModelParts(parts.code, parts.skeleton, parts.weights, parts.modules, numerics)
+    parts = dataclasses.replace(parts, numerics=numerics, gpus=1)
     monkeypatch.setattr(actors, "log_as_json", lambda run: None)
     [row] = actors.Scorer([parts], [None], None, "run")(pa.table({"bundle": ["[]"]})).to_pylist()
     assert row["error"] == "ConfigError"

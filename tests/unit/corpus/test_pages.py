@@ -1,0 +1,244 @@
+"""Pages, books and archives of the web, made here with what writes such files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("inscriptis")
+pytest.importorskip("fastwarc")
+pytest.importorskip("trafilatura")
+
+from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.forms import Columns, Document
+from rayinfluence.corpus.sources import compression
+from rayinfluence.errors import CorpusError
+from rayinfluence.storage.store import Store
+
+PAGE = (
+    "<html><head><title>A  \n title</title><style>p {}</style><script>let x</script></head>"
+    "<body><h1>Head</h1><p>One <b>b\u00f6ld</b> word.</p><p>Two &amp; three</p></body></html>"
+)
+XHTML = (
+    '<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE html>\n'
+    '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>I</title></head>'
+    "<body><p>Chapter {}.</p></body></html>"
+)
+OPF = """<?xml version="1.0"?>
+<package xmlns="http://www.idpf.org/2007/opf" version="3.0">
+<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Book</dc:title>
+<dc:creator>Somebody</dc:creator><dc:language>en</dc:language></metadata>
+<manifest>{}</manifest><spine>{}</spine></package>"""
+CONTAINER = (
+    '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" version="1.0"><rootfiles>'
+    '<rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/>'
+    "</rootfiles></container>"
+)
+
+
+def read(path: Path) -> list[Document | BadDocument]:
+    return list(read_documents(Store(str(path)), Columns("text", "id")))
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTM", "a.xhtml", "a.html.gz", "a", "a.txt"])
+def test_a_page_is_its_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    body = PAGE.encode()
+    path.write_bytes(gzip.compress(body) if name.endswith("gz") else body)
+    [found] = read(path)
+    assert isinstance(found, Document)
+    lines = [line for line in found.text.splitlines() if line]
+    assert lines == ["Head", "One b\u00f6ld word.", "Two & three"]
+    assert found.metadata == {"title": "A title"}
+
+
+def test_a_page_is_in_the_encoding_that_it_states(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    path.write_bytes('<html><meta charset="latin-1"><p>caf\u00e9</p></html>'.encode("latin-1"))
+    [found] = read(path)
+    assert isinstance(found, Document)
+    assert found.text.strip() == "caf\u00e9"
+
+
+def test_a_page_of_xhtml_states_an_encoding_before_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "a.xhtml"
+    path.write_text(XHTML.format("\u00e9"), "utf-8")
+    [found] = read(path)
+    assert isinstance(found, Document)
+    assert found.text.strip() == "Chapter \u00e9."
+
+
+def epub(path: Path, chapters: dict[str, str], lacking: tuple[str, ...] = ()) -> None:
+    """A book; chapters by their addresses, some of which are in no member."""
+    items = "".join(
+        f'<item id="i{n}" href="{href}" media-type="application/xhtml+xml"/>'
+        for n, href in enumerate(chapters)
+    )
+    order = "".join(f'<itemref idref="i{n}"/>' for n in range(len(chapters)))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
+        archive.writestr("META-INF/container.xml", CONTAINER)
+        archive.writestr("OEBPS/book.opf", OPF.format(items, order))
+        for href, body in chapters.items():
+            if href not in lacking:
+                archive.writestr(f"OEBPS/{href.replace('%20', ' ')}", body)
+
+
+@pytest.mark.parametrize("name", ["book.epub", "book", "book.zip"])
+def test_a_book_is_its_chapters_in_their_order(tmp_path: Path, name: str) -> None:
+    chapters = {f"text/c%20{n}.xhtml": XHTML.format(n) for n in (2, 1, 3)}
+    epub(tmp_path / name, chapters)
+    found = read(tmp_path / name)
+    assert [d.text.strip() for d in found if isinstance(d, Document)] == [
+        f"Chapter {n}." for n in (2, 1, 3)
+    ]
+    assert isinstance(found[0], Document)
+    assert found[0].metadata == {
+        "author": "Somebody",
+        "book": "Book",
+        "chapter": "OEBPS/text/c 2.xhtml",
+        "language": "en",
+        "title": "I",
+    }
+
+
+def test_chapters_that_are_elsewhere_are_not_read(tmp_path: Path) -> None:
+    """Neither out of the archive, nor where nothing is; the others are."""
+    out = ("../../../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "gone.xhtml")
+    path = tmp_path / "book.epub"
+    epub(path, dict.fromkeys((*out, "a.xhtml"), XHTML.format(1)), lacking=out)
+    *bad, last = read(path)
+    assert all(isinstance(one, BadDocument) for one in bad)
+    assert len(bad) == 4
+    assert "leads out of the archive" in str(bad[0])
+    assert "the archive has no 'OEBPS/gone.xhtml'" in str(bad[3])
+    assert isinstance(last, Document)
+
+
+def test_entities_of_a_book_name_no_file_of_this_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a secret")
+    path = tmp_path / "book.epub"
+    entity = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{secret}">]>'
+    chapter = XHTML.replace("<!DOCTYPE html>", entity).format("&e;")
+    epub(path, {"a.xhtml": chapter})
+    assert "a secret" not in str(read(path))
+
+
+def test_a_book_that_is_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "BOMB_BYTES", 2**20)
+    path = tmp_path / "book.epub"
+    epub(path, {"a.xhtml": "<html><p>" + " " * 2**22})
+    with pytest.raises(CorpusError, match="is taken for an attack on memory and time"):
+        read(path)
+
+
+def test_books_that_are_damaged_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "book.epub"
+    epub(path, {"a.xhtml": XHTML.format(1)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    with pytest.raises(CorpusError, match="cannot be read to its end"):
+        read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "no book")
+    with pytest.raises(CorpusError, match="is no EPUB that can be read: META-INF/container"):
+        read(path)
+
+
+def warc(records: list[tuple[str, dict[str, str], bytes]]) -> bytes:
+    """An archive, as fastwarc writes it."""
+    from fastwarc.warc import WarcRecord, WarcRecordType
+
+    sink = io.BytesIO()
+    for number, (kind, headers, body) in enumerate(records):
+        record = WarcRecord()
+        record.init_headers(getattr(WarcRecordType, kind))
+        record.headers["WARC-Record-ID"] = f"<urn:uuid:{number}>"
+        for name, value in headers.items():
+            record.headers[name] = value
+        record.set_bytes_content(body)
+        record.write(sink)
+    return sink.getvalue()
+
+
+def http(kind: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode() + body
+
+
+WORDS = "These are the words of an article that says something at some length. " * 5
+ARTICLE = (
+    "<html><body><nav><a href='/'>Home</a> <a href='/b'>Menu</a></nav>"
+    f"<article><h1>An article</h1><p>{WORDS}</p><p>{WORDS}</p></article></body></html>"
+)
+ABOUT = {"WARC-Target-URI": "http://a.example/b"}
+OF_HTTP = {**ABOUT, "Content-Type": "application/http; msgtype=response"}
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "a"])
+def test_an_archive_gives_what_its_pages_are_about(tmp_path: Path, name: str) -> None:
+    body = warc(
+        [
+            ("warcinfo", {}, b"software: none\r\n"),
+            ("request", OF_HTTP, b"GET /b HTTP/1.1\r\n\r\n"),
+            ("response", OF_HTTP, http("text/html; charset=utf-8", ARTICLE.encode())),
+            ("response", OF_HTTP, http("image/png", b"\x89PNG")),
+        ]
+    )
+    (tmp_path / name).write_bytes(gzip.compress(body) if name.endswith("gz") else body)
+    page, image = read(tmp_path / name)
+    assert isinstance(page, Document)
+    assert isinstance(image, Document)
+    assert "the words of an article" in page.text
+    assert "Menu" not in page.text
+    assert page.document_id == "<urn:uuid:2>"
+    assert page.metadata["url"] == "http://a.example/b"
+    assert page.row == 3
+    assert image.is_empty
+    assert image.metadata["content_type"] == "image/png"
+
+
+def test_an_archive_of_texts_gives_them_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc.wet.gz"
+    texts = ["one\n\u00e9", " two ", "three"]
+    members = [
+        gzip.compress(warc([("conversion", {**ABOUT, "Content-Type": "text/plain"}, t.encode())]))
+        for t in texts
+    ]
+    path.write_bytes(b"".join(members))
+    assert [d.text for d in read(path) if isinstance(d, Document)] == texts
+
+
+def test_an_archive_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    body = warc([("conversion", ABOUT, b"one " * 100), ("conversion", ABOUT, b"two " * 100)])
+    for cut in (len(body) - 50, len(body) // 2 - 50):
+        path.write_bytes(body[:cut])
+        with pytest.raises(CorpusError, match="cannot be read to its end"):
+            read(path)
+
+
+def test_bad_utf_8_of_a_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.wet"
+    path.write_bytes(warc([("conversion", ABOUT, b"\xff"), ("conversion", ABOUT, b"two")]))
+    bad, last = read(path)
+    assert bad == BadDocument(f"{path}:1", "not UTF-8, as texts of an archive are")
+    assert isinstance(last, Document)
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking", "extra"),
+    [("a.html", "inscriptis", "html"), ("a.warc", "fastwarc.warc", "warc")],
+)
+def test_without_the_packages_the_extra_is_named(
+    tmp_path: Path, name: str, lacking: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(PAGE.encode() if extra == "html" else warc([("conversion", ABOUT, b"x")]))
+    monkeypatch.setitem(__import__("sys").modules, lacking, None)
+    with pytest.raises(CorpusError, match=rf"pip install 'rayinfluence\[{extra}\]'"):
+        read(path)
