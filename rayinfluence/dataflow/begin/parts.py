@@ -415,7 +415,8 @@ class Parts:
         note_commits(self.store, self.config, self.inputs.folders)
 
     def _warn_of_lost_rows(self) -> None:
-        for text in lost_rows(self.corpus.manifest.files):
+        of = self.corpus.manifest
+        for text in lost_rows(of.files, of.reasons):
             self._warn(text)
 
     def _warn(self, text: str) -> None:
