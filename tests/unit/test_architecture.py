@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "curvature": {"errors", "text"},
     "influence": {"curvature", "errors", "text"},
     "model": DATA,
-    "corpus": DATA,
+    "corpus": DATA | {"yamls"},
     "methods": ALGEBRA | DATA | {"model", "corpus"},
     "dataflow": BELOW_DATAFLOW | {"yamls"},
     "evaluation": BELOW_DATAFLOW | {"dataflow"},

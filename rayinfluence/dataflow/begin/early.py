@@ -16,9 +16,9 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
+from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Query
 from rayinfluence.corpus.query_function import QueryFunction
-from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
