@@ -23,6 +23,7 @@ DATA = {
     "addresses",
     "registered",
     "objective_kinds",
+    "named_function",
 }
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
@@ -34,11 +35,12 @@ ARROWS: dict[str, set[str]] = {
     "guest": set(),
     "registered": set(),
     "objective_kinds": {"errors"},
+    "named_function": {"errors", "storage"},
     "addresses": {"text"},
     "yamls": set(),
     "config_sentences": set(),
     "config_places": {"text", "addresses"},
-    "config_corpus": {"config_places", "config_rows"},
+    "config_corpus": {"config_places", "config_rows", "config_sentences"},
     "config_rows": {"config_places"},
     "config": {
         "errors",
@@ -151,6 +153,7 @@ ROOMS: dict[str, set[str]] = {
     "plan": NAMES | {"compute", "jobs", "stages", "begin"},
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
+    "looking": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 
