@@ -155,6 +155,7 @@ ROOMS: dict[str, set[str]] = {
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
     "looking": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+    "asking": {"begin", "run"},
 }
 
 
