@@ -33,9 +33,9 @@ def json_rows(body: bytes, url: str) -> Rows:
             raise QueryError(f"{url} is {why_none(error)}.") from error
         yield from _lines(body, url)
         return
-    first = body[: len(body) - len(body.lstrip())].count(b"\n") + 1
+    begins = body[: len(body) - len(body.lstrip())].count(b"\n") + 1
     is_list = isinstance(value, list) and not is_chat(value)
-    yield from rows_of_value(value, url, line_of_elements(body) if is_list else [first])
+    yield from rows_of_value(value, url, line_of_elements(body) if is_list else [begins])
 
 
 def rows_of_value(value: Any, url: str, lines: list[int]) -> Rows:
@@ -61,8 +61,9 @@ def rows_of_value(value: Any, url: str, lines: list[int]) -> Rows:
 def line_of_elements(body: bytes) -> list[int]:
     """The line of each element of a list, which is known to be JSON."""
     text, decoder = body.decode("utf-8-sig"), json.JSONDecoder()
-    at, line, lines = text.index("[") + 1, 1, []
-    line += text.count("\n", 0, at)
+    lines: list[int] = []
+    at = text.index("[") + 1
+    line = 1 + text.count("\n", 0, at)
     while True:
         begins = at
         while text[at] in " \t\r\n,":

@@ -10,9 +10,10 @@ from typing import Any
 
 from rayinfluence.corpus.query_lines import Rows
 from rayinfluence.corpus.sources.delimited import Delimited
-from rayinfluence.corpus.sources.source import NotDocumentsError
+from rayinfluence.corpus.sources.source import NotDocumentsError, Wanted
 from rayinfluence.errors import QueryError, brief
 
+_WANTED = Wanted("prompt", is_needed=False)
 #: What may be between two columns.
 _DELIMITERS = (",", "\t", ";", "|")
 #: One of these names is in the header of each table of queries.
@@ -40,7 +41,7 @@ def table_rows(body: bytes, url: str, delimiter: str) -> Rows:
         QueryError: a row has more or fewer fields than the header, or a cell is not JSON that has
             to be.
     """
-    read = Delimited((), delimiter).rows(io.BytesIO(body), None)
+    read = Delimited((), delimiter).rows(io.BytesIO(body), _WANTED)
     try:
         for number, record in read:
             place = f"{url}, row {number} below the header"

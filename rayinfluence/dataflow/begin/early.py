@@ -25,8 +25,8 @@ from rayinfluence.dataflow.begin.counted import refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.dataflow.begin.narrowing import Conditions, conditions_of, earlier_run
 from rayinfluence.dataflow.begin.objective import kind_of_run
-from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.dataflow.begin.questions import asked_before, with_questions
+from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.named_function import NamedFunction

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayinfluence.config import RunConfig
+from rayinfluence.corpus.query_exports import is_chat, row_of
 from rayinfluence.corpus.query_forms import Query, queries_of
 from rayinfluence.dataflow import layout
 from rayinfluence.errors import ConfigError
@@ -75,3 +76,44 @@ def refuse_unready(config: RunConfig) -> None:
             "has: `rayinfluence run` on its configuration (or `fit`, where there is no file of "
             "queries yet) comes first."
         )
+
+
+def question(prompt: str, completion: str | None, *, chat: bool, generate: bool) -> dict[str, Any]:
+    """The row of what was given on a command line; without a completion where one is to be made.
+
+    Args:
+        prompt: a text; of a chat what its user says, or a list of messages as JSON.
+        completion: what is asked about.
+        chat: whether the prompt is made a text by a chat template.
+        generate: whether the model is to answer first.
+
+    Raises:
+        ConfigError: there is no completion, or two.
+    """
+    said: Any = _messages(prompt) if chat else prompt
+    if generate:
+        if completion is not None:
+            raise ConfigError(
+                "a completion is given, and --generate lets the model say one: leave one of them "
+                "out."
+            )
+        return {"prompt": said}
+    if completion is not None:
+        return {"prompt": said, "completion": completion}
+    if isinstance(said, list) and len(said) > 1:
+        return {"messages": said}
+    raise ConfigError(
+        "there is nothing to explain: give a completion after the prompt, or --generate to let "
+        "the model answer first."
+    )
+
+
+def _messages(prompt: str) -> Any:
+    """A list of messages, or what a user says as one."""
+    try:
+        value = json.loads(prompt)
+    except (ValueError, RecursionError):
+        value = None
+    if is_chat(value):
+        return row_of(value, "the question")["messages"]
+    return [{"role": "user", "content": prompt}]
