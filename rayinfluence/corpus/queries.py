@@ -406,35 +406,7 @@ def border_warnings(queries: Sequence[EncodedQuery]) -> list[str]:
             f"scored whole: {_tokens(across)}. To have the completion alone scored, move what the "
             "token takes from the prompt into the completion."
         )
-    joined = [
-        (answer.completion, query.query.query_id)
-        for query in queries
-        for answer, encoded in zip(query.query.answers, query.answers, strict=True)
-        if _runs_on(answer, encoded)
-    ]
-    if joined:
-        warnings.append(
-            f"queries: {_completions(joined)} goes on in the middle of the prompt's last word, "
-            f"without a space between them: {_tokens(joined)}. If it is a word of its own, begin "
-            "the completion with a space."
-        )
     return warnings
-
-
-def _runs_on(answer: Answer, encoded: EncodedAnswer) -> bool:
-    """Whether prompt and completion are one word, of a script that puts spaces between words.
-
-    Of scripts with capitals that is sure; others may do without.
-    """
-    if answer.templated or encoded.label is not None or encoded.n_source is not None:
-        return False
-    border = answer.prompt[-1:] + answer.completion[:1]
-    # What takes a part of the prompt into its first token is said already.
-    return len(border) == 2 and all(map(_has_case, border)) and not encoded.across
-
-
-def _has_case(letter: str) -> bool:
-    return letter.lower() != letter.upper()
 
 
 def _completions(found: Sequence[tuple[str, str]]) -> str:
