@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_question_is_scanned_alone_and_is_a_query_from_then_on(run: Path, say: Say) -> None:
-    there = {path for path in run.glob("scan/*/partials/*")}
+    there = set(run.glob("scan/*/partials/*"))
     bytes_of = {path: path.read_bytes() for path in there}
     code, printed, errors = say("ask", run, "w1 w2", " w3 w4")
     assert code == 0

@@ -128,7 +128,7 @@ def test_yaml_has_dates_as_text(tmp_path: Path) -> None:
         (
             "q.json",
             json.dumps({"question": "x", "answer": "y"}),
-            "has 'question', 'answer': rename",
+            "has 'question', 'answer': ren",
         ),
         ("q.json", json.dumps({"prompt": "x", "complation": "y"}), "if it is completion, call it"),
         (
