@@ -63,6 +63,11 @@ _TABLES = (
 KINDS = (
     Kind(layout.CONFIG, None, "the configuration that it was used with last"),
     Kind(layout.HUB, None, "the commits of what was fetched from a hub"),
+    Kind(
+        f"{layout.ASKED}/{layout.question_key('<digest>')}",
+        None,
+        "a question that was asked beside the file of queries",
+    ),
     Kind(layout.FORECAST, None, "the last forecast"),
     Kind(f"{layout.SCRATCH}/{layout.scratch_key(0)}", None, "of a forecast under way"),
     Kind(
