@@ -16,19 +16,20 @@ from rayinfluence.corpus.chunks import AUTO, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.features import Features, float_of, why_no_class
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import dotted, plain
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import CorpusError
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, SEQ2SEQ
+from rayinfluence.objective_kinds import CAUSAL, CLASSES_OF_ROWS, CLASSIFICATION, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: What is encoded at once: an encoding takes some 300 bytes a token, hundreds of long documents
 #: more than a worker has. A longer document is encoded by itself.
@@ -60,6 +61,7 @@ class TokenizeSettings:
     eos: str = AUTO
     overlap: int = 0
     blocks: bool = False
+    feature_columns: list[str] | None = None
 
     @property
     def columns(self) -> Columns:
@@ -74,6 +76,7 @@ class TokenizeSettings:
             self.metadata,
             self.path_columns,
             self.blocks,
+            self.feature_columns or (),
         )
 
     @cached_property
@@ -85,7 +88,7 @@ class TokenizeSettings:
 
 def tokenize_file(
     file: Store,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     settings: TokenizeSettings,
     write: Callable[[str, bytes], None],
     advance: Callable[[int], None] = lambda tokens: None,
@@ -127,7 +130,7 @@ def tokenize_file(
             encodings = _encoded(tokenizer, batch, settings.kind)
             for document, encoding in zip(batch, encodings, strict=True):
                 before = n_tokens
-                if why := _why_none(document, encoding, settings):
+                if why := _why_none(document, encoding, settings, tokenizer):
                     report.refuse(f"{report.url}:{document.row}", why)
                     continue
                 report.documents += 1
@@ -154,7 +157,7 @@ def tokenize_file(
 
 
 def sequences_of(
-    document: Document, tokenizer: PreTrainedTokenizerFast, settings: TokenizeSettings
+    document: Document, tokenizer: Coding, settings: TokenizeSettings
 ) -> tuple[list[dict[str, Any]], int] | str:
     """The rows that one document is in a shard, and how many chunks are none; or why all are."""
     found = rendered(document, tokenizer)
@@ -163,7 +166,7 @@ def sequences_of(
     if found.is_empty:
         return "it has no text"
     [encoding] = _encoded(tokenizer, [found], settings.kind)
-    if why := _why_none(found, encoding, settings):
+    if why := _why_none(found, encoding, settings, tokenizer):
         return why
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
     report = FileReport("", 0, None, None)
@@ -171,14 +174,16 @@ def sequences_of(
     return (rows, report.short_chunks) if rows else "it has one token, which predicts nothing"
 
 
-def _encoded(
-    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], kind: str
-) -> list[Encoding]:
+def _encoded(tokenizer: Coding, documents: Sequence[Document], kind: str) -> list[Encoding]:
     """The tokens of documents, with those that end a text where the model is trained to see them.
 
     A source and its target are a text each, one after the other.
     """
     templated = [document.templated for document in documents]
+    if isinstance(tokenizer, Features):
+        rows = [tokenizer.tokens(document.text) for document in documents]
+        # Of one that is none :func:`_why_none` speaks.
+        return [Encoding([] if isinstance(one, str) else one, [(0, 0)] * len(one)) for one in rows]
     if kind != SEQ2SEQ:
         found = encode(tokenizer, [document.text for document in documents], templated)
         return found if kind == CAUSAL else [with_ending(one) for one in found]
@@ -198,8 +203,12 @@ def _border(document: Document) -> int:
     return spans[0][0] if len(spans) == 1 else len(document.text)
 
 
-def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings) -> str | None:
-    """Why a text and its class are no sequence of a classifier's, which gets it whole."""
+def _why_none(
+    document: Document, encoding: Encoding, settings: TokenizeSettings, tokenizer: Coding
+) -> str | None:
+    """Why a document is no sequence of a model that gets it whole."""
+    if isinstance(tokenizer, Features):
+        return _why_no_row(document, settings, tokenizer)
     if settings.kind == SEQ2SEQ:
         return _why_no_pair(document, encoding, settings.context)
     if settings.kind != CLASSIFICATION:
@@ -212,6 +221,18 @@ def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings
             f"its text has {n_tokens} tokens, and a classifier gets it whole: from 2 to "
             f"{settings.context} (corpus.context). Cut it as training did"
         )
+    return None
+
+
+def _why_no_row(document: Document, settings: TokenizeSettings, made: Features) -> str | None:
+    """Why a document is no row of features with a target."""
+    tokens = made.tokens(document.text)
+    if isinstance(tokens, str):
+        return tokens
+    if settings.kind == CLASSES_OF_ROWS and (
+        why := why_no_class(float_of(tokens[-1]), len(settings.class_names))
+    ):
+        return f"{settings.label_column!r} {why}"
     return None
 
 
@@ -241,7 +262,9 @@ def _rows(
     masks = None if counted is None else mask(encoding.offsets, counted)
     if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
         masks = [place >= encoding.n_source for place in range(len(encoding.tokens))]
-    label = label_of(document.label, settings.class_names) if settings.label_column else None
+    label = None  # a row of features has its target among its numbers
+    if settings.kind == CLASSIFICATION:
+        label = label_of(document.label, settings.class_names)
     for chunk in chunks(encoding, masks, settings.context, settings.overlap, framing):
         if len(chunk.tokens) < 2:
             report.short_chunks += 1
@@ -267,7 +290,7 @@ def _rows(
 
 def _good(
     documents: Iterator[Document | BadDocument],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     report: FileReport,
 ) -> Iterator[Document]:
     for one in documents:
@@ -281,9 +304,7 @@ def _good(
             yield document
 
 
-def _as_text(
-    document: Document, tokenizer: PreTrainedTokenizerFast, url: str
-) -> Document | BadDocument:
+def _as_text(document: Document, tokenizer: Coding, url: str) -> Document | BadDocument:
     found = rendered(document, tokenizer)
     return BadDocument(f"{url}:{document.row}", found) if isinstance(found, str) else found
 

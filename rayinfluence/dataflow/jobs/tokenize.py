@@ -16,7 +16,7 @@ from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: More rows that are no documents than this share end the stage.
 BAD_DOCUMENTS_LIMIT = 0.01
@@ -27,7 +27,7 @@ class Tokenizing:
     """All that a file needs to be tokenised, here or elsewhere."""
 
     corpus: Store
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Coding
     making: Making
 
     def do(

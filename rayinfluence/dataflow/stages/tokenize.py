@@ -31,7 +31,7 @@ from rayinfluence.storage.many import info_all
 from rayinfluence.storage.store import Listed, Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: For the progress alone: bytes of a file that become one token, roughly.
 _BYTES_PER_TOKEN = 4
@@ -46,7 +46,7 @@ def tokenize_files(
     runner: Callable[[], Runner],
     documents: Found,
     store: Store,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     settings: TokenizeSettings,
     progress: ProgressLog,
     foretell: Callable[[Sequence[Store], bool], None],
