@@ -325,7 +325,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _rows_are_no_texts(self) -> RunConfig:
-        refuse_texts_of_rows(self)
+        refuse_texts_of_rows(self.model_dump())
         return self
 
     @model_validator(mode="after")

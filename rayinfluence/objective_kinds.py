@@ -15,6 +15,8 @@ CAUSAL, MASKED, CLASSIFICATION, SEQ2SEQ = "causal", "masked", "classification", 
 #: Of modules that take rows of features; the configuration calls the second ``classification``.
 REGRESSION, CLASSES_OF_ROWS = "regression", "classification of rows"
 OF_ROWS = frozenset({REGRESSION, CLASSES_OF_ROWS})
+#: Their vocabulary, as they take bits of numbers in the place of ids: any 32 of them are one.
+NUMBERS = 2**32
 
 
 @dataclass(frozen=True)

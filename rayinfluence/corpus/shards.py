@@ -20,14 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rayinfluence.objective_kinds import NUMBERS
 from rayinfluence.storage.digest import digest_bytes
 
 #: Folder of a corpus.
 SHARDS = "shards"
 ROWS_PER_SHARD = 2**32
 LOSS_MASK, LABEL = "loss_mask", "label"
-#: The vocabulary of what takes bits of numbers in the place of ids: any 32 of them are one.
-NUMBERS = 2**32
 
 SCHEMA = pa.schema(
     [

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rayinfluence.corpus.shards import NUMBERS
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch, unpadded
 from rayinfluence.model.dtype import named
@@ -23,6 +22,7 @@ from rayinfluence.objective_kinds import (
     CLASSES_OF_ROWS,
     CLASSIFICATION,
     KINDS,
+    NUMBERS,
     OF_ROWS,
     SEQ2SEQ,
 )

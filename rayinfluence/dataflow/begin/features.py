@@ -9,8 +9,21 @@ from rayinfluence.corpus.beginning import beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.features import Features, n_features_of
 from rayinfluence.dataflow.begin.reading import columns_of
-from rayinfluence.errors import CorpusError
+from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.storage.store import Store
+
+
+def refuse_rows(config: RunConfig, what: str) -> None:
+    """Refuse what is of texts alone.
+
+    Raises:
+        ConfigError: the configuration is of rows of features.
+    """
+    if config.model_function is not None:
+        raise ConfigError(
+            f"{what} is of texts, and the model of this run takes rows of features "
+            f"(model_function: {config.model_function}). Look at the report of the run instead."
+        )
 
 
 def features_of(config: RunConfig, files: Sequence[Store], corpus: Store) -> Features:
