@@ -131,7 +131,12 @@ class Query:
 
     @property
     def is_difference(self) -> bool:
-        """Whether f is a log-probability, or a difference of such, as log-odds are."""
+        """Whether f is a log-probability, or a difference of such, as log-odds are.
+
+        What stands for the sequences themselves has no answers, and is none.
+        """
+        if not self.answers:
+            return False
         return self.unit == _NATS and all(abs(answer.weight) == 1 for answer in self.answers)
 
     def objective(self, of: str | None = None) -> str:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rayinfluence.errors import ConfigError, ModelError, brief
+from rayinfluence.model.layers import is_layer
 from rayinfluence.model.load import check_finite, freeze
 from rayinfluence.model.row_task import RowTask
 from rayinfluence.model.weight_files import WHOLE
@@ -39,6 +40,11 @@ def load_built(path: str, dtype: torch.dtype, task: RowTask) -> nn.Module:
         raise ConfigError(
             f"model_function: {name} gives a {type(model).__name__}, and a torch.nn.Module is "
             "needed: return one."
+        )
+    if is_layer(model):
+        raise ConfigError(
+            f"model_function: {name} gives a {type(model).__name__} that is in no module, and so "
+            "has no name: put it into one (`nn.Sequential(layer)`), and save the weights of that."
         )
     _load_weights(path, model, name)
     freeze(model.to(dtype))

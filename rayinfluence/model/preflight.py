@@ -37,6 +37,7 @@ from rayinfluence.model.company import (
 )
 from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.feeding import kind_of
+from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gradient
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.layers import layer_of
@@ -154,7 +155,7 @@ def _of_rows(
     rows = list(generator.choice(np.asarray(ordinary), (len(_LENGTHS), n_tokens)))
     refuse_what_does_not_run(model, torch.from_numpy(rows[0]).to(device)[None])
     counts = [1] if alone else [1, len(rows), *_ROWS_BESIDE]
-    with torch.no_grad():
+    with torch.no_grad(), in_words(model, "run on a row alone and beside others", FORWARD):
         apart = torch.cat([forward_logits(model, make_batch([r], [0], device)) for r in rows])
         neighbour = 0.0
         for count in counts:

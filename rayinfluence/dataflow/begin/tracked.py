@@ -190,7 +190,10 @@ class TrackedModel:
         found = reach(model, trackable(model) | tracked, probe)
         kept, left_out = tracked_and_reached(tracked, found)
         refuse_other_shapes(model, kept, found, {})
-        return cls(Replica(model, kept, numerics), found, {}, None, left_out, [], ids)
+        advice = "Build it so that each row is one by itself, as in evaluation mode."
+        with in_words(model, "run on one row alone", advice):
+            replica = Replica(model, kept, numerics)
+        return cls(replica, found, {}, None, left_out, [], ids)
 
     @classmethod
     @as_found()

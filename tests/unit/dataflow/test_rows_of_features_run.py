@@ -51,6 +51,14 @@ def by_batch():
     )
 
 
+def by_others():
+    class Centred(nn.Sequential):
+        def forward(self, features):
+            return super().forward(features - features.mean(dim=0))
+
+    return Centred(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
 def folded():
     class Folded(nn.Sequential):
         def forward(self, features):
@@ -60,7 +68,11 @@ def folded():
 
 
 def convolved():
-    return nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv2d(1, 1, 1), nn.Flatten())
+    return nn.Sequential(nn.Unflatten(1, (1, 1, 3)), nn.Conv2d(1, 1, (1, 3)), nn.Flatten())
+
+
+def bare():
+    return nn.Linear(3, 1)
 
 
 def two():
@@ -218,7 +230,7 @@ def spoilt(column: int, value: Any) -> list[list[Any]]:
         (
             {"columns": ["depth", "width", "years", "strength"]},
             CorpusError,
-            "has no 'age' in any row; there are 'depth', .*corpus.feature_columns",
+            "has no 'age' in any row; there are depth, .*corpus.feature_columns",
         ),
         (
             {"corpus": {"feature_columns": ["depth", "width"]}, "queries": "{}"},
@@ -236,12 +248,22 @@ def spoilt(column: int, value: Any) -> list[list[Any]]:
         ({"function": "nothing"}, ConfigError, "network:nothing gives a NoneType"),
         ({"function": "fails"}, ConfigError, "network:fails fails: KeyError"),
         ({"function": "absent_one"}, ConfigError, "defines no function absent_one"),
-        ({"function": "by_batch"}, ModelError, "something else of a row when others are beside it"),
+        ({"function": "by_batch"}, ModelError, "cannot run on one row alone in float32"),
+        (
+            {"function": "by_others"},
+            ModelError,
+            "something else of a row when others are beside it",
+        ),
         ({"function": "folded"}, ModelError, "cannot be attributed to sequences"),
         ({"function": "convolved"}, ModelError, "no layer of a kind that is known"),
+        ({"function": "bare"}, ConfigError, "gives a Linear that is in no module"),
         ({"function": "two"}, ModelError, r"\[2, 2\].*a regression of rows gives a tensor"),
         (
-            {"function": "classes", "objective": "classification"},
+            {
+                "function": "classes",
+                "objective": "classification",
+                "queries": '{"query_id": "q", "features": [1, 2, 3], "target": 0}',
+            },
             CorpusError,
             "'strength' is .*, and the model's classes are 0 to 1",
         ),
@@ -276,7 +298,7 @@ built_before = built
     [
         ({"features": [1, 2], "target": 0}, "it has 2 features, and the model takes 3"),
         ({"features": {"depth": 1, "width": 2, "year": 3}, "target": 0}, "lacks 'age'"),
-        ({"features": [1, 2, float("nan")], "target": 0}, r"features\[2\] is 'nan'"),
+        ({"features": [1, 2, "nan"], "target": 0}, r"features\[2\] is 'nan'"),
         ({"features": [1, 2, "x"], "target": 0}, r"features\[2\] is 'x'"),
         ({"features": [1, 2, 3]}, "target is missing beside features"),
         ({"features": [1, 2, 3], "target": None}, "target is missing"),
