@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from rayinfluence.storage.digest import digest
@@ -74,9 +75,10 @@ class Features:
         ]
 
 
-def text_of(features: Mapping[str, Any] | Sequence[Any], target: Any) -> str:
+def text_of(features: Mapping[str, Any], target: Any) -> str:
     """A row as a text; of its values :func:`why_no_numbers` has found nothing wrong."""
-    return json.dumps([features, float(target)])
+    by_column = {name: numbers_of([value]) for name, value in features.items()}
+    return json.dumps([by_column, float(target)])
 
 
 def n_features_of(text: str) -> int:
@@ -104,7 +106,7 @@ def _why_none(value: Any) -> str | None:
     if value is None or value == "":
         return "is missing"
     try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
+        if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
             raise ValueError
         number = float(value)
         if math.isfinite(number):

@@ -226,9 +226,6 @@ def encode_queries(
         QueryError: a query is longer than the context, has a token that the model does not know,
             leaves no token to predict, or asks for nothing; or its messages are not rendered.
     """
-    for query in queries:
-        for answer in query.answers:
-            _refuse_other_form(query, answer, kind)
     if isinstance(tokenizer, Features):
         return [
             EncodedQuery(one, _of_rows(one, tokenizer, kind, len(classes)), function)
@@ -302,23 +299,31 @@ def _of_classes(
     return tuple(answers)
 
 
-def _refuse_other_form(query: Query, answer: Answer, kind: str) -> None:
-    """Refuse rows of features of a model of texts, texts of one of rows, and what it has not."""
-    whose = f"query {query.query_id!r}"
-    if answer.of_features != (kind in OF_ROWS):
-        wanted, given = "features and target", "a prompt"
-        if answer.of_features:
-            wanted, given = "prompt and completion", "features"
-        raise QueryError(
-            f"{whose} has {given}, and the model is a {KINDS[kind].model}: give {wanted}."
-        )
-    others = {"logit", "margin"} if kind == REGRESSION else {"prediction"}
-    if answer.measurement in others:
-        known = ("log_probability", "prediction" if kind == REGRESSION else "logit and margin")
-        raise QueryError(
-            f"{whose} asks for a {answer.measurement}, and the model is a {KINDS[kind].model}, "
-            f"which gives none: measurement is one of {' and '.join(known)}."
-        )
+def refuse_other_form(query: Query, kind: str) -> None:
+    """Refuse a row of features of a model of texts, a text of one of rows, and what it has not.
+
+    Args:
+        query: as it was read.
+        kind: of the model's objective.
+
+    Raises:
+        QueryError: it is of the other.
+    """
+    whose, of_numbers = f"query {query.query_id!r}", kind == REGRESSION
+    known = ["log_probability", *(["prediction"] if of_numbers else ["logit", "margin"])]
+    for answer in query.answers:
+        if answer.of_features != (kind in OF_ROWS):
+            wanted, given = "features and target", "a text"
+            if answer.of_features:
+                wanted, given = "prompt and completion", "features"
+            raise QueryError(
+                f"{whose} has {given}, and the model is a {KINDS[kind].model}: give {wanted}."
+            )
+        if answer.measurement not in known:
+            raise QueryError(
+                f"{whose} asks for the measurement {answer.measurement}, which a "
+                f"{KINDS[kind].model} does not give: it gives {' and '.join(known)}."
+            )
 
 
 def _of_rows(query: Query, made: Features, kind: str, n_classes: int) -> tuple[EncodedAnswer, ...]:

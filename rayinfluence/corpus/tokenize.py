@@ -181,9 +181,10 @@ def _encoded(tokenizer: Coding, documents: Sequence[Document], kind: str) -> lis
     """
     templated = [document.templated for document in documents]
     if isinstance(tokenizer, Features):
-        rows = [tokenizer.tokens(document.text) for document in documents]
-        # Of one that is none :func:`_why_none` speaks.
-        return [Encoding([] if isinstance(one, str) else one, [(0, 0)] * len(one)) for one in rows]
+        # Of what is no row :func:`_why_none` speaks.
+        made = (tokenizer.tokens(document.text) for document in documents)
+        rows = ([] if isinstance(one, str) else one for one in made)
+        return [Encoding(one, [(0, 0)] * len(one)) for one in rows]
     if kind != SEQ2SEQ:
         found = encode(tokenizer, [document.text for document in documents], templated)
         return found if kind == CAUSAL else [with_ending(one) for one in found]

@@ -17,6 +17,7 @@ from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
+from rayinfluence.corpus.queries import refuse_other_form
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Query
 from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
@@ -157,6 +158,8 @@ class Inputs:
         kind = kind_of_run(config, places.source.weights)
         refuse_framing(config, kind)
         asks = config.scan.asks_queries
+        for query in queries or []:
+            refuse_other_form(query, kind)
         if builder is not None:
             features = features_of(config, documents.files, corpus_store(config))
         return cls(

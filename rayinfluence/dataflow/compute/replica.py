@@ -37,7 +37,7 @@ from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective, RootWeights, Targets
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
 from rayinfluence.named_function import NamedFunction
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, OF_ROWS
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
 from rayinfluence.storage.shared import SharedTensors
 
 #: Raised whenever the same inputs would give other bits; part of every fingerprint.
@@ -129,7 +129,7 @@ class Numerics:
     @property
     def is_per_token(self) -> bool:
         """Whether what training maximised of a sequence is a mean over tokens."""
-        return self.reduction == "mean" and self.objective not in (CLASSIFICATION, *OF_ROWS)
+        return self.reduction == "mean" and self.objective != CLASSIFICATION
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.probes import Probe, Probing
 from rayinfluence.dataflow.looking import looked_at
 from rayinfluence.dataflow.plan.inspecting import inspect
@@ -28,6 +29,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, CorpusError, ModelError, QueryError, RayInfluenceError
 from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results
+from rayinfluence.testing import tiny_run
 
 PAGE = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text().split("## Rows of")[1]
 COLUMNS = ["depth", "width", "age", "strength"]
@@ -303,9 +305,12 @@ built_before = built
         ({"features": [1, 2, 3]}, "target is missing beside features"),
         ({"features": [1, 2, 3], "target": None}, "target is missing"),
         ({"features": [1, 2, 3], "target": 0, "prompt": "a"}, "prompt stands beside features"),
-        ({"features": [1, 2, 3], "target": 0, "measurement": "margin"}, "asks for a margin"),
+        (
+            {"features": [1, 2, 3], "target": 0, "measurement": "margin"},
+            "asks for the measurement margin",
+        ),
         ({"features": 3, "target": 0}, "features must be a list of numbers"),
-        ({"prompt": "a", "completion": "b"}, "has a prompt, and the model is a regression of rows"),
+        ({"prompt": "a", "completion": "b"}, "has a text, and the model is a regression of rows"),
     ],
 )
 def test_what_is_wrong_with_a_query_is_said(
@@ -314,6 +319,20 @@ def test_what_is_wrong_with_a_query_is_said(
     config = configured(tmp_path, monkeypatch, queries=json.dumps({"query_id": "q", **line}))
     with pytest.raises(QueryError, match=why):
         ran(config)
+
+
+def test_a_model_of_texts_takes_no_rows(tmp_path: Path) -> None:
+    for line, why in (
+        ({"features": [1, 2], "target": 0}, "has features, and the model is a causal language"),
+        (
+            {"prompt": "w1", "completion": " w2", "measurement": "prediction"},
+            "the measurement prediction, which a causal language model does not give",
+        ),
+    ):
+        config = tiny_run(tmp_path)
+        (tmp_path / "queries.jsonl").write_text(json.dumps({"query_id": "q", **line}))
+        with pytest.raises(QueryError, match=why):
+            Inputs.of(config)
 
 
 def test_weights_that_are_not_the_module_s_are_refused(
