@@ -7,7 +7,6 @@ and ``~`` is the home of whoever reads the configuration.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,8 @@ from pydantic import (
 
 from rayinfluence.addresses import expanded
 from rayinfluence.config_corpus import CorpusConfig
+from rayinfluence.config_features import refuse_texts_of_rows
+from rayinfluence.config_objective import ObjectiveConfig, of_a_module
 from rayinfluence.config_places import (
     SECRET,
     Address,
@@ -47,6 +48,7 @@ _OF_ITS_OWN = {
     "corpus.text_column": "text",
     "corpus.id_column": "id",
     "corpus.prompt_column": "prompt",
+    "corpus.feature_columns": "features",
     "objective.loss": "characters that counted",
 }
 
@@ -61,72 +63,8 @@ Method = Literal[
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Those among them that have no token influences, as `methods/registry.py` says.
 NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
-#: Of objectives: those of `objective_kinds.py`, and what the model's config.json tells.
-_KINDS = ("auto", "causal", "masked", "classification", "seq2seq")
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
-
-
-class ObjectiveConfig(Section):
-    """What training maximised of a sequence; it decides factors and the gradients of sequences."""
-
-    kind: str = "auto"
-    """``causal``: log-probabilities of tokens given those before them.
-
-    ``masked``: of tokens that are masked, given all others. ``classification``: of the class that
-    ``corpus.label_column`` names, given the text. ``seq2seq``: of the tokens of a target
-    given its source (``corpus.prompt_column``) and those before. ``auto`` is what the model's
-    config.json tells by its architectures, and ``causal`` where it tells nothing. And
-    ``module:function`` is a function of your own, of the logits of such a model and their labels.
-    """
-    loss: str = "all"
-    """Which tokens counted: ``all`` (but the first, which nothing predicts), ``completion``, or a
-    column of the documents that lists characters as ``[[start, end], ...]``.
-
-    ``completion``: what follows the prompt (``corpus.prompt_column``), or what the assistant says
-    where ``corpus.text_column`` holds messages.
-    """
-    reduction: Literal["sum", "mean"] = "sum"
-    """Over the tokens of a sequence that counted; by ``mean`` each sequence counts alike."""
-    mask_rate: float | None = Field(default=None, gt=0, le=1)
-    """The share of a sequence's tokens that training masked, of a masked language model.
-
-    None is 0.15, as BERT has it.
-    """
-
-    @field_validator("kind")
-    @classmethod
-    def _is_a_kind(cls, kind: str) -> str:
-        if ":" in kind:
-            return _of_a_module(kind)
-        if kind not in _KINDS:
-            named = ", ".join(f"'{one}'" for one in _KINDS)
-            raise ValueError(f"must be {named} or module:function, not {shown(kind)}")
-        return kind
-
-    @model_validator(mode="after")
-    def _is_a_sum_of_its_own(self) -> ObjectiveConfig:
-        if self.function is not None and self.reduction == "mean":
-            raise ValueError(
-                f"{self.function} says by itself how tokens are added up. "
-                "Divide there, and leave reduction: mean out."
-            )
-        return self
-
-    @property
-    def function(self) -> str | None:
-        """What training maximised, where it is a function of the user's own."""
-        return self.kind if ":" in self.kind else None
-
-    @property
-    def of_model(self) -> str:
-        """The kind that the model has to have; ``auto`` where its config.json decides."""
-        return "auto" if self.function else self.kind
-
-    @property
-    def column(self) -> str | None:
-        """The column of documents that says what counted, where one does."""
-        return None if self.loss in ("all", "completion") else self.loss
 
 
 class FitConfig(Section):
@@ -300,6 +238,11 @@ class RunConfig(Section):
 
     It is called with the logits [T, V] of a text, its tokens [T] and where the completion begins
     among them, and returns a scalar."""
+    model_function: str | None = None
+    """``module:function`` of your own, which builds a ``torch.nn.Module`` for rows of features.
+
+    It is called with nothing; the module's weights are the model.safetensors of the folder
+    ``model``. ``objective`` says whether it does a ``regression`` or a ``classification``."""
     tokenizer: ModelAddress | None = None
     """A folder with the tokenizer, or where it is on a hub, when it is not in the model's."""
     modules: Kind | list[str] | None = None
@@ -342,10 +285,10 @@ class RunConfig(Section):
     storage: StorageConfig = Field(default_factory=StorageConfig)
     """How object storage is reached."""
 
-    @field_validator("query_function")
+    @field_validator("query_function", "model_function")
     @classmethod
-    def _is_of_a_module(cls, name: str | None) -> str | None:
-        return name if name is None else _of_a_module(name)
+    def _isof_a_module(cls, name: str | None) -> str | None:
+        return name if name is None else of_a_module(name)
 
     @model_validator(mode="before")
     @classmethod
@@ -381,6 +324,11 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _rows_are_no_texts(self) -> RunConfig:
+        refuse_texts_of_rows(self.model_dump())
+        return self
+
+    @model_validator(mode="after")
     def _own_objective_has_no_distribution(self) -> RunConfig:
         function = self.objective.function
         if function is not None and self.fit.labels != "data":
@@ -399,11 +347,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _columns_are_of_one_meaning(self) -> RunConfig:
         corpus = self.corpus
-        texts = [] if corpus.template is not None else corpus.text_columns
+        made = corpus.template is not None or corpus.feature_columns
+        texts = [] if made else corpus.text_columns
         named = [
             *(("corpus.text_column", name) for name in texts),
             ("corpus.id_column", corpus.id_column),
             ("corpus.prompt_column", corpus.prompt_column),
+            *(("corpus.feature_columns", name) for name in corpus.feature_columns or ()),
             ("objective.loss", self.objective.column),
         ]
         for key in ("prompt_column", "template"):
@@ -479,15 +429,6 @@ class RunConfig(Section):
             raise ConfigError(
                 f"{place}: " + "; ".join([*lines[:4], *(more or lines[4:])])
             ) from error
-
-
-def _of_a_module(name: str) -> str:
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-        raise ValueError(
-            "must be module:function, as in `my_functions:margin` for `def margin` in "
-            f"my_functions.py, not {shown(name)}"
-        )
-    return name
 
 
 def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:

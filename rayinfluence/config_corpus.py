@@ -45,6 +45,11 @@ class CorpusConfig(Section):
     label_column: str | None = None
     """The column of what a classifier was trained to say of a text: the name of a class, or its
     number."""
+    feature_columns: list[str] | None = Field(default=None, min_length=1)
+    """The columns of the numbers that a module takes (``model_function``), in its order.
+
+    One that holds a list of numbers stands for all of them. ``label_column`` is the target: a
+    number, or of a classification a class from 0 on."""
     id_column: str = "id"
     """The column or key that names a document; where it is absent, file and line name it."""
     metadata: list[str] | None = None
@@ -127,7 +132,7 @@ class CorpusConfig(Section):
                 raise ValueError(f"names a column twice: {shown(twice)}")
         return value
 
-    @field_validator("metadata")
+    @field_validator("metadata", "feature_columns")
     @classmethod
     def _keys_are_of_parts(cls, value: list[str] | None) -> list[str] | None:
         if value and (twice := next((one for one in value if value.count(one) > 1), None)):

@@ -23,6 +23,7 @@ ARGUMENTS: Mapping[str, str] = MappingProxyType(
     {
         "query_function": "logits_TV, tokens_T, first_target",
         "objective.kind": "logits_BTV, labels_BT, tokens_BT, lengths_B",
+        "model_function": "",
     }
 )
 

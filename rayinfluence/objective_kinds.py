@@ -12,6 +12,11 @@ from typing import Any
 from rayinfluence.errors import ConfigError
 
 CAUSAL, MASKED, CLASSIFICATION, SEQ2SEQ = "causal", "masked", "classification", "seq2seq"
+#: Of modules that take rows of features; the configuration calls the second ``classification``.
+REGRESSION, CLASSES_OF_ROWS = "regression", "classification of rows"
+OF_ROWS = frozenset({REGRESSION, CLASSES_OF_ROWS})
+#: Their vocabulary, as they take bits of numbers in the place of ids: any 32 of them are one.
+NUMBERS = 2**32
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ KINDS: Mapping[str, ObjectiveKind] = {
             "model of sources and targets",
             ("ForConditionalGeneration",),
         ),
+        # Whoever built a module says of which kind it is, and how it is loaded.
+        ObjectiveKind(REGRESSION, "", "", "regression of rows", ()),
+        ObjectiveKind(CLASSES_OF_ROWS, "", "", "classifier of rows", ()),
     )
 }
 

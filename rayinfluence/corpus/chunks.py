@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from rayinfluence.corpus.tokenizer import Coding
 
 AUTO, NEVER, DOCUMENT, CHUNK = "auto", "never", "document", "chunk"
 
@@ -36,12 +39,14 @@ class Framing:
     ends: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast, bos: str, eos: str) -> Framing:
+    def of(cls, tokenizer: Coding, bos: str, eos: str) -> Framing:
         """That of a tokenizer: what it puts around a text by itself, or its special tokens.
 
         Raises:
             ConfigError: it has none of a kind that is to stand somewhere.
         """
+        if isinstance(tokenizer, Features):
+            return cls()
         before, after = habits(tokenizer)
         found = {}
         for name, when, own in (("bos", bos, before), ("eos", eos, after)):

@@ -17,6 +17,7 @@ def columns_named(
     metadata: Sequence[str] | None = None,
     path: str | None = None,
     blocks: bool = False,
+    features: Sequence[str] = (),
 ) -> Columns:
     """Columns as a configuration names them.
 
@@ -30,6 +31,7 @@ def columns_named(
         metadata: that is.
         path: that is.
         blocks: that is.
+        features: that is.
     """
     by_file: list[tuple[str, tuple[str, ...]]] = []
     if isinstance(text, Mapping):
@@ -49,6 +51,7 @@ def columns_named(
         None if metadata is None else tuple(metadata),
         path,
         blocks,
+        tuple(features),
     )
 
 
@@ -63,6 +66,7 @@ def keys_of(columns: Columns) -> dict[str, str]:
         columns.prompt: "corpus.prompt_column",
         columns.counted: "objective.loss",
         columns.label: "corpus.label_column",
+        **dict.fromkeys(columns.features, "corpus.feature_columns"),
     }
     return {column: key for column, key in named.items() if column is not None}
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.chat import Message, Span, conversation, messages_of
+from rayinfluence.corpus.features import Features, text_of, why_no_numbers
 from rayinfluence.corpus.metadata import chosen, small
 from rayinfluence.corpus.paths import matches
 from rayinfluence.corpus.templates import TemplateFailed, template_of
 from rayinfluence.errors import ChatError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Columns:
         metadata: dotted keys of what is kept with a document; None keeps what is small.
         path: a pattern of addresses, whose named parts are columns; None where none are named.
         blocks: whether each block between blank lines of a plain text is a row.
+        features: of the numbers that a module takes in the place of a text; none where there is
+            one.
     """
 
     text: str
@@ -52,16 +55,19 @@ class Columns:
     metadata: tuple[str, ...] | None = None
     path: str | None = None
     blocks: bool = False
+    features: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Of the text, in order of preference; none where a template makes it."""
-        return () if self.template is not None else (self.text, *self.other_texts)
+        """Of the text, in order of preference; none where a template or features make it."""
+        made = self.template is not None or self.features
+        return () if made else (self.text, *self.other_texts)
 
     @property
     def wanted(self) -> frozenset[str] | None:
         """All that is read of a row, where that is known; None is all that there is."""
         used = {*self.texts, self.identity, self.prompt, self.counted, self.label} - {None}
+        used |= set(self.features)
         if self.template is not None:
             used |= template_of(self.template).variables
         if self.metadata is None or "row" in used - set(self.texts):
@@ -145,7 +151,7 @@ def document_of(
     """
     there = [column for column in columns.texts if row.get(column) is not None]
     of_text = there[0] if there else columns.text
-    used = {*columns.texts, columns.identity, columns.prompt, columns.counted}
+    used = {*columns.texts, columns.identity, columns.prompt, columns.counted, *columns.features}
     if columns.template is not None:
         used |= template_of(columns.template).variables
     if columns.metadata is None:
@@ -159,6 +165,8 @@ def document_of(
     document_id = f"{name}:{number}" if identity is None else str(identity)
     label = None if columns.label is None else row.get(columns.label)
     found = Document(document_id, "", metadata, number, label=label, left_out=tuple(left_out))
+    if columns.features:
+        return _of_features(found, row, columns)
     if columns.template is not None:
         return _of_template(found, row, columns.template)
     text = row.get(of_text)
@@ -180,6 +188,17 @@ def document_of(
         if why := _why_no_spans(spans, len(text)):
             return f"{columns.counted!r} {why}"
         return replace(found, text=text, counted=tuple((start, end) for start, end in spans or ()))
+    return replace(found, text=text)
+
+
+def _of_features(found: Document, row: Mapping[str, Any], columns: Columns) -> Document | str:
+    """A document of numbers, or why it is none."""
+    for name in columns.features:
+        if why := why_no_numbers(row[name]):
+            return f"{name!r} {why}"
+    if isinstance(found.label, list) or (why := why_no_numbers(found.label)):
+        return f"{columns.label!r} {'is a list' if isinstance(found.label, list) else why}"
+    text = text_of({name: row[name] for name in columns.features}, found.label)
     return replace(found, text=text)
 
 
@@ -210,13 +229,13 @@ def _of_messages(
     return replace(found, messages=(*before, *said), n_before=len(before))
 
 
-def rendered(document: Document, tokenizer: PreTrainedTokenizerFast) -> Document | str:
+def rendered(document: Document, tokenizer: Coding) -> Document | str:
     """A document as a text, or why its messages cannot be made one.
 
     What counts of messages is what the assistant says; after a prompt only there. Where that is not
     told, the text is one of which nothing says what counts, as a loss on all of it needs no more.
     """
-    if not document.messages:
+    if not document.messages or isinstance(tokenizer, Features):
         return document
     try:
         whole = conversation(tokenizer, document.messages)

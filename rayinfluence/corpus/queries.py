@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.chat import last_content, render
 from rayinfluence.corpus.classes import Label, label_of
+from rayinfluence.corpus.features import Features, float_of, why_no_class
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Answer, Measurement, Query
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import ChatError, QueryError
 from rayinfluence.named_function import NamedFunction
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
+from rayinfluence.objective_kinds import (
+    CAUSAL,
+    CLASSES_OF_ROWS,
+    CLASSIFICATION,
+    KINDS,
+    MASKED,
+    OF_ROWS,
+    REGRESSION,
+    SEQ2SEQ,
+)
 from rayinfluence.storage.digest import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: Queries in a message.
 _NAMED = 3
@@ -187,7 +199,7 @@ def _rendered(query: Query, answer: Answer, tokenizer: PreTrainedTokenizerFast) 
 
 def encode_queries(
     queries: Sequence[Query],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     context: int | None,
     vocabulary: int | None = None,
     function: NamedFunction | None = None,
@@ -214,6 +226,11 @@ def encode_queries(
         QueryError: a query is longer than the context, has a token that the model does not know,
             leaves no token to predict, or asks for nothing; or its messages are not rendered.
     """
+    if isinstance(tokenizer, Features):
+        return [
+            EncodedQuery(one, _of_rows(one, tokenizer, kind, len(classes)), function)
+            for one in queries
+        ]
     asked = rendered(queries, tokenizer)
     if kind == CLASSIFICATION:
         return [
@@ -276,6 +293,51 @@ def _of_classes(
                 ending=ending,
                 label=label,
                 measurement=answer.measured,
+            )
+        )
+    _refuse_nothing(query, answers)
+    return tuple(answers)
+
+
+def refuse_other_form(query: Query, kind: str) -> None:
+    """Refuse a row of features of a model of texts, a text of one of rows, and what it has not.
+
+    Args:
+        query: as it was read.
+        kind: of the model's objective.
+
+    Raises:
+        QueryError: it is of the other.
+    """
+    whose, of_numbers = f"query {query.query_id!r}", kind == REGRESSION
+    known = ["log_probability", *(["prediction"] if of_numbers else ["logit", "margin"])]
+    for answer in query.answers:
+        if answer.of_features != (kind in OF_ROWS):
+            wanted, given = "features and target", "a text"
+            if answer.of_features:
+                wanted, given = "prompt and completion", "features"
+            raise QueryError(
+                f"{whose} has {given}, and the model is a {KINDS[kind].model}: give {wanted}."
+            )
+        if answer.measurement not in known:
+            raise QueryError(
+                f"{whose} asks for the measurement {answer.measurement}, which a "
+                f"{KINDS[kind].model} does not give: it gives {' and '.join(known)}."
+            )
+
+
+def _of_rows(query: Query, made: Features, kind: str, n_classes: int) -> tuple[EncodedAnswer, ...]:
+    """A query's answers, each a row with its target."""
+    answers, whose = [], f"query {query.query_id!r}"
+    for answer in query.answers:
+        tokens = made.tokens(f"[{answer.prompt}, {answer.completion}]")
+        if isinstance(tokens, str):
+            raise QueryError(f"{whose}: {tokens}.")
+        if kind == CLASSES_OF_ROWS and (why := why_no_class(float_of(tokens[-1]), n_classes)):
+            raise QueryError(f"{whose}: target {why}.")
+        answers.append(
+            EncodedAnswer(
+                tuple(tokens), made.n_features, answer.weight, measurement=answer.measured
             )
         )
     _refuse_nothing(query, answers)

@@ -6,6 +6,7 @@ plain query, two of a contrast, any number of a set.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,17 +15,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rayinfluence.corpus.chat import Message, Span, messages_of
+from rayinfluence.corpus.features import why_no_numbers
 from rayinfluence.errors import QueryError
 from rayinfluence.storage.digest import digest
 
 Kind = Literal["completion", "contrast", "set"]
 #: What is taken of each token, or class, that is asked for, and what that is called.
-Measurement = Literal["log_probability", "logit", "margin"]
+Measurement = Literal["log_probability", "logit", "margin", "prediction"]
 LOG_PROBABILITY: Measurement = "log_probability"
 _CALLED: Mapping[str, str] = {
     LOG_PROBABILITY: "log-probability",
     "logit": "logit",
     "margin": "margin against all others",
+    "prediction": "prediction",
 }
 _NATS, PER_TOKEN = "nats", "nats per token"
 _BESIDE_SEVERAL = {"prompt", "reduction", "measurement", "rather_than"}
@@ -39,6 +42,8 @@ _ASKED = {
     "measurement",
     "spans",
     "rather_than",
+    "features",
+    "target",
 }
 #: Every key that means something, somewhere in a query.
 KNOWN_KEYS = _OF_QUERY | _OF_MEMBER | _ASKED
@@ -61,6 +66,7 @@ class Answer:
         mean: whether that is the mean over the tokens that count, and not their sum.
         measurement: of each of these tokens, as it was asked for.
         in_contrast: whether it is a side of one, so that a margin is between the two.
+        of_features: whether the prompt is a row of features, as JSON, and the completion a target.
         spans: characters of the completion, from and up to; tokens that have one of them count.
             All tokens do where there are none.
         messages: stand in the place of the prompt until they are rendered; without a completion
@@ -77,6 +83,7 @@ class Answer:
     templated: bool = False
     measurement: Measurement = LOG_PROBABILITY
     in_contrast: bool = False
+    of_features: bool = False
 
     @property
     def measured(self) -> Measurement:
@@ -87,6 +94,8 @@ class Answer:
     @property
     def unit(self) -> str:
         """Of what the model gives to it."""
+        if self.measured == "prediction":
+            return "units of the target"
         if self.measured == "logit":
             return "logits per token" if self.mean else "logits"
         return PER_TOKEN if self.mean else _NATS
@@ -133,7 +142,12 @@ class Query:
 
     @property
     def is_difference(self) -> bool:
-        """Whether f is a log-probability, or a difference of such, as log-odds are."""
+        """Whether f is a log-probability, or a difference of such, as log-odds are.
+
+        What stands for the sequences themselves has no answers, and is none.
+        """
+        if not self.answers:
+            return False
         return self.unit == _NATS and all(abs(answer.weight) == 1 for answer in self.answers)
 
     def objective(self, of: str | None = None) -> str:
@@ -252,6 +266,9 @@ class _Reader:
         self, asked: Mapping[str, Any], known: AbstractSet[str], weight: float = 1.0
     ) -> tuple[Answer, ...]:
         """What is said, and then what it is said rather than."""
+        of_features = "features" in asked
+        if of_features:
+            asked = self._as_text(asked)
         prompt, completion, messages = self._text(asked, known)
         mean = self._mean(asked.get("reduction", "sum"))
         measurement = self._measurement(asked.get("measurement", LOG_PROBABILITY))
@@ -263,6 +280,7 @@ class _Reader:
             messages=messages,
             measurement=measurement,
             in_contrast="rather_than" in asked,
+            of_features=of_features,
         )
         if "rather_than" not in asked:
             return (self._with_spans(answer, asked),)
@@ -299,6 +317,32 @@ class _Reader:
             raise QueryError(
                 f"{self.place}: unknown key {unknown[0]!r}; put what is yours under metadata."
             )
+
+    def _as_text(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked of a row of features, as a prompt with its completion."""
+        if "target" not in asked:
+            raise self._error(
+                "target is missing beside features: give the number that is asked for"
+            )
+        for key in ("prompt", "completion", "messages", "reduction", "spans"):
+            if key in asked:
+                raise self._error(f"{key} stands beside features; it is of texts, so leave it out")
+        features = asked["features"]
+        values = features.values() if isinstance(features, dict) else features
+        if not isinstance(features, dict | list) or not features:
+            raise self._error("features must be a list of numbers, or an object of them by column")
+        for number, value in enumerate(values):
+            name = list(features)[number] if isinstance(features, dict) else number
+            if why := why_no_numbers(value):
+                raise self._error(f"features[{name!r}] {why}")
+        texts = {}
+        for key in {"target", "rather_than"} & asked.keys():
+            if isinstance(asked[key], list) or (why := why_no_numbers(asked[key])):
+                raise self._error(f"{key} {'is a list' if isinstance(asked[key], list) else why}")
+            texts[key] = json.dumps(float(asked[key]))
+        others = {key: one for key, one in asked.items() if key not in ("features", "target")}
+        said = {"prompt": json.dumps(features), "completion": texts.pop("target")}
+        return {**others, **texts, **said}
 
     def _text(
         self, asked: Mapping[str, Any], known: AbstractSet[str]

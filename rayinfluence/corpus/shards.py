@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rayinfluence.objective_kinds import NUMBERS
 from rayinfluence.storage.digest import digest_bytes
 
 #: Folder of a corpus.
@@ -69,7 +70,7 @@ class Bounds(NamedTuple):
     def suit(self, vocabulary: int | None, context: int | None) -> bool:
         """Whether every row is one that a model can be scored on."""
         return (
-            self.lowest >= 0
+            (self.lowest >= 0 or vocabulary == NUMBERS)
             and (vocabulary is None or self.highest < vocabulary)
             and self.shortest >= 2
             and (context is None or self.longest <= context)
@@ -143,6 +144,8 @@ def bad_rows(table: pa.Table, vocabulary: int | None, context: int | None) -> di
             bad[row] = f"{len(tokens)} tokens; at least 2 are needed to predict one"
         elif context is not None and len(tokens) > context:
             bad[row] = f"{len(tokens)} tokens, and the model's context is {context}"
+        elif vocabulary == NUMBERS:
+            continue
         elif tokens.min() < 0 or (vocabulary is not None and tokens.max() >= vocabulary):
             wrong = int(tokens.min() if tokens.min() < 0 else tokens.max())
             bad[row] = f"token id {wrong} is outside the model's vocabulary of {vocabulary}"

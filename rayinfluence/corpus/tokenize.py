@@ -17,6 +17,7 @@ from rayinfluence.corpus.chunks import AUTO, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.features import Features, float_of, why_no_class
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import FileReport, ShardRecord
 from rayinfluence.corpus.long_texts import LONGEST, encoded_in_pieces
@@ -26,13 +27,13 @@ from rayinfluence.corpus.quarantined_rows import Quarantine
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.sources.source import RAW
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
+from rayinfluence.objective_kinds import CAUSAL, CLASSES_OF_ROWS, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: What is encoded at once: an encoding takes some 300 bytes a token, hundreds of long documents
 #: more than a worker has. A longer document is encoded by itself.
@@ -66,6 +67,7 @@ class TokenizeSettings:
     eos: str = AUTO
     overlap: int = 0
     blocks: bool = False
+    feature_columns: list[str] | None = None
 
     @property
     def columns(self) -> Columns:
@@ -80,6 +82,7 @@ class TokenizeSettings:
             self.metadata,
             self.path_columns,
             self.blocks,
+            self.feature_columns or (),
         )
 
     @cached_property
@@ -91,7 +94,7 @@ class TokenizeSettings:
 
 def tokenize_file(
     file: Store,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     settings: TokenizeSettings,
     write: Callable[[str, bytes], None],
     advance: Callable[[int], None] = lambda tokens: None,
@@ -123,7 +126,7 @@ def tokenize_file(
         documents = read_documents(file, settings.columns, digested, part.cut if part else None)
         for batch in _batches(_good(documents, tokenizer, report.url, quarantine)):
             for document, pieces in _encoded(tokenizer, batch, settings.kind):
-                if why := _why_none(document, pieces, settings):
+                if why := _why_none(document, pieces, settings, tokenizer):
                     place = f"{report.url}:{document.row}"
                     quarantine.refuse(BadDocument(place, why, raw=document.text[:RAW]))
                     continue
@@ -185,7 +188,7 @@ class _Shards:
 
 
 def sequences_of(
-    document: Document, tokenizer: PreTrainedTokenizerFast, settings: TokenizeSettings
+    document: Document, tokenizer: Coding, settings: TokenizeSettings
 ) -> tuple[list[dict[str, Any]], int] | str:
     """The rows that one document is in a shard, and how many chunks are none; or why all are."""
     found = rendered(document, tokenizer)
@@ -194,7 +197,7 @@ def sequences_of(
     if found.is_empty:
         return "it has no text"
     [(_, pieces)] = _encoded(tokenizer, [found], settings.kind)
-    if why := _why_none(found, pieces, settings):
+    if why := _why_none(found, pieces, settings, tokenizer):
         return why
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
     report = FileReport("", 0, None, None)
@@ -203,13 +206,19 @@ def sequences_of(
 
 
 def _encoded(
-    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], kind: str
+    tokenizer: Coding, documents: Sequence[Document], kind: str
 ) -> Iterator[tuple[Document, Iterable[Encoding]]]:
     """Documents with their tokens; those that end a text are there where a model is trained on it.
 
     A source and its target are a text each, one after the other. A long text comes in pieces, where
     the model does not get it whole.
     """
+    if isinstance(tokenizer, Features):
+        for document in documents:  # of what is no row :func:`_why_none` speaks
+            made = tokenizer.tokens(document.text)
+            row = [] if isinstance(made, str) else made
+            yield document, [Encoding(row, [(0, 0)] * len(row))]
+        return
     if kind in (CAUSAL, MASKED) and len(documents[0].text) > LONGEST:
         [document] = documents
         pieces = encoded_in_pieces(tokenizer, document.text, document.templated)
@@ -238,9 +247,14 @@ def _border(document: Document) -> int:
 
 
 def _why_none(
-    document: Document, pieces: Iterable[Encoding], settings: TokenizeSettings
+    document: Document,
+    pieces: Iterable[Encoding],
+    settings: TokenizeSettings,
+    tokenizer: Coding,
 ) -> str | None:
-    """Why a text and its class are no sequence of a classifier's, which gets it whole."""
+    """Why a document is no sequence of a model that gets it whole."""
+    if isinstance(tokenizer, Features):
+        return _why_no_row(document, settings, tokenizer)
     if settings.kind not in (SEQ2SEQ, CLASSIFICATION):
         return None
     [encoding] = pieces
@@ -254,6 +268,18 @@ def _why_none(
             f"its text has {n_tokens} tokens, and a classifier gets it whole: from 2 to "
             f"{settings.context} (corpus.context). Cut it as training did"
         )
+    return None
+
+
+def _why_no_row(document: Document, settings: TokenizeSettings, made: Features) -> str | None:
+    """Why a document is no row of features with a target."""
+    tokens = made.tokens(document.text)
+    if isinstance(tokens, str):
+        return tokens
+    if settings.kind == CLASSES_OF_ROWS and (
+        why := why_no_class(float_of(tokens[-1]), len(settings.class_names))
+    ):
+        return f"{settings.label_column!r} {why}"
     return None
 
 
@@ -279,7 +305,9 @@ def _rows(
     report: FileReport,
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
-    label = label_of(document.label, settings.class_names) if settings.label_column else None
+    label = None  # a row of features has its target among its numbers
+    if settings.kind == CLASSIFICATION:
+        label = label_of(document.label, settings.class_names)
     parts = ((piece, _mask(document, piece, settings.kind)) for piece in pieces)
     for chunk in chunks(parts, settings.context, settings.overlap, framing):
         if len(chunk.tokens) < 2:
@@ -313,7 +341,7 @@ def _mask(document: Document, piece: Encoding, kind: str) -> list[bool] | None:
 
 def _good(
     documents: Iterator[Document | BadDocument],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     url: str,
     quarantine: Quarantine,
 ) -> Iterator[Document]:
@@ -328,9 +356,7 @@ def _good(
             yield document
 
 
-def _as_text(
-    document: Document, tokenizer: PreTrainedTokenizerFast, url: str
-) -> Document | BadDocument:
+def _as_text(document: Document, tokenizer: Coding, url: str) -> Document | BadDocument:
     found = rendered(document, tokenizer)
     return BadDocument(f"{url}:{document.row}", found) if isinstance(found, str) else found
 

@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rayinfluence.corpus.features import Features
 from rayinfluence.errors import ModelError, brief
 from rayinfluence.storage.digest import digest_bytes
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    #: What makes tokens of documents: of texts, or of rows of features.
+    Coding: TypeAlias = PreTrainedTokenizerFast | Features
+
 _REPLACEMENT = "\ufffd"
 #: A piece that stands for a byte, where a vocabulary falls back on bytes.
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
@@ -25,8 +29,10 @@ _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _REACH = 8
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+def tokenizer_digest(tokenizer: Coding) -> str:
     """The digest of the tokenizer's whole definition."""
+    if isinstance(tokenizer, Features):
+        return tokenizer.digest
     return digest_bytes(tokenizer.backend_tokenizer.to_str().encode())
 
 
@@ -221,13 +227,15 @@ def _without_trimming(processor: Any) -> tuple[bool, Any]:
     return True, Tokenizer.from_str(json.dumps(whole)).post_processor
 
 
-def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: Coding, tokens: Sequence[int]) -> list[str]:
     """The text that each token adds to those before it; joined, the text of the sequence.
 
     A token is decoded beside its neighbour on the left, which keeps leading spaces. Where a
     character is spread over several tokens it is given to the last of them; bytes that are no
     character, as where a sequence is cut within one, are shown as a replacement character.
     """
+    if isinstance(tokenizer, Features):
+        return tokenizer.texts(tokens)
     backend = tokenizer.backend_tokenizer
     ids = [int(token) for token in tokens]
     lefts = backend.decode_batch([ids[max(0, i - 1) : i] for i in range(len(ids))], False)

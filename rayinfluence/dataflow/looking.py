@@ -19,6 +19,7 @@ from rayinfluence.corpus.shown import ShownDocument, plain_metadata, shown_seque
 from rayinfluence.corpus.tokenize import TokenizeSettings, sequences_of
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
+from rayinfluence.dataflow.begin.features import refuse_rows
 from rayinfluence.dataflow.begin.reading import refuse_overlap, refuse_unread, settings_of
 from rayinfluence.dataflow.places import run_config, why_no_run
 from rayinfluence.errors import ConfigError, CorpusError
@@ -152,6 +153,7 @@ def looked_at(place: str, tokenizer: str | None, columns: Mapping[str, Any], say
         if given:
             raise ConfigError(f"{', '.join(given)}: {place} is a run's, and says it itself.")
         config = run_config(place).model_copy(update={"queries": None, "query_function": None})
+        refuse_rows(config, "corpus show")
         if not config.corpus.documents:
             raise ConfigError(
                 f"{place} names no documents (corpus.documents), and its shards have no texts."

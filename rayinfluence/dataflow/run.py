@@ -104,15 +104,15 @@ class Run(Parts):
                     f"documents    {len(documents.files):,} files; left out: {documents.line}"
                 )
             wanted = settings_of(self.config, self.context, self.inputs.kind, self.classes)
-            framing = Framing.of(self.tokenizer, settings.bos, settings.eos)
+            framing = Framing.of(self.coding, settings.bos, settings.eos)
             refuse_overlap(settings.overlap, self.context, framing)
-            said = framed(self.tokenizer, framing, self.inputs.kind, settings.overlap)
+            said = framed(self.coding, framing, self.inputs.kind, settings.overlap)
             self.progress.note(f"tokens       {said}")
             bad_files = tokenize_files(
                 lambda: self.runner,
                 documents,
                 self.corpus_store,
-                self.tokenizer,
+                self.coding,
                 wanted,
                 self.progress,
                 self._foretell,
@@ -226,7 +226,8 @@ class Run(Parts):
         self._precondition(config, prepared, splits)
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
-        by_token = config.by_token, config.token_influences
+        # Of a row of features all numbers have one score.
+        by_token = 0 if self.inputs.features else config.by_token, config.token_influences
         of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
         part = of_rows if selection.left_out or filtered else None
         own = self.config.objective.function
@@ -257,7 +258,7 @@ class Run(Parts):
             again,
             self.store,
             prepared,
-            Documents(files, self.tokenizer, config.grouped_by),
+            Documents(files, self.coding, config.grouped_by),
             *by_token,
             n_training,
             results_fingerprint(*decided, [one.digest for one in self.set_aside]),
@@ -362,7 +363,7 @@ class Run(Parts):
     def _foretell(self, files: Sequence[Store], is_new: bool) -> None:
         """Say what the first documents tell; it is no warning of results, which know them all."""
         vocabulary = self.replica.vocabulary
-        told = self.tokenizer, vocabulary, self.context, is_new, self.inputs.conditions
+        told = self.coding, vocabulary, self.context, is_new, self.inputs.conditions
         said = foretold(self.config, files, *told)
         for text in said:
             self.progress.note(f"warning: {text}")

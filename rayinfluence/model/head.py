@@ -16,8 +16,16 @@ from rayinfluence.model.feeding import arguments, called, kind_of
 from rayinfluence.model.load import context_length, is_pretrained, vocabulary_size
 from rayinfluence.model.losses import Choose, head_log_probabilities, log_probabilities
 from rayinfluence.model.pairs import Pairs
+from rayinfluence.model.row_task import row_task
 from rayinfluence.model.targets import Targets
-from rayinfluence.objective_kinds import CLASSIFICATION, SEQ2SEQ
+from rayinfluence.objective_kinds import (
+    CLASSES_OF_ROWS,
+    CLASSIFICATION,
+    KINDS,
+    NUMBERS,
+    OF_ROWS,
+    SEQ2SEQ,
+)
 
 _PROBE_TOKENS = 8
 
@@ -91,6 +99,8 @@ def forward_logits(model: nn.Module, batch: Batch) -> Tensor:
         ModelError: what it gives is no such tensor.
     """
     output = called(model, batch)
+    if kind_of(model) in OF_ROWS:
+        return _predictions(model, output, len(batch.lengths_B))
     if kind_of(model) == CLASSIFICATION:
         return _logits_of_classes(model, output, len(batch.lengths_B))
     if kind_of(model) == SEQ2SEQ:
@@ -105,6 +115,8 @@ def vocabulary_of(model: nn.Module) -> int | None:
     An id without a logit can be no target, and what stands in a sequence is one,
     unless classes are.
     """
+    if row_task(model) is not None:
+        return NUMBERS
     n_embedded = vocabulary_size(model)
     if n_embedded is None:
         return None
@@ -113,6 +125,31 @@ def vocabulary_of(model: nn.Module) -> int | None:
     one = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
     with torch.no_grad():
         return min(n_embedded, forward_logits(model, unpadded(one)).shape[-1])
+
+
+def n_classes_of_rows(model: nn.Module) -> int:
+    """How many classes a module gives logits of for a row of features."""
+    task = row_task(model)
+    assert task is not None
+    there = next(model.parameters()).device
+    with torch.no_grad():
+        one = unpadded(torch.zeros(1, task.n_tokens, dtype=torch.int64, device=there))
+        return forward_logits(model, one).shape[-1]
+
+
+def _predictions(model: nn.Module, output: Any, n_rows: int) -> Tensor:
+    """Predictions [B, 1, 1] or logits of classes [B, 1, C] of rows of features."""
+    is_class = kind_of(model) == CLASSES_OF_ROWS
+    if isinstance(output, Tensor) and output.is_floating_point():
+        found = output[:, None] if output.ndim == 1 and not is_class else output
+        if found.ndim == 2 and len(found) == n_rows and is_class == (found.shape[1] > 1):
+            return found[:, None]
+    wanted = "[rows, classes] with two classes at least" if is_class else "[rows] or [rows, 1]"
+    raise ModelError(
+        f"{type(model).__name__} gives {_described(output)} for {n_rows} rows of features, and a "
+        f"{KINDS[kind_of(model)].model} gives a tensor {wanted}. Let the module that "
+        "`model_function` builds return that, or set another `objective`."
+    )
 
 
 def _logits_of_classes(model: nn.Module, output: Any, n_sequences: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import is_pretrained
 from rayinfluence.model.names_read import names_read
+from rayinfluence.model.row_task import row_task
 from rayinfluence.storage.digest import changed, digest, digest_bytes
 from rayinfluence.storage.tensors import tensor_bytes
 
@@ -92,6 +93,8 @@ def model_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
 
 def _code(model: nn.Module) -> dict[str, str]:
     """Digests of the modules that the folder of a model brought, if it brought its class."""
+    if (task := row_task(model)) is not None:
+        return {task.builder.name: task.builder.digest}
     package = type(model).__module__.rpartition(".")[0]
     return {
         name.rpartition(".")[2]: digest_bytes(source.encode())

@@ -21,6 +21,7 @@ from rayinfluence.model.leftovers import computed, other_angles
 from rayinfluence.model.lora import attach, base_alone
 from rayinfluence.model.pretrained import from_pretrained, said_of_attention
 from rayinfluence.model.quantised import dequantising, few_bits, quantised, said
+from rayinfluence.model.row_task import row_task
 from rayinfluence.model.weight_files import read_config, stored_tensors, unlisted
 from rayinfluence.model.wrapped import why_other_names
 from rayinfluence.objective_kinds import CAUSAL, KINDS, ObjectiveKind
@@ -241,6 +242,8 @@ def context_length(model: nn.Module) -> int | None:
 
     Of a model of several parts the one that reads text is asked first.
     """
+    if (task := row_task(model)) is not None:
+        return task.n_tokens
     if not is_pretrained(model):
         return None
     try:

@@ -7,6 +7,7 @@ et al. 2023, sections 2.2.2 and 2.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,8 +70,23 @@ class _HeadLogProbabilities(torch.autograd.Function):
 
 
 def log_probabilities(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """Log p(label) [N], differentiable in the logits."""
+    """Log p(label) [N], differentiable in the logits.
+
+    Of labels that are numbers it is the density of a normal distribution of variance 1 around the
+    one logit of each, the prediction: minus half the squared error, and a constant.
+    """
+    if labels_N.is_floating_point():
+        errors_N = wide(logits_NV)[:, 0] - labels_N.to(wide(logits_NV).dtype)
+        return -0.5 * (errors_N.square() + math.log(2 * math.pi))
     return -nn.functional.cross_entropy(wide(logits_NV), labels_N, reduction="none")
+
+
+def ranks(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+    """Places of labels among all by their logits [N], from 1; of numbers 1, as none is beside."""
+    if labels_N.is_floating_point():
+        return torch.ones_like(labels_N, dtype=torch.int64)
+    chosen_N1 = logits_NV.gather(1, labels_N[:, None])
+    return 1 + (logits_NV > chosen_N1).sum(dim=1)
 
 
 def margins(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
@@ -101,6 +117,16 @@ def uniforms(seed: int, sequence_ids: Sequence[int], counts: Sequence[int]) -> T
         for sequence_id, count in zip(sequence_ids, counts, strict=True)
     ]
     return torch.from_numpy(np.concatenate(streams))
+
+
+def sample_numbers(logits_NV: Tensor, uniforms_N: Tensor) -> Tensor:
+    """Labels [N] drawn from the normal distribution of variance 1 around each prediction.
+
+    By the inverse of its cumulative distribution; that of 0 would be infinite.
+    """
+    uniforms_N = uniforms_N.to(logits_NV.device).clamp(min=2.0**-54)
+    drawn_N: Tensor = logits_NV.detach()[:, 0].double() + torch.special.ndtri(uniforms_N)
+    return drawn_N
 
 
 def sample_labels(logits_NV: Tensor, uniforms_N: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, is_linear, layer_of
 from rayinfluence.model.parts import Part
 from rayinfluence.model.reach import Reach, patterns_of
-from rayinfluence.objective_kinds import SEQ2SEQ
+from rayinfluence.model.row_task import row_task
+from rayinfluence.objective_kinds import OF_ROWS, SEQ2SEQ
 
 #: Names of weights in a message.
 _NAMED = 4
@@ -36,7 +37,7 @@ class ModuleShape:
             ``inputs`` of an embedding, of which A is diagonal, or ``outputs`` of the output
             embedding, of which S is not; else nothing.
         routed: whether it gets some tokens of a sequence: those that a router has chosen for it
-            alone, or one side of a source and its target.
+            alone, one side of a source and its target, or the one row of a row of features.
     """
 
     name: str
@@ -72,7 +73,7 @@ def shape_of(name: str, module: nn.Module, model: nn.Module) -> ModuleShape:
     if module is output_embedding(model):
         diagonal = "outputs"
     bias = getattr(module, "bias", None) is not None
-    some = layer.routed or kind_of(model) == SEQ2SEQ
+    some = layer.routed or kind_of(model) in (SEQ2SEQ, *OF_ROWS)
     return ModuleShape(name, d_in, d_out, bias, name, some, diagonal)
 
 
@@ -88,7 +89,8 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
 
     Inputs are the same when the rows of every call of both modules are the very same tensor.
     """
-    n_sequences, n_tokens = 1, 2
+    task = row_task(model)
+    n_sequences, n_tokens = 1, 2 if task is None else task.n_tokens
     received: dict[str, list[Tensor]] = {name: [] for name in modules}
 
     def note(name: str, given: Tensor | None) -> None:

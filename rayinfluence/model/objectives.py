@@ -7,8 +7,16 @@ from types import MappingProxyType
 
 from rayinfluence.model.classes import ClassOf
 from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking, OwnTokens
+from rayinfluence.model.row_targets import TargetOfRow
 from rayinfluence.model.targets import Mean, NextTokens, Objective, TargetTokens
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
+from rayinfluence.objective_kinds import (
+    CAUSAL,
+    CLASSES_OF_ROWS,
+    CLASSIFICATION,
+    MASKED,
+    OF_ROWS,
+    SEQ2SEQ,
+)
 
 
 def _masked(on_masks: bool, masking: Masking | None, seed: int) -> Objective:
@@ -24,6 +32,7 @@ OBJECTIVES: Mapping[str, Callable[[bool, Masking | None, int], Objective]] = Map
         MASKED: _masked,
         CLASSIFICATION: lambda *_: ClassOf(),
         SEQ2SEQ: lambda *_: TargetTokens(),
+        **{kind: lambda *_, kind=kind: TargetOfRow(kind == CLASSES_OF_ROWS) for kind in OF_ROWS},
     }
 )
 
@@ -56,6 +65,8 @@ def asked(kind: str, first: int, end: int, masking: Masking | None, label: int |
     """
     if label is not None:
         return ClassOf(label)
+    if kind in OF_ROWS:
+        return TargetOfRow(kind == CLASSES_OF_ROWS)
     if kind == MASKED:
         assert masking is not None
         return MaskedSpan(first, end, masking.token)
@@ -66,6 +77,8 @@ def whole_text(kind: str) -> Objective:
     """What checks ask for of made-up sequences: each token, or the first class."""
     if kind == CLASSIFICATION:
         return ClassOf(0)
+    if kind in OF_ROWS:
+        return TargetOfRow(kind == CLASSES_OF_ROWS, label=0)
     if kind == SEQ2SEQ:
         return TargetTokens()
     return OwnTokens() if kind == MASKED else NextTokens()

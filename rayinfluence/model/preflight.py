@@ -24,6 +24,7 @@ from rayinfluence.model.answers import (
     refuse_what_does_not_run,
     sound_tokens,
 )
+from rayinfluence.model.batches import make_batch
 from rayinfluence.model.causality import PLACES, look_ahead, refuse_not_causal
 from rayinfluence.model.company import (
     Alone,
@@ -36,11 +37,13 @@ from rayinfluence.model.company import (
 )
 from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.feeding import kind_of
+from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gradient
-from rayinfluence.model.head import LanguageModel
+from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.positions import affordable, check_positions
 from rayinfluence.model.reach import listed, without_last_number
+from rayinfluence.model.row_task import row_task
 from rayinfluence.model.rows import Rows
 from rayinfluence.objective_kinds import CAUSAL
 
@@ -57,6 +60,8 @@ _LONG = 48
 _SHORTEST = 4
 #: Passes over the longest of these, roughly: two sequences, and all shorter lengths twice.
 _PASSES = 8
+#: Rows of features that are tried in a batch.
+_ROWS_BESIDE = (8, 32)
 #: Tokens of a batch unless it is said, as on a CPU.
 _BATCH_TOKENS = 2048
 
@@ -102,6 +107,8 @@ def preflight(
     Raises:
         ModelError: what is wrong with the model, and what to do.
     """
+    if (task := row_task(language_model.model)) is not None:
+        return _of_rows(language_model, modules, ordinary, task.n_tokens, alone)
     model = language_model.model
     dtype, device = dtype_of(model), next(model.parameters()).device
     generator = np.random.default_rng(0)
@@ -132,6 +139,42 @@ def preflight(
     refuse_no_gradient(found, language_model, modules, groups[0].batch(device))
     worst = max(found.errors.values(), default=0.0)
     return Passed(worst, future, neighbour, context, max(group.n_rows for group in groups))
+
+
+def _of_rows(
+    language_model: LanguageModel,
+    modules: Mapping[str, nn.Module],
+    ordinary: Sequence[int],
+    n_tokens: int,
+    alone: bool,
+) -> Passed:
+    """The checks of a module that takes rows of features, which have no order and one length."""
+    model = language_model.model
+    dtype, device = dtype_of(model), next(model.parameters()).device
+    generator = np.random.default_rng(0)
+    rows = list(generator.choice(np.asarray(ordinary), (len(_LENGTHS), n_tokens)))
+    refuse_what_does_not_run(model, torch.from_numpy(rows[0]).to(device)[None])
+    counts = [1] if alone else [1, len(rows), *_ROWS_BESIDE]
+    with torch.no_grad(), in_words(model, "run on a row alone and beside others", FORWARD):
+        apart = torch.cat([forward_logits(model, make_batch([r], [0], device)) for r in rows])
+        neighbour = 0.0
+        for count in counts:
+            beside = forward_logits(model, Gathering(rows, count).batch(device))[: len(rows)]
+            change = (beside - apart[: len(beside)]).norm() / apart.norm().clamp_min(1e-30)
+            neighbour = max(neighbour, float(change.nan_to_num(nan=float("inf"))))
+    if neighbour > _ROUNDING[dtype]:
+        raise ModelError(
+            f"{type(model).__name__} says something else of a row when others are beside it (by "
+            f"{in_per_cent(neighbour)}), as normalisation by the batch does, so that a score would "
+            "depend on them. Set `batch_tokens: 1`, which runs each row alone, or build it so that "
+            "it does not (running statistics, and `eval()`)."
+        )
+    pools = [Gathering([row], 1) for row in rows]
+    groups = [*pools, *(Gathering(rows, count) for count in counts[1:])]
+    found = _refuse_other_gradients(language_model, modules, groups, device)
+    refuse_no_gradient(found, language_model, modules, groups[-1].batch(device))
+    worst = max(found.errors.values(), default=0.0)
+    return Passed(worst, None, neighbour, n_tokens, max(counts))
 
 
 def _refuse_look_ahead(

@@ -18,7 +18,7 @@ from rayinfluence.storage.store import Store
 CONFIG = "config.json"
 #: What names of files of weights that are read end in.
 WEIGHTS = ".safetensors"
-_WHOLE = "model.safetensors"
+WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "model*.pt", "consolidated*.pt", "*.ckpt")
 _WHOLE_AGAIN = "Save or download the whole model again, into an empty folder."
@@ -50,14 +50,14 @@ def weight_files(path: str, there: Collection[str] | None = None) -> list[str]:
     names = {file.name for file in folder.iterdir() if file.exists()} if there is None else there
     # A configuration may name its file, which is then taken before all others.
     named = read_config(path).get("transformers_weights")
-    if not named and {_WHOLE, _INDEX} <= {*names}:
+    if not named and {WHOLE, _INDEX} <= {*names}:
         raise ModelError(
-            f"model: {path} holds two sets of weights, {_WHOLE} and {_INDEX}, and it cannot be "
+            f"model: {path} holds two sets of weights, {WHOLE} and {_INDEX}, and it cannot be "
             "told which is the model's. Remove the one that is not."
         )
-    first = named or (_INDEX if _INDEX in names else _WHOLE)
+    first = named or (_INDEX if _INDEX in names else WHOLE)
     if not named and first not in names:
-        links = [name for name in (_WHOLE, _INDEX) if (folder / name).is_symlink()]
+        links = [name for name in (WHOLE, _INDEX) if (folder / name).is_symlink()]
         why = f"{links[0]} is a link to nothing; download it again" if links else None
         raise ModelError(f"model: {path} cannot be loaded: {why or why_no_weights(path, names)}.")
     places = _weight_map(path, str(first))
@@ -142,7 +142,7 @@ def unlisted(path: str) -> list[str]:
 
 def holds_weights(folder: Path) -> bool:
     """Whether a model can be read from a folder: its configuration and weights are there."""
-    return (folder / CONFIG).is_file() and any((folder / n).exists() for n in (_WHOLE, _INDEX))
+    return (folder / CONFIG).is_file() and any((folder / n).exists() for n in (WHOLE, _INDEX))
 
 
 @contextmanager
@@ -164,18 +164,18 @@ def why_no_weights(source: str, names: Collection[str], revision: str | None = N
     names = sorted(names)
     if shards := matching(names, "model-*-of-*.safetensors"):
         return (
-            f"it holds weights in pieces, such as {shards[0]}, and neither {_WHOLE} nor "
+            f"it holds weights in pieces, such as {shards[0]}, and neither {WHOLE} nor "
             f"{_INDEX}, which says what is in which; download that too"
         )
     if pickles := _matching(names, _PICKLES):
         return (
-            f"there is no {_WHOLE} in it, and {pickles[0]} is a pickle, which is not opened as it "
+            f"there is no {WHOLE} in it, and {pickles[0]} is a pickle, which is not opened as it "
             "may run code. If you trust its author, convert it and name the new folder: "
             f"`{conversion(source, revision)}`"
         )
     if others := _matching(names, _OTHERS):
         return (
-            f"there is no {_WHOLE} in it, and {others[0]} is not what is read: save the model as "
+            f"there is no {WHOLE} in it, and {others[0]} is not what is read: save the model as "
             "safetensors (`save_pretrained` of transformers)"
         )
     begun = "".join(
@@ -187,7 +187,7 @@ def why_no_weights(source: str, names: Collection[str], revision: str | None = N
         if revision
         else "download its weights too, or name a folder that `save_pretrained` wrote"
     )
-    return f"there is no {_WHOLE} in it{begun}; {remedy}"
+    return f"there is no {WHOLE} in it{begun}; {remedy}"
 
 
 def conversion(source: str, revision: str | None = None) -> str:

@@ -46,6 +46,8 @@ def raised(query: Mapping[str, Any]) -> str:
         return "their own probability"
     if members(query) or _of_function(query):
         return "what is asked for"
+    if query.get("measurement") == "prediction":
+        return "the prediction"
     whose = "logit" if query.get("measurement") == "logit" else "probability"
     if query.get("rather_than") is not None:
         return f"the completion's {whose} against the other's"

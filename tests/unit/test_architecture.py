@@ -42,6 +42,8 @@ ARROWS: dict[str, set[str]] = {
     "config_places": {"text", "addresses"},
     "config_corpus": {"config_places", "config_rows", "config_sentences"},
     "config_rows": {"config_places"},
+    "config_objective": {"config_places", "config_sentences"},
+    "config_features": {"addresses"},
     "config": {
         "errors",
         "text",
@@ -50,6 +52,8 @@ ARROWS: dict[str, set[str]] = {
         "config_sentences",
         "config_places",
         "config_corpus",
+        "config_objective",
+        "config_features",
     },
     "storage": {"errors", "text", "addresses"},
     "curvature": {"errors", "text"},

@@ -9,7 +9,7 @@ from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.chat import MARKS, UNTOLD
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.errors import ConfigError, CorpusError
-from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
+from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, OF_ROWS, SEQ2SEQ
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Counted:
 
     Attributes:
         tokens: that are; the first of a sequence is not, as nothing stands before it. None where
-            some are masked, or a sequence has a class.
+            some are masked, or a sequence has a class or a target.
         sequences_without: sequences that have none: their gradient, and so their score, is zero.
     """
 
@@ -90,7 +90,7 @@ def counted(config: RunConfig, corpus: Corpus, kind: str) -> Counted:
         )
     if kind == SEQ2SEQ:  # each has a target
         return Counted(tokens, without)
-    if kind in (MASKED, CLASSIFICATION):
+    if kind in (MASKED, CLASSIFICATION, *OF_ROWS):
         return Counted(None, 0)
     if objective.loss == "all":
         return Counted(corpus.n_tokens - corpus.n_sequences, 0)

@@ -14,21 +14,24 @@ from rayinfluence.config import BY_ITSELF, RunConfig
 from rayinfluence.corpus.beginning import beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
+from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
+from rayinfluence.corpus.queries import refuse_other_form
 from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Query
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
 from rayinfluence.dataflow.begin.counted import refuse_plain_texts
+from rayinfluence.dataflow.begin.features import features_of
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.dataflow.begin.narrowing import Conditions, conditions_of, earlier_run
 from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.dataflow.begin.questions import asked_before, with_questions
 from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
-from rayinfluence.model.weight_files import CONFIG
+from rayinfluence.model.weight_files import CONFIG, WHOLE
 from rayinfluence.named_function import NamedFunction
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.results.meaning import ITSELF_ID
@@ -52,6 +55,8 @@ class Inputs:
         kind: of the model's objective.
         function: that the queries ask for, where it is not the log-probability.
         trained_on: that training maximised, where it is the user's own.
+        builder: that builds the model, where that takes rows of features.
+        features: of those rows.
         asks_queries: whether a method has queries to ask.
         conditions: which of the corpus's rows are scanned.
     """
@@ -62,6 +67,8 @@ class Inputs:
     kind: str
     function: NamedFunction | None = None
     trained_on: NamedFunction | None = None
+    builder: NamedFunction | None = None
+    features: Features | None = None
     asks_queries: bool = True
     conditions: Conditions = (None, None)
 
@@ -133,7 +140,14 @@ class Inputs:
         if config.scan.asks_queries:
             before = asked_before(Store(config.run, config.storage.options(config.run)))
             queries = with_questions(queries, before)
-        function = trained_on = None
+        function = trained_on = builder = features = None
+        if config.model_function is not None:
+            builder = NamedFunction.of("model_function", config.model_function)
+            if not (Path(config.model) / WHOLE).is_file():
+                raise ModelError(
+                    f"model: {config.model} has no {WHOLE}; save the state_dict of what "
+                    "model_function builds there (`safetensors.torch.save_model`)."
+                )
         if config.query_function is not None:
             function = NamedFunction.of("query_function", config.query_function)
             _refuse_own_counting(queries or [])
@@ -153,7 +167,22 @@ class Inputs:
         kind = kind_of_run(config, places.source.weights)
         refuse_framing(config, kind)
         asks = config.scan.asks_queries
-        return cls(queries, documents, places, kind, function, trained_on, asks, conditions)
+        for query in queries or []:
+            refuse_other_form(query, kind)
+        if builder is not None:
+            features = features_of(config, documents.files, corpus_store(config))
+        return cls(
+            queries,
+            documents,
+            places,
+            kind,
+            function,
+            trained_on,
+            builder,
+            features,
+            asks,
+            conditions,
+        )
 
 
 def _refuse_own_counting(queries: Sequence[Query]) -> None:

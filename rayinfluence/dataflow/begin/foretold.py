@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rayinfluence.config import RunConfig
 from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
+from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.dataflow.begin.counted import refuse_plain_texts, untold_chats
@@ -25,7 +26,7 @@ from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: The default, which documents need not have.
 _ID = CorpusConfig().id_column
@@ -34,7 +35,7 @@ _ID = CorpusConfig().id_column
 def foretold(
     config: RunConfig,
     files: Sequence[Store],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     vocabulary: int | None,
     context: int,
     is_new: bool,
@@ -99,7 +100,7 @@ def foretold(
     return warnings
 
 
-def _as_texts(first: Beginning, tokenizer: PreTrainedTokenizerFast) -> Beginning:
+def _as_texts(first: Beginning, tokenizer: Coding) -> Beginning:
     """The same with messages made texts.
 
     Raises:
@@ -115,10 +116,12 @@ def _as_texts(first: Beginning, tokenizer: PreTrainedTokenizerFast) -> Beginning
 
 
 def _unknown_tokens(
-    first: Beginning, tokenizer: PreTrainedTokenizerFast, vocabulary: int | None, context: int
+    first: Beginning, tokenizer: Coding, vocabulary: int | None, context: int
 ) -> str | None:
     """Say of documents that too many of their sequences have tokens that the model lacks."""
-    if vocabulary is None or max(tokenizer.get_vocab().values()) < vocabulary:
+    if vocabulary is None or isinstance(tokenizer, Features):
+        return None
+    if max(tokenizer.get_vocab().values()) < vocabulary:
         return None
     templated = [document.templated for document in first.documents]
     encodings = encode(tokenizer, [document.text for document in first.documents], templated)

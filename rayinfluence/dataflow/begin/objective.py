@@ -15,9 +15,11 @@ from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.model.weight_files import CONFIG, read_config
 from rayinfluence.objective_kinds import (
     CAUSAL,
+    CLASSES_OF_ROWS,
     CLASSIFICATION,
     KINDS,
     MASKED,
+    REGRESSION,
     SEQ2SEQ,
     resolved_kind,
 )
@@ -50,6 +52,8 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
         ConfigError: the model tells another kind than the configuration, or that has keys which
             say nothing of this kind.
     """
+    if config.model_function is not None:
+        return REGRESSION if config.objective.kind == REGRESSION else CLASSES_OF_ROWS
     described = read_config(folder) if (Path(folder) / CONFIG).is_file() else {}
     kind = resolved_kind(config.objective.of_model, described)
     if kind in _COUNTS and config.objective.loss != "all":
@@ -103,6 +107,13 @@ def classes_of(model: nn.Module) -> tuple[str, ...]:
     """Names of a classifier's classes by their ids."""
     config: Any = model.config
     return names_of_classes(config.id2label)
+
+
+def classes_of_rows(model: nn.Module) -> tuple[str, ...]:
+    """Numbers of the classes that a module gives logits of, as names."""
+    from rayinfluence.model.head import n_classes_of_rows
+
+    return tuple(map(str, range(n_classes_of_rows(model))))
 
 
 def masking_of(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Masking:

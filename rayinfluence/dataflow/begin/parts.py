@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import torch
+from torch import nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
@@ -29,8 +30,8 @@ from rayinfluence.dataflow.begin.fetched import note_commits
 from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
-from rayinfluence.dataflow.begin.objective import classes_of, masking_of
-from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
+from rayinfluence.dataflow.begin.objective import classes_of, classes_of_rows, masking_of
+from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_numbers, ordinary_tokens
 from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
@@ -48,13 +49,16 @@ from rayinfluence.model.own_objective_checks import refuse_unfit
 from rayinfluence.model.placement import dealt
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
+from rayinfluence.model.row_task import RowTask
 from rayinfluence.model.second_derivatives import refuse_no_second_derivatives
 from rayinfluence.model.weight_files import read_config
-from rayinfluence.objective_kinds import CLASSIFICATION, MASKED
+from rayinfluence.objective_kinds import CLASSES_OF_ROWS, CLASSIFICATION, MASKED
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from rayinfluence.corpus.tokenizer import Coding
 
 
 class Parts:
@@ -116,6 +120,11 @@ class Parts:
         return self.runner.device() if joins_a_cluster(self.config.runner) else None
 
     @cached_property
+    def coding(self) -> Coding:
+        """What makes tokens of documents: the tokenizer, or features in its place."""
+        return self.inputs.features or self.tokenizer
+
+    @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the model, or the one that the configuration names."""
         path = self.inputs.folders.tokenizer.path
@@ -137,9 +146,7 @@ class Parts:
         base = None if folders.base is None else folders.base.path
         paths = {"model": folders.model.path, "base_model": base}
         here = self.config.model_copy(update=paths)
-        found = TrackedModel.load(
-            here, self.numerics, lambda model: ordinary_tokens(self.tokenizer, model)
-        )
+        found = TrackedModel.load(here, self.numerics, self._ordinary, self._row_task)
         if found.replica.numerics != self.numerics:
             # Fingerprints and the manifest say what is computed with, not what was asked for.
             self.numerics = found.replica.numerics
@@ -149,8 +156,24 @@ class Parts:
         return found
 
     @property
+    def _row_task(self) -> RowTask | None:
+        """What the model is built for, where it takes rows of features."""
+        inputs = self.inputs
+        if inputs.builder is None or inputs.features is None:
+            return None
+        return RowTask(inputs.kind, inputs.features.n_features, inputs.builder)
+
+    def _ordinary(self, model: nn.Module) -> Sequence[int]:
+        """Ids that made-up sequences are drawn from; of rows bits of numbers."""
+        return (
+            ordinary_numbers() if self.inputs.features else ordinary_tokens(self.tokenizer, model)
+        )
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of a classifier's classes by their ids; none of another model."""
+        if self.inputs.kind == CLASSES_OF_ROWS:
+            return classes_of_rows(self.replica.model)
         if self.inputs.kind != CLASSIFICATION:
             return ()
         return classes_of(self.replica.model)
@@ -207,7 +230,7 @@ class Parts:
                 rows.
         """
         corpus = Corpus.open(self.corpus_store)
-        if corpus.manifest.tokenizer != tokenizer_digest(self.tokenizer):
+        if corpus.manifest.tokenizer != tokenizer_digest(self.coding):
             raise CorpusError(
                 f"the corpus at {self.corpus_store.url} was tokenised with another tokenizer than "
                 "the model's. "
@@ -275,7 +298,7 @@ class Parts:
         replica = self.replica
         encoded = encode_queries(
             self.rendered_queries,
-            self.tokenizer,
+            self.coding,
             replica.context,
             replica.vocabulary,
             self.inputs.function,

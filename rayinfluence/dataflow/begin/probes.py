@@ -15,6 +15,7 @@ import yaml
 from rayinfluence.addresses import expanded, why_no_address
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import silent
+from rayinfluence.dataflow.begin.features import refuse_rows
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.errors import ConfigError, InputError, brief
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, KINDS, SEQ2SEQ
@@ -107,6 +108,7 @@ class Probing:
         """
         if not probes:
             raise InputError("there is no text to score: give one or more.")
+        refuse_rows(config, "probe")
         store = Store(config.run, config.storage.options(config.run))
         results = Results.load(store, method)
         if results.meaning.of_itself:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, habits
+from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.paths import matches, named_parts, why_no_pattern
 from rayinfluence.corpus.templates import TemplateFailed, template_of
@@ -18,7 +19,7 @@ from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 
 def settings_of(
@@ -51,6 +52,7 @@ def settings_of(
         corpus.eos,
         corpus.overlap,
         corpus.plain_text == "blocks",
+        corpus.feature_columns,
     )
 
 
@@ -131,8 +133,10 @@ def refuse_overlap(overlap: int, context: int, framing: Framing) -> None:
         )
 
 
-def framed(tokenizer: PreTrainedTokenizerFast, framing: Framing, kind: str, overlap: int) -> str:
+def framed(tokenizer: Coding, framing: Framing, kind: str, overlap: int) -> str:
     """What stands at the ends of texts, in words for whoever looks at a run."""
+    if isinstance(tokenizer, Features):
+        return f"rows of {tokenizer.n_features:,} features and a target"
     before, after = habits(tokenizer)
 
     def shown(tokens: Sequence[int]) -> str:

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from rayinfluence.config import Kind, RunConfig
+from rayinfluence.corpus.features import bits
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.adapters import adapters_below, source_of
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
 from rayinfluence.model.answers import refuse_what_does_not_run
+from rayinfluence.model.built import load_built
 from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.foreign import FORWARD, in_words
@@ -37,6 +39,7 @@ from rayinfluence.model.reach import (
     tracked_and_reached,
     without_unfit,
 )
+from rayinfluence.model.row_task import RowTask, row_task
 from rayinfluence.model.weight_files import CONFIG, read_config
 from rayinfluence.objective_kinds import CAUSAL, KINDS
 
@@ -87,6 +90,7 @@ class TrackedModel:
         config: RunConfig,
         numerics: Numerics,
         ordinary: Callable[[nn.Module], Sequence[int]],
+        task: RowTask | None = None,
     ) -> TrackedModel:
         """Load a configuration's model and find what of it can be tracked.
 
@@ -96,11 +100,12 @@ class TrackedModel:
             config: names the model, and what is tracked.
             numerics: of its replica.
             ordinary: gives the ids that made-up sequences of the model are drawn from.
+            task: what the model is built for, where it takes rows of features.
 
         Raises:
             ModelError: there is no such model, or the module patterns do not fit it.
         """
-        return cls.of(loaded(config, numerics), config, numerics, ordinary)
+        return cls.of(loaded(config, numerics, task), config, numerics, ordinary)
 
     @classmethod
     @as_found()
@@ -119,6 +124,8 @@ class TrackedModel:
         """
         numerics = replace(numerics, attention=attention_of(model) or numerics.attention)
         ids = ordinary(model)
+        if (task := row_task(model)) is not None:
+            return cls._of_rows(model, config, numerics, ids, task)
         probe = made_up(ids, torch.device("cpu"))
         refuse_what_does_not_run(model, probe)
         if kind_of(model) == CAUSAL:
@@ -159,6 +166,34 @@ class TrackedModel:
             KINDS[numerics.objective],
         )
         return cls(replica, found, parts, kind, left_out, unfit, ids, beside, trained)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        model: nn.Module,
+        config: RunConfig,
+        numerics: Numerics,
+        ids: Sequence[int],
+        task: RowTask,
+    ) -> TrackedModel:
+        """The same of a module for rows: it has no blocks, and all its layers are tracked."""
+        probe = made_up(ids, torch.device("cpu"), task.n_tokens)
+        refuse_what_does_not_run(model, probe)
+        wanted = config.modules
+        if isinstance(wanted, str) and wanted != "all":
+            raise ConfigError(
+                f"modules: {wanted}, and {type(model).__name__} has no blocks with such parts. "
+                "Leave it out for all of its layers, or give patterns of their names."
+            )
+        patterns = wanted if isinstance(wanted, list) else ["*"]
+        tracked = chosen(model, patterns, {})
+        found = reach(model, trackable(model) | tracked, probe)
+        kept, left_out = tracked_and_reached(tracked, found)
+        refuse_other_shapes(model, kept, found, {})
+        advice = "Build it so that each row is one by itself, as in evaluation mode."
+        with in_words(model, "run on one row alone", advice):
+            replica = Replica(model, kept, numerics)
+        return cls(replica, found, {}, None, left_out, [], ids)
 
     @classmethod
     @as_found()
@@ -248,6 +283,8 @@ class TrackedModel:
         Raises:
             ConfigError: it is more than the model takes, or neither says it.
         """
+        if (task := row_task(self.replica.model)) is not None:
+            return task.n_tokens
         most, batch = self.replica.context, self.replica.numerics.batch_tokens
         if wanted is not None:
             if most is not None and wanted > most:
@@ -287,12 +324,14 @@ def _further(model: nn.Module, ids: Sequence[int], wanted: int | None) -> Iterat
 
 @as_found()
 @own_arithmetic()
-def loaded(config: RunConfig, numerics: Numerics) -> nn.Module:
+def loaded(config: RunConfig, numerics: Numerics, task: RowTask | None = None) -> nn.Module:
     """A configuration's model, frozen, on the CPU of this process.
 
     Raises:
         ModelError: there is no such model.
     """
+    if task is not None:
+        return load_built(config.model, numerics.torch_dtype, task)
     return load_model(
         config.model,
         numerics.torch_dtype,
@@ -301,6 +340,12 @@ def loaded(config: RunConfig, numerics: Numerics) -> nn.Module:
         trust_remote_code=config.trust_remote_code,
         kind=numerics.objective,
     )
+
+
+def ordinary_numbers() -> list[int]:
+    """Numbers as those of a normal distribution lie, as bits of float32."""
+    quantiles = torch.special.ndtri(torch.arange(1, _ORDINARY, dtype=torch.float64) / _ORDINARY)
+    return [bits(number) for number in quantiles.tolist()]
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, model: nn.Module) -> list[int]:

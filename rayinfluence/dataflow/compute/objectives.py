@@ -30,6 +30,7 @@ MEASUREMENTS: Mapping[Measurement, Callable[[Tensor, Tensor], Tensor]] = {
     "log_probability": log_probabilities,
     "logit": logits,
     "margin": margins,
+    "prediction": lambda logits_NV, _labels_N: wide(logits_NV)[:, 0],
 }
 
 

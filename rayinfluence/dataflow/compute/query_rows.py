@@ -13,7 +13,7 @@ from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Answer
 from rayinfluence.corpus.tokenizer import token_texts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: A completion's token below this probability, and not the model's first choice, makes a warning.
 UNLIKELY = 0.1
@@ -48,16 +48,14 @@ class _Said:
         return self.encoded.weight * self.log_probability / of_mean
 
 
-def completion_texts(answer: EncodedAnswer, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def completion_texts(answer: EncodedAnswer, tokenizer: Coding) -> list[str]:
     """The text that each token of a completion adds to those before it; or a class's name."""
     if answer.label is not None:
         return [answer.label.name]
     return list(token_texts(tokenizer, answer.tokens)[answer.first_target :])
 
 
-def query_row(
-    query: EncodedQuery, header: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
-) -> dict[str, Any]:
+def query_row(query: EncodedQuery, header: Mapping[str, Any], tokenizer: Coding) -> dict[str, Any]:
     """The row of a query.
 
     Args:
@@ -93,18 +91,22 @@ def query_row(
 
 
 def _of_one(said: _Said | None) -> dict[str, Any]:
-    """What the row says of the completion; nothing of a set, which has several."""
+    """What the row says of the completion; nothing of a set, which has several.
+
+    The target of a row of features is no token, and may have a density and no probability.
+    """
+    is_row = said is not None and said.answer.of_features
     return {
         "prompt": said and said.answer.prompt,
         "completion": said and said.answer.completion,
         "tokens": said and list(said.encoded.tokens),
-        "n_completion_tokens": said and len(said.texts),
+        "n_completion_tokens": said and (None if is_row else len(said.texts)),
         "log_probability": said and said.log_probability,
         "token_texts": said and said.texts,
         "token_log_probabilities": said and said.log_probabilities,
         "token_ranks": said and said.ranks,
-        "token_counts": said and list(said.encoded.counted),
-        "greedy": said and all(rank == 1 for *_, rank in said.of_counted()),
+        "token_counts": None if is_row else said and list(said.encoded.counted),
+        "greedy": None if is_row else said and all(rank == 1 for *_, rank in said.of_counted()),
     }
 
 

@@ -25,13 +25,14 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import LanguageModel, forward_logits, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
-from rayinfluence.model.losses import Choose, sample_labels, uniforms
+from rayinfluence.model.losses import Choose, sample_labels, sample_numbers, uniforms
 from rayinfluence.model.masking import Masking
 from rayinfluence.model.modules import ModuleShape, shapes_of
 from rayinfluence.model.objectives import asked, objective_of
 from rayinfluence.model.own_objective import OwnObjective
 from rayinfluence.model.placement import device_of_tokens, place
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
+from rayinfluence.model.row_task import row_task
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective, RootWeights, Targets
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
@@ -243,6 +244,8 @@ class Replica:
             ModelError: the model cannot be dealt over them.
         """
         model = assemble(skeleton, weights)
+        if (task := row_task(model)) is not None:
+            task.builder.load()  # that its code is here what it is where the run was started
         modules = {name: model.get_submodule(name) for name in shapes}
         return cls.over(devices, model, modules, numerics, shapes)
 
@@ -366,7 +369,8 @@ def sampled_labels(seed: int, batch: Batch, targets: Targets) -> Choose:
     """Labels from the model's own distribution, the same wherever and beside whatever they are."""
     draws_N = uniforms(seed, batch.sequence_ids.tolist(), targets.counts_B.tolist())
     draws_N = draws_N.to(batch.tokens_BT.device)
-    return lambda logits, part: sample_labels(logits, draws_N[part])
+    sample = sample_numbers if targets.labels_N.is_floating_point() else sample_labels
+    return lambda logits, part: sample(logits, draws_N[part])
 
 
 class _NotFinite(Exception):

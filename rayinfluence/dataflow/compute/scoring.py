@@ -42,7 +42,7 @@ from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import forward_logits, target_logits
-from rayinfluence.model.losses import log_probabilities
+from rayinfluence.model.losses import log_probabilities, ranks
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
 
@@ -128,14 +128,13 @@ def _answer_gradient(
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
-    ranks: list[Tensor] = []
+    places: list[Tensor] = []
 
     def objective() -> Tensor:
         logits_BTV = forward_logits(replica.model, given)
         logits = target_logits(logits_BTV, targets)
         log_ps = log_probabilities(logits, targets.labels_N)
-        chosen = logits.detach().gather(1, targets.labels_N[:, None])
-        ranks.append(1 + (logits.detach() > chosen).sum(dim=1))
+        places.append(ranks(logits.detach(), targets.labels_N))
         if function is None or query.function is None:
             # Of log-probabilities these are at hand.
             plain = answer.measurement == LOG_PROBABILITY
@@ -154,7 +153,7 @@ def _answer_gradient(
 
     backward(replica.modules, batch.shape, objective, consume, sides_of(replica.model, batch))
     log_ps = [float(value) for value in values[0]]
-    return QueryGradient(tokens, log_ps, [int(rank) for rank in ranks[0]], float(values[1]))
+    return QueryGradient(tokens, log_ps, [int(rank) for rank in places[0]], float(values[1]))
 
 
 #: Of one module: the batch's place in the window, and what the module saw of it.

@@ -26,7 +26,7 @@ from rayinfluence.storage.results.schema import SEQUENCE_FIELDS
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: Rows whose tokens are Python objects at once.
 _AT_ONCE = 32
@@ -75,7 +75,7 @@ class Gather:
 
     corpus: Store
     store: Store
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Coding
 
     def __call__(self, item: Gathering) -> Gathered:
         """See that a piece is there, and say what is in it."""

@@ -16,7 +16,7 @@ from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 
 class Piece(NamedTuple):
@@ -39,7 +39,7 @@ class Tokenizing:
     """All that a file needs to be tokenised, here or elsewhere."""
 
     corpus: Store
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Coding
     making: Making
     limits: Limits = DEFAULT
     part_bytes: int = PART_BYTES

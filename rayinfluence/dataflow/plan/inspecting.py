@@ -16,6 +16,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.begin.early import silent
+from rayinfluence.dataflow.begin.features import refuse_rows
 from rayinfluence.dataflow.begin.fetched import fetched, tokenizer_folder
 from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.dataflow.begin.tracked import MOST_CONTEXT, TrackedModel, loaded, ordinary_tokens
@@ -64,6 +65,7 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
         ModelError: there is no such model, or it cannot be run.
         ConfigError: a CUDA device is asked for and there is none.
     """
+    refuse_rows(config, "inspect")
     refused: list[RayInfluenceError] = []
     config = _on_this_machine(config, say)
 

@@ -23,7 +23,7 @@ from rayinfluence.storage.metadata import Kinds, joined
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: Of a piece, about.
 _PIECE_ROWS = 512
@@ -86,7 +86,7 @@ def gather(
     store: Store,
     splits: Sequence[Split],
     files: Sequence[str | None],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     group_by: Sequence[str],
     ids: Ids,
 ) -> Sequences:

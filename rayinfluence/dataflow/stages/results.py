@@ -34,7 +34,7 @@ from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import writing_table
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: What the manifest says of a query; all else is in the table of queries.
 _IN_MANIFEST = (
@@ -89,7 +89,7 @@ class Documents:
     """
 
     files: Sequence[str | None]
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Coding
     group_by: Sequence[str]
 
 
@@ -163,7 +163,7 @@ def write_results(
 def query_rows(
     methods: Sequence[MethodQueries],
     queries: Sequence[EncodedQuery],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     of_itself: str | None,
 ) -> list[dict[str, Any]]:
     """What the table of queries says of each: what the model thinks of it, and its tokens.
@@ -181,9 +181,7 @@ def query_rows(
     return rows
 
 
-def completion(
-    query: EncodedQuery, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
-) -> Completion:
+def completion(query: EncodedQuery, row: Mapping[str, Any], tokenizer: Coding) -> Completion:
     """What rows of survivors say of a query."""
     asked = query.spoken_for
     return Completion(

@@ -37,7 +37,7 @@ from rayinfluence.storage.many import info_all
 from rayinfluence.storage.store import Listed, Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from rayinfluence.corpus.tokenizer import Coding
 
 #: Files that are done are entered in the log together, as often as this or when they are so many.
 _SECONDS_PER_ENTRY = 1.0
@@ -50,7 +50,7 @@ def tokenize_files(
     runner: Callable[[], Runner],
     documents: Found,
     store: Store,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Coding,
     settings: TokenizeSettings,
     progress: ProgressLog,
     foretell: Callable[[Sequence[Store], bool], None],
