@@ -154,7 +154,8 @@ def looked_at(place: str, tokenizer: str | None, columns: Mapping[str, Any], say
         config = run_config(place).model_copy(update={"queries": None, "query_function": None})
         if not config.corpus.documents:
             raise ConfigError(
-                f"{place} names no documents (corpus.documents), and its shards have no texts."
+                f"{place} names no documents (corpus.documents): look into its shards by "
+                "--sequence, or name the folder of its corpus here."
             )
         inputs = Inputs.of(config, say)
         classes: tuple[str, ...] = ()
