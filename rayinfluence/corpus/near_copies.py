@@ -102,7 +102,7 @@ def copies_in(corpus: Corpus, threshold: float) -> Copies:
     """Groups of sequences that are alike; the corpus is read once.
 
     Signatures, 512 bytes a sequence, are in a temporary file. In memory there are some row groups,
-    about 70 bytes a sequence, and the signatures of those that share one band.
+    about 120 bytes a sequence, and the signatures of those that share one band.
 
     Args:
         corpus: whose sequences are compared.

@@ -110,15 +110,15 @@ def test_samples_are_of_their_seed_and_reach_everything(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def drawn(seed: int, *more: str) -> list[int]:
-        arguments = ["sample", folder / "run", "-n", 4, "--seed", seed, "--json", *more]
+        arguments = ["sample", folder / "run", "-n", 12, "--seed", seed, "--json", *more]
         lines = said(capsys, *arguments).splitlines()
         return [json.loads(line)["sequences"][0]["sequence_id"] for line in lines]
 
     n_rows = len(rows_of(folder))
     assert drawn(1) == drawn(1) != drawn(2)
-    assert {one for seed in range(40) for one in drawn(seed)} == set(range(n_rows))
+    assert {one for seed in range(9) for one in drawn(seed)} == set(range(n_rows))
     starts = {n for n, row in enumerate(rows_of(folder)) if row["token_start"] == 0}
-    assert {one for seed in range(40) for one in drawn(seed, "--documents")} == starts
+    assert {one for seed in range(9) for one in drawn(seed, "--documents")} == starts
 
 
 def test_a_document_and_a_sequence_are_shown_from_shards(
@@ -169,7 +169,7 @@ def test_all_that_is_wrong_is_listed(
     assert again["document_row"] == 14
     other = tiny_run(tmp_path, 1).model
     tokenizer = Path(other) / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text().replace('"w1"', '"v1"'))
+    tokenizer.write_text(tokenizer.read_text().replace('w1"', 'v1"'))
     config = Path(other) / "config.json"
     values = json.loads(config.read_text()) | {"vocab_size": 20, "n_positions": 4}
     config.write_text(json.dumps(values))
