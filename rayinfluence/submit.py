@@ -25,8 +25,8 @@ import yaml
 
 from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
+from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import Query
-from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.dataflow.places import run_config
 from rayinfluence.errors import ConfigError, StageError, StorageError
 from rayinfluence.guest import as_found

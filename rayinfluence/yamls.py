@@ -31,6 +31,31 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def read_yaml_lines(text: str, key: str) -> tuple[Any, list[int]]:
+    """The plain values of a YAML document, and the lines of its list's elements, from 1.
+
+    Args:
+        text: the document.
+        key: that its list may stand under, where it is not a list itself.
+
+    Raises:
+        RepeatedKey: a key stands twice in one mapping.
+        yaml.YAMLError: it is no YAML.
+    """
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        listed = root
+        if isinstance(root, yaml.MappingNode):
+            under = (value for name, value in root.value if name.value == key)
+            listed = next(under, root)
+        elements = listed.value if isinstance(listed, yaml.SequenceNode) else []
+        lines = [node.start_mark.line + 1 for node in elements]
+        return (None if root is None else loader.construct_document(root)), lines
+    finally:
+        loader.dispose()
+
+
 def read_yaml(text: str) -> Any:
     """The plain values of a YAML document.
 

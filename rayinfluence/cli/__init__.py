@@ -11,11 +11,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,24 +21,27 @@ from rich.text import Text
 
 from rayinfluence import __version__
 from rayinfluence.addresses import hub_address
+from rayinfluence.cli.ask import ask
 from rayinfluence.cli.corpus import app as corpus_app
+from rayinfluence.cli.opening import RunnerName
+from rayinfluence.cli.opening import configured as _configured
+from rayinfluence.cli.opening import end_incomplete as _end_incomplete
+from rayinfluence.cli.opening import opened as _opened
+from rayinfluence.cli.opening import say_incomplete as _say_incomplete
 from rayinfluence.cli.saying import say as _say
-from rayinfluence.config import RunConfig
+from rayinfluence.cli.showing import all_results as _all_results
+from rayinfluence.cli.showing import say_report as _say_report
+from rayinfluence.cli.showing import show as _show
+from rayinfluence.cli.showing import write_report as _write_report
 from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.dataflow.stage_names import RESULTS, STAGES
 from rayinfluence.errors import (
-    INCOMPLETE,
     ConfigError,
     IncompleteResultsWarning,
     RayInfluenceError,
     StageError,
 )
 from rayinfluence.text import in_bytes, visible_line
-
-if TYPE_CHECKING:
-    from rayinfluence.dataflow.run import Run
-    from rayinfluence.storage.results import Results
-    from rayinfluence.storage.store import Store
 
 app = typer.Typer(
     name="rayinfluence",
@@ -52,6 +52,7 @@ app = typer.Typer(
 )
 
 app.add_typer(corpus_app)
+app.command()(ask)
 
 #: What `clean` takes.
 _STAGES = " or ".join((", ".join([*STAGES][:-1]), [*STAGES][-1]))
@@ -66,14 +67,12 @@ ConfigPath = Annotated[
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, or the run's YAML file.")
 ]
-RunnerName = Annotated[
-    str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
-]
-
 NewRun = Annotated[
     bool,
     typer.Option("--new-run", help="Begin anew beside what was done with other settings."),
 ]
+
+Strict = Annotated[bool, typer.Option("--strict", help="End at a bad row or file of documents.")]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -103,19 +102,17 @@ def job(stage: str) -> None:
 
 
 @app.command()
-def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
+def tokenize(config: ConfigPath, runner: RunnerName = None, strict: Strict = False) -> None:
     """Documents -> sequences in Parquet shards."""
-    with _opened(config, runner) as run:
+    with _opened(_configured(config, runner, strict)) as run:
         corpus = run.tokenize()
-        run.progress.note(
-            f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens in {corpus.store.url}"
-        )
+        run.progress.note(f"{corpus.size} in {corpus.store.url}{corpus.manifest.left_out_rows}")
 
 
 @app.command()
 def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Fit the factors of the methods on the corpus (after tokenising what is not tokenised yet)."""
-    with _opened(config, runner, new_run) as run:
+    with _opened(_configured(config, runner), new_run) as run:
         run.begin()
         run.tokenize()
         for factors in run.fit_all().values() or [run.fit()]:
@@ -125,7 +122,7 @@ def fit(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) 
 @app.command()
 def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
     """Score the corpus for every query (after tokenising and fitting) and write the results."""
-    with _opened(config, runner, new_run, needs_queries=True) as run:
+    with _opened(_configured(config, runner), new_run, needs_queries=True) as run:
         run.begin(needs_queries=True)
         run.tokenize()
         run.scan()
@@ -134,9 +131,11 @@ def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False)
 
 
 @app.command()
-def run(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
+def run(
+    config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False, strict: Strict = False
+) -> None:
     """Do all stages and the report, and skip what is done."""
-    with _opened(config, runner, new_run, needs_queries=True) as opened:
+    with _opened(_configured(config, runner, strict), new_run, needs_queries=True) as opened:
         results = opened.all()
         _write_report(opened.store, results)
     _show(next(iter(results.values())), 3, queries=5)
@@ -195,7 +194,7 @@ def plan(
     runner: RunnerName = None,
 ) -> None:
     """Score a few splits and say what the whole run will take, before it is paid for."""
-    with _opened(config, runner, needs_queries=True) as run:
+    with _opened(_configured(config, runner), needs_queries=True) as run:
         planned = run.plan(actors)
     from rayinfluence.dataflow.layout import FORECAST
     from rayinfluence.methods.registry import TEXT_METHODS
@@ -413,29 +412,6 @@ def about(
     """Which training sequences made the model say this? EK-FAC influence functions on Ray."""
 
 
-@contextmanager
-def _opened(
-    place: str, runner: str | None, new_run: bool = False, needs_queries: bool = False
-) -> Iterator[Run]:
-    from rayinfluence.dataflow.places import run_config
-
-    config = run_config(place)
-    if runner is not None:
-        values: dict[str, Any] = config.model_dump()
-        values["runner"]["name"] = runner
-        config = RunConfig.parse(values, "--runner")
-    from rayinfluence.dataflow.begin.early import Inputs
-
-    inputs = Inputs.of(config, lambda text: _say(text, error=True), new_run)
-    if needs_queries:
-        _ = inputs.needed_queries
-    # After what the configuration names is known to be good: importing torch takes seconds.
-    from rayinfluence.dataflow.run import Run
-
-    with Run(config, new_run=new_run, inputs=inputs) as opened:
-        yield opened
-
-
 def _since(written: float, now: float) -> str:
     """When something was written last, and how long that is ago."""
     ago, unit = now - written, "s"
@@ -446,48 +422,3 @@ def _since(written: float, now: float) -> str:
             break
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))
     return f"since {when} ({ago:.0f} {unit} ago)"
-
-
-def _end_incomplete(run: Run) -> None:
-    """Exit with a code of its own where splits are missing from the results."""
-    if run.set_aside:
-        _say_incomplete([asdict(aside) for aside in run.set_aside])
-        raise typer.Exit(INCOMPLETE)
-
-
-def _say_incomplete(aside: Sequence[Mapping[str, Any]]) -> None:
-    _say(
-        f"complete but for {len(aside)} splits, the first of them {aside[0]['name']}: "
-        f"{aside[0]['reason'].rstrip('.')}. Put it right and run it again.",
-        error=True,
-    )
-
-
-def _all_results(store: Store) -> dict[str, Results]:
-    from rayinfluence.storage.results import Results
-
-    first = Results.load(store)
-    return {method: Results.load(store, method) for method in first.manifest["methods"]}
-
-
-def _write_report(store: Store, results: dict[str, Results]) -> None:
-    from rayinfluence.dataflow.layout import REPORT
-    from rayinfluence.report import render_page
-
-    store.write(REPORT, render_page(results).encode())
-
-
-def _show(results: Results, top: int, queries: int | None = None) -> None:
-    from rayinfluence.report import render
-
-    shown = list(results.queries)[:queries]
-    render(results, Console(), n=top, queries=shown)
-    left = len(results.queries) - len(shown)
-    if left:
-        Console().print(f"... and {left} more queries in the report", highlight=False)
-
-
-def _say_report(store: Store) -> None:
-    from rayinfluence.dataflow.layout import REPORT
-
-    _say(f"report: {store.url}/{REPORT}")

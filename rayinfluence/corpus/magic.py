@@ -51,7 +51,7 @@ def kind_of(begins: bytes) -> Kind | None:
 
 
 def why_not_queries(begins: bytes) -> str | None:
-    """Why a file that begins so is not read as queries, or None where it may be JSON lines."""
+    """Why a file that begins so is not read as queries, or None where it may be text."""
     if pointer := why_a_pointer(begins):
         return f"{pointer}."
     kind = kind_of(begins)
@@ -60,11 +60,11 @@ def why_not_queries(begins: bytes) -> str | None:
     if kind.unpack:
         return (
             f"is compressed ({kind.name}), whatever its name says, and queries are read as plain "
-            f"JSON lines: unpack it (`{kind.unpack}`) and name what is in it."
+            f"text: unpack it (`{kind.unpack}`) and name what is in it."
         )
     return (
-        f"is a file of {kind.name}, whatever its name says, and queries are read as JSON lines: "
-        "write one {query_id, prompt, completion} a line."
+        f"is a file of {kind.name}, whatever its name says, and queries are read as JSON, CSV or "
+        "YAML: write one {prompt, completion} a line, as JSON."
     )
 
 

@@ -7,6 +7,7 @@ plain query, two of a contrast, any number of a set.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from rayinfluence.corpus.chat import Message, Span, messages_of
 from rayinfluence.errors import QueryError
+from rayinfluence.storage.digest import digest
 
 Kind = Literal["completion", "contrast", "set"]
 #: What is taken of each token, or class, that is asked for, and what that is called.
@@ -38,6 +40,15 @@ _ASKED = {
     "spans",
     "rather_than",
 }
+#: Every key that means something, somewhere in a query.
+KNOWN_KEYS = _OF_QUERY | _OF_MEMBER | _ASKED
+#: What a query needs, in messages.
+_NEEDED = (
+    "a query needs the keys prompt and completion (or, in their place, messages, completions or "
+    "set)"
+)
+#: Words and characters of a completion in an id that is made.
+_WORDS, _CHARACTERS, _DIGITS = 3, 24, 8
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ class Query:
     @property
     def unit(self) -> str:
         """Of f."""
-        return self.answers[0].unit
+        return self.answers[0].unit if self.answers else _NATS
 
     @property
     def is_difference(self) -> bool:
@@ -150,41 +161,48 @@ def queries_of(row: Any, place: str) -> list[Query]:
     Raises:
         QueryError: it is none; what is wrong.
     """
-    if isinstance(row, list):
-        raise QueryError(
-            f"{place}: a list, and a query needs the keys of an object: write each on a line of "
-            "its own (`jq -c '.[]'`)."
-        )
-    if not isinstance(row, dict) or "query_id" not in row:
-        raise QueryError(f"{place}: a query needs the keys query_id, prompt and completion.")
-    if not isinstance(row["query_id"], str):
+    if not isinstance(row, dict):
+        raise QueryError(f"{place}: {_NEEDED}, and this is no object with keys.")
+    given = row.get("query_id")
+    if "query_id" in row and not isinstance(given, str):
         raise QueryError(f"{place}: query_id must be a string.")
-    if not row["query_id"]:
+    if given == "":
         raise QueryError(f"{place}: query_id is empty.")
     metadata = row.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise QueryError(f"{place}: metadata must be an object.")
-    reader = _Reader(place, f"query {row['query_id']!r}")
+    reader = _Reader(place, _called(given))
     asked = {key: value for key, value in row.items() if key not in ("query_id", "metadata")}
     known = _OF_QUERY | _ASKED
     if "set" in row:
         reader.refuse_beside("set", asked, known)
-        return [Query(row["query_id"], reader.set(row["set"]), metadata, "set")]
+        answers = reader.set(row["set"])
+        return [Query(given or _made_id(asked, answers), answers, metadata, "set")]
     if "completions" in row:
         reader.refuse_beside("completions", asked, known, _BESIDE_SEVERAL)
         texts = row["completions"]
         if not isinstance(texts, list) or not texts:
             raise QueryError(f"{place}: completions must be a list of strings.")
         several = [{**asked, "completion": text} for text in texts]
-        ids = [f"{row['query_id']}/{number}" for number in range(len(texts))]
+        ids = [given and f"{given}/{number}" for number in range(len(texts))]
     else:
-        several, ids = [asked], [row["query_id"]]
+        several, ids = [asked], [given]
     kind: Kind = "contrast" if "rather_than" in row else "completion"
     queries = []
     for query_id, one in zip(ids, several, strict=True):
-        answers = _Reader(place, f"query {query_id!r}").answers(one, known)
-        queries.append(Query(query_id, answers, metadata, kind))
+        answers = _Reader(place, _called(query_id)).answers(one, known)
+        queries.append(Query(query_id or _made_id(one, answers), answers, metadata, kind))
     return queries
+
+
+def _called(query_id: str | None) -> str:
+    return f"query {query_id!r}" if query_id else "the query"
+
+
+def _made_id(asked: Mapping[str, Any], answers: tuple[Answer, ...]) -> str:
+    """The id of a query that came without: of what is asked, and so the same each time."""
+    words = "-".join(re.findall(r"\w+", answers[0].said)[:_WORDS])[:_CHARACTERS].lower()
+    return f"{words or 'query'}-{digest(asked)[:_DIGITS]}"
 
 
 @dataclass(frozen=True)
@@ -297,8 +315,7 @@ class _Reader:
             return "", "", self._conversation("messages", asked["messages"])
         if not {"prompt", "completion"} <= asked.keys():
             raise QueryError(
-                f"{self.place}: a query needs the keys query_id, prompt and completion (or, in "
-                "their place, messages, completions or set)."
+                f"{self.place}: {_NEEDED}."
                 if _OF_MEMBER.isdisjoint(known)
                 else f"{self.place}: a member of a set needs the keys prompt and completion."
             )
@@ -314,7 +331,9 @@ class _Reader:
                 )
             return "", "", (*self._messages("prompt", prompt), *said)
         if not isinstance(completion, str):
-            raise self._error("completion must be a string, or a list of one message")
+            raise self._error(
+                f"completion must be a string{_quoted(completion)}, or a list of one message"
+            )
         if not completion:
             raise QueryError(
                 f"{self.place}: the completion of {self.whose} is empty; there is nothing to "
@@ -323,7 +342,7 @@ class _Reader:
         if isinstance(prompt, list):
             return "", completion, self._messages("prompt", prompt)
         if not isinstance(prompt, str):
-            raise self._error("prompt must be a string, or a list of messages")
+            raise self._error(f"prompt must be a string{_quoted(prompt)}, or a list of messages")
         return prompt, completion, ()
 
     def _conversation(self, key: str, value: Any) -> tuple[Message, ...]:
@@ -380,6 +399,11 @@ class _Reader:
 
     def _error(self, what: str) -> QueryError:
         return QueryError(f"{self.place}: {what}.")
+
+
+def _quoted(value: Any) -> str:
+    """What makes a string of a number, or of a word that is no string."""
+    return " (in YAML in quotes)" if isinstance(value, int | float) else ""
 
 
 def _finite(value: Any) -> float | None:

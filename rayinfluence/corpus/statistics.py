@@ -69,7 +69,8 @@ class CorpusStatistics:
         whole: what is in its shards.
         files: of documents that it has been made of.
         lengths: how many sequences have so many tokens.
-        left_out: how much of the documents is in no sequence, by reason.
+        left_out: how much of the documents is in no sequence, by what it is.
+        reasons: the rows among it by their reasons, as far as these are told apart.
         by: values of metadata, by key.
     """
 
@@ -78,6 +79,7 @@ class CorpusStatistics:
     files: int
     lengths: Counter[int]
     left_out: dict[str, int]
+    reasons: dict[str, int]
     by: dict[str, Values]
 
     @property
@@ -112,6 +114,7 @@ class CorpusStatistics:
                 ],
             },
             "left_out": self.left_out,
+            "reasons": self.reasons,
             "by": {
                 key: {
                     "values": [
@@ -132,6 +135,8 @@ class CorpusStatistics:
         yield f"tokens      {self.whole.tokens:,}"
         for reason, count in self.left_out.items():
             yield f"left out    {count:,} {visible_line(reason)}"
+        for reason, count in self.reasons.items():
+            yield f"reason      {count:,} rows: {visible_line(reason)}"
         yield (
             f"lengths     {self.quantile(0):,} to {self.quantile(1):,} tokens, half of the "
             f"sequences at most {self.quantile(0.5):,}, nine in ten at most {self.quantile(0.9):,}"
@@ -175,7 +180,13 @@ def statistics_of(corpus: Corpus, keys: Sequence[str]) -> CorpusStatistics:
         _count(table, whole, lengths, by)
     manifest = corpus.manifest
     return CorpusStatistics(
-        corpus.store.url, whole, len(manifest.files), lengths, left_out(manifest), by
+        corpus.store.url,
+        whole,
+        len(manifest.files),
+        lengths,
+        left_out(manifest),
+        manifest.reasons,
+        by,
     )
 
 
@@ -186,11 +197,12 @@ def usual_keys(manifest: CorpusManifest) -> list[str]:
 
 
 def left_out(manifest: CorpusManifest) -> dict[str, int]:
-    """How much of the documents of a corpus is in no sequence, by reason."""
+    """How much of the documents of a corpus is in no sequence, by what it is."""
     counts = {
-        "rows that are no documents": sum(file["n_bad"] for file in manifest.files),
-        "documents without text": sum(file["empty_documents"] for file in manifest.files),
-        "last chunks of one token": sum(file["short_chunks"] for file in manifest.files),
+        "rows that are no documents": manifest.total("n_bad"),
+        "documents without text": manifest.total("empty_documents"),
+        "last chunks of one token": manifest.total("short_chunks"),
+        "bad files": len(manifest.bad_files),
     }
     counts |= {f"files: {why}": left.count for why, left in manifest.left_out.items()}
     return {reason: count for reason, count in counts.items() if count}

@@ -69,6 +69,8 @@ def findings(corpus: Corpus, vocabulary: int | None, context: int | None) -> Ite
     """
     listed = corpus.store.list(SHARDS)
     files = shard_files(corpus.manifest)
+    for bad in corpus.manifest.bad_files:
+        yield Finding(f"nothing of {bad.url} is in it: {bad.reason}", file=bad.url)
     marks: list[NDArray[np.uint64]] = []
     for ordinal, shard in enumerate(corpus.manifest.shards):
         try:

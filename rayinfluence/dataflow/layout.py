@@ -19,6 +19,8 @@ from rayinfluence.storage import results
 CONFIG = "config.json"
 #: Which commit each model is that the run fetches from a hub; written when a run begins.
 HUB = "hub.json"
+#: With an object for each question that was asked of the run beside its file of queries.
+ASKED = "asked"
 #: What each stage took, over all runs; written with the results.
 TIMINGS = "stages.json"
 #: The page of `rayinfluence report`, and the last forecast of `rayinfluence plan`.
@@ -43,6 +45,11 @@ SPLITS = "splits.json"
 TENSORS = ".safetensors"
 FINGERPRINT = re.compile("[0-9a-f]{32}")
 _OF_A_ROUND = re.compile(rf"({stage_names.COVARIANCE}|{stage_names.MOMENTS})/round-(\d+)/")
+
+
+def question_key(digest: str) -> str:
+    """Where in `ASKED` a question is."""
+    return f"{digest}.json"
 
 
 def passed_key(fingerprint: str) -> str:

@@ -43,7 +43,7 @@ def test_the_probe_set_is_scored_by_experts_that_parts_of_it_chose(
 ) -> None:
     """<D_q / (Lambda + lambda), D_z>, of gradients by autograd; zero where either chose others."""
     monkeypatch.setattr(sample, "_LOWEST_LIMIT", 0.0)
-    replica, sequences = make_replica(MIXTRAL, batch_tokens=1), many(64)
+    replica, sequences = make_replica(MIXTRAL, batch_tokens=1), many(40)
     more = {"lanes": 4, "labels": "data", "error_bound": 1e-9}
     _, plan = plan_factors(replica, sequences, tmp_path / "plan", **more)
     factors = fit_factors(replica, sequences, tmp_path / "fit", **more)

@@ -220,10 +220,12 @@ def test_scores_are_those_of_a_dense_solve(subject: Subject, fit: Fit, method: s
     assert_same(found, expected, method, 1e-9)
 
 
+@pytest.mark.parametrize("name", ["bert", "llama of classes", "t5"])
 def test_the_error_of_factors_is_estimated(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a held-out set, whose sequences keep their classes and their targets."""
+    [subject] = [one for one in SUBJECTS if one.name == name]
     monkeypatch.setattr("rayinfluence.dataflow.stages.sample._LOWEST_LIMIT", 0.0)
     texts, n = words(7, LENGTHS * 40), 40 * len(LENGTHS)
     masks = [[place >= len(text) // 2 for place in range(len(text))] for text in texts]

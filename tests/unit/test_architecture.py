@@ -55,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
     "curvature": {"errors", "text"},
     "influence": {"curvature", "errors", "text"},
     "model": DATA,
-    "corpus": DATA,
+    "corpus": DATA | {"yamls"},
     "methods": ALGEBRA | DATA | {"model", "corpus"},
     "dataflow": BELOW_DATAFLOW | {"yamls"},
     "evaluation": BELOW_DATAFLOW | {"dataflow"},
@@ -156,6 +156,7 @@ ROOMS: dict[str, set[str]] = {
     "looking": {"begin", "places"},
     "tokenised": {"compute", "begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+    "asking": {"begin", "run"},
 }
 
 

@@ -33,24 +33,23 @@ def say(step):
 
 import rayinfluence
 say("import")
-config = rayinfluence.RunConfig.load(sys.argv[1])
+config, refused = map(rayinfluence.RunConfig.load, sys.argv[1:])
+rayinfluence.run(config)
+say("run")
 try:
-    rayinfluence.run(config)
-except rayinfluence.RayInfluenceError as error:
-    print(error)
+    rayinfluence.run(refused)
+except rayinfluence.RayInfluenceError:
     say("refusal")
-else:
-    say("run")
-    results = rayinfluence.load_results(config.run)
-    results.proponents("q0")
-    say("load_results")
-    from rich.console import Console
-    from rayinfluence.report import render, render_page
-    say("report")
-    before = state()  # rich is the caller's, and draws a number for each style that has a link
-    render_page({{"ekfac": results}})
-    render(results, Console())
-    say("pages")
+results = rayinfluence.load_results(config.run)
+results.proponents("q0")
+say("load_results")
+from rich.console import Console
+from rayinfluence.report import render, render_page
+say("report")
+before = state()  # rich is the caller's, and draws a number for each style that has a link
+render_page({{"ekfac": results}})
+render(results, Console())
+say("pages")
 """
 WARM = """
 import numpy, pyarrow, torch, transformers
@@ -61,8 +60,10 @@ torch.set_num_threads(2)
 """
 
 
-def steps(config: RunConfig, folder: Path, imports: str) -> dict[str, dict[str, str]]:
-    (folder / "run.yaml").write_text(config.model_dump_json())
+def steps(configs: list[RunConfig], folder: Path, imports: str) -> dict[str, dict[str, str]]:
+    paths = [folder / f"{number}.yaml" for number in range(len(configs))]
+    for path, config in zip(paths, configs, strict=True):
+        path.write_text(config.model_dump_json())
     here = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])}
     environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
@@ -71,7 +72,7 @@ def steps(config: RunConfig, folder: Path, imports: str) -> dict[str, dict[str, 
             sys.executable,
             "-c",
             PROGRAM.format(imports=imports, imported=not imports),
-            str(folder / "run.yaml"),
+            *map(str, paths),
         ],
         env=environment,
         capture_output=True,
@@ -85,18 +86,17 @@ def steps(config: RunConfig, folder: Path, imports: str) -> dict[str, dict[str, 
 
 @pytest.mark.parametrize("imports", ["", WARM], ids=["nothing imported", "all imported"])
 def test_nothing_of_the_process_is_changed(tmp_path: Path, imports: str) -> None:
-    assert steps(tiny_run(tmp_path, 20), tmp_path, imports) == {
+    """Neither by a run, nor by one that is refused."""
+    config = tiny_run(tmp_path, 20)
+    refused = tiny_run(tmp_path, 20, run=str(tmp_path / "refused"), corpus={"context": 17})
+    assert steps([config, refused], tmp_path, imports) == {
         "import": {},
         "run": {},
+        "refusal": {},
         "load_results": {},
         "report": {},
         "pages": {},
     }
-
-
-def test_a_run_that_is_refused_changes_nothing_either(tmp_path: Path) -> None:
-    config = tiny_run(tmp_path, 20, corpus={"context": 17})
-    assert steps(config, tmp_path, WARM) == {"import": {}, "refusal": {}}
 
 
 def drawn() -> list[float]:

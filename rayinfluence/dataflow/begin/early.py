@@ -6,7 +6,7 @@ Importing torch and loading a model take seconds to minutes; a typing error in a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
@@ -16,8 +16,8 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
+from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Query
-from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
@@ -25,6 +25,7 @@ from rayinfluence.dataflow.begin.counted import refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.dataflow.begin.narrowing import Conditions, conditions_of, earlier_run
 from rayinfluence.dataflow.begin.objective import kind_of_run
+from rayinfluence.dataflow.begin.questions import asked_before, with_questions
 from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
@@ -43,7 +44,8 @@ class Inputs:
     """What a configuration names, found and read.
 
     Attributes:
-        queries: None where it names none.
+        queries: of the file that it names, and those that were asked of its run directory beside
+            it; None where there are none.
         documents: files to tokenise, none where the corpus is used as it is; and what lies
             among them.
         folders: of the model and of its tokenizer.
@@ -77,6 +79,10 @@ class Inputs:
                 "queries: name a queries.jsonl with one {query_id, prompt, completion} a line."
             )
         return self.queries
+
+    def asking(self, more: Sequence[Query]) -> Inputs:
+        """With more queries, of which those that are asked already are not asked again."""
+        return replace(self, queries=with_questions(self.queries, more))
 
     @classmethod
     def of(cls, config: RunConfig, say: Say = silent, new_run: bool = False) -> Inputs:
@@ -124,6 +130,9 @@ class Inputs:
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
             _refuse_name_of_all(config, queries)
+        if config.scan.asks_queries:
+            before = asked_before(Store(config.run, config.storage.options(config.run)))
+            queries = with_questions(queries, before)
         function = trained_on = None
         if config.query_function is not None:
             function = NamedFunction.of("query_function", config.query_function)

@@ -22,6 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows += [
         {**rows[5], "id": "again"},
         {**rows[1], "source": None, "language": "de"},
+        {"id": "empty", "text": ""},
         {"id": "esc\x1b[2J", "text": "w1 w2 w3", "source": "al\x1bpha"},
     ]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -60,6 +61,8 @@ def test_statistics_are_those_of_the_rows(folder: Path, capsys: pytest.CaptureFi
     assert found["lengths"]["p50"] == lengths[(len(lengths) + 1) // 2 - 1]
     for one in found["lengths"]["histogram"]:
         assert one["sequences"] == sum(one["from"] <= n <= one["to"] for n in lengths)
+    assert found["left_out"] == {"documents without text": 1}
+    assert found["reasons"] == {"its text is empty": 1}
     languages = {one["value"]: one for one in found["by"]["language"]["values"]}
     assert languages["de"]["documents"] == 1
     assert languages[None]["documents"] == 14

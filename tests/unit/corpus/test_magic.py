@@ -21,7 +21,7 @@ import pytest
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.documents import read_documents
 from rayinfluence.corpus.forms import Columns, Document
-from rayinfluence.corpus.query_lines import read_queries
+from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.errors import CorpusError, QueryError
 from rayinfluence.storage.store import Store
@@ -94,7 +94,9 @@ def test_queries_that_are_compressed_are_to_be_unpacked(
 @pytest.mark.parametrize("kind", OTHERS)
 def test_queries_of_another_format_are_to_be_written_as_lines(tmp_path: Path, kind: str) -> None:
     (tmp_path / "queries.jsonl").write_bytes(OTHERS[kind])
-    with pytest.raises(QueryError, match=rf"is a file of {kind}, .* are read as JSON lines: write"):
+    with pytest.raises(
+        QueryError, match=rf"is a file of {kind}, .* are read as JSON, CSV or YAML: wr"
+    ):
         read_queries(Store(str(tmp_path / "queries.jsonl")))
 
 

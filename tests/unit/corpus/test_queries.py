@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.queries import EncodedQuery, border_warnings, encode_queries
+from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import Query
-from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.errors import QueryError, StorageError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
@@ -65,10 +65,13 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
             "the key 'x' stands twice",
         ),
         (b"[" * 100_000, "is not JSON"),
-        (b"3", "needs the keys query_id, prompt and completion"),
+        (b"3", "needs the keys prompt and completion"),
         (["query_id", "prompt", "completion"], "needs the keys"),
         ({"query_id": "b", "prompt": "x"}, "needs the keys"),
-        ({**GOOD, "query_id": "b", "promt": "x"}, "unknown key 'promt'; put what is yours under"),
+        (
+            {**GOOD, "query_id": "b", "promt": "x"},
+            "unknown key 'promt'; if it is prompt, call it so",
+        ),
         ({**GOOD, "query_id": 7}, "query_id must be a string"),
         ({**GOOD, "query_id": "b", "prompt": None}, "prompt must be a string, or a list of"),
         ({**GOOD, "query_id": "b", "completion": ["x"]}, "completion has a message 0"),
@@ -96,15 +99,6 @@ def test_a_file_without_queries_is_refused(path: Path, lines: list[bytes]) -> No
         read(path, *lines)
     with pytest.raises(StorageError, match="does not exist"):
         read_queries(Store(str(path.parent / "missing.jsonl")))
-
-
-def test_json_that_is_no_lines_is_told_as_such(path: Path) -> None:
-    path.write_text(json.dumps([GOOD], indent=1))
-    with pytest.raises(QueryError, match=r"one JSON value over several lines.*jq -c '\.\[\]'"):
-        read_queries(Store(str(path)))
-    path.write_text(json.dumps([GOOD]))
-    with pytest.raises(QueryError, match=r"queries\.jsonl:1: a list, and .* write each on a line"):
-        read_queries(Store(str(path)))
 
 
 def encoded(prompt: str, completion: str, tokenizer: Any = None) -> EncodedQuery:

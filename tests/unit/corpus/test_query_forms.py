@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries
+from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import Query
-from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.errors import ConfigError, QueryError
 from rayinfluence.named_function import NamedFunction
 from rayinfluence.storage.store import Store
@@ -276,7 +276,7 @@ PLAIN = {"prompt": "w1", "completion": " w2"}
             {"prompt": [{"role": "user"}], "completion": "x"},
             "prompt has a message 0 without content",
         ),
-        ({"prompt": "x", "mesages": CHAT}, "needs the keys query_id, prompt and completion (or"),
+        ({"prompt": "x", "mesages": CHAT}, "unknown key 'mesages'; if it is messages, call it so"),
     ],
 )
 def test_what_cannot_be_asked_for_is_a_sentence(

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from whole_runs import (
 )
 
 import rayinfluence
+from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.replica import NUMERICS_VERSION
 from rayinfluence.dataflow.jobs import eigen as eigen_jobs
 from rayinfluence.dataflow.stages import fitting
@@ -154,6 +156,21 @@ def computed(found: dict[str, bytes]) -> dict[str, bytes]:
     return {key: body for key, body in found.items() if not key.endswith("manifest.json")}
 
 
+@pytest.fixture(scope="module")
+def of_few(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A run over few documents that is done; nobody may change it."""
+    folder = tmp_path_factory.mktemp("few")
+    config = tiny_run(folder, 20)
+    rayinfluence.run(config)
+    return folder, config
+
+
+@pytest.fixture
+def few(of_few: Done, tmp_path: Path, copy_of: Callable[..., RunConfig]) -> Done:
+    """A copy of it, to change."""
+    return tmp_path / "few", copy_of(*of_few, tmp_path / "few")
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -173,9 +190,9 @@ def computed(found: dict[str, bytes]) -> dict[str, bytes]:
     ids=str,
 )
 def test_other_settings_in_the_same_folder_give_what_they_give_in_a_fresh_one(
-    done: Done, execute: Execute, change: Change, contents: Contents, other: dict[str, Any]
+    few: Done, execute: Execute, change: Change, contents: Contents, other: dict[str, Any]
 ) -> None:
-    folder, config = done
+    folder, config = few
     run = folder / "run"
     before = contents(run)
     changed = change(config, **other)
@@ -196,10 +213,10 @@ def test_other_settings_in_the_same_folder_give_what_they_give_in_a_fresh_one(
 
 
 def test_another_model_in_the_same_folder_does_not_mix(
-    done: Done, execute: Execute, change: Change, contents: Contents, tmp_path: Path
+    few: Done, execute: Execute, change: Change, contents: Contents, tmp_path: Path
 ) -> None:
-    folder, config = done
-    other = tiny_run(tmp_path / "other", seed=1)
+    folder, config = few
+    other = tiny_run(tmp_path / "other", 20, seed=1)
     changed = change(config, model=other.model)
     with pytest.raises(
         ConfigError,
@@ -221,9 +238,9 @@ def test_another_model_in_the_same_folder_does_not_mix(
 
 
 def test_the_reason_for_fitting_anew_is_said(
-    done: Done, execute: Execute, change: Change, said: Any
+    few: Done, execute: Execute, change: Change, said: Any
 ) -> None:
-    execute(change(done[1], seed=7), new_run=True)
+    execute(change(few[1], seed=7), new_run=True)
     assert "fitted anew: numerics.seed: 7, was 0" in said.getvalue()
 
 
@@ -241,10 +258,10 @@ OLD_RULE = "they are an earlier version's, which stated errors that are too smal
     ids=lambda one: one[-1] if isinstance(one, tuple) else "",
 )
 def test_factors_of_an_earlier_version_are_refused_with_what_helps_or_fitted_again(
-    done: Done, execute: Execute, said: Any, lacks: tuple[str, ...], words: str
+    few: Done, execute: Execute, said: Any, lacks: tuple[str, ...], words: str
 ) -> None:
     """Setting a configuration back does not bring a version back."""
-    folder, config = done
+    folder, config = few
     [fitted] = (folder / "run" / "factors").glob("*/manifest.json")
     manifest = unsealed(fitted)
     *above, last = lacks
@@ -430,7 +447,7 @@ def test_a_glob_that_takes_the_queries_along_is_refused(
     tmp_path: Path, execute: Execute, change: Change
 ) -> None:
     config = tiny_run(tmp_path)
-    with pytest.raises(RayInfluenceError, match=r"queries\.jsonl has no key 'text' in any line"):
+    with pytest.raises(RayInfluenceError, match=r"queries\.jsonl has no key 'text' in any row"):
         execute(change(config, corpus={"documents": [f"{tmp_path}/*.jsonl"]}))
 
 

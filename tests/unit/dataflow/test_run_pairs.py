@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 from other_kinds import CLS, PAIRED, SEP, tokenizer
+from rich.console import Console
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.plan.inspecting import inspect
+from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results
@@ -63,12 +67,19 @@ WHOLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PAIRED)
-def test_pairs_are_attributed_from_documents_to_the_report(
-    tmp_path: Path, name: str, execute: Execute
-) -> None:
+@pytest.fixture(scope="module", params=PAIRED)
+def whole(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Results]:
+    """A kind of model, and what a run of it finds, many pairs a batch."""
+    config = paired(tmp_path_factory.mktemp("whole"), request.param, **WHOLE)
+    with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
+        return request.param, run.all()["gradient_product"]
+
+
+def test_pairs_are_attributed_from_documents_to_the_report(whole: tuple[str, Results]) -> None:
     """Scores are sums over tokens of autograd's gradients of transformers' own loss."""
-    results = execute(paired(tmp_path, name, **WHOLE))["gradient_product"]
+    name, results = whole
     manifest = results.manifest
     assert manifest["objective"]["kind"] == "seq2seq"
     n_targets = sum(2 + len(row["text"].split()) for row in pairs())
@@ -98,12 +109,11 @@ def test_pairs_are_attributed_from_documents_to_the_report(
         assert sum(hit.token_scores) == pytest.approx(hit.score, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", PAIRED)
 def test_neighbours_of_a_pair_change_nothing_but_rounding(
-    tmp_path: Path, name: str, execute: Execute
+    tmp_path: Path, whole: tuple[str, Results], execute: Execute
 ) -> None:
-    beside = execute(paired(tmp_path / "beside", name, **WHOLE))["gradient_product"]
-    alone = execute(paired(tmp_path / "alone", name, **WHOLE, batch_tokens=1))["gradient_product"]
+    name, beside = whole
+    alone = execute(paired(tmp_path, name, **WHOLE, batch_tokens=1))["gradient_product"]
     assert hits(alone) == pytest.approx(hits(beside), rel=1e-6, abs=1e-9)
 
 
@@ -121,7 +131,7 @@ def test_a_model_of_pairs_is_inspected(tmp_path: Path) -> None:
 
 
 def test_a_pair_that_is_none_or_too_long_is_a_bad_document(
-    tmp_path: Path, execute: Execute
+    tmp_path: Path, quiet: ProgressLog
 ) -> None:
     config = paired(tmp_path)
     generator = np.random.default_rng(0)
@@ -129,11 +139,12 @@ def test_a_pair_that_is_none_or_too_long_is_a_bad_document(
     rows[3] = {"question": "w2", "text": ""}
     rows[5] = {"question": words(generator, 12), "text": words(generator, 9)}
     write(tmp_path / "documents.jsonl", rows)
-    manifest = execute(config)["ekfac"].manifest
-    assert manifest["corpus"]["documents"] == 398
-    assert manifest["corpus"]["bad_documents"] == 2
+    with Run(config, quiet) as run:
+        run.tokenize()
     (fragment,) = (Path(config.run) / "corpus" / "fragments").glob("*.json")
     said = fragment.read_text()
+    report = json.loads(said)["file"]
+    assert (report["documents"], report["n_bad"]) == (398, 2)
     assert "source and target have 25 tokens, and are not cut: at most 18" in said
     assert "it has no target after its source" in said
 

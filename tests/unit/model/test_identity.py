@@ -1,14 +1,10 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from folder_code import bring_code
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -28,7 +24,7 @@ from transformers import (
 
 from rayinfluence.model.identity import model_differences, model_digest, model_identity
 from rayinfluence.model.load import load_model
-from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp, tiny_run
+from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mlp
 from rayinfluence.testing.models import CONTEXT
 
 
@@ -302,31 +298,3 @@ def test_another_architecture_of_the_same_weights_is_another_model() -> None:
     assert differ(model_identity(model), before) == ["class: Other, was GPT2LMHeadModel"]
     assert model_differences(before, before) == []
     assert model_identity(tiny_mlp())["config"] == {}
-
-
-def test_other_code_in_the_model_s_folder_makes_another_model(tmp_path: Path) -> None:
-    tiny_run(tmp_path)
-    folder = tmp_path / "model"
-    bring_code(folder)
-
-    def identity() -> dict[str, Any]:
-        # In a process of its own, as a class is imported once.
-        script = (
-            "import json, sys, torch\n"
-            "from rayinfluence.model.identity import model_identity\n"
-            "from rayinfluence.model.load import load_model\n"
-            "model = load_model(sys.argv[1], torch.float32, trust_remote_code=True)\n"
-            "print(json.dumps(model_identity(model)))\n"
-        )
-        command = [sys.executable, "-c", script, str(folder)]
-        environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        return json.loads(said.stdout.splitlines()[-1])
-
-    ours = identity()
-    assert set(ours["code"]) >= {"modeling_own"}
-    code = folder / "modeling_own.py"
-    code.write_text(code.read_text() + "\n# the same, or not\n")
-    theirs = identity()
-    assert model_digest(ours) != model_digest(theirs)
-    assert model_differences(theirs, ours) == ["code: modeling_own.py differs"]

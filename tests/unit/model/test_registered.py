@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.errors import ModelError
+from rayinfluence.model.identity import model_differences, model_digest, model_identity
 from rayinfluence.model.load import load_model
 from rayinfluence.registered import PACKAGE, _registers
 from rayinfluence.testing import tiny_run
@@ -57,6 +59,16 @@ def copied(folder: Path, which: int) -> Path:
 def test_code_of_a_folder_of_the_same_name_is_that_folder_s(folder: Path) -> None:
     other = copied(folder, 2)
     assert [loaded(folder), loaded(other), loaded(folder)] == [1, 2, 1]
+
+
+def test_other_code_in_a_model_s_folder_makes_another_model(folder: Path) -> None:
+    def identity(of: Path) -> dict[str, Any]:
+        return model_identity(load_model(str(of), torch.float32, trust_remote_code=True))
+
+    ours, theirs = identity(folder), identity(copied(folder, 2))
+    assert set(ours["code"]) >= {"modeling_own"}
+    assert model_digest(ours) != model_digest(theirs)
+    assert model_differences(theirs, ours) == ["code: modeling_own.py differs"]
 
 
 def test_code_that_was_edited_is_run_as_it_is_now(folder: Path) -> None:

@@ -2,7 +2,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -296,15 +295,24 @@ def test_of_sixteen_that_create_an_object_at_once_one_does(store: Store) -> None
 
 def test_of_processes_that_create_a_file_at_once_one_does(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from rayinfluence.storage.store import Store;"
+        "import sys; from rayinfluence.storage.store import Store;"
         "store = Store(sys.argv[1]);"
-        "time.sleep(max(0, float(sys.argv[2]) - time.time()));"
-        "print(sum(store.create(str(key), sys.argv[3].encode()) for key in range(300)))"
+        "print('ready', flush=True); sys.stdin.readline();"
+        "print(sum(store.create(str(key), sys.argv[2].encode()) for key in range(300)))"
     )
-    arguments = [sys.executable, "-c", program, str(tmp_path), str(time.time() + 6)]
+    arguments = [sys.executable, "-c", program, str(tmp_path)]
+    pipe = subprocess.PIPE
     racers = [
-        subprocess.Popen([*arguments, str(number)], stdout=subprocess.PIPE) for number in range(3)
+        subprocess.Popen([*arguments, str(number)], stdin=pipe, stdout=pipe, text=True)
+        for number in range(3)
     ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
     made = [int(racer.communicate()[0]) for racer in racers]
     assert sum(made) == 300
     written = [Store(str(tmp_path)).read(str(key)) for key in range(300)]
