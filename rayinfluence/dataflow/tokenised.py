@@ -27,7 +27,7 @@ from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.corpus.validation import Finding, findings
 from rayinfluence.dataflow.begin.fetched import fetched
-from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
+from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.dataflow.places import corpus_place, run_config
 from rayinfluence.errors import ConfigError
 from rayinfluence.guest import as_found
