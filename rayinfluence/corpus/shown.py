@@ -30,12 +30,16 @@ class ShownToken:
 
 @dataclass(frozen=True)
 class ShownSequence:
-    """A sequence, and where in its document it is; as in a shard."""
+    """A sequence, and where in its document it is; as in a shard.
+
+    ``sequence_id`` is None of one that is in no shard.
+    """
 
     token_start: int
     char_start: int
     char_end: int
     tokens: list[ShownToken]
+    sequence_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,12 @@ class ShownDocument:
             yield f"note        {note}"
         for number, one in enumerate(self.sequences, start=1):
             n_tokens, n_counted = len(one.tokens), sum(token.counts for token in one.tokens)
+            called = f"{number} of {len(self.sequences)}"
+            if one.sequence_id is not None:
+                called = str(one.sequence_id)
             yield ""
             yield (
-                f"sequence    {number} of {len(self.sequences)}: {n_tokens} tokens from token "
+                f"sequence    {called}: {n_tokens} tokens from token "
                 f"{one.token_start}, characters {one.char_start} to {one.char_end}; "
                 f"{n_counted} count"
             )
@@ -105,7 +112,7 @@ def shown_sequences(
         texts = token_texts(tokenizer, tokens)
         shown = [ShownToken(*one) for one in zip(tokens, texts, masks, strict=True)]
         places = row["token_start"], row["char_start"], row["char_end"]
-        found.append(ShownSequence(*places, shown))
+        found.append(ShownSequence(*places, shown, row.get("sequence_id")))
     return found
 
 

@@ -156,7 +156,8 @@ def looked_at(place: str, tokenizer: str | None, columns: Mapping[str, Any], say
         refuse_rows(config, "corpus show")
         if not config.corpus.documents:
             raise ConfigError(
-                f"{place} names no documents (corpus.documents), and its shards have no texts."
+                f"{place} names no documents (corpus.documents): look into its shards by "
+                "--sequence, or name the folder of its corpus here."
             )
         inputs = Inputs.of(config, say)
         classes: tuple[str, ...] = ()

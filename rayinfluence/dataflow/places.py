@@ -11,6 +11,7 @@ from typing import Any, get_args
 from rayinfluence.addresses import expanded, hub_address, why_no_address, why_no_model
 from rayinfluence.config import Kind, RunConfig
 from rayinfluence.config_places import RunnerConfig, StorageConfig
+from rayinfluence.corpus.ordinals import entry_key
 from rayinfluence.dataflow.layout import CONFIG, CORPUS
 from rayinfluence.dataflow.status import holds_a_run
 from rayinfluence.errors import ConfigError, DamagedError
@@ -57,6 +58,36 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
             storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
     corpus = Store(path, storage.options(path)) if path else store / CORPUS
     return RunPlace(store, corpus, stall_seconds)
+
+
+def corpus_place(place: str) -> tuple[Store, bool]:
+    """Where the corpus is that a path or an address means, and whether it is a run's.
+
+    Args:
+        place: the folder of a corpus, a run directory, or the YAML file of a run.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    path = _address(place)
+    if not _is_file(path):
+        store = Store(path, _storage(None, path).options(path))
+        if is_a_corpus(place):
+            return store, False
+        if why := why_no_run(store):
+            raise ConfigError(
+                f"{why} Here its YAML file will do too, and so will the folder of a corpus, which "
+                f"has a {entry_key(0)}."
+            )
+    return run_place(place).corpus, True
+
+
+def is_a_corpus(place: str) -> bool:
+    """Whether a path or an address is the folder of a tokenised corpus."""
+    path = expanded(place)
+    if not (Path(path).is_dir() or path.startswith("s3://")) or "*" in path:
+        return False
+    return Store(path, _storage(None, path).options(path)).exists(entry_key(0))
 
 
 def run_config(place: str, strict: bool = False) -> RunConfig:

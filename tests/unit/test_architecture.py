@@ -158,6 +158,7 @@ ROOMS: dict[str, set[str]] = {
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
     "looking": {"begin", "places"},
+    "tokenised": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
     "asking": {"begin", "run"},
 }
