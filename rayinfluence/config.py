@@ -356,20 +356,22 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _columns_are_of_one_meaning(self) -> RunConfig:
         corpus = self.corpus
-        named = {
-            "corpus.text_column": corpus.text_column,
-            "corpus.id_column": corpus.id_column,
-            "corpus.prompt_column": corpus.prompt_column,
-            "objective.loss": self.objective.column,
-        }
-        if corpus.prompt_column is not None and self.objective.column is not None:
-            raise ValueError(
-                f"objective.loss: {self.objective.column!r} says what counted, and so does "
-                "corpus.prompt_column: set objective.loss to completion or all, or leave the "
-                "prompts out."
-            )
+        texts = [] if corpus.template is not None else corpus.text_columns
+        named = [
+            *(("corpus.text_column", name) for name in texts),
+            ("corpus.id_column", corpus.id_column),
+            ("corpus.prompt_column", corpus.prompt_column),
+            ("objective.loss", self.objective.column),
+        ]
+        for key in ("prompt_column", "template"):
+            if getattr(corpus, key) is not None and self.objective.column is not None:
+                raise ValueError(
+                    f"objective.loss: {self.objective.column!r} says what counted, and so does "
+                    f"corpus.{key}: set objective.loss to completion or all, or leave the "
+                    + ("prompts out." if key == "prompt_column" else "template out.")
+                )
         keys: dict[str, str] = {}
-        for name, column in named.items():
+        for name, column in named:
             if column is not None and column in keys:
                 raise ValueError(f"{name}: {column!r} is already {keys[column]}; name another one.")
             if column is not None:
@@ -379,10 +381,14 @@ class RunConfig(Section):
             raise ValueError(
                 f"corpus.label_column: {label!r} is already {keys[str(label)]}; name another one."
             )
-        for key in self.scan.group_by or () if corpus.documents else ():
+        wanted = [
+            *(("scan.group_by", key) for key in self.scan.group_by or ()),
+            *(("corpus.metadata", key) for key in corpus.metadata or ()),
+        ]
+        for name, key in wanted if corpus.documents else ():
             if key in keys:
                 raise ValueError(
-                    f"scan.group_by: {key!r} is the column of the documents' "
+                    f"{name}: {key!r} is the column of the documents' "
                     f"{_OF_ITS_OWN[keys[key]]} ({keys[key]}), which each has for itself and which "
                     "is no metadata; name a key that documents share."
                 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rayinfluence.corpus.columns import keys_of
 from rayinfluence.corpus.documents import LackingDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document
+from rayinfluence.corpus.metadata import dotted
 from rayinfluence.corpus.sources import find_source
 from rayinfluence.corpus.sources.source import without_column
 from rayinfluence.errors import CorpusError
@@ -39,7 +40,12 @@ class Beginning:
     @property
     def keys(self) -> dict[str, int]:
         """How many of them have each key of metadata."""
-        return Counter(key for document in self.documents for key in document.metadata)
+        return Counter(key for document in self.documents for key in dotted(document.metadata))
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many of them have each column that would be metadata if it were small."""
+        return Counter(key for document in self.documents for key in document.left_out)
 
     @property
     def whose(self) -> str:
@@ -89,6 +95,7 @@ def _without(
     column = lacking[0].column
     there = dict.fromkeys(name for one in lacking for name in one.there)
     where = "in any row" if whole else f"in its first {len(lacking):,} rows"
-    said = without_column(f"has no {column!r} {where}; there are", there, keys_of(columns)[column])
+    key = keys_of(columns).get(column, "corpus.template")
+    said = without_column(f"has no {column!r} {where}; there are", there, key)
     other = " Or set that to all or completion." if column == columns.counted else ""
     return CorpusError(f"{file.url} {said}{other}")

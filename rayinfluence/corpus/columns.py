@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rayinfluence.corpus.forms import Columns
+
+
+def columns_named(
+    text: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+    identity: str,
+    prompt: str | None = None,
+    counted: str | None = None,
+    label: str | None = None,
+    template: str | None = None,
+    metadata: Sequence[str] | None = None,
+    path: str | None = None,
+    blocks: bool = False,
+) -> Columns:
+    """Columns as a configuration names them.
+
+    Args:
+        text: a name, names in order of preference, or either by globs of files.
+        identity: the others are as :class:`Columns` has them.
+        prompt: that is.
+        counted: that is.
+        label: that is.
+        template: that is.
+        metadata: that is.
+        path: that is.
+        blocks: that is.
+    """
+    by_file: list[tuple[str, tuple[str, ...]]] = []
+    if isinstance(text, Mapping):
+        by_file = [(pattern, _listed(names)) for pattern, names in text.items()]
+        first, *others = by_file[0][1]
+    else:
+        first, *others = _listed(text)
+    return Columns(
+        first,
+        identity,
+        prompt,
+        counted,
+        label,
+        tuple(others),
+        tuple(by_file),
+        template,
+        None if metadata is None else tuple(metadata),
+        path,
+        blocks,
+    )
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def keys_of(columns: Columns) -> dict[str, str]:
     """The keys by the columns that they name; the documents' id is in none, as none needs one."""
-    named = {
-        columns.text: "corpus.text_column",
+    named: dict[str | None, str] = {
+        **dict.fromkeys(columns.texts, "corpus.text_column"),
         columns.prompt: "corpus.prompt_column",
         columns.counted: "objective.loss",
         columns.label: "corpus.label_column",
@@ -26,4 +77,6 @@ def what_to_do(reason: str, columns: Columns) -> str:
     for column, key in keys_of(columns).items():
         if reason.startswith(f"{column!r} "):
             return f"Mend the file, or name another column under {key}."
+    if reason.startswith("corpus.template "):
+        return "Mend the file, or let the template do without (`{% if name is defined %}`)."
     return "Mend the file."

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from rayinfluence.corpus.columns import keys_of
-from rayinfluence.corpus.forms import Columns, Document, document_of
+from rayinfluence.corpus.forms import Columns, Document, Lacks, document_of
 from rayinfluence.corpus.magic import BEGINNING, format_of
+from rayinfluence.corpus.paths import columns_of_path
 from rayinfluence.corpus.sources.compression import codec_of, plain
 from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Source, Wanted
 from rayinfluence.errors import CorpusError
@@ -89,15 +90,31 @@ def read_documents(
         CorpusError: the file is of no format that we read, or has no text column.
         StorageError: it cannot be read.
     """
+    columns = columns.of_file(file.url)
+    of_path = columns_of_path(file.url, columns.path)
     # The text is its source's business, which knows the header; other columns are looked for here.
-    needed = [column for column in keys_of(columns) if column != columns.text]
-    for number, row in _rows(file, Wanted(columns.text, blocks=columns.blocks), opened):
+    needed = [column for column in keys_of(columns) if column not in columns.texts]
+    is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
+    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file)
+    for number, row in _rows(file, wanted, opened):
         place = f"{file.url}:{number}"
-        if isinstance(row, dict) and (lacked := [one for one in needed if one not in row]):
-            yield LackingDocument(place, f"{lacked[0]!r} is missing", lacked[0], tuple(row))
+        if isinstance(row, str):
+            yield BadDocument(place, row)
             continue
-        found = row if isinstance(row, str) else document_of(row, columns, file.name, number)
-        yield BadDocument(place, found) if isinstance(found, str) else found
+        # What a row says itself is nearer to it than where its file lies.
+        row = {**row, **{key: of for key, of in of_path.items() if row.get(key) is None}}
+        lacked = next((one for one in needed if one not in row), None)
+        if lacked is None and columns.texts and not any(one in row for one in columns.texts):
+            lacked = columns.text
+        found = (
+            document_of(row, columns, file.name, number)
+            if lacked is None
+            else Lacks(lacked, f"{lacked!r} is missing")
+        )
+        if isinstance(found, Lacks):
+            yield LackingDocument(place, found.reason, found.column, tuple(row))
+        else:
+            yield BadDocument(place, found) if isinstance(found, str) else found
 
 
 def _rows(file: Store, wanted: Wanted, opened: DigestedFile | None) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import bracex
 
 from rayinfluence.corpus.documents import known
+from rayinfluence.corpus.paths import tails
 from rayinfluence.corpus.sources import endings, find_source
 from rayinfluence.corpus.sources.compression import parted
 from rayinfluence.corpus.sources.source import Source
@@ -87,8 +88,11 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
         # Patterns may overlap: a file is read once.
         found |= {url: Store(url, options(url)) for url in files if url not in found}
         others |= left
+    # Of documents without an id the name of their file is one, and those of partitions are alike.
+    named = zip(found.values(), tails(list(found)), strict=True)
     return Found(
-        list(found.values()), _counted({url: o for url, o in others.items() if url not in found})
+        [replace(file, called=name) for file, name in named],
+        _counted({url: o for url, o in others.items() if url not in found}),
     )
 
 

@@ -1,16 +1,19 @@
 """Forms of documents: what of a row is the text, and which of its characters training counted.
 
-A text, a prompt with what was trained to follow it, or messages that the tokenizer's chat template
-makes a text of.
+A text, a prompt with what was trained to follow it, messages that the tokenizer's chat template
+makes a text of, or what a template makes of several columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.chat import Message, Span, conversation, messages_of
+from rayinfluence.corpus.metadata import chosen, small
+from rayinfluence.corpus.paths import matches
+from rayinfluence.corpus.templates import TemplateFailed, template_of
 from rayinfluence.errors import ChatError
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns or keys of a row that have a meaning; all others are metadata.
+    """The columns or keys of a row that have a meaning; of all others metadata are chosen.
 
     Attributes:
         text: of the text, or of messages.
@@ -29,6 +32,12 @@ class Columns:
         counted: of the characters of the text that the loss counted, as ``[[start, end], ...]``;
             None where no column tells.
         label: of the class; it is metadata as well.
+        other_texts: of the text where a row has no ``text``: the first that it has.
+        texts_by_file: globs of files, each with the names that its texts have; of the first that
+            holds for a file. Where there are some, ``text`` is of no file.
+        template: makes the text of other columns, in place of ``text``; None where it is a column.
+        metadata: dotted keys of what is kept with a document; None keeps what is small.
+        path: a pattern of addresses, whose named parts are columns; None where none are named.
         blocks: whether each block between blank lines of a plain text is a row.
     """
 
@@ -37,7 +46,37 @@ class Columns:
     prompt: str | None = None
     counted: str | None = None
     label: str | None = None
+    other_texts: tuple[str, ...] = ()
+    texts_by_file: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    template: str | None = None
+    metadata: tuple[str, ...] | None = None
+    path: str | None = None
     blocks: bool = False
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Of the text, in order of preference; none where a template makes it."""
+        return () if self.template is not None else (self.text, *self.other_texts)
+
+    @property
+    def wanted(self) -> frozenset[str] | None:
+        """All that is read of a row, where that is known; None is all that there is."""
+        used = {*self.texts, self.identity, self.prompt, self.counted, self.label} - {None}
+        if self.template is not None:
+            used |= template_of(self.template).variables
+        if self.metadata is None or "row" in used - set(self.texts):
+            return None
+        # A dotted key is a column of that name, or in one of the name up to a dot.
+        parts = [key.split(".") for key in self.metadata]
+        tops = {".".join(part[: n + 1]) for part in parts for n in range(len(part))}
+        return frozenset(name for name in used | tops if name is not None)
+
+    def of_file(self, url: str) -> Columns:
+        """Those of one file; as they are where no glob has a say, or none holds for it."""
+        for pattern, (text, *others) in self.texts_by_file:
+            if matches(url, pattern):
+                return replace(self, text=text, other_texts=tuple(others), texts_by_file=())
+        return self
 
 
 @dataclass(frozen=True)
@@ -55,6 +94,7 @@ class Document:
         n_before: how many of those are the prompt.
         templated: whether a chat template made the text.
         label: what names its class, as it stands there.
+        left_out: columns that would be metadata, and are not small.
     """
 
     document_id: str
@@ -66,6 +106,7 @@ class Document:
     n_before: int = 0
     templated: bool = False
     label: Any = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -78,25 +119,57 @@ class Document:
         return len(self.text) + sum(len(one["content"]) for one in self.messages)
 
 
-def document_of(row: dict[str, Any], columns: Columns, name: str, number: int) -> Document | str:
+@dataclass(frozen=True)
+class Lacks:
+    """That a row is no document, as it has no column of a name.
+
+    Attributes:
+        column: that name.
+        reason: why it is no document.
+    """
+
+    column: str
+    reason: str
+
+
+def document_of(
+    row: Mapping[str, Any], columns: Columns, name: str, number: int
+) -> Document | Lacks | str:
     """The document of a row, or why it is none.
 
     Args:
-        row: by column; what has a meaning is taken out of it.
-        columns: which have one.
+        row: by column.
+        columns: which have a meaning.
         name: of the file.
         number: of the row, from 1.
     """
-    text, identity = row.pop(columns.text, None), row.pop(columns.identity, None)
-    prompt = None if columns.prompt is None else row.pop(columns.prompt, None)
-    spans = None if columns.counted is None else row.pop(columns.counted, None)
-    metadata = {key: value for key, value in row.items() if value is not None}
+    there = [column for column in columns.texts if row.get(column) is not None]
+    of_text = there[0] if there else columns.text
+    used = {*columns.texts, columns.identity, columns.prompt, columns.counted}
+    if columns.template is not None:
+        used |= template_of(columns.template).variables
+    if columns.metadata is None:
+        others = {
+            key: value for key, value in row.items() if key not in used or key == columns.label
+        }
+        metadata, left_out = small(others)
+    else:
+        metadata, left_out = chosen(row, columns.metadata), []
+    identity = row.get(columns.identity)
     document_id = f"{name}:{number}" if identity is None else str(identity)
     label = None if columns.label is None else row.get(columns.label)
-    found = Document(document_id, "", metadata, number, label=label)
+    found = Document(document_id, "", metadata, number, label=label, left_out=tuple(left_out))
+    if columns.template is not None:
+        return _of_template(found, row, columns.template)
+    text = row.get(of_text)
+    prompt = None if columns.prompt is None else row.get(columns.prompt)
+    spans = None if columns.counted is None else row.get(columns.counted)
+    columns = replace(columns, text=of_text)
     if isinstance(text, list):
         return _of_messages(found, text, prompt, columns)
     if not isinstance(text, str):
+        if len(columns.texts) > 1:
+            return f"{columns.text!r} is not a string, and none of its other text columns is there"
         return f"{columns.text!r} is not a string"
     if columns.prompt is not None:
         if not isinstance(prompt, str):
@@ -108,6 +181,16 @@ def document_of(row: dict[str, Any], columns: Columns, name: str, number: int) -
             return f"{columns.counted!r} {why}"
         return replace(found, text=text, counted=tuple((start, end) for start, end in spans or ()))
     return replace(found, text=text)
+
+
+def _of_template(found: Document, row: Mapping[str, Any], source: str) -> Document | Lacks | str:
+    """A document whose text a template makes, or why there is none."""
+    try:
+        text, counted = template_of(source).render(row)
+    except TemplateFailed as error:
+        why = f"corpus.template makes no text of it: {error}"
+        return why if error.lacking is None else Lacks(error.lacking, why)
+    return replace(found, text=text, counted=counted)
 
 
 def _of_messages(

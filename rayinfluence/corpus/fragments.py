@@ -72,6 +72,8 @@ class FileReport:
     bad: list[BadDocument] = field(default_factory=list)
     #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
     metadata_keys: dict[str, int] = field(default_factory=dict)
+    #: The same of columns that nobody chose and that are not small, and so no metadata.
+    not_kept: dict[str, int] = field(default_factory=dict)
 
     def refuse(self, place: str, reason: str) -> None:
         """Count a row that is no document; the first ones are named.

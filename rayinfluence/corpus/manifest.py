@@ -80,3 +80,11 @@ class CorpusManifest:
             counts.update(report["metadata_keys"])
         full = any(len(report["metadata_keys"]) >= NAMED_KEYS for report in self.files)
         return None if full else dict(counts)
+
+    @property
+    def not_kept(self) -> Counter[str]:
+        """How many documents have each column that was not small, where nobody chose metadata."""
+        counts: Counter[str] = Counter()
+        for report in self.files:
+            counts.update(report.get("not_kept", {}))
+        return counts

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 from rayinfluence.corpus.manifest import CorpusManifest
+from rayinfluence.corpus.paths import tails
 
 
 def shard_files(manifest: CorpusManifest) -> list[str | None]:
@@ -18,21 +16,3 @@ def shard_files(manifest: CorpusManifest) -> list[str | None]:
     counts = zip(names, manifest.shards_of_files, strict=True)
     found: list[str | None] = [name for name, n_shards in counts for _ in range(n_shards)]
     return found + [None] * (len(manifest.shards) - len(found))
-
-
-def tails(urls: Sequence[str]) -> list[str]:
-    """The shortest ends of addresses, in whole parts, that are different from each other."""
-    parts = [url.split("://")[-1].strip("/").split("/") for url in urls]
-    lengths = [1] * len(urls)
-    while True:
-        ends = ["/".join(part[-n:]) for part, n in zip(parts, lengths, strict=True)]
-        counts = Counter(ends)
-        longer = [
-            place
-            for place, end in enumerate(ends)
-            if counts[end] > 1 and lengths[place] < len(parts[place])
-        ]
-        if not longer:
-            return ends
-        for place in longer:
-            lengths[place] += 1

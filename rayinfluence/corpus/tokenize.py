@@ -7,16 +7,18 @@ digest is made of the bytes that are tokenised.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.corpus.chunks import AUTO, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
+from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
-from rayinfluence.corpus.metadata import plain
+from rayinfluence.corpus.metadata import dotted, plain
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import CorpusError
@@ -41,7 +43,7 @@ class TokenizeSettings:
     ``blocks`` says that those of a plain text are documents.
     """
 
-    text_column: str
+    text_column: str | list[str] | dict[str, str | list[str]]
     id_column: str
     context: int
     row_group_tokens: int
@@ -51,17 +53,26 @@ class TokenizeSettings:
     kind: str = CAUSAL
     label_column: str | None = None
     classes: str = "[]"
+    template: str | None = None
+    metadata: list[str] | None = None
+    path_columns: str | None = None
+    bos: str = AUTO
+    eos: str = AUTO
+    overlap: int = 0
     blocks: bool = False
 
     @property
     def columns(self) -> Columns:
         """Of documents."""
-        return Columns(
+        return columns_named(
             self.text_column,
             self.id_column,
             self.prompt_column,
             self.mask_column,
             self.label_column,
+            self.template,
+            self.metadata,
+            self.path_columns,
             self.blocks,
         )
 
@@ -96,6 +107,7 @@ def tokenize_file(
         CorpusError: the file cannot be read to its end, or was written to meanwhile.
     """
     about = file.info()
+    framing = Framing.of(tokenizer, settings.bos, settings.eos)
     report = FileReport.of(file.url, about)
     records: list[ShardRecord] = []
     writer: ShardWriter | None = None
@@ -119,7 +131,7 @@ def tokenize_file(
                     report.refuse(f"{report.url}:{document.row}", why)
                     continue
                 report.documents += 1
-                for row in _rows(document, encoding, settings, report):
+                for row in _rows(document, encoding, settings, framing, report):
                     writer = writer or ShardWriter(settings.row_group_tokens)
                     writer.add(row)
                     n_tokens += len(row["tokens"])
@@ -127,7 +139,8 @@ def tokenize_file(
                         close(writer)
                         writer = None
                 if n_tokens > before:
-                    _count_keys(report.metadata_keys, document)
+                    _count_keys(report.metadata_keys, dotted(document.metadata))
+                    _count_keys(report.not_kept, document.left_out)
             advance(n_tokens)
         if writer is not None:
             close(writer)
@@ -138,6 +151,24 @@ def tokenize_file(
             "the old file nor the new one. Run the same command again when it is whole."
         )
     return records, report
+
+
+def sequences_of(
+    document: Document, tokenizer: PreTrainedTokenizerFast, settings: TokenizeSettings
+) -> tuple[list[dict[str, Any]], int] | str:
+    """The rows that one document is in a shard, and how many chunks are none; or why all are."""
+    found = rendered(document, tokenizer)
+    if isinstance(found, str):
+        return found
+    if found.is_empty:
+        return "it has no text"
+    [encoding] = _encoded(tokenizer, [found], settings.kind)
+    if why := _why_none(found, encoding, settings):
+        return why
+    framing = Framing.of(tokenizer, settings.bos, settings.eos)
+    report = FileReport("", 0, None, None)
+    rows = list(_rows(found, encoding, settings, framing, report))
+    return (rows, report.short_chunks) if rows else "it has one token, which predicts nothing"
 
 
 def _encoded(
@@ -199,7 +230,11 @@ def _why_no_pair(document: Document, encoding: Encoding, context: int) -> str | 
 
 
 def _rows(
-    document: Document, encoding: Encoding, settings: TokenizeSettings, report: FileReport
+    document: Document,
+    encoding: Encoding,
+    settings: TokenizeSettings,
+    framing: Framing,
+    report: FileReport,
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
     counted = document.counted
@@ -207,28 +242,25 @@ def _rows(
     if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
         masks = [place >= encoding.n_source for place in range(len(encoding.tokens))]
     label = label_of(document.label, settings.class_names) if settings.label_column else None
-    context = settings.context
-    for start in range(0, len(encoding.tokens), context):
-        end = min(start + context, len(encoding.tokens))
-        if end - start < 2:
+    for chunk in chunks(encoding, masks, settings.context, settings.overlap, framing):
+        if len(chunk.tokens) < 2:
             report.short_chunks += 1
             continue
-        char_start, char_end = _characters(encoding, start, end)
-        masked = None if masks is None else masks[start:end]
-        if masked is not None:
-            n_counted = sum(masked[1:])  # the first is not predicted
+        char_start, char_end = _characters(chunk.spans)
+        if chunk.masks is not None:
+            n_counted = sum(chunk.masks[1:])  # the first is not predicted
             report.masked += 1
             report.counted_tokens += n_counted
             report.uncounted += not n_counted
         yield {
-            "tokens": encoding.tokens[start:end],
+            "tokens": chunk.tokens,
             "document_id": document.document_id,
             "document_row": document.row,
-            "token_start": start,
+            "token_start": chunk.start,
             "char_start": char_start,
             "char_end": char_end,
             "metadata": metadata,
-            LOSS_MASK: masked,
+            LOSS_MASK: chunk.masks,
             LABEL: label.index if isinstance(label, Label) else None,
         }
 
@@ -269,12 +301,12 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _characters(encoding: Encoding, start: int, end: int) -> tuple[int, int]:
-    spans = [span for span in encoding.offsets[start:end] if span[0] < span[1]]
+def _characters(of_tokens: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    spans = [span for span in of_tokens if span[0] < span[1]]
     return (spans[0][0], spans[-1][1]) if spans else (0, 0)
 
 
-def _count_keys(counts: dict[str, int], document: Document) -> None:
-    for key in document.metadata:
+def _count_keys(counts: dict[str, int], keys: Iterable[str]) -> None:
+    for key in keys:
         if key in counts or len(counts) < NAMED_KEYS:
             counts[key] = counts.get(key, 0) + 1

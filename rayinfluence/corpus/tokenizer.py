@@ -35,13 +35,15 @@ class Encoding:
 
     The characters are those of the text as it is, also where a normalizer puts others in their
     place. ``ending`` are tokens that the tokenizer adds after a whole text, and not among them;
-    ``n_source`` are how many are of a source, before its target.
+    ``n_source`` are how many are of a source, before its target, and ``n_added`` how many the
+    tokenizer has put before the text.
     """
 
     tokens: list[int]
     offsets: list[tuple[int, int]]
     ending: list[int] = field(default_factory=list)
     n_source: int = 0
+    n_added: int = 0
 
 
 def faithful(backend: Tokenizer) -> Tokenizer:
@@ -108,7 +110,7 @@ def encode(
         if backend.normalizer is not None:
             offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
         tokens = one.ids[:own] + one.ids[leading:end]
-        encodings.append(Encoding(tokens, offsets, one.ids[end:]))
+        encodings.append(Encoding(tokens, offsets, one.ids[end:], n_added=own))
     return encodings
 
 

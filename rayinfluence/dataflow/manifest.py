@@ -170,6 +170,8 @@ def run_manifest(
                     ("bad_documents", "n_bad"),
                 )
             },
+            "metadata_not_kept": dict(corpus.manifest.not_kept),
+            **{name: getattr(corpus.manifest.settings, name) for name in ("bos", "eos", "overlap")},
             "bad_sequences": _quarantined(run.bad_sequences),
         },
         "objective": {

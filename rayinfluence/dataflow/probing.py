@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from rayinfluence.corpus.chunks import AUTO, Framing
 from rayinfluence.corpus.shards import bad_rows
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.objective import classes_of
+from rayinfluence.dataflow.begin.probe_texts import Counting, labels_of_probes, rows_of, tokenised
 from rayinfluence.dataflow.begin.probes import Probing
 from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.replica import NUMERICS_VERSION, Numerics, Replica
@@ -28,7 +30,6 @@ from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
 from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.dataflow.jobs.banks import stored_bank
 from rayinfluence.dataflow.layout import BANKS, MANIFEST, MODELS, QUERIES, query_key
-from rayinfluence.dataflow.probe_texts import Counting, labels_of_probes, rows_of, tokenised
 from rayinfluence.dataflow.stages.queries import queries_fingerprint
 from rayinfluence.errors import ConfigError, InputError, ModelError, NumericsError, StorageError
 from rayinfluence.guest import as_found, own_arithmetic
@@ -67,6 +68,7 @@ def probe(probing: Probing) -> Probed:
     counting = Counting(
         numerics.objective,
         manifest["preflight"]["context"],
+        Framing.of(tokenizer, *(manifest["corpus"].get(key, AUTO) for key in ("bos", "eos"))),
         numerics.loss != "all" and results.meaning.of_predictions,
         numerics.masking,
         numerics.seed,

@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from rayinfluence.config import RunConfig, ScanConfig
+from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
-from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.early import Inputs
 from rayinfluence.dataflow.begin.foretold import foretold
 from rayinfluence.dataflow.begin.lost import lost_sequences
 from rayinfluence.dataflow.begin.narrowing import earlier_results
 from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.begin.reading import framed, refuse_overlap, settings_of
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.texts import TermCounts
@@ -57,7 +58,6 @@ from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
-from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -102,19 +102,11 @@ class Run(Parts):
                 self.progress.note(
                     f"documents    {len(documents.files):,} files; left out: {documents.line}"
                 )
-            wanted = TokenizeSettings(
-                settings.text_column,
-                settings.id_column,
-                self.context,
-                settings.row_group_tokens,
-                settings.shard_tokens,
-                settings.prompt_column,
-                self.config.objective.column,
-                self.inputs.kind,
-                settings.label_column,
-                canonical_json(list(self.classes)),
-                settings.plain_text == "blocks",
-            )
+            wanted = settings_of(self.config, self.context, self.inputs.kind, self.classes)
+            framing = Framing.of(self.tokenizer, settings.bos, settings.eos)
+            refuse_overlap(settings.overlap, self.context, framing)
+            said = framed(self.tokenizer, framing, self.inputs.kind, settings.overlap)
+            self.progress.note(f"tokens       {said}")
             tokenize_files(
                 lambda: self.runner,
                 documents,
@@ -126,6 +118,12 @@ class Run(Parts):
             )
             self._note_commits()
             self.__dict__.pop("corpus", None)
+            if not_kept := self.corpus.manifest.not_kept:
+                named = ", ".join(f"{key!r} of {n:,}" for key, n in not_kept.most_common(5))
+                self.progress.note(
+                    f"metadata     not kept, as it is not small: {named} documents"
+                    f"{', ...' * (len(not_kept) > 5)}; name under corpus.metadata what is to be"
+                )
         self._warn_of_lost_rows()
         return self.corpus
 

@@ -114,6 +114,7 @@ def of_sides(
         tokens_BX = side_of(of_inputs, sides)
         if tokens_BX is None or of_grads.shape[:-1] != of_inputs.shape[:-1]:
             return None
+        tokens_BX = tokens_BX.to(of_inputs.device)  # a block may be on another than the tokens
         starts_B1 = torch.arange(len(tokens_BX), device=tokens_BX.device)[:, None] * n_tokens
         real_N = (tokens_BX > NO_TOKEN).flatten()
         places_N = (starts_B1 + tokens_BX).flatten()[real_N]

@@ -86,10 +86,13 @@ class Store:
         url: a folder (``runs/demo``) or an fsspec URL (``s3://bucket/prefix``).
         options: keyword arguments of the fsspec file system (credentials, endpoint); see
             StorageConfig.
+        called: what it is called among others, where the last part of its URL does not tell it
+            apart.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    called: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         return f"Store(url={without_credentials(self.url)!r})"
@@ -108,8 +111,8 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The last part of the URL."""
-        return self.url.rsplit("/", 1)[-1]
+        """What it is called, which by default is the last part of the URL."""
+        return self.called or self.url.rsplit("/", 1)[-1]
 
     def read(self, key: str) -> bytes:
         """The bytes of an object.

@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "yamls": set(),
     "config_sentences": set(),
     "config_places": {"text", "addresses"},
-    "config_corpus": {"config_places", "config_rows"},
+    "config_corpus": {"config_places", "config_rows", "config_sentences"},
     "config_rows": {"config_places"},
     "config": {
         "errors",
@@ -151,6 +151,7 @@ ROOMS: dict[str, set[str]] = {
     "plan": NAMES | {"compute", "jobs", "stages", "begin"},
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
+    "looking": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
 }
 

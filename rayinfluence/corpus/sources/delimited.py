@@ -64,14 +64,15 @@ class Delimited:
                 f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
                 "is meant: rename one."
             )
-        if (text_column := wanted.text) not in header:
+        text_column = wanted.text
+        if wanted.is_needed and text_column not in header:
             if said := self._other_delimiter(header, text_column):
                 raise NotDocumentsError(said)
             raise without_column(f"has no column {text_column!r}; its header has", header)
         for number, record in enumerate(records, start=1):
             yield number, record if isinstance(record, str) else _row(header, record, text_column)
 
-    def _other_delimiter(self, header: list[str], text_column: str) -> str | None:
+    def _other_delimiter(self, header: list[str], text_column: str | None) -> str | None:
         """Why a header lacks the text's column: its columns are apart by something else."""
         for other, name in _DELIMITERS.items():
             if text_column in [part.strip() for part in self.delimiter.join(header).split(other)]:
@@ -129,7 +130,7 @@ def _in_utf_8(record: list[str] | str) -> list[str] | str:
     return record
 
 
-def _row(header: list[str], record: list[str], text_column: str) -> dict[str, Any] | str:
+def _row(header: list[str], record: list[str], text_column: str | None) -> dict[str, Any] | str:
     if len(record) != len(header):
         return f"{len(record)} fields, and the header has {len(header)}"
     # Only a text can be empty: an empty name is no name, and an empty value says nothing.

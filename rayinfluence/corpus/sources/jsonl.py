@@ -40,7 +40,7 @@ class JsonLines:
         for number, row in _objects(stream):
             if not there and isinstance(row, dict):
                 # One row with the key is enough: rows without it are bad ones by themselves.
-                there = wanted.text in row
+                there = not wanted.is_needed or wanted.text in row
                 if len(keys) <= NAMED:
                     keys.update(dict.fromkeys(row))
             yield number, row

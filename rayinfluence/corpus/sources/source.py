@@ -22,16 +22,19 @@ class Wanted:
     """What is asked of the rows of a file.
 
     Attributes:
-        text: the column that has to be there. Its value is whatever the file has there; rows of a
-            format that is a text and nothing else have it under this name.
+        text: the column of the text. Its value is whatever the file has there; rows of a format
+            that is a text and nothing else have it under this name.
         columns: those that are read; None: all. A format that keeps columns apart leaves the others
             alone, whatever is in them; rows of the others may have more.
         blocks: whether each block between blank lines is a row, in a format that is plain text.
+        is_needed: whether the column of the text has to be there; not where it is one of several,
+            for which whoever reads looks himself.
     """
 
     text: str
     columns: frozenset[str] | None = None
     blocks: bool = False
+    is_needed: bool = True
 
 
 class Source(Protocol):

@@ -8,7 +8,6 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.beginning import Beginning
 from rayinfluence.corpus.chat import MARKS, UNTOLD
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.forms import Columns
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.objective_kinds import CLASSIFICATION, KINDS, MASKED, SEQ2SEQ
 
@@ -27,19 +26,6 @@ class Counted:
     sequences_without: int
 
 
-def columns_of(config: RunConfig) -> Columns:
-    """The columns of documents that have a meaning."""
-    corpus, loss = config.corpus, config.objective.column
-    return Columns(
-        corpus.text_column,
-        corpus.id_column,
-        corpus.prompt_column,
-        loss,
-        corpus.label_column,
-        corpus.plain_text == "blocks",
-    )
-
-
 def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
     """See that documents say what a loss on completions counted, as far as the first ones tell.
 
@@ -54,7 +40,9 @@ def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
                 f"objective.loss: completion, and document {document.document_id!r} is a text of "
                 "which nothing says where its completion begins. Name the column of prompts under "
                 "corpus.prompt_column, or a column of messages ([{role, content}, ...]) under "
-                "corpus.text_column; or set objective.loss to all if all of it was trained on."
+                "corpus.text_column; or mark the completion by {% generation %} and "
+                "{% endgeneration %} in a corpus.template; or set objective.loss to all if all of "
+                "it was trained on."
             )
 
 

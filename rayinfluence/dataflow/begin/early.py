@@ -22,10 +22,11 @@ from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
 from rayinfluence.dataflow.begin.apart import refuse_own_documents, refuse_written_over
-from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts
+from rayinfluence.dataflow.begin.counted import refuse_plain_texts
 from rayinfluence.dataflow.begin.fetched import Folders, fetched
 from rayinfluence.dataflow.begin.narrowing import Conditions, conditions_of, earlier_run
 from rayinfluence.dataflow.begin.objective import kind_of_run
+from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.hub import Say
@@ -129,6 +130,7 @@ class Inputs:
         refuse_own_documents(config, documents)
         for file in documents.files:
             refuse_other_content(file)
+        refuse_unread(config, documents.files)
         _refuse_no_text(documents, config)
         if config.corpus.documents:
             refuse_old_layout(corpus_store(config))
@@ -136,6 +138,7 @@ class Inputs:
             Corpus.refuse_none(corpus_store(config))
         places = places or fetched(config, say, new_run)
         kind = kind_of_run(config, places.source.weights)
+        refuse_framing(config, kind)
         asks = config.scan.asks_queries
         return cls(queries, documents, places, kind, function, asks, conditions)
 

@@ -16,8 +16,9 @@ from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.forms import rendered
 from rayinfluence.corpus.tokenizer import encode
-from rayinfluence.dataflow.begin.counted import columns_of, refuse_plain_texts, untold_chats
+from rayinfluence.dataflow.begin.counted import refuse_plain_texts, untold_chats
 from rayinfluence.dataflow.begin.narrowing import Conditions, lacking_keys
+from rayinfluence.dataflow.begin.reading import columns_of
 from rayinfluence.dataflow.compute.grouping import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError
@@ -65,10 +66,19 @@ def foretold(
         if is_known or all(one.counted is None for one in first.documents):
             raise ConfigError(untold)
         warnings.append(f"{untold} The run ends when all are tokenised.")
-    groups = [("scan.group_by", k) for k in config.scan.group_by or () if k not in first.keys]
+    named = [
+        *(("scan.group_by", key) for key in config.scan.group_by or ()),
+        *(("corpus.metadata", key) for key in settings.metadata or ()),
+    ]
+    groups = [(setting, key) for setting, key in named if key not in first.keys]
     lacking = [*groups, *lacking_keys(conditions, first.keys)] if first.documents else []
-    for place, key in lacking:
-        said = unknown_key(key, first.keys, f"none of {first.whose}", place)
+    for setting, key in lacking:
+        said = unknown_key(key, first.keys, f"none of {first.whose}", setting)
+        if key in first.left_out:
+            said = (
+                f"{setting}: {key!r} is not kept of {first.whose}, as it is not small: name it "
+                "under corpus.metadata."
+            )
         if is_known:
             raise ConfigError(said)
         warnings.append(f"{said} If no document has it, the run ends when all are tokenised.")

@@ -385,6 +385,8 @@ class Parts:
     def _refuse_corpus(self, corpus: Corpus) -> None:
         """Refuse a corpus that lacks what the configuration names of it."""
         refuse_unknown_keys(self.config.scan.group_by, corpus)
+        if self.config.corpus.documents:
+            refuse_unknown_keys(self.config.corpus.metadata, corpus, "corpus.metadata")
         refuse_unknown_conditions(self.inputs.conditions, corpus)
         earlier_results(self.config, corpus)
 

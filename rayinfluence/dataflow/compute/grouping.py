@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.corpus.metadata import canonical, shown
+from rayinfluence.corpus.metadata import at_key, canonical, shown
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.errors import ConfigError
 from rayinfluence.influence.groups import MISSING, MOST_VALUES, OTHER
@@ -27,8 +27,15 @@ _LEAST_TOP = 10
 _NAMED_KEYS = 20
 
 
-def refuse_unknown_keys(keys: Sequence[str] | None, corpus: Corpus) -> None:
-    """Refuse to group by what no document has; None is the default, which need not be there.
+def refuse_unknown_keys(
+    keys: Sequence[str] | None, corpus: Corpus, setting: str = "scan.group_by"
+) -> None:
+    """Refuse to name what no document has; None is the default, which need not be there.
+
+    Args:
+        keys: of metadata.
+        corpus: that is there.
+        setting: of the configuration, that names them.
 
     Raises:
         ConfigError: with the keys that there are.
@@ -39,11 +46,11 @@ def refuse_unknown_keys(keys: Sequence[str] | None, corpus: Corpus) -> None:
     for key in keys:
         if key not in known:
             whose = f"no document in the corpus at {corpus.store.url}"
-            raise ConfigError(unknown_key(key, known, whose))
+            raise ConfigError(unknown_key(key, known, whose, setting))
 
 
 def unknown_key(
-    key: str, known: Mapping[str, int], whose: str, place: str = "scan.group_by"
+    key: str, known: Mapping[str, int], whose: str, setting: str = "scan.group_by"
 ) -> str:
     """What to say of a key that documents do not have, as a sentence.
 
@@ -51,17 +58,17 @@ def unknown_key(
         key: which.
         known: how many of them have each of the keys that there are.
         whose: who does not have it.
-        place: the key of the configuration that asks for it.
+        setting: of the configuration, that names it.
     """
     close = difflib.get_close_matches(key, known, n=2)
     names = sorted(known, key=lambda name: (-known[name], name))
     more = ", ..." if len(names) > _NAMED_KEYS else ""
     there = f"the keys there are {', '.join(map(repr, names[:_NAMED_KEYS]))}{more}"
     none = "there are no metadata: " + (
-        "set `group_by: []`." if place == "scan.group_by" else "leave it out."
+        "set `group_by: []`." if setting == "scan.group_by" else "leave it out."
     )
     return (
-        f"{place}: {whose} has the key {key!r}; "
+        f"{setting}: {whose} has the key {key!r}; "
         + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
         + (f"{there}." if names else none)
     )
@@ -69,7 +76,7 @@ def unknown_key(
 
 def group_value(metadata: Mapping[str, Any], key: str) -> str:
     """The group that a sequence is in by a key: the value as canonical JSON, or MISSING."""
-    value = metadata.get(key)
+    value = at_key(metadata, key)
     return MISSING if value is None else canonical(value)
 
 

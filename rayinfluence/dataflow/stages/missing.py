@@ -22,6 +22,9 @@ from rayinfluence.dataflow.layout import MARKS, PARTIALS, marked, partial_key
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.tensors import read_header
 
+#: Sequences of a part of the corpus that may be missing, as splits of a scan may.
+_FEW = 3
+
 
 class Missing:
     """Counts what each bank's queries lack while a scan goes on.
@@ -36,8 +39,10 @@ class Missing:
         self, banks: Sequence[BankPlan], splits: Sequence[Split], names: Mapping[str, str]
     ) -> None:
         self._n_all = sum(split.n_rows for split in splits)
+        # Of a part of the corpus one in a hundred may be less than one.
+        tolerated = _FEW if any(split.chosen is not None for split in splits) else 0
         ours = {split.digest for split in splits}
-        self._banks = [_OfBank(bank, ours, names) for bank in banks]
+        self._banks = [_OfBank(bank, ours, names, tolerated) for bank in banks]
 
     def settled(self, left_out: Mapping[int, LeftOut]) -> None:
         """Count what a split's partials lack, by the place of the bank.
@@ -73,8 +78,10 @@ class Missing:
 class _OfBank:
     """What one bank's queries lack, and the marks whose partials have not been looked at."""
 
-    def __init__(self, bank: BankPlan, ours: set[str], names: Mapping[str, str]) -> None:
-        self._bank, self._names = bank, names
+    def __init__(
+        self, bank: BankPlan, ours: set[str], names: Mapping[str, str], tolerated: int
+    ) -> None:
+        self._bank, self._names, self._tolerated = bank, names, tolerated
         digests = bank.query_digests
         self._asked = [place for place, d in enumerate(digests) if not names or d in names]
         self.tally = Tally(len(digests), self._asked)
@@ -93,8 +100,8 @@ class _OfBank:
         self.tally.add(left_out)
 
     def refuse(self, n_all: int) -> None:
-        """End the scan if more than 1 % of so many are missing."""
-        limit = QUARANTINE_LIMIT * n_all
+        """End the scan if more than 1 % of so many are missing, and more than are tolerated."""
+        limit = max(self._tolerated, QUARANTINE_LIMIT * n_all)
         if self.tally.worst + sum(self._unread.values()) > limit:
             while self._unread and self.tally.worst <= limit:
                 split, _ = self._unread.popitem()

@@ -61,44 +61,74 @@ def mixtral_run(folder: Path) -> RunConfig:
 
 def t5_run(folder: Path) -> RunConfig:
     """Blocks of a decoder on both devices share what the encoder gives."""
-    model = t5(torch.float32, "sdpa")
-    corpus = {"context": 18, "prompt_column": "source"}
-    config = tiny_run(folder, pretrained=model, modules="all", corpus=corpus)
+    config = tiny_run(
+        folder,
+        pretrained=t5(torch.float32, "sdpa"),
+        modules="all",
+        dtype="float64",
+        attention="eager",
+        corpus={"context": 18, "prompt_column": "source"},
+        scan={"top": 100, "rank": "dense", "methods": ["ekfac", "gradient_product"]},
+    )
     tokenizer().save_pretrained(folder / "model")
     rows = [{"id": str(i), "source": f"w{i} w3", "text": f"w{i + 1} w7 w{i + 2}"} for i in range(9)]
     (folder / "documents.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return config
 
 
-@pytest.mark.parametrize("make", [gpt2_run, llama_run, mixtral_run, t5_run])
+@pytest.fixture
+def over(
+    tmp_path: Path, execute: Execute, change: Change, monkeypatch: pytest.MonkeyPatch, said: Any
+) -> Callable[[RunConfig], dict[str, Results]]:
+    """Do a run that was done again over two devices, in a directory of its own."""
+
+    def run(config: RunConfig) -> dict[str, Results]:
+        placed: list[nn.Module] = []
+
+        def here(_device: str, _gpus: int | None, model: nn.Module) -> tuple[torch.device, ...]:
+            placed.append(model)
+            return DEVICES
+
+        monkeypatch.setattr(parts, "devices_here", here)
+        shutil.copytree(tmp_path / "run" / "preflight", tmp_path / "over" / "preflight")
+        with pretended():
+            results = execute(change(config, run=str(tmp_path / "over")))
+        assert "its blocks are dealt over 2 GPUs" in said.getvalue()
+        assert {weight.device for weight in placed[0].parameters()} == set(DEVICES)
+        return results
+
+    return run
+
+
+@pytest.mark.parametrize("make", [gpt2_run, llama_run, mixtral_run])
 def test_a_run_over_two_devices_writes_the_same_bytes(
     make: Callable[[Path], RunConfig],
+    over: Callable[[RunConfig], dict[str, Results]],
     tmp_path: Path,
     execute: Execute,
-    change: Change,
     contents: Contents,
-    monkeypatch: pytest.MonkeyPatch,
-    said: Any,
 ) -> None:
     config = make(tmp_path)
     execute(config)
-    placed: list[nn.Module] = []
-
-    def here(_device: str, _gpus: int | None, model: nn.Module) -> tuple[torch.device, ...]:
-        placed.append(model)
-        return DEVICES
-
-    monkeypatch.setattr(parts, "devices_here", here)
-    over = change(config, run=str(tmp_path / "over"))
-    shutil.copytree(tmp_path / "run" / "preflight", tmp_path / "over" / "preflight")
-    with pretended():
-        execute(over)
-    assert "its blocks are dealt over 2 GPUs" in said.getvalue()
-    assert {weight.device for weight in placed[0].parameters()} == set(DEVICES)
+    over(config)
     expected = contents(tmp_path / "run")
     found = contents(tmp_path / "over")
     assert found.keys() == expected.keys()
     assert [key for key in expected if found[key] != expected[key]] == []
+
+
+def test_what_blocks_on_both_devices_share_is_the_same_but_for_rounding(
+    over: Callable[[RunConfig], dict[str, Results]], tmp_path: Path, execute: Execute
+) -> None:
+    """Its gradient is a sum over blocks, which each device begins by itself."""
+    config = t5_run(tmp_path)
+    expected, found = execute(config), over(config)
+    for method, results in expected.items():
+        for query in results.queries:
+            scores = {hit.sequence_id: hit.score for hit in results.proponents(query)}
+            again = {hit.sequence_id: hit.score for hit in found[method].proponents(query)}
+            assert scores
+            assert again == pytest.approx(scores, rel=1e-6)
 
 
 def test_blocks_are_dealt_in_their_order_by_their_bytes() -> None:

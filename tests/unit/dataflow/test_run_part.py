@@ -14,6 +14,7 @@ from whole_runs import partials, survivors
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.jobs import scan as scanning
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.status import status
@@ -305,3 +306,23 @@ def test_a_condition_on_a_key_that_is_not_there_is_refused_before_tokenising(
     with pytest.raises(ConfigError, match=r"corpus\.select: none of .* has the key 'license'"):
         run_of(config)
     assert not list(Path(config.run).rglob("*.parquet"))
+
+
+def test_one_sequence_without_a_score_ends_no_run_of_a_few(
+    whole: tuple[RunConfig, dict[str, Results]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = _sample(whole[0], 30)[3]
+    values = Replica._values
+
+    def spoiled(replica: Replica, batch: Any, labels: Any) -> Any:
+        values_B = values(replica, batch, labels)
+        return values_B * values_B.new_tensor(np.where(batch.sequence_ids == bad, np.nan, 1.0))
+
+    config = part_of(whole, tmp_path, corpus={"sample": {"sequences": 30}})
+    with Run(config) as run:
+        run.begin(needs_queries=True)
+        monkeypatch.setattr(Replica, "_values", spoiled)
+        manifest = run.all()[EXACT].manifest
+    [left_out] = manifest["methods"][EXACT]["quarantined"]
+    assert left_out["sequence_id"] == bad
+    assert manifest["methods"][EXACT]["scanned_sequences"] == 29

@@ -24,6 +24,8 @@ from rich.text import Text
 
 from rayinfluence import __version__
 from rayinfluence.addresses import hub_address
+from rayinfluence.cli.corpus import app as corpus_app
+from rayinfluence.cli.saying import say as _say
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.dataflow.stage_names import RESULTS, STAGES
@@ -34,7 +36,7 @@ from rayinfluence.errors import (
     RayInfluenceError,
     StageError,
 )
-from rayinfluence.text import in_bytes, visible, visible_line, without_credentials
+from rayinfluence.text import in_bytes, visible_line
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
@@ -48,6 +50,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(corpus_app)
 
 #: What `clean` takes.
 _STAGES = " or ".join((", ".join([*STAGES][:-1]), [*STAGES][-1]))
@@ -487,10 +491,3 @@ def _say_report(store: Store) -> None:
     from rayinfluence.dataflow.layout import REPORT
 
     _say(f"report: {store.url}/{REPORT}")
-
-
-def _say(text: str, *, error: bool = False) -> None:
-    """Print a line or lines; what others wrote in them is neither markup nor commands."""
-    text = without_credentials(text)
-    console = Console(stderr=error, soft_wrap=True)
-    console.print(visible(text), markup=False, highlight=False)

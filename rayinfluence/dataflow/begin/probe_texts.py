@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from rayinfluence.corpus.chunks import Chunk, Framing, chunks
 from rayinfluence.corpus.classes import label_of
 from rayinfluence.corpus.forms import mask
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK
@@ -34,6 +35,7 @@ class Counting:
     Attributes:
         kind: of its objective.
         context: most tokens of a sequence.
+        framing: what stands at the ends of documents.
         some: whether its loss counted some tokens alone: of completions, theirs.
         masking: of a masked language model.
         seed: of the run.
@@ -41,6 +43,7 @@ class Counting:
 
     kind: str
     context: int
+    framing: Framing
     some: bool
     masking: Masking | None
     seed: int
@@ -50,23 +53,21 @@ class Counting:
         """Whether a longer text is cut, as training would have it."""
         return self.kind in (CAUSAL, MASKED)
 
-    def of_text(self, one: Probe, encoding: Encoding, tokens: list[int]) -> list[bool] | None:
-        """Which tokens count; None where the kind of model says so.
+    def of_text(self, one: Probe, encoding: Encoding) -> list[bool] | None:
+        """Which tokens of a whole text count; None where the kind of model says so.
 
-        Args:
-            one: the text.
-            encoding: of the whole.
-            tokens: that are left of it.
+        Of those that masks are drawn for, the first that fit into a sequence.
         """
         if self.kind == SEQ2SEQ:
-            return [place >= encoding.n_source for place in range(len(tokens))]
+            return [place >= encoding.n_source for place in range(len(encoding.tokens))]
         if self.kind == CLASSIFICATION or not (self.some or self.kind == MASKED):
             return None
         if one.completion_start is not None:
             spans = [(one.completion_start, len(one.text))]
-            return mask(encoding.offsets, spans)[: len(tokens)]
+            return mask(encoding.offsets, spans)
         if self.masking is None:
             return None
+        tokens = encoding.tokens[: self.context]
         places = masked_places(np.array(tokens), self.masking, self.seed, _DRAWN_FOR)
         return [place in places for place in range(len(tokens))]
 
@@ -89,8 +90,10 @@ def tokenised(
                 f"{one.name!r} cannot be scored: it has {n_tokens} tokens, and is not cut: at most "
                 f"{context}, as many as a sequence of the run has. Shorten it."
             )
-        tokens = encoding.tokens[:context]
-        counts = counting.of_text(one, encoding, tokens)
+        masks = counting.of_text(one, encoding)
+        cut = chunks(encoding, masks, context, 0, counting.framing)
+        first_chunk, *others = [*cut] or [Chunk([], 0, [], None)]
+        tokens, counts = first_chunk.tokens, first_chunk.masks
         first = 1 if counting.kind == CAUSAL else 0  # which nothing predicts
         if counts is not None and not any(counts[first:]):
             raise InputError(
@@ -99,7 +102,7 @@ def tokenised(
                 "run has. Shorten its prompt, or give one."
             )
         said = token_texts(tokenizer, tokens)
-        n_cut = n_tokens - len(tokens)
+        n_cut = sum(len(other.tokens) - counting.framing.of_chunks for other in others)
         texts.append(ProbedText(one.name, one.partition, one.text, tokens, said, n_cut, counts))
     return texts
 
