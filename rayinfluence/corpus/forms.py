@@ -6,7 +6,7 @@ makes a text of, or what a template makes of several columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,14 @@ from rayinfluence.corpus.chat import Message, Span, conversation, messages_of
 from rayinfluence.corpus.metadata import chosen, small
 from rayinfluence.corpus.paths import matches
 from rayinfluence.corpus.templates import TemplateFailed, template_of
+from rayinfluence.corpus.token_rows import (
+    PADDING,
+    POSITIONS,
+    TokenForm,
+    TokenRow,
+    cuts_of,
+    tokens_of,
+)
 from rayinfluence.errors import ChatError
 
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ class Columns:
         metadata: dotted keys of what is kept with a document; None keeps what is small.
         path: a pattern of addresses, whose named parts are columns; None where none are named.
         blocks: whether each block between blank lines of a plain text is a row.
+        tokens: how token ids lie, where documents are those and no texts; ``text`` is their column.
     """
 
     text: str
@@ -52,6 +61,7 @@ class Columns:
     metadata: tuple[str, ...] | None = None
     path: str | None = None
     blocks: bool = False
+    tokens: TokenForm | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -64,6 +74,8 @@ class Columns:
         used = {*self.texts, self.identity, self.prompt, self.counted, self.label} - {None}
         if self.template is not None:
             used |= template_of(self.template).variables
+        if self.tokens is not None:
+            used |= {PADDING, POSITIONS}
         if self.metadata is None or "row" in used - set(self.texts):
             return None
         # A dotted key is a column of that name, or in one of the name up to a dot.
@@ -95,6 +107,8 @@ class Document:
         templated: whether a chat template made the text.
         label: what names its class, as it stands there.
         left_out: columns that would be metadata, and are not small.
+        tokens: its ids, where it is no text.
+        token_start: how many ids of its row are before them.
     """
 
     document_id: str
@@ -107,15 +121,21 @@ class Document:
     templated: bool = False
     label: Any = None
     left_out: tuple[str, ...] = ()
+    tokens: TokenRow | None = None
+    token_start: int = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it."""
+        if self.tokens is not None:
+            return not len(self.tokens.tokens_T)
         return not (self.text.strip() or any(one["content"].strip() for one in self.messages))
 
     @property
     def n_characters(self) -> int:
-        """Of its text, or of its messages."""
+        """Of its text, or of its messages; its tokens, where it is no text."""
+        if self.tokens is not None:
+            return len(self.tokens.tokens_T)
         return len(self.text) + sum(len(one["content"]) for one in self.messages)
 
 
@@ -148,6 +168,8 @@ def document_of(
     used = {*columns.texts, columns.identity, columns.prompt, columns.counted}
     if columns.template is not None:
         used |= template_of(columns.template).variables
+    if columns.tokens is not None:
+        used |= {PADDING, POSITIONS}
     if columns.metadata is None:
         others = {
             key: value for key, value in row.items() if key not in used or key == columns.label
@@ -161,6 +183,9 @@ def document_of(
     found = Document(document_id, "", metadata, number, label=label, left_out=tuple(left_out))
     if columns.template is not None:
         return _of_template(found, row, columns.template)
+    if columns.tokens is not None:
+        tokens = tokens_of(row, columns.text, columns.counted)
+        return tokens if isinstance(tokens, str) else replace(found, tokens=tokens)
     text = row.get(of_text)
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
@@ -181,6 +206,18 @@ def document_of(
             return f"{columns.counted!r} {why}"
         return replace(found, text=text, counted=tuple((start, end) for start, end in spans or ()))
     return replace(found, text=text)
+
+
+def separated(document: Document, form: TokenForm) -> Iterator[Document] | str:
+    """The documents that a row of ids is packed of, or why that cannot be told."""
+    assert document.tokens is not None
+    cuts = cuts_of(document.tokens, form)
+    if isinstance(cuts, str):
+        return cuts
+    row = document.tokens
+    return (
+        replace(document, tokens=row.part(start, end), token_start=start) for start, end in cuts
+    )
 
 
 def _of_template(found: Document, row: Mapping[str, Any], source: str) -> Document | Lacks | str:
@@ -215,7 +252,10 @@ def rendered(document: Document, tokenizer: PreTrainedTokenizerFast) -> Document
 
     What counts of messages is what the assistant says; after a prompt only there. Where that is not
     told, the text is one of which nothing says what counts, as a loss on all of it needs no more.
+    Ids that are given stay as they are, if the tokenizer has a text for them.
     """
+    if document.tokens is not None:
+        return _why_unknown(document.tokens, tokenizer) or document
     if not document.messages:
         return document
     try:
@@ -230,6 +270,18 @@ def rendered(document: Document, tokenizer: PreTrainedTokenizerFast) -> Document
         counted = counted[n_given:] if len(counted) == len(turns) else None
     return replace(
         document, text=whole.text, counted=counted, messages=(), n_before=0, templated=True
+    )
+
+
+def _why_unknown(row: TokenRow, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """Why ids are of another tokenizer than this one; None where they need not be."""
+    highest = int(row.tokens_T.max(initial=0))
+    if highest < 2**31 and tokenizer.backend_tokenizer.id_to_token(highest) is not None:
+        return None
+    return (
+        f"it has the token id {highest:,}, and the tokenizer, of {len(tokenizer):,} tokens, has "
+        "none of that number: another tokenizer made it (name that under `tokenizer`), or its ids "
+        "are of another type (corpus.tokens.dtype)"
     )
 
 

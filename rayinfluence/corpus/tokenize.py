@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.chunks import AUTO, Framing, chunks
+from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
-from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.documents import BadDocument, file_digest, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
 from rayinfluence.corpus.metadata import dotted, plain
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
+from rayinfluence.corpus.token_files import with_index
+from rayinfluence.corpus.token_rows import TokenForm
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import CorpusError
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, SEQ2SEQ
@@ -40,7 +42,8 @@ class TokenizeSettings:
     """What decides the bytes of shards, besides the documents and the tokenizer.
 
     ``classes`` are names of a classifier's classes by their ids, as a JSON list;
-    ``blocks`` says that those of a plain text are documents.
+    ``blocks`` says that those of a plain text are documents; ``tokens`` are the fields of a
+    :class:`TokenForm` that a configuration names, where documents are token ids.
     """
 
     text_column: str | list[str] | dict[str, str | list[str]]
@@ -60,6 +63,7 @@ class TokenizeSettings:
     eos: str = AUTO
     overlap: int = 0
     blocks: bool = False
+    tokens: dict[str, Any] | None = None
 
     @property
     def columns(self) -> Columns:
@@ -74,7 +78,16 @@ class TokenizeSettings:
             self.metadata,
             self.path_columns,
             self.blocks,
+            self._form,
         )
+
+    @property
+    def _form(self) -> TokenForm | None:
+        """How token ids lie; a window of them leaves room for what frames each sequence."""
+        if self.tokens is None:
+            return None
+        framing = sum(when in (DOCUMENT, CHUNK) for when in (self.bos, self.eos))
+        return TokenForm(**self.tokens, context=self.context - framing, overlap=self.overlap)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -106,7 +119,7 @@ def tokenize_file(
     Raises:
         CorpusError: the file cannot be read to its end, or was written to meanwhile.
     """
-    about = file.info()
+    about = with_index(file, file.info())
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
     report = FileReport.of(file.url, about)
     records: list[ShardRecord] = []
@@ -144,8 +157,8 @@ def tokenize_file(
             advance(n_tokens)
         if writer is not None:
             close(writer)
-        report.digest = source.digest()
-    if file.info() != about:
+        report.digest = file_digest(file, source)
+    if with_index(file, file.info()) != about:
         raise CorpusError(
             f"{file.url} was written to while it was read: what is in the corpus would be neither "
             "the old file nor the new one. Run the same command again when it is whole."
@@ -178,6 +191,8 @@ def _encoded(
 
     A source and its target are a text each, one after the other.
     """
+    if any(document.tokens is not None for document in documents):
+        return [as_given(document) for document in documents]
     templated = [document.templated for document in documents]
     if kind != SEQ2SEQ:
         found = encode(tokenizer, [document.text for document in documents], templated)
@@ -190,6 +205,13 @@ def _encoded(
         joined(with_ending(source), with_ending(target), border)
         for source, target, border in zip(sources, targets, borders, strict=True)
     ]
+
+
+def as_given(document: Document) -> Encoding:
+    """The ids of a document that is no text, which come from no characters."""
+    assert document.tokens is not None
+    tokens = document.tokens.tokens_T.tolist()
+    return Encoding(tokens, [(0, 0)] * len(tokens))
 
 
 def _border(document: Document) -> int:
@@ -239,6 +261,8 @@ def _rows(
     metadata = canonical_json(plain(document.metadata))
     counted = document.counted
     masks = None if counted is None else mask(encoding.offsets, counted)
+    if document.tokens is not None and document.tokens.counted_T is not None:
+        masks = document.tokens.counted_T.tolist()
     if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
         masks = [place >= encoding.n_source for place in range(len(encoding.tokens))]
     label = label_of(document.label, settings.class_names) if settings.label_column else None
@@ -256,7 +280,7 @@ def _rows(
             "tokens": chunk.tokens,
             "document_id": document.document_id,
             "document_row": document.row,
-            "token_start": chunk.start,
+            "token_start": document.token_start + chunk.start,
             "char_start": char_start,
             "char_end": char_end,
             "metadata": metadata,
@@ -292,10 +316,10 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     n_characters = 0
     for document in documents:
-        n_characters += len(document.text)
+        n_characters += document.n_characters
         if batch and (len(batch) == _BATCH_DOCUMENTS or n_characters > _BATCH_CHARACTERS):
             yield batch
-            batch, n_characters = [], len(document.text)
+            batch, n_characters = [], document.n_characters
         batch.append(document)
     if batch:
         yield batch

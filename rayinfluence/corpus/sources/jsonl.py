@@ -45,7 +45,8 @@ class JsonLines:
                     keys.update(dict.fromkeys(row))
             yield number, row
         if keys and not there:
-            raise without_column(f"has no key {wanted.text!r} in any row; there are", keys)
+            said = f"has no key {wanted.text!r} in any row; there are"
+            raise without_column(said, keys, wanted.key)
 
 
 def _objects(stream: Any) -> Iterator[Row]:

@@ -126,10 +126,12 @@ class Inputs:
         if config.query_function is not None:
             function = QueryFunction.of(config.query_function)
             _refuse_own_counting(queries or [])
-        documents = find_files(config.corpus.documents, config.storage.options)
+        documents = find_files(
+            config.corpus.documents, config.storage.options, config.corpus.tokens is not None
+        )
         refuse_own_documents(config, documents)
         for file in documents.files:
-            refuse_other_content(file)
+            refuse_other_content(file, columns_of(config).tokens)
         refuse_unread(config, documents.files)
         _refuse_no_text(documents, config)
         if config.corpus.documents:

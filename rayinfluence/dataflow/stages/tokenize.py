@@ -18,6 +18,7 @@ from rayinfluence.corpus.fragments import Logged, Seen, seen_prefix
 from rayinfluence.corpus.known import lacking, left_whole
 from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
 from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
+from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.dataflow import stage_names
@@ -67,7 +68,10 @@ def tokenize_files(
     logbook = read_logbook(store)
     tokenizing = Tokenizing(store, tokenizer, Making(tokenizer_digest(tokenizer), settings))
     ordinals = Ordinals(store, tokenizing.making, logbook.entries, documents.left_out)
-    abouts = info_all(documents.files)
+    abouts = [
+        with_index(file, about)
+        for file, about in zip(documents.files, info_all(documents.files), strict=True)
+    ]
     pending = lacking(
         store,
         {Seen.of(f.url, about): f for f, about in zip(documents.files, abouts, strict=True)},

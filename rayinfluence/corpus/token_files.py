@@ -6,16 +6,17 @@ between separators or a window of the context's length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from rayinfluence.corpus.id_layouts import Layout, layout_of
-from rayinfluence.corpus.ids import SEPARATE, Ids, IdsForm, borders
 from rayinfluence.corpus.megatron import Index, parse_index
+from rayinfluence.corpus.sources import find_source
 from rayinfluence.corpus.sources.compression import parted
 from rayinfluence.corpus.sources.source import NotDocumentsError, Row
+from rayinfluence.corpus.token_layouts import Layout, layout_of
+from rayinfluence.corpus.token_rows import SEPARATE, Ids, TokenForm, borders
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Listed, Store
 
@@ -38,11 +39,33 @@ def index_beside(file: Store) -> Store | None:
     return found if found.exists("") else None
 
 
-def about(file: Store, own: Listed) -> Listed:
+def is_token_file(name: str, in_folder: bool = False) -> bool:
+    """Whether a file of such a name holds ids and nothing else, where documents are ids.
+
+    Args:
+        name: without an ending it says nothing, and its bytes tell.
+        in_folder: whether it only lies among others, and is not named itself.
+    """
+    inner = parted(name)[0]
+    named = inner.endswith(ENDINGS) or (not in_folder and "." in inner)
+    return named and find_source(name) is None
+
+
+def is_index(url: str, beside: Container[str]) -> bool:
+    """Whether a file is the index of another.
+
+    Args:
+        url: of it.
+        beside: addresses of others.
+    """
+    return url.lower().endswith(INDEX) and f"{url[: -len(INDEX)]}.bin" in beside
+
+
+def with_index(file: Store, own: Listed) -> Listed:
     """What a listing shows of a file, with its index: if either is written again, it is another.
 
     Args:
-        file: of ids.
+        file: of documents.
         own: what a listing shows of it alone.
     """
     index = index_beside(file)
@@ -54,7 +77,7 @@ def about(file: Store, own: Listed) -> Listed:
     return Listed(own.size + other.size, max(times, default=None), " ".join(tags) or None)
 
 
-def refuse_no_ids(file: Store, form: IdsForm) -> None:
+def refuse_no_tokens(file: Store, form: TokenForm) -> None:
     """See that a file is one of ids, and whole, as far as its header, size and index tell.
 
     Raises:
@@ -64,7 +87,7 @@ def refuse_no_ids(file: Store, form: IdsForm) -> None:
     _opened(file, form)
 
 
-def rows_of_ids(file: Store, stream: BinaryIO, form: IdsForm) -> Iterator[Row]:
+def rows_of_tokens(file: Store, stream: BinaryIO, form: TokenForm) -> Iterator[Row]:
     """The rows of a file of ids, by column, with where they are in the file.
 
     Args:
@@ -89,7 +112,7 @@ def rows_of_ids(file: Store, stream: BinaryIO, form: IdsForm) -> Iterator[Row]:
         yield from _numbered(_windows(stream, found, form.context, stride), form)
 
 
-def _opened(file: Store, form: IdsForm) -> Index | Layout:
+def _opened(file: Store, form: TokenForm) -> Index | Layout:
     size = file.info().size
     if index := index_beside(file):
         try:
@@ -114,12 +137,12 @@ def _opened(file: Store, form: IdsForm) -> Index | Layout:
     return found
 
 
-def _numbered(runs: Iterator[tuple[int, Ids]], form: IdsForm) -> Iterator[Row]:
+def _numbered(runs: Iterator[tuple[int, Ids]], form: TokenForm) -> Iterator[Row]:
     for number, (start, tokens) in enumerate(runs, start=1):
         yield number, {form.column: tokens, FIRST_TOKEN: start}
 
 
-def _indexed(stream: BinaryIO, index: Index, form: IdsForm) -> Iterator[Row]:
+def _indexed(stream: BinaryIO, index: Index, form: TokenForm) -> Iterator[Row]:
     layout = Layout(index.dtype, 0, int(index.starts[-1]))
     for place in range(len(index)):
         start, end = int(index.starts[place]), int(index.starts[place + 1])
@@ -139,7 +162,7 @@ def _windows(
         yield start, _read(stream, layout, start, min(start + width, layout.n_tokens))
 
 
-def _documents(stream: BinaryIO, layout: Layout, form: IdsForm) -> Iterator[tuple[int, Ids]]:
+def _documents(stream: BinaryIO, layout: Layout, form: TokenForm) -> Iterator[tuple[int, Ids]]:
     """Runs of ids between separators, which are in them."""
     held: list[Ids] = []
     first = n_borders = 0

@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class IdsForm:
+class TokenForm:
     """How ids lie in their files, and which of them attended to each other in training.
 
     Attributes:
@@ -48,7 +48,7 @@ class IdsForm:
 
 
 @dataclass(frozen=True)
-class IdsRow:
+class TokenRow:
     """The ids of a row, without padding.
 
     Attributes:
@@ -61,8 +61,17 @@ class IdsRow:
     counted_T: Mask | None = None
     positions_T: Ids | None = None
 
+    def part(self, start: int, end: int) -> TokenRow:
+        """Those from one place to another."""
+        counted, positions = self.counted_T, self.positions_T
+        return TokenRow(
+            self.tokens_T[start:end],
+            None if counted is None else counted[start:end],
+            None if positions is None else positions[start:end],
+        )
 
-def ids_of(row: Mapping[str, Any], column: str, counted: str | None = None) -> IdsRow | str:
+
+def tokens_of(row: Mapping[str, Any], column: str, counted: str | None = None) -> TokenRow | str:
     """The ids of a row, or why it has none.
 
     Args:
@@ -90,25 +99,18 @@ def ids_of(row: Mapping[str, Any], column: str, counted: str | None = None) -> I
         beside[name] = values
     masks = None
     if counted is not None:
-        found = _counted(tokens, beside[counted])
-        if isinstance(found, str):
-            return f"{counted!r} {found}"
-        masks = found
-    real = slice(None)
-    if PADDING in beside:
-        within = _within(beside[PADDING])
-        if isinstance(within, str):
-            return f"{PADDING!r} {within}"
-        real = within
-    positions = beside.get(POSITIONS)
-    return IdsRow(
-        tokens[real],
-        None if masks is None else masks[real],
-        None if positions is None else positions[real],
-    )
+        said = _counted(tokens, beside[counted])
+        if isinstance(said, str):
+            return f"{counted!r} {said}"
+        masks = said
+    found = TokenRow(tokens, masks, beside.get(POSITIONS))
+    if PADDING not in beside:
+        return found
+    real = _within(beside[PADDING])
+    return f"{PADDING!r} {real}" if isinstance(real, str) else found.part(*real)
 
 
-def cuts_of(row: IdsRow, form: IdsForm) -> list[tuple[int, int]] | str:
+def cuts_of(row: TokenRow, form: TokenForm) -> list[tuple[int, int]] | str:
     """Where the documents of a row begin and end, or why that cannot be told.
 
     Positions that begin again say it, and a separator where there are none.
@@ -129,7 +131,7 @@ def cuts_of(row: IdsRow, form: IdsForm) -> list[tuple[int, int]] | str:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def borders(tokens_T: Ids, form: IdsForm) -> NDArray[np.intp]:
+def borders(tokens_T: Ids, form: TokenForm) -> NDArray[np.intp]:
     """Places before which a document begins, by the separator."""
     return np.flatnonzero(tokens_T == form.separator) + (form.separator_at == "end")
 
@@ -156,7 +158,8 @@ def _counted(tokens_T: Ids, values_T: Ids) -> Mask | str:
     """Which tokens counted, by labels or by a mask, or why that cannot be told."""
     is_label = (values_T == IGNORED) | (values_T == tokens_T)
     is_mask = (values_T == 0) | (values_T == 1)
-    by_label, by_mask = values_T != IGNORED, values_T == 1
+    by_label: Mask = values_T != IGNORED
+    by_mask: Mask = values_T == 1
     if is_label.all() and is_mask.all() and not np.array_equal(by_label, by_mask):
         return "may be labels or a mask of 0 and 1, which say different things here"
     if is_mask.all() and not is_label.all():
@@ -170,14 +173,14 @@ def _counted(tokens_T: Ids, values_T: Ids) -> Mask | str:
     )
 
 
-def _within(padding_T: Ids) -> slice | str:
+def _within(padding_T: Ids) -> tuple[int, int] | str:
     """What is not padding, which is at the ends alone."""
     if not ((padding_T == 0) | (padding_T == 1)).all():
         return "has other values than 0 and 1"
     real = np.flatnonzero(padding_T)
     if not len(real):
-        return slice(0, 0)
+        return 0, 0
     start, end = int(real[0]), int(real[-1]) + 1
     if end - start != len(real):
         return "has padding between tokens, and padding is at the ends of a row"
-    return slice(start, end)
+    return start, end
