@@ -61,6 +61,8 @@ Method = Literal[
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Those among them that have no token influences, as `methods/registry.py` says.
 NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
+#: Of objectives: those of `objective_kinds.py`, and what the model's config.json tells.
+_KINDS = ("auto", "causal", "masked", "classification", "seq2seq")
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -68,13 +70,14 @@ Kind = Literal["mlp", "attention", "all"]
 class ObjectiveConfig(Section):
     """What training maximised of a sequence; it decides factors and the gradients of sequences."""
 
-    kind: Literal["auto", "causal", "masked", "classification", "seq2seq"] = "auto"
+    kind: str = "auto"
     """``causal``: log-probabilities of tokens given those before them.
 
     ``masked``: of tokens that are masked, given all others. ``classification``: of the class that
     ``corpus.label_column`` names, given the text. ``seq2seq``: of the tokens of a target
     given its source (``corpus.prompt_column``) and those before. ``auto`` is what the model's
-    config.json tells by its architectures, and ``causal`` where it tells nothing.
+    config.json tells by its architectures, and ``causal`` where it tells nothing. And
+    ``module:function`` is a function of your own, of the logits of such a model and their labels.
     """
     loss: str = "all"
     """Which tokens counted: ``all`` (but the first, which nothing predicts), ``completion``, or a
@@ -90,6 +93,35 @@ class ObjectiveConfig(Section):
 
     None is 0.15, as BERT has it.
     """
+
+    @field_validator("kind")
+    @classmethod
+    def _is_a_kind(cls, kind: str) -> str:
+        if ":" in kind:
+            return _of_a_module(kind)
+        if kind not in _KINDS:
+            named = ", ".join(f"'{one}'" for one in _KINDS)
+            raise ValueError(f"must be {named} or module:function, not {shown(kind)}")
+        return kind
+
+    @model_validator(mode="after")
+    def _is_a_sum_of_its_own(self) -> ObjectiveConfig:
+        if self.function is not None and self.reduction == "mean":
+            raise ValueError(
+                f"{self.function} says by itself how tokens are added up. "
+                "Divide there, and leave reduction: mean out."
+            )
+        return self
+
+    @property
+    def function(self) -> str | None:
+        """What training maximised, where it is a function of the user's own."""
+        return self.kind if ":" in self.kind else None
+
+    @property
+    def of_model(self) -> str:
+        """The kind that the model has to have; ``auto`` where its config.json decides."""
+        return "auto" if self.function else self.kind
 
     @property
     def column(self) -> str | None:
@@ -313,12 +345,7 @@ class RunConfig(Section):
     @field_validator("query_function")
     @classmethod
     def _is_of_a_module(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-            raise ValueError(
-                "must be module:function, as in `my_functions:margin` for `def margin` in "
-                f"my_functions.py, not {shown(name)}"
-            )
-        return name
+        return name if name is None else _of_a_module(name)
 
     @model_validator(mode="before")
     @classmethod
@@ -350,6 +377,22 @@ class RunConfig(Section):
             raise ValueError(
                 f"runner.gpus_per_actor: {gpus} GPUs for a replica need `device: cuda`, and it is "
                 f"{self.device}. Set that, or leave gpus_per_actor out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_objective_has_no_distribution(self) -> RunConfig:
+        function = self.objective.function
+        if function is not None and self.fit.labels != "data":
+            raise ValueError(
+                f"fit.labels: {self.fit.labels}, and {function} (objective.kind) has no "
+                "distribution that labels could be drawn from. Set `fit.labels: data`: curvature "
+                "is then made of squared gradients of what it gives for the corpus."
+            )
+        if function is not None and self.scan.token_influences:
+            raise ValueError(
+                "scan.token_influences: they are parts of log-probabilities of tokens, and "
+                f"{function} (objective.kind) has no such parts. Leave the key out."
             )
         return self
 
@@ -436,6 +479,15 @@ class RunConfig(Section):
             raise ConfigError(
                 f"{place}: " + "; ".join([*lines[:4], *(more or lines[4:])])
             ) from error
+
+
+def _of_a_module(name: str) -> str:
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise ValueError(
+            "must be module:function, as in `my_functions:margin` for `def margin` in "
+            f"my_functions.py, not {shown(name)}"
+        )
+    return name
 
 
 def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:

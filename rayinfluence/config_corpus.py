@@ -99,6 +99,8 @@ class CorpusConfig(Section):
     @field_validator("text_column", mode="before")
     @classmethod
     def _names_columns(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return value
         lists = list(value.values()) if isinstance(value, dict) else [value]
         for names in lists or [None]:
             listed = names if isinstance(names, list) else [names]

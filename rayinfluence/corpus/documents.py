@@ -129,7 +129,7 @@ def read_documents(
         # What a row says itself is nearer to it than where its file lies.
         row = {**row, **{key: of for key, of in of_path.items() if row.get(key) is None}}
         lacked = next((one for one in needed if one not in row), None)
-        if lacked is None and columns.texts and not any(one in row for one in columns.texts):
+        if lacked is None and len(columns.texts) > 1 and not row.keys() & set(columns.texts):
             lacked = columns.text
         found = (
             document_of(row, columns, file.name, number)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rayinfluence.corpus.chat import last_content, render
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Answer, Measurement, Query
-from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.errors import ChatError, QueryError
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import digest
 
@@ -94,7 +94,7 @@ class EncodedQuery:
 
     query: Query
     answers: tuple[EncodedAnswer, ...]
-    function: QueryFunction | None = None
+    function: NamedFunction | None = None
 
     @property
     def objective(self) -> str:
@@ -190,7 +190,7 @@ def encode_queries(
     tokenizer: PreTrainedTokenizerFast,
     context: int | None,
     vocabulary: int | None = None,
-    function: QueryFunction | None = None,
+    function: NamedFunction | None = None,
     kind: str = CAUSAL,
     classes: Sequence[str] = (),
 ) -> list[EncodedQuery]:

@@ -24,7 +24,7 @@ from rayinfluence.dataflow.stages.scan import Aside
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
 from rayinfluence.methods.method import FactorKind
-from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS
+from rayinfluence.methods.registry import GRADIENT_METHODS, meaning_of
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
     MANIFEST,
@@ -52,19 +52,21 @@ def results_fingerprint(
     influences: int,
     files: Sequence[str | None],
     part: Mapping[str, Any] | None,
+    own: str | None,
     missing: Collection[str] = (),
 ) -> str:
     """What decides the bytes of the tables, and what is said of the part of the corpus they are of.
 
     ``files`` are what shards' documents' files are called, ``part`` is what the manifest says of
-    selecting and filtering, None where all was scanned, and ``missing`` the digests of splits that
-    the tables lack.
+    selecting and filtering, None where all was scanned, ``own`` is the function that training
+    maximised, where it is the user's own, and ``missing`` are the digests of splits that the tables
+    lack.
     """
     return digest(
         {
             "version": _TABLES_VERSION,
             "banks": [bank.fingerprint for bank in banks],
-            "meanings": [asdict(METHODS[bank.method].meaning) for bank in banks],
+            "meanings": [asdict(meaning_of(bank.method, own)) for bank in banks],
             "splits": digest([split.digest for split in splits]),
             "queries": digest([asdict(query.query) for query in queries]),
             "n_training_sequences": n_training,
@@ -177,6 +179,7 @@ def run_manifest(
         "objective": {
             **run.config.objective.model_dump(),
             "kind": run.inputs.kind,
+            "function": run.config.objective.function,
             "mask_rate": run.numerics.masking and run.numerics.masking.rate,
             **asdict(run.counted),
         },
@@ -235,7 +238,7 @@ def _method(
     places = [scanned.of_query(query.digest) for query in asked]
     scored = [partial.scored(place) for partial, place in places]
     return {
-        "meaning": asdict(METHODS[scanned.method].meaning),
+        "meaning": asdict(meaning_of(scanned.method, run.config.objective.function)),
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
         **({"rank": _largest_rank(run)} if scanned.method in GRADIENT_METHODS else {}),
         "damping": query_report(queries, asked[0]).get("damping"),

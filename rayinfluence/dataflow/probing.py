@@ -38,6 +38,7 @@ from rayinfluence.model.identity import model_identity
 from rayinfluence.model.load import load_model
 from rayinfluence.model.masking import Masking
 from rayinfluence.model.modules import shapes_of
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CLASSIFICATION, MASKED
 from rayinfluence.storage.results import Probed, ProbedText, ProbeScore, predicted
 from rayinfluence.storage.store import Store, read_json
@@ -150,6 +151,8 @@ def _numerics(of_bank: Mapping[str, Any]) -> Numerics:
         told = of_bank["masking"]
         masking = Masking(told["rate"], told["token"], tuple(told["never"]))
         numerics = replace(numerics, masking=masking)
+    if numerics.function is not None:
+        numerics = replace(numerics, function=NamedFunction(**of_bank["function"]))
     on_gpu = numerics.device == "cuda" and torch.cuda.is_available()
     return replace(numerics, device="cuda" if on_gpu else "cpu")
 

@@ -225,7 +225,8 @@ class Run(Parts):
         by_token = config.by_token, config.token_influences
         of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
         part = of_rows if selection.left_out or filtered else None
-        decided = banks, chosen, self.queries, n_training, *by_token, files, part
+        own = self.config.objective.function
+        decided = banks, chosen, self.queries, n_training, *by_token, files, part, own
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
             return

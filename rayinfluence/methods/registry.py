@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.methods.bm25 import BM25
@@ -19,6 +20,7 @@ from rayinfluence.methods.method import (
     TextMethod,
 )
 from rayinfluence.methods.tfidf import TFIDF
+from rayinfluence.storage.results.meaning import ANY_UNIT, Meaning
 
 #: Those that read gradients.
 GRADIENT_METHODS: Mapping[str, GradientMethod] = {
@@ -48,6 +50,27 @@ def factors_of(method: str) -> FactorKind | None:
 def factors_needed(methods: Sequence[str]) -> list[FactorKind]:
     """Those that some methods need, each once."""
     return list(dict.fromkeys(kind for kind in map(factors_of, methods) if kind))
+
+
+def meaning_of(method: str, own: str | None) -> Meaning:
+    """What the scores of a method mean in a run.
+
+    Args:
+        method: its name.
+        own: the function that training maximised, where it is the user's own: of how far the
+            squares of its gradients are from its curvature nothing is known.
+    """
+    meaning = METHODS[method].meaning
+    if own is None or factors_of(method) is None:
+        return meaning
+    return replace(
+        meaning,
+        description=f"{meaning.description} Up to a scale that is not known: training maximised a "
+        f"function of the user's own ({own}), and squares of its gradients stand for its "
+        "curvature.",
+        unit=ANY_UNIT,
+        predicts=False,
+    )
 
 
 def asks(method: str, query_digest: str) -> bool:

@@ -121,6 +121,16 @@ def _objective(manifest: Manifest) -> str:
     found = manifest.get("objective")
     if not found:
         return ""
+    if function := found.get("function"):
+        return (
+            f"it maximised {shorten(str(function), _WIDTH)}, a function of the user's own "
+            f"(objective.kind). Of what it was given {_counted(found)}"
+        )
+    return _counted(found)
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    """What of a sequence counts, and how many tokens that is."""
     if found.get("kind") == "masked":
         return (
             "what counts are tokens that were masked and predicted from all others: "

@@ -131,6 +131,8 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
         *(tag("b", "\u2007", class_=f"n{level}") for level in range(LEVELS, 0, -1)),
         *(tag("b", "\u2007", class_=f"p{level}") for level in range(1, LEVELS + 1)),
     ]
+    own = (manifest.get("objective") or {}).get("function")
+    maximised = "log-probability" if own is None else "value of what training maximised"
     sentences = []
     if len(undirected) + len(of_itself) < len(meanings):
         sentences.append(
@@ -139,7 +141,7 @@ def _reading(manifest: Manifest, results_by_method: Mapping[str, Results]) -> Ht
         )
     if of_itself:
         sentences.append(
-            f"A score by {', '.join(of_itself)} is of the sequence's own log-probability, which "
+            f"A score by {', '.join(of_itself)} is of the sequence's own {maximised}, which "
             "training on it raises: none is negative, and none is an opponent. "
         )
     if len(silent) < len(meanings):

@@ -286,7 +286,7 @@ def _size(rayjob: Manifest, manifests: list[Manifest], found: list[Pods]) -> Ite
             yield f"device is {config.device}, and a worker has {gpus:.0f} GPUs"
         cpus = float(of.ray["rayStartParams"].get("num-cpus", 0))
         # A replica takes a CPU, and a read beside it half of one.
-        per_node = int(gpus) if gpus else int(cpus - 1)
+        per_node = int(gpus) // (config.runner.gpus_per_actor or 1) if gpus else int(cpus - 1)
         if cpus < per_node + 1:
             yield f"{of.where}: {cpus:.0f} CPUs leave none to read with beside {per_node} replicas"
         least, most = (per_node * of.ray[key] for key in ("minReplicas", "maxReplicas"))

@@ -192,10 +192,21 @@ def sampled(reference: Reference, model: nn.Module, text: Text) -> list[int]:
 
 
 def covariances(
-    reference: Reference, model: nn.Module, names: Sequence[str], texts: Sequence[Text]
+    reference: Reference,
+    model: nn.Module,
+    names: Sequence[str],
+    texts: Sequence[Text],
+    maximised: Callable[[nn.Module, Text], Tensor] | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """A and S of each module: a loop over texts and rows, divided by the rows."""
+    """A and S of each module: a loop over texts and rows, divided by the rows.
+
+    Of the log-probability of sampled labels, unless something else is maximised.
+    """
     twin = naive.trainable(model)
+
+    def of_samples(twin: nn.Module, text: Text) -> Tensor:
+        return value(reference, twin, text, sampled(reference, model, text))
+
     calls: list[tuple[str, Tensor, Tensor]] = []
 
     def note(name: str, inputs: Tensor, output: Tensor) -> None:
@@ -208,9 +219,8 @@ def covariances(
         )
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}
     for text in texts:
-        labels = sampled(reference, model, text)
         calls.clear()
-        value(reference, twin, text, labels).backward()
+        (maximised or of_samples)(twin, text).backward()
         for name, inputs, output in calls:
             grads = torch.zeros_like(output) if output.grad is None else output.grad
             for a, g in zip(inputs.flatten(0, -2), grads.flatten(0, -2), strict=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import own_objectives
 import pytest
 import torch
 from harness import all_scores, encoded, fit_factors, make_bank
@@ -20,6 +21,7 @@ from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import chosen
 from rayinfluence.model.parts import parts_of
 from rayinfluence.model.preflight import made_up
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.testing import tiny_gpt2, tiny_llama
 from rayinfluence.testing.models import VOCABULARY, linear_for_conv1d
 
@@ -59,7 +61,12 @@ class Sequences(torch.utils.data.Dataset):
 
 
 def theirs(
-    model: nn.Module, names: list[str], dtype: torch.dtype, folder: Path, counted: np.ndarray
+    model: nn.Module,
+    names: list[str],
+    dtype: torch.dtype,
+    folder: Path,
+    counted: np.ndarray,
+    own: str | None = None,
 ) -> Tensor:
     """Scores [N, Q] by kronfluence, everything in one dtype."""
     from kronfluence.analyzer import Analyzer, prepare_model
@@ -70,8 +77,11 @@ def theirs(
         def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
             assert not sample
             ids = batch["input_ids"]
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
             labels = ids.masked_fill(~batch["counted"], -100)[:, 1:]
+            if own is not None:  # which maximises
+                return -getattr(own_objectives, own)(logits, labels, ids, ids.sum(1)).sum()
+            logits = logits.flatten(0, 1)
             return nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum")
 
         def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
@@ -132,12 +142,19 @@ def theirs(
 
 
 def ours(
-    model: nn.Module, dtype: torch.dtype, folder: Path, masks: list[list[bool]] | None
+    model: nn.Module,
+    dtype: torch.dtype,
+    folder: Path,
+    masks: list[list[bool]] | None,
+    own: str | None = None,
 ) -> Tensor:
     """Scores [N, Q], dense queries."""
     loss = "all" if masks is None else "completion"
     name = str(dtype).removeprefix("torch.")
-    numerics = Numerics(name, "cpu", 6 * LENGTH, 2**17, "eager", 0, loss=loss)
+    function = own and NamedFunction.of("objective.kind", f"own_objectives:{own}")
+    numerics = Numerics(
+        name, "cpu", 6 * LENGTH, 2**17, "eager", 0, loss=loss, function=function or None
+    )
     replica = Replica(model, all_linear(model), numerics)
     sequences = list(tokens(0, N_SEQUENCES))
     factors = fit_factors(replica, sequences, folder, labels="data", masks=masks)
@@ -167,3 +184,19 @@ def test_scores_are_those_of_kronfluence(
     assert found.shape == expected.shape == (N_SEQUENCES, N_QUERIES)
     distance = ((found - expected).norm(dim=0) / expected.norm(dim=0)).max()
     assert float(distance) < tolerance, f"relative distance {float(distance):.3g}"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_of_a_function_are_those_of_kronfluence_with_that_loss(
+    name: str, tmp_path: Path
+) -> None:
+    """In float64, of completions: a loss that is no log-likelihood."""
+    counted = np.arange(LENGTH) >= np.random.default_rng(2).integers(2, 8, (N_SEQUENCES, 1))
+    make, dtype = MODELS[name], torch.float64
+    names = list(all_linear(make(dtype)))
+    expected = theirs(make(dtype), names, dtype, tmp_path / "theirs", counted, "focal")
+    plain = theirs(make(dtype), names, dtype, tmp_path / "plain", counted)
+    found = ours(make(dtype), dtype, tmp_path / "ours", counted.tolist(), "focal")
+    assert float((plain - expected).norm() / expected.norm()) > 0.01
+    distance = ((found - expected).norm(dim=0) / expected.norm(dim=0)).max()
+    assert float(distance) < 1e-6, f"relative distance {float(distance):.3g}"

@@ -139,7 +139,9 @@ def found_by(
     ]
     n = len(fitted.sequences)
     run = Store(str(folder / "run"))
-    tables = Tables(runner, pieces, run, "x", fitted.queries, completions, sequences, rescored, n)
+    tables = Tables(
+        runner, pieces, run, "x", fitted.queries, completions, sequences, rescored, n, None
+    )
     return Whole(scanned[0], rescored, tables), merged
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
 from rayinfluence.corpus.query_forms import Answer, Query
-from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.errors import ConfigError
+from rayinfluence.named_function import NamedFunction
 
 ONE, TWO, THREE = (
     tuple(int(token) for token in tokens) for tokens in token_sequences(1, (7, 6, 4))
@@ -27,7 +27,7 @@ ONE, TWO, THREE = (
 MODULE = "functions_that_are_asked_for"
 
 
-def asked(*answers: EncodedAnswer, function: QueryFunction | None = None) -> EncodedQuery:
+def asked(*answers: EncodedAnswer, function: NamedFunction | None = None) -> EncodedQuery:
     texts = tuple(Answer("", "x", answer.weight) for answer in answers)
     return EncodedQuery(Query("q", texts), answers, function)
 
@@ -154,22 +154,22 @@ def test_the_gradient_of_every_form_is_autograd_s(case: Case, form: str) -> None
 
 
 @pytest.fixture
-def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., QueryFunction]:
+def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., NamedFunction]:
     """Writes a module with a function, and finds it."""
     made = iter(range(99))
 
-    def write(body: str) -> QueryFunction:
+    def write(body: str) -> NamedFunction:
         name = f"{MODULE}_{tmp_path.name}_{next(made)}"
         source = f"import torch\n\ndef f(logits, tokens, first):\n    {body}\n"
         (tmp_path / f"{name}.py").write_text(source)
-        return QueryFunction.of(f"{name}:f")
+        return NamedFunction.of("query_function", f"{name}:f")
 
     monkeypatch.syspath_prepend(str(tmp_path))
     return write
 
 
 def test_the_gradient_of_a_function_of_one_s_own_is_autograd_s(
-    case: Case, function: Callable[..., QueryFunction]
+    case: Case, function: Callable[..., NamedFunction]
 ) -> None:
     """A margin of logits at the last token, and the same for one text against another."""
     margin = function("return logits[-2, tokens[-1]] - logits[first - 1].logsumexp(0) ** 2")
@@ -240,7 +240,7 @@ def test_plain_queries_are_known_as_they_were() -> None:
     assert encoded(np.array([1, 2, 3]), 2).digest == "24c27cdcec538e3b75659011275b2f53"
 
 
-def test_what_counts_otherwise_is_another_query(function: Callable[..., QueryFunction]) -> None:
+def test_what_counts_otherwise_is_another_query(function: Callable[..., NamedFunction]) -> None:
     one, two = EncodedAnswer(ONE, 3), EncodedAnswer(TWO, 3)
     first, second = function("return logits.sum()"), function("return logits.sum() + 0")
     queries = [
@@ -268,7 +268,7 @@ def test_what_counts_otherwise_is_another_query(function: Callable[..., QueryFun
     ],
 )
 def test_a_function_that_cannot_be_asked_for_is_told(
-    function: Callable[..., QueryFunction], body: str, why: str
+    function: Callable[..., NamedFunction], body: str, why: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"query_function: .*{why}"):
         query_gradient(

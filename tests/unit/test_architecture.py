@@ -23,6 +23,7 @@ DATA = {
     "addresses",
     "registered",
     "objective_kinds",
+    "named_function",
 }
 ALGEBRA = {"influence", "curvature"}
 BELOW_DATAFLOW = ALGEBRA | DATA | {"methods", "model", "corpus"}
@@ -34,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "guest": set(),
     "registered": set(),
     "objective_kinds": {"errors"},
+    "named_function": {"errors", "storage"},
     "addresses": {"text"},
     "yamls": set(),
     "config_sentences": set(),

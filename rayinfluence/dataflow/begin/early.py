@@ -17,7 +17,6 @@ from rayinfluence.corpus.documents import refuse_other_content
 from rayinfluence.corpus.files import Found, find_files
 from rayinfluence.corpus.ordinals import refuse_old_layout
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY, Query
-from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.corpus.tokenizer_lacking import TOKENIZER
 from rayinfluence.dataflow import layout
@@ -29,6 +28,7 @@ from rayinfluence.dataflow.begin.objective import kind_of_run
 from rayinfluence.dataflow.begin.reading import columns_of, refuse_framing, refuse_unread
 from rayinfluence.errors import ConfigError, ModelError, QueryError
 from rayinfluence.model.weight_files import CONFIG
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.storage.hub import Say
 from rayinfluence.storage.results.meaning import ITSELF_ID
 from rayinfluence.storage.store import Store
@@ -49,6 +49,7 @@ class Inputs:
         folders: of the model and of its tokenizer.
         kind: of the model's objective.
         function: that the queries ask for, where it is not the log-probability.
+        trained_on: that training maximised, where it is the user's own.
         asks_queries: whether a method has queries to ask.
         conditions: which of the corpus's rows are scanned.
     """
@@ -57,7 +58,8 @@ class Inputs:
     documents: Found
     folders: Folders
     kind: str
-    function: QueryFunction | None = None
+    function: NamedFunction | None = None
+    trained_on: NamedFunction | None = None
     asks_queries: bool = True
     conditions: Conditions = (None, None)
 
@@ -122,10 +124,12 @@ class Inputs:
                 raise ConfigError(f"queries: {config.queries} is a folder; name the file in it.")
             queries = read_queries(file)
             _refuse_name_of_all(config, queries)
-        function = None
+        function = trained_on = None
         if config.query_function is not None:
-            function = QueryFunction.of(config.query_function)
+            function = NamedFunction.of("query_function", config.query_function)
             _refuse_own_counting(queries or [])
+        if config.objective.function is not None:
+            trained_on = NamedFunction.of("objective.kind", config.objective.function)
         documents = find_files(
             config.corpus.documents, config.storage.options, config.corpus.tokens is not None
         )
@@ -142,7 +146,7 @@ class Inputs:
         kind = kind_of_run(config, places.source.weights)
         refuse_framing(config, kind)
         asks = config.scan.asks_queries
-        return cls(queries, documents, places, kind, function, asks, conditions)
+        return cls(queries, documents, places, kind, function, trained_on, asks, conditions)
 
 
 def _refuse_own_counting(queries: Sequence[Query]) -> None:

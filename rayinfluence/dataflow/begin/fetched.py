@@ -109,7 +109,7 @@ def fetched(config: RunConfig, say: Say, new_run: bool = False) -> Folders:
         known = _noted(store).get(str(address))
         with _named(key):
             snapshot = _found(address, None if new_run else known, say)
-            get = _tokenizer if key == "tokenizer" else partial(_model, config.objective.kind)
+            get = _tokenizer if key == "tokenizer" else partial(_model, config.objective.of_model)
             # What came before this was noted may not have been compared.
             path = get(snapshot, config.trust_remote_code, say, known != snapshot.commit)
             found[str(path)] = snapshot

@@ -51,7 +51,7 @@ def kind_of_run(config: RunConfig, folder: str) -> str:
             say nothing of this kind.
     """
     described = read_config(folder) if (Path(folder) / CONFIG).is_file() else {}
-    kind = resolved_kind(config.objective.kind, described)
+    kind = resolved_kind(config.objective.of_model, described)
     if kind in _COUNTS and config.objective.loss != "all":
         raise ConfigError(
             f"objective.loss: {config.objective.loss}, and the model is a {KINDS[kind].model}: "

@@ -44,6 +44,7 @@ from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.methods.method import ITSELF, FactorKind
 from rayinfluence.methods.registry import SELF_METHODS
 from rayinfluence.model.identity import model_identity
+from rayinfluence.model.own_objective_checks import refuse_unfit
 from rayinfluence.model.placement import dealt
 from rayinfluence.model.preflight import Passed
 from rayinfluence.model.pretrained import why_other_attention
@@ -107,7 +108,7 @@ class Parts:
         """
         kind = self.inputs.kind
         masking = masking_of(self.config, self.tokenizer) if kind == MASKED else None
-        return Numerics.of(self.config, self._workers, kind, masking)
+        return Numerics.of(self.config, self._workers, kind, masking, self.inputs.trained_on)
 
     @cached_property
     def _workers(self) -> str | None:
@@ -347,6 +348,7 @@ class Parts:
         for store in (self.store, self.corpus_store):
             store.sweep()
         _ = self.passed
+        self._try_own_objective()
         if self.config.scan.token_influences:
             replica = self.replica
             refuse_no_second_derivatives(
@@ -389,6 +391,19 @@ class Parts:
             refuse_unknown_keys(self.config.corpus.metadata, corpus, "corpus.metadata")
         refuse_unknown_conditions(self.inputs.conditions, corpus)
         earlier_results(self.config, corpus)
+
+    def _try_own_objective(self) -> None:
+        """See that a function that training maximised is a sum over sequences with a gradient."""
+        replica = self.replica
+        if replica.own_objective is not None:
+            refuse_unfit(
+                replica.own_objective,
+                replica.model,
+                replica.trained_on,
+                self.tracked.ordinary,
+                self.passed.context,
+                self.numerics.loss != "all",
+            )
 
     def _record_config(self) -> None:
         """Leave the configuration in the run directory: `status` finds the corpus by it."""

@@ -23,17 +23,19 @@ from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
 from rayinfluence.model.feeding import sides_of
-from rayinfluence.model.head import LanguageModel, vocabulary_of
+from rayinfluence.model.head import LanguageModel, forward_logits, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, uniforms
 from rayinfluence.model.masking import Masking
 from rayinfluence.model.modules import ModuleShape, shapes_of
 from rayinfluence.model.objectives import asked, objective_of
+from rayinfluence.model.own_objective import OwnObjective
 from rayinfluence.model.placement import device_of_tokens, place
 from rayinfluence.model.repeatable import in_any_order, missing_order, repeatable
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective, RootWeights, Targets
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
 from rayinfluence.storage.shared import SharedTensors
 
@@ -66,6 +68,7 @@ class Numerics:
     loss: str = "all"
     reduction: str = "sum"
     masking: Masking | None = None
+    function: NamedFunction | None = None
     version: int = NUMERICS_VERSION
 
     @classmethod
@@ -75,6 +78,7 @@ class Numerics:
         workers: str | None = None,
         kind: str = CAUSAL,
         masking: Masking | None = None,
+        function: NamedFunction | None = None,
     ) -> Numerics:
         """Resolve what the configuration leaves to the program.
 
@@ -83,6 +87,7 @@ class Numerics:
             workers: the device that a cluster's workers have; None where the work is done here.
             kind: of the model's objective.
             masking: of a masked language model.
+            function: that training maximised, where it is the user's own.
 
         Raises:
             ConfigError: a CUDA device is asked for and there is none.
@@ -106,6 +111,7 @@ class Numerics:
             loss=config.objective.loss,
             reduction=config.objective.reduction,
             masking=masking,
+            function=function,
         )
 
     def place(self, workers: str | None) -> str:
@@ -154,7 +160,8 @@ class Replica:
         self.context = context_length(model)
 
     @cached_property
-    def _trained_on(self) -> Objective:
+    def trained_on(self) -> Objective:
+        """What training predicts of a sequence, and where."""
         told = self.numerics
         return objective_of(told.objective, told.loss, told.reduction, told.masking, told.seed)
 
@@ -162,11 +169,23 @@ class Replica:
         """Log p of tokens of a query, from ``first`` to before ``end``, or of a class."""
         return asked(self.numerics.objective, first, end, self.numerics.masking, label)
 
+    @cached_property
+    def own_objective(self) -> OwnObjective | None:
+        """The user's own function of that, where training maximised one.
+
+        Raises:
+            ConfigError: it is not there, or another one than where the run was started.
+        """
+        told = self.numerics
+        if told.function is None:
+            return None
+        return OwnObjective.load(told.function, told.objective)
+
     @property
     def of_curvature(self) -> Replica:
         """The same model with the objective that factors are fitted on."""
         other = copy.copy(self)
-        other._trained_on = RootWeights(self._trained_on)
+        other.trained_on = RootWeights(self.trained_on)
         return other
 
     def only(self, names: Collection[str]) -> Replica:
@@ -298,7 +317,7 @@ class Replica:
                 )
         except _NotFinite as error:
             for sequence_id in batch.sequence_ids[error.rows_B]:
-                quarantine[int(sequence_id)] = "its log-probability is not finite"
+                quarantine[int(sequence_id)] = f"its {self._maximised} is not finite"
             rest = batch.without(error.rows_B)
             return None if rest is None else self.run(rest, labels, step, quarantine)
         return batch
@@ -314,8 +333,13 @@ class Replica:
             return self._token_influences(batch, directions)
 
     def _token_influences(self, batch: Batch, directions: Mapping[str, Tensor]) -> TokenInfluences:
-        targets = self._trained_on.targets(batch)
+        targets = self.trained_on.targets(batch)
         return token_influences(self.model, self.modules, batch, targets, directions)
+
+    @property
+    def _maximised(self) -> str:
+        function = self.numerics.function
+        return "log-probability" if function is None else f"{function.name} (objective.kind)"
 
     def _objective(self, batch: Batch, labels: Labels) -> Tensor:
         values_B = self._values(batch, labels)
@@ -325,7 +349,10 @@ class Replica:
         return values_B.sum()
 
     def _values(self, batch: Batch, labels: Labels) -> Tensor:
-        targets = self._trained_on.targets(batch)
+        targets = self.trained_on.targets(batch)
+        if self.own_objective is not None:  # of which no labels are drawn
+            logits_BTV = forward_logits(self.model, targets.given(batch))
+            return self.own_objective.values(logits_BTV, batch, targets)
         choose = labels(batch, targets)
         return targets.by_sequence(self.language_model.log_probabilities(batch, targets, choose))
 

@@ -18,8 +18,8 @@ from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, su
 from rayinfluence.dataflow.jobs.gather import with_types
 from rayinfluence.dataflow.jobs.rescore import INFLUENCES
 from rayinfluence.errors import DamagedError
-from rayinfluence.methods.registry import METHODS
 from rayinfluence.storage.pieces import read_if_whole, read_piece, write_piece
+from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import writing_table
 from rayinfluence.storage.tensors import read_tensors
@@ -63,6 +63,7 @@ class Piece:
     Attributes:
         key: where they are committed; a digest of everything that decides them.
         method: that found them.
+        meaning: of its scores.
         ranked: the rows; their queries and objects are by place in what follows.
         completions: of the queries.
         n_training: N; None where the method predicts no change.
@@ -72,6 +73,7 @@ class Piece:
 
     key: str
     method: str
+    meaning: Meaning
     ranked: Ranked
     completions: tuple[Completion, ...]
     n_training: int | None
@@ -88,9 +90,10 @@ class MakePiece:
     def __call__(self, item: Piece) -> str:
         """See that a piece is there; returns where."""
         if read_if_whole(self.store, item.key) is None:
-            meaning = METHODS[item.method].meaning
-            read = self._read(item, meaning.has_layers)
-            table = survivor_table(item.ranked, item.completions, read, item.n_training, meaning)
+            read = self._read(item, item.meaning.has_layers)
+            table = survivor_table(
+                item.ranked, item.completions, read, item.n_training, item.meaning
+            )
             write_piece(self.store, item.key, table)
         return item.key
 

@@ -117,7 +117,9 @@ def write_results(
         fingerprint: of the results.
         progress: told of it.
     """
-    of_itself = PER_TOKEN if again.replica.numerics.is_per_token else None
+    numerics = again.replica.numerics
+    own = None if numerics.function is None else numerics.function.name
+    of_itself = PER_TOKEN if numerics.is_per_token else own and "that of objective.kind"
     rows = query_rows(prepared, again.queries, documents.tokenizer, of_itself)
     with progress.stage(stage_names.GATHER):
         sequences = gather(
@@ -146,6 +148,7 @@ def write_results(
             sequences,
             rescored,
             n_training,
+            own,
         )
         digests = {QUERIES: write_queries(store, tables.key(QUERIES), rows, fingerprint)}
         digests |= tables.of_sequences()

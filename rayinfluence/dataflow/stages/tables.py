@@ -25,7 +25,7 @@ from rayinfluence.dataflow.stages.gathering import Sequences
 from rayinfluence.dataflow.stages.scanned import Scanned, Side
 from rayinfluence.dataflow.stages.second_pass import Found, Rescored
 from rayinfluence.influence.attribution import reproduces
-from rayinfluence.methods.registry import METHODS
+from rayinfluence.methods.registry import meaning_of
 from rayinfluence.storage.digest import digest, digest_bytes
 from rayinfluence.storage.results import (
     GROUP_SCHEMA,
@@ -39,6 +39,7 @@ from rayinfluence.storage.results import (
     survivor_schema,
     table_key,
 )
+from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import writing_table
 
@@ -64,6 +65,7 @@ class Tables:
         sequences: all survivors.
         rescored: what the second pass found.
         n_training: N.
+        own: the function that training maximised, where it is the user's own.
     """
 
     runner: Runner
@@ -75,6 +77,7 @@ class Tables:
     sequences: Sequences
     rescored: Rescored
     n_training: int
+    own: str | None
 
     def key(self, name: str) -> str:
         """Where a table goes."""
@@ -95,11 +98,11 @@ class Tables:
             Their digests by name, and what scoring the survivors again changed.
         """
         ranked = rank(self.queries, scanned, found)
-        meaning = METHODS[scanned.method].meaning
+        meaning = meaning_of(scanned.method, self.own)
         small = len(ranked) <= _FEW_ROWS
         pieces = self.runner.tasks(
             MakePiece(self.pieces),
-            list(self._pieces(scanned.method, ranked, meaning.predicts)),
+            list(self._pieces(scanned.method, meaning, ranked)),
             small,
         )
         name, *names = method_tables(scanned.method)
@@ -129,7 +132,7 @@ class Tables:
         (written,) = self.runner.tasks(TableOfPieces.write, [table], small=small)
         return written
 
-    def _pieces(self, method: str, ranked: Ranked, predicts: bool) -> Iterator[Piece]:
+    def _pieces(self, method: str, meaning: Meaning, ranked: Ranked) -> Iterator[Piece]:
         """The rows, cut between queries."""
         tokens = self.sequences.n_tokens[self.sequences.places(ranked.ids_R)].astype(np.int64)
         for start, end in _cuts(ranked.queries_R, tokens):
@@ -152,7 +155,7 @@ class Tables:
             completions = tuple(self.completions[query] for query in queries.tolist())
             keys = tuple(self.rescored.items[item] for item in items[shift:].tolist())
             sequences = self.sequences.holding(ours.ids_R)
-            n_training = self.n_training if predicts else None
+            n_training = self.n_training if meaning.predicts else None
             about = {
                 "version": _VERSION,
                 "method": method,
@@ -163,7 +166,7 @@ class Tables:
                 "sequences": sequences,
             }
             key = rows_key(digest(about))
-            yield Piece(key, method, ours, completions, n_training, keys, sequences)
+            yield Piece(key, method, meaning, ours, completions, n_training, keys, sequences)
 
     def _best(self, ranked: Ranked) -> dict[str, dict[str, pa.ChunkedArray]]:
         """By query and key, the digests of the groups of its proponents, strongest first."""

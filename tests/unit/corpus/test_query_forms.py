@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries
 from rayinfluence.corpus.query_forms import Query
-from rayinfluence.corpus.query_function import QueryFunction
 from rayinfluence.corpus.query_lines import read_queries
 from rayinfluence.errors import ConfigError, QueryError
+from rayinfluence.named_function import NamedFunction
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_tokenizer
 
@@ -60,7 +60,7 @@ def test_measurements_are_of_answers_and_a_margin_of_two_is_their_contrast(tmp_p
 
 def test_a_function_is_asked_of_classes(tmp_path: Path) -> None:
     [query] = read(tmp_path, {"query_id": "a", "prompt": "w1 w2", "completion": "fine"})
-    function = QueryFunction("module:function", "digest")
+    function = NamedFunction("query_function", "module:function", "digest")
     [found] = encode_queries(
         [query], tiny_tokenizer(), 16, function=function, kind="classification",
         classes=("dull", "fine"),
@@ -360,21 +360,21 @@ def test_a_function_is_found_without_being_run(
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "asked_for_by_a_test.py"
     path.write_text("raise RuntimeError('run')\ndef f(logits, tokens, first): ...\nx = 1\n")
-    found = QueryFunction.of("asked_for_by_a_test:f")
+    found = NamedFunction.of("query_function", "asked_for_by_a_test:f")
     with pytest.raises(ConfigError, match="cannot be imported: RuntimeError: run"):
         found.load()
     path.write_text(path.read_text() + "# changed\n")
-    assert QueryFunction.of("asked_for_by_a_test:f") != found
+    assert NamedFunction.of("query_function", "asked_for_by_a_test:f") != found
     with pytest.raises(ConfigError, match="another one here than where the run was started"):
         found.load()
     with pytest.raises(ConfigError, match="defines no function x; write `def x"):
-        QueryFunction.of("asked_for_by_a_test:x")
+        NamedFunction.of("query_function", "asked_for_by_a_test:x")
     path.write_text("def f(:\n")
     with pytest.raises(ConfigError, match="asked_for_by_a_test is no Python"):
-        QueryFunction.of("asked_for_by_a_test:f")
+        NamedFunction.of("query_function", "asked_for_by_a_test:f")
     with pytest.raises(
         ConfigError, match=r"no module nowhere_at_all\.f\. Put the folder .*PYTHONPATH"
     ):
-        QueryFunction.of("nowhere_at_all.f:g")
+        NamedFunction.of("query_function", "nowhere_at_all.f:g")
     with pytest.raises(ConfigError, match="the module itertools has no source file"):
-        QueryFunction.of("itertools:chain")
+        NamedFunction.of("query_function", "itertools:chain")

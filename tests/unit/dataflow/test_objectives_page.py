@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -34,6 +35,12 @@ TEMPLATE = (
 
 def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def module(name: str) -> str:
+    """The example that is a module of this name."""
+    [found] = [block for block in blocks("python") if block.startswith(f"# {name}.py")]
+    return found
 
 
 LINES = [json.loads(line) for block in blocks("json") for line in block.splitlines()]
@@ -209,7 +216,7 @@ def test_a_function_is_asked_of_every_answer(
     lines = [line for line in LINES if not line.keys() & {"reduction", "spans", "measurement"}]
     [setting] = [one for one in blocks("yaml") if one.startswith("query_function")]
     key, name = setting.strip().split(": ")
-    (tmp_path / "margins.py").write_text(blocks("python")[0])
+    (tmp_path / "margins.py").write_text(module("margins"))
     monkeypatch.syspath_prepend(str(tmp_path))
     config = configured(tmp_path, lines, **{key: name})
     results = ran(config)
@@ -225,11 +232,27 @@ def test_a_function_is_asked_of_every_answer(
     assert results["ekfac"].survivors["delta_nats"].null_count == len(results["ekfac"].survivors)
     assert "margins:margin of the completion:" in render_page(results)
     # Another source is another question, by the same name.
-    (tmp_path / "margins.py").write_text(blocks("python")[0].replace("logits_V.max()", "0"))
+    (tmp_path / "margins.py").write_text(module("margins").replace("logits_V.max()", "0"))
     monkeypatch.delitem(sys.modules, "margins")
     again = ran(config)
     assert again["ekfac"].queries["plain"]["digest"] != queries["plain"]["digest"]
     assert again["ekfac"].queries["plain"]["value"] != queries["plain"]["value"]
+
+
+def test_a_function_is_what_training_maximised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [settings] = [
+        found
+        for block in blocks("yaml")
+        if (found := yaml.safe_load(block)).get("objective") == "smoothing:smoothed"
+    ]
+    (tmp_path / "smoothing.py").write_text(module("smoothing"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    results = ran(configured(tmp_path, LINES[:1], **settings))["ekfac"]
+    assert results.manifest["objective"]["function"] == "smoothing:smoothed"
+    assert len(scores(results, "plain")) > 9
+    assert results.survivors["delta_nats"].null_count == len(results.survivors)
 
 
 @pytest.mark.parametrize(

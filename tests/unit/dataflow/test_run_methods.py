@@ -213,7 +213,12 @@ def test_what_methods_find_does_not_depend_on_the_others(
     together = committed(five[0].run)
     assert len({key.split("/")[1] for key in together if key.startswith("scan")}) == len(ALL)
     apart: dict[str, bytes] = {}
-    for methods in (["bm25"], ["cosine"], ["ekfac", "kfac", "diagonal", "gradient_product"]):
+    for methods in (
+        ["bm25"],
+        ["tfidf"],
+        ["cosine"],
+        ["ekfac", "kfac", "diagonal", "gradient_product"],
+    ):
         scan = {"methods": methods, "scores": "dense", "token_scores": "all"}
         config = tiny_run(tmp_path / methods[0], scan=scan)
         execute(config)
@@ -284,8 +289,8 @@ def test_readers_go_by_what_a_method_says(five: tuple[RunConfig, dict[str, Resul
     page = render_page(five[1])
     for method in ALL:
         assert METHODS[method].meaning.description.split(":")[0] in page
-    assert "gradient_product, cosine, bm25 predict no change, and have no delta nats." in page
-    assert "A score by bm25 says how alike two texts are" in page
+    assert "gradient_product, cosine, bm25, tfidf predict no change, and have no delta" in page
+    assert "A score by bm25, tfidf says how alike two texts are" in page
     # Heat is on the tokens that are shared, and not on those after them.
     found = five[1]["bm25"]
     asked = " ".join(f"{q['prompt']} {q['completion']}" for q in found.queries.values()).split()

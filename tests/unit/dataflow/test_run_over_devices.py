@@ -64,7 +64,7 @@ def t5_run(folder: Path) -> RunConfig:
     config = tiny_run(
         folder,
         pretrained=t5(torch.float32, "sdpa"),
-        modules="all",
+        modules=["decoder*EncDecAttention.[kv]", "encoder*.wi"],
         dtype="float64",
         attention="eager",
         corpus={"context": 18, "prompt_column": "source"},
