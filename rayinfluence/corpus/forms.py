@@ -184,8 +184,7 @@ def document_of(
     if columns.template is not None:
         return _of_template(found, row, columns.template)
     if columns.tokens is not None:
-        tokens = tokens_of(row, columns.text, columns.counted)
-        return tokens if isinstance(tokens, str) else replace(found, tokens=tokens)
+        return _of_tokens(found, row, columns)
     text = row.get(of_text)
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
@@ -206,6 +205,20 @@ def document_of(
             return f"{columns.counted!r} {why}"
         return replace(found, text=text, counted=tuple((start, end) for start, end in spans or ()))
     return replace(found, text=text)
+
+
+def _of_tokens(found: Document, row: Mapping[str, Any], columns: Columns) -> Document | str:
+    """A document of ids, or why it is none; what is said of each id is no metadata of a row."""
+    tokens = tokens_of(row, columns.text, columns.counted)
+    if isinstance(tokens, str):
+        return tokens
+    n_ids = len(row[columns.text])
+    metadata = {
+        key: value
+        for key, value in found.metadata.items()
+        if columns.metadata is not None or not (isinstance(value, list) and len(value) == n_ids)
+    }
+    return replace(found, tokens=tokens, metadata=metadata)
 
 
 def separated(document: Document, form: TokenForm) -> Iterator[Document] | str:

@@ -13,7 +13,7 @@ import pytest
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.dataflow.begin.early import corpus_store
+from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.looking import looked_at
 from rayinfluence.dataflow.run import Run
 from rayinfluence.errors import ConfigError, CorpusError, RayInfluenceError
@@ -24,6 +24,10 @@ from rayinfluence.testing.token_files import write_megatron
 Rows = list[dict[str, Any]]
 #: Its unknown token; the tiny tokenizer has no other special one.
 SEPARATOR = 0
+#: Queries are drawn after them: as many in two runs are the same queries.
+N_DOCUMENTS = 10
+#: Of results, what says in which file a document is, and at which of its characters.
+_OF_FILES = ("document_file", "shard", "char_start", "char_end")
 
 
 def configured(
@@ -53,13 +57,15 @@ def as_ids(documents: Path) -> Rows:
 
 def scores(config: RunConfig) -> dict[str, list[Any]]:
     table = rayinfluence.run(config).table
-    kept = [name for name in table.column_names if name not in ("shard", "char_start", "char_end")]
-    return table.select([name for name in kept if "digest" not in name]).to_pydict()
+    found: dict[str, list[Any]] = table.drop_columns(
+        [name for name in table.column_names if name in _OF_FILES or "digest" in name]
+    ).to_pydict()
+    return found
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "arrow"])
 def test_ids_get_the_scores_of_their_texts_bit_for_bit(tmp_path: Path, kind: str) -> None:
-    texts = tiny_run(tmp_path / "texts")
+    texts = tiny_run(tmp_path / "texts", n_documents=N_DOCUMENTS)
     rows = as_ids(tmp_path / "texts" / "documents.jsonl")
     data = tmp_path / f"ids.{kind}"
     if kind == "jsonl":
@@ -70,24 +76,24 @@ def test_ids_get_the_scores_of_their_texts_bit_for_bit(tmp_path: Path, kind: str
             writer.write_table(table)
     else:
         pq.write_table(pa.Table.from_pylist(rows), data)
-    found = scores(configured(tmp_path / "ids", data, {}))
+    found = scores(configured(tmp_path / "ids", data, {}, n_documents=N_DOCUMENTS))
     wanted = scores(texts)
     assert wanted["score"]
-    assert found == wanted
+    assert {key for key in wanted if repr(found[key]) != repr(wanted[key])} == set()
 
 
 def test_a_bare_file_and_megatrons_get_the_scores_of_their_texts(tmp_path: Path) -> None:
-    texts = tiny_run(tmp_path / "texts", corpus={"eos": "document"}, n_documents=30) and None
-    assert texts is None
+    texts = tiny_run(tmp_path / "texts", n_documents=N_DOCUMENTS)
     rows = [row["input_ids"] for row in as_ids(tmp_path / "texts" / "documents.jsonl")]
-    wanted = scores(tiny_run(tmp_path / "texts", n_documents=30))
+    wanted = scores(texts)
     megatron = write_megatron(tmp_path / "text_document.bin", rows)
-    found = scores(configured(tmp_path / "megatron", megatron, {}, n_documents=30))
+    found = scores(configured(tmp_path / "megatron", megatron, {}, n_documents=N_DOCUMENTS))
     np.array([i for row in rows for i in row], np.uint16).tofile(tmp_path / "bare.bin")
     assert found["score"] == wanted["score"]
     assert found["sequence_id"] == wanted["sequence_id"]
     # Where each row ends in the bare file, nothing says: they are other sequences.
-    bare = configured(tmp_path / "bare", tmp_path / "bare.bin", {"dtype": "uint16"}, n_documents=30)
+    form = {"dtype": "uint16"}
+    bare = configured(tmp_path / "bare", tmp_path / "bare.bin", form, n_documents=N_DOCUMENTS)
     assert scores(bare)["score"] != wanted["score"]
 
 
@@ -174,9 +180,8 @@ def test_a_few_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
 def test_files_that_are_not_whole_are_refused_before_a_model_is_read(tmp_path: Path) -> None:
     (tmp_path / "odd.bin").write_bytes(b"\1\0\2")
     config = configured(tmp_path, tmp_path / "odd.bin", {"dtype": "uint16"})
-    (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(CorpusError, match="no whole number of ids"):
-        tokenized(config)
+        Inputs.of(config)
 
 
 @pytest.mark.parametrize(
