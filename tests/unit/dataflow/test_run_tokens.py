@@ -1,6 +1,7 @@
 """Runs on documents that are token ids already: the sequences are those of training."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import rayinfluence
 from rayinfluence.config import RunConfig
@@ -225,7 +227,9 @@ def test_what_does_not_go_together_is_refused(
     pq.write_table(pa.table({"input_ids": [[4, 5, 6]] * 3}), tmp_path / "d.parquet")
     with pytest.raises(error, match=said):
         tokenized(
-            tiny_run(tmp_path, corpus={"documents": [str(tmp_path / "d.parquet")], **corpus}, **more)
+            tiny_run(
+                tmp_path, corpus={"documents": [str(tmp_path / "d.parquet")], **corpus}, **more
+            )
         )
 
 
@@ -237,3 +241,30 @@ def test_a_row_is_shown_with_the_texts_of_its_tokens(tmp_path: Path) -> None:
     shown = looking.document(None, 2, None, None)
     [sequence] = shown.sequences
     assert [(one.id, one.text.strip()) for one in sequence.tokens] == [(7, "w6"), (8, "w7")]
+
+
+def test_the_examples_of_the_page_are_run(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "corpora.md").read_text("utf-8")
+    examples = re.findall(r"<!-- snippet: tokens -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    stream = [4, 5, 0, 6, 7, 8, 0]
+    row = {"input_ids": stream, "labels": [-100, 5, 0, -100, 7, 8, 0]}
+    pq.write_table(pa.Table.from_pylist([row] * 2), tmp_path / "packed.parquet")
+    write_megatron(tmp_path / "text_document.bin", [stream, [9, 10, 0]])
+    np.array(stream, np.uint16).tofile(tmp_path / "train.bin")
+    found = []
+    for number, example in enumerate(examples):
+        values = yaml.safe_load(example)
+        [name] = values["corpus"].pop("documents")
+        corpus = {**values.pop("corpus"), "documents": [str(tmp_path / name)]}
+        rows = tokenized(tiny_run(tmp_path / str(number), corpus=corpus, **values))
+        found.append(tokens_of(rows))
+    apart = [[4, 5, 0], [6, 7, 8, 0]]
+    assert found == [apart * 2, [stream, [9, 10, 0]], [stream], apart]
+
+
+def test_of_a_row_one_longer_than_the_context_the_last_token_is_counted_out(tmp_path: Path) -> None:
+    rows = [list(range(1, CONTEXT + 2))] * 3
+    config = configured(tmp_path, write_megatron(tmp_path / "d.bin", rows), {})
+    assert tokens_of(tokenized(config)) == [rows[0][:CONTEXT]] * 3
+    [report] = Corpus.open(corpus_store(config)).manifest.files
+    assert report["short_chunks"] == 3
