@@ -375,8 +375,8 @@ class RunConfig(Section):
         # With auto, a cluster whose nodes are too small would be taken for one without GPUs.
         if (gpus := self.runner.gpus_per_actor or 1) > 1 and self.device != "cuda":
             raise ValueError(
-                f"runner.gpus_per_actor: {gpus} GPUs for a replica need `device: cuda`, and it is "
-                f"{self.device}. Set that, or leave gpus_per_actor out."
+                f"runner.gpus_per_actor: {shown(gpus)} GPUs for a replica need `device: cuda`, "
+                f"and it is {self.device}. Set that, or leave gpus_per_actor out."
             )
         return self
 

@@ -74,6 +74,15 @@ class CorpusConfig(Section):
     """A row group of a shard is closed when it holds this many tokens."""
     shard_tokens: int = Field(default=2**26, ge=1)
     """A shard is closed when it holds this many tokens."""
+    bad_rows: float = Field(default=0.01, ge=0)
+    """Most rows of a file that may be no documents or have no text: a share below 1, or a count.
+
+    They are left out, counted by reason, and kept in the corpus's folder ``quarantine``."""
+    bad_files: float = Field(default=0, ge=0)
+    """Most files that may be bad: a share below 1, or a count.
+
+    A file is bad that cannot be read to its end, or has too many bad rows; nothing of it is taken.
+    """
     n_training_sequences: int | None = Field(default=None, ge=1)
     """N, the sequences that the model was trained on, where the documents are a sample of them.
 
@@ -95,6 +104,13 @@ class CorpusConfig(Section):
             lists = [one if isinstance(one, list) else [one] for one in named.values()]
             return list(dict.fromkeys(name for names in lists for name in names))
         return named if isinstance(named, list) else [named]
+
+    @field_validator("bad_rows", "bad_files")
+    @classmethod
+    def _share_or_count(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value} is neither a share, below 1, nor a count, a whole number.")
+        return value
 
     @field_validator("text_column", mode="before")
     @classmethod
@@ -160,7 +176,7 @@ class CorpusConfig(Section):
     @classmethod
     def _says_which(cls, value: Any) -> Any:
         ids = value.get("ids") if isinstance(value, dict) else value
-        if isinstance(value, IdsConfig) or ids is None or isinstance(ids, str | PurePath):
+        if value is None or isinstance(ids, str | PurePath | IdsConfig):
             return value
         raise ValueError(
             "must be a condition on metadata, such as year >= 1990, or {ids: file} with the name "

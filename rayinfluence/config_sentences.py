@@ -26,6 +26,9 @@ _MUST = {
     "model_type": "must hold keys of its own",
 }
 
+#: Characters of names in a sentence.
+_LONGEST = 160
+
 
 def sentences(error: ValidationError) -> list[str]:
     """What is wrong at each place, in words."""
@@ -87,10 +90,16 @@ def refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) 
                 refuse_unknown(inner, value, f"{path}{key}.")
 
 
+def _some(names: Sequence[str]) -> str:
+    """Names, as many as a sentence takes."""
+    text = ", ".join(names)
+    return text if len(text) <= _LONGEST else f"{text[: text.rindex(',', 0, _LONGEST)]}, ..."
+
+
 def _suggestion(key: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=2)
     return (
         f"did you mean {' or '.join(map(repr, close))}?"
         if close
-        else f"the keys here are {', '.join(known)}."
+        else f"the keys here are {_some(known)}."
     )

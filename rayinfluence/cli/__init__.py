@@ -75,6 +75,8 @@ NewRun = Annotated[
     typer.Option("--new-run", help="Begin anew beside what was done with other settings."),
 ]
 
+Strict = Annotated[bool, typer.Option("--strict", help="End at a bad row or file of documents.")]
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
@@ -103,13 +105,11 @@ def job(stage: str) -> None:
 
 
 @app.command()
-def tokenize(config: ConfigPath, runner: RunnerName = None) -> None:
+def tokenize(config: ConfigPath, runner: RunnerName = None, strict: Strict = False) -> None:
     """Documents -> sequences in Parquet shards."""
-    with _opened(config, runner) as run:
+    with _opened(config, runner, strict=strict) as run:
         corpus = run.tokenize()
-        run.progress.note(
-            f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens in {corpus.store.url}"
-        )
+        run.progress.note(f"{corpus.size} in {corpus.store.url}{corpus.manifest.left_out_rows}")
 
 
 @app.command()
@@ -134,9 +134,11 @@ def scan(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False)
 
 
 @app.command()
-def run(config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False) -> None:
+def run(
+    config: ConfigPath, runner: RunnerName = None, new_run: NewRun = False, strict: Strict = False
+) -> None:
     """Do all stages and the report, and skip what is done."""
-    with _opened(config, runner, new_run, needs_queries=True) as opened:
+    with _opened(config, runner, new_run, needs_queries=True, strict=strict) as opened:
         results = opened.all()
         _write_report(opened.store, results)
     _show(next(iter(results.values())), 3, queries=5)
@@ -415,11 +417,15 @@ def about(
 
 @contextmanager
 def _opened(
-    place: str, runner: str | None, new_run: bool = False, needs_queries: bool = False
+    place: str,
+    runner: str | None,
+    new_run: bool = False,
+    needs_queries: bool = False,
+    strict: bool = False,
 ) -> Iterator[Run]:
     from rayinfluence.dataflow.places import run_config
 
-    config = run_config(place)
+    config = run_config(place, strict)
     if runner is not None:
         values: dict[str, Any] = config.model_dump()
         values["runner"]["name"] = runner

@@ -5,7 +5,7 @@ All here is arithmetic of places; tokens are T, of a document.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,8 +86,7 @@ class Chunk:
 
 
 def chunks(
-    encoding: Encoding,
-    masks_T: Sequence[bool] | None,
+    parts: Iterable[tuple[Encoding, Sequence[bool] | None]],
     context: int,
     overlap: int = 0,
     framing: Framing = Framing(),
@@ -100,32 +99,60 @@ def chunks(
     predicts it. Neither stands twice where the text has it already.
 
     Args:
-        encoding: of the document.
-        masks_T: of each of its tokens whether the loss counted it.
+        parts: of the document, one after the other; each with which of its tokens the loss counted.
         context: most tokens of a sequence.
         overlap: at most ``context - framing.of_chunks - 2``.
         framing: what stands at ends.
     """
-    n_added = 0 if framing.bos == AUTO else encoding.n_added
-    masks = None if masks_T is None else list(masks_T[n_added:])
-    document = Chunk(encoding.tokens[n_added:], 0, encoding.offsets[n_added:], masks)
-    whole = _framed(document, framing, DOCUMENT)
+    begins = framing.begins if framing.bos == DOCUMENT else ()
+    ends = framing.ends if framing.eos == DOCUMENT else ()
     room = context - framing.of_chunks
-    start, n_tokens = 0, len(whole.tokens)
-    while start < n_tokens:
-        end = min(start + room, n_tokens)
-        masks = None if whole.masks is None else whole.masks[start:end]
-        part = Chunk(whole.tokens[start:end], start, whole.spans[start:end], masks)
-        yield _framed(part, framing, CHUNK)
-        if end == n_tokens:
+    left, is_begun = Chunk([], 0, [], None), False
+    for encoding, masks in parts:
+        n_added = 0 if framing.bos == AUTO else encoding.n_added
+        left = _joined(left, encoding, masks, n_added)
+        # By the tokens at the document's ends it is told whether it has these already.
+        if not is_begun and len(left.tokens) >= len(begins) + len(ends):
+            left, is_begun = _framed(left, begins), True
+        n_whole = max(0, -((room + len(ends) - len(left.tokens)) // (room - overlap)))
+        if is_begun and n_whole:
+            for place in range(n_whole):
+                yield _of_chunk(left, place * (room - overlap), room, framing)
+            left = _run(left, n_whole * (room - overlap))
+    left = _framed(left, () if is_begun else begins, ends)
+    place = 0
+    while place < len(left.tokens):
+        yield _of_chunk(left, place, room, framing)
+        if place + room >= len(left.tokens):
             return
-        start = end - overlap
+        place += room - overlap
 
 
-def _framed(chunk: Chunk, framing: Framing, when: str) -> Chunk:
+def _joined(left: Chunk, part: Encoding, masks: Sequence[bool] | None, n_added: int) -> Chunk:
+    """A document as far as it is left, and the part of it after that, but for its first tokens."""
+    return Chunk(
+        left.tokens + part.tokens[n_added:],
+        left.start,
+        left.spans + part.offsets[n_added:],
+        None if masks is None else [*(left.masks or ()), *masks[n_added:]],
+    )
+
+
+def _run(left: Chunk, place: int, end: int | None = None) -> Chunk:
+    """Some tokens of a document."""
+    masks = None if left.masks is None else left.masks[place:end]
+    return Chunk(left.tokens[place:end], left.start + place, left.spans[place:end], masks)
+
+
+def _of_chunk(left: Chunk, place: int, room: int, framing: Framing) -> Chunk:
+    """A chunk of a document, with what frames each chunk."""
+    begins = framing.begins if framing.bos == CHUNK else ()
+    ends = framing.ends if framing.eos == CHUNK else ()
+    return _framed(_run(left, place, place + room), begins, ends)
+
+
+def _framed(chunk: Chunk, begins: tuple[int, ...], ends: tuple[int, ...] = ()) -> Chunk:
     """Tokens with those that are to stand before and after them."""
-    begins = framing.begins if framing.bos == when else ()
-    ends = framing.ends if framing.eos == when else ()
     if begins and tuple(chunk.tokens[: len(begins)]) == begins:
         begins = ()
     if ends and tuple(chunk.tokens[-len(ends) :]) == ends:

@@ -31,6 +31,11 @@ class Corpus:
         self.n_sequences = sum(g.n_rows for s in manifest.shards for g in s.row_groups)
         self.n_tokens = sum(g.n_tokens for s in manifest.shards for g in s.row_groups)
 
+    @property
+    def size(self) -> str:
+        """How much it is, in words."""
+        return f"{self.n_sequences:,} sequences, {self.n_tokens:,} tokens"
+
     @cached_property
     def fingerprint(self) -> str:
         """The digest of all that the corpus says, in its order."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +14,9 @@ from rayinfluence.corpus.columns import keys_of
 from rayinfluence.corpus.forms import Columns, Document, Lacks, document_of, separated
 from rayinfluence.corpus.magic import BEGINNING, format_of
 from rayinfluence.corpus.paths import columns_of_path
-from rayinfluence.corpus.sources.compression import codec_of, plain
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Source, Wanted
+from rayinfluence.corpus.sources.compression import Codec, codec_of, plain
+from rayinfluence.corpus.sources.divisible import Cut, Divisible
+from rayinfluence.corpus.sources.source import RAW, NotDocumentsError, Row, Source, Wanted
 from rayinfluence.corpus.token_files import (
     index_beside,
     is_token_file,
@@ -30,10 +32,14 @@ from rayinfluence.storage.store import Store
 
 @dataclass(frozen=True)
 class BadDocument:
-    """A row that is not a document, where it is and why."""
+    """A row that is not a document, where it is and why.
+
+    ``raw`` is the row as the file has it, or its beginning.
+    """
 
     place: str
     reason: str
+    raw: str = field(default="", kw_only=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -95,13 +101,13 @@ def known(file: Store) -> Source | None:
     """
     with _opened(file, None) as raw:
         try:
-            return _judged(raw, file.name)[1]
+            return judged(raw, file.name)[1]
         except NotDocumentsError as error:
             raise CorpusError(f"{file.url} {error}") from error
 
 
 def read_documents(
-    file: Store, columns: Columns, opened: DigestedFile | None = None
+    file: Store, columns: Columns, opened: DigestedFile | None = None, cut: Cut | None = None
 ) -> Generator[Document | BadDocument, None, None]:
     """The documents of one file in order; rows that are none come as :class:`BadDocument`.
 
@@ -109,6 +115,7 @@ def read_documents(
         file: the documents.
         columns: those that have a meaning.
         opened: the file, where it is open already.
+        cut: of a file that is read in parts, which rows.
 
     Raises:
         CorpusError: the file is of no format that we read, or has no text column.
@@ -121,11 +128,12 @@ def read_documents(
     is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
     key = keys_of(columns).get(columns.text, Wanted.key)
     wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file, key)
-    for number, row in _rows(file, wanted, columns.tokens, opened):
+    for number, row in _rows(file, wanted, columns.tokens, opened, cut):
         place = f"{file.url}:{number}"
         if isinstance(row, str):
-            yield BadDocument(place, row)
+            yield BadDocument(place, row, raw=getattr(row, "raw", ""))
             continue
+        in_file = row
         # What a row says itself is nearer to it than where its file lies.
         row = {**row, **{key: of for key, of in of_path.items() if row.get(key) is None}}
         lacked = next((one for one in needed if one not in row), None)
@@ -137,43 +145,64 @@ def read_documents(
             else Lacks(lacked, f"{lacked!r} is missing")
         )
         if isinstance(found, Lacks):
-            yield LackingDocument(place, found.reason, found.column, tuple(row))
+            yield LackingDocument(place, found.reason, found.column, tuple(row), raw=_raw(in_file))
             continue
         if isinstance(found, str):
-            yield BadDocument(place, found)
+            yield BadDocument(place, found, raw=_raw(in_file))
         elif columns.tokens is None:
             yield found
         elif isinstance(documents := separated(found, columns.tokens), str):
-            yield BadDocument(place, documents)
+            yield BadDocument(place, documents, raw=_raw(in_file))
         else:
             yield from documents
 
 
+def _raw(row: dict[str, Any]) -> str:
+    # Long values are cut before they are written out: one may be a whole book.
+    cut = {key: one[:RAW] if isinstance(one, str) else one for key, one in row.items()}
+    return json.dumps(cut, ensure_ascii=False, default=str)[:RAW]
+
+
 def _rows(
-    file: Store, wanted: Wanted, tokens: TokenForm | None, opened: DigestedFile | None
+    file: Store,
+    wanted: Wanted,
+    tokens: TokenForm | None,
+    opened: DigestedFile | None,
+    cut: Cut | None,
 ) -> Iterator[Row]:
-    with _opened(file, opened) as raw, _to_the_end(file):
+    with _opened(file, opened) as raw, to_the_end(file):
         if tokens is not None and is_token_file(file.name):
             yield from rows_of_tokens(file, raw, tokens)
             return
-        stream, source = _judged(raw, file.name)
-        if source is not None:
+        stream, source, _ = judged(raw, file.name)
+        if cut is not None:
+            if not isinstance(source, Divisible):
+                raise EOFError("it is another file than it was when it was cut into parts")
+            yield from source.part(raw, wanted, cut)
+        elif source is not None:
             yield from source.rows(stream, wanted)
 
 
-def _judged(raw: Any, name: str) -> tuple[Any, Source | None]:
-    """The plain bytes of a file that is open, and its format; None where it is empty."""
+def judged(raw: Any, name: str) -> tuple[Any, Source | None, Codec | None]:
+    """The plain bytes of a file that is open, its format, and how it is compressed.
+
+    The format is None where it is empty.
+
+    Raises:
+        NotDocumentsError: documents are not read from such files.
+        OSError, EOFError: it is cut short.
+    """
     codec = codec_of(raw.read(BEGINNING))
     raw.seek(0)
     stream = plain(raw, codec)
     begins = stream.peek()[:BEGINNING]
     if not begins:
-        return stream, None
+        return stream, None, codec
     source = format_of(begins, name, codec)
     if not source.seeks:
-        return stream, source
+        return stream, source, codec
     raw.seek(0)
-    return raw, source
+    return raw, source, codec
 
 
 @contextlib.contextmanager
@@ -186,8 +215,12 @@ def _opened(file: Store, opened: DigestedFile | None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _to_the_end(file: Store) -> Iterator[None]:
-    """What a source raises is an error of ours, with the file's address."""
+def to_the_end(file: Store) -> Iterator[None]:
+    """What a source raises is an error of ours, with the file's address.
+
+    Raises:
+        CorpusError: the file cannot be read to its end, or is of another format.
+    """
     try:
         yield
     except NotDocumentsError as error:

@@ -7,8 +7,9 @@ is work that need not be done again.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -24,6 +25,12 @@ FRAGMENTS = "fragments"
 NAMED_KEYS = 1000
 #: How many rows that are no documents it names; all are counted.
 _NAMED_BAD_ROWS = 1000
+#: Reasons that it counts apart; those of each row may be its own.
+_REASONS = 100
+_COUNTS = (
+    *("documents", "empty_documents", "short_chunks", "masked", "counted_tokens", "uncounted"),
+    *("n_bad", "quarantined"),
+)
 _OF_A_GROUP = tuple(one.name for one in fields(RowGroup))
 
 
@@ -69,11 +76,20 @@ class FileReport:
     counted_tokens: int = 0
     uncounted: int = 0
     n_bad: int = 0
+    #: The first of those and of the empty ones.
     bad: list[BadDocument] = field(default_factory=list)
+    #: How many there are for each reason, for the first _REASONS reasons.
+    reasons: dict[str, int] = field(default_factory=dict)
+    #: Where such rows are kept as they were, and how many.
+    quarantine: list[str] = field(default_factory=list)
+    quarantined: int = 0
     #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
     metadata_keys: dict[str, int] = field(default_factory=dict)
     #: The same of columns that nobody chose and that are not small, and so no metadata.
     not_kept: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.bad = [one if isinstance(one, BadDocument) else BadDocument(**one) for one in self.bad]
 
     def refuse(self, place: str, reason: str) -> None:
         """Count a row that is no document; the first ones are named.
@@ -83,6 +99,50 @@ class FileReport:
             reason: why it is none.
         """
         self.n_bad += 1
+        self._name(place, reason)
+
+    def pass_over(self, place: str, reason: str) -> None:
+        """Count a document without text; the first ones are named.
+
+        Args:
+            place: of it.
+            reason: what is lacking.
+        """
+        self.documents += 1
+        self.empty_documents += 1
+        self._name(place, reason)
+
+    @property
+    def left_out(self) -> int:
+        """Rows that are no documents or have no text."""
+        return self.n_bad + self.empty_documents
+
+    def add(self, part: FileReport) -> None:
+        """Count what the part of the file that comes next gave."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.bad = [*self.bad, *part.bad][:_NAMED_BAD_ROWS]
+        self.quarantine = self.quarantine + part.quarantine
+        for reason, count in part.reasons.items():
+            _count(self.reasons, reason, count, _REASONS)
+        self._count_keys(part.metadata_keys, part.not_kept)
+
+    def count_keys(self, kept: Iterable[str], not_kept: Iterable[str]) -> None:
+        """Count the metadata keys of a document that gave a sequence.
+
+        Args:
+            kept: those that it has.
+            not_kept: columns that are none.
+        """
+        self._count_keys(dict.fromkeys(kept, 1), dict.fromkeys(not_kept, 1))
+
+    def _count_keys(self, kept: Mapping[str, int], not_kept: Mapping[str, int]) -> None:
+        for counts, found in ((self.metadata_keys, kept), (self.not_kept, not_kept)):
+            for key, count in found.items():
+                _count(counts, key, count, NAMED_KEYS)
+
+    def _name(self, place: str, reason: str) -> None:
+        _count(self.reasons, reason, 1, _REASONS)
         if len(self.bad) < _NAMED_BAD_ROWS:
             self.bad.append(BadDocument(place, reason))
 
@@ -90,6 +150,11 @@ class FileReport:
     def of(cls, url: str, about: Listed) -> FileReport:
         """The report of a file that is about to be read."""
         return cls(*Seen.of(url, about))
+
+
+def _count(counts: dict[str, int], name: str, count: int, most: int) -> None:
+    if name in counts or len(counts) < most:
+        counts[name] = counts.get(name, 0) + count
 
 
 class Logged(NamedTuple):
@@ -116,6 +181,11 @@ class Fragment:
     def n_tokens(self) -> int:
         """Tokens in its shards."""
         return sum(group.n_tokens for shard in self.shards for group in shard.row_groups)
+
+    @property
+    def report(self) -> FileReport:
+        """What became of the file."""
+        return FileReport(**copy.deepcopy(self.file))
 
     @property
     def seen(self) -> Seen:

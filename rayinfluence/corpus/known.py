@@ -5,11 +5,12 @@ And which of them need not be tokenised: what a tokeniser that was killed has le
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.corpus.corpus import refuse_lost
-from rayinfluence.corpus.fragments import Logged, Seen, prefix_of, read_fragments
+from rayinfluence.corpus.fragments import Fragment, Logged, Seen, prefix_of, read_fragments
 from rayinfluence.corpus.shards import SHARDS
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Listed, Store
@@ -84,6 +85,17 @@ def left_whole(
         except (ValueError, CorpusError):
             continue
         yield seen, Logged(key, seen.url, fragment.file["digest"])
+
+
+def read_part(store: Store, key: str, shards: Mapping[str, Listed]) -> Fragment | None:
+    """The fragment of a part, if it is whole and its shards are in their listing."""
+    try:
+        fragment = Fragment.parse(json.loads(store.read(key)))
+        for shard in fragment.shards:
+            refuse_lost(store, shard, shards)
+    except (ValueError, KeyError, TypeError, AttributeError, CorpusError):
+        return None
+    return fragment
 
 
 def _seen(report: Mapping[str, Any]) -> Seen:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rayinfluence.corpus.bad_files import BadFile, read_bad_files
 from rayinfluence.corpus.files import LeftOut
 from rayinfluence.corpus.fragments import NAMED_KEYS, Fragment, ShardRecord
 from rayinfluence.corpus.ordinals import Making, refuse_old_layout
@@ -21,7 +22,8 @@ class CorpusManifest:
 
     ``shards`` is only ever appended to: an ordinal is a place in it. ``files`` say what became of
     each file of documents. ``left_out`` is what lay among the documents and was not read, when the
-    last of them was appended. ``shards_of_files`` is how many shards each file gave.
+    last of them was appended. ``shards_of_files`` is how many shards each file gave. Of
+    ``bad_files`` nothing is in it.
     """
 
     tokenizer: str
@@ -30,6 +32,7 @@ class CorpusManifest:
     files: tuple[dict[str, Any], ...]
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     shards_of_files: tuple[int, ...] = ()
+    bad_files: tuple[BadFile, ...] = ()
 
     @classmethod
     def read(cls, store: Store) -> CorpusManifest | None:
@@ -42,7 +45,8 @@ class CorpusManifest:
         if not logbook.entries:
             refuse_old_layout(store)
             return None
-        return cls.of_logbook(logbook)
+        bad = read_bad_files(store).values()
+        return replace(cls.of_logbook(logbook), bad_files=tuple(bad))
 
     @classmethod
     def of_logbook(cls, logbook: Logbook) -> CorpusManifest:
@@ -71,6 +75,29 @@ class CorpusManifest:
     def making(self) -> Making:
         """What the shards are made with."""
         return Making(self.tokenizer, self.settings)
+
+    def total(self, name: str) -> int:
+        """A count of the files' reports, summed up; those of before may lack it."""
+        return sum(report.get(name, 0) for report in self.files)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows were left out for each reason, as far as reports tell them apart."""
+        counts: Counter[str] = Counter()
+        for report in self.files:
+            counts.update(report.get("reasons", {}))
+        return dict(counts.most_common())
+
+    @property
+    def left_out_rows(self) -> str:
+        """What was left out of the documents, to follow a line; nothing where nothing was."""
+        counts = {
+            "rows that are no documents": self.total("n_bad"),
+            "documents without text": self.total("empty_documents"),
+            "bad files": len(self.bad_files),
+        }
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        return f"; left out: {said}" if said else ""
 
     @property
     def metadata_keys(self) -> dict[str, int] | None:

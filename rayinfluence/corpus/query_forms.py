@@ -118,7 +118,7 @@ class Query:
     @property
     def unit(self) -> str:
         """Of f."""
-        return self.answers[0].unit
+        return self.answers[0].unit if self.answers else _NATS
 
     @property
     def is_difference(self) -> bool:

@@ -1,7 +1,7 @@
 """documents -> sequences in shards.
 
-One input file becomes one or more shards; nothing is lost in silence. A file is read once: its
-digest is made of the bytes that are tokenised.
+One input file, or each part of a large one, becomes one or more shards; nothing is lost in silence.
+A file that is not cut is read once: its digest is made of the bytes that are tokenised.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.corpus.chat import Span
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import BadDocument, file_digest, read_documents
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
-from rayinfluence.corpus.fragments import NAMED_KEYS, FileReport, ShardRecord
+from rayinfluence.corpus.fragments import FileReport, ShardRecord
+from rayinfluence.corpus.long_texts import LONGEST, encoded_in_pieces
 from rayinfluence.corpus.metadata import dotted, plain
+from rayinfluence.corpus.parts import Part
+from rayinfluence.corpus.quarantined_rows import Quarantine
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
+from rayinfluence.corpus.sources.source import RAW
 from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.token_rows import TokenForm
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
-from rayinfluence.errors import CorpusError
-from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, SEQ2SEQ
+from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json, digest_bytes
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 #: What is encoded at once: an encoding takes some 300 bytes a token, hundreds of long documents
 #: more than a worker has. A longer document is encoded by itself.
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 256, 2**18
+#: Tokens after which progress is told of.
+_TOLD_TOKENS = 2**16
 
 
 @dataclass(frozen=True)
@@ -102,68 +108,93 @@ def tokenize_file(
     settings: TokenizeSettings,
     write: Callable[[str, bytes], None],
     advance: Callable[[int], None] = lambda tokens: None,
+    part: Part | None = None,
 ) -> tuple[list[ShardRecord], FileReport]:
-    """Tokenise one file into shards ``shards/<digest of the shard>.parquet``.
+    """Tokenise a file, or a part of one, into shards ``shards/<digest of the shard>.parquet``.
 
     Documents longer than the context are cut into chunks of the context's length; a document
     without text is counted and skipped, and so is a last chunk of a single token, which predicts
-    nothing.
+    nothing. Rows that gave nothing are kept beside the shards as they are.
 
     Args:
         file: the documents.
         tokenizer: a fast tokenizer.
         settings: columns, context and sizes.
-        write: stores a shard under a key.
-        advance: told the number of tokens after each batch of documents.
+        write: stores a shard, or rows that are no documents, under a key.
+        advance: told the number of tokens as they come.
+        part: of the file; None for all of it.
 
     Raises:
-        CorpusError: the file cannot be read to its end, or was written to meanwhile.
+        CorpusError: the file cannot be read to its end.
     """
-    about = with_index(file, file.info())
+    report = FileReport.of(file.url, with_index(file, file.info()))
+    quarantine = Quarantine(report)
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
-    report = FileReport.of(file.url, about)
-    records: list[ShardRecord] = []
-    writer: ShardWriter | None = None
+    shards = _Shards(settings, write, advance)
+    with file.open("") as raw:
+        digested = DigestedFile(raw)
+        documents = read_documents(file, settings.columns, digested, part.cut if part else None)
+        for batch in _batches(_good(documents, tokenizer, report.url, quarantine)):
+            for document, pieces in _encoded(tokenizer, batch, settings.kind):
+                if why := _why_none(document, pieces, settings):
+                    place = f"{report.url}:{document.row}"
+                    quarantine.refuse(BadDocument(place, why, raw=document.text[:RAW]))
+                    continue
+                report.documents += 1
+                gave = False
+                for row in _rows(document, pieces, settings, framing, report):
+                    shards.add(row)
+                    gave = True
+                if gave:
+                    report.count_keys(dotted(document.metadata), document.left_out)
+        shards.close()
+        report.digest = part.file_digest if part else file_digest(file, digested)
+    quarantine.write(write)
+    return shards.records, report
 
-    def close(writer: ShardWriter) -> None:
+
+class _Shards:
+    """Puts sequences into shards, each written when it is full."""
+
+    def __init__(
+        self,
+        settings: TokenizeSettings,
+        write: Callable[[str, bytes], None],
+        advance: Callable[[int], None],
+    ) -> None:
+        self.records: list[ShardRecord] = []
+        self._settings = settings
+        self._write = write
+        self._advance = advance
+        self._untold = 0
+        self._writer: ShardWriter | None = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a sequence."""
+        if self._writer is None:
+            self._writer = ShardWriter(self._settings.row_group_tokens)
+        self._writer.add(row)
+        self._untold += len(row["tokens"])
+        if self._untold >= _TOLD_TOKENS:
+            self._tell()
+        if self._writer.n_tokens >= self._settings.shard_tokens:
+            self.close()
+
+    def close(self) -> None:
+        """Write the shard that is not full, if there is one."""
+        self._tell()
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
         body = writer.finish()
         # By its bytes: who tokenises the same again, or at the same time, writes the same object.
         key = shard_key(digest_bytes(body))
-        write(key, body)
-        records.append(ShardRecord(key, len(body), writer.row_groups, writer.bounds))
+        self._write(key, body)
+        self.records.append(ShardRecord(key, len(body), writer.row_groups, writer.bounds))
 
-    with file.open("") as raw:
-        source = DigestedFile(raw)
-        documents = read_documents(file, settings.columns, source)
-        for batch in _batches(_good(documents, tokenizer, report)):
-            n_tokens = 0
-            encodings = _encoded(tokenizer, batch, settings.kind)
-            for document, encoding in zip(batch, encodings, strict=True):
-                before = n_tokens
-                if why := _why_none(document, encoding, settings):
-                    report.refuse(f"{report.url}:{document.row}", why)
-                    continue
-                report.documents += 1
-                for row in _rows(document, encoding, settings, framing, report):
-                    writer = writer or ShardWriter(settings.row_group_tokens)
-                    writer.add(row)
-                    n_tokens += len(row["tokens"])
-                    if writer.n_tokens >= settings.shard_tokens:
-                        close(writer)
-                        writer = None
-                if n_tokens > before:
-                    _count_keys(report.metadata_keys, dotted(document.metadata))
-                    _count_keys(report.not_kept, document.left_out)
-            advance(n_tokens)
-        if writer is not None:
-            close(writer)
-        report.digest = file_digest(file, source)
-    if with_index(file, file.info()) != about:
-        raise CorpusError(
-            f"{file.url} was written to while it was read: what is in the corpus would be neither "
-            "the old file nor the new one. Run the same command again when it is whole."
-        )
-    return records, report
+    def _tell(self) -> None:
+        self._advance(self._untold)
+        self._untold = 0
 
 
 def sequences_of(
@@ -175,36 +206,46 @@ def sequences_of(
         return found
     if found.is_empty:
         return "it has no text"
-    [encoding] = _encoded(tokenizer, [found], settings.kind)
-    if why := _why_none(found, encoding, settings):
+    [(_, pieces)] = _encoded(tokenizer, [found], settings.kind)
+    if why := _why_none(found, pieces, settings):
         return why
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
     report = FileReport("", 0, None, None)
-    rows = list(_rows(found, encoding, settings, framing, report))
+    rows = list(_rows(found, pieces, settings, framing, report))
     return (rows, report.short_chunks) if rows else "it has one token, which predicts nothing"
 
 
 def _encoded(
     tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], kind: str
-) -> list[Encoding]:
-    """The tokens of documents, with those that end a text where the model is trained to see them.
+) -> Iterator[tuple[Document, Iterable[Encoding]]]:
+    """Documents with their tokens; those that end a text are there where a model is trained on it.
 
-    A source and its target are a text each, one after the other.
+    A source and its target are a text each, one after the other. A long text comes in pieces, where
+    the model does not get it whole.
     """
     if any(document.tokens is not None for document in documents):
-        return [as_given(document) for document in documents]
+        for document in documents:
+            yield document, [as_given(document)]
+        return
+    if kind in (CAUSAL, MASKED) and len(documents[0].text) > LONGEST:
+        [document] = documents
+        pieces = encoded_in_pieces(tokenizer, document.text, document.templated)
+        yield document, pieces if kind == CAUSAL else map(with_ending, pieces)
+        return
     templated = [document.templated for document in documents]
     if kind != SEQ2SEQ:
         found = encode(tokenizer, [document.text for document in documents], templated)
-        return found if kind == CAUSAL else [with_ending(one) for one in found]
-    borders = [_border(document) for document in documents]
-    pairs = list(zip(documents, borders, strict=True))
-    sources = encode(tokenizer, [document.text[:border] for document, border in pairs], templated)
-    targets = encode(tokenizer, [document.text[border:] for document, border in pairs], templated)
-    return [
-        joined(with_ending(source), with_ending(target), border)
-        for source, target, border in zip(sources, targets, borders, strict=True)
-    ]
+    else:
+        borders = [_border(document) for document in documents]
+        pairs = list(zip(documents, borders, strict=True))
+        sources = encode(tokenizer, [one.text[:border] for one, border in pairs], templated)
+        targets = encode(tokenizer, [one.text[border:] for one, border in pairs], templated)
+        found = [
+            joined(with_ending(source), with_ending(target), border)
+            for source, target, border in zip(sources, targets, borders, strict=True)
+        ]
+    for document, one in zip(documents, found, strict=True):
+        yield document, [one if kind in (CAUSAL, SEQ2SEQ) else with_ending(one)]
 
 
 def as_given(document: Document) -> Encoding:
@@ -220,12 +261,15 @@ def _border(document: Document) -> int:
     return spans[0][0] if len(spans) == 1 else len(document.text)
 
 
-def _why_none(document: Document, encoding: Encoding, settings: TokenizeSettings) -> str | None:
+def _why_none(
+    document: Document, pieces: Iterable[Encoding], settings: TokenizeSettings
+) -> str | None:
     """Why a text and its class are no sequence of a classifier's, which gets it whole."""
+    if settings.kind not in (SEQ2SEQ, CLASSIFICATION):
+        return None
+    [encoding] = pieces
     if settings.kind == SEQ2SEQ:
         return _why_no_pair(document, encoding, settings.context)
-    if settings.kind != CLASSIFICATION:
-        return None
     if isinstance(label := label_of(document.label, settings.class_names), str):
         return f"{settings.label_column!r} {label}"
     n_tokens = len(encoding.tokens) + len(encoding.ending)
@@ -253,20 +297,15 @@ def _why_no_pair(document: Document, encoding: Encoding, context: int) -> str | 
 
 def _rows(
     document: Document,
-    encoding: Encoding,
+    pieces: Iterable[Encoding],
     settings: TokenizeSettings,
     framing: Framing,
     report: FileReport,
 ) -> Iterator[dict[str, Any]]:
     metadata = canonical_json(plain(document.metadata))
-    counted = document.counted
-    masks = None if counted is None else mask(encoding.offsets, counted)
-    if document.tokens is not None and document.tokens.counted_T is not None:
-        masks = document.tokens.counted_T.tolist()
-    if settings.kind == SEQ2SEQ:  # with the tokens that begin and end a target
-        masks = [place >= encoding.n_source for place in range(len(encoding.tokens))]
     label = label_of(document.label, settings.class_names) if settings.label_column else None
-    for chunk in chunks(encoding, masks, settings.context, settings.overlap, framing):
+    parts = ((piece, _mask(document, piece, settings.kind)) for piece in pieces)
+    for chunk in chunks(parts, settings.context, settings.overlap, framing):
         if len(chunk.tokens) < 2:
             report.short_chunks += 1
             continue
@@ -289,18 +328,29 @@ def _rows(
         }
 
 
+def _mask(document: Document, piece: Encoding, kind: str) -> list[bool] | None:
+    """Which tokens counted; None where the document does not say."""
+    if kind == SEQ2SEQ:  # with the tokens that begin and end a target
+        return [place >= piece.n_source for place in range(len(piece.tokens))]
+    if document.tokens is not None:
+        counted = document.tokens.counted_T
+        return None if counted is None else counted.tolist()
+    return None if document.counted is None else mask(piece.offsets, document.counted)
+
+
 def _good(
     documents: Iterator[Document | BadDocument],
     tokenizer: PreTrainedTokenizerFast,
-    report: FileReport,
+    url: str,
+    quarantine: Quarantine,
 ) -> Iterator[Document]:
     for one in documents:
-        document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, report.url)
+        document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, url)
         if isinstance(document, BadDocument):
-            report.refuse(document.place, document.reason)
+            quarantine.refuse(document)
         elif document.is_empty:
-            report.documents += 1
-            report.empty_documents += 1
+            place = f"{url}:{document.row}"
+            quarantine.pass_over(BadDocument(place, "its text is empty", raw=document.text[:RAW]))
         else:
             yield document
 
@@ -325,12 +375,6 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _characters(of_tokens: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    spans = [span for span in of_tokens if span[0] < span[1]]
+def _characters(offsets: Sequence[Span]) -> Span:
+    spans = [span for span in offsets if span[0] < span[1]]
     return (spans[0][0], spans[-1][1]) if spans else (0, 0)
-
-
-def _count_keys(counts: dict[str, int], keys: Iterable[str]) -> None:
-    for key in keys:
-        if key in counts or len(counts) < NAMED_KEYS:
-            counts[key] = counts.get(key, 0) + 1

@@ -14,6 +14,7 @@ from rayinfluence.errors import ModelError, brief
 from rayinfluence.storage.digest import digest_bytes
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding as LibraryEncoding
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -81,14 +82,42 @@ def encode(
     Raises:
         ModelError: it fails on a text.
     """
-    encodings = []
     backend = faithful(tokenizer.backend_tokenizer)
     of_templates = templated or [False] * len(texts)
+    encoded = _by_library(backend, texts, of_templates)
+    return [_encoding(one, text, backend) for one, text in zip(encoded, texts, strict=True)]
+
+
+def encode_words(
+    tokenizer: PreTrainedTokenizerFast, text: str, templated: bool
+) -> tuple[Encoding, list[int | None]]:
+    """A text's encoding, and of each token the number of the piece that it was made of.
+
+    Pieces are what the tokenizer splits a text into first, and tokenises one by one; tokens that it
+    adds before a text are of none.
+
+    Args:
+        tokenizer: that encodes.
+        text: to encode.
+        templated: whether it gets no token of the tokenizer's own.
+
+    Raises:
+        ModelError: it fails on the text.
+    """
+    backend = faithful(tokenizer.backend_tokenizer)
+    [one] = _by_library(backend, [text], [templated])
+    own, leading, end = _kept(one)
+    return _encoding(one, text, backend), one.word_ids[:own] + one.word_ids[leading:end]
+
+
+def _by_library(
+    backend: Tokenizer, texts: Sequence[str], templated: Sequence[bool]
+) -> list[LibraryEncoding]:
     try:
         encoded = {
             made: iter(
                 backend.encode_batch(
-                    [text for text, one in zip(texts, of_templates, strict=True) if one == made],
+                    [text for text, one in zip(texts, templated, strict=True) if one == made],
                     add_special_tokens=not made,
                 )
             )
@@ -99,19 +128,26 @@ def encode(
             f"tokenizer: it cannot tokenise a text ({brief(error)}). Give its tokenizer.json a "
             "token for what it does not know, or name another tokenizer under `tokenizer`."
         ) from error
-    for text, made in zip(texts, of_templates, strict=True):
-        one = next(encoded[made])
-        added, end = one.special_tokens_mask, len(one.ids)
-        while end > 1 and added[end - 1]:
-            end -= 1
-        leading = next((i for i in range(end) if not added[i]), end)
-        own = leading - _said_again(one.ids[:leading], one.ids[leading:end])
-        offsets = one.offsets[:own] + one.offsets[leading:end]
-        if backend.normalizer is not None:
-            offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
-        tokens = one.ids[:own] + one.ids[leading:end]
-        encodings.append(Encoding(tokens, offsets, one.ids[end:], n_added=own))
-    return encodings
+    return [next(encoded[made]) for made in templated]
+
+
+def _kept(one: LibraryEncoding) -> tuple[int, int, int]:
+    """Which tokens are kept: those before the first number, and from the second to the third."""
+    added, end = one.special_tokens_mask, len(one.ids)
+    while end > 1 and added[end - 1]:
+        end -= 1
+    leading = next((i for i in range(end) if not added[i]), end)
+    own = leading - _said_again(one.ids[:leading], one.ids[leading:end])
+    return own, leading, end
+
+
+def _encoding(one: LibraryEncoding, text: str, backend: Tokenizer) -> Encoding:
+    own, leading, end = _kept(one)
+    ids, offsets = one.ids, one.offsets
+    offsets = offsets[:own] + offsets[leading:end]
+    if backend.normalizer is not None:
+        offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
+    return Encoding(ids[:own] + ids[leading:end], offsets, ids[end:], n_added=own)
 
 
 def with_ending(encoding: Encoding) -> Encoding:

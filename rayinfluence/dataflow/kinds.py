@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from rayinfluence.corpus.bad_files import BAD_FILES
 from rayinfluence.corpus.fragments import FRAGMENTS
 from rayinfluence.corpus.ordinals import LOG, OLD_MANIFEST
+from rayinfluence.corpus.parts import PARTS, SURVEYS
+from rayinfluence.corpus.quarantined_rows import QUARANTINE
 from rayinfluence.corpus.rolled import ROLLED
 from rayinfluence.corpus.shards import SHARDS
 from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.storage import results
 
 #: Folders that a corpus consists of.
-IN_CORPUS = (LOG, FRAGMENTS, ROLLED, SHARDS)
+IN_CORPUS = (LOG, FRAGMENTS, ROLLED, SHARDS, BAD_FILES, QUARANTINE, SURVEYS, PARTS)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ KINDS = (
     _in_corpus(SHARDS, "sequences"),
     _in_corpus(FRAGMENTS, "what each file of documents became"),
     _in_corpus(LOG, "which files are in the corpus, in their order"),
+    _in_corpus(BAD_FILES, "which files are left out, and why"),
+    _in_corpus(QUARANTINE, "rows that were left out"),
+    _in_corpus(SURVEYS, "where large files are cut"),
+    _in_corpus(PARTS, "what parts of large files became"),
     _in_corpus(ROLLED, "many fragments in one, derived"),
     _of_a_fit(_COVARIANCES, "sums of what is new in a round"),
     _of_a_fit(layout.checkpoint_key(_COVARIANCES), "the same so far, of a lane under way"),

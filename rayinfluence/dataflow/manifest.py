@@ -125,7 +125,6 @@ def run_manifest(
         set_aside: splits that they lack.
     """
     replica, corpus, folders = run.replica, run.corpus, run.inputs.folders
-    files = corpus.manifest.files
     aside = {one.digest for one in set_aside}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -164,14 +163,17 @@ def run_manifest(
             "fingerprint": corpus.fingerprint,
             "shards": len(corpus.manifest.shards),
             **{
-                name: sum(report[key] for report in files)
+                name: corpus.manifest.total(key)
                 for name, key in (
                     ("documents", "documents"),
                     ("empty_documents", "empty_documents"),
                     ("short_chunks", "short_chunks"),
                     ("bad_documents", "n_bad"),
+                    ("quarantined_rows", "quarantined"),
                 )
             },
+            "reasons": corpus.manifest.reasons,
+            "bad_files": [asdict(bad) for bad in corpus.manifest.bad_files],
             "metadata_not_kept": dict(corpus.manifest.not_kept),
             **{name: getattr(corpus.manifest.settings, name) for name in ("bos", "eos", "overlap")},
             "bad_sequences": _quarantined(run.bad_sequences),

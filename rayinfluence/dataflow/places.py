@@ -59,13 +59,24 @@ def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
     return RunPlace(store, corpus, stall_seconds)
 
 
-def run_config(place: str) -> RunConfig:
+def run_config(place: str, strict: bool = False) -> RunConfig:
     """The configuration in a YAML file, or the one that a run directory was last used with.
+
+    Args:
+        place: of the file or the directory.
+        strict: whether no row and no file of documents may be left out.
 
     Raises:
         ConfigError: there is none, or it is wrong.
     """
-    place = _address(place)
+    config = _run_config(_address(place))
+    if not strict:
+        return config
+    corpus = config.corpus.model_copy(update={"bad_rows": 0, "bad_files": 0})
+    return config.model_copy(update={"corpus": corpus})
+
+
+def _run_config(place: str) -> RunConfig:
     if not (_is_address(place) or Path(place).exists() or Path(place).suffix):
         raise ConfigError(
             f"{place} does not exist. Name the run directory, which a configuration gives as "

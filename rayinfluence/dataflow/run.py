@@ -8,6 +8,7 @@ from functools import partial
 from rayinfluence.config import RunConfig, ScanConfig
 from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.limits import Limits
 from rayinfluence.corpus.origins import shard_files
 from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow import layout
@@ -107,7 +108,7 @@ class Run(Parts):
             refuse_overlap(settings.overlap, self.context, framing)
             said = framed(self.tokenizer, framing, self.inputs.kind, settings.overlap)
             self.progress.note(f"tokens       {said}")
-            tokenize_files(
+            bad_files = tokenize_files(
                 lambda: self.runner,
                 documents,
                 self.corpus_store,
@@ -115,7 +116,10 @@ class Run(Parts):
                 wanted,
                 self.progress,
                 self._foretell,
+                Limits(settings.bad_rows, settings.bad_files),
             )
+            for bad in bad_files:
+                self._warn(f"left out of the corpus, with all that is in it: {bad.reason}")
             self._note_commits()
             self.__dict__.pop("corpus", None)
             if not_kept := self.corpus.manifest.not_kept:

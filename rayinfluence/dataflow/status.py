@@ -90,7 +90,7 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
     if corpus is None:
         found.append(StageStatus(CORPUS, 0, None, "no corpus yet"))
     else:
-        remark = f"{corpus.n_sequences:,} sequences, {corpus.n_tokens:,} tokens"
+        remark = f"{corpus.size}{corpus.manifest.left_out_rows}"
         n_shards = len(corpus.manifest.shards)
         found.append(StageStatus(CORPUS, n_shards, n_shards, remark))
     objects = store.list()

@@ -203,11 +203,13 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
         for kind in ("factors", "diagonal_factors")
         for row in (manifest.get(kind) or {}).get("quarantined") or []
     }
+    bad_files = corpus.get("bad_files") or []
     named = [
         (len(aside), "splits that could not be scored", _names(aside)),
         (len(quarantined), "sequences quarantined in the scan", ""),
         (len(in_fit), "sequences quarantined in the fit", ""),
         (len(corpus.get("bad_sequences") or []), "sequences that the model cannot take", ""),
+        (len(bad_files), "files that cannot be used, with all in them", _names(bad_files, "url")),
         (corpus.get("bad_documents") or 0, "rows that are no documents", ""),
         (corpus.get("empty_documents") or 0, "documents without text", ""),
         (corpus.get("short_chunks") or 0, "ends of a single token", ""),
@@ -218,9 +220,9 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
     return found or ["nothing: every document and every sequence was scored"]
 
 
-def _names(aside: Sequence[Mapping[str, Any]]) -> str:
-    names = [shorten(str(one.get("name")), 80) for one in aside[:_MAX_NAMED]]
-    return f" ({'; '.join(names)}{'; ...' if len(aside) > len(names) else ''})" if names else ""
+def _names(several: Sequence[Mapping[str, Any]], key: str = "name") -> str:
+    names = [shorten(str(one.get(key)), 80) for one in several[:_MAX_NAMED]]
+    return f" ({'; '.join(names)}{'; ...' if len(several) > len(names) else ''})" if names else ""
 
 
 def _quarantined(results: Results) -> Sequence[Mapping[str, Any]]:

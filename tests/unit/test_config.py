@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rayinfluence import config as config_module
-from rayinfluence.config import RunConfig
+from rayinfluence.config import CandidatesConfig, RunConfig
 from rayinfluence.config_places import Section, StorageConfig
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.storage.store import Store
@@ -173,7 +173,9 @@ def test_every_field_is_documented() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_every_default_is_valid(section: type[BaseModel]) -> None:
-    required = {"run": "x", "model": "x"} if section is RunConfig else {}
+    required = {RunConfig: {"run": "x", "model": "x"}, CandidatesConfig: {"method": "tfidf"}}.get(
+        section, {}
+    )
     defaults = {
         name: field.get_default(call_default_factory=True)
         for name, field in section.model_fields.items()

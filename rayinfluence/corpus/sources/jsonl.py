@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding, parsed, why_none
-from rayinfluence.corpus.sources.source import NAMED, NotDocumentsError, Row, Wanted, without_column
+from rayinfluence.corpus.sources.divisible import Cut, Slice, line_cuts
+from rayinfluence.corpus.sources.source import (
+    NAMED,
+    NotDocumentsError,
+    Refused,
+    Row,
+    Wanted,
+    without_column,
+)
 from rayinfluence.corpus.sources.values import values
 
 _OBJECT = re.compile(rb'\s*(\{\s*["}]|\[\s*\{)')
+#: What is read ahead of a part.
+_BUFFER = 2**20
 
 
 class JsonLines:
@@ -37,7 +48,7 @@ class JsonLines:
         """The objects; a file is refused at its end if none had the key of the text."""
         keys: dict[str, None] = {}
         there = False
-        for number, row in _objects(stream):
+        for number, row in _objects(_bodies(stream)):
             if not there and isinstance(row, dict):
                 # One row with the key is enough: rows without it are bad ones by themselves.
                 there = not wanted.is_needed or wanted.text in row
@@ -48,26 +59,35 @@ class JsonLines:
             said = f"has no key {wanted.text!r} in any row; there are"
             raise without_column(said, keys, wanted.key)
 
+    def cuts(self, stream: Any, part_bytes: int) -> list[Cut]:
+        """Runs of lines, for which all of the file is read; none where objects go over lines."""
+        return [] if _goes_on(stream.peek()) else line_cuts(stream, part_bytes)
 
-def _objects(stream: Any) -> Iterator[Row]:
-    begun = False
-    for number, body in _bodies(stream):
+    def part(self, stream: BinaryIO, wanted: Wanted, cut: Cut) -> Iterator[Row]:
+        """The objects on some lines."""
+        lines = io.BufferedReader(Slice(stream, cut.start, cut.end), _BUFFER)
+        return _objects(_numbered(lines, cut.rows_before), cut.rows_before > 0)
+
+
+def _objects(bodies: Iterable[tuple[int, bytes]], begun: bool = False) -> Iterator[Row]:
+    for number, body in bodies:
         if not begun and (said := other_encoding(body)):
             raise NotDocumentsError(said)
         begun = True
         try:
             row = parsed(body, number)
         except (ValueError, RecursionError) as error:
-            yield number, why_none(error)
+            yield number, Refused.of(why_none(error), body)
             continue
-        yield number, row if isinstance(row, dict) else "not a JSON object"
+        yield number, row if isinstance(row, dict) else Refused.of("not a JSON object", body)
 
 
 def _bodies(stream: Any) -> Iterator[tuple[int, bytes]]:
-    if _goes_on(stream.peek()):
-        yield from enumerate(values(stream), start=1)
-    else:
-        yield from ((n, line) for n, line in enumerate(stream, start=1) if line.strip())
+    return enumerate(values(stream), start=1) if _goes_on(stream.peek()) else _numbered(stream)
+
+
+def _numbered(lines: Iterable[bytes], before: int = 0) -> Iterator[tuple[int, bytes]]:
+    return ((n, line) for n, line in enumerate(lines, start=before + 1) if line.strip())
 
 
 def _goes_on(begins: bytes) -> bool:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
+from rayinfluence.corpus.sources.divisible import Cut
 from rayinfluence.corpus.sources.source import Row, Wanted
 from rayinfluence.corpus.sources.tables import chosen, rows_of
 
@@ -30,13 +31,38 @@ class Parquet:
 
     def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The rows, as dictionaries of the columns that are wanted."""
-        # Buffered ahead, all row groups would be read before the first row comes.
-        parquet = pq.ParquetFile(stream, pre_buffer=False)
-        columns = chosen(parquet.schema_arrow.names, wanted)
-        number = 0
-        for batch in parquet.iter_batches(
-            batch_size=_BATCH_ROWS, columns=columns, use_threads=False
-        ):
-            for row in rows_of(batch):
-                number += 1
-                yield number, row
+        parquet = _opened(stream)
+        yield from _rows(parquet, wanted, Cut(0, parquet.num_row_groups, 0))
+
+    def cuts(self, stream: BinaryIO, part_bytes: int) -> list[Cut]:
+        """Runs of row groups, by the bytes that they have without compression."""
+        metadata = _opened(stream).metadata
+        cuts: list[Cut] = []
+        start = rows = rows_before = n_bytes = 0
+        for place in range(metadata.num_row_groups):
+            group = metadata.row_group(place)
+            rows += group.num_rows
+            n_bytes += group.total_byte_size
+            if n_bytes >= part_bytes or place + 1 == metadata.num_row_groups:
+                cuts.append(Cut(start, place + 1, rows_before))
+                start, rows_before, n_bytes = place + 1, rows, 0
+        return cuts
+
+    def part(self, stream: BinaryIO, wanted: Wanted, cut: Cut) -> Iterator[Row]:
+        """The rows of some row groups."""
+        return _rows(_opened(stream), wanted, cut)
+
+
+def _opened(stream: BinaryIO) -> pq.ParquetFile:
+    # Buffered ahead, all row groups would be read before the first row comes.
+    return pq.ParquetFile(stream, pre_buffer=False)
+
+
+def _rows(parquet: pq.ParquetFile, wanted: Wanted, cut: Cut) -> Iterator[Row]:
+    columns = chosen(parquet.schema_arrow.names, wanted)
+    groups = list(range(cut.start, cut.end))
+    number = cut.rows_before
+    for batch in parquet.iter_batches(_BATCH_ROWS, groups, columns, use_threads=False):
+        for row in rows_of(batch):
+            number += 1
+            yield number, row

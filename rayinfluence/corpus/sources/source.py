@@ -11,6 +11,25 @@ from typing import Any, BinaryIO, Protocol
 Row = tuple[int, dict[str, Any] | str]
 #: Columns of a file in a message.
 NAMED = 20
+#: What is kept of a row that is refused, in bytes or characters.
+RAW = 4096
+
+
+class Refused(str):
+    """Why a row is no document, where the source knows it as it is in the file.
+
+    Attributes:
+        raw: the row, or its beginning.
+    """
+
+    raw: str
+
+    @classmethod
+    def of(cls, reason: str, row: bytes) -> Refused:
+        """Of a row's bytes, which may be in any encoding."""
+        refused = cls(reason)
+        refused.raw = row[:RAW].decode(errors="backslashreplace")
+        return refused
 
 
 class NotDocumentsError(Exception):

@@ -20,7 +20,7 @@ from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.dataflow.begin.counted import refuse_plain_texts, untold_chats
 from rayinfluence.dataflow.begin.narrowing import Conditions, lacking_keys
 from rayinfluence.dataflow.begin.reading import columns_of
-from rayinfluence.dataflow.compute.grouping import unknown_key
+from rayinfluence.dataflow.begin.unknown_keys import unknown_key
 from rayinfluence.dataflow.compute.quarantine import QUARANTINE_LIMIT
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.storage.store import Store

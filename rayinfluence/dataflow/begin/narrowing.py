@@ -8,7 +8,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.config_rows import IdsConfig
 from rayinfluence.corpus.conditions import Condition
 from rayinfluence.corpus.corpus import Corpus
-from rayinfluence.dataflow.compute.grouping import unknown_key
+from rayinfluence.dataflow.begin.unknown_keys import unknown_key
 from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.storage.results import MANIFEST, Results, read_results_manifest
 from rayinfluence.storage.store import Store

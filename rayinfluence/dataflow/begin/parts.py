@@ -31,8 +31,8 @@ from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_tokens
+from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.dataflow.compute.devices import devices_here
-from rayinfluence.dataflow.compute.grouping import refuse_unknown_keys
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.runners.base import Runner, joins_a_cluster
@@ -415,7 +415,8 @@ class Parts:
         note_commits(self.store, self.config, self.inputs.folders)
 
     def _warn_of_lost_rows(self) -> None:
-        for text in lost_rows(self.corpus.manifest.files):
+        of = self.corpus.manifest
+        for text in lost_rows(of.files, of.reasons):
             self._warn(text)
 
     def _warn(self, text: str) -> None:

@@ -91,7 +91,7 @@ def tokenised(
                 f"{context}, as many as a sequence of the run has. Shorten it."
             )
         masks = counting.of_text(one, encoding)
-        cut = chunks(encoding, masks, context, 0, counting.framing)
+        cut = chunks([(encoding, masks)], context, 0, counting.framing)
         first_chunk, *others = [*cut] or [Chunk([], 0, [], None)]
         tokens, counts = first_chunk.tokens, first_chunk.masks
         first = 1 if counting.kind == CAUSAL else 0  # which nothing predicts

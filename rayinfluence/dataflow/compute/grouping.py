@@ -1,8 +1,7 @@
-"""Groups of sequences: which metadata keys there are, the values of rows, and their table."""
+"""Groups of sequences: the values of rows, and their table."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.metadata import at_key, canonical, shown
 from rayinfluence.dataflow.compute.partial import Partial
-from rayinfluence.errors import ConfigError
 from rayinfluence.influence.groups import MISSING, MOST_VALUES, OTHER
 from rayinfluence.influence.lift import lift, mean_and_error
 from rayinfluence.storage.digest import digest_bytes
@@ -24,54 +21,6 @@ from rayinfluence.storage.results import GROUP_SCHEMA
 
 #: The top that groups are counted in: one per cent of the sequences, and no fewer than this.
 _LEAST_TOP = 10
-_NAMED_KEYS = 20
-
-
-def refuse_unknown_keys(
-    keys: Sequence[str] | None, corpus: Corpus, setting: str = "scan.group_by"
-) -> None:
-    """Refuse to name what no document has; None is the default, which need not be there.
-
-    Args:
-        keys: of metadata.
-        corpus: that is there.
-        setting: of the configuration, that names them.
-
-    Raises:
-        ConfigError: with the keys that there are.
-    """
-    known = corpus.manifest.metadata_keys
-    if keys is None or known is None:
-        return
-    for key in keys:
-        if key not in known:
-            whose = f"no document in the corpus at {corpus.store.url}"
-            raise ConfigError(unknown_key(key, known, whose, setting))
-
-
-def unknown_key(
-    key: str, known: Mapping[str, int], whose: str, setting: str = "scan.group_by"
-) -> str:
-    """What to say of a key that documents do not have, as a sentence.
-
-    Args:
-        key: which.
-        known: how many of them have each of the keys that there are.
-        whose: who does not have it.
-        setting: of the configuration, that names it.
-    """
-    close = difflib.get_close_matches(key, known, n=2)
-    names = sorted(known, key=lambda name: (-known[name], name))
-    more = ", ..." if len(names) > _NAMED_KEYS else ""
-    there = f"the keys there are {', '.join(map(repr, names[:_NAMED_KEYS]))}{more}"
-    none = "there are no metadata: " + (
-        "set `group_by: []`." if setting == "scan.group_by" else "leave it out."
-    )
-    return (
-        f"{setting}: {whose} has the key {key!r}; "
-        + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
-        + (f"{there}." if names else none)
-    )
 
 
 def group_value(metadata: Mapping[str, Any], key: str) -> str:

@@ -67,6 +67,22 @@ class Runner(Protocol):
         Yields outcomes in the order of the items.
         """
 
+    def told_tasks(
+        self,
+        stage: str,
+        function: Callable[[Any, Advance], Any],
+        items: Sequence[Any],
+        advance: Advance,
+    ) -> Iterator[Any]:
+        """Apply a function to each item, as :meth:`tasks` does, and hear of its tokens meanwhile.
+
+        Args:
+            stage: for metrics.
+            function: of an item, and of what it tells tokens to as they are done.
+            items: what to do it to.
+            advance: told of them here.
+        """
+
     def share(
         self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
     ) -> Sequence[Handle[Any]]:

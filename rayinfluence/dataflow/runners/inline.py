@@ -71,6 +71,16 @@ class InlineRunner:
         """Apply a function to each item."""
         return map(own_arithmetic()(function), items)
 
+    def told_tasks(
+        self,
+        stage: str,
+        function: Callable[[Any, Advance], Any],
+        items: Sequence[Any],
+        advance: Advance,
+    ) -> Iterator[Any]:
+        """Apply a function to each item."""
+        return map(own_arithmetic()(lambda item: function(item, advance)), items)
+
     def share(
         self, function: Callable[[Any], Any], items: Sequence[Any], small: bool = False
     ) -> Sequence[Handle[Any]]:

@@ -2,6 +2,7 @@
 
 Its items are files, and the outcome of each is a fragment. The digest of what was read is in a
 fragment's name, and it counts if its shards are there, so the stage says itself which are done.
+A file that is bad has none: it is given up.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rayinfluence.corpus.bad_files import BadFile
 from rayinfluence.corpus.documents import file_digest
 from rayinfluence.corpus.files import Found
-from rayinfluence.corpus.fragments import Logged, Seen, seen_prefix
+from rayinfluence.corpus.fragments import Fragment, Logged, Seen, seen_prefix
 from rayinfluence.corpus.known import lacking, left_whole
+from rayinfluence.corpus.limits import DEFAULT, STRICT, Limits
 from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
+from rayinfluence.corpus.parts import PART_BYTES
 from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
 from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.tokenize import TokenizeSettings
@@ -25,17 +29,17 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.jobs.tokenize import Tokenizing
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.bad_files import BadFiles
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure, not_there
+from rayinfluence.dataflow.stages.pieces import BYTES_PER_TOKEN, outcomes
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
-from rayinfluence.errors import StorageError
+from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.many import info_all
 from rayinfluence.storage.store import Listed, Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-#: For the progress alone: bytes of a file that become one token, roughly.
-_BYTES_PER_TOKEN = 4
 #: Files that are done are entered in the log together, as often as this or when they are so many.
 _SECONDS_PER_ENTRY = 1.0
 _FILES_PER_ENTRY = 1024
@@ -51,23 +55,29 @@ def tokenize_files(
     settings: TokenizeSettings,
     progress: ProgressLog,
     foretell: Callable[[Sequence[Store], bool], None],
-) -> None:
+    limits: Limits = DEFAULT,
+    part_bytes: int = PART_BYTES,
+) -> list[BadFile]:
     """Tokenise the files that the corpus lacks, and enter them in its log in their order.
 
-    One file is tokenised here, several are tokenised side by side. What a tokeniser that was
-    killed has left whole is taken as it is. Where another process tokenises into the same corpus,
-    each file is entered by the first that has it done.
+    One file is tokenised here; several, and the parts of large ones, are tokenised side by side.
+    What a tokeniser that was killed has left whole is taken as it is. Where another process
+    tokenises into the same corpus, each file is entered by the first that has it done. Returns the
+    files that are left out of it.
 
     ``foretell`` is told the files before they are read, and whether there are no others.
 
     Raises:
-        CorpusError: the corpus was made otherwise or holds other files, or more than 1 % of a
-            file's rows are no documents.
+        CorpusError: the corpus was made otherwise or holds other files, or more rows or files are
+            bad than may be.
     """
     refuse_old_layout(store)
     logbook = read_logbook(store)
-    tokenizing = Tokenizing(store, tokenizer, Making(tokenizer_digest(tokenizer), settings))
-    ordinals = Ordinals(store, tokenizing.making, logbook.entries, documents.left_out)
+    making = Making(tokenizer_digest(tokenizer), settings)
+    tokenizing = Tokenizing(store, tokenizer, making, limits, part_bytes)
+    ordinals = Ordinals(store, making, logbook.entries, documents.left_out)
+    if limits == STRICT:
+        _refuse_left_out(logbook.fragments, limits, settings)
     abouts = [
         with_index(file, about)
         for file, about in zip(documents.files, info_all(documents.files), strict=True)
@@ -78,10 +88,11 @@ def tokenize_files(
         [fragment.file for fragment in logbook.fragments],
         lambda files: _digests(runner, files),
     )
-    entering = Entering(store, ordinals, list(pending), logbook.loose)
-    if pending:
-        foretell(list(pending.values()), not logbook.fragments)
-        stage = _stage(runner, tokenizing, pending, entering)
+    bad = BadFiles(store, making.digest, limits, list(pending), len(documents.files))
+    entering = Entering(store, ordinals, [one for one in pending if one not in bad], logbook.loose)
+    if left := {seen: file for seen, file in pending.items() if seen not in bad}:
+        foretell(list(left.values()), not logbook.fragments)
+        stage = _stage(runner, tokenizing, left, entering, bad)
         try:
             ensure(stage, progress)
         except StorageError:
@@ -95,6 +106,7 @@ def tokenize_files(
         # It is derived: who may only read the corpus does without.
         with contextlib.suppress(StorageError):
             roll_up(store)
+    return bad.files
 
 
 class Entering:
@@ -123,6 +135,14 @@ class Entering:
     def done(self, seen: Seen, logged: Logged) -> None:
         """Note that a file is done; it is entered soon after those before it are."""
         self.logged[seen] = logged
+        self._take_turns()
+
+    def pass_over(self, seen: Seen) -> None:
+        """Note that a file is bad, and others need not wait for it."""
+        self._left.remove(seen)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
         while self._left and self._left[0] in self.logged:
             self._next.append(self.logged[self._left.popleft()])
             waited = time.monotonic() - self._entered
@@ -155,21 +175,30 @@ def _stage(
     tokenizing: Tokenizing,
     pending: Mapping[Seen, Store],
     entering: Entering,
+    bad: BadFiles,
 ) -> Stage[Seen]:
     store = tokenizing.corpus
     prefixes = {seen: seen_prefix(tokenizing.making.digest, seen) for seen in pending}
 
     def there(fragments: Mapping[str, Listed]) -> set[str]:
-        unknown = {prefixes[seen]: seen for seen in pending if seen not in entering.logged}
+        unknown = {
+            prefixes[seen]: seen
+            for seen in pending
+            if seen not in entering.logged and seen not in bad
+        }
         for seen, logged in left_whole(store, fragments, unknown):
             entering.done(seen, logged)
         known = entering.logged.items()
         return {prefixes[seen] for seen, logged in known if logged.fragment in fragments}
 
     def work(some: Sequence[Lacking[Seen]], told: StageProgress) -> Iterator[None]:
-        files = [pending[one.item] for one in some]
-        for one, logged in zip(some, _outcomes(runner, tokenizing, files, told), strict=True):
-            entering.done(one.item, logged)
+        files = {one.item: pending[one.item] for one in some}
+        for seen, outcome in outcomes(runner, tokenizing, files, told):
+            if outcome.logged is not None:
+                entering.done(seen, outcome.logged)
+            else:
+                bad.add(seen, outcome.why_bad or "")
+                entering.pass_over(seen)
             yield
 
     return Stage(
@@ -177,24 +206,18 @@ def _stage(
         list(pending),
         lambda seen: [Place(store, prefixes[seen])],
         work,
-        n_tokens=lambda seen: seen.size // _BYTES_PER_TOKEN,
+        n_tokens=lambda seen: seen.size // BYTES_PER_TOKEN,
+        given_up=lambda seen: seen in bad,
         there=there,
     )
 
 
-def _outcomes(
-    runner: Callable[[], Runner],
-    tokenizing: Tokenizing,
-    files: Sequence[Store],
-    told: StageProgress,
-) -> Iterator[Logged]:
-    """How the log names files, in their order, when each is done."""
-    if len(files) == 1:
-        yield tokenizing.do(files[0], told.advance)[0]
-        return
-    for logged, n_tokens in runner().tasks(tokenizing.do, files):
-        told.advance(n_tokens)
-        yield logged
+def _refuse_left_out(
+    fragments: Sequence[Fragment], limits: Limits, settings: TokenizeSettings
+) -> None:
+    for fragment in fragments:
+        if why := limits.why_bad(fragment.report, settings.columns):
+            raise CorpusError(f"the corpus was tokenised with a wider limit: {why}")
 
 
 def _digests(runner: Callable[[], Runner], files: Mapping[Seen, Store]) -> list[str]:

@@ -88,14 +88,14 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         lambda f: documents(f, {"text": ""}, {"text": "  "}),
         {},
         4,
-        ("is empty", "Check corpus.documents and corpus.text_column"),
+        ("2 of 2 rows of", "2 its text is empty", "set corpus.bad_rows to 2"),
     ),
     "no bytes": (lambda f: documents(f), {}, 4, ("is empty",)),
     "wrong text column": (
         None,
         {"corpus": {"text_column": "body"}},
         4,
-        ("documents.jsonl has no key 'body' in any line", "text", "corpus.text_column"),
+        ("documents.jsonl has no key 'body' in any row", "text", "corpus.text_column"),
     ),
     "documents that are no Parquet": (
         lambda f: (f / "d.parquet").write_text("text"),

@@ -2,8 +2,11 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from rayinfluence.corpus.chunks import Framing, chunks
+from rayinfluence.corpus.chunks import Chunk, Framing, chunks
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import ConfigError
@@ -33,7 +36,7 @@ def framing(bos: str, eos: str) -> Framing:
 def cut(
     n_tokens: int, context: int, overlap: int = 0, bos: str = "auto", eos: str = "auto"
 ) -> list[list[int]]:
-    found = chunks(encoded(n_tokens), None, context, overlap, framing(bos, eos))
+    found = chunks([(encoded(n_tokens), None)], context, overlap, framing(bos, eos))
     return [chunk.tokens for chunk in found]
 
 
@@ -80,7 +83,7 @@ def test_no_token_is_lost_or_misplaced(
     overlap = min(overlap, context - frame.of_chunks - 2)
     masks = [place % 3 == 0 for place in range(n)]
     whole: dict[int, int] = {}
-    for chunk in chunks(encoded(n), masks, context, overlap, frame):
+    for chunk in chunks([(encoded(n), masks)], context, overlap, frame):
         assert 0 < len(chunk.tokens) <= context
         assert len(chunk.tokens) == len(chunk.spans) == len(chunk.masks or ())
         for token, span, counts in zip(chunk.tokens, chunk.spans, chunk.masks or (), strict=True):
@@ -96,7 +99,7 @@ def test_no_token_is_lost_or_misplaced(
 
 def test_an_end_counts_as_what_is_before_it_and_a_beginning_does_not() -> None:
     for masks in ([True, False], [False, True]):
-        [chunk] = chunks(encoded(2), masks, 8, 0, framing("document", "document"))
+        [chunk] = chunks([(encoded(2), masks)], 8, 0, framing("document", "document"))
         assert chunk.masks == [False, *masks, masks[-1]]
 
 
@@ -119,14 +122,14 @@ def test_the_tokenizers_habit_is_not_doubled_and_can_be_left() -> None:
     w1, w2, w3 = text.tokens[1:]
 
     def of(bos: str, eos: str) -> list[list[int]]:
-        return [c.tokens for c in chunks(text, None, 3, 0, Framing.of(made, bos, eos))]
+        return [c.tokens for c in chunks([(text, None)], 3, 0, Framing.of(made, bos, eos))]
 
     assert of("auto", "auto") == [[bos, w1, w2], [w3]]
     assert of("never", "never") == [[w1, w2, w3]]
     assert of("document", "document") == [[bos, w1, w2], [w3, eos]]
     assert of("chunk", "never") == [[bos, w1, w2], [bos, w3]]
     written = encode(made, ["<s> w1</s>"])[0]  # by a template, say
-    [chunk] = chunks(written, None, 8, 0, Framing.of(made, "document", "document"))
+    [chunk] = chunks([(written, None)], 8, 0, Framing.of(made, "document", "document"))
     assert chunk.tokens == [bos, w1, eos]
 
 
@@ -160,3 +163,77 @@ def test_shards_have_what_the_settings_say(tmp_path: Path) -> None:
         [False, False, False],
     ]
     assert report.counted_tokens == 3
+
+
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=8),
+    context=st.integers(6, 14),
+    overlap=st.integers(0, 8),
+    bos=st.sampled_from(["auto", "never", "document", "chunk"]),
+    eos=st.sampled_from(["auto", "never", "document", "chunk"]),
+    ends=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    few=st.booleans(),
+    seed=st.integers(0, 2**20),
+)
+def test_a_document_in_parts_has_the_chunks_of_the_whole(
+    lengths: list[int],
+    context: int,
+    overlap: int,
+    bos: str,
+    eos: str,
+    ends: tuple[int, int],
+    few: bool,
+    seed: int,
+) -> None:
+    # Of two tokens, which special ones are too, many documents begin and end with these.
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 2 if few else 500, sum(lengths)).tolist()
+    masks = rng.integers(0, 2, sum(lengths)).astype(bool).tolist() if seed % 2 else None
+    placed = ("document", "chunk")
+    frame = Framing(
+        bos,
+        eos,
+        tuple(rng.integers(0, 2, ends[0]).tolist()) if bos in placed else (),
+        tuple(rng.integers(0, 2, ends[1]).tolist()) if eos in placed else (),
+    )
+    overlap = min(overlap, context - frame.of_chunks - 2)
+    spans = [(place, place + 1) for place in range(len(tokens))]
+    n_added = int(rng.integers(0, lengths[0] + 1))
+    whole = Encoding(tokens, spans, n_added=n_added)
+    parts, start = [], 0
+    for place, length in enumerate(lengths):
+        ours = slice(start, start + length)
+        part = Encoding(tokens[ours], spans[ours], n_added=0 if place else n_added)
+        parts.append((part, None if masks is None else masks[ours]))
+        start += length
+    found = list(chunks(parts, context, overlap, frame))
+    assert found == list(chunks([(whole, masks)], context, overlap, frame))
+    assert found == list(naive_chunks(whole, masks, context, overlap, frame))
+
+
+def naive_chunks(
+    whole: Encoding, masks: list[bool] | None, context: int, overlap: int, frame: Framing
+) -> Iterator[Chunk]:
+    """All tokens are framed, and then every chunk."""
+    n_added = 0 if frame.bos == "auto" else whole.n_added
+    rows = [
+        (token, span, masks[place] if masks else False)
+        for place, (token, span) in enumerate(zip(whole.tokens, whole.offsets, strict=True))
+    ][n_added:]
+
+    def framed(some: list[Any], when: str) -> list[Any]:
+        own = [token for token, *_ in some]
+        before = [(token, (0, 0), False) for token in frame.begins if frame.bos == when]
+        last = bool(some) and some[-1][2]
+        after = [(token, (0, 0), last) for token in frame.ends if frame.eos == when]
+        has_before = bool(before) and tuple(own[: len(before)]) == frame.begins
+        has_after = bool(after) and tuple(own[-len(after) :]) == frame.ends
+        return before * (not has_before) + some + after * (not has_after)
+
+    document = framed(rows, "document")
+    room = context - frame.of_chunks
+    for start in range(0, max(len(document) - overlap, 1), room - overlap):
+        if some := document[start : start + room]:
+            some = framed(some, "chunk")
+            tokens, spans, counted = (list(of) for of in zip(*some, strict=True))
+            yield Chunk(tokens, start, spans, None if masks is None else counted)

@@ -21,6 +21,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from rayinfluence.corpus import tokenize
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import file_digest
 from rayinfluence.corpus.fragments import FileReport, Fragment
@@ -60,6 +61,11 @@ def tokenized(
     tokenizer = tokenizer or tiny_tokenizer()
     file = Store(str(path))
     records, report = tokenize_file(file, tokenizer, settings, shards.__setitem__)
+    kept = [json.loads(line) for key in report.quarantine for line in shards.pop(key).splitlines()]
+    assert len(kept) == report.quarantined == min(1000, report.left_out)
+    assert [(one["place"], one["reason"]) for one in kept] == [
+        (bad.place, bad.reason) for bad in report.bad
+    ]
     assert [record.key for record in records] == list(shards)
     assert [record.size for record in records] == [len(body) for body in shards.values()]
     assert report.digest == file_digest(file)
@@ -166,6 +172,7 @@ def test_documents_without_text_are_counted_and_skipped(tmp_path: Path) -> None:
     shards, _, report = tokenized(path)
     assert len(rows_of(shards)) == 1
     assert (report.documents, report.empty_documents, report.n_bad) == (4, 3, 0)
+    assert report.reasons == {"its text is empty": 3}
 
 
 def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
@@ -176,7 +183,9 @@ def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
     assert [bad.place for bad in report.bad] == [f"{path}:2", f"{path}:3"]
     [recorded] = manifest.files
     assert recorded["n_bad"] == 2
-    assert recorded["bad"][0] == {"place": f"{path}:2", "reason": "'text' is not a string"}
+    first = {"place": f"{path}:2", "reason": "'text' is not a string", "raw": ""}
+    assert recorded["bad"][0] == first
+    assert report.reasons == {"'text' is not a string": 1, "not a JSON object": 1}
 
 
 def test_all_bad_rows_are_counted_and_a_thousand_are_named(tmp_path: Path) -> None:
@@ -315,12 +324,13 @@ def test_documents_that_are_rendered_chat_templates_have_one_leading_token(tmp_p
     assert list(encoded.answers[0].tokens) == chat["tokens"]
 
 
-def test_progress_counts_every_token(tmp_path: Path) -> None:
+def test_progress_counts_every_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenize, "_TOLD_TOKENS", 1000)
     path = write(tmp_path / "d.jsonl", *random_rows(600))
     counts: list[int] = []
     file = Store(str(path))
     records, _ = tokenize_file(
         file, tiny_tokenizer(), SETTINGS, lambda key, body: None, counts.append
     )
-    assert len(counts) == 3
+    assert len(counts) > 3
     assert sum(counts) == sum(g.n_tokens for record in records for g in record.row_groups)

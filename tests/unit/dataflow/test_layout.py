@@ -64,11 +64,13 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
     lane = [layout.lane_key(s, "<piece>", "<lane>") for s in ("covariance", "moments")]
     assert {one.key for one in KINDS} - set(found.values()) == {
         "corpus/rolled/<name>",  # of many files
+        *(f"corpus/{folder}/<name>" for folder in ("surveys", "parts")),  # of large ones
         layout.HUB,  # of a model on a hub
         # While work is under way.
         f"{layout.SCRATCH}/{layout.scratch_key(0)}",
         *(f"factors/<fingerprint>/{layout.checkpoint_key(key)}" for key in lane),
         # Where something is wrong.
+        *(f"corpus/{folder}/<name>" for folder in ("bad-files", "quarantine")),
         f"scan/<bank>/{layout.aside_key('<split>')}",
         f"scan/<bank>/{layout.mark_key('<split>', 1)}",
     }

@@ -430,7 +430,7 @@ def test_a_glob_that_takes_the_queries_along_is_refused(
     tmp_path: Path, execute: Execute, change: Change
 ) -> None:
     config = tiny_run(tmp_path)
-    with pytest.raises(RayInfluenceError, match=r"queries\.jsonl has no key 'text' in any line"):
+    with pytest.raises(RayInfluenceError, match=r"queries\.jsonl has no key 'text' in any row"):
         execute(change(config, corpus={"documents": [f"{tmp_path}/*.jsonl"]}))
 
 

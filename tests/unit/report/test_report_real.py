@@ -28,7 +28,7 @@ METHODS = ["ekfac", "kfac", "gradient_product"]
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
     """Of a whole run by all methods."""
     folder = tmp_path_factory.mktemp("real")
-    config = tiny_run(folder, scan={"methods": METHODS})
+    config = tiny_run(folder, scan={"methods": METHODS}, corpus={"bad_rows": 1})
     with (folder / "documents.jsonl").open("a") as file:
         file.write('{"text": ""}\n')
     with pytest.MonkeyPatch.context() as patch, Run(config) as run:

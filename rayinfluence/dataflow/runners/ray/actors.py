@@ -204,6 +204,23 @@ def single_threaded(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) 
     return function(item)
 
 
+@dataclass(frozen=True)
+class Telling:
+    """A function of an item that tells the driver's tally of tokens as they are done."""
+
+    function: Callable[[Any, Callable[[int], None]], Any]
+    tally: Any
+    run: str
+    stage: str
+
+    def __call__(self, item: Any) -> Any:
+        """Do it."""
+        watch = ActorWatch(self.tally, self.run, self.stage)
+        outcome = self.function(item, watch.advance)
+        watch.tell()
+        return outcome
+
+
 def shared(parcel: tuple[FolderCode, Callable[[Any], Any]], item: Any) -> tuple[Any, bool]:
     """A task whose outcome stays where it is; that there is one is told apart from it."""
     return single_threaded(parcel, item), True

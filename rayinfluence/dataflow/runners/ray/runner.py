@@ -33,6 +33,7 @@ from rayinfluence.dataflow.runners.ray.actors import (
     ModelParts,
     ReplicaActor,
     Scorer,
+    Telling,
     end,
     left_out_of,
     shared,
@@ -213,6 +214,25 @@ class RayRunner:
             return
         for reference in self._submitted(single_threaded, function, items):
             yield self._get(reference)
+
+    def told_tasks(
+        self,
+        stage: str,
+        function: Callable[[Any, Advance], Any],
+        items: Sequence[Any],
+        advance: Advance,
+    ) -> Iterator[Any]:
+        """Apply a function to each item in tasks of one CPU, which tell the tally of tokens."""
+        ray.get(self._tally.forget.remote())
+        telling = Telling(function, self._tally, self._run, stage)
+        deadline = _Deadline(self._config.stall_seconds)
+        for reference in self._submitted(single_threaded, telling, items):
+            done: list[Any] = []
+            while not done:
+                done, _ = ray.wait([reference], timeout=_POLL_SECONDS)
+                deadline.check(self._take(advance) + len(done))
+            yield self._get(reference)
+        self._take(advance)
 
     def _submitted(
         self,

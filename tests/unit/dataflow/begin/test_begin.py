@@ -268,7 +268,7 @@ SPOILT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "documents without the text": (
         {},
-        "documents.jsonl has no key 'text' in any line; there are body. Name yours under corpus.",
+        "documents.jsonl has no key 'text' in any row; there are body. Name yours under corpus.",
     ),
     "no documents and no corpus": ({"corpus": {"documents": []}}, "holds no tokenised corpus"),
     "weights that are a pointer": ({}, "model.safetensors is a pointer of git-lfs (67 bytes)"),

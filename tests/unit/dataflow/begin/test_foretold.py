@@ -142,4 +142,4 @@ def test_a_file_without_the_text_is_refused_before_any_is_tokenised(
     other = write(tmp_path / "z.jsonl", *[{"body": "w1 w2"}] * 3)
     config = tiny_run(tmp_path)
     config = change(config, corpus={"documents": [*config.corpus.documents, other]})
-    assert "z.jsonl has no key 'text' in any line; there are body" in refused(config, quiet)
+    assert "z.jsonl has no key 'text' in any row; there are body" in refused(config, quiet)

@@ -68,7 +68,7 @@ def test_a_key_that_no_document_has_is_refused_before_the_fit(
 def test_a_key_that_is_null_in_all_documents_is_one_that_none_has(
     tmp_path: Path, execute: Execute, row: dict[str, Any]
 ) -> None:
-    config = tiny_run(tmp_path, scan={"group_by": ["note"]})
+    config = tiny_run(tmp_path, scan={"group_by": ["note"]}, corpus={"bad_rows": 1})
     rows = [{"text": f"w{i} w2 w3", **row} for i in range(9)] + [{"text": "", "note": "x"}]
     (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     with pytest.raises(ConfigError, match="'note'; there are no metadata"):

@@ -95,9 +95,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 class Elsewhere(InlineRunner):
     """Workers that have a disk of their own."""
 
-    def tasks(self, function: Any, items: Any, small: bool = False) -> Any:
+    def told_tasks(self, stage: str, function: Any, items: Any, advance: Any) -> Any:
         own = replace(function.__self__, corpus=Store(f"{function.__self__.corpus.url}-elsewhere"))
-        return super().tasks(own.do, items, small)
+        return super().told_tasks(stage, own.do, items, advance)
 
 
 def names(store: Store) -> list[str]:
