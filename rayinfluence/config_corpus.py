@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rayinfluence.config_places import Address, DocumentAddress, Section
-from rayinfluence.config_rows import IdsConfig, SampleConfig
+from rayinfluence.config_rows import IdsConfig, SampleConfig, TokensConfig
 from rayinfluence.config_sentences import shown
 
 #: When a special token stands: as the tokenizer has it, nowhere, once in a document or in each of
@@ -35,6 +35,8 @@ class CorpusConfig(Section):
     Or messages, ``[{role, content}, ...]``, which the tokenizer's chat template makes a text of. A
     list of names: the first of them that a row has. Names by globs of files: of the first that a
     file's address ends with, in whole parts."""
+    tokens: TokensConfig | None = None
+    """Where documents are token ids already: how those lie. None where they are texts."""
     template: str | None = None
     """Jinja that makes a document's text of its columns, in place of ``text_column``.
 
@@ -155,6 +157,24 @@ class CorpusConfig(Section):
                 f"overlap: {self.overlap:,} of the {self.context:,} tokens of a sequence; each has "
                 f"to bring at least two of its own: set it to at most {self.context - 2:,}."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ids_are_no_text(self) -> CorpusConfig:
+        if self.tokens is None:
+            return self
+        for key in ("text_column", "template", "prompt_column", "plain_text"):
+            if key in self.model_fields_set and getattr(self, key) is not None:
+                raise ValueError(
+                    f"tokens: documents are token ids, and {key} is of texts: leave one of the two "
+                    "out. What of the ids counted, a column says that objective.loss names."
+                )
+        for key in ("bos", "eos"):
+            if getattr(self, key) == "never":
+                raise ValueError(
+                    f"{key}: never, and documents are token ids (tokens), which stay as they are: "
+                    "leave it out, or set it to document or chunk to add a token that is not there."
+                )
         return self
 
     @field_validator("select", "exclude", mode="before")

@@ -11,6 +11,7 @@ from rayinfluence.addresses import hub_address
 _OF_TEXTS = {
     "corpus.text_column": "text",
     "corpus.template": None,
+    "corpus.tokens": None,
     "corpus.prompt_column": None,
     "corpus.context": None,
     "corpus.overlap": 0,

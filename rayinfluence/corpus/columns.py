@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rayinfluence.corpus.forms import Columns
+from rayinfluence.corpus.token_rows import TokenForm
 
 
 def columns_named(
@@ -18,6 +19,7 @@ def columns_named(
     path: str | None = None,
     blocks: bool = False,
     features: Sequence[str] = (),
+    tokens: TokenForm | None = None,
 ) -> Columns:
     """Columns as a configuration names them.
 
@@ -32,7 +34,10 @@ def columns_named(
         path: that is.
         blocks: that is.
         features: that is.
+        tokens: that is; its column is in the place of ``text``.
     """
+    if tokens is not None:
+        text = tokens.column
     by_file: list[tuple[str, tuple[str, ...]]] = []
     if isinstance(text, Mapping):
         by_file = [(pattern, _listed(names)) for pattern, names in text.items()]
@@ -52,6 +57,7 @@ def columns_named(
         path,
         blocks,
         tuple(features),
+        tokens,
     )
 
 
@@ -61,8 +67,9 @@ def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
 
 def keys_of(columns: Columns) -> dict[str, str]:
     """The keys by the columns that they name; the documents' id is in none, as none needs one."""
+    of_texts = "corpus.text_column" if columns.tokens is None else "corpus.tokens.column"
     named: dict[str | None, str] = {
-        **dict.fromkeys(columns.texts, "corpus.text_column"),
+        **dict.fromkeys(columns.texts, of_texts),
         columns.prompt: "corpus.prompt_column",
         columns.counted: "objective.loss",
         columns.label: "corpus.label_column",

@@ -11,13 +11,21 @@ from typing import Any
 import pyarrow as pa
 
 from rayinfluence.corpus.columns import keys_of
-from rayinfluence.corpus.forms import Columns, Document, Lacks, document_of
+from rayinfluence.corpus.forms import Columns, Document, Lacks, document_of, separated
 from rayinfluence.corpus.magic import BEGINNING, format_of
 from rayinfluence.corpus.paths import columns_of_path
 from rayinfluence.corpus.sources.compression import Codec, codec_of, plain
 from rayinfluence.corpus.sources.divisible import Cut, Divisible
 from rayinfluence.corpus.sources.source import RAW, NotDocumentsError, Row, Source, Wanted
+from rayinfluence.corpus.token_files import (
+    index_beside,
+    is_token_file,
+    refuse_no_tokens,
+    rows_of_tokens,
+)
+from rayinfluence.corpus.token_rows import TokenForm
 from rayinfluence.errors import CorpusError
+from rayinfluence.storage.digest import digest
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
@@ -47,22 +55,38 @@ class LackingDocument(BadDocument):
     there: tuple[str, ...]
 
 
-def file_digest(file: Store) -> str:
-    """The digest of a file's bytes: a copy under another path is the same file."""
-    with file.open("") as stream:
-        return DigestedFile(stream).digest()
+def file_digest(file: Store, opened: DigestedFile | None = None) -> str:
+    """The digest of a file's bytes: a copy under another path is the same file.
+
+    With those of the index beside it, where it has one.
+
+    Args:
+        file: of documents.
+        opened: the file, where it is open already.
+    """
+    with _opened(file, opened) as stream:
+        own: str = stream.digest()
+    index = index_beside(file)
+    return own if index is None else digest([own, file_digest(index)])
 
 
-def refuse_other_content(file: Store) -> None:
+def refuse_other_content(file: Store, tokens: TokenForm | None = None) -> None:
     """See that a file is of a format that documents are read from, by its first bytes.
 
-    One in object storage is judged when it is read, and so is one that is cut short.
+    One in object storage is judged when it is read, and so is one that is cut short; but files of
+    ids and nothing else say how long they are.
+
+    Args:
+        file: of documents.
+        tokens: how ids lie in it, where it is of those.
 
     Raises:
         CorpusError: it is not.
         StorageError: it cannot be read.
     """
-    if file.is_local:
+    if file.is_local and tokens is not None and is_token_file(file.name):
+        refuse_no_tokens(file, tokens)
+    elif file.is_local:
         with contextlib.suppress(OSError, EOFError):
             known(file)
 
@@ -102,8 +126,9 @@ def read_documents(
     # The text is its source's business, which knows the header; other columns are looked for here.
     needed = [column for column in keys_of(columns) if column not in columns.texts]
     is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
-    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file)
-    for number, row in _rows(file, wanted, opened, cut):
+    key = keys_of(columns).get(columns.text, Wanted.key)
+    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file, key)
+    for number, row in _rows(file, wanted, columns.tokens, opened, cut):
         place = f"{file.url}:{number}"
         if isinstance(row, str):
             yield BadDocument(place, row, raw=getattr(row, "raw", ""))
@@ -121,8 +146,15 @@ def read_documents(
         )
         if isinstance(found, Lacks):
             yield LackingDocument(place, found.reason, found.column, tuple(row), raw=_raw(in_file))
+            continue
+        if isinstance(found, str):
+            yield BadDocument(place, found, raw=_raw(in_file))
+        elif columns.tokens is None:
+            yield found
+        elif isinstance(documents := separated(found, columns.tokens), str):
+            yield BadDocument(place, documents, raw=_raw(in_file))
         else:
-            yield BadDocument(place, found, raw=_raw(in_file)) if isinstance(found, str) else found
+            yield from documents
 
 
 def _raw(row: dict[str, Any]) -> str:
@@ -132,9 +164,16 @@ def _raw(row: dict[str, Any]) -> str:
 
 
 def _rows(
-    file: Store, wanted: Wanted, opened: DigestedFile | None, cut: Cut | None
+    file: Store,
+    wanted: Wanted,
+    tokens: TokenForm | None,
+    opened: DigestedFile | None,
+    cut: Cut | None,
 ) -> Iterator[Row]:
     with _opened(file, opened) as raw, to_the_end(file):
+        if tokens is not None and is_token_file(file.name):
+            yield from rows_of_tokens(file, raw, tokens)
+            return
         stream, source, _ = judged(raw, file.name)
         if cut is not None:
             if not isinstance(source, Divisible):

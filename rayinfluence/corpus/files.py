@@ -16,6 +16,7 @@ from rayinfluence.corpus.paths import tails
 from rayinfluence.corpus.sources import endings, find_source
 from rayinfluence.corpus.sources.compression import parted
 from rayinfluence.corpus.sources.source import Source
+from rayinfluence.corpus.token_files import is_index, is_token_file
 from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.store import Matches, Store
 
@@ -35,6 +36,7 @@ _OTHER = "of other kinds"
 _HIDDEN = "hidden or bookkeeping"
 _FOLDERS = "folders that a glob names"
 _TEXTS = "texts beside data"
+_INDICES = "indices, read with their .bin"
 _NO_FILES = "pipes, sockets or devices"
 
 
@@ -59,12 +61,19 @@ class Found:
         return _described(self.left_out)
 
 
-def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]]) -> Found:
+def find_files(
+    patterns: list[str], options: Callable[[str], Mapping[str, Any]], tokens: bool = False
+) -> Found:
     """The files that paths, folders and globs name, as stores whose URL is the file.
 
     In a folder, files of other kinds are left out, and counted, and so are texts that lie beside
     data; a path or a glob has to name files that can be read. A file whose name says nothing is
     looked into.
+
+    Args:
+        patterns: paths, folders and globs.
+        options: of the store of each.
+        tokens: whether documents are token ids, so that files of those are among them.
 
     Raises:
         CorpusError: one of them names no file that can be read, a file of another kind, a link
@@ -82,7 +91,7 @@ def find_files(patterns: list[str], options: Callable[[str], Mapping[str, Any]])
             raise kind(
                 f"corpus.documents: {error} Documents are not left out in silence."
             ) from error
-        files, left = _sorted_out(place, matches)
+        files, left = _sorted_out(place, matches, tokens)
         if not files:
             raise CorpusError(f"corpus.documents: {_nothing(pattern, left)}")
         # Patterns may overlap: a file is read once.
@@ -110,11 +119,14 @@ def _alternatives(pattern: str) -> list[str]:
     return found
 
 
-def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tuple[str, str]]]:
+def _sorted_out(
+    place: Store, matches: Matches, tokens: bool
+) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """The URLs to read, and for the others why they are left out and what to call them."""
     files: dict[str, Source | None] = {}
     left = {}
     names = {}
+    urls = {url for url, _ in matches.entries}
     for url, kind in matches.entries:
         name = url.rsplit("/", 1)[-1]
         if matches.of_folder:
@@ -136,6 +148,10 @@ def _sorted_out(place: Store, matches: Matches) -> tuple[list[str], dict[str, tu
             files[url] = source
         elif _bookkeeping(last):
             left[url] = _HIDDEN, name
+        elif tokens and is_index(url, urls):
+            left[url] = _INDICES, name
+        elif tokens and is_token_file(last, matches.of_folder):
+            files[url] = None
         elif not matches.of_folder:
             files[url] = known(Store(url, place.options))  # which refuses it
         elif unnamed := _unnamed(Store(url, place.options)):

@@ -6,7 +6,7 @@ makes a text of, or what a template makes of several columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,19 @@ from rayinfluence.corpus.features import Features, text_of, why_no_numbers
 from rayinfluence.corpus.metadata import chosen, small
 from rayinfluence.corpus.paths import matches
 from rayinfluence.corpus.templates import TemplateFailed, template_of
+from rayinfluence.corpus.token_rows import (
+    PADDING,
+    POSITIONS,
+    TokenForm,
+    TokenRow,
+    cuts_of,
+    tokens_of,
+)
 from rayinfluence.errors import ChatError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from rayinfluence.corpus.tokenizer import Coding
 
 
@@ -42,6 +52,7 @@ class Columns:
         blocks: whether each block between blank lines of a plain text is a row.
         features: of the numbers that a module takes in the place of a text; none where there is
             one.
+        tokens: how token ids lie, where documents are those and no texts; ``text`` is their column.
     """
 
     text: str
@@ -56,6 +67,7 @@ class Columns:
     path: str | None = None
     blocks: bool = False
     features: tuple[str, ...] = ()
+    tokens: TokenForm | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -70,6 +82,8 @@ class Columns:
         used |= set(self.features)
         if self.template is not None:
             used |= template_of(self.template).variables
+        if self.tokens is not None:
+            used |= {PADDING, POSITIONS}
         if self.metadata is None or "row" in used - set(self.texts):
             return None
         # A dotted key is a column of that name, or in one of the name up to a dot.
@@ -101,6 +115,8 @@ class Document:
         templated: whether a chat template made the text.
         label: what names its class, as it stands there.
         left_out: columns that would be metadata, and are not small.
+        tokens: its ids, where it is no text.
+        token_start: how many ids of its row are before them.
     """
 
     document_id: str
@@ -113,15 +129,21 @@ class Document:
     templated: bool = False
     label: Any = None
     left_out: tuple[str, ...] = ()
+    tokens: TokenRow | None = None
+    token_start: int = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it."""
+        if self.tokens is not None:
+            return not len(self.tokens.tokens_T)
         return not (self.text.strip() or any(one["content"].strip() for one in self.messages))
 
     @property
     def n_characters(self) -> int:
-        """Of its text, or of its messages."""
+        """Of its text, or of its messages; its tokens, where it is no text."""
+        if self.tokens is not None:
+            return len(self.tokens.tokens_T)
         return len(self.text) + sum(len(one["content"]) for one in self.messages)
 
 
@@ -154,6 +176,8 @@ def document_of(
     used = {*columns.texts, columns.identity, columns.prompt, columns.counted, *columns.features}
     if columns.template is not None:
         used |= template_of(columns.template).variables
+    if columns.tokens is not None:
+        used |= {PADDING, POSITIONS}
     if columns.metadata is None:
         others = {
             key: value for key, value in row.items() if key not in used or key == columns.label
@@ -169,6 +193,8 @@ def document_of(
         return _of_features(found, row, columns)
     if columns.template is not None:
         return _of_template(found, row, columns.template)
+    if columns.tokens is not None:
+        return _of_tokens(found, row, columns)
     text = row.get(of_text)
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
@@ -200,6 +226,32 @@ def _of_features(found: Document, row: Mapping[str, Any], columns: Columns) -> D
         return f"{columns.label!r} {'is a list' if isinstance(found.label, list) else why}"
     text = text_of({name: row[name] for name in columns.features}, found.label)
     return replace(found, text=text)
+
+
+def _of_tokens(found: Document, row: Mapping[str, Any], columns: Columns) -> Document | str:
+    """A document of ids, or why it is none; what is said of each id is no metadata of a row."""
+    tokens = tokens_of(row, columns.text, columns.counted)
+    if isinstance(tokens, str):
+        return tokens
+    n_ids = len(row[columns.text])
+    metadata = {
+        key: value
+        for key, value in found.metadata.items()
+        if columns.metadata is not None or not (isinstance(value, list) and len(value) == n_ids)
+    }
+    return replace(found, tokens=tokens, metadata=metadata)
+
+
+def separated(document: Document, form: TokenForm) -> Iterator[Document] | str:
+    """The documents that a row of ids is packed of, or why that cannot be told."""
+    assert document.tokens is not None
+    cuts = cuts_of(document.tokens, form)
+    if isinstance(cuts, str):
+        return cuts
+    row = document.tokens
+    return (
+        replace(document, tokens=row.part(start, end), token_start=start) for start, end in cuts
+    )
 
 
 def _of_template(found: Document, row: Mapping[str, Any], source: str) -> Document | Lacks | str:
@@ -234,8 +286,13 @@ def rendered(document: Document, tokenizer: Coding) -> Document | str:
 
     What counts of messages is what the assistant says; after a prompt only there. Where that is not
     told, the text is one of which nothing says what counts, as a loss on all of it needs no more.
+    Ids that are given stay as they are, if the tokenizer has a text for them.
     """
-    if not document.messages or isinstance(tokenizer, Features):
+    if isinstance(tokenizer, Features):
+        return document
+    if document.tokens is not None:
+        return _why_unknown(document.tokens, tokenizer) or document
+    if not document.messages:
         return document
     try:
         whole = conversation(tokenizer, document.messages)
@@ -249,6 +306,18 @@ def rendered(document: Document, tokenizer: Coding) -> Document | str:
         counted = counted[n_given:] if len(counted) == len(turns) else None
     return replace(
         document, text=whole.text, counted=counted, messages=(), n_before=0, templated=True
+    )
+
+
+def _why_unknown(row: TokenRow, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """Why ids are of another tokenizer than this one; None where they need not be."""
+    highest = int(row.tokens_T.max(initial=0))
+    if highest < 2**31 and tokenizer.backend_tokenizer.id_to_token(highest) is not None:
+        return None
+    return (
+        f"it has the token id {highest:,}, and the tokenizer, of {len(tokenizer):,} tokens, has "
+        "none of that number: another tokenizer made it (name that under `tokenizer`), or its ids "
+        "are of another type (corpus.tokens.dtype)"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rayinfluence.corpus.sources import endings, find_source, holding
 from rayinfluence.corpus.sources.compression import CODECS, Codec, parted
 from rayinfluence.corpus.sources.source import NotDocumentsError, Source
+from rayinfluence.corpus.token_files import ENDINGS as TOKENS
 from rayinfluence.storage.downloads import why_a_pointer
 
 #: Enough of a file to know it by.
@@ -95,6 +96,11 @@ def format_of(begins: bytes, name: str, codec: Codec | None = None) -> Source:
         said = parted(name)[1]
         if said and not codec:
             raise EOFError(f"it does not begin as files of {said.name} do")
+    if found is None and parted(name)[0].endswith(TOKENS):
+        raise NotDocumentsError(
+            "may hold token ids, which are read where corpus.tokens says how they lie; texts are "
+            f"read from {endings()} files."
+        )
     if found is None:
         raise NotDocumentsError(
             f"is of no format that is known by its first bytes or by its name: documents are read "

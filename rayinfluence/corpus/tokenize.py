@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.chat import Span
-from rayinfluence.corpus.chunks import AUTO, Framing, chunks
+from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
-from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.documents import BadDocument, file_digest, read_documents
 from rayinfluence.corpus.features import Features, float_of, why_no_class
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import FileReport, ShardRecord
@@ -26,6 +26,8 @@ from rayinfluence.corpus.parts import Part
 from rayinfluence.corpus.quarantined_rows import Quarantine
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.sources.source import RAW
+from rayinfluence.corpus.token_files import with_index
+from rayinfluence.corpus.token_rows import TokenForm
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
 from rayinfluence.objective_kinds import CAUSAL, CLASSES_OF_ROWS, CLASSIFICATION, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json, digest_bytes
@@ -47,7 +49,8 @@ class TokenizeSettings:
     """What decides the bytes of shards, besides the documents and the tokenizer.
 
     ``classes`` are names of a classifier's classes by their ids, as a JSON list;
-    ``blocks`` says that those of a plain text are documents.
+    ``blocks`` says that those of a plain text are documents; ``tokens`` are the fields of a
+    :class:`TokenForm` that a configuration names, where documents are token ids.
     """
 
     text_column: str | list[str] | dict[str, str | list[str]]
@@ -68,6 +71,7 @@ class TokenizeSettings:
     overlap: int = 0
     blocks: bool = False
     feature_columns: list[str] | None = None
+    tokens: dict[str, Any] | None = None
 
     @property
     def columns(self) -> Columns:
@@ -83,7 +87,16 @@ class TokenizeSettings:
             self.path_columns,
             self.blocks,
             self.feature_columns or (),
+            self._form,
         )
+
+    @property
+    def _form(self) -> TokenForm | None:
+        """How token ids lie; a window of them leaves room for what frames each sequence."""
+        if self.tokens is None:
+            return None
+        framing = sum(when in (DOCUMENT, CHUNK) for when in (self.bos, self.eos))
+        return TokenForm(**self.tokens, context=self.context - framing, overlap=self.overlap)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -117,7 +130,7 @@ def tokenize_file(
     Raises:
         CorpusError: the file cannot be read to its end.
     """
-    report = FileReport.of(file.url, file.info())
+    report = FileReport.of(file.url, with_index(file, file.info()))
     quarantine = Quarantine(report)
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
     shards = _Shards(settings, write, advance)
@@ -138,7 +151,7 @@ def tokenize_file(
                 if gave:
                     report.count_keys(dotted(document.metadata), document.left_out)
         shards.close()
-        report.digest = part.file_digest if part else digested.digest()
+        report.digest = part.file_digest if part else file_digest(file, digested)
     quarantine.write(write)
     return shards.records, report
 
@@ -219,6 +232,10 @@ def _encoded(
             row = [] if isinstance(made, str) else made
             yield document, [Encoding(row, [(0, 0)] * len(row))]
         return
+    if any(document.tokens is not None for document in documents):
+        for document in documents:
+            yield document, [as_given(document)]
+        return
     if kind in (CAUSAL, MASKED) and len(documents[0].text) > LONGEST:
         [document] = documents
         pieces = encoded_in_pieces(tokenizer, document.text, document.templated)
@@ -238,6 +255,13 @@ def _encoded(
         ]
     for document, one in zip(documents, found, strict=True):
         yield document, [one if kind in (CAUSAL, SEQ2SEQ) else with_ending(one)]
+
+
+def as_given(document: Document) -> Encoding:
+    """The ids of a document that is no text, which come from no characters."""
+    assert document.tokens is not None
+    tokens = document.tokens.tokens_T.tolist()
+    return Encoding(tokens, [(0, 0)] * len(tokens))
 
 
 def _border(document: Document) -> int:
@@ -323,7 +347,7 @@ def _rows(
             "tokens": chunk.tokens,
             "document_id": document.document_id,
             "document_row": document.row,
-            "token_start": chunk.start,
+            "token_start": document.token_start + chunk.start,
             "char_start": char_start,
             "char_end": char_end,
             "metadata": metadata,
@@ -336,6 +360,9 @@ def _mask(document: Document, piece: Encoding, kind: str) -> list[bool] | None:
     """Which tokens counted; None where the document does not say."""
     if kind == SEQ2SEQ:  # with the tokens that begin and end a target
         return [place >= piece.n_source for place in range(len(piece.tokens))]
+    if document.tokens is not None:
+        counted = document.tokens.counted_T
+        return None if counted is None else counted.tolist()
     return None if document.counted is None else mask(piece.offsets, document.counted)
 
 
@@ -365,10 +392,10 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     n_characters = 0
     for document in documents:
-        n_characters += len(document.text)
+        n_characters += document.n_characters
         if batch and (len(batch) == _BATCH_DOCUMENTS or n_characters > _BATCH_CHARACTERS):
             yield batch
-            batch, n_characters = [], len(document.text)
+            batch, n_characters = [], document.n_characters
         batch.append(document)
     if batch:
         yield batch

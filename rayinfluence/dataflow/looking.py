@@ -13,7 +13,7 @@ from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.classes import names_of_classes
 from rayinfluence.corpus.documents import BadDocument, read_documents
 from rayinfluence.corpus.files import find_files
-from rayinfluence.corpus.forms import Document
+from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.shown import ShownDocument, plain_metadata, shown_sequences
 from rayinfluence.corpus.tokenize import TokenizeSettings, sequences_of
@@ -34,6 +34,10 @@ _UNCUT = 2**40
 _NOT_CUT = (
     "it is not cut, as nothing says how many tokens a sequence has: set corpus.context, or give "
     "--context"
+)
+_NO_WINDOW = (
+    "documents are token ids (corpus.tokens), and nothing says how many of them a sequence has: "
+    "set corpus.context, or give --context."
 )
 _LOST = "its last token is in no sequence: alone in one, it would predict nothing"
 
@@ -65,10 +69,12 @@ class Looking:
         Raises:
             CorpusError: it is not there, or is no document.
         """
-        place, found = self._find(document_id, row, self._chosen(file))
-        tokenizer = load_tokenizer(self.tokenizer, trust_remote_code=self.config.trust_remote_code)
         known = context or self._context()
+        if known is None and self.config.corpus.tokens is not None:
+            raise ConfigError(_NO_WINDOW)
         settings = self._settings(known or _UNCUT)
+        place, found = self._find(document_id, row, self._chosen(file), settings.columns)
+        tokenizer = load_tokenizer(self.tokenizer, trust_remote_code=self.config.trust_remote_code)
         framing = Framing.of(tokenizer, settings.bos, settings.eos)
         refuse_overlap(settings.overlap, settings.context, framing)
         made = sequences_of(found, tokenizer, settings)
@@ -98,14 +104,13 @@ class Looking:
         return found
 
     def _find(
-        self, document_id: str | None, row: int | None, files: list[Store]
+        self, document_id: str | None, row: int | None, files: list[Store], columns: Columns
     ) -> tuple[Store, Document]:
         if row is not None and len(files) > 1:
             raise ConfigError(
                 f"--row {row}: there are {len(files):,} files of documents, such as "
                 f"{files[0].url}; name one by --file, or the document by --id."
             )
-        columns = self._settings(_UNCUT).columns
         n_read = 0
         for file in files:
             with closing(read_documents(file, columns)) as documents:

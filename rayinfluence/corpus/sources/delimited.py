@@ -68,7 +68,8 @@ class Delimited:
         if wanted.is_needed and text_column not in header:
             if said := self._other_delimiter(header, text_column):
                 raise NotDocumentsError(said)
-            raise without_column(f"has no column {text_column!r}; its header has", header)
+            said = f"has no column {text_column!r}; its header has"
+            raise without_column(said, header, wanted.key)
         for number, record in enumerate(records, start=1):
             yield number, record if isinstance(record, str) else _row(header, record, text_column)
 

@@ -56,7 +56,8 @@ class JsonLines:
                     keys.update(dict.fromkeys(row))
             yield number, row
         if keys and not there:
-            raise without_column(f"has no key {wanted.text!r} in any row; there are", keys)
+            said = f"has no key {wanted.text!r} in any row; there are"
+            raise without_column(said, keys, wanted.key)
 
     def cuts(self, stream: Any, part_bytes: int) -> list[Cut]:
         """Runs of lines, for which all of the file is read; none where objects go over lines."""

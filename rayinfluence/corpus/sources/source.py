@@ -48,12 +48,14 @@ class Wanted:
         blocks: whether each block between blank lines is a row, in a format that is plain text.
         is_needed: whether the column of the text has to be there; not where it is one of several,
             for which whoever reads looks himself.
+        key: of the configuration, that names the column of the text.
     """
 
     text: str
     columns: frozenset[str] | None = None
     blocks: bool = False
     is_needed: bool = True
+    key: str = "corpus.text_column"
 
 
 class Source(Protocol):
@@ -106,9 +108,7 @@ class Source(Protocol):
         ...
 
 
-def without_column(
-    said: str, columns: Iterable[str], key: str = "corpus.text_column"
-) -> NotDocumentsError:
+def without_column(said: str, columns: Iterable[str], key: str) -> NotDocumentsError:
     """That a file lacks a column.
 
     Args:

@@ -16,7 +16,7 @@ def chosen(names: list[str], wanted: Wanted) -> list[str]:
         NotDocumentsError: that of the text is not there, or one is there twice.
     """
     if wanted.is_needed and wanted.text not in names:
-        raise without_column(f"has no column {wanted.text!r}; it has", names)
+        raise without_column(f"has no column {wanted.text!r}; it has", names, wanted.key)
     found = [name for name in names if wanted.columns is None or name in wanted.columns]
     if twice := [name for name in found if names.count(name) > 1]:
         raise NotDocumentsError(

@@ -35,6 +35,13 @@ def refuse_plain_texts(config: RunConfig, first: Beginning) -> None:
     if config.objective.loss != "completion":
         return
     for document in first.documents:
+        if document.tokens is not None:
+            raise ConfigError(
+                "objective.loss: completion, and documents are token ids (corpus.tokens), of "
+                "which no prompt is known. Name the column that says of each what counted under "
+                "objective.loss (labels with -100, or a mask of 0 and 1); or set it to all if all "
+                "of it was trained on."
+            )
         if document.counted is None and not document.messages:
             raise ConfigError(
                 f"objective.loss: completion, and document {document.document_id!r} is a text of "

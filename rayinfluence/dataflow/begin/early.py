@@ -153,10 +153,12 @@ class Inputs:
             _refuse_own_counting(queries or [])
         if config.objective.function is not None:
             trained_on = NamedFunction.of("objective.kind", config.objective.function)
-        documents = find_files(config.corpus.documents, config.storage.options)
+        documents = find_files(
+            config.corpus.documents, config.storage.options, config.corpus.tokens is not None
+        )
         refuse_own_documents(config, documents)
         for file in documents.files:
-            refuse_other_content(file)
+            refuse_other_content(file, columns_of(config).tokens)
         refuse_unread(config, documents.files)
         _refuse_no_text(documents, config)
         if config.corpus.documents:

@@ -16,6 +16,7 @@ from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.corpus.beginning import Beginning, beginning
 from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.forms import rendered
+from rayinfluence.corpus.tokenize import as_given
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.dataflow.begin.counted import refuse_plain_texts, untold_chats
 from rayinfluence.dataflow.begin.narrowing import Conditions, lacking_keys
@@ -123,8 +124,11 @@ def _unknown_tokens(
         return None
     if max(tokenizer.get_vocab().values()) < vocabulary:
         return None
-    templated = [document.templated for document in first.documents]
-    encodings = encode(tokenizer, [document.text for document in first.documents], templated)
+    if any(document.tokens is not None for document in first.documents):
+        encodings = [as_given(document) for document in first.documents]
+    else:
+        templated = [document.templated for document in first.documents]
+        encodings = encode(tokenizer, [document.text for document in first.documents], templated)
     n, found = 0, dict[str, int]()
     for document, encoding in zip(first.documents, encodings, strict=True):
         for start in range(0, len(encoding.tokens), context):

@@ -14,12 +14,15 @@ from rayinfluence.corpus.paths import matches, named_parts, why_no_pattern
 from rayinfluence.corpus.templates import TemplateFailed, template_of
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.errors import ConfigError
-from rayinfluence.objective_kinds import CAUSAL, KINDS, MASKED
+from rayinfluence.objective_kinds import CAUSAL, KINDS, MASKED, SEQ2SEQ
 from rayinfluence.storage.digest import canonical_json
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
     from rayinfluence.corpus.tokenizer import Coding
+
+#: Tokens of a window of a file of ids, where nothing says yet how many a sequence has.
+_WINDOW = 2048
 
 
 def settings_of(
@@ -53,12 +56,14 @@ def settings_of(
         corpus.overlap,
         corpus.plain_text == "blocks",
         corpus.feature_columns,
+        None if corpus.tokens is None else corpus.tokens.model_dump(),
     )
 
 
 def columns_of(config: RunConfig) -> Columns:
-    """The columns of documents that have a meaning."""
-    return settings_of(config, 0).columns
+    """The columns of documents that have a meaning, before a model says what its context is."""
+    corpus = config.corpus
+    return settings_of(config, corpus.context or corpus.overlap + _WINDOW).columns
 
 
 def refuse_unread(config: RunConfig, files: Sequence[Store]) -> None:
@@ -103,6 +108,11 @@ def refuse_framing(config: RunConfig, kind: str) -> None:
         ConfigError: they are not.
     """
     corpus = config.corpus
+    if kind == SEQ2SEQ and corpus.tokens is not None:
+        raise ConfigError(
+            f"corpus.tokens: documents are token ids, and the model is a {KINDS[kind].model}, "
+            "which gets a source and a target: name columns of texts."
+        )
     if kind == CAUSAL:
         return
     for key in ("bos", "eos"):

@@ -10,6 +10,7 @@ from rayinfluence.corpus.fragments import Fragment, Logged, Seen, write_fragment
 from rayinfluence.corpus.limits import DEFAULT, Limits
 from rayinfluence.corpus.ordinals import Making
 from rayinfluence.corpus.parts import PART_BYTES, Part, known_parts, note_parts, survey
+from rayinfluence.corpus.token_files import is_token_file, with_index
 from rayinfluence.corpus.tokenize import tokenize_file
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.errors import CorpusError
@@ -52,6 +53,8 @@ class Tokenizing:
         Raises:
             CorpusError: the file was written to meanwhile.
         """
+        if self.making.settings.tokens is not None and is_token_file(piece.file.name):
+            return []
         if parts := known_parts(self.corpus, piece.seen, self.part_bytes):
             return parts
         try:
@@ -103,7 +106,7 @@ class Tokenizing:
 
 
 def _refuse_changed(piece: Piece) -> None:
-    if Seen.of(piece.file.url, piece.file.info()) != piece.seen:
+    if Seen.of(piece.file.url, with_index(piece.file, piece.file.info())) != piece.seen:
         raise CorpusError(
             f"{piece.file.url} was written to while it was read: what is in the corpus would be "
             "neither the old file nor the new one. Run the same command again when it is whole."

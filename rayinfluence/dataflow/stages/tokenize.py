@@ -22,6 +22,7 @@ from rayinfluence.corpus.limits import DEFAULT, STRICT, Limits
 from rayinfluence.corpus.ordinals import Making, Ordinals, refuse_old_layout
 from rayinfluence.corpus.parts import PART_BYTES
 from rayinfluence.corpus.rolled import MOST_FILES, read_logbook, roll_up
+from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.corpus.tokenizer import tokenizer_digest
 from rayinfluence.dataflow import stage_names
@@ -77,7 +78,10 @@ def tokenize_files(
     ordinals = Ordinals(store, making, logbook.entries, documents.left_out)
     if limits == STRICT:
         _refuse_left_out(logbook.fragments, limits, settings)
-    abouts = info_all(documents.files)
+    abouts = [
+        with_index(file, about)
+        for file, about in zip(documents.files, info_all(documents.files), strict=True)
+    ]
     pending = lacking(
         store,
         {Seen.of(f.url, about): f for f, about in zip(documents.files, abouts, strict=True)},
