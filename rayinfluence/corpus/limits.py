@@ -36,7 +36,9 @@ class Limits:
         if n_bad <= _most(self.bad_rows, total):
             return None
         # Reports of before do not name what has no text.
-        first = report.bad[0] if report.bad else BadDocument(report.url, "its text is empty")
+        first = BadDocument(report.url, "its text is empty or white space")
+        if report.bad:
+            first = report.bad[0]
         kept = f", {report.quarantine[0]} has the first" if report.quarantine else ""
         helps = what_to_do(first.reason, columns.of_file(report.url))
         return (

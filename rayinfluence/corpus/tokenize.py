@@ -378,7 +378,9 @@ def _good(
             quarantine.refuse(document)
         elif document.is_empty:
             place = f"{url}:{document.row}"
-            quarantine.pass_over(BadDocument(place, "its text is empty", raw=document.text[:RAW]))
+            quarantine.pass_over(
+                BadDocument(place, "its text is empty or white space", raw=document.text[:RAW])
+            )
         else:
             yield document
 

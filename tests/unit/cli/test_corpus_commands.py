@@ -62,7 +62,7 @@ def test_statistics_are_those_of_the_rows(folder: Path, capsys: pytest.CaptureFi
     for one in found["lengths"]["histogram"]:
         assert one["sequences"] == sum(one["from"] <= n <= one["to"] for n in lengths)
     assert found["left_out"] == {"documents without text": 1}
-    assert found["reasons"] == {"its text is empty": 1}
+    assert found["reasons"] == {"its text is empty or white space": 1}
     languages = {one["value"]: one for one in found["by"]["language"]["values"]}
     assert languages["de"]["documents"] == 1
     assert languages[None]["documents"] == 14

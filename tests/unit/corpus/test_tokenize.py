@@ -172,7 +172,7 @@ def test_documents_without_text_are_counted_and_skipped(tmp_path: Path) -> None:
     shards, _, report = tokenized(path)
     assert len(rows_of(shards)) == 1
     assert (report.documents, report.empty_documents, report.n_bad) == (4, 3, 0)
-    assert report.reasons == {"its text is empty": 3}
+    assert report.reasons == {"its text is empty or white space": 3}
 
 
 def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:

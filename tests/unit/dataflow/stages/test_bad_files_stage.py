@@ -168,13 +168,13 @@ def test_null_missing_and_empty_texts_are_under_one_limit(store: Store, tmp_path
     (folder / "a.jsonl").write_bytes(LINE * 96 + body)
     said = (
         r"4 of 100 rows of .* not documents, more than 3 % \(corpus\.bad_rows\): 2 'text' is not a "
-        r"string, 2 its text is empty; .*:97: .*quarantine/.* set corpus\.bad_rows to 0\.04\."
+        r"string, 2 its text is empty or white space; .*:97: .*quarantine/.* set corpus\.bad_rows to 0\.04\."
     )
     with pytest.raises(CorpusError, match=said):
         tokenise(store, folder, Limits(0.03))
     tokenise(store, folder, Limits(0.04))
     [report] = CorpusManifest.read(store).files  # type: ignore[union-attr]
-    assert report["reasons"] == {"'text' is not a string": 2, "its text is empty": 2}
+    assert report["reasons"] == {"'text' is not a string": 2, "its text is empty or white space": 2}
     [key] = report["quarantine"]
     kept = [json.loads(line) for line in store.read(key).splitlines()]
     assert [json.loads(one["raw"]) for one in kept[:2]] == rows[:2]
