@@ -29,6 +29,9 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
 
+#: Why a document is passed over.
+NO_TEXT = "its text is empty or white space"
+
 
 @dataclass(frozen=True)
 class BadDocument:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rayinfluence.corpus.columns import what_to_do
-from rayinfluence.corpus.documents import BadDocument
+from rayinfluence.corpus.documents import NO_TEXT, BadDocument
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.fragments import FileReport
 
@@ -36,7 +36,7 @@ class Limits:
         if n_bad <= _most(self.bad_rows, total):
             return None
         # Reports of before do not name what has no text.
-        first = BadDocument(report.url, "its text is empty or white space")
+        first = BadDocument(report.url, NO_TEXT)
         if report.bad:
             first = report.bad[0]
         kept = f", {report.quarantine[0]} has the first" if report.quarantine else ""

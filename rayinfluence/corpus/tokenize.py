@@ -16,7 +16,7 @@ from rayinfluence.corpus.chat import Span
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
-from rayinfluence.corpus.documents import BadDocument, file_digest, read_documents
+from rayinfluence.corpus.documents import NO_TEXT, BadDocument, file_digest, read_documents
 from rayinfluence.corpus.features import Features, float_of, why_no_class
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import FileReport, ShardRecord
@@ -378,9 +378,7 @@ def _good(
             quarantine.refuse(document)
         elif document.is_empty:
             place = f"{url}:{document.row}"
-            quarantine.pass_over(
-                BadDocument(place, "its text is empty or white space", raw=document.text[:RAW])
-            )
+            quarantine.pass_over(BadDocument(place, NO_TEXT, raw=document.text[:RAW]))
         else:
             yield document
 
