@@ -175,7 +175,10 @@ class Fragment:
     @classmethod
     def of(cls, report: FileReport, shards: Sequence[ShardRecord]) -> Fragment:
         """The fragment of a file that has just been tokenised."""
-        return cls(asdict(report), tuple(shards))
+        body = asdict(report)
+        for bad in body["bad"]:
+            del bad["raw"]  # which is in the quarantine
+        return cls(body, tuple(shards))
 
     @property
     def n_tokens(self) -> int:
