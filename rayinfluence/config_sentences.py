@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -84,10 +84,18 @@ def refuse_unknown(section: type[BaseModel], values: dict[str, Any], path: str) 
             raise ValueError(
                 f"unknown key {shown(path + str(key))}; {_suggestion(str(key), list(known))}"
             )
-        annotation = known[key].annotation
-        for inner in (annotation, *get_args(annotation)):  # it may be one of several, or none
-            if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
-                refuse_unknown(inner, value, f"{path}{key}.")
+        annotation, place = known[key].annotation, f"{path}{key}."
+        if not isinstance(value, dict):
+            continue
+        if get_origin(annotation) is dict:  # of sections, each under a name of its own
+            some, inners = value, get_args(annotation)[1:]
+        else:  # it may be one of several, or none
+            some, inners = {"": value}, (annotation, *get_args(annotation))
+        for inner in inners:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                for name, one in some.items():
+                    if isinstance(one, dict):
+                        refuse_unknown(inner, one, f"{place}{name}." if name else place)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -39,13 +39,15 @@ class Limits:
         first = BadDocument(report.url, NO_TEXT)
         if report.bad:
             first = report.bad[0]
-        kept = f", {report.quarantine[0]} has the first" if report.quarantine else ""
+        kept = (
+            f" The first are in {report.quarantine[0]} of the corpus." if report.quarantine else ""
+        )
         helps = what_to_do(first.reason, columns.of_file(report.url))
         return (
             f"{n_bad:,} of {total:,} rows of {report.url} are not documents, more than "
             f"{in_words(self.bad_rows)} (corpus.bad_rows): {by_reason(report.reasons)}; the first "
-            f"is {first.place}: {first.reason}{kept}. {helps} Where "
-            f"such rows are to be left out, set corpus.bad_rows to {_enough(n_bad, total)}."
+            f"is {first.place}: {first.reason}. {helps} Where such rows are to be left out, set "
+            f"corpus.bad_rows to {_enough(n_bad, total)}.{kept}"
         )
 
 

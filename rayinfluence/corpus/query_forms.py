@@ -144,10 +144,8 @@ class Query:
     def is_difference(self) -> bool:
         """Whether f is a log-probability, or a difference of such, as log-odds are.
 
-        What stands for the sequences themselves has no answers, and is none.
+        What stands for the sequences themselves has no answers, and asks for theirs.
         """
-        if not self.answers:
-            return False
         return self.unit == _NATS and all(abs(answer.weight) == 1 for answer in self.answers)
 
     def objective(self, of: str | None = None) -> str:

@@ -15,7 +15,7 @@ from rayinfluence.testing import tiny_run
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("looked-into")
-    config = tiny_run(folder, 12)
+    config = tiny_run(folder, 12, corpus={"bad_rows": 0.1})
     path = folder / "documents.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[5]["text"] = " ".join(f"w{n}" for n in range(30))
@@ -61,7 +61,11 @@ def test_statistics_are_those_of_the_rows(folder: Path, capsys: pytest.CaptureFi
     assert found["lengths"]["p50"] == lengths[(len(lengths) + 1) // 2 - 1]
     for one in found["lengths"]["histogram"]:
         assert one["sequences"] == sum(one["from"] <= n <= one["to"] for n in lengths)
-    assert found["left_out"] == {"documents without text": 1}
+    documents = map(json.loads, (folder / "documents.jsonl").read_text().splitlines())
+    # A token a word, and 16 to a sequence.
+    n_short = sum(len(one["text"].split()) % 16 == 1 for one in documents)
+    expected = {"documents without text": 1, "last chunks of one token": n_short}
+    assert found["left_out"] == expected
     assert found["reasons"] == {"its text is empty or white space": 1}
     languages = {one["value"]: one for one in found["by"]["language"]["values"]}
     assert languages["de"]["documents"] == 1

@@ -168,8 +168,8 @@ def test_null_missing_and_empty_texts_are_under_one_limit(store: Store, tmp_path
     (folder / "a.jsonl").write_bytes(LINE * 96 + body)
     said = (
         r"4 of 100 rows of .* not documents, more than 3 % \(corpus\.bad_rows\): 2 'text' is not a "
-        r"string, 2 its text is empty or white space; .*:97: .*quarantine/.* set "
-        r"corpus\.bad_rows to 0\.04\."
+        r"string, 2 its text is empty or white space; .*:97: .* set "
+        r"corpus\.bad_rows to 0\.04\. The first are in quarantine/"
     )
     with pytest.raises(CorpusError, match=said):
         tokenise(store, folder, Limits(0.03))
