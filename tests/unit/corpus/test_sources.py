@@ -197,7 +197,9 @@ class Sequenced:
             there |= set(row)
             yield number, row
         if wanted.text not in there:
-            raise without_column(f"has no key {wanted.text!r} anywhere; it has", sorted(there))
+            raise without_column(
+                f"has no key {wanted.text!r} anywhere; it has", sorted(there), wanted.key
+            )
 
 
 class TestSequenced(OfAnother):
@@ -283,7 +285,7 @@ class Records:
             there |= set(row)
             yield number, row
         if wanted.text not in there:
-            raise without_column(f"has no field {wanted.text!r}; it has", sorted(there))
+            raise without_column(f"has no field {wanted.text!r}; it has", sorted(there), wanted.key)
 
 
 class TestRecords(OfAnother):

@@ -183,7 +183,7 @@ def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
     assert [bad.place for bad in report.bad] == [f"{path}:2", f"{path}:3"]
     [recorded] = manifest.files
     assert recorded["n_bad"] == 2
-    first = {"place": f"{path}:2", "reason": "'text' is not a string", "raw": ""}
+    first = {"place": f"{path}:2", "reason": "'text' is not a string"}
     assert recorded["bad"][0] == first
     assert report.reasons == {"'text' is not a string": 1, "not a JSON object": 1}
 
