@@ -75,7 +75,7 @@ LOCK := .venv-supply/bin/uv pip compile --quiet --no-header --no-annotate --gene
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 lock: .venv-supply/ready
 	echo "torch; python_version < '3'" > .venv-supply/no-torch.txt
-	$(LOCK) pyproject.toml deploy/torch.in --extra demo --extra gcs --extra html --extra warc --override .venv-supply/no-torch.txt -o deploy/requirements.lock
+	$(LOCK) pyproject.toml deploy/torch.in --extra demo --extra gcs --extra html --extra warc --extra copies --override .venv-supply/no-torch.txt -o deploy/requirements.lock
 	$(LOCK) deploy/build.in -o deploy/build.lock
 
 # Known vulnerabilities of what the image installs; exit code 1 where there are any.

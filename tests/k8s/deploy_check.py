@@ -317,7 +317,7 @@ def locks(root: Path) -> Iterator[str]:
     wanted = [*project["dependencies"]]
     wanted += [
         name
-        for extra in ("demo", "gcs", "html", "warc")
+        for extra in ("demo", "gcs", "html", "warc", "copies")
         for name in project["optional-dependencies"][extra]
     ]
     names = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
