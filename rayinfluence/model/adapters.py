@@ -143,7 +143,8 @@ def adapters_below(source: Source) -> list[str]:
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return [
         f"model: adapters in the folders of {path} ({names}{more}) are not read: scores are of its "
-        f"own weights alone. If you ask about an adapter's model: {_advice(found[0])}"
+        "own weights alone. If you ask about an adapter's model: where it is LoRA, its folder will "
+        f"do under `model`. {_advice(found[0])}"
     ]
 
 

@@ -43,6 +43,8 @@ def in_words(model: nn.Module, doing: str, advice: str) -> Iterator[None]:
         # What the code makes itself is mostly float32, which then is not what its weights are.
         plain = "another `dtype`" if dtype == torch.float32 else "`dtype: float32`"
         said = type(error).__name__ + (f": {brief(error).rstrip('.')}" if str(error) else "")
+        if isinstance(error, IndexError):  # of a table that is too short, whatever the numbers
+            advice = "Its config.json may not fit its code; name another model under `model`."
         raise ModelError(
             f"{type(model).__name__} cannot {doing} in {numbers} on {device}: {said}. "
             + advice.format(dtype=plain)

@@ -239,6 +239,7 @@ def test_an_adapter_in_a_folder_of_the_model_s_is_told_and_does_not_stop_a_run(
     load_model(str(folder), torch.float32)
     [said] = adapters_below(Source(str(folder)))
     assert f"adapters in the folders of {folder} ({place}) are not read" in said
+    assert "where it is LoRA, its folder will do under `model`. " in said
     assert f"from_pretrained({str(folder / place)!r})" in said
 
 

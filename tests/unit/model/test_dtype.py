@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import ModelError
 from rayinfluence.model.dtype import dtype_of
+from rayinfluence.model.foreign import FORWARD, in_words
 
 
 class Kept(nn.Module):
@@ -54,3 +55,9 @@ def test_sentences_name_the_dtype_of_most_that_of_others_and_one_to_try() -> Non
         check(kept(fails=True).float())
     with pytest.raises(ModelError, match=r"says nothing finite of .* sequences in bfloat16"):
         check(kept(shift=float("nan")))
+
+
+def test_an_index_out_of_range_is_no_matter_of_the_dtype() -> None:
+    said = r"IndexError: out of range in self\. Its config\.json may not fit its code; name another"
+    with pytest.raises(ModelError, match=said), in_words(kept(), "run", FORWARD):
+        raise IndexError("out of range in self")
