@@ -90,7 +90,7 @@ def refuse_other_content(file: Store, tokens: TokenForm | None = None) -> None:
     if file.is_local and tokens is not None and is_token_file(file.name):
         refuse_no_tokens(file, tokens)
     elif file.is_local:
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(EOFError):
             known(file)
 
 
@@ -99,7 +99,7 @@ def known(file: Store) -> Source | None:
 
     Raises:
         CorpusError: it is of none.
-        OSError, EOFError: it is cut short.
+        EOFError: it is cut short or damaged.
         StorageError: it cannot be read.
     """
     with _opened(file, None) as raw:
@@ -107,6 +107,9 @@ def known(file: Store) -> Source | None:
             return judged(raw, file.name)[1]
         except NotDocumentsError as error:
             raise CorpusError(f"{file.url} {error}") from error
+        except OSError as error:
+            # An OSError would be taken for one of the storage, which is not to blame.
+            raise EOFError(str(error)) from error
 
 
 def read_documents(
