@@ -24,7 +24,7 @@ from rayinfluence.corpus.token_files import (
     rows_of_tokens,
 )
 from rayinfluence.corpus.token_rows import TokenForm
-from rayinfluence.errors import CorpusError
+from rayinfluence.errors import BadFileError, CorpusError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -225,14 +225,15 @@ def to_the_end(file: Store) -> Iterator[None]:
     """What a source raises is an error of ours, with the file's address.
 
     Raises:
-        CorpusError: the file cannot be read to its end, or is of another format.
+        BadFileError: the file cannot be read to its end.
+        CorpusError: it is of another format.
     """
     try:
         yield
     except NotDocumentsError as error:
         raise CorpusError(f"{file.url} {error}") from error
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        raise CorpusError(
+        raise BadFileError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."
         ) from error

@@ -29,7 +29,7 @@ def test_words_are_no_marks_of_binary_formats(tmp_path: Path, word: str) -> None
     table = tmp_path / "a.csv"
     table.write_text(f"{word},text,prompt,completion\n0,one,w1,w2\n")
     assert texts(table) == ["one"]
-    assert [one.prompt for one in read_queries(Store(str(table)))] == ["w1"]
+    assert [one.answers[0].prompt for one in read_queries(Store(str(table)))] == ["w1"]
     for ending in (".txt", ".md"):
         prose = tmp_path / f"a{ending}"
         prose.write_text(f"{word} and more.\n\tOf t\u00e9xt.\n")

@@ -22,7 +22,10 @@ from rayinfluence.testing import tiny_run
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
-    "zst": zstd.compress,
+    # As the command writes it; without a checksum a flipped byte may be seen by nobody.
+    "zst": lambda body: zstd.compress(
+        body, options={zstd.CompressionParameter.checksum_flag: True}
+    ),
     "bz2": bz2.compress,
     "xz": lzma.compress,
 }
