@@ -60,6 +60,10 @@ class CorpusError(InputError):
     """Documents or shards cannot be read, or do not belong to this corpus."""
 
 
+class BadFileError(CorpusError):
+    """A file of documents is damaged or cut short; others need not be."""
+
+
 class QueryError(InputError):
     """A query is malformed, empty, repeated or too long."""
 

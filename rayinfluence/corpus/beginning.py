@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from rayinfluence.corpus.columns import keys_of
@@ -13,7 +13,7 @@ from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.metadata import dotted
 from rayinfluence.corpus.sources import find_source
 from rayinfluence.corpus.sources.source import without_column
-from rayinfluence.errors import CorpusError
+from rayinfluence.errors import BadFileError, CorpusError
 from rayinfluence.storage.store import Store
 
 #: Rows of a file, and characters, that are enough.
@@ -54,8 +54,14 @@ class Beginning:
         return f"the {'documents' if self.is_all else first} that are to be tokenised"
 
 
-def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
+def beginning(files: Sequence[Store], columns: Columns, may_be_bad: bool) -> Beginning:
     """Read the first documents of the first and of the last file.
+
+    Args:
+        files: of documents.
+        columns: those that have a meaning.
+        may_be_bad: whether a corpus may do without files that cannot be read to their end; of such
+            a file the documents count that come before its damage.
 
     Raises:
         CorpusError: one of the two cannot be read, or lacks a column that is named, in all rows
@@ -71,7 +77,12 @@ def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
             continue
         n_rows, characters, whole = 0, 0, True
         lacking: list[LackingDocument] = []
-        with closing(read_documents(file, columns)) as rows:
+        # Of one that is damaged it is not known what comes after.
+        is_read = False
+        with (
+            suppress(*([BadFileError] if may_be_bad else [])),
+            closing(read_documents(file, columns)) as rows,
+        ):
             for number, row in enumerate(rows):
                 if number == _ROWS or characters > _CHARACTERS:
                     is_all = whole = False
@@ -83,6 +94,8 @@ def beginning(files: Sequence[Store], columns: Columns) -> Beginning:
                     characters += row.n_characters
                     has_ids |= row.document_id != f"{file.name}:{row.row}"
                 n_rows = number + 1
+            is_read = True
+        is_all, whole = is_all and is_read, whole and is_read
         if len(lacking) == n_rows and len({row.column for row in lacking}) == 1:
             raise _without(lacking, file, columns, whole)
     return Beginning(documents, is_all, has_ids)

@@ -24,7 +24,7 @@ from rayinfluence.corpus.token_files import (
     rows_of_tokens,
 )
 from rayinfluence.corpus.token_rows import TokenForm
-from rayinfluence.errors import CorpusError
+from rayinfluence.errors import BadFileError, CorpusError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.reading import DigestedFile
 from rayinfluence.storage.store import Store
@@ -90,7 +90,7 @@ def refuse_other_content(file: Store, tokens: TokenForm | None = None) -> None:
     if file.is_local and tokens is not None and is_token_file(file.name):
         refuse_no_tokens(file, tokens)
     elif file.is_local:
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(EOFError):
             known(file)
 
 
@@ -99,7 +99,7 @@ def known(file: Store) -> Source | None:
 
     Raises:
         CorpusError: it is of none.
-        OSError, EOFError: it is cut short.
+        EOFError: it is cut short or damaged.
         StorageError: it cannot be read.
     """
     with _opened(file, None) as raw:
@@ -107,6 +107,9 @@ def known(file: Store) -> Source | None:
             return judged(raw, file.name)[1]
         except NotDocumentsError as error:
             raise CorpusError(f"{file.url} {error}") from error
+        except OSError as error:
+            # An OSError would be taken for one of the storage, which is not to blame.
+            raise EOFError(str(error)) from error
 
 
 def read_documents(
@@ -222,14 +225,15 @@ def to_the_end(file: Store) -> Iterator[None]:
     """What a source raises is an error of ours, with the file's address.
 
     Raises:
-        CorpusError: the file cannot be read to its end, or is of another format.
+        BadFileError: the file cannot be read to its end.
+        CorpusError: it is of another format.
     """
     try:
         yield
     except NotDocumentsError as error:
         raise CorpusError(f"{file.url} {error}") from error
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        raise CorpusError(
+        raise BadFileError(
             f"{file.url} cannot be read to its end ({error}): it is cut short, damaged or not what "
             "its name says. Copy it again."
         ) from error

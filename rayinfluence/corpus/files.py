@@ -133,7 +133,7 @@ def _sorted_out(
             name = url.removeprefix(place.url).strip("/")
             parts = name.split("/")
             # A hidden folder counts once, whatever is in it.
-            hidden = next((i for i, part in enumerate(parts) if part.startswith(".")), None)
+            hidden = next((i for i in range(len(parts)) if _is_hidden(parts, i)), None)
             if hidden is not None:
                 name = "/".join(parts[: hidden + 1])
                 left[f"{place.url}/{name}"] = _HIDDEN, name
@@ -152,12 +152,14 @@ def _sorted_out(
             left[url] = _INDICES, name
         elif tokens and is_token_file(last, matches.of_folder):
             files[url] = None
-        elif not matches.of_folder:
-            files[url] = known(Store(url, place.options))  # which refuses it
-        elif unnamed := _unnamed(Store(url, place.options)):
-            files[url] = unnamed
-        else:
+        elif matches.of_folder and "." in parted(last)[0]:
             left[url] = _OTHER, name
+        else:
+            is_read, source = _looked_into(Store(url, place.options), matches.of_folder)
+            if is_read:
+                files[url] = source
+            else:
+                left[url] = _OTHER, name
     texts = [url for url, source in files.items() if source and source.is_text]
     if matches.of_folder and len(texts) < len(files):
         # What is written about data lies beside it.
@@ -165,14 +167,21 @@ def _sorted_out(
     return [url for url in files if url not in left], left
 
 
-def _unnamed(file: Store) -> Source | None:
-    """The format of a file in a folder whose name has no ending but that of a compression."""
-    if "." in parted(file.name)[0]:
-        return None
+def _looked_into(file: Store, of_folder: bool) -> tuple[bool, Source | None]:
+    """Whether a file whose name says nothing is read, and its format.
+
+    One in a folder is left out where it holds nothing, or nothing that is read. One that is damaged
+    is read: it is a bad file, which is told then.
+    """
     try:
-        return known(file)
-    except (CorpusError, OSError, EOFError):
-        return None
+        source = known(file)
+    except EOFError:
+        return True, None
+    except CorpusError:
+        if of_folder:
+            return False, None
+        raise
+    return not of_folder or source is not None, source
 
 
 def _counted(others: Mapping[str, tuple[str, str]]) -> dict[str, LeftOut]:
@@ -211,3 +220,13 @@ def _bookkeeping(name: str) -> bool:
         or name.lower().endswith(_BOOKKEEPING_ENDINGS)
         or name.lower() in _BOOKKEEPING_NAMES
     )
+
+
+def _is_hidden(parts: list[str], place: int) -> bool:
+    """Whether a part of a path hides what is in it: as what Spark and Delta keep in folders does.
+
+    A partition by a column whose name begins so is none of these.
+    """
+    part = parts[place]
+    is_folder = place + 1 < len(parts)
+    return part.startswith(".") or (is_folder and part.startswith("_") and "=" not in part)

@@ -13,6 +13,38 @@ _FIRST = 4
 _OTHERS = (BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)
 
 
+#: Of these control characters a text has none; binary formats have some soon after their mark.
+_CONTROLS = bytes({*range(7), *range(14, 27), *range(28, 32)})
+#: Enough of a file to tell.
+_BEGINNING = 4096
+#: Of what JSON is made of, besides strings: `\\ud83d\\ude00`, `-Infinity`.
+_LONGEST_PART = 12
+
+
+def is_binary(begins: bytes) -> bool:
+    """Whether a file that begins so is no text, though it begin with letters (PARENTS, ORCID)."""
+    beginning = begins[:_BEGINNING]
+    return len(beginning.translate(None, _CONTROLS)) < len(beginning)
+
+
+def may_be_json(begins: bytes) -> bool:
+    """Whether a file that begins so is values of JSON, one after another, as far as it is seen."""
+    text = begins[:_BEGINNING].removeprefix(BOM_UTF8).decode(errors="replace").lstrip()
+    decoder = json.JSONDecoder()
+    while text:
+        try:
+            _, end = decoder.raw_decode(text)
+        except ValueError as error:
+            # The last value goes on beyond what is seen; it may end within a string or a word.
+            at = getattr(error, "pos", 0)
+            is_cut = len(begins) >= _BEGINNING
+            return is_cut and ("Unterminated" in str(error) or at + _LONGEST_PART >= len(text))
+        except RecursionError:
+            return True
+        text = text[end:].lstrip()
+    return True
+
+
 def other_encoding(begins: bytes) -> str | None:
     """Why a file of JSON lines that begins so is not read, or None where it may be UTF-8.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rayinfluence.corpus.lines import is_binary, may_be_json
 from rayinfluence.corpus.sources import endings, find_source, holding
 from rayinfluence.corpus.sources.compression import CODECS, Codec, parted
+from rayinfluence.corpus.sources.jsonl import JsonLines
 from rayinfluence.corpus.sources.source import NotDocumentsError, Source
 from rayinfluence.corpus.token_files import ENDINGS as TOKENS
 from rayinfluence.storage.downloads import why_a_pointer
@@ -48,7 +50,8 @@ _KINDS = (
 
 def kind_of(begins: bytes) -> Kind | None:
     """The kind of a file that begins so, or None where it may be lines of text."""
-    return next((kind for kind in _KINDS if begins.startswith(kind.begins)), None)
+    found = next((kind for kind in _KINDS if begins.startswith(kind.begins)), None)
+    return found if found and (found.unpack or is_binary(begins)) else None
 
 
 def why_not_queries(begins: bytes) -> str | None:
@@ -72,7 +75,8 @@ def why_not_queries(begins: bytes) -> str | None:
 def format_of(begins: bytes, name: str, codec: Codec | None = None) -> Source:
     """The format of a file: what its first bytes say, and where they do not tell its name.
 
-    A text that people read is none of the formats of data, so its bytes say nothing against a name.
+    A text that people read is none of the formats of data, so its bytes say nothing against a name;
+    and under the name of a text only what is JSON as far as it is seen is taken for that.
 
     Args:
         begins: its first plain bytes.
@@ -85,7 +89,11 @@ def format_of(begins: bytes, name: str, codec: Codec | None = None) -> Source:
     if pointer := why_a_pointer(begins):
         raise NotDocumentsError(f"{pointer}.")
     named, found = find_source(name), holding(begins)
-    if found is None or (found.is_text and named is not None and not named.is_text):
+    if named is not None and found is not None:
+        is_prose = named.is_text and isinstance(found, JsonLines) and not may_be_json(begins)
+        if is_prose or (found.is_text and not named.is_text):
+            found = None
+    if found is None:
         found = named
         kind = kind_of(begins)
         if kind and not name.lower().endswith(kind.endings):

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from rayinfluence.corpus.lines import is_binary
 from rayinfluence.corpus.sources.source import Row, Wanted
 from rayinfluence.corpus.sources.tables import chosen, refuse_unsound, rows_of
 
@@ -24,7 +25,7 @@ class Arrow:
 
     def holds(self, begins: bytes) -> bool:
         """By its mark."""
-        return begins.startswith((_FILE, _STREAM))
+        return begins.startswith((_FILE, _STREAM)) and is_binary(begins)
 
     def refusal(self, begins: bytes) -> str | None:
         """It is Feather as it was before Arrow had files."""

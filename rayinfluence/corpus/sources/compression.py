@@ -27,6 +27,8 @@ _BUFFER = 2**20
 BOMB_BYTES, BOMB_RATIO = 2**30, 256
 #: `zstd --long=31` looks back this far, as a power of two; the default of decoders is 27.
 _LONGEST_WINDOW = 31
+#: What is read at once of a file of members, of packed bytes.
+_PACKED = 2**16
 #: What writers put before a frame of zstd that says nothing, such as sizes (pzstd does).
 _SKIPPED = tuple(bytes([first]) + b"*M\x18" for first in range(0x50, 0x60))
 
@@ -38,6 +40,56 @@ def _arrow(name: str) -> Callable[[Any], Any]:
 def _zstd(file: Any) -> Any:
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _LONGEST_WINDOW}
     return zstd.ZstdFile(file, options=options)
+
+
+class _Members:
+    """Plain bytes of members one after another; what follows one and is none is damage.
+
+    The standard library's readers take it for the end instead, with all that comes after it.
+
+    Args:
+        file: the packed bytes.
+        decompressor: makes what unpacks one member.
+        padding: zero bytes may follow a member, so many at a time; none if 0.
+    """
+
+    def __init__(self, file: Any, decompressor: Callable[[], Any], padding: int = 0) -> None:
+        self._file, self._decompressor, self._padding = file, decompressor, padding
+        self._member = decompressor()
+
+    def read(self, size: int) -> bytes:
+        """So many plain bytes or fewer; none at the end."""
+        while True:
+            packed = b""
+            if self._member.eof:
+                if not (packed := self._after()):
+                    return b""
+                self._member = self._decompressor()
+            elif self._member.needs_input and not (packed := self._file.read(_PACKED)):
+                raise EOFError("it ends within a compressed member")
+            if part := self._member.decompress(packed, size):
+                return bytes(part)
+
+    def _after(self) -> bytes:
+        """What follows a member and its padding."""
+        packed: bytes = self._member.unused_data or self._file.read(_PACKED)
+        n_zeros = 0
+        while self._padding and packed.startswith(b"\0"):
+            rest = packed.lstrip(b"\0")
+            n_zeros += len(packed) - len(rest)
+            packed = rest or self._file.read(_PACKED)
+        if self._padding and n_zeros % self._padding:
+            raise OSError(f"{n_zeros} zero bytes follow a compressed member")
+        return packed
+
+
+def _bzip2(file: Any) -> Any:
+    return _Members(file, bz2.BZ2Decompressor)
+
+
+def _xz(file: Any) -> Any:
+    # The format has padding of a multiple of four bytes.
+    return _Members(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), padding=4)
 
 
 @dataclass(frozen=True)
@@ -69,9 +121,9 @@ CODECS = (
             b"BZh%d" % level + end for level in range(1, 10) for end in (b"1AY&SY", b"\x17rE8P\x90")
         ),
         "bunzip2",
-        bz2.BZ2File,
+        _bzip2,
     ),
-    Codec("xz", (".xz",), (b"\xfd7zXZ\0",), "unxz", lzma.LZMAFile),
+    Codec("xz", (".xz",), (b"\xfd7zXZ\0",), "unxz", _xz),
 )
 
 

@@ -59,13 +59,20 @@ class Delimited:
             return
         if isinstance(header, str):
             raise NotDocumentsError(f"has a header that cannot be read: it is {header}.")
-        if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+        # Spreadsheets write columns that are empty without a name.
+        if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
             raise NotDocumentsError(
                 f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
                 "is meant: rename one."
             )
         text_column = wanted.text
         if wanted.is_needed and text_column not in header:
+            if spaced := next((name for name in header if name.strip() == text_column), None):
+                raise NotDocumentsError(
+                    f"has a space beside the name of a column, which is part of it: it is "
+                    f"{spaced!r} in its header, and not {text_column!r}. Take the space out, or "
+                    f"name it with the space under {wanted.key}."
+                )
             if said := self._other_delimiter(header, text_column):
                 raise NotDocumentsError(said)
             said = f"has no column {text_column!r}; its header has"
@@ -135,5 +142,9 @@ def _row(header: list[str], record: list[str], text_column: str | None) -> dict[
     if len(record) != len(header):
         return f"{len(record)} fields, and the header has {len(header)}"
     # Only a text can be empty: an empty name is no name, and an empty value says nothing.
-    values = zip(header, record, strict=True)
+    values = list(zip(header, record, strict=True))
+    if (nameless := header.count("")) > 1:
+        if any(value and not name for name, value in values):
+            return f"a value in a column without a name, of which there are {nameless}"
+        values = [(name, value) for name, value in values if name]
     return {name: value if value or name == text_column else None for name, value in values}

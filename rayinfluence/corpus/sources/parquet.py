@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
+from rayinfluence.corpus.lines import is_binary
 from rayinfluence.corpus.sources.divisible import Cut
 from rayinfluence.corpus.sources.source import Row, Wanted
 from rayinfluence.corpus.sources.tables import chosen, rows_of
@@ -23,7 +24,7 @@ class Parquet:
 
     def holds(self, begins: bytes) -> bool:
         """By its mark, that of encrypted files too."""
-        return begins.startswith((b"PAR1", b"PARE"))
+        return begins.startswith((b"PAR1", b"PARE")) and is_binary(begins)
 
     def refusal(self, begins: bytes) -> str | None:
         """Its end decides."""

@@ -216,7 +216,7 @@ def _refuse_name_of_all(config: RunConfig, queries: Sequence[Query]) -> None:
 def _refuse_no_text(documents: Found, config: RunConfig) -> None:
     """Refuse documents without a text column, as far as the first rows of two files tell."""
     if here := [file for file in documents.files if file.is_local]:
-        refuse_plain_texts(config, beginning(here, columns_of(config)))
+        refuse_plain_texts(config, beginning(here, columns_of(config), config.corpus.bad_files > 0))
 
 
 def corpus_store(config: RunConfig) -> Store:

@@ -47,7 +47,7 @@ def features_of(config: RunConfig, files: Sequence[Store], corpus: Store) -> Fea
         columns, target = tuple(settings.feature_columns), settings.label_column
         return Features(columns, str(target), settings.context - 1)
     columns, target = tuple(config.corpus.feature_columns or ()), config.corpus.label_column
-    first = beginning(files, columns_of(config))
+    first = beginning(files, columns_of(config), config.corpus.bad_files > 0)
     if not first.documents:
         raise CorpusError(
             f"{files[0].url}: none of its first rows has a finite number in each of the columns "

@@ -59,7 +59,7 @@ def foretold(
         CorpusError: too many have tokens that the model does not know; or a file cannot be read.
     """
     settings = config.corpus
-    first = beginning(files, columns_of(config))
+    first = beginning(files, columns_of(config), config.corpus.bad_files > 0)
     refuse_plain_texts(config, first)
     first = _as_texts(first, tokenizer)
     warnings = []
