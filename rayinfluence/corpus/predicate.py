@@ -1,7 +1,8 @@
 """Conditions on metadata: ``license != 'x' and year >= 1990``, read safely and applied to rows.
 
 The text is parsed as a Python expression, of which comparisons of a key with constants, and, or,
-not and brackets are allowed and nothing is run: each part becomes one of pyarrow's expressions. A
+not and brackets are allowed and nothing is run. Values are compared by Python, to which integers
+and floats of any size are what they are, and pyarrow's expressions join what that says. A
 comparison with a key that a row lacks, or whose value there is of another kind than the constant,
 is neither true nor false but unknown, as in SQL, and so is what hangs on it.
 """
@@ -9,7 +10,12 @@ is neither true nor false but unknown, as in SQL, and so is what hangs on it.
 from __future__ import annotations
 
 import ast
+import functools
+import io
+import keyword
 import operator
+import re
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,8 +40,10 @@ _HINT = (
     "==, !=, <, <=, >, >=, in [...], not in [...], is null, and, or, not and brackets, and "
     "field('a key') for a key that is no plain name"
 )
-_INT64 = 2**63
-_ORDERS: dict[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
+#: Words of Python's that are none of a condition's, and texts, which may have them.
+_RESERVED = {*keyword.kwlist} - {"and", "or", "not", "in", "is", "None", "True", "False"}
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_ORDERS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
@@ -52,15 +60,19 @@ _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 @dataclass(frozen=True)
 class Leaf:
-    """A key, and the kind of value that a comparison wants of it."""
+    """A comparison of a key.
+
+    Attributes:
+        key: of the metadata.
+        kind: of value that is wanted of it.
+        says: what the comparison says of a value of that kind and the constant.
+        constant: that it is compared with.
+    """
 
     key: str
     kind: Kind
-
-    @property
-    def column(self) -> str:
-        """Its name in the table that a condition is applied to."""
-        return f"{self.kind} {self.key}"
+    says: Callable[[Any, Any], bool]
+    constant: Any
 
     def value(self, metadata: Mapping[str, Any]) -> Any:
         """That of a row; of a key with dots that is not there as it stands, the inner one."""
@@ -103,7 +115,8 @@ class Predicate:
 
     def __init__(self, text: str, place: str) -> None:
         self._text, self._place = text, place
-        self._leaves: dict[Leaf, None] = {}
+        #: Each with the name of its column in the table that the condition is applied to.
+        self._leaves: dict[Leaf, str] = {}
         self._expression = self._parsed(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -118,14 +131,16 @@ class Predicate:
         """What it says of rows with these metadata."""
         columns: dict[str, pa.Array] = {}
         others: dict[tuple[str, str], tuple[int, str]] = {}
-        for leaf in self._leaves:
+        for leaf, column in self._leaves.items():
             values = [leaf.value(row) for row in metadata]
             wrong = [one for one in values if one is not None and not leaf.suits(one)]
             if wrong:
                 others[leaf.key, leaf.kind] = len(wrong), as_text(wrong[0])
-            columns[leaf.column] = _column(
-                leaf.kind, [v if leaf.suits(v) else None for v in values]
-            )
+            said = [
+                leaf.says(one, leaf.constant) if one is not None and leaf.suits(one) else None
+                for one in values
+            ]
+            columns[column] = pa.array(said, pa.bool_())
         table = ds.dataset(pa.table(columns)).to_table(columns={"holds": self._expression})
         holds = table["holds"]
         return Decision(
@@ -139,10 +154,13 @@ class Predicate:
             raise self._wrong(
                 f"it has {len(text):,} characters, and {_MOST_CHARACTERS:,} are the most"
             )
+        text = text.strip()
         try:
-            tree = ast.parse(text.strip(), mode="eval")
+            tree = ast.parse(text, mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._wrong(f"it cannot be read{_guess(text)}") from error
+        if joined := _joined(text):
+            raise self._wrong(f"between {joined[0]} and {joined[1]} a comma is missing")
         try:
             return self._of(tree.body)
         except RecursionError as error:
@@ -167,7 +185,7 @@ class Predicate:
                     found &= part
                 return found
         if (key := _key(node)) is not None:
-            return self._field(key, "truth")
+            return self._field(key, "truth", _is_in, frozenset([True]))
         raise self._wrong(f"{ast.unparse(node)!r} is no comparison of a key with a value")
 
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pc.Expression:
@@ -182,24 +200,30 @@ class Predicate:
         if isinstance(op, ast.In | ast.NotIn):
             if turned or not isinstance(right, ast.List | ast.Tuple | ast.Set) or not right.elts:
                 raise self._wrong(f"after `in` there has to be a list of values, with {what}")
-            found = self._equal(key, right.elts[0])
-            for one in right.elts[1:]:
-                found |= self._equal(key, one)
+            found = self._equal(key, right.elts)
             return ~found if isinstance(op, ast.NotIn) else found
         if isinstance(op, ast.Eq | ast.NotEq | ast.Is | ast.IsNot):
-            found = self._equal(key, right)
+            found = self._equal(key, [right])
             return ~found if isinstance(op, ast.NotEq | ast.IsNot) else found
         value = self._constant(right)
         if _kind_of(value) not in ("text", "number"):
             raise self._wrong(f"{what} cannot be ordered")
         asked = _TURNED[type(op)] if turned else type(op)
-        return _ORDERS[asked](self._field(key, _kind_of(value)), pc.scalar(value))
+        return self._field(key, _kind_of(value), _ORDERS[asked], value)
 
-    def _equal(self, key: str, node: ast.expr) -> pc.Expression:
-        value = self._constant(node)
-        if value is None:
-            return self._field(key, "any").is_null()
-        return self._field(key, _kind_of(value)) == pc.scalar(value)
+    def _equal(self, key: str, nodes: list[ast.expr]) -> pc.Expression:
+        """That it is one of some constants."""
+        of_kind: dict[Kind, list[Any]] = {}
+        for value in map(self._constant, nodes):
+            of_kind.setdefault(_kind_of(value), []).append(value)
+        parts = [
+            # Of null it only matters whether there is a value at all.
+            self._field(key, kind, _is_there, None).is_null()
+            if kind == "any"
+            else self._field(key, kind, _is_in, frozenset(values))
+            for kind, values in of_kind.items()
+        ]
+        return functools.reduce(operator.or_, parts)
 
     def _constant(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Name) and node.id in _CONSTANTS:
@@ -210,12 +234,13 @@ class Predicate:
             raise self._wrong(f"{ast.unparse(node)!r} is no value") from error
         if value is not None and not isinstance(value, str | int | float):
             raise self._wrong(f"{ast.unparse(node)!r} is no text, number, true, false or null")
-        return float(value) if isinstance(value, int) and abs(value) >= _INT64 else value
+        return value
 
-    def _field(self, key: str, kind: Kind) -> pc.Expression:
-        leaf = Leaf(key, kind)
-        self._leaves[leaf] = None
-        return pc.field(leaf.column)
+    def _field(
+        self, key: str, kind: Kind, says: Callable[[Any, Any], bool], constant: Any
+    ) -> pc.Expression:
+        leaf = Leaf(key, kind, says, constant)
+        return pc.field(self._leaves.setdefault(leaf, f"{len(self._leaves)} {key}"))
 
     def _wrong(self, why: str) -> ConfigError:
         return ConfigError(f"{self._place}: {self._text[:200]!r}: {why}. {_HINT}.")
@@ -242,24 +267,30 @@ def _kind_of(value: object) -> Kind:
     return "text" if isinstance(value, str) else "any"
 
 
-def _column(kind: Kind, values: list[Any]) -> pa.Array:
-    if kind == "text":
-        return pa.array(values, pa.string())
-    if kind == "number":
-        whole = all(one is None or (isinstance(one, int) and abs(one) < _INT64) for one in values)
-        return (
-            pa.array(values, pa.int64()) if whole else pa.array(map(_float, values), pa.float64())
-        )
-    # Of any kind it only matters whether there is one.
-    return pa.array([None if one is None else bool(one) for one in values], pa.bool_())
+def _is_in(value: object, constants: frozenset[object]) -> bool:
+    return value in constants
 
 
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
+def _is_there(_value: object, _constant: None) -> bool:
+    return True
+
+
+def _joined(text: str) -> tuple[str, str] | None:
+    """Two texts with nothing between them, which Python takes for one."""
+    before = None
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.STRING and before is not None:
+            return before, token.string
+        if token.type not in (tokenize.NL, tokenize.COMMENT):
+            before = token.string if token.type == tokenize.STRING else None
+    return None
 
 
 def _guess(text: str) -> str:
     """What may be meant by what cannot be read."""
+    for name in re.findall(r"[^\W\d][\w.]*", _QUOTED.sub("", text)):
+        if not _RESERVED.isdisjoint(name.split(".")):
+            return f"; {name} has a reserved word, and as a key is written field({name!r})"
     words = text.split()
     if any(word in ("AND", "OR", "NOT", "IN", "IS", "NULL") for word in words):
         return "; and, or, not, in, is and null are written in small letters"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -11,10 +13,31 @@ from rayinfluence.corpus.sources.source import Row, Wanted, lacking_extra
 _HTML = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.I | re.S
 )
+#: Where a page states its encoding; one that shows it in single bytes is in none of two or four.
+_STATED = re.compile(
+    rb"<(?:\?xml[^>]*?encoding|meta[^>]*?charset)\s*=\s*[\"']?\s*(?!utf-?(?:16|32))([\w.:-]+)",
+    re.I | re.A,
+)
+_HEAD_BYTES = 4096
+#: What browsers take the names of older encodings for (https://encoding.spec.whatwg.org, 4.2).
+_OF_BROWSERS = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+}
 
 
 class Html:
-    """Pages in the encoding that they state, UTF-8 otherwise; scripts and styles are no text."""
+    """Pages in UTF-8 or the encoding that they state, or windows-1252 if in neither.
+
+    Scripts and styles are no text.
+    """
 
     endings = (".html", ".htm", ".xhtml")
     seeks = False
@@ -48,19 +71,40 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
     except ImportError as error:
         raise lacking_extra("a page of HTML", "html") from error
     try:
-        tree = parsing.document_fromstring(body, parser=_parser(body, parsing))
+        parser = parsing.HTMLParser(encoding="utf-8", huge_tree=True)
+        tree = parsing.document_fromstring(decoded(body).encode(), parser=parser)
     except (etree.LxmlError, ValueError, LookupError) as error:
         return f"no HTML: {error}"
     title = " ".join((tree.findtext(".//title") or "").split())
-    text = Inscriptis(tree, ParserConfig()).get_text()
+    try:
+        text = Inscriptis(tree, ParserConfig()).get_text()
+    except RecursionError:
+        return "its elements are nested more deeply than a page is laid out"
     row = {wanted.text: text.strip("\n")}
     return {**row, "title": title} if title and wanted.text != "title" else row
 
 
-def _parser(body: bytes, parsing: Any) -> Any:
-    """One that takes what is UTF-8 for that; what is not is in the encoding that it states."""
+def decoded(body: bytes, charset: str | None = None) -> str:
+    """The characters of a page or a text, as browsers find them; what has none is U+FFFD.
+
+    Args:
+        body: its bytes.
+        charset: that its server says, which counts before all else if there is such a one.
+    """
+    stated = _STATED.search(body[:_HEAD_BYTES])
+    labels = [charset, _utf_8(body), stated and stated[1].decode(), "cp1252"]
+    for label in filter(None, labels):
+        with contextlib.suppress(LookupError, ValueError):
+            codec = codecs.lookup(label.strip("\"' ")).name
+            text = body.decode(_OF_BROWSERS.get(codec, codec), errors="replace")
+            return text.removeprefix("\ufeff")
+    raise AssertionError("the last of them takes any byte")
+
+
+def _utf_8(body: bytes) -> str | None:
+    """Its name where bytes are that: hardly anything else is by chance."""
     try:
         body.decode()
     except UnicodeDecodeError:
-        return parsing.HTMLParser(huge_tree=True)
-    return parsing.HTMLParser(encoding="utf-8", huge_tree=True)
+        return None
+    return "utf-8"

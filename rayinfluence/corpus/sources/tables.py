@@ -83,4 +83,8 @@ def _bare(kind: pa.DataType) -> pa.DataType:
         return pa.struct([pa.field(field.name, _bare(field.type)) for field in kind])
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_bare(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_bare(kind.value_type), kind.list_size)
+    if pa.types.is_map(kind):
+        return pa.map_(_bare(kind.key_type), _bare(kind.item_type))
     return kind

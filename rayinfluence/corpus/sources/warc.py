@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Wanted, lacking_extra
+from rayinfluence.corpus.sources.compression import refuse_bomb
+from rayinfluence.corpus.sources.html import Html, decoded
+from rayinfluence.corpus.sources.source import (
+    NotDocumentsError,
+    Refused,
+    Row,
+    Wanted,
+    lacking_extra,
+)
 
 _PAGES = ("text/html", "application/xhtml+xml")
+_TEXT = "text/plain"
+_CHUNK = 2**20
 
 
 class Warc:
     """Records, numbered as they stand; those of responses and of conversions are documents.
 
-    The text of a page is its main content, without menus and the like; a response that is none has
-    no text. Requests and records about others are no documents.
+    The text of a page is its main content, without menus and the like, that of plain text is all of
+    it, and a response of another type is a bad row. Requests and records about others are no
+    documents.
     """
 
     endings = (".warc", ".wet")
@@ -40,9 +50,9 @@ class Warc:
             raise lacking_extra("an archive of the web", "warc") from error
         number = 0
         forward = _Forward(stream)
-        for number, record in enumerate(ArchiveIterator(forward), start=1):
-            is_page = record.headers.get("WARC-Type") == "response"
-            if not is_page and record.headers.get("WARC-Type") != "conversion":
+        for number, record in enumerate(ArchiveIterator(forward, parse_http=False), start=1):
+            is_response = record.headers.get("WARC-Type") == "response"
+            if not is_response and record.headers.get("WARC-Type") != "conversion":
                 continue
             n_bytes = record.content_length
             body = record.reader.read()
@@ -50,14 +60,16 @@ class Warc:
                 raise forward.error
             if len(body) < n_bytes:
                 raise EOFError(f"record {number} is cut short")
-            kind = record.http_content_type if is_page else record.headers.get("Content-Type")
-            text = _main_text(body, kind, record.http_charset) if is_page else _decoded(body)
-            if text is None:
-                yield number, "not UTF-8, as texts of an archive are"
-                continue
+            kind = record.headers.get("Content-Type")
+            if is_response:
+                kind, text = _response(body, kind)
+            else:
+                text = _conversion(body)
             yield (
                 number,
-                {
+                text
+                if isinstance(text, Refused)
+                else {
                     "id": record.record_id,
                     "url": record.headers.get("WARC-Target-URI"),
                     "date": record.headers.get("WARC-Date"),
@@ -104,20 +116,55 @@ class _Forward:
         """Leave it to whoever opened it."""
 
 
-def _main_text(body: bytes, kind: str | None, charset: str | None) -> str:
-    """What a page is about; nothing where it is no page, or says nothing."""
+def _response(block: bytes, of_record: str | None) -> tuple[str | None, str]:
+    """The type of what a server sent, and its text or why it has none."""
+    from fastwarc.warc import ArchiveIterator
+
+    kind, charset, body = of_record, None, block
+    if (of_record or "application/http").lower().startswith("application/http"):
+        # By itself: where a body cannot be decoded, or ends early, the archive goes on after it.
+        head = f"WARC/1.1\r\nWARC-Type: response\r\nContent-Length: {len(block)}\r\n"
+        head += "Content-Type: application/http\r\n\r\n"
+        alone = io.BytesIO(head.encode() + block + b"\r\n\r\n")
+        try:
+            for record in ArchiveIterator(alone, auto_decode="all"):
+                kind, charset = record.http_content_type, record.http_charset
+                body = _whole(record.reader, len(block))
+        except OSError as error:
+            return kind, Refused.of(f"its response cannot be decoded: {error}", block)
+    named = (kind or "").partition(";")[0].strip().lower()
+    if named in _PAGES or (not named and Html().holds(body)):
+        return kind, _main_text(decoded(body, charset))
+    if named == _TEXT or (not named and _is_text(body)):
+        return kind, decoded(body, charset)
+    what = f"of the type {named}" if named else "of no type, and no page or text by its bytes"
+    return kind, Refused.of(f"its response is {what}", block)
+
+
+def _whole(reader: Any, n_packed: int) -> bytes:
+    body = bytearray()
+    while part := reader.read(_CHUNK):
+        body += part
+        refuse_bomb(len(body), n_packed)
+    return bytes(body)
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        return "\0" not in body.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _main_text(page: str) -> str:
+    """What a page is about; nothing where it says nothing."""
     from trafilatura import extract
 
-    if kind not in _PAGES:
-        return ""
-    page: str | bytes = body
-    with contextlib.suppress(LookupError, UnicodeDecodeError):
-        page = body.decode(charset or "utf-8")
     return extract(page) or ""
 
 
-def _decoded(body: bytes) -> str | None:
+def _conversion(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        return None
+        return Refused.of("not UTF-8, as texts of an archive are", body)

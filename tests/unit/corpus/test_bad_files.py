@@ -79,6 +79,14 @@ ODD: dict[str, tuple[pa.Array, list[Any]]] = {
         pa.array([[0], [2**60]], pa.list_(pa.timestamp("ms"))),
         [[datetime(1970, 1, 1)], [2**60]],
     ),
+    "list of one length": (
+        pa.array([[0], [2**60]], pa.list_(pa.timestamp("ms"), 1)),
+        [[datetime(1970, 1, 1)], [2**60]],
+    ),
+    "map": (
+        pa.array([[(1, 0)], [(2, 2**60)]], pa.map_(pa.int8(), pa.timestamp("ms"))),
+        [[(1, datetime(1970, 1, 1))], [(2, 2**60)]],
+    ),
 }
 
 

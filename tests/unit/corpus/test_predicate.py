@@ -60,6 +60,28 @@ def test_a_condition_says(text: str, expected: list[bool | None]) -> None:
     assert says(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "sizes", "expected"),
+    [
+        ("size > 1e6", [2**24 + 1, 5], [T, F]),
+        ("size == 1234567890123456789", [1234567890123456789, 1.5, 1234567890123456788], [T, F, F]),
+        ("size in [9007199254740993, 'x']", [2**53 + 1, 2**53, float(2**53)], [T, F, F]),
+        ("size < 9007199254740993", [2**53 + 1, float(2**53)], [F, T]),
+        ("size >= 9223372036854775808", [2**63, 2**63 - 1, -(2**63)], [T, F, F]),
+        ("size == 36893488147419103233", [2**65 + 1, 2**65, 1e300], [T, F, F]),
+        ("size < 1e400", [2**2000, float("nan")], [T, F]),
+    ],
+)
+def test_numbers_are_compared_as_they_are(
+    text: str, sizes: list[float], expected: list[bool]
+) -> None:
+    """Whatever other rows there are with them."""
+    predicate = Predicate(text, "corpus.select")
+    rows = [{"size": size} for size in sizes]
+    assert predicate.of(rows).holds_N.tolist() == expected
+    assert [bool(predicate.of([row]).holds_N[0]) for row in rows] == expected
+
+
 def test_values_of_another_kind_are_counted_and_named() -> None:
     found = Predicate("year >= 1990 and license == 'x'", "corpus.select").of(ROWS)
     assert found.others == {("year", "number"): (1, "1995"), ("license", "text"): (1, '["x"]')}
@@ -79,6 +101,10 @@ def test_a_condition_travels() -> None:
         ("license == 'x' AND year > 1", "small letters"),
         ("license <> 'x'", "unequal is written !="),
         ("license == x", "text values need quotes"),
+        ("license in ['x' 'y']", "between 'x' and 'y' a comma is missing"),
+        ("license in ['x'\n'y', 'z']", "between 'x' and 'y' a comma is missing"),
+        ("class == 'x'", r"class has a reserved word, and as a key is written field\('class'\)"),
+        ("year > 1 and of.from == 'x'", r"is written field\('of.from'\)"),
         ("'x' == 'x'", "neither is a key"),
         ("__import__('os').system('true')", "is no comparison"),
         ("license == __import__('os')", "is no value"),
