@@ -328,7 +328,8 @@ def refuse_other_form(query: Query, kind: str) -> None:
         if answer.measurement not in known:
             raise QueryError(
                 f"{whose} asks for the measurement {answer.measurement}, which a "
-                f"{KINDS[kind].model} does not give: it gives {' and '.join(known)}."
+                f"{KINDS[kind].model} does not give: it gives "
+                f"{', '.join(known[:-1])} and {known[-1]}."
             )
 
 
