@@ -37,7 +37,7 @@ def sentences(error: ValidationError) -> list[str]:
     for problem in error.errors():
         # Of a union of types the last part names the type that was tried.
         place = [str(p)[:60] for p in problem["loc"] if isinstance(p, int) or str(p).isidentifier()]
-        path = ".".join(place) or "config"
+        path = ".".join(place)
         kind = problem["type"]
         if kind == "missing":
             said = "is missing; set it"
@@ -52,7 +52,9 @@ def sentences(error: ValidationError) -> list[str]:
             values[path] = problem["input"]
         found.setdefault(path, []).append(said)
     return [
-        f"{path}: {' or '.join(said)}" + (f", not {shown(values[path])}" if path in values else "")
+        (f"{path}: " if path else "")
+        + " or ".join(said)
+        + (f", not {shown(values[path])}" if path in values else "")
         for path, said in found.items()
     ]
 

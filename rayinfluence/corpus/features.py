@@ -57,9 +57,9 @@ class Features:
         if isinstance(features, dict):
             if features.keys() != set(self.columns):
                 other = sorted(features.keys() ^ set(self.columns))[0]
-                lacks = "lacks" if other in self.columns else "has no column"
-                what = "its features" if other in self.columns else "corpus.feature_columns"
-                return f"{what} {lacks} {other!r}"
+                if other in self.columns:
+                    return f"its features lack {other!r}"
+                return f"corpus.feature_columns has no column {other!r}"
             features = [features[column] for column in self.columns]
         found = numbers_of(features)
         if len(found) != self.n_features:

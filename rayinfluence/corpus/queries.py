@@ -82,6 +82,12 @@ class EncodedAnswer:
         return [self.first_target, *label, *measured]
 
     @property
+    def decided_by(self) -> tuple[int, ...]:
+        """The tokens that decide what the model gives: of a prediction not the target."""
+        predicted = self.measurement == "prediction"
+        return self.tokens[: self.first_target] if predicted else self.tokens
+
+    @property
     def n_targets(self) -> int:
         """What is predicted: these tokens, or one class."""
         return len(self.completion) if self.label is None else 1
@@ -322,7 +328,8 @@ def refuse_other_form(query: Query, kind: str) -> None:
         if answer.measurement not in known:
             raise QueryError(
                 f"{whose} asks for the measurement {answer.measurement}, which a "
-                f"{KINDS[kind].model} does not give: it gives {' and '.join(known)}."
+                f"{KINDS[kind].model} does not give: it gives "
+                f"{', '.join(known[:-1])} and {known[-1]}."
             )
 
 
@@ -437,15 +444,21 @@ def _shares(answer: Answer, offsets: Sequence[tuple[int, int]]) -> tuple[float, 
 
 
 def _refuse_nothing(query: Query, answers: Sequence[EncodedAnswer]) -> None:
-    """Refuse a query whose answers are the same tokens, and cancel up to rounding."""
+    """Refuse a query whose answers are the same, and cancel up to rounding."""
     weights: dict[tuple[object, ...], list[float]] = {}
     for one in answers:
-        weights.setdefault((one.tokens, *one.asked, one.shares), []).append(one.weight)
+        weights.setdefault((one.decided_by, *one.asked, one.shares), []).append(one.weight)
     if any(abs(sum(some)) > _CANCELS * sum(map(abs, some)) for some in weights.values()):
         return
     what = "its completion and its `rather_than`" if query.kind == "contrast" else "its answers"
+    same = "tokens"
+    if answers[0].measurement == "prediction":
+        what, same = "its answers", "prediction, which the target does not decide, and"
+    elif query.answers[0].of_features:
+        what = what.replace("completion", "target")
+        same = "row"
     raise QueryError(
-        f"query {query.query_id!r} asks for nothing: {what} are the same tokens, whose weights add "
+        f"query {query.query_id!r} asks for nothing: {what} are the same {same} whose weights add "
         "up to 0."
     )
 

@@ -18,12 +18,13 @@ from rayinfluence.model.batches import Batch, make_batch, unpadded
 from rayinfluence.model.capture import backward
 from rayinfluence.model.dtype import dtype_of, named
 from rayinfluence.model.feeding import kind_of, sides_of
-from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
+from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words, running_on
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.objectives import whole_text
 from rayinfluence.model.positions import longest_that_runs, too_long
+from rayinfluence.model.row_task import row_task
 from rayinfluence.model.rows import Rows
-from rayinfluence.objective_kinds import CLASSIFICATION
+from rayinfluence.objective_kinds import CLASSES_OF_ROWS, CLASSIFICATION
 
 #: What rounding may do to a ratio where both sides are computed in the same shapes, and so mostly
 #: to the same bits.
@@ -58,7 +59,7 @@ def in_per_cent(change: float, digits: int = 1) -> str:
 
 
 def _raw(model: nn.Module, batch: Batch) -> Tensor:
-    with torch.no_grad(), in_words(model, f"run on {batch.shape[1]} tokens", FORWARD):
+    with torch.no_grad(), in_words(model, running_on(model, batch.shape[1]), FORWARD):
         return forward_logits(model, batch).double()
 
 
@@ -117,12 +118,39 @@ def refuse_what_does_not_run(
         if draws
         else "remembers what it was asked before, or draws from a generator of its own"
     )
+    same, differ = f"{tokens_BT.shape[1]} tokens", "logits differ"
+    where = "the model's config.json or code, or name another model under `model`"
+    if (task := row_task(model)) is not None:
+        # Of a single number there are no others that its deviations could be measured by.
+        change = float((second - first).norm() / first.norm().clamp_min(1e-30))
+        same, differ = "rows of features", "what it gives differs"
+        where = f"what {task.builder.name} builds"
     raise ModelError(
-        f"{type(model).__name__} says something else of the same {tokens_BT.shape[1]} tokens each "
-        f"time (logits differ by {in_per_cent(change)}): it {kind}, and a score would depend on "
-        "that. Switch it off in the model's config.json or code, or name another model under "
-        "`model`."
+        f"{type(model).__name__} says something else of the same {same} each "
+        f"time ({differ} by {in_per_cent(change)}): it {kind}, and a score would depend on "
+        f"that. Switch it off in {where}."
     )
+
+
+def of_probabilities(model: nn.Module, tokens_BT: Tensor) -> list[str]:
+    """A warning where a classifier of rows gives probabilities, which are taken for logits.
+
+    Args:
+        model: a module for rows of features.
+        tokens_BT: made-up rows.
+    """
+    task = row_task(model)
+    if task is None or task.kind != CLASSES_OF_ROWS:
+        return []
+    given = _raw(model, unpadded(tokens_BT))
+    sums = given.sum(dim=-1)
+    if bool((given < 0).any()) or not torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
+        return []
+    return [
+        f"what {task.builder.name} builds gives numbers that are not negative and add up to 1 in "
+        "each row, as probabilities do, and they are taken for logits. If it ends in a softmax, "
+        "build it without (the weights are the same), unless it was trained so."
+    ]
 
 
 def sound_tokens(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.model.layers import is_layer
@@ -53,12 +54,25 @@ def load_built(path: str, dtype: torch.dtype, task: RowTask) -> nn.Module:
         with torch.no_grad():
             model(torch.zeros(2, task.n_features, dtype=dtype))
     except Exception as error:
+        advice = "corpus.feature_columns has to name those that it was trained on"
+        if dtype != torch.float32 and _takes(model.to(torch.float32), task.n_features):
+            advice = "It does in float32: set `dtype: float32`"
         raise ModelError(
             f"model_function: what {name} builds does not take rows of {task.n_features:,} "
             f"features in {str(dtype).removeprefix('torch.')}: {type(error).__name__}: "
-            f"{brief(error)}. corpus.feature_columns has to name those that it was trained on."
+            f"{brief(error).rstrip('.')}. {advice}."
         ) from error
     return task.given_to(model)
+
+
+def _takes(model: nn.Module, n_features: int) -> bool:
+    """Whether a module in float32 can be run on rows of as many features."""
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, n_features))
+    except Exception:  # of the user's code
+        return False
+    return True
 
 
 def _load_weights(path: str, model: nn.Module, name: str) -> None:
@@ -67,6 +81,16 @@ def _load_weights(path: str, model: nn.Module, name: str) -> None:
     except Exception as error:  # safetensors has errors of its own
         raise ModelError(f"model: {path}/{WHOLE} cannot be read: {brief(error)}.") from error
     own = model.state_dict()
+    # Of names that share one tensor a file has one at the least (`save_model` writes only that).
+    for names in _tied(own):
+        there = [one for one in names if one in tensors]
+        if any(not torch.equal(tensors[there[0]], tensors[one]) for one in there[1:]):
+            raise ModelError(
+                f"model: {path}/{WHOLE} has several values of {' and '.join(there)}, which are one "
+                f"weight in what {name} builds. Name the function that built the model which was "
+                "trained."
+            )
+        tensors |= {one: tensors[there[0]] for one in names if there and one not in tensors}
     problems = {
         "are missing": own.keys() - tensors.keys(),
         "have no place in the module": tensors.keys() - own.keys(),
@@ -86,3 +110,13 @@ def _load_weights(path: str, model: nn.Module, name: str) -> None:
             "function that built the model which was trained."
         )
     model.load_state_dict(tensors)
+
+
+def _tied(state: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of a ``state_dict`` by the tensor that they share, of those that share one."""
+    found: dict[tuple[object, ...], list[str]] = {}
+    for name, value in state.items():
+        if value.numel():
+            key = (value.data_ptr(), value.shape, value.stride())
+            found.setdefault(key, []).append(name)
+    return [names for names in found.values() if len(names) > 1]

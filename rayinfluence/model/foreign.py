@@ -10,6 +10,7 @@ from torch import nn
 
 from rayinfluence.errors import ModelError, RayInfluenceError, brief
 from rayinfluence.model.dtype import dtype_of, named
+from rayinfluence.model.row_task import row_task
 
 #: What to do about a forward pass, with the dtype to try.
 FORWARD = "Try {dtype} or `attention: eager`, or name another model under `model`."
@@ -18,6 +19,11 @@ BACKWARD = (
     "Influence needs gradients of the model in evaluation mode; try `attention: eager`, or name "
     "another model under `model`."
 )
+
+
+def running_on(model: nn.Module, n_tokens: int) -> str:
+    """What a model is asked to do that is run on made-up sequences, in words."""
+    return f"run on {n_tokens} tokens" if row_task(model) is None else "run on rows of features"
 
 
 @contextmanager
@@ -45,6 +51,8 @@ def in_words(model: nn.Module, doing: str, advice: str) -> Iterator[None]:
         said = type(error).__name__ + (f": {brief(error).rstrip('.')}" if str(error) else "")
         if isinstance(error, IndexError):  # of a table that is too short, whatever the numbers
             advice = "Its config.json may not fit its code; name another model under `model`."
+        if (task := row_task(model)) is not None and advice in (FORWARD, BACKWARD):
+            advice = f"Try {{dtype}}, or mend what {task.builder.name} builds."
         raise ModelError(
             f"{type(model).__name__} cannot {doing} in {numbers} on {device}: {said}. "
             + advice.format(dtype=plain)

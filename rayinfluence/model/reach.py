@@ -18,7 +18,7 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import unpadded
 from rayinfluence.model.capture import input_of
 from rayinfluence.model.feeding import sides_of
-from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words
+from rayinfluence.model.foreign import BACKWARD, FORWARD, in_words, running_on
 from rayinfluence.model.head import forward_logits
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.pairs import side_of
@@ -128,7 +128,7 @@ class _Passes:
             for name, module in self._modules.items()
         ]
         try:
-            with torch.no_grad(), in_words(self._model, f"run on {shape[1]} tokens", FORWARD):
+            with torch.no_grad(), in_words(self._model, running_on(self._model, shape[1]), FORWARD):
                 forward_logits(self._model, unpadded(tokens_BT))
         finally:
             for handle in handles:

@@ -12,6 +12,7 @@ from rayinfluence.storage.results import (
     Results,
     Survivor,
     beyond_linear,
+    ceiling_of,
     is_difference,
     log_probability_of,
 )
@@ -67,12 +68,13 @@ def together(results: Results, query_id: str) -> str:
     """What the first proponents, and opponents, add up to; empty where there are none."""
     query = results.queries[query_id]
     log_probability, odds = log_probability_of(query), is_difference(query)
+    ceiling = ceiling_of(query, (results.manifest.get("numerics") or {}).get("objective"))
     sentences = []
     for side in _SIDES:
         deltas = results.deltas(query_id, side, _TOGETHER)
         if first := [delta for delta in deltas if delta is not None]:
             total = sum(first)
-            said = prediction(total, beyond_linear(total, log_probability), odds)
+            said = prediction(total, beyond_linear(total, log_probability, ceiling), odds)
             plural = "s" * (len(first) != 1)
             sentences.append(f"The first {len(first)} {side}{plural} together: {said}.")
     return " ".join(sentences)

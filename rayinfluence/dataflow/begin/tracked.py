@@ -19,7 +19,7 @@ from rayinfluence.errors import ConfigError, ModelError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.model.adapters import adapters_below, source_of
 from rayinfluence.model.advice import more_layers, refuse_little, refuse_other_shapes
-from rayinfluence.model.answers import refuse_what_does_not_run
+from rayinfluence.model.answers import of_probabilities, refuse_what_does_not_run
 from rayinfluence.model.built import load_built
 from rayinfluence.model.causality import refuse_plain_look_ahead
 from rayinfluence.model.feeding import kind_of
@@ -27,7 +27,7 @@ from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.kinds import not_what_is_named
 from rayinfluence.model.load import attention_of, context_length, load_model, vocabulary_size
 from rayinfluence.model.lora import adapted
-from rayinfluence.model.modules import Coverage, chosen, trackable
+from rayinfluence.model.modules import Coverage, apart, chosen, trackable
 from rayinfluence.model.parts import Part, blocks_of, parts_of
 from rayinfluence.model.preflight import made_up, of_other_lengths
 from rayinfluence.model.reach import (
@@ -68,7 +68,8 @@ class TrackedModel:
         left_out: modules that the patterns match and text does not reach.
         unfit: modules that were chosen by their parts and cannot be tracked.
         ordinary: ids that made-up sequences are drawn from.
-        beside: what the model's folder holds or names and was not loaded, in sentences.
+        beside: what the model's folder holds or names and was not loaded, or what is odd of a
+            module for rows, in sentences.
         trained: patterns of what was trained of it, where that is an adapter and nothing else.
     """
 
@@ -193,7 +194,13 @@ class TrackedModel:
         advice = "Build it so that each row is one by itself, as in evaluation mode."
         with in_words(model, "run on one row alone", advice):
             replica = Replica(model, kept, numerics)
-        return cls(replica, found, {}, None, left_out, [], ids)
+        beside = of_probabilities(model, probe)
+        if tied := [name for name, why in apart(model).items() if why == "tied"]:
+            beside.append(
+                f"not tracked are {listed(tied)}: each shares its weight with another module, and "
+                "its gradient would be in part. Scores say nothing of what is learnt there."
+            )
+        return cls(replica, found, {}, None, left_out, [], ids, beside)
 
     @classmethod
     @as_found()
@@ -244,7 +251,8 @@ class TrackedModel:
         if self.kind == "mlp" and "mlp" not in self.parts.values():
             line += ", all of its blocks, as no MLP is among them"
         if self.reach.outside:
-            line += f"; text does not reach {listed(self.reach.outside)}"
+            what = "text does" if row_task(self.replica.model) is None else "rows of features do"
+            line += f"; {what} not reach {listed(self.reach.outside)}"
             if self.left_out:
                 line += f", with {len(self.left_out)} layers that would be tracked"
         if self.unfit:

@@ -31,12 +31,14 @@ class Completion:
         query_id: its id.
         predicts: whether a change of f is one of a log-probability, or of a difference of such.
         log_probability: what f is, where that is one, in nats; None elsewhere.
+        ceiling: what that cannot be above.
         tokens, texts: of the completions that it asks for.
     """
 
     query_id: str
     predicts: bool
     log_probability: float | None
+    ceiling: float
     tokens: tuple[int, ...]
     texts: tuple[str, ...]
 
@@ -173,7 +175,7 @@ def survivor_table(
         "score": ranked.scores_R,
         "delta_nats": nats,
         "beyond_linear": [
-            None if change is None else beyond_linear(change, query.log_probability)
+            None if change is None else beyond_linear(change, query.log_probability, query.ceiling)
             for change, query in zip(nats, queries, strict=True)
         ],
         "scan_rank": ranked.scan_ranks_R,

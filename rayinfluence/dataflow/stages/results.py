@@ -24,6 +24,7 @@ from rayinfluence.methods.registry import asks
 from rayinfluence.storage.metadata import columns, kinds_of
 from rayinfluence.storage.results import (
     QUERIES,
+    ceiling_of,
     in_version,
     is_itself,
     is_predicted,
@@ -135,7 +136,7 @@ def write_results(
     rescored = again.run(sequences, n_by_token, n_influences, progress)
     with progress.stage(stage_names.TABLES):
         completions = [
-            completion(query, row, documents.tokenizer)
+            completion(query, row, documents.tokenizer, numerics.objective)
             for query, row in zip(again.queries, rows, strict=True)
         ]
         tables = Tables(
@@ -181,13 +182,16 @@ def query_rows(
     return rows
 
 
-def completion(query: EncodedQuery, row: Mapping[str, Any], tokenizer: Coding) -> Completion:
-    """What rows of survivors say of a query."""
+def completion(
+    query: EncodedQuery, row: Mapping[str, Any], tokenizer: Coding, kind: str
+) -> Completion:
+    """What rows of survivors say of a query, of a model of a kind."""
     asked = query.spoken_for
     return Completion(
         query.query.query_id,
         query.predicts and is_predicted(row),
         log_probability_of(row),
+        ceiling_of(row, kind),
         tuple(token for one in asked for token in one.completion),
         tuple(text for one in asked for text in completion_texts(one, tokenizer)),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def _cuts(queries_R: NDArray[np.int32], tokens_R: NDArray[np.int64]) -> Iterator
     starts = np.flatnonzero(np.diff(queries_R, prepend=-1)).tolist()
     before = np.concatenate([[0], np.cumsum(tokens_R)])
     begin = 0
-    for start, end in zip(starts, [*starts[1:], len(queries_R)], strict=True):
+    for start, end in pairwise([*starts, len(queries_R)]):
         large = end - begin > _PIECE_ROWS or before[end] - before[begin] > _PIECE_TOKENS
         if large and start > begin:
             yield begin, start

@@ -10,11 +10,13 @@ and ``scan_rank`` are what the scan found at the rank of its query bank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from rayinfluence.objective_kinds import REGRESSION
 from rayinfluence.storage.metadata import Kinds, fields
 from rayinfluence.storage.results.meaning import ITSELF_ID, Meaning
 
@@ -364,15 +366,15 @@ def in_version(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     )
 
 
-def beyond_linear(delta_nats: float, log_probability: float | None) -> bool:
+def beyond_linear(delta_nats: float, log_probability: float | None, ceiling: float = 0.0) -> bool:
     """Whether a change in nats, of one sequence or of several, is out of the linear range.
 
     Args:
         delta_nats: the predicted change of what a query asks for.
-        log_probability: what that is by the model, in nats, where it is a log-probability, which
-            cannot be above 0.
+        log_probability: what that is by the model, in nats, where it is a log-probability.
+        ceiling: which that cannot be above.
     """
-    above = log_probability is not None and log_probability + delta_nats > 0
+    above = log_probability is not None and log_probability + delta_nats > ceiling
     return above or abs(delta_nats) > LINEAR_RANGE
 
 
@@ -421,3 +423,18 @@ def log_probability_of(query: Mapping[str, Any]) -> float | None:
         return None
     value: float | None = query.get("value")
     return query.get("log_probability") if value is None else value
+
+
+def ceiling_of(query: Mapping[str, Any], kind: str | None) -> float:
+    """What a log-probability that a query asks for cannot be above, in nats.
+
+    0; of a regression each row's is the log-density of a normal distribution of variance 1, which
+    is -log(2 pi) / 2 at its mean.
+
+    Args:
+        query: its row.
+        kind: of the model's objective.
+    """
+    if kind != REGRESSION:
+        return 0.0
+    return -0.5 * math.log(2 * math.pi) * len(query.get("set") or (query,))

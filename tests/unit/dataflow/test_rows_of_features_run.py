@@ -299,7 +299,7 @@ built_before = built
     ("line", "why"),
     [
         ({"features": [1, 2], "target": 0}, "it has 2 features, and the model takes 3"),
-        ({"features": {"depth": 1, "width": 2, "year": 3}, "target": 0}, "lacks 'age'"),
+        ({"features": {"depth": 1, "width": 2, "year": 3}, "target": 0}, "its features lack 'age'"),
         ({"features": [1, 2, "nan"], "target": 0}, r"features\[2\] is 'nan'"),
         ({"features": [1, 2, "x"], "target": 0}, r"features\[2\] is 'x'"),
         ({"features": [1, 2, 3]}, "target is missing beside features"),
@@ -307,7 +307,25 @@ built_before = built
         ({"features": [1, 2, 3], "target": 0, "prompt": "a"}, "prompt stands beside features"),
         (
             {"features": [1, 2, 3], "target": 0, "measurement": "margin"},
-            "asks for the measurement margin",
+            "the measurement margin, .*: it gives log_probability and prediction",
+        ),
+        (
+            {
+                "set": [
+                    {"features": [1, 2, 3], "target": 1, "measurement": "prediction"},
+                    {
+                        "features": [1, 2, 3],
+                        "target": 2,
+                        "measurement": "prediction",
+                        "weight": -1,
+                    },
+                ]
+            },
+            "asks for nothing: its answers are the same prediction, which the target does not",
+        ),
+        (
+            {"features": [1, 2, 3], "target": 1, "rather_than": 2, "measurement": "prediction"},
+            "asks for nothing: .* same prediction",
         ),
         ({"features": 3, "target": 0}, "features must be a list of numbers"),
         ({"prompt": "a", "completion": "b"}, "has a text, and the model is a regression of rows"),
