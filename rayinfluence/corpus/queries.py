@@ -453,12 +453,12 @@ def _refuse_nothing(query: Query, answers: Sequence[EncodedAnswer]) -> None:
     what = "its completion and its `rather_than`" if query.kind == "contrast" else "its answers"
     same = "tokens"
     if answers[0].measurement == "prediction":
-        what, same = "its answers", "prediction, which the target does not decide, and"
+        what, same = "its answers", "prediction (the target does not decide it)"
     elif query.answers[0].of_features:
         what = what.replace("completion", "target")
         same = "row"
     raise QueryError(
-        f"query {query.query_id!r} asks for nothing: {what} are the same {same} whose weights add "
+        f"query {query.query_id!r} asks for nothing: {what} are the same {same}, whose weights add "
         "up to 0."
     )
 

@@ -55,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
         "config_objective",
         "config_features",
     },
-    "storage": {"errors", "text", "addresses"},
+    "storage": {"errors", "text", "addresses", "objective_kinds"},
     "curvature": {"errors", "text"},
     "influence": {"curvature", "errors", "text"},
     "model": DATA,
