@@ -36,9 +36,8 @@ def may_be_json(begins: bytes) -> bool:
             _, end = decoder.raw_decode(text)
         except ValueError as error:
             # The last value goes on beyond what is seen; it may end within a string or a word.
-            at = getattr(error, "pos", 0)
-            is_cut = len(begins) >= _BEGINNING
-            return is_cut and ("Unterminated" in str(error) or at + _LONGEST_PART >= len(text))
+            part = _LONGEST_PART if len(begins) >= _BEGINNING else 0
+            return "Unterminated" in str(error) or getattr(error, "pos", 0) + part >= len(text)
         except RecursionError:
             return True
         text = text[end:].lstrip()

@@ -312,6 +312,7 @@ def test_every_error_has_its_own_exit_code_and_survives_a_process_border() -> No
         "ConfigError": 2,
         "InputError": 4,
         "CorpusError": 4,
+        "BadFileError": 4,
         "QueryError": 4,
         "ChatError": 4,
         "ModelError": 4,

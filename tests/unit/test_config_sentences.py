@@ -110,7 +110,7 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
         ({"corpus": "a.jsonl"}, "corpus: must hold keys of its own, not 'a.jsonl'"),
         (
             {"corpus": {"documents": ["a.jsonl"]}, "scan": {"group_by": ["id"]}},
-            "config: scan.group_by: 'id' is the column of the documents' id (corpus.id_column), "
+            "scan.group_by: 'id' is the column of the documents' id (corpus.id_column), "
             "which each has for itself and which is no metadata; name a key that documents share.",
         ),
         (
@@ -118,7 +118,7 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
                 "corpus": {"documents": ["a.jsonl"], "text_column": "body"},
                 "scan": {"group_by": ["body"]},
             },
-            "config: scan.group_by: 'body' is the column of the documents' text "
+            "scan.group_by: 'body' is the column of the documents' text "
             "(corpus.text_column), which each has for itself and which is no metadata; name a key "
             "that documents share.",
         ),
@@ -127,7 +127,7 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
                 "corpus": {"documents": ["a.jsonl"], "prompt_column": "p"},
                 "scan": {"group_by": ["p"]},
             },
-            "config: scan.group_by: 'p' is the column of the documents' prompt "
+            "scan.group_by: 'p' is the column of the documents' prompt "
             "(corpus.prompt_column), which each has for itself and which is no metadata; name a "
             "key that documents share.",
         ),
@@ -137,7 +137,7 @@ def test_a_wrong_value_is_refused_in_a_plain_sentence(path: tuple[str, ...]) -> 
                 "objective": {"loss": "spans"},
                 "scan": {"group_by": ["spans"]},
             },
-            "config: scan.group_by: 'spans' is the column of the documents' characters that "
+            "scan.group_by: 'spans' is the column of the documents' characters that "
             "counted (objective.loss), which each has for itself and which is no metadata; name a "
             "key that documents share.",
         ),

@@ -321,7 +321,7 @@ built_before = built
                     },
                 ]
             },
-            "asks for nothing: its answers are the same prediction, which the target does not",
+            "asks for nothing: its answers are the same prediction .the target does not decide",
         ),
         (
             {"features": [1, 2, 3], "target": 1, "rather_than": 2, "measurement": "prediction"},
