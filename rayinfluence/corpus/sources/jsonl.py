@@ -93,5 +93,5 @@ def _numbered(lines: Iterable[bytes], before: int = 0) -> Iterator[tuple[int, by
 def _goes_on(begins: bytes) -> bool:
     """Whether the first line of a file that begins so is no whole object."""
     first, is_line, _ = begins.removeprefix(BOM_UTF8).lstrip().partition(b"\n")
-    is_cut = is_line and first.rstrip().endswith((b"{", b"[", b","))
+    is_cut = is_line and first.rstrip().endswith((b"{", b"[", b",", b":"))
     return first.startswith(b"[") or bool(first.startswith(b"{") and is_cut)

@@ -10,6 +10,8 @@ from typing import BinaryIO
 _CHUNK = 2**16
 _INSIDE = re.compile(rb'["\\]')
 _OUTSIDE = re.compile(rb'["{}\[\],]')
+#: What may stand between values that are in no list, as where a list has lost its brackets.
+_BETWEEN = b" \t\r\n,"
 
 
 def values(stream: BinaryIO) -> Iterator[bytes]:
@@ -69,7 +71,7 @@ class _Scan:
                 self._held += chunk[start : place - 1 if self._in_list else place]
                 start = place
                 if not (ends and self._in_list and not self._held.strip()):
-                    yield bytes(self._held)
+                    yield bytes(self._held if self._in_list else self._held.lstrip(_BETWEEN))
                 self._held.clear()
                 if ends and self._in_list:
                     self._is_over = True
@@ -81,6 +83,8 @@ class _Scan:
     def end(self) -> Iterator[bytes]:
         """What is left at the end of the file."""
         left = bytes(self._held).removeprefix(BOM_UTF8).strip()
+        if not self._in_list:
+            left = left.lstrip(_BETWEEN)
         if self._depth > 0 or self._in_string:
             raise EOFError("it ends within a list or an object")
         if left and self._is_over:

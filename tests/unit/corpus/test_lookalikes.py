@@ -101,3 +101,17 @@ def test_columns_without_a_name_may_be_empty(tmp_path: Path) -> None:
     assert "" not in one.metadata
     assert isinstance(two, BadDocument)
     assert two.reason == "a value in a column without a name, of which there are 2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"text": "one"},\n{"text": "two"},\n{"text": "three"},\n',
+        '\ufeff{"text": "one"},\n{"text": "two"} , {"text": "three"}',
+        '{"text":\n"one"}\n{"text":\n"two"}\n{"text":\n"three"}\n',
+    ],
+    ids=["a list without brackets", "with a mark", "a colon ends a line"],
+)
+def test_objects_of_json_that_are_not_one_a_line(body: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(body, encoding="utf-8")
+    assert texts(tmp_path / "a.json") == ["one", "two", "three"]
