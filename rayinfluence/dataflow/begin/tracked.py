@@ -296,9 +296,13 @@ class TrackedModel:
         most, batch = self.replica.context, self.replica.numerics.batch_tokens
         if wanted is not None:
             if most is not None and wanted > most:
+                modules = self.replica.model.modules()
+                grows = any(getattr(module, "rope_type", "") == "dynamic" for module in modules)
                 raise ConfigError(
                     f"corpus.context: {wanted:,} tokens, and the model's context is {most:,}; set "
                     f"it to at most {most:,}."
+                    + " Beyond that its angles depend on the longest sequence so far (dynamic "
+                    "RoPE), and a score on its neighbours." * grows
                 )
             return wanted
         if most is None:

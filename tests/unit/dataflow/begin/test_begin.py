@@ -19,6 +19,8 @@ from transformers import (
     AutoModelForCausalLM,
     BertLMHeadModel,
     Llama4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     PhimoeConfig,
@@ -254,6 +256,18 @@ def test_a_context_above_the_model_s_is_refused_before_a_document_is_read(
     with pytest.raises(ConfigError, match=r"context: 17 tokens, and the model's context is 16"):
         begun(config)
     assert nothing_was_read(config)
+
+
+def test_what_dynamic_angles_do_beyond_the_context_is_said(tmp_path: Path, change: Change) -> None:
+    small = {"vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    model = LlamaForCausalLM(LlamaConfig(
+        **small, num_attention_heads=2, max_position_embeddings=16, rope_parameters=rope,
+    ))  # fmt: skip
+    config = change(tiny_run(tmp_path, pretrained=model), corpus={"context": 17})
+    said = r"context is 16; .* Beyond that its angles depend on the longest sequence so far"
+    with pytest.raises(ConfigError, match=said):
+        begun(config)
 
 
 # --- before torch is imported ---
