@@ -49,6 +49,7 @@ from rayinfluence.dataflow.stages.tables import Tables
 from rayinfluence.methods.registry import METHODS
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
+from rayinfluence.objective_kinds import CAUSAL
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import read_row_groups
 from rayinfluence.storage.tensors import read_tensors
@@ -135,7 +136,7 @@ def found_by(
     rescored = again.run(sequences, by_token, influences, QUIET)
     rows = query_rows([MethodQueries(method, "", {}, queries)], fitted.queries, tokenizer, None)
     completions = [
-        completion(q, row, tokenizer) for q, row in zip(fitted.queries, rows, strict=True)
+        completion(q, row, tokenizer, CAUSAL) for q, row in zip(fitted.queries, rows, strict=True)
     ]
     n = len(fitted.sequences)
     run = Store(str(folder / "run"))
