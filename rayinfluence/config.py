@@ -142,6 +142,8 @@ class ScanConfig(Section):
     """How many proponents, and how many opponents, get output- and input-token influences.
 
     Of a pair of query and sequence both take as long as four passes of the scan over it."""
+    surroundings: int = Field(default=300, ge=0, le=10_000)
+    """Characters of its document that are kept on either side of what survived; 0 keeps none."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 

@@ -37,7 +37,7 @@ from rayinfluence.storage.store import Store, read_json_if_whole
 from rayinfluence.storage.tables import is_table
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 8
+_TABLES_VERSION = 9
 #: What is known of a stage.
 _TIMED = {"seconds", "tokens", "tokens_per_second"}
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
@@ -51,13 +51,15 @@ def results_fingerprint(
     by_token: int | None,
     influences: int,
     files: Sequence[str | None],
+    around: int,
     part: Mapping[str, Any] | None,
     own: str | None,
     missing: Collection[str] = (),
 ) -> str:
     """What decides the bytes of the tables, and what is said of the part of the corpus they are of.
 
-    ``files`` are what shards' documents' files are called, ``part`` is what the manifest says of
+    ``files`` are what shards' documents' files are called, ``around`` is how much of a document is
+    kept beside a sequence, ``part`` is what the manifest says of
     selecting and filtering, None where all was scanned, ``own`` is the function that training
     maximised, where it is the user's own, and ``missing`` are the digests of splits that the tables
     lack.
@@ -73,6 +75,7 @@ def results_fingerprint(
             "token_scores": by_token,
             "token_influences": influences,
             "files": digest(list(files)),
+            "surroundings": around,
             "missing": sorted(missing),
             **({} if part is None else {"part": digest(part)}),
         }

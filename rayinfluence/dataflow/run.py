@@ -231,7 +231,8 @@ class Run(Parts):
         of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
         part = of_rows if selection.left_out or filtered else None
         own = self.config.objective.function
-        decided = banks, chosen, self.queries, n_training, *by_token, files, part, own
+        around = config.surroundings
+        decided = banks, chosen, self.queries, n_training, *by_token, files, around, part, own
         if take_up_results(self.store, results_fingerprint(*decided)):
             self.progress.note("results      reused")
             return
@@ -258,7 +259,7 @@ class Run(Parts):
             again,
             self.store,
             prepared,
-            Documents(files, self.coding, config.grouped_by),
+            Documents(files, self.coding, config.grouped_by, around),
             *by_token,
             n_training,
             results_fingerprint(*decided, [one.digest for one in self.set_aside]),

@@ -7,7 +7,7 @@ so that a run which asks for the same again finds it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from rayinfluence.corpus.shards import ROWS_PER_SHARD, sequences_of
 from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.corpus.tokenizer import token_texts
 from rayinfluence.dataflow.compute.grouping import group_digest
+from rayinfluence.dataflow.compute.surroundings import Around, surroundings
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, Kinds, columns, kinds_of
 from rayinfluence.storage.pieces import read_if_whole, write_piece
@@ -42,12 +43,14 @@ class Gathering:
         key: where it is committed; a digest of everything that decides it.
         rows: splits with the ids of their sequences that survived, ascending.
         files: what the documents' file of each is called.
+        beside: splits with the ids of sequences beside those.
         group_by: metadata keys that results are grouped by.
     """
 
     key: str
     rows: tuple[tuple[Split, tuple[int, ...]], ...]
     files: tuple[str | None, ...]
+    beside: tuple[tuple[Split, tuple[int, ...]], ...]
     group_by: tuple[str, ...]
 
 
@@ -76,15 +79,20 @@ class Gather:
     corpus: Store
     store: Store
     tokenizer: Coding
+    n_around: int
 
     def __call__(self, item: Gathering) -> Gathered:
         """See that a piece is there, and say what is in it."""
         # All of it is read: what is damaged is made again here, and nowhere later.
         table = read_if_whole(self.store, item.key)
         if table is None:
+            read = [read_rows(self.corpus, split, ids) for split, ids in item.rows]
+            beside = [read_rows(self.corpus, split, ids) for split, ids in item.beside]
+            ids = [i for _, some in item.rows for i in some]
+            around = surroundings(ids, [*read, *beside], self.tokenizer, self.n_around)
             table = pa.concat_tables(
-                self._rows(split, ids, file)
-                for (split, ids), file in zip(item.rows, item.files, strict=True)
+                self._rows(split, rows, file, around)
+                for (split, _), rows, file in zip(item.rows, read, item.files, strict=True)
             )
             write_piece(self.store, item.key, table)
         metadata = [json.loads(text) for text in table[COLUMN].to_pylist()]
@@ -100,9 +108,11 @@ class Gather:
             groups,
         )
 
-    def _rows(self, split: Split, ids: Sequence[int], file: str | None) -> pa.Table:
-        rows = read_rows(self.corpus, split, ids)
+    def _rows(
+        self, split: Split, rows: pa.Table, file: str | None, around: Mapping[int, Around]
+    ) -> pa.Table:
         n = len(rows)
+        beside = [around[i] for i in rows["sequence_id"].to_pylist()]
         tokens = sequences_of(rows)
         texts = [self._texts(tokens[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE)]
         token_column = pa.chunked_array([piece for piece, _ in texts], pa.list_(pa.string()))
@@ -110,9 +120,11 @@ class Gather:
             "content_digest": pa.array([content_digest(one) for one in tokens], pa.string()),
             "document_file": pa.array([file] * n, pa.string()),
             "shard": pa.array([split.shard] * n),
-            "row": pa.array(np.asarray(ids, dtype=np.int64) % ROWS_PER_SHARD),
+            "row": pa.array(rows["sequence_id"].to_numpy() % ROWS_PER_SHARD),
             "text": pa.chunked_array([text for _, text in texts], pa.string()),
             "token_texts": token_column,
+            "text_before": pa.array([one.before for one in beside], pa.string()),
+            "text_after": pa.array([one.after for one in beside], pa.string()),
         }
         arrays = [made[f.name] if f.name in made else rows[f.name].cast(f.type) for f in _PIECE]
         return pa.table(arrays, schema=_PIECE)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.splits import Split
 from rayinfluence.corpus.tokenizer import tokenizer_digest
+from rayinfluence.dataflow.compute.surroundings import neighbours
 from rayinfluence.dataflow.jobs.gather import Gather, Gathered, Gathering
 from rayinfluence.dataflow.layout import rows_key
 from rayinfluence.dataflow.runners.base import Runner
@@ -30,7 +31,7 @@ _PIECE_ROWS = 512
 #: Tokens, about, and splits that are read and decoded sooner than a process that does it starts.
 _FEW_TOKENS, _FEW_SPLITS = 2**20, 64
 #: Raised whenever the same rows would make other pieces.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def gather(
     files: Sequence[str | None],
     tokenizer: Coding,
     group_by: Sequence[str],
+    n_around: int,
     ids: Ids,
 ) -> Sequences:
     """See that the rows of some sequences are there, decoded, and say how long they are.
@@ -100,6 +102,7 @@ def gather(
         files: by ordinal of a shard, what its documents' file is called.
         tokenizer: of the corpus.
         group_by: metadata keys that results are grouped by.
+        n_around: characters of a document that are kept on either side of a sequence.
         ids: of the sequences, ascending.
     """
     group_by = tuple(group_by)
@@ -109,11 +112,18 @@ def gather(
     for rows in _pieces(holding):
         of_each = tuple(_file(files, split) for split, _ in rows)
         content = [[split.digest, split.shard, list(some)] for split, some in rows]
-        about = {"version": _VERSION, "tokenizer": definition, "rows": content, "files": of_each}
-        items.append(Gathering(rows_key(digest(about)), rows, of_each, group_by))
+        about = {
+            "version": _VERSION,
+            "tokenizer": definition,
+            "rows": content,
+            "files": of_each,
+            "around": n_around,
+        }
+        beside = tuple(_beside(splits, rows)) if n_around else ()
+        items.append(Gathering(rows_key(digest(about)), rows, of_each, beside, group_by))
     n_tokens = sum(len(some) * split.n_tokens / split.n_rows for split, some in holding)
     small = n_tokens <= _FEW_TOKENS and len(holding) <= _FEW_SPLITS
-    done = runner.tasks(Gather(corpus, store, tokenizer), items, small=small)
+    done = runner.tasks(Gather(corpus, store, tokenizer, n_around), items, small=small)
     return Sequences.of(list(done), group_by)
 
 
@@ -134,6 +144,17 @@ def _pieces(
                 piece, room = [], _PIECE_ROWS
     if piece:
         yield tuple(piece)
+
+
+def _beside(
+    splits: Sequence[Split], rows: Sequence[tuple[Split, tuple[int, ...]]]
+) -> Iterator[tuple[Split, tuple[int, ...]]]:
+    """What there is of the sequences beside some, in whichever splits."""
+    wanted = neighbours([i for _, ids in rows for i in ids])
+    for split, ids in by_split(splits, wanted):
+        end = split.first_sequence_id + split.n_rows
+        if there := tuple(i for i in ids if split.first_sequence_id <= i < end):
+            yield split, there
 
 
 def _file(files: Sequence[str | None], split: Split) -> str | None:

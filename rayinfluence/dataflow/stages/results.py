@@ -87,11 +87,13 @@ class Documents:
         files: by ordinal of a shard, what its documents' file is called.
         tokenizer: that they were tokenised with.
         group_by: metadata keys that results are grouped by.
+        n_around: characters that are kept on either side of a sequence.
     """
 
     files: Sequence[str | None]
     tokenizer: Coding
     group_by: Sequence[str]
+    n_around: int
 
 
 def write_results(
@@ -131,6 +133,7 @@ def write_results(
             documents.files,
             documents.tokenizer,
             documents.group_by,
+            documents.n_around,
             again.ids(),
         )
     rescored = again.run(sequences, n_by_token, n_influences, progress)

@@ -210,6 +210,13 @@ SEQUENCE_FIELDS = (
     _field("text", pa.string(), "The sequence as text: its token_texts, joined."),
     _field("tokens", pa.list_(pa.int32()), "Its token ids."),
     _field("token_texts", pa.list_(pa.string()), "The text that each token adds."),
+    _field(
+        "text_before",
+        pa.string(),
+        "What stands before it in its document, at most scan.surroundings characters of the "
+        "sequence before; null where nothing does.",
+    ),
+    _field("text_after", pa.string(), "What stands after it, likewise."),
 )
 
 

@@ -33,8 +33,10 @@ class Survivor:
     not come out again in batches of other shapes.
 
     ``document_id`` is unique in ``document_file``, which has the document in its ``document_row``;
-    the sequence is its characters from ``char_start`` to ``char_end``. ``metadata`` has the
-    document's other columns, with the types that they have there.
+    the sequence is its characters from ``char_start`` to ``char_end``, and ``text_before`` and
+    ``text_after`` stand around it there (at most ``scan.surroundings`` characters; None where
+    nothing does). ``metadata`` has the document's other columns, with the types that they have
+    there.
     """
 
     query_id: str
@@ -70,6 +72,8 @@ class Survivor:
     #: Tables that were written before there were any do not have them.
     output_token_influences: list[float] | None = None
     input_token_influences: list[float] | None = None
+    text_before: str | None = None
+    text_after: str | None = None
 
     @property
     def carrier(self) -> str | None:
