@@ -7,13 +7,17 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels bench-job demo test test-models test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models)" --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs)" --ignore tests/k8s
+
+# Whole runs in all of their kinds, and long tables; minutes.
+test-runs: .venv/ready
+	$(BIN)/python -m pytest -n 2 -m "runs and not (cluster or models)" tests/unit tests/numerics tests/models
 
 # Families of models, each against autograd and in whole runs; writes docs/models.md; minutes.
 test-models: .venv/ready

@@ -11,6 +11,8 @@ from test_families import BY_NAME, checked
 
 from rayinfluence.storage.results import Results
 
+pytestmark = pytest.mark.runs
+
 #: Of kinds of blocks that differ; `make test-models` has all.
 FEW = ("Gemma2", "Mamba", "Mixtral", "T5 (seq2seq)", "Llama with LoRA")
 

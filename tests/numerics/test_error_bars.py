@@ -24,6 +24,8 @@ from rayinfluence.dataflow.jobs.held_out import held_out_rows
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.testing.models import VOCABULARY
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(autouse=True)
 def every_size_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,10 @@ from rayinfluence.testing import tiny_gpt2, tiny_llama
 from rayinfluence.testing.models import VOCABULARY, linear_for_conv1d
 
 pytest.importorskip("kronfluence", reason="`make test` installs kronfluence==1.0.1 for this")
-pytestmark = pytest.mark.filterwarnings("ignore:.*GradScaler.*:FutureWarning")
+pytestmark = [
+    pytest.mark.runs,
+    pytest.mark.filterwarnings("ignore:.*GradScaler.*:FutureWarning"),
+]
 
 LENGTH, N_SEQUENCES, N_QUERIES = 9, 24, 5
 

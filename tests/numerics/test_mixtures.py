@@ -28,6 +28,8 @@ from rayinfluence.influence.squares import per_length
 from rayinfluence.storage.tensors import read_tensors
 from rayinfluence.testing.models import VOCABULARY
 
+pytestmark = pytest.mark.runs
+
 MIXTRAL = next(case for case in CASES if case.name == "mixtral")
 #: One expert alone: most batches of a single sequence do without it.
 ONE = Case("one expert", MIXTRAL.model, ("model.layers.1.mlp.experts.2.*",))

@@ -39,6 +39,8 @@ from rayinfluence.model.modules import track
 from rayinfluence.model.targets import Objective
 from rayinfluence.testing.targets import ObjectiveConformance
 
+pytestmark = pytest.mark.runs
+
 LENGTHS = (5, 3, 9, 7, 4, 8)
 
 

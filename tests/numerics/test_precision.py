@@ -23,6 +23,8 @@ from rayinfluence.dataflow.compute.folding import (
 )
 from rayinfluence.dataflow.jobs.calibrate import trivial_bases
 
+pytestmark = pytest.mark.runs
+
 #: By dtype and labels: the largest distance in L2, the least correlation, the least overlap.
 BOUNDS = {
     ("float64", "data"): (1e-9, 1 - 1e-12, 20),

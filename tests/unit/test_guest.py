@@ -21,6 +21,8 @@ from rayinfluence.config import RunConfig
 from rayinfluence.guest import as_found, same_draws, stepwise
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 #: Says after each step what it has changed.
 PROGRAM = """
 import json, sys

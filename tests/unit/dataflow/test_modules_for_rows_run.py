@@ -26,6 +26,8 @@ from rayinfluence.report import render, render_page
 from rayinfluence.report.facts import together
 from rayinfluence.storage.results import Results
 
+pytestmark = pytest.mark.runs
+
 MODULE = """
 import torch
 from torch import nn

@@ -25,6 +25,8 @@ from rayinfluence.storage.results import LINEAR_RANGE, Results
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.models import CONTEXT
 
+pytestmark = pytest.mark.runs
+
 PAGE = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text()
 METHODS = ["ekfac", "gradient_product", "bm25"]
 TEMPLATE = (

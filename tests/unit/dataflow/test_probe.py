@@ -35,6 +35,8 @@ from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 METHODS = ["ekfac", "kfac", "gradient_product", "cosine", "bm25"]
 NEW = "w3 w9 w2 w11 w3"
 

@@ -12,6 +12,8 @@ from rayinfluence.config import RunConfig
 from rayinfluence.errors import InputError
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Say = Callable[..., tuple[int, str, str]]
 
 ROWS = [{"prompt": f"w{i} w{i + 1}", "text": f" w{i + 2} w{(7 * i) % 40}"} for i in range(36)]

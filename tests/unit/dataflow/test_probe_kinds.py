@@ -14,6 +14,8 @@ from rayinfluence.config import RunConfig
 from rayinfluence.errors import InputError
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 WHOLE: dict[str, Any] = {
     "dtype": "float64",
     "attention": "eager",

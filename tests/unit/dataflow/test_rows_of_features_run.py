@@ -31,6 +31,8 @@ from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 PAGE = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text().split("## Rows of")[1]
 COLUMNS = ["depth", "width", "age", "strength"]
 

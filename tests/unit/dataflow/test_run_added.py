@@ -27,6 +27,8 @@ from rayinfluence.errors import RayInfluenceError
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.runs import write_documents
 
+pytestmark = pytest.mark.runs
+
 
 def test_an_added_query_is_scanned_and_no_other(done: Done, execute: Execute) -> None:
     folder, config = done

@@ -17,6 +17,8 @@ from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 QUERIES: list[dict[str, Any]] = [
     {"query_id": "plain", "prompt": "w1 w2", "completion": " w3 w4"},
     {"query_id": "than", "prompt": "w1 w2", "completion": " w3", "rather_than": " w9"},

@@ -17,6 +17,8 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 SCAN = {"methods": ["diagonal"]}
 
 

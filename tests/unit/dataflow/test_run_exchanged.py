@@ -12,6 +12,8 @@ from whole_runs import Contents, Done, Execute, results_of
 import rayinfluence
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 
 def spoiled(body: bytes) -> Iterator[bytes]:
     """What may become of an object on a disk."""

@@ -18,6 +18,8 @@ from rayinfluence.report.text import percent
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_gpt_oss, tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 ROUTER = "model.layers.1.mlp.router"

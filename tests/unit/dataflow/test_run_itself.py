@@ -20,6 +20,8 @@ from rayinfluence.storage.results import ITSELF_ID, Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 SCAN = {"methods": [ITSELF_ID], "scores": "dense", "token_scores": "all"}
 
 

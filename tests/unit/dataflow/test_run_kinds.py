@@ -22,6 +22,8 @@ from rayinfluence.report.settings import choices
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 
 

@@ -22,6 +22,8 @@ from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.models import tiny_tokenizer
 
+pytestmark = pytest.mark.runs
+
 #: Words alone, as the testing tokenizer knows nothing else: w40 asks, w41 answers, w42 ends a turn.
 TEMPLATE = (
     "{% for m in messages %}{{ '' if loop.first else ' ' }}"

@@ -34,6 +34,8 @@ from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run, tiny_tokenizer
 from rayinfluence.testing.models import CONTEXT, VOCABULARY
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 

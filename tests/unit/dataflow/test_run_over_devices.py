@@ -26,6 +26,8 @@ from rayinfluence.model.placement import dealt, device_of_tokens, place
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_mixtral, tiny_mlp, tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 Change = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]

@@ -25,6 +25,8 @@ from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 SUM = """
 from torch.nn.functional import cross_entropy
 

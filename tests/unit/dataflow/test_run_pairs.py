@@ -24,6 +24,8 @@ from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 
 

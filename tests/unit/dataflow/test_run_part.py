@@ -25,6 +25,8 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 N = 120
 EXACT = "gradient_product"
 

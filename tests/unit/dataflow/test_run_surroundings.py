@@ -12,6 +12,8 @@ import pytest
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 WORDS = [f"w{i % 40}" for i in range(50)]
 

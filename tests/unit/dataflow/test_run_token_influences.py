@@ -16,6 +16,8 @@ from rayinfluence.methods.registry import METHODS, has_token_influences
 from rayinfluence.storage.results import Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 COLUMNS = ["output_token_influences", "input_token_influences"]
 SCAN = {"methods": ["ekfac", "cosine", "gradient_product", "bm25"], "token_influences": 2}
 

@@ -23,6 +23,8 @@ from rayinfluence.testing import tiny_run
 from rayinfluence.testing.models import CONTEXT, VOCABULARY, tiny_tokenizer
 from rayinfluence.testing.token_files import write_megatron
 
+pytestmark = pytest.mark.runs
+
 Rows = list[dict[str, Any]]
 #: Its unknown token; the tiny tokenizer has no other special one.
 SEPARATOR = 0

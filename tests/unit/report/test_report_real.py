@@ -19,6 +19,8 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[..., dict[str, Results]]
 
 METHODS = ["ekfac", "kfac", "gradient_product"]

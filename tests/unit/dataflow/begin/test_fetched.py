@@ -23,6 +23,8 @@ from rayinfluence.report import render_page
 from rayinfluence.testing import tiny_run
 from rayinfluence.testing.models import tiny_gpt2
 
+pytestmark = pytest.mark.runs
+
 Change = Callable[..., RunConfig]
 Execute = Callable[..., Any]
 NAME, HERE = "org/mine", "hf://org/mine"

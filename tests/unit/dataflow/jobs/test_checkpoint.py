@@ -18,6 +18,8 @@ from rayinfluence.model.rows import Rows
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Contents = Callable[[Path], dict[str, bytes]]
 
 

@@ -25,6 +25,8 @@ from rayinfluence.errors import IncompleteResultsWarning, StageError, StorageErr
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Execute = Callable[[RunConfig], Any]
 Contents = Callable[[Path], dict[str, bytes]]
 

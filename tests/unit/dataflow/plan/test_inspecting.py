@@ -42,6 +42,8 @@ from rayinfluence.model.modules import ModuleShape, track
 from rayinfluence.model.weightless import weightless_model
 from rayinfluence.testing import tiny_gpt2, tiny_mlp, tiny_run, tiny_tokenizer
 
+pytestmark = pytest.mark.runs
+
 Say = Callable[..., tuple[int, str, str]]
 MLP = {"transformer.h.*.mlp.c_fc", "transformer.h.*.mlp.c_proj"}
 ATTENTION = {"transformer.h.*.attn.c_attn", "transformer.h.*.attn.c_proj"}

@@ -9,6 +9,8 @@ import pytest
 
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 #: Calls us.
 GUEST = """
 import sys

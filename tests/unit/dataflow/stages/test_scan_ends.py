@@ -22,6 +22,8 @@ from rayinfluence.storage import tensors as tensors_module
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
