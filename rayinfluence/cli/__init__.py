@@ -208,14 +208,21 @@ def plan(
         f"{planned.sequences:,} sequences, {work.tokens:,} tokens, {work.splits:,} splits; "
         f"{work.n_queries} queries; {planned.coverage:.0%} of the parameters are tracked\n"
         f"{found.hours:,.2f} hours on {planned.actors} actors, "
-        f"{found.hours * planned.actors:,.2f} {per_gpu}"
-        + (f", {planned.price(price):,.2f} at {price:g} per {per_gpu[:-1]}" if price else ""),
+        f"{planned.device_hours:,.2f} {per_gpu}"
+        + (f", {planned.price(price):,.2f} at {price:g} per replica and hour" if price else "")
+        + (f"\n{planned.gpus}, without activations" if planned.gpus else ""),
         highlight=False,
     )
+    memory = {"memory of a worker": found.memory}
+    if planned.rates.gpus > 1:
+        memory["memory of its fullest GPU"] = found.fullest
     for title, rows in (
         ("stage", {name: f"{seconds:,.1f} s" for name, seconds in found.seconds.items()}),
         ("stored", {name: in_bytes(size) for name, size in found.stored.items()}),
-        ("memory of a worker", {name: in_bytes(size) for name, size in found.memory.items()}),
+        *(
+            (title, {name: in_bytes(size) for name, size in sizes.items()})
+            for title, sizes in memory.items()
+        ),
     ):
         table = Table(title, "", box=None, pad_edge=False)
         for name, value in rows.items():

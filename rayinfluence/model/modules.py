@@ -35,7 +35,7 @@ class ModuleShape:
             one A. So do queries, keys and values; gate and up.
         diagonal: the side whose factor is taken for diagonal, as it is as wide as the vocabulary:
             ``inputs`` of an embedding, of which A is diagonal, or ``outputs`` of the output
-            embedding, of which S is not; else nothing.
+            embedding and of its adapter's B, of which S is not; else nothing.
         routed: whether it gets some tokens of a sequence: those that a router has chosen for it
             alone, one side of a source and its target, or the one row of a row of features.
     """
@@ -70,7 +70,7 @@ def shape_of(name: str, module: nn.Module, model: nn.Module) -> ModuleShape:
     layer = layer_of(module)
     d_in, d_out = layer.widths(module)
     diagonal = "inputs" if is_embedding(module) else ""
-    if module is output_embedding(model):
+    if module is output_embedding(model) or any(module is one for one in _of_head(model)):
         diagonal = "outputs"
     bias = getattr(module, "bias", None) is not None
     some = layer.routed or kind_of(model) in (SEQ2SEQ, *OF_ROWS)
@@ -82,6 +82,12 @@ def output_embedding(model: nn.Module) -> nn.Module | None:
     get_output = getattr(model, "get_output_embeddings", lambda: None)
     found: nn.Module | None = get_output()
     return getattr(found, "base_layer", found)
+
+
+def _of_head(model: nn.Module) -> list[nn.Module]:
+    """What an adapter of the output embedding gives the logits with: its B."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return list(getattr(head, "lora_B", nn.ModuleDict()).values())
 
 
 def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, ModuleShape]:

@@ -36,13 +36,9 @@ def place(model: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
     if len(devices) == 1:
         return model.to(devices[0])
     blocks = dealt(model, devices)
-    where = {
-        id(tensor): device
-        for name, device in blocks.items()
-        for tensor in _tensors(model.get_submodule(name))
-    }
+    homes = _homes(model, blocks)
     for tensor in _tensors(model):
-        moved = tensor.to(where.get(id(tensor), devices[0]))
+        moved = tensor.to(homes.get(id(tensor), devices[0]))
         if isinstance(tensor, nn.Parameter):
             moved = nn.Parameter(moved, requires_grad=tensor.requires_grad)
         torch.utils.swap_tensors(tensor, moved)
@@ -82,6 +78,17 @@ def dealt(model: nn.Module, devices: Sequence[torch.device]) -> dict[str, torch.
     return found
 
 
+def weights_over(model: nn.Module, devices: Sequence[torch.device]) -> list[list[nn.Parameter]]:
+    """The weights of a model that each device would have; none is moved, nor need they be there.
+
+    Raises:
+        ModelError: as of :func:`dealt`.
+    """
+    homes = _homes(model, dealt(model, devices)) if len(devices) > 1 else {}
+    weights = list(model.parameters())
+    return [[one for one in weights if homes.get(id(one), devices[0]) == d] for d in devices]
+
+
 def called_blocks(model: nn.Module) -> list[str]:
     """Names of the blocks that are called, as lists themselves are not; in the model's order."""
     names = [name for name in dict.fromkeys(blocks_of(model).values()) if name]
@@ -94,6 +101,15 @@ def device_of_tokens(model: nn.Module) -> torch.device:
     outside = _outside(model, {name: model.get_submodule(name) for name in called_blocks(model)})
     weights = list(model.parameters())
     return next((one for one in weights if id(one) in outside), weights[0]).device
+
+
+def _homes(model: nn.Module, blocks: Mapping[str, torch.device]) -> dict[int, torch.device]:
+    """The device of each weight and buffer that is in a block, by its id."""
+    return {
+        id(tensor): device
+        for name, device in blocks.items()
+        for tensor in _tensors(model.get_submodule(name))
+    }
 
 
 def _outside(model: nn.Module, blocks: Mapping[str, nn.Module]) -> set[int]:

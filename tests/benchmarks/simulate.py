@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayinfluence.dataflow.jobs.calibrate import Rates
-from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.plan.forecast import Forecast, Share, Work, forecast
 from rayinfluence.model.modules import ModuleShape
 
 #: Of an H200's 989 TFLOP/s in dense bfloat16, what a plain forward and backward pass reached.
@@ -70,6 +70,8 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         partial_bytes=partial,
         worker_bytes=0,
         device_bytes=0,
+        gpus=1,
+        gpu_bytes=0,
         splits=[],
     )
     fit_tokens = int(min(tokens, _FIT_SEQUENCES * _TOKENS_PER_SEQUENCE))
@@ -93,7 +95,9 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         operand_bytes=2,
     )
     weights = int(2 * model.parameters)
-    return forecast(rates, work, shapes(model), weights, actors, eigen_tasks=actors, device="cuda")
+    layers = shapes(model)
+    whole = [Share(weights, layers)]
+    return forecast(rates, work, layers, whole, actors, eigen_tasks=actors, device="cuda")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from harness import (
     operator_of,
     table,
 )
+from torch import nn
 
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.errors import ModelError
@@ -28,37 +29,53 @@ from rayinfluence.model.modules import track
 from rayinfluence.testing import tiny_gpt2, tiny_llama
 from rayinfluence.testing.models import VOCABULARY
 
+
+def adapted() -> nn.Module:
+    """With LoRA on the head."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(3)
+    settings = peft.LoraConfig(r=3, target_modules=["lm_head"], init_lora_weights=False)
+    model: nn.Module = peft.inject_adapter_in_model(settings, llama())
+    return model.requires_grad_(False)
+
+
 BOTH = Case("both", llama, ("model.embed_tokens", "*.down_proj", "lm_head"))
-HEAD = "lm_head"
+ADAPTED = Case("adapted", adapted, ("*.lora_A.*", "*.lora_B.*"))
 
 
-def test_the_output_embedding_has_the_diagonal_of_s(tmp_path: Path) -> None:
-    """In which Lambda is exact, and so is the solve; A is whole."""
-    replica, sequences = make_replica(BOTH), token_sequences()
-    assert replica.shapes[HEAD].widths == {"inputs": 16}
+@pytest.mark.parametrize(
+    ("case", "head", "width"), [(BOTH, "lm_head", 16), (ADAPTED, "lm_head.lora_B.default", 3)]
+)
+def test_the_output_embedding_has_the_diagonal_of_s(
+    case: Case, head: str, width: int, tmp_path: Path
+) -> None:
+    """In which Lambda is exact, and so is the solve; A is whole. So is it of an adapter's B."""
+    replica, sequences = make_replica(case), token_sequences()
+    assert replica.shapes[head].widths == {"inputs": width}
     factors = fit_factors(replica, sequences, tmp_path)
     operator = operator_of(factors)
     drawn = naive.sampled_labels(replica.model, sequences, range(len(sequences)), SEED)
-    A, S = naive.covariances(replica.model, [HEAD], sequences, drawn)[HEAD]
-    module = operator[HEAD].factors
+    A, S = naive.covariances(replica.model, [head], sequences, drawn)[head]
+    module = operator[head].factors
     Q_A, Q_S = module.inputs_basis.dense(), module.outputs_basis.dense()
     assert_same(Q_A @ torch.diag(module.inputs_eigenvalues) @ Q_A.T, A, "A")
     assert_same(Q_S, torch.eye(VOCABULARY, dtype=torch.float64), "Q_S")
     assert_same(module.outputs_eigenvalues, S.diagonal(), "the diagonal of S")
-    per_sequence = naive.sequence_gradients(replica.model, [HEAD], sequences, drawn)
-    bases = {HEAD: bases_of(operator)[HEAD]}
-    assert_same(module.moments, naive.moments(per_sequence, bases)[HEAD], "Lambda")
-    dense = naive.dense_operator(*bases[HEAD], module.moments, operator[HEAD].damping)
-    V = per_sequence[0][HEAD]
-    assert_same(operator[HEAD].inverse() @ V, naive.solve(dense, V), "solve", 1e-9)
+    per_sequence = naive.sequence_gradients(replica.model, [head], sequences, drawn)
+    bases = {head: bases_of(operator)[head]}
+    assert_same(module.moments, naive.moments(per_sequence, bases)[head], "Lambda")
+    dense = naive.dense_operator(*bases[head], module.moments, operator[head].damping)
+    V = per_sequence[0][head]
+    assert_same(operator[head].inverse() @ V, naive.solve(dense, V), "solve", 1e-9)
 
 
+@pytest.mark.parametrize("case", [BOTH, ADAPTED], ids=lambda case: case.name)
 @pytest.mark.parametrize("rank", [None, VOCABULARY])
 def test_scores_are_inner_products_of_autograd_s_gradients(
-    rank: int | None, tmp_path: Path
+    case: Case, rank: int | None, tmp_path: Path
 ) -> None:
     """Over all three kinds of modules at once."""
-    replica, sequences = make_replica(BOTH), token_sequences()
+    replica, sequences = make_replica(case), token_sequences()
     names = list(replica.modules)
     factors = fit_factors(replica, sequences, tmp_path)
     queries = [encoded(tokens, 2) for tokens in token_sequences(1, (6, 4))]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-import torch
 from torch import nn
 
 from rayinfluence.config import RunConfig
@@ -33,7 +32,7 @@ from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknow
 from rayinfluence.dataflow.begin.objective import classes_of, classes_of_rows, masking_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_numbers, ordinary_tokens
 from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
-from rayinfluence.dataflow.compute.devices import devices_here
+from rayinfluence.dataflow.compute.devices import devices_here, so_many_gpus
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.runners.base import Runner, joins_a_cluster
@@ -362,9 +361,9 @@ class Parts:
         if asks:
             _ = self.rendered_queries
         _ = self.replica
-        gpus = range(self.config.runner.gpus_per_actor or 1)
-        if len(gpus) > 1:  # fewer blocks than that are refused
-            dealt(self.replica.model, [torch.device("cuda", one) for one in gpus])
+        gpus = self.config.runner.gpus_per_actor or 1
+        if gpus > 1:  # fewer blocks than that are refused
+            dealt(self.replica.model, so_many_gpus(gpus))
         if asks:
             _ = self.queries
         self._record_config()

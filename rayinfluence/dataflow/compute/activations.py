@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -23,25 +24,29 @@ def activation_bytes(replica: Replica, batch: Batch) -> int:
         replica: the model with its tracked modules.
         batch: is run forward, as capture does.
     """
+    # A part of the graph that nothing needs goes during the pass, and others take its memory.
+    saved = WeakSet[_Saved]()
+    inputs: list[Tensor] = []
     kept: dict[int, int] = {}
     model = replica.model
     of_model = {_place(one) for one in (*model.parameters(), *model.buffers())}
 
-    def keep(tensor: Tensor) -> Tensor:
-        if _place(tensor) not in of_model:
-            kept[_place(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    def give(tensor: Tensor) -> Tensor:
-        return tensor
+    def keep(tensor: Tensor) -> _Saved:
+        # Without its history: of a function that saves its result that is a circle.
+        saved.add(one := _Saved(tensor.detach()))
+        return one
 
     def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = input_of(args, kwargs)
         if given is not None:
-            keep(given)
+            inputs.append(given.detach())
 
     def forward() -> Tensor:
-        objective(replica.language_model, batch)
+        value = objective(replica.language_model, batch)  # holds the graph
+        for tensor in [*inputs, *(one.tensor for one in saved)]:
+            if _place(tensor) not in of_model:
+                kept[_place(tensor)] = tensor.untyped_storage().nbytes()
+        del value
         raise _Counted
 
     handles = [
@@ -49,12 +54,22 @@ def activation_bytes(replica: Replica, batch: Batch) -> int:
         for module in replica.modules.values()
     ]
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, give), suppress(_Counted):
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one.tensor),
+            suppress(_Counted),
+        ):
             backward(replica.modules, batch.shape, forward, lambda *_: None, sides_of(model, batch))
     finally:
         for handle in handles:
             handle.remove()
     return sum(kept.values())
+
+
+class _Saved:
+    """A tensor that autograd saved; it goes with the part of the graph that it was saved for."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 class _Counted(Exception):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from rayinfluence.errors import ConfigError
+from rayinfluence.model.placement import called_blocks, weights_over
+from rayinfluence.text import in_bytes
 
 #: What weights may take of the memory of devices, where factors, banks and activations are too.
 _SHARE = 0.5
+#: More are in no machine that is sold as one.
+_GPUS_OF_A_NODE = 16
 
 
 def devices_here(device: str, gpus: int | None, model: nn.Module) -> list[torch.device]:
@@ -26,7 +30,7 @@ def devices_here(device: str, gpus: int | None, model: nn.Module) -> list[torch.
     if gpus is None:
         sizes = [torch.cuda.mem_get_info(one)[1] for one in range(torch.cuda.device_count())]
         gpus = gpus_for(sum(weight.nbytes for weight in model.parameters()), sizes)
-    return [torch.device("cuda", one) for one in range(gpus)]
+    return so_many_gpus(gpus)
 
 
 def refuse_fewer_gpus(gpus: int | None, where: str) -> None:
@@ -44,6 +48,57 @@ def refuse_fewer_gpus(gpus: int | None, where: str) -> None:
             f"runner.gpus_per_actor: {gpus}, and {where} has {there} "
             f"CUDA device{'s' * (there != 1)} that can be seen. Set no more than that."
         )
+
+
+def refuse_too_small(model: nn.Module, devices: Sequence[torch.device]) -> None:
+    """Refuse CUDA devices of which one has less memory than the weights that would lie on it.
+
+    Args:
+        model: that would be dealt over them.
+        devices: of a replica.
+
+    Raises:
+        ConfigError: with both numbers, and over how many the weights would go.
+        ModelError: it cannot be dealt over them.
+    """
+    if devices[0].type != "cuda":
+        return
+    least = min(torch.cuda.mem_get_info(device)[1] for device in devices)
+    most = _most(model, devices)
+    if most <= least:
+        return
+    n = fewest_gpus(model, lambda n: _most(model, so_many_gpus(n)) <= _SHARE * least)
+    remedy = (
+        f"Set `runner.gpus_per_actor: {n}`, on nodes that have so many"
+        if n
+        else "However its blocks are dealt, one GPU has too many of them. Take larger GPUs"
+    )
+    raise ConfigError(
+        f"model: {in_bytes(most)} of its weights would lie on one GPU of {in_bytes(least)}, with "
+        f"{len(devices)} GPU{'s' * (len(devices) > 1)} for a replica. {remedy}, or a narrower "
+        "`dtype`."
+    )
+
+
+def fewest_gpus(model: nn.Module, fits: Callable[[int], bool]) -> int | None:
+    """The fewest GPUs of a node over which a model fits; None where it does over none.
+
+    Args:
+        model: whose blocks are dealt: over no more GPUs than it has blocks.
+        fits: whether it does over so many.
+    """
+    most = min(_GPUS_OF_A_NODE, max(1, len(called_blocks(model))))
+    return next((n for n in range(1, most + 1) if fits(n)), None)
+
+
+def so_many_gpus(n: int) -> list[torch.device]:
+    """The first so many, whether they are there or not."""
+    return [torch.device("cuda", one) for one in range(n)]
+
+
+def _most(model: nn.Module, devices: Sequence[torch.device]) -> int:
+    """Bytes of weights on the fullest of some devices."""
+    return max(sum(weight.nbytes for weight in here) for here in weights_over(model, devices))
 
 
 def gpus_for(weight_bytes: int, sizes: Sequence[int]) -> int:

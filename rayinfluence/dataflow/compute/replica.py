@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import bad_rows, labels_of, masks_of, sequences_of
-from rayinfluence.dataflow.compute.devices import refuse_fewer_gpus
+from rayinfluence.dataflow.compute.devices import refuse_fewer_gpus, refuse_too_small
 from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
@@ -261,8 +261,10 @@ class Replica:
         """A replica over some devices; the model is moved there, and not copied.
 
         Raises:
+            ConfigError: its weights do not fit them.
             ModelError: it cannot be dealt over them.
         """
+        refuse_too_small(model, devices)
         placed = place(model, devices)
         try:
             return cls(placed, modules, numerics, shapes)

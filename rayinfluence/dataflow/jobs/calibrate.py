@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -39,8 +39,10 @@ from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key
+from rayinfluence.errors import ConfigError
 from rayinfluence.influence.bank import Itself, QueryBank
 from rayinfluence.storage.store import Store
+from rayinfluence.text import in_bytes
 
 #: Enough splits are scored to last this long, if there are as many.
 _SECONDS = 20.0
@@ -60,6 +62,8 @@ class Rates:
         partial_bytes: of one split's partials, all banks together.
         worker_bytes: the most memory that the worker's process held; 0 where that is not known.
         device_bytes: the most memory of a CUDA device, of the fullest one; 0 on a CPU.
+        gpus: that the worker's replica is over; 0 on a CPU.
+        gpu_bytes: of memory that each of them has, the smallest where they differ.
         splits: seconds of each split that was scored.
     """
 
@@ -71,6 +75,8 @@ class Rates:
     partial_bytes: int
     worker_bytes: int
     device_bytes: int
+    gpus: int
+    gpu_bytes: int
     splits: list[float]
 
 
@@ -111,7 +117,29 @@ class CalibrateJob:
         """Nothing that outlives the one item."""
 
     def run(self, replica: Replica, item: Sequence[Split], watch: Watch) -> Rates:
-        """Measure, on these splits in order."""
+        """Measure, on these splits in order.
+
+        Raises:
+            ConfigError: a GPU is too small for it.
+        """
+        gpus = _gpus(replica)
+        try:
+            return self._measured(replica, item, watch, gpus)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"plan: a replica over {len(gpus)} GPU{'s' * (len(gpus) > 1)} of "
+                f"{in_bytes(_smallest(gpus))} ran out of their memory. Set "
+                f"`runner.gpus_per_actor: {2 * len(gpus)}`, lower `batch_tokens` or `scan.rank`, "
+                "or raise `fit.blocks`."
+            ) from error
+
+    def _measured(
+        self,
+        replica: Replica,
+        item: Sequence[Split],
+        watch: Watch,
+        gpus: Collection[torch.device],
+    ) -> Rates:
         banks = [random_bank(replica, self.n_queries, self.rank, self.normalised)] * self.n_banks
         labels = fitting_labels(self.labels, replica.numerics.seed)
         bases = trivial_bases(replica, self.n_blocks)
@@ -154,7 +182,9 @@ class CalibrateJob:
             eigen=_eigen_rate(replica),
             partial_bytes=partial_bytes,
             worker_bytes=peak_bytes(),
-            device_bytes=_device_bytes(replica),
+            device_bytes=_device_bytes(gpus),
+            gpus=len(gpus),
+            gpu_bytes=_smallest(gpus),
             splits=seconds,
         )
 
@@ -260,8 +290,15 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
-def _device_bytes(replica: Replica) -> int:
-    if replica.device.type != "cuda":
-        return 0
-    used = {replica.device, *replica.devices.values()}
-    return max(int(torch.cuda.max_memory_allocated(device)) for device in used)
+def _gpus(replica: Replica) -> set[torch.device]:
+    """The CUDA devices that a replica is over."""
+    used = {weight.device for weight in replica.model.parameters()}
+    return {device for device in used if device.type == "cuda"}
+
+
+def _device_bytes(gpus: Collection[torch.device]) -> int:
+    return max((int(torch.cuda.max_memory_allocated(device)) for device in gpus), default=0)
+
+
+def _smallest(gpus: Collection[torch.device]) -> int:
+    return min((int(torch.cuda.mem_get_info(device)[1]) for device in gpus), default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rayinfluence.curvature.blocks import block_sizes
@@ -13,6 +13,8 @@ from rayinfluence.model.modules import ModuleShape
 
 #: A sum, and a sum of squares in the eigenbasis, is kept in float32; a basis too.
 _FLOAT = 4
+_WEIGHTS, _BANKS, _FITTING = "weights", "query banks", "bases and sums while fitting"
+_QUERY, _FACTORS = "one query at full rank in the second pass", "factors in the scan"
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,26 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What of a replica lies on one device: bytes of weights, and tracked modules by name."""
+
+    weights: int
+    modules: Collection[str]
+
+
+@dataclass(frozen=True)
 class Forecast:
-    """Seconds by stage, with this many workers, and bytes by what takes them."""
+    """Seconds by stage, with this many workers, and bytes by what takes them.
+
+    Attributes:
+        memory: of a replica, and what was measured of it.
+        fullest: of the device of a replica that has the most at once.
+    """
 
     seconds: dict[str, float]
     stored: dict[str, int]
     memory: dict[str, int]
+    fullest: dict[str, int]
 
     @property
     def hours(self) -> float:
@@ -72,7 +88,7 @@ def forecast(
     rates: Rates,
     work: Work,
     shapes: Mapping[str, ModuleShape],
-    model_bytes: int,
+    shares: Sequence[Share],
     actors: int,
     eigen_tasks: int,
     device: str,
@@ -83,7 +99,7 @@ def forecast(
         rates: of one worker.
         work: to be done.
         shapes: of the tracked modules.
-        model_bytes: of a replica's weights.
+        shares: of a replica's devices.
         actors: replicas.
         eigen_tasks: eigendecompositions at a time.
         device: of the replicas.
@@ -91,7 +107,7 @@ def forecast(
     widths = eigen_widths(shapes, work.n_blocks)
     cubes = sum(width**3 for width in widths)
     squares = sum(width**2 for width in widths)
-    numbers = sum(shape.d_out * shape.columns for shape in shapes.values())
+    numbers = _numbers(shapes)
     ekfac, diagonal = int(work.rounds > 0), _FLOAT * numbers
     n_fits = ekfac + work.n_diagonals
     lanes = -(-work.lanes // actors) * actors / work.lanes  # actors idle when lanes run out
@@ -109,35 +125,73 @@ def forecast(
         "queries": work.n_banks * bank_bytes(shapes, work.n_queries, work.rank, _FLOAT),
         "partials": rates.partial_bytes * work.splits,
     }
-    memory = {
-        "weights": model_bytes,
-        "query banks": work.n_banks
-        * bank_bytes(shapes, work.n_queries, work.rank, work.operand_bytes),
-        "bases and sums while fitting": max(
-            ekfac * fitting_bytes(shapes, work.n_blocks, work.operand_bytes, device),
-            work.n_diagonals * diagonal,
-        ),
-        "one query at full rank in the second pass": _FLOAT * numbers,
-    }
-    if work.n_themselves:
-        memory["factors in the scan"] = work.n_themselves * factor_bytes(shapes, work.n_blocks)
+    whole = Share(sum(share.weights for share in shares), shapes)
+    memory = held(work, shapes, whole, device)
     if rates.worker_bytes:
         memory["worker process, measured"] = rates.worker_bytes
     if rates.device_bytes:
         memory["CUDA device, measured"] = rates.device_bytes
-    return Forecast(seconds, stored, memory)
+    by_device = [held(work, shapes, share, device) for share in shares]
+    return Forecast(seconds, stored, memory, max(by_device, key=at_once))
+
+
+def held(
+    work: Work, shapes: Mapping[str, ModuleShape], share: Share, device: str
+) -> dict[str, int]:
+    """Bytes in the memory of a device, by what takes them, without activations.
+
+    Args:
+        work: to be done.
+        shapes: of all tracked modules.
+        share: what of the replica is on the device.
+        device: its kind.
+    """
+    here = {name: shapes[name] for name in share.modules}
+    diagonal = _FLOAT * _numbers(here)
+    fitting = fitting_bytes(shapes, work.n_blocks, work.operand_bytes, device, here)
+    bank = bank_bytes(here, work.n_queries, work.rank, work.operand_bytes)
+    found = {
+        _WEIGHTS: share.weights,
+        _BANKS: work.n_banks * bank,
+        _FITTING: max(int(work.rounds > 0) * fitting, work.n_diagonals * diagonal),
+        _QUERY: diagonal,
+    }
+    if work.n_themselves:
+        found[_FACTORS] = work.n_themselves * factor_bytes(here, work.n_blocks)
+    return found
+
+
+def at_once(memory: Mapping[str, int]) -> int:
+    """The most bytes that are held at one time: those of a fit, or of a scan and its second pass.
+
+    Args:
+        memory: as :func:`held` gives it.
+    """
+    scan = memory[_BANKS] + memory[_QUERY] + memory.get(_FACTORS, 0)
+    return memory[_WEIGHTS] + max(memory[_FITTING], scan)
 
 
 def fitting_bytes(
-    shapes: Mapping[str, ModuleShape], n_blocks: int, operand_bytes: int, device: str
+    shapes: Mapping[str, ModuleShape],
+    n_blocks: int,
+    operand_bytes: int,
+    device: str,
+    here: Collection[str],
 ) -> int:
-    """Bytes of the sums and bases of modules that are fitted together, of the largest group."""
+    """Bytes of the sums and bases of modules that are fitted together, of the largest group.
+
+    Args:
+        shapes: of all tracked modules.
+        n_blocks: that factors are split into.
+        operand_bytes: of a number that is multiplied.
+        device: the kind that they are fitted on.
+        here: the modules whose bytes count: those on one device, or all.
+    """
 
     def fitted(names: Sequence[str]) -> int:
-        ours = {name: shapes[name] for name in names}
+        ours = {name: shapes[name] for name in names if name in here}
         squares = sum(width**2 for width in eigen_widths(ours, n_blocks))
-        numbers = sum(shape.n_parameters for shape in ours.values())
-        return (operand_bytes + _FLOAT) * squares + _FLOAT * numbers
+        return (operand_bytes + _FLOAT) * squares + _FLOAT * _numbers(ours)
 
     return max(map(fitted, module_groups(shapes, device)))
 
@@ -145,7 +199,7 @@ def fitting_bytes(
 def factor_bytes(shapes: Mapping[str, ModuleShape], n_blocks: int) -> int:
     """Bytes of the factors, as they are stored."""
     squares = sum(width**2 for width in eigen_widths(shapes, n_blocks))
-    return _FLOAT * (2 * squares + sum(shape.n_parameters for shape in shapes.values()))
+    return _FLOAT * (2 * squares + _numbers(shapes))
 
 
 def eigen_widths(shapes: Mapping[str, ModuleShape], n_blocks: int) -> list[int]:
@@ -170,3 +224,8 @@ def bank_bytes(
             shape.n_parameters if rank is None else min(rank, least) * (shape.d_out + shape.columns)
         )
     return n_queries * total * number_bytes
+
+
+def _numbers(shapes: Mapping[str, ModuleShape]) -> int:
+    """Entries of all weights and biases."""
+    return sum(shape.n_parameters for shape in shapes.values())

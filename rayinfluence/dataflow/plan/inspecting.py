@@ -24,7 +24,8 @@ from rayinfluence.dataflow.compute.activations import activation_bytes, routed_n
 from rayinfluence.dataflow.compute.devices import devices_here
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import WINDOW_BYTES, WINDOW_SEQUENCES, seen_widths
-from rayinfluence.dataflow.plan.forecast import bank_bytes, factor_bytes, fitting_bytes
+from rayinfluence.dataflow.plan.forecast import Share, bank_bytes, factor_bytes, fitting_bytes
+from rayinfluence.dataflow.plan.fullest import shares_of, told
 from rayinfluence.dataflow.plan.inspection import Alike, Bytes, Inspection
 from rayinfluence.errors import ModelError, RayInfluenceError
 from rayinfluence.guest import own_arithmetic
@@ -115,12 +116,24 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
             )
         except RayInfluenceError as error:
             refused.append(error)
+    devices = devices_here(numerics.device, config.runner.gpus_per_actor, model)
+    gpus, memory = len(devices) if numerics.device == "cuda" else 0, memory_here(devices)
     size: Bytes | None = None
-    window = 1, context
+    fullest: Bytes | None = None
+    on_gpus, window = "", (1, context)
     if choice is None:
         seen = _seen(tracked, context)
         window = _window(replica, context, seen)
         size = _bytes(tracked, context, config.fit.blocks, rank, seen * window[1])
+
+        def on_fullest(shares: Sequence[Share]) -> Bytes:
+            parts = (_part(size, replica, share, config.fit.blocks, rank) for share in shares)
+            return max(parts, key=lambda one: max(one.fit, one.scan))
+
+        fullest = on_fullest(shares_of(replica, gpus))
+        if gpus:
+            most = lambda shares: max((one := on_fullest(shares)).fit, one.scan)  # noqa: E731
+            on_gpus = told(replica, gpus, memory, most)
     return Inspection(
         tracked,
         context,
@@ -128,8 +141,10 @@ def inspect(config: RunConfig, say: Say = silent) -> Inspection:
         rank,
         _layers(tracked, rank, window),
         size,
-        memory_here(devices := devices_here(numerics.device, config.runner.gpus_per_actor, model)),
-        len(devices) if numerics.device == "cuda" else 0,
+        fullest,
+        memory,
+        gpus,
+        on_gpus,
         has_weights,
         passed,
         # Without weights nothing but a choice is refused: a tokenizer may come with them.
@@ -211,11 +226,25 @@ def _bytes(
         weights=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
         activations=max(1, batch_tokens // context) * of_one,
         measured_on=length,
-        fitting=fitting_bytes(shapes, n_blocks, _operand(replica), replica.numerics.device),
+        fitting=fitting_bytes(shapes, n_blocks, _operand(replica), replica.numerics.device, shapes),
         factors=factor_bytes(shapes, n_blocks),
         bank=bank_bytes(shapes, 1, rank, _operand(replica)),
         gradient=_FLOAT * sum(shape.n_parameters for shape in shapes.values()),
         window=window,
+    )
+
+
+def _part(size: Bytes, replica: Replica, share: Share, n_blocks: int, rank: int | None) -> Bytes:
+    """What of a replica one of its devices has; activations and window are counted whole."""
+    shapes, operand = replica.shapes, _operand(replica)
+    here = {name: shapes[name] for name in share.modules}
+    return replace(
+        size,
+        weights=share.weights,
+        fitting=fitting_bytes(shapes, n_blocks, operand, replica.numerics.device, here),
+        factors=factor_bytes(here, n_blocks),
+        bank=bank_bytes(here, 1, rank, operand),
+        gradient=_FLOAT * sum(shape.n_parameters for shape in here.values()),
     )
 
 
@@ -295,9 +324,9 @@ def factored_up_to(
 
 
 def memory_here(devices: Sequence[torch.device]) -> int:
-    """Bytes that the CUDA devices of a replica have, or this machine, or its container."""
+    """Bytes that each CUDA device of a replica has, or this machine, or its container."""
     if devices[0].type == "cuda":
-        return sum(int(torch.cuda.mem_get_info(device)[1]) for device in devices)
+        return min(int(torch.cuda.mem_get_info(device)[1]) for device in devices)
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = Store(_LIMITS)
     said = limits.read(_LIMIT).decode().strip() if limits.exists(_LIMIT) else ""

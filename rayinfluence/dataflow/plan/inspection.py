@@ -72,6 +72,10 @@ class Bytes:
         """Of one that scans, without its banks; it scores survivors again too."""
         return self.weights + self.activations + max(self.window, self.gradient)
 
+    def to_json(self) -> dict[str, int]:
+        """As plain values, with the sums."""
+        return {**asdict(self), "fit_needs": self.fit, "scan_needs": self.scan}
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -82,8 +86,11 @@ class Inspection:
         context, batch_tokens, rank: that bytes are counted for; without a rank banks are dense.
         layers: all linear layers, those that are alike in one.
         bytes: of one replica; None where nothing is tracked, as the choice of it is refused.
-        memory: bytes that this machine, or the GPUs of a replica, have.
+        fullest: of the device of a replica that has the most, with all activations and a whole
+            window; of the only one all of ``bytes``.
+        memory: bytes that this machine has, or each GPU of a replica.
         gpus: that a replica is over here; 0 on a CPU.
+        on_gpus: how many it takes, and whether it fits them, in words; empty on a CPU.
         has_weights: whether the model's folder has any; without, nothing was checked.
         passed: what the checks found, if nothing was refused.
         refused: what a run would be refused with.
@@ -95,8 +102,10 @@ class Inspection:
     rank: int | None
     layers: Sequence[Alike]
     bytes: Bytes | None
+    fullest: Bytes | None
     memory: int
     gpus: int
+    on_gpus: str
     has_weights: bool
     passed: Passed | None
     refused: RayInfluenceError | None
@@ -104,14 +113,15 @@ class Inspection:
     @property
     def queries_that_fit(self) -> int | None:
         """How many queries a scan has memory for."""
-        if self.bytes is None:
+        if self.fullest is None:
             return None
-        return max(0, self.memory - self.bytes.scan) // self.bytes.bank
+        # Of several devices one may have no tracked module, but not the fullest of all.
+        return max(0, self.memory - self.fullest.scan) // max(1, self.fullest.bank)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; the reference has the keys."""
         tracked, coverage = self.tracked, self.tracked.coverage
-        replica, refused, size = tracked.replica, self.refused, self.bytes
+        replica, refused = tracked.replica, self.refused
         return {
             "format": 1,
             "model": type(replica.model).__name__,
@@ -130,13 +140,12 @@ class Inspection:
             },
             "unreached": list(tracked.reach.outside),
             "layers": [asdict(layers) for layers in self.layers],
-            "bytes": None
-            if size is None
-            else {**asdict(size), "fit_needs": size.fit, "scan_needs": size.scan},
+            "bytes": None if self.bytes is None else self.bytes.to_json(),
             "memory": {
                 "here": self.memory,
                 "gpus": self.gpus,
-                "fit_fits": None if size is None else size.fit <= self.memory,
+                "fullest": None if self.fullest is None else self.fullest.to_json(),
+                "fit_fits": None if self.fullest is None else self.fullest.fit <= self.memory,
                 "queries_that_fit": self.queries_that_fit,
             },
             "checks": None if self.passed is None else asdict(self.passed),

@@ -15,7 +15,8 @@ from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
-from rayinfluence.dataflow.plan.forecast import Forecast, Work, forecast
+from rayinfluence.dataflow.plan.forecast import Forecast, Share, Work, at_once, forecast, held
+from rayinfluence.dataflow.plan.fullest import shares_of, told
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.method import ITSELF
@@ -43,6 +44,7 @@ class Plan:
         rates: measured by one worker.
         work: what there is to do.
         forecast: what it takes.
+        gpus: how many a replica takes, and whether it fits them, in words; empty on a CPU.
     """
 
     sequences: int
@@ -52,6 +54,12 @@ class Plan:
     rates: Rates
     work: Work
     forecast: Forecast
+    gpus: str
+
+    @property
+    def device_hours(self) -> float:
+        """Of all GPUs, or actors on CPUs."""
+        return max(1, self.rates.gpus) * self.actors * self.forecast.hours
 
     def price(self, per_hour: float) -> float:
         """Of all actors, at so much per actor and hour."""
@@ -92,15 +100,22 @@ def plan_run(run: Parts, actors: int) -> Plan:
         (rates,) = run.runner.replicas(job, [chosen], stage.advance)
     work = _work(run, splits)
     replica = run.replica
-    weights = sum(w.numel() * w.element_size() for w in replica.model.parameters())
+    shapes, device = replica.shapes, numerics.device
+
+    def fullest(shares: list[Share]) -> int:
+        return max(at_once(held(work, shapes, share, device)) for share in shares)
+
     return Plan(
         sequences=run.corpus.n_sequences,
         coverage=run.tracked.coverage.share,
         actors=actors,
-        device=numerics.device,
+        device=device,
         rates=rates,
         work=work,
-        forecast=forecast(rates, work, replica.shapes, weights, actors, actors, numerics.device),
+        forecast=forecast(
+            rates, work, shapes, shares_of(replica, rates.gpus), actors, actors, device
+        ),
+        gpus=told(replica, rates.gpus, rates.gpu_bytes, fullest) if rates.gpus else "",
     )
 
 

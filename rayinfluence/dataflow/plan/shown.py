@@ -40,8 +40,8 @@ def show(found: Inspection, console: Console) -> None:
             for name, size in [*largest, *([("all others", rest)] if rest else [])]
         ],
     )
-    if found.bytes is not None:
-        _show_bytes(console, found, found.bytes)
+    if found.bytes is not None and found.fullest is not None:
+        _show_bytes(console, found, found.bytes, found.fullest)
     if found.passed is not None:
         _say(console, line(found.passed, before=False))
     if not found.has_weights:
@@ -53,7 +53,7 @@ def show(found: Inspection, console: Console) -> None:
         _say(console, f"warning: {text}")
 
 
-def _show_bytes(console: Console, found: Inspection, size: Bytes) -> None:
+def _show_bytes(console: Console, found: Inspection, size: Bytes, fullest: Bytes) -> None:
     measured = f"measured on {size.measured_on:,} tokens"
     _show(
         console,
@@ -68,14 +68,16 @@ def _show_bytes(console: Console, found: Inspection, size: Bytes) -> None:
             ("a query's gradient in the second pass", in_bytes(size.gradient), ""),
         ],
     )
-    over = f" on {found.gpus} GPUs" if found.gpus > 1 else ""
-    fits = "fits" if size.fit <= found.memory else "does not fit"
+    over = f" on each of {found.gpus} GPUs" if found.gpus > 1 else ""
+    fits = "fits" if fullest.fit <= found.memory else "does not fit"
     _say(
         console,
-        f"memory       {in_bytes(found.memory)} here{over}; a fit takes {in_bytes(size.fit)} of it "
-        f"and {fits}, a scan {in_bytes(size.scan)} and its banks: {found.queries_that_fit:,} "
+        f"memory       {in_bytes(found.memory)} here{over}; a fit takes {in_bytes(fullest.fit)} of "
+        f"it and {fits}, a scan {in_bytes(fullest.scan)} and its banks: {found.queries_that_fit:,} "
         "queries fit. Of one replica, without what a process takes by itself",
     )
+    if found.on_gpus:
+        _say(console, f"GPUs         {found.on_gpus}, before banks of queries")
 
 
 def _row(layers: Alike) -> tuple[str, ...]:

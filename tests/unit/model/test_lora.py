@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import save_adapter
+from adapters import RANK, save_adapter
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -24,6 +24,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ModelError, NumericsError
 from rayinfluence.model.identity import model_differences, model_digest, model_identity
 from rayinfluence.model.load import assemble, disassemble, load_model
+from rayinfluence.model.lora import PATTERNS
 from rayinfluence.model.modules import shape_of, track
 from rayinfluence.report import render_page
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_run
@@ -290,6 +291,20 @@ def test_the_head_of_a_base_is_an_embedding_as_others_are(tmp_path: Path) -> Non
     assert "lm_head.lora_A.default" in found
     named = track(model, [head])
     assert shape_of(head, named[head], model).diagonal == "outputs"
+
+
+def test_no_factor_of_an_adapter_is_as_wide_as_the_vocabulary(tmp_path: Path) -> None:
+    """Its B of the head gives the logits, and is tracked as the head would be."""
+    folder, base = tmp_path / "adapter", tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    save_adapter(folder, tiny_llama(), target_modules=["lm_head", "down_proj"])
+    model = load(folder, base)
+    shapes = {
+        name: shape_of(name, module, model) for name, module in track(model, list(PATTERNS)).items()
+    }
+    assert {name for name, shape in shapes.items() if shape.diagonal} == {"lm_head.lora_B.default"}
+    assert shapes["lm_head.lora_B.default"].widths == {"inputs": RANK}
+    assert all(VOCABULARY not in shape.widths.values() for shape in shapes.values())
 
 
 def test_what_peft_says_of_its_future_is_not_shown(

@@ -28,6 +28,7 @@ from transformers import (
     MixtralConfig,
     PreTrainedConfig,
     Qwen2MoeConfig,
+    Qwen3_5TextConfig,
     RecurrentGemmaConfig,
 )
 
@@ -267,6 +268,19 @@ def test_activations_grow_with_tokens_and_leave_out_weights() -> None:
     assert of(20) < 20 * 4 * (6 * width + 2 * 48) + 200
 
 
+def test_what_nothing_needs_any_more_is_not_kept() -> None:
+    """As the states of a recurrence that only a cache would have: their memory is used again."""
+
+    def of(dead: bool) -> int:
+        model = tiny_mlp(dtype=torch.float32)
+        replica = Replica(model, track(model, ["inner"]), NUMERICS)
+        if dead:
+            model.inner.register_forward_hook(lambda *call: (call[2].exp().exp(), None)[1])
+        return activation_bytes(replica, make_batch([np.arange(20)], [0], torch.device("cpu")))
+
+    assert of(dead=True) == of(dead=False)
+
+
 @pytest.mark.parametrize("length", [2, 7, 16, 128])
 def test_what_a_context_keeps_follows_from_two_lengths(length: int) -> None:
     def of(n_tokens: int) -> int:
@@ -311,6 +325,13 @@ def alone(model: str, folder: Path) -> str:
         GPT2Config(vocab_size=48, n_positions=16, n_embd=12, n_layer=2, n_head=2),
         LlamaConfig(**SMALL, max_position_embeddings=16),
         MambaConfig(**SMALL, state_size=4),
+        # Heads of keys that values share, and states that only a cache would keep.
+        Qwen3_5TextConfig(
+            **{**SMALL, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8},
+            **{"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2},
+            **{"linear_num_value_heads": 4, "max_position_embeddings": 16},
+            layer_types=["linear_attention", "full_attention"],
+        ),
         RecurrentGemmaConfig(**SMALL, lru_width=16),
         MixtralConfig(**ROUTED),
         # So many weights of experts are one row that is seen many times.

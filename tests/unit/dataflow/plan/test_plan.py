@@ -15,7 +15,14 @@ from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.jobs import calibrate
 from rayinfluence.dataflow.jobs.calibrate import Rates
-from rayinfluence.dataflow.plan.forecast import Forecast, Work, bank_bytes, eigen_widths, forecast
+from rayinfluence.dataflow.plan.forecast import (
+    Forecast,
+    Share,
+    Work,
+    bank_bytes,
+    eigen_widths,
+    forecast,
+)
 from rayinfluence.dataflow.run import Run
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store
@@ -27,7 +34,7 @@ SHAPES = {
     "up": ModuleShape("up", 4, 10, False, "gate"),
     "down": ModuleShape("down", 10, 4, True, "down"),
 }
-RATES = Rates(2e-3, 3e-3, 4e-3, 5e-3, 1e-6, 1000, 10**8, 0, [1.0])
+RATES = Rates(2e-3, 3e-3, 4e-3, 5e-3, 1e-6, 1000, 10**8, 0, 0, 0, [1.0])
 WORK = Work(
     tokens=10_000,
     splits=5,
@@ -50,7 +57,13 @@ WORK = Work(
 
 def made(actors: int = 1, **changes: int) -> Forecast:
     return forecast(
-        RATES, replace(WORK, **changes), SHAPES, 5000, actors, eigen_tasks=1, device="cpu"
+        RATES,
+        replace(WORK, **changes),
+        SHAPES,
+        [Share(5000, SHAPES)],
+        actors,
+        eigen_tasks=1,
+        device="cpu",
     )
 
 
@@ -105,7 +118,7 @@ def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
         cli.main(["plan", str(tmp_path / "run.yaml"), "--price", "2.5", "--actors", "8"])
     assert not ended.value.code
     said = capsys.readouterr().out
-    for part in ("hours on 8 actors", "actor-hours", "at 2.5 per actor-hour", "query banks"):
+    for part in ("hours on 8 actors", "actor-hours", "at 2.5 per replica and hour", "query banks"):
         assert part in said, said
     planned = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert planned["actors"] == 8
