@@ -142,6 +142,11 @@ class ScanConfig(Section):
     """How many proponents, and how many opponents, get output- and input-token influences.
 
     Of a pair of query and sequence both take as long as four passes of the scan over it."""
+    pair_scores: int = Field(default=5, ge=0)
+    """How many proponents, and how many opponents, get scores by pairs of tokens, one of the
+    completion and one of the sequence; 0 is none.
+
+    The completion is cut into 32 parts at most, and fewer where they would take long."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 

@@ -37,7 +37,7 @@ from rayinfluence.storage.store import Store, read_json_if_whole
 from rayinfluence.storage.tables import is_table
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 8
+_TABLES_VERSION = 9
 #: What is known of a stage.
 _TIMED = {"seconds", "tokens", "tokens_per_second"}
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
@@ -50,6 +50,7 @@ def results_fingerprint(
     n_training: int,
     by_token: int | None,
     influences: int,
+    pair_scores: int,
     files: Sequence[str | None],
     part: Mapping[str, Any] | None,
     own: str | None,
@@ -72,6 +73,7 @@ def results_fingerprint(
             "n_training_sequences": n_training,
             "token_scores": by_token,
             "token_influences": influences,
+            "pair_scores": pair_scores,
             "files": digest(list(files)),
             "missing": sorted(missing),
             **({} if part is None else {"part": digest(part)}),
@@ -141,6 +143,10 @@ def run_manifest(
         if run.config.scan.scores == "dense"
         else None,
         "queries": written.queries,
+        "pair_scores": {
+            "hits": run.config.scan.pair_scores,
+            "most_parts": written.most_parts,
+        },
         "model": {
             "path": run.config.model,
             "commit": folders.model.commit,
