@@ -23,7 +23,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.scanned import Ids, union
 from rayinfluence.dataflow.stages.second_pass import Rescored, SecondPass
-from rayinfluence.methods.registry import SELF_METHODS
+from rayinfluence.methods.registry import SELF_METHODS, factors_of
 from rayinfluence.storage.digest import digest
 
 #: Objects that are looked at sooner than a process that does it starts.
@@ -71,7 +71,7 @@ class PairPass:
             if wanted:
                 progress.note(
                     "pair scores  none: with two parts of each completion they would take more "
-                    "than a tenth of a scan; ask fewer queries, or lower scan.pair_scores"
+                    "than a tenth of fit and scan; ask fewer queries, or lower scan.pair_scores"
                 )
             return Paired(0, [None] * len(queries), [None] * len(queries))
         items = {item.query.digest: item for item in self._items(wanted, most)}
@@ -129,7 +129,17 @@ class PairPass:
             for query, ids in wanted.values()
         ]
         scanned = sum(split.n_tokens for split in self.again.splits)
-        return most_parts(work, self.again.replica.shapes.values(), scanned)
+        shapes = self.again.replica.shapes.values()
+        return most_parts(work, shapes, scanned, self._fitted_tokens())
+
+    def _fitted_tokens(self) -> int:
+        """That factors with eigenbases were fitted on, which methods share; 0 without any."""
+        found = (
+            one.curvature.n_tokens
+            for one in self.again.methods
+            if one.curvature is not None and factors_of(one.method) == "ekfac"
+        )
+        return next(found, 0)
 
     def _items(
         self, wanted: Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]], most: int
