@@ -144,6 +144,11 @@ class ScanConfig(Section):
     Of a pair of query and sequence both take as long as four passes of the scan over it."""
     surroundings: int = Field(default=300, ge=0, le=10_000)
     """Characters of its document that are kept on either side of what survived; 0 keeps none."""
+    pair_scores: int = Field(default=5, ge=0)
+    """How many proponents, and how many opponents, get scores by pairs of tokens, one of the
+    completion and one of the sequence; 0 is none.
+
+    The completion is cut into 32 parts at most, and fewer where they would take long."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 

@@ -128,6 +128,11 @@ KINDS = (
         "survivors at full rank: some, for a block of queries",
     ),
     Kind(
+        f"{layout.RESCORED}/{layout.pairs_key('<digest>')}",
+        stage_names.SCAN,
+        "scores of a query by pairs of tokens",
+    ),
+    Kind(
         f"{layout.RESCORED}/{layout.rows_key('<digest>')}",
         stage_names.SCAN,
         "rows of tables: of some sequences, or of some queries",

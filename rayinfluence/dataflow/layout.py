@@ -167,6 +167,11 @@ def survivors_key(digest: str) -> str:
     return f"{digest}{TENSORS}"
 
 
+def pairs_key(digest: str) -> str:
+    """Where scores of a query by pairs of tokens are in `RESCORED`."""
+    return f"{digest}.pairs{TENSORS}"
+
+
 def rows_key(digest: str) -> str:
     """Where rows are in `RESCORED` that a table is put together of."""
     return f"{digest}.rows{TENSORS}"

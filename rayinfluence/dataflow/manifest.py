@@ -50,6 +50,7 @@ def results_fingerprint(
     n_training: int,
     by_token: int | None,
     influences: int,
+    pair_scores: int,
     files: Sequence[str | None],
     around: int,
     part: Mapping[str, Any] | None,
@@ -74,6 +75,7 @@ def results_fingerprint(
             "n_training_sequences": n_training,
             "token_scores": by_token,
             "token_influences": influences,
+            "pair_scores": pair_scores,
             "files": digest(list(files)),
             "surroundings": around,
             "missing": sorted(missing),
@@ -144,6 +146,10 @@ def run_manifest(
         if run.config.scan.scores == "dense"
         else None,
         "queries": written.queries,
+        "pair_scores": {
+            "hits": run.config.scan.pair_scores,
+            "most_parts": written.most_parts,
+        },
         "model": {
             "path": run.config.model,
             "commit": folders.model.commit,

@@ -227,7 +227,12 @@ class Run(Parts):
         n_training = self.n_training_sequences
         files = shard_files(self.corpus.manifest)
         # Of a row of features all numbers have one score.
-        by_token = 0 if self.inputs.features else config.by_token, config.token_influences
+        of_texts = not self.inputs.features
+        by_token = (
+            config.by_token if of_texts else 0,
+            config.token_influences,
+            config.pair_scores if of_texts else 0,
+        )
         of_rows = {"selection": selection.report(), "filter": filtered and filtered.report()}
         part = of_rows if selection.left_out or filtered else None
         own = self.config.objective.function

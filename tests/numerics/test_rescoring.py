@@ -140,9 +140,8 @@ def found_by(
     ]
     n = len(fitted.sequences)
     run = Store(str(folder / "run"))
-    tables = Tables(
-        runner, pieces, run, "x", fitted.queries, completions, sequences, rescored, n, None
-    )
+    made_of = fitted.queries, completions, sequences, rescored, n, None
+    tables = Tables(runner, pieces, run, "x", *made_of, [None] * len(fitted.queries))
     return Whole(scanned[0], rescored, tables), merged
 
 

@@ -21,16 +21,16 @@ from torch import Tensor
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.products import accumulation_dtype
 from rayinfluence.curvature.solver import Solver
+from rayinfluence.dataflow.compute.chosen_rows import Chosen, ChosenRows
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import Held, Part, query_gradient
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
 from rayinfluence.errors import NumericsError
-from rayinfluence.influence.bank import DenseQueries, Itself, ModuleQueries, QueryBank
+from rayinfluence.influence.bank import DenseQueries, Itself, QueryBank
 from rayinfluence.influence.contraction import Contraction
 from rayinfluence.influence.squares import Squares, per_length
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.modules import ModuleShape
-from rayinfluence.model.rows import Rows
 
 #: Bytes of whole gradients that are held at once.
 _WHOLE_BYTES = {"cpu": 1 << 30, "cuda": 1 << 34}
@@ -256,17 +256,18 @@ class _Work:
                 found.scanned_P[places_nQ[wanted]] += cut_nQ[wanted]
                 for query, chosen in picks[index].items():
                     of_query = one.whole.modules[name].one(query)
-                    found_K = _by_token(of_query, chosen, dict(here))
+                    rows_K = ChosenRows.of(chosen, dict(here), not isinstance(of_query, Itself))
+                    found_K = rows_K.scores(of_query)
                     by_token[index].append(found_K.to(self._device))
         for index, chosen_by_query in enumerate(picks):
             self._keep(index, chosen_by_query, by_token[index], rows)
 
     def _picks(
         self, index: int, batches: Sequence[Batch], rows: Sequence[NDArray[np.int64]]
-    ) -> dict[int, list[tuple[int, int, int]]]:
+    ) -> dict[int, list[Chosen]]:
         """By query, the rows of the window that are scored by token: batch, row in it, length."""
         wanted_NQ = self._asked[index].by_token_NQ
-        picks: dict[int, list[tuple[int, int, int]]] = {}
+        picks: dict[int, list[Chosen]] = {}
         for place, (batch, rows_B) in enumerate(zip(batches, rows, strict=True)):
             for row, query in zip(*np.nonzero(wanted_NQ[rows_B]), strict=True):
                 length = int(batch.lengths_B[row])
@@ -276,7 +277,7 @@ class _Work:
     def _keep(
         self,
         index: int,
-        picks: Mapping[int, Sequence[tuple[int, int, int]]],
+        picks: Mapping[int, Sequence[Chosen]],
         by_module: Sequence[Tensor],
         rows: Sequence[NDArray[np.int64]],
     ) -> None:
@@ -292,39 +293,3 @@ class _Work:
                 place = int(self._places[index][rows[batch][row], query])
                 self._found[index].token_scores[place] = total[start : start + length]
                 start += length
-
-
-def _by_token(
-    query: ModuleQueries,
-    chosen: Sequence[tuple[int, int, int]],
-    seen: Mapping[int, Rows],
-) -> Tensor:
-    """Token scores [K] of some rows for one query and module, one row after another.
-
-    Zero where a batch does not reach the module; the calls of a module that is called several times
-    are added up.
-    """
-    device = next(iter(seen.values())).inputs_BRI.device
-    scores = torch.zeros(sum(length for _, _, length in chosen), dtype=torch.float64, device=device)
-    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    spans, start = [], 0
-    for batch, row, length in chosen:
-        if batch in seen:
-            captured = seen[batch].of_sequence(row, length)
-            for side, values in zip(sides, captured, strict=True):
-                side.append(values.flatten(0, 1))
-            spans.append((start, length, len(captured[0])))
-        start += length
-    if not spans:
-        return scores
-    if not isinstance(query, Itself):
-        # The same for all rows, which are multiplied at once.
-        sides = ([torch.cat(sides[0])], [torch.cat(sides[1])])
-    found = [query.token_scores(i[None], g[None])[0, :, 0] for i, g in zip(*sides, strict=True)]
-    flat = torch.cat(found).double()
-    read = 0
-    for start, length, n_calls in spans:
-        calls = flat[read : read + n_calls * length].view(n_calls, length)
-        scores[start : start + length] = calls.sum(dim=0)
-        read += n_calls * length
-    return scores

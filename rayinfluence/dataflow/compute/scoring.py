@@ -45,6 +45,7 @@ from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities, ranks
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
+from rayinfluence.model.targets import Targets
 
 Advance = Callable[[int], None]
 #: Inputs and output gradients that wait to be scored together.
@@ -114,16 +115,22 @@ def query_gradient(replica: Replica, query: EncodedQuery) -> QueryGradient:
     return QueryGradient(tokens, log_ps, [rank for one in found for rank in one.ranks], value)
 
 
+def copies(replica: Replica, answer: EncodedAnswer, n: int) -> tuple[Batch, Targets]:
+    """A batch of an answer, as often as told, and what is asked of each row of it."""
+    masks = None
+    if answer.n_source is not None:
+        masks = [np.arange(len(answer.tokens)) >= answer.n_source] * n
+    tokens = np.array(answer.tokens + answer.ending)
+    batch = make_batch([tokens] * n, [0] * n, replica.device, masks)
+    label = None if answer.label is None else answer.label.index
+    return batch, replica.asked(answer.first_target, len(answer.tokens), label).targets(batch)
+
+
 def _answer_gradient(
     replica: Replica, query: EncodedQuery, answer: EncodedAnswer, function: Function | None
 ) -> QueryGradient:
     """What one answer adds, of the modules that it reaches."""
-    masks = None
-    if answer.n_source is not None:
-        masks = [np.arange(len(answer.tokens)) >= answer.n_source]
-    batch = make_batch([np.array(answer.tokens + answer.ending)], [0], replica.device, masks)
-    label = None if answer.label is None else answer.label.index
-    targets = replica.asked(answer.first_target, len(answer.tokens), label).targets(batch)
+    batch, targets = copies(replica, answer, 1)
     given = targets.given(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}

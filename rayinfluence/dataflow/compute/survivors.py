@@ -115,6 +115,7 @@ class Read:
         layer_scores_RM: by module.
         token_scores: by row, where there are any.
         output_influences, input_influences: of tokens, by row, where there are any.
+        pair_scores: by part of a completion and by token [C, T], by row, where there are any.
         tokens: by sequence.
         texts: of those, by sequence, where a row of it has token scores.
     """
@@ -124,6 +125,7 @@ class Read:
     token_scores: Mapping[int, NDArray[np.float64]]
     output_influences: Mapping[int, NDArray[np.float64]]
     input_influences: Mapping[int, NDArray[np.float64]]
+    pair_scores: Mapping[int, NDArray[np.float64]]
     tokens: Mapping[int, NDArray[np.int32]]
     texts: Mapping[int, Sequence[str]]
 
@@ -192,6 +194,10 @@ def survivor_table(
         "token_scores": [read.token_scores.get(row) for row in range(n)],
         "output_token_influences": [read.output_influences.get(row) for row in range(n)],
         "input_token_influences": [read.input_influences.get(row) for row in range(n)],
+        "pair_scores": [
+            None if (scores_CT := read.pair_scores.get(row)) is None else list(scores_CT)
+            for row in range(n)
+        ],
     }
     schema = survivor_schema(meaning)
     arrays = [_column(columns[field.name], field.type) for field in schema]

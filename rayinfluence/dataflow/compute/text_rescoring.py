@@ -1,14 +1,18 @@
 """The second pass of methods that read texts: the same scores once more, and by token.
 
-P pair of row and query.
+P pair of row and query, C part of a completion, T token of a sequence.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.rescoring import Rescored
 from rayinfluence.dataflow.compute.texts import TextBank
@@ -43,3 +47,26 @@ def rescore_texts(
             for place in np.flatnonzero(by_token_P).tolist()
         },
     )
+
+
+def text_pair_scores(
+    bank: TextBank, query: EncodedQuery, ends: tuple[int, ...], sequence: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """A score by part of a completion and by token [C, T]: what the terms of the part add there.
+
+    What a term adds is shared evenly by its occurrences in the query, so that over the parts, and
+    the prompt, which is none, these are the scores by token.
+
+    Args:
+        bank: of the query alone.
+        query: that has parts.
+        ends: of those.
+        sequence: tokens.
+    """
+    asked, completion = Counter(query.terms), query.answers[0].completion
+    parts = [Counter(completion[start:end]) for start, end in pairwise((0, *ends))]
+    tokens = sequence.tolist()
+    shares_CT = np.array(
+        [[part[t] / asked[t] if part[t] else 0.0 for t in tokens] for part in parts]
+    )
+    return shares_CT * bank.token_scores(0, sequence)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.survivors import Completion, Ranked, Read, survivor_table
 from rayinfluence.dataflow.jobs.gather import with_types
+from rayinfluence.dataflow.jobs.pairs import read_pair_scores
 from rayinfluence.dataflow.jobs.rescore import INFLUENCES
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.pieces import read_if_whole, read_piece, write_piece
@@ -69,6 +70,7 @@ class Piece:
         n_training: N; None where the method predicts no change.
         items: objects of the second pass.
         sequences: pieces of the sequences.
+        pair_keys: of each query, where its scores by pairs of tokens are; None without any.
     """
 
     key: str
@@ -79,6 +81,7 @@ class Piece:
     n_training: int | None
     items: tuple[str, ...]
     sequences: tuple[str, ...]
+    pair_keys: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,20 @@ class MakePiece:
             (rows,) = np.nonzero(ranked.influence_items_R == place)
             _take(ours, "influence", rows, ranked.influence_pairs_R, influences)
         assert layers_RM is not None
-        return Read(modules, layers_RM, by_token, outputs, inputs, *self._sequences(item, by_token))
+        pairs = self._pairs(item)
+        told = modules, layers_RM, by_token, outputs, inputs, pairs
+        return Read(*told, *self._sequences(item, by_token))
+
+    def _pairs(self, item: Piece) -> dict[int, NDArray[np.float64]]:
+        """Scores by pairs of tokens, by row."""
+        found: dict[int, NDArray[np.float64]] = {}
+        for place, key in enumerate(item.pair_keys):
+            if key is not None:
+                (rows,) = np.nonzero(item.ranked.queries_R == place)
+                by_id = dict(zip(item.ranked.ids_R[rows].tolist(), rows.tolist(), strict=True))
+                scores = read_pair_scores(self.store, key, item.method)
+                found |= {by_id[sequence_id]: of for sequence_id, of in scores.items()}
+        return found
 
     def _sequences(
         self, item: Piece, by_token: Mapping[int, Any]

@@ -15,6 +15,7 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.query_rows import completion_texts, query_row
 from rayinfluence.dataflow.compute.survivors import Completion
 from rayinfluence.dataflow.stages.gathering import gather
+from rayinfluence.dataflow.stages.pair_pass import PairPass
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
 from rayinfluence.dataflow.stages.second_pass import SecondPass
@@ -70,6 +71,7 @@ class Written:
         rescored: by method and query, what scoring the survivors again changed.
         queries: what the manifest says of each.
         warning: of completions that the model would hardly say.
+        most_parts: that completions are cut into for scores by pairs of tokens; 0 without any.
     """
 
     fingerprint: str
@@ -77,6 +79,7 @@ class Written:
     rescored: dict[str, dict[str, dict[str, Any]]]
     queries: list[dict[str, Any]]
     warning: str | None
+    most_parts: int
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def write_results(
     documents: Documents,
     n_by_token: int | None,
     n_influences: int,
+    n_pair_scores: int,
     n_training: int,
     fingerprint: str,
     progress: ProgressLog,
@@ -116,6 +120,7 @@ def write_results(
         documents: what survivors are made of.
         n_by_token: of each direction get token scores; None is all.
         n_influences: of each direction get token influences.
+        n_pair_scores: of each direction get scores by pairs of tokens.
         n_training: N.
         fingerprint: of the results.
         progress: told of it.
@@ -137,6 +142,9 @@ def write_results(
             again.ids(),
         )
     rescored = again.run(sequences, n_by_token, n_influences, progress)
+    paired = PairPass(again, sequences, rescored, n_pair_scores).run(progress)
+    for row, ends in zip(rows, paired.ends, strict=True):
+        row["part_ends"] = ends
     with progress.stage(stage_names.TABLES):
         completions = [
             completion(query, row, documents.tokenizer, numerics.objective)
@@ -153,6 +161,7 @@ def write_results(
             rescored,
             n_training,
             own,
+            paired.keys,
         )
         digests = {QUERIES: write_queries(store, tables.key(QUERIES), rows, fingerprint)}
         digests |= tables.of_sequences()
@@ -161,7 +170,8 @@ def write_results(
             written, changed[scanned.method] = tables.of_method(scanned, found)
             digests |= written
     in_manifest = [{key: row[key] for key in _IN_MANIFEST} for row in rows]
-    return Written(fingerprint, digests, changed, in_manifest, _unlikely(rows))
+    told = in_manifest, _unlikely(rows), paired.most_parts
+    return Written(fingerprint, digests, changed, *told)
 
 
 def query_rows(

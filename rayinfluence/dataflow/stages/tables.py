@@ -49,7 +49,7 @@ _PIECE_ROWS, _PIECE_TOKENS = 10_000, 1 << 22
 #: Rows that are made, or put together, sooner than a process that does it starts: a piece's.
 _FEW_ROWS = _PIECE_ROWS
 #: Raised whenever the same rows would make other pieces.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Tables:
         rescored: what the second pass found.
         n_training: N.
         own: the function that training maximised, where it is the user's own.
+        pair_keys: of each query, where its scores by pairs of tokens are; None without any.
     """
 
     runner: Runner
@@ -79,6 +80,7 @@ class Tables:
     rescored: Rescored
     n_training: int
     own: str | None
+    pair_keys: Sequence[str | None]
 
     def key(self, name: str) -> str:
         """Where a table goes."""
@@ -156,6 +158,7 @@ class Tables:
             completions = tuple(self.completions[query] for query in queries.tolist())
             keys = tuple(self.rescored.items[item] for item in items[shift:].tolist())
             sequences = self.sequences.holding(ours.ids_R)
+            pair_keys = tuple(self.pair_keys[query] for query in queries.tolist())
             n_training = self.n_training if meaning.predicts else None
             about = {
                 "version": _VERSION,
@@ -165,9 +168,11 @@ class Tables:
                 "n_training": n_training,
                 "items": keys,
                 "sequences": sequences,
+                "pairs": pair_keys,
             }
             key = rows_key(digest(about))
-            yield Piece(key, method, meaning, ours, completions, n_training, keys, sequences)
+            told = method, meaning, ours, completions, n_training, keys, sequences, pair_keys
+            yield Piece(key, *told)
 
     def _best(self, ranked: Ranked) -> dict[str, dict[str, pa.ChunkedArray]]:
         """By query and key, the digests of the groups of its proponents, strongest first."""

@@ -172,6 +172,17 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
                 f"add up to the score. Null beyond the first {_FIRST_INFLUENCES}",
                 _RAW,
             ),
+            _field(
+                "pair_scores",
+                pa.list_(pa.list_(pa.float64())),
+                "The score by part of the query's completion (part_ends) and by token: entry "
+                "[c][t] is what part c alone has to do with what token_scores[t] is about. Over "
+                "parts they add up to token_scores (but for what a contrast's rather_than, or by a "
+                "method of texts the prompt, adds), over tokens to the part's own score. Null "
+                "beyond the first scan.pair_scores of a direction, and where the query has no "
+                "parts.",
+                _RAW,
+            ),
         ]
     )
     return of_method(schema, meaning)
@@ -281,6 +292,12 @@ _QUERY_FIELDS = (
         "The place of each of them among all tokens, by probability; 1 is the first choice.",
     ),
     _field("token_counts", pa.list_(pa.bool_()), "Whether each of them counts; see spans."),
+    _field(
+        "part_ends",
+        pa.list_(pa.int32()),
+        "Where the parts of the completion end that pair_scores are of, counted in token_texts: "
+        "they follow each other, and mostly are a token each. Null where there are none.",
+    ),
     _field("greedy", pa.bool_(), "Whether all that count are the model's first choice."),
     _field(
         "set",

@@ -25,7 +25,10 @@ class Survivor:
 
     ``output_token_influences`` (entry t of the prediction of token t + 1 alone; they sum to the
     score) and ``input_token_influences`` (entry t of token t as it is read; they do not) are there
-    where the run was asked for them (``scan.token_influences``).
+    where the run was asked for them (``scan.token_influences``). ``pair_scores`` [C][T], by part c
+    of the query's completion (``part_ends`` of its row) and token t, are there for the first
+    ``scan.pair_scores``: over parts they add up to ``token_scores``, up to rounding, over tokens to
+    the score of the part.
 
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
@@ -74,6 +77,7 @@ class Survivor:
     input_token_influences: list[float] | None = None
     text_before: str | None = None
     text_after: str | None = None
+    pair_scores: list[list[float]] | None = None
 
     @property
     def carrier(self) -> str | None:

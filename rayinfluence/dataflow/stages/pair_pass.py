@@ -1,0 +1,181 @@
+"""Scores by pairs of tokens: the first survivors of each query, once their ranks are known.
+
+An object is of one query, by all methods: the gradient of each part of its completion is made once,
+and what it costs does not grow with where in the corpus its sequences are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.dataflow import stage_names
+from rayinfluence.dataflow.compute.completion_parts import part_ends
+from rayinfluence.dataflow.compute.pair_work import QueryWork, most_parts
+from rayinfluence.dataflow.jobs.pairs import PairsAsked, PairsJob
+from rayinfluence.dataflow.stages.damaged import Discarded, is_damaged
+from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
+from rayinfluence.dataflow.stages.gathering import Sequences
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.stages.scan import by_split
+from rayinfluence.dataflow.stages.scanned import Ids, union
+from rayinfluence.dataflow.stages.second_pass import Rescored, SecondPass
+from rayinfluence.methods.registry import SELF_METHODS, factors_of
+from rayinfluence.storage.digest import digest
+
+#: Objects that are looked at sooner than a process that does it starts.
+_FEW_ITEMS = 64
+#: Raised whenever the same survivors would get other numbers.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What there is by pairs of tokens.
+
+    Attributes:
+        most_parts: that completions are cut into; 0 where there are no such scores.
+        ends: of each query the ends of its parts, where it has some.
+        keys: and where its scores are.
+    """
+
+    most_parts: int
+    ends: Sequence[tuple[int, ...] | None]
+    keys: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class PairPass:
+    """How the first survivors are scored by pairs of tokens.
+
+    Args:
+        again: the second pass, which knows the runner, the methods and the queries.
+        sequences: all survivors.
+        rescored: what the second pass found.
+        n: survivors of each direction.
+    """
+
+    again: SecondPass
+    sequences: Sequences
+    rescored: Rescored
+    n: int
+
+    def run(self, progress: ProgressLog) -> Paired:
+        """Do what is not there yet."""
+        queries, wanted = self.again.queries, self._wanted() if self.n else {}
+        most = self._most_parts(wanted)
+        if not most:
+            if wanted:
+                progress.note(
+                    "pair scores  none: with two parts of each completion they would take more "
+                    "than a tenth of fit and scan; ask fewer queries, or lower scan.pair_scores"
+                )
+            return Paired(0, [None] * len(queries), [None] * len(queries))
+        items = {item.query.digest: item for item in self._items(wanted, most)}
+        n_pairs = sum(len(ids) for item in items.values() for ids in item.wanted)
+        progress.note(
+            f"pair scores  {n_pairs:,} pairs of query and sequence, completions in {most} parts "
+            "at most"
+        )
+        self._ensure(list(items.values()), progress)
+        ends = [part_ends(query, most) if query.digest in items else None for query in queries]
+        keys = [
+            None if of_query is None else items[query.digest].key
+            for query, of_query in zip(queries, ends, strict=True)
+        ]
+        return Paired(most, ends, keys)
+
+    def _wanted(self) -> dict[str, tuple[EncodedQuery, tuple[Ids, ...]]]:
+        """By query digest, the ids of the first survivors by each method, of those with parts."""
+        wanted = {}
+        for query in self.again.queries:
+            if query.digest in wanted or part_ends(query, 2) is None:
+                continue
+            ids = tuple(
+                found[query.digest].first(one.sides(query.digest), self.n)
+                if query.digest in found and one.method not in SELF_METHODS
+                else np.zeros(0, np.int64)
+                for one, found in zip(self.again.scanned, self.rescored.found, strict=True)
+            )
+            if any(map(len, ids)):
+                wanted[query.digest] = query, ids
+        return wanted
+
+    def _tokens(self, ids: Ids) -> int:
+        return int(self.sequences.n_tokens[self.sequences.places(ids)].astype(np.int64).sum())
+
+    def _run_again(self, ids: Sequence[Ids]) -> Ids:
+        """The sequences that run through the model."""
+        methods = self.again.methods
+        return union(i for one, i in zip(methods, ids, strict=True) if one.reads_queries)
+
+    def _most_parts(self, wanted: Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]]) -> int:
+        if not wanted:
+            return 0
+        work = [
+            QueryWork(
+                len(query.answers[0].tokens),
+                sum(query.answers[0].counted),
+                self._tokens(self._run_again(ids)),
+                [
+                    self._tokens(of_method)
+                    for one, of_method in zip(self.again.methods, ids, strict=True)
+                    if one.reads_queries
+                ],
+            )
+            for query, ids in wanted.values()
+        ]
+        scanned = sum(split.n_tokens for split in self.again.splits)
+        shapes = self.again.replica.shapes.values()
+        return most_parts(work, shapes, scanned, self._fitted_tokens())
+
+    def _fitted_tokens(self) -> int:
+        """That factors with eigenbases were fitted on, which methods share; 0 without any."""
+        found = (
+            one.curvature.n_tokens
+            for one in self.again.methods
+            if one.curvature is not None and factors_of(one.method) == "ekfac"
+        )
+        return next(found, 0)
+
+    def _items(
+        self, wanted: Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]], most: int
+    ) -> Iterator[PairsAsked]:
+        for query, ids in wanted.values():
+            ends = part_ends(query, most)
+            assert ends is not None
+            splits = tuple(by_split(self.again.splits, union(ids).tolist()))
+            about = {
+                "version": _VERSION,
+                "banks": [one.bank(query.digest) for one in self.again.scanned],
+                "methods": [one.method for one in self.again.scanned],
+                "query": query.digest,
+                "ends": ends,
+                "ids": [of_method.tolist() for of_method in ids],
+                "splits": digest([split.digest for split, _ in splits]),
+            }
+            n_tokens = self._tokens(self._run_again(ids))
+            yield PairsAsked(digest(about), query, ends, ids, splits, n_tokens)
+
+    def _ensure(self, items: Sequence[PairsAsked], progress: ProgressLog) -> None:
+        """Have all of them, whole."""
+        runner, store = self.again.runner, self.again.store
+        job = PairsJob(self.again.corpus, store, self.again.methods)
+        stage = Stage(
+            stage_names.RESCORE,
+            items,
+            lambda item: [Place(store, item.key)],
+            lambda lacking, told: runner.replicas(job, [one.item for one in lacking], told.advance),
+            n_tokens=lambda item: item.n_tokens,
+        )
+        discarded, unseen = Discarded(), [item.key for item in items]
+        while unseen:
+            ensure(stage, progress)
+            places = [(store, key) for key in unseen]
+            found = runner.tasks(is_damaged, places, small=len(places) <= _FEW_ITEMS)
+            unseen = [key for key, bad in zip(unseen, found, strict=True) if bad]
+            for key in unseen:
+                discarded.discard(store, key)
