@@ -35,6 +35,7 @@ _NAMED = 5
 _OTHER = "of other kinds"
 _HIDDEN = "hidden or bookkeeping"
 _FOLDERS = "folders that a glob names"
+_EMPTY = "empty"
 _TEXTS = "texts beside data"
 _INDICES = "indices, read with their .bin"
 _NO_FILES = "pipes, sockets or devices"
@@ -155,11 +156,11 @@ def _sorted_out(
         elif matches.of_folder and "." in parted(last)[0]:
             left[url] = _OTHER, name
         else:
-            is_read, source = _looked_into(Store(url, place.options), matches.of_folder)
-            if is_read:
-                files[url] = source
+            source, why_not = _looked_into(Store(url, place.options), matches.of_folder)
+            if why_not:
+                left[url] = why_not, name
             else:
-                left[url] = _OTHER, name
+                files[url] = source
     texts = [url for url, source in files.items() if source and source.is_text]
     if matches.of_folder and len(texts) < len(files):
         # What is written about data lies beside it.
@@ -167,8 +168,8 @@ def _sorted_out(
     return [url for url in files if url not in left], left
 
 
-def _looked_into(file: Store, of_folder: bool) -> tuple[bool, Source | None]:
-    """Whether a file whose name says nothing is read, and its format.
+def _looked_into(file: Store, of_folder: bool) -> tuple[Source | None, str | None]:
+    """The format of a file whose name says nothing, and why it is not read if it is not.
 
     One in a folder is left out where it holds nothing, or nothing that is read. One that is damaged
     is read: it is a bad file, which is told then.
@@ -176,12 +177,12 @@ def _looked_into(file: Store, of_folder: bool) -> tuple[bool, Source | None]:
     try:
         source = known(file)
     except EOFError:
-        return True, None
+        return None, None
     except CorpusError:
         if of_folder:
-            return False, None
+            return None, _OTHER
         raise
-    return not of_folder or source is not None, source
+    return source, _EMPTY if of_folder and source is None else None
 
 
 def _counted(others: Mapping[str, tuple[str, str]]) -> dict[str, LeftOut]:

@@ -199,6 +199,9 @@ def document_of(
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
     columns = replace(columns, text=of_text)
+    is_null = text is None and any(name in row for name in (of_text, *columns.other_texts))
+    if columns.prompt is None and (is_null or text == []):
+        return found  # which has no text, as one whose text is empty
     if isinstance(text, list):
         return _of_messages(found, text, prompt, columns)
     if not isinstance(text, str):

@@ -32,6 +32,10 @@ class Refused(str):
         return refused
 
 
+class NoPage(Refused):
+    """Why a row is no document though nothing is wrong with it: it holds no page of its own."""
+
+
 class NotDocumentsError(Exception):
     """Why no document can be read from a file, in words that follow its address."""
 
