@@ -145,7 +145,7 @@ def read_documents(
     needed = [column for column in keys_of(columns) if column not in columns.texts]
     is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
     key = keys_of(columns).get(columns.text, Wanted.key)
-    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file, key)
+    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file, key, columns.named)
     for number, row in _rows(file, wanted, columns.tokens, opened, cut):
         place = f"{file.url}:{number}"
         if isinstance(row, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ _OTHER = "of other kinds"
 _HIDDEN = "hidden or bookkeeping"
 _FOLDERS = "folders that a glob names"
 _EMPTY = "empty"
+_AGAIN = "read by another address"
 _TEXTS = "texts beside data"
 _INDICES = "indices, read with their .bin"
 _NO_FILES = "pipes, sockets or devices"
@@ -82,6 +84,7 @@ def find_files(
         StorageError: an address cannot be listed.
     """
     found: dict[str, Store] = {}
+    places: dict[str, str] = {}
     others: dict[str, tuple[str, str]] = {}
     for pattern in chain.from_iterable(map(_alternatives, patterns)):
         place = Store(pattern, options(pattern))
@@ -95,8 +98,14 @@ def find_files(
         files, left = _sorted_out(place, matches, tokens)
         if not files:
             raise CorpusError(f"corpus.documents: {_nothing(pattern, left)}")
-        # Patterns may overlap: a file is read once.
-        found |= {url: Store(url, options(url)) for url in files if url not in found}
+        # Patterns may overlap, and links lead to the same: a file is read once.
+        for url in files:
+            file = Store(url, options(url))
+            first = places.setdefault(os.path.realpath(url) if file.is_local else url, url)
+            if first == url:
+                found[url] = file
+            else:
+                others[url] = _AGAIN, url
         others |= left
     # Of documents without an id the name of their file is one, and those of partitions are alike.
     named = zip(found.values(), tails(list(found)), strict=True)

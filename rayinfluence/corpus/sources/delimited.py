@@ -68,7 +68,8 @@ class Delimited:
         if isinstance(header, str):
             raise NotDocumentsError(f"has a header that cannot be read: it is {header}.")
         # Spreadsheets write columns that are empty without a name.
-        if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+        named = set(header) - {""} if wanted.named is None else wanted.named
+        if twice := [name for name in header if name in named and header.count(name) > 1]:
             raise NotDocumentsError(
                 f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
                 "is meant: rename one."
@@ -182,4 +183,13 @@ def _row(header: list[str], record: list[str], text_column: str | None) -> dict[
         if any(value and not name for name, value in values):
             return f"a value in a column without a name, of which there are {nameless}"
         values = [(name, value) for name, value in values if name]
-    return {name: value if value or name == text_column else None for name, value in values}
+    row: dict[str, Any] = {}
+    several = len(set(header)) < len(header)
+    for name, value in values:
+        said = value if value or name == text_column else None
+        if several and header.count(name) > 1:
+            # It cannot be told which is meant, and nobody asked: all that it says is kept.
+            row.setdefault(name, []).append(said)
+        else:
+            row[name] = said
+    return row
