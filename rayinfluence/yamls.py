@@ -17,17 +17,20 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Look while keys are as they were written: what ``<<`` brings may be overridden."""
         node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
+        seen: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                 continue
-            line = key.start_mark.line + 1
-            first = lines.setdefault((key.tag, key.value), line)
-            if first != line:
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if first := seen.get(name):
+                where = f"in line {first} and again in line {line}"
+                if first == line:
+                    where = f"twice in line {line}"
                 raise RepeatedKey(
-                    f"the key {key.value!r} stands in line {first} and again in line {line}, and "
-                    "the first would be ignored. Put what is under both into one, or take one out."
+                    f"the key {key.value!r} stands {where}, and the first would be ignored. Put "
+                    "what is under both into one, or take one out."
                 )
+            seen[name] = line
         return node
 
 

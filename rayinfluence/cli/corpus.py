@@ -172,7 +172,7 @@ def duplicates(
     show: Annotated[int, typer.Option(help="Groups that are printed, the largest.", min=0)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Find exact and near copies among all sequences (MinHash); nothing is taken out."""
+    """Find exact and near copies among sequences, not documents (MinHash); none is taken out."""
     _print(_tokenised(place).copies(threshold, output, show), as_json)
 
 

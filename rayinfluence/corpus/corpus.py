@@ -69,7 +69,7 @@ class Corpus:
         if corpus.n_sequences == 0:
             raise CorpusError(
                 f"the corpus at {store.url} is empty: no document gave a sequence of at least 2 "
-                "tokens. Check corpus.documents and corpus.text_column."
+                f"tokens{manifest.left_out_rows}. Check corpus.documents and corpus.text_column."
             )
         return corpus
 

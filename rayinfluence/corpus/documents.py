@@ -16,7 +16,14 @@ from rayinfluence.corpus.magic import BEGINNING, format_of
 from rayinfluence.corpus.paths import columns_of_path
 from rayinfluence.corpus.sources.compression import Codec, codec_of, plain
 from rayinfluence.corpus.sources.divisible import Cut, Divisible
-from rayinfluence.corpus.sources.source import RAW, NotDocumentsError, Row, Source, Wanted
+from rayinfluence.corpus.sources.source import (
+    RAW,
+    NoPage,
+    NotDocumentsError,
+    Row,
+    Source,
+    Wanted,
+)
 from rayinfluence.corpus.token_files import (
     index_beside,
     is_token_file,
@@ -31,6 +38,7 @@ from rayinfluence.storage.store import Store
 
 #: Why a document is passed over.
 NO_TEXT = "its text is empty or white space"
+NO_TOKENS = "the tokenizer makes no token of its text"
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,10 @@ class BadDocument:
     place: str
     reason: str
     raw: str = field(default="", kw_only=True, compare=False)
+
+
+class NoPageDocument(BadDocument):
+    """A row that is as it should be, and no document: an image, or a page that was not found."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +145,12 @@ def read_documents(
     needed = [column for column in keys_of(columns) if column not in columns.texts]
     is_in_file = columns.texts == (columns.text,) and columns.text not in of_path
     key = keys_of(columns).get(columns.text, Wanted.key)
-    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file, key)
+    wanted = Wanted(columns.text, columns.wanted, columns.blocks, is_in_file, key, columns.named)
     for number, row in _rows(file, wanted, columns.tokens, opened, cut):
         place = f"{file.url}:{number}"
         if isinstance(row, str):
-            yield BadDocument(place, row, raw=getattr(row, "raw", ""))
+            of_kind = NoPageDocument if isinstance(row, NoPage) else BadDocument
+            yield of_kind(place, row, raw=getattr(row, "raw", ""))
             continue
         in_file = row
         # What a row says itself is nearer to it than where its file lies.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,8 @@ _NAMED = 5
 _OTHER = "of other kinds"
 _HIDDEN = "hidden or bookkeeping"
 _FOLDERS = "folders that a glob names"
+_EMPTY = "empty"
+_AGAIN = "read by another address"
 _TEXTS = "texts beside data"
 _INDICES = "indices, read with their .bin"
 _NO_FILES = "pipes, sockets or devices"
@@ -81,6 +84,7 @@ def find_files(
         StorageError: an address cannot be listed.
     """
     found: dict[str, Store] = {}
+    places: dict[str, str] = {}
     others: dict[str, tuple[str, str]] = {}
     for pattern in chain.from_iterable(map(_alternatives, patterns)):
         place = Store(pattern, options(pattern))
@@ -94,8 +98,14 @@ def find_files(
         files, left = _sorted_out(place, matches, tokens)
         if not files:
             raise CorpusError(f"corpus.documents: {_nothing(pattern, left)}")
-        # Patterns may overlap: a file is read once.
-        found |= {url: Store(url, options(url)) for url in files if url not in found}
+        # Patterns may overlap, and links lead to the same: a file is read once.
+        for url in files:
+            file = Store(url, options(url))
+            first = places.setdefault(os.path.realpath(url) if file.is_local else url, url)
+            if first == url:
+                found[url] = file
+            else:
+                others[url] = _AGAIN, url
         others |= left
     # Of documents without an id the name of their file is one, and those of partitions are alike.
     named = zip(found.values(), tails(list(found)), strict=True)
@@ -155,11 +165,11 @@ def _sorted_out(
         elif matches.of_folder and "." in parted(last)[0]:
             left[url] = _OTHER, name
         else:
-            is_read, source = _looked_into(Store(url, place.options), matches.of_folder)
-            if is_read:
-                files[url] = source
+            source, why_not = _looked_into(Store(url, place.options), matches.of_folder)
+            if why_not:
+                left[url] = why_not, name
             else:
-                left[url] = _OTHER, name
+                files[url] = source
     texts = [url for url, source in files.items() if source and source.is_text]
     if matches.of_folder and len(texts) < len(files):
         # What is written about data lies beside it.
@@ -167,8 +177,8 @@ def _sorted_out(
     return [url for url in files if url not in left], left
 
 
-def _looked_into(file: Store, of_folder: bool) -> tuple[bool, Source | None]:
-    """Whether a file whose name says nothing is read, and its format.
+def _looked_into(file: Store, of_folder: bool) -> tuple[Source | None, str | None]:
+    """The format of a file whose name says nothing, and why it is not read if it is not.
 
     One in a folder is left out where it holds nothing, or nothing that is read. One that is damaged
     is read: it is a bad file, which is told then.
@@ -176,12 +186,12 @@ def _looked_into(file: Store, of_folder: bool) -> tuple[bool, Source | None]:
     try:
         source = known(file)
     except EOFError:
-        return True, None
+        return None, None
     except CorpusError:
         if of_folder:
-            return False, None
+            return None, _OTHER
         raise
-    return not of_folder or source is not None, source
+    return source, _EMPTY if of_folder and source is None else None
 
 
 def _counted(others: Mapping[str, tuple[str, str]]) -> dict[str, LeftOut]:

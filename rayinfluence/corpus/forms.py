@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayinfluence.corpus.chat import Message, Span, conversation, messages_of
 from rayinfluence.corpus.features import Features, text_of, why_no_numbers
-from rayinfluence.corpus.metadata import chosen, small
+from rayinfluence.corpus.metadata import chosen, plain, small
 from rayinfluence.corpus.paths import matches
 from rayinfluence.corpus.templates import TemplateFailed, template_of
 from rayinfluence.corpus.token_rows import (
@@ -24,6 +24,7 @@ from rayinfluence.corpus.token_rows import (
     tokens_of,
 )
 from rayinfluence.errors import ChatError
+from rayinfluence.storage.digest import canonical_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -76,20 +77,23 @@ class Columns:
         return () if made else (self.text, *self.other_texts)
 
     @property
-    def wanted(self) -> frozenset[str] | None:
-        """All that is read of a row, where that is known; None is all that there is."""
-        used = {*self.texts, self.identity, self.prompt, self.counted, self.label} - {None}
-        used |= set(self.features)
+    def named(self) -> frozenset[str]:
+        """All that have a meaning, or are metadata by their names."""
+        used = {*self.texts, self.identity, self.prompt, self.counted, self.label, *self.features}
         if self.template is not None:
             used |= template_of(self.template).variables
         if self.tokens is not None:
             used |= {PADDING, POSITIONS}
-        if self.metadata is None or "row" in used - set(self.texts):
-            return None
         # A dotted key is a column of that name, or in one of the name up to a dot.
-        parts = [key.split(".") for key in self.metadata]
+        parts = [key.split(".") for key in self.metadata or ()]
         tops = {".".join(part[: n + 1]) for part in parts for n in range(len(part))}
         return frozenset(name for name in used | tops if name is not None)
+
+    @property
+    def wanted(self) -> frozenset[str] | None:
+        """All that is read of a row, where that is known; None is all that there is."""
+        of_template = template_of(self.template).variables if self.template is not None else ()
+        return None if self.metadata is None or "row" in of_template else self.named
 
     def of_file(self, url: str) -> Columns:
         """Those of one file; as they are where no glob has a say, or none holds for it."""
@@ -185,8 +189,7 @@ def document_of(
         metadata, left_out = small(others)
     else:
         metadata, left_out = chosen(row, columns.metadata), []
-    identity = row.get(columns.identity)
-    document_id = f"{name}:{number}" if identity is None else str(identity)
+    document_id = named_by(row.get(columns.identity)) or f"{name}:{number}"
     label = None if columns.label is None else row.get(columns.label)
     found = Document(document_id, "", metadata, number, label=label, left_out=tuple(left_out))
     if columns.features:
@@ -199,6 +202,9 @@ def document_of(
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
     columns = replace(columns, text=of_text)
+    is_null = text is None and any(name in row for name in (of_text, *columns.other_texts))
+    if columns.prompt is None and (is_null or text == []):
+        return found  # which has no text, as one whose text is empty
     if isinstance(text, list):
         return _of_messages(found, text, prompt, columns)
     if not isinstance(text, str):
@@ -240,6 +246,20 @@ def _of_tokens(found: Document, row: Mapping[str, Any], columns: Columns) -> Doc
         if columns.metadata is not None or not (isinstance(value, list) and len(value) == n_ids)
     }
     return replace(found, tokens=tokens, metadata=metadata)
+
+
+def named_by(identity: Any) -> str | None:
+    """What a value of the column of ids calls a document; None where it is no name.
+
+    Nothing, white space and NaN, which tables have in the place of nothing, are none; an object or
+    a list is called by its JSON.
+    """
+    if isinstance(identity, dict | list | bool | bytes):
+        identity = plain(identity)
+        identity = identity if isinstance(identity, str) else canonical_json(identity)
+    if identity is None or identity != identity or not str(identity).strip():
+        return None
+    return str(identity)
 
 
 def separated(document: Document, form: TokenForm) -> Iterator[Document] | str:

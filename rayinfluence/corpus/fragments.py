@@ -23,13 +23,14 @@ from rayinfluence.storage.store import Listed, Store
 FRAGMENTS = "fragments"
 #: Metadata keys that a fragment names; a file of as many may have more.
 NAMED_KEYS = 1000
-#: How many rows that are no documents it names; all are counted.
-_NAMED_BAD_ROWS = 1000
+#: How many rows that are no documents it names, and how many of those that are no fault; all are
+#: counted.
+_NAMED_BAD_ROWS, _NAMED_PASSED_OVER = 1000, 20
 #: Reasons that it counts apart; those of each row may be its own.
 _REASONS = 100
 _COUNTS = (
     *("documents", "empty_documents", "short_chunks", "masked", "counted_tokens", "uncounted"),
-    *("n_bad", "quarantined"),
+    *("n_bad", "no_pages", "quarantined"),
 )
 _OF_A_GROUP = tuple(one.name for one in fields(RowGroup))
 
@@ -76,11 +77,16 @@ class FileReport:
     counted_tokens: int = 0
     uncounted: int = 0
     n_bad: int = 0
-    #: The first of those and of the empty ones.
+    #: The first of those.
     bad: list[BadDocument] = field(default_factory=list)
     #: How many there are for each reason, for the first _REASONS reasons.
     reasons: dict[str, int] = field(default_factory=dict)
-    #: Where such rows are kept as they were, and how many.
+    #: Rows that are no pages of text, and that is no fault of theirs.
+    no_pages: int = 0
+    #: The first of those and of the empty documents, and how many there are for each reason.
+    passed_over: list[BadDocument] = field(default_factory=list)
+    why_passed_over: dict[str, int] = field(default_factory=dict)
+    #: Where bad rows are kept as they were, and how many.
     quarantine: list[str] = field(default_factory=list)
     quarantined: int = 0
     #: How many of its documents that gave a sequence have each key, for the first NAMED_KEYS keys.
@@ -89,7 +95,7 @@ class FileReport:
     not_kept: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.bad = [one if isinstance(one, BadDocument) else BadDocument(**one) for one in self.bad]
+        self.bad, self.passed_over = _rows(self.bad), _rows(self.passed_over)
 
     def refuse(self, place: str, reason: str) -> None:
         """Count a row that is no document; the first ones are named.
@@ -99,32 +105,43 @@ class FileReport:
             reason: why it is none.
         """
         self.n_bad += 1
-        self._name(place, reason)
+        _count(self.reasons, reason, 1, _REASONS)
+        if len(self.bad) < _NAMED_BAD_ROWS:
+            self.bad.append(BadDocument(place, reason))
 
-    def pass_over(self, place: str, reason: str) -> None:
-        """Count a document without text; the first ones are named.
+    def pass_over(self, place: str, reason: str, *, is_empty: bool) -> None:
+        """Count a document without text, or a row that is no page; the first ones are named.
 
         Args:
             place: of it.
-            reason: what is lacking.
+            reason: what is lacking, or what it is.
+            is_empty: whether it is a document.
         """
-        self.documents += 1
-        self.empty_documents += 1
-        self._name(place, reason)
+        self.documents += is_empty
+        self.empty_documents += is_empty
+        self.no_pages += not is_empty
+        _count(self.why_passed_over, reason, 1, _REASONS)
+        if len(self.passed_over) < _NAMED_PASSED_OVER:
+            self.passed_over.append(BadDocument(place, reason))
 
     @property
-    def left_out(self) -> int:
-        """Rows that are no documents or have no text."""
-        return self.n_bad + self.empty_documents
+    def n_rows(self) -> int:
+        """All that were read."""
+        return self.documents + self.n_bad + self.no_pages
 
     def add(self, part: FileReport) -> None:
         """Count what the part of the file that comes next gave."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(part, name))
         self.bad = [*self.bad, *part.bad][:_NAMED_BAD_ROWS]
+        self.passed_over = [*self.passed_over, *part.passed_over][:_NAMED_PASSED_OVER]
         self.quarantine = self.quarantine + part.quarantine
-        for reason, count in part.reasons.items():
-            _count(self.reasons, reason, count, _REASONS)
+        for counts, found in (
+            (self.reasons, part.reasons),
+            (self.why_passed_over, part.why_passed_over),
+        ):
+            for reason, count in found.items():
+                _count(counts, reason, count, _REASONS)
         self._count_keys(part.metadata_keys, part.not_kept)
 
     def count_keys(self, kept: Iterable[str], not_kept: Iterable[str]) -> None:
@@ -141,15 +158,14 @@ class FileReport:
             for key, count in found.items():
                 _count(counts, key, count, NAMED_KEYS)
 
-    def _name(self, place: str, reason: str) -> None:
-        _count(self.reasons, reason, 1, _REASONS)
-        if len(self.bad) < _NAMED_BAD_ROWS:
-            self.bad.append(BadDocument(place, reason))
-
     @classmethod
     def of(cls, url: str, about: Listed) -> FileReport:
         """The report of a file that is about to be read."""
         return cls(*Seen.of(url, about))
+
+
+def _rows(found: Iterable[Any]) -> list[BadDocument]:
+    return [one if isinstance(one, BadDocument) else BadDocument(**one) for one in found]
 
 
 def _count(counts: dict[str, int], name: str, count: int, most: int) -> None:
@@ -176,8 +192,8 @@ class Fragment:
     def of(cls, report: FileReport, shards: Sequence[ShardRecord]) -> Fragment:
         """The fragment of a file that has just been tokenised."""
         body = asdict(report)
-        for bad in body["bad"]:
-            del bad["raw"]  # which is in the quarantine
+        for bad in body["bad"] + body["passed_over"]:
+            del bad["raw"]  # that of bad ones is in the quarantine
         return cls(body, tuple(shards))
 
     @property

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rayinfluence.corpus.columns import what_to_do
-from rayinfluence.corpus.documents import NO_TEXT, BadDocument
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.fragments import FileReport
 
@@ -19,7 +18,8 @@ class Limits:
     """Of what may be left out: below 1 a share, from 1 on a count.
 
     Attributes:
-        bad_rows: of the rows of a file that are no documents, or have no text.
+        bad_rows: of the rows of a file that are no documents; those without text, and what is no
+            page of an archive, are none of them.
         bad_files: of the files that cannot be read to their end, or have too many bad rows.
     """
 
@@ -32,13 +32,10 @@ class Limits:
 
     def why_bad(self, report: FileReport, columns: Columns) -> str | None:
         """Why a file has too many rows that are left out, as sentences; None where it has not."""
-        n_bad, total = report.left_out, report.documents + report.n_bad
+        n_bad, total = report.n_bad, report.n_rows
         if n_bad <= _most(self.bad_rows, total):
             return None
-        # Reports of before do not name what has no text.
-        first = BadDocument(report.url, NO_TEXT)
-        if report.bad:
-            first = report.bad[0]
+        first = report.bad[0]
         kept = (
             f" The first are in {report.quarantine[0]} of the corpus." if report.quarantine else ""
         )
@@ -72,6 +69,11 @@ def _enough(n_bad: int, total: int) -> str:
     """A share that so many are within; all of them are no share."""
     share = -(-1000 * n_bad // total) / 1000
     return f"{share:.3g}" if share < 1 else str(n_bad)
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of some names, in words."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def by_reason(reasons: Mapping[str, int]) -> str:

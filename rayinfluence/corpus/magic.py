@@ -11,6 +11,7 @@ from rayinfluence.corpus.sources.jsonl import JsonLines
 from rayinfluence.corpus.sources.source import NotDocumentsError, Source
 from rayinfluence.corpus.token_files import ENDINGS as TOKENS
 from rayinfluence.storage.downloads import why_a_pointer
+from rayinfluence.text import visible_line
 
 #: Enough of a file to know it by.
 BEGINNING = 4096
@@ -48,8 +49,15 @@ _KINDS = (
 )
 
 
+_TAR = Kind("tar", (), unpack="tar -xf")
+#: Where the first header of tar says what it is; its member's name is at its start.
+_USTAR, _NAME = slice(257, 262), slice(0, 100)
+
+
 def kind_of(begins: bytes) -> Kind | None:
     """The kind of a file that begins so, or None where it may be lines of text."""
+    if begins[_USTAR] == b"ustar":
+        return _TAR
     found = next((kind for kind in _KINDS if begins.startswith(kind.begins)), None)
     return found if found and (found.unpack or is_binary(begins)) else None
 
@@ -100,7 +108,11 @@ def format_of(begins: bytes, name: str, codec: Codec | None = None) -> Source:
             within = f"holds {kind.name} within {codec.name}" if codec else ""
             what = within or f"is a file of {kind.name}"
             how = f"unpack it (`{kind.unpack}`)" if kind.unpack else "write it as JSON lines"
-            raise NotDocumentsError(f"{what}, whatever its name says: {how}, and name that.")
+            that = "that"
+            if kind is _TAR:
+                member = begins[_NAME].rstrip(b"\0").decode(errors="replace")
+                that = f"what was in it, such as {visible_line(member)}"
+            raise NotDocumentsError(f"{what}, whatever its name says: {how}, and name {that}.")
         said = parted(name)[1]
         if said and not codec:
             raise EOFError(f"it does not begin as files of {said.name} do")

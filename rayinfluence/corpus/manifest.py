@@ -86,7 +86,18 @@ class CorpusManifest:
         counts: Counter[str] = Counter()
         for report in self.files:
             counts.update(report.get("reasons", {}))
+            counts.update(report.get("why_passed_over", {}))
         return dict(counts.most_common())
+
+    @property
+    def without_rows(self) -> list[str]:
+        """The files in which there was nothing at all."""
+        counted = ("documents", "n_bad", "no_pages")
+        return [
+            report["url"]
+            for report in self.files
+            if not any(report.get(name, 0) for name in counted)
+        ]
 
     @property
     def left_out_rows(self) -> str:
@@ -94,7 +105,9 @@ class CorpusManifest:
         counts = {
             "rows that are no documents": self.total("n_bad"),
             "documents without text": self.total("empty_documents"),
+            "rows that are no pages": self.total("no_pages"),
             "bad files": len(self.bad_files),
+            "files without rows": len(self.without_rows),
         }
         said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         return f"; left out: {said}" if said else ""

@@ -26,12 +26,8 @@ class Quarantine:
     def refuse(self, bad: BadDocument) -> None:
         """Count a row that is no document."""
         self._report.refuse(bad.place, bad.reason)
-        self._keep(bad)
-
-    def pass_over(self, empty: BadDocument) -> None:
-        """Count a document without text."""
-        self._report.pass_over(empty.place, empty.reason)
-        self._keep(empty)
+        if len(self._lines) < _MOST:
+            self._lines.append(json.dumps(asdict(bad), ensure_ascii=False).encode() + b"\n")
 
     def write(self, write: Callable[[str, bytes], None]) -> None:
         """Write what is kept, as JSON lines, and note in the report where that is and how much.
@@ -47,7 +43,3 @@ class Quarantine:
         write(key, body)
         self._report.quarantine.append(key)
         self._report.quarantined += len(self._lines)
-
-    def _keep(self, bad: BadDocument) -> None:
-        if len(self._lines) < _MOST:
-            self._lines.append(json.dumps(asdict(bad), ensure_ascii=False).encode() + b"\n")

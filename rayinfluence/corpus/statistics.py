@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayinfluence.corpus.corpus import Corpus
+from rayinfluence.corpus.limits import named
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.corpus.metadata import as_text, at_key, canonical
 from rayinfluence.corpus.stored import AT_ONCE, begins
@@ -201,8 +202,10 @@ def left_out(manifest: CorpusManifest) -> dict[str, int]:
     counts = {
         "rows that are no documents": manifest.total("n_bad"),
         "documents without text": manifest.total("empty_documents"),
+        "rows that are no pages": manifest.total("no_pages"),
         "last chunks of one token": manifest.total("short_chunks"),
         "bad files": len(manifest.bad_files),
+        f"files without rows ({named(manifest.without_rows)})": len(manifest.without_rows),
     }
     counts |= {f"files: {why}": left.count for why, left in manifest.left_out.items()}
     return {reason: count for reason, count in counts.items() if count}

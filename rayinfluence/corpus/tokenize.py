@@ -16,7 +16,14 @@ from rayinfluence.corpus.chat import Span
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
-from rayinfluence.corpus.documents import NO_TEXT, BadDocument, file_digest, read_documents
+from rayinfluence.corpus.documents import (
+    NO_TEXT,
+    NO_TOKENS,
+    BadDocument,
+    NoPageDocument,
+    file_digest,
+    read_documents,
+)
 from rayinfluence.corpus.features import Features, float_of, why_no_class
 from rayinfluence.corpus.forms import Columns, Document, mask, rendered
 from rayinfluence.corpus.fragments import FileReport, ShardRecord
@@ -117,7 +124,7 @@ def tokenize_file(
 
     Documents longer than the context are cut into chunks of the context's length; a document
     without text is counted and skipped, and so is a last chunk of a single token, which predicts
-    nothing. Rows that gave nothing are kept beside the shards as they are.
+    nothing. Rows that are no documents are kept beside the shards as they are.
 
     Args:
         file: the documents.
@@ -137,11 +144,13 @@ def tokenize_file(
     with file.open("") as raw:
         digested = DigestedFile(raw)
         documents = read_documents(file, settings.columns, digested, part.cut if part else None)
-        for batch in _batches(_good(documents, tokenizer, report.url, quarantine)):
+        for batch in _batches(_good(documents, tokenizer, report, quarantine)):
             for document, pieces in _encoded(tokenizer, batch, settings.kind):
+                if _is_without_tokens(document, pieces, settings.kind):
+                    report.pass_over(f"{report.url}:{document.row}", NO_TOKENS, is_empty=True)
+                    continue
                 if why := _why_none(document, pieces, settings, tokenizer):
-                    place = f"{report.url}:{document.row}"
-                    quarantine.refuse(BadDocument(place, why, raw=document.text[:RAW]))
+                    quarantine.refuse(_bad(document, why, report.url))
                     continue
                 report.documents += 1
                 gave = False
@@ -210,6 +219,8 @@ def sequences_of(
     if found.is_empty:
         return "it has no text"
     [(_, pieces)] = _encoded(tokenizer, [found], settings.kind)
+    if _is_without_tokens(found, pieces, settings.kind):
+        return NO_TOKENS
     if why := _why_none(found, pieces, settings, tokenizer):
         return why
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
@@ -268,6 +279,19 @@ def _border(document: Document) -> int:
     """Where the target begins in the text; it is one span up to the end."""
     spans = document.counted or ()
     return spans[0][0] if len(spans) == 1 else len(document.text)
+
+
+def _is_without_tokens(document: Document, pieces: Iterable[Encoding], kind: str) -> bool:
+    """Whether nothing is left of a text, such as one of characters that a normalizer takes out.
+
+    One that comes in pieces is longer than that.
+    """
+    return (
+        isinstance(pieces, list)
+        and document.tokens is None
+        and kind in (CAUSAL, MASKED, CLASSIFICATION)
+        and not any(start < end for piece in pieces for start, end in piece.offsets)
+    )
 
 
 def _why_none(
@@ -369,23 +393,37 @@ def _mask(document: Document, piece: Encoding, kind: str) -> list[bool] | None:
 def _good(
     documents: Iterator[Document | BadDocument],
     tokenizer: Coding,
-    url: str,
+    report: FileReport,
     quarantine: Quarantine,
 ) -> Iterator[Document]:
     for one in documents:
-        document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, url)
+        if isinstance(one, NoPageDocument):
+            report.pass_over(one.place, one.reason, is_empty=False)
+            continue
+        document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, report.url)
         if isinstance(document, BadDocument):
             quarantine.refuse(document)
         elif document.is_empty:
-            place = f"{url}:{document.row}"
-            quarantine.pass_over(BadDocument(place, NO_TEXT, raw=document.text[:RAW]))
+            report.pass_over(f"{report.url}:{document.row}", NO_TEXT, is_empty=True)
         else:
             yield document
 
 
 def _as_text(document: Document, tokenizer: Coding, url: str) -> Document | BadDocument:
+    if document.is_empty:
+        return document
     found = rendered(document, tokenizer)
-    return BadDocument(f"{url}:{document.row}", found) if isinstance(found, str) else found
+    return _bad(document, found, url) if isinstance(found, str) else found
+
+
+def _bad(document: Document, reason: str, url: str) -> BadDocument:
+    """A document that gives no sequence, with what it was to be made of."""
+    made_of: Any = document.text
+    if document.messages:
+        made_of = json.dumps(document.messages, ensure_ascii=False)
+    elif document.tokens is not None:
+        made_of = json.dumps(document.tokens.tokens_T[:RAW].tolist())
+    return BadDocument(f"{url}:{document.row}", reason, raw=made_of[:RAW])
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:

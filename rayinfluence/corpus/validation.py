@@ -19,12 +19,18 @@ from rayinfluence.corpus.splits import read_row_groups
 from rayinfluence.corpus.stored import begins
 from rayinfluence.errors import CorpusError, StorageError
 from rayinfluence.storage.digest import digest_bytes
+from rayinfluence.storage.store import Store
 from rayinfluence.text import visible_line
+
+#: Characters of a row that is no document, for a terminal.
+_SHOWN_RAW = 200
 
 
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong.
+
+    A row of a document's file that is no document is named by its file and its place there.
 
     Attributes:
         reason: a sentence or a part of one.
@@ -33,6 +39,7 @@ class Finding:
         document_id: of the row.
         file: that the shard's documents are from, where the corpus says so.
         document_row: of the row.
+        raw: the row as its file has it, or its beginning, where it is no document.
     """
 
     reason: str
@@ -41,6 +48,7 @@ class Finding:
     document_id: str | None = None
     file: str | None = None
     document_row: int | None = None
+    raw: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """It as JSON has it."""
@@ -48,6 +56,11 @@ class Finding:
 
     def line(self) -> str:
         """It for a terminal."""
+        if self.raw is not None:
+            raw = self.raw.strip()[:_SHOWN_RAW]
+            return visible_line(
+                f"{self.file}:{self.document_row}: no document: {self.reason}: {raw}"
+            )
         places = [self.shard or "corpus"]
         if self.sequence_id is not None:
             places.append(f"sequence {self.sequence_id}")
@@ -71,6 +84,8 @@ def findings(corpus: Corpus, vocabulary: int | None, context: int | None) -> Ite
     files = shard_files(corpus.manifest)
     for bad in corpus.manifest.bad_files:
         yield Finding(f"nothing of {bad.url} is in it: {bad.reason}", file=bad.url)
+    for report in corpus.manifest.files:
+        yield from _no_documents(corpus.store, report)
     marks: list[NDArray[np.uint64]] = []
     for ordinal, shard in enumerate(corpus.manifest.shards):
         try:
@@ -90,6 +105,23 @@ def findings(corpus: Corpus, vocabulary: int | None, context: int | None) -> Ite
                 yield _of_row(why, shard, table, row, first_id + row, files[ordinal])
             marks.append(_marks(table.filter(pa.array(begins(table)))))
     yield from _twice(corpus, marks, files)
+
+
+def _no_documents(store: Store, report: Mapping[str, Any]) -> Iterator[Finding]:
+    """The rows of a file that are no documents, as they were kept, and how many were not."""
+    url, n_kept = report["url"], 0
+    for key in report.get("quarantine", ()):
+        try:
+            rows = [json.loads(line) for line in store.read(key).splitlines()]
+        except (StorageError, ValueError) as error:
+            yield Finding(f"rows that are no documents are lost with {key}: {error}", file=url)
+            continue
+        for row in rows:
+            n_kept += 1
+            number = int(row["place"].rpartition(":")[2])
+            yield Finding(row["reason"], file=url, document_row=number, raw=row["raw"])
+    if (more := report["n_bad"] - n_kept) > 0:
+        yield Finding(f"{more:,} more rows of {url} are no documents, and are not kept", file=url)
 
 
 def _read(corpus: Corpus, shard: ShardRecord, place: int) -> pa.Table | str:

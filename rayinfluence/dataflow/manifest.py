@@ -176,12 +176,14 @@ def run_manifest(
                 for name, key in (
                     ("documents", "documents"),
                     ("empty_documents", "empty_documents"),
+                    ("no_pages", "no_pages"),
                     ("short_chunks", "short_chunks"),
                     ("bad_documents", "n_bad"),
                     ("quarantined_rows", "quarantined"),
                 )
             },
             "reasons": corpus.manifest.reasons,
+            "files_without_rows": corpus.manifest.without_rows,
             "bad_files": [asdict(bad) for bad in corpus.manifest.bad_files],
             "metadata_not_kept": dict(corpus.manifest.not_kept),
             **{name: getattr(corpus.manifest.settings, name) for name in ("bos", "eos", "overlap")},

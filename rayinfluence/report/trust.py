@@ -203,7 +203,7 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
         for kind in ("factors", "diagonal_factors")
         for row in (manifest.get(kind) or {}).get("quarantined") or []
     }
-    bad_files = corpus.get("bad_files") or []
+    bad_files, empty_files = (corpus.get(n) or [] for n in ("bad_files", "files_without_rows"))
     named = [
         (len(aside), "splits that could not be scored", _names(aside)),
         (len(quarantined), "sequences quarantined in the scan", ""),
@@ -212,6 +212,8 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
         (len(bad_files), "files that cannot be used, with all in them", _names(bad_files, "url")),
         (corpus.get("bad_documents") or 0, "rows that are no documents", ""),
         (corpus.get("empty_documents") or 0, "documents without text", ""),
+        (corpus.get("no_pages") or 0, "rows that are no pages", ""),
+        (len(empty_files), "files without rows", _listed(empty_files)),
         (corpus.get("short_chunks") or 0, "ends of a single token", ""),
     ]
     if "set_aside" not in manifest:
@@ -221,7 +223,11 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
 
 
 def _names(several: Sequence[Mapping[str, Any]], key: str = "name") -> str:
-    names = [shorten(str(one.get(key)), 80) for one in several[:_MAX_NAMED]]
+    return _listed([one.get(key) for one in several])
+
+
+def _listed(several: Sequence[Any]) -> str:
+    names = [shorten(str(one), 80) for one in several[:_MAX_NAMED]]
     return f" ({'; '.join(names)}{'; ...' if len(several) > len(names) else ''})" if names else ""
 
 

@@ -38,7 +38,7 @@ def test_parts_that_ray_tokenises_give_the_corpus_of_one_process(
     file = tmp_path / "large.jsonl"
     write_documents(file, np.random.default_rng(0), 300)
     with file.open("a") as end:
-        end.write('{"text": null}\n{"text": " "}\n')
+        end.write('{"text": 7}\n{"text": " "}\n')
     found = []
     with local_ray(num_cpus=3):
         for name, runner in (("inline", {}), ("ray", {"name": "ray", "actors": 2})):

@@ -220,6 +220,7 @@ def test_a_store_of_no_path_is_a_sentence(url: str) -> None:
     ("text", "said"),
     [
         ("run: a\nmodel: b\nrun: c\n", "the key 'run' stands in line 1 and again in line 3"),
+        ("run: a\nscan: {top: 3, top: 4}\n", "the key 'top' stands twice in line 2"),
         (
             "run: a\nmodel: b\nscan:\n  top: 3\nscan:\n  rank: 4\n",
             "the key 'scan' stands in line 3 and again in line 5",

@@ -12,8 +12,9 @@ from rayinfluence.corpus.sources.source import Row, Wanted
 from rayinfluence.corpus.sources.tables import chosen, refuse_unsound, rows_of
 
 _FILE = b"ARROW1"
-#: What stands before each message of a stream.
+#: What stands before each message of a stream, and at its end.
 _STREAM = b"\xff\xff\xff\xff"
+_END = _STREAM + bytes(4)
 
 
 class Arrow:
@@ -50,3 +51,13 @@ class Arrow:
             for row in rows_of(read):
                 number += 1
                 yield number, row
+        if not is_file:
+            _refuse_open_end(stream)
+
+
+def _refuse_open_end(stream: BinaryIO) -> None:
+    """See that a stream that was read has its end: without one nothing says that it is whole."""
+    place = stream.tell()
+    stream.seek(max(place - len(_END), 0))
+    if stream.read(len(_END)) != _END:
+        raise EOFError("the mark at the end of a stream is not there")

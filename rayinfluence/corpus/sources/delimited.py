@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Wanted, without_column
+from rayinfluence.corpus.sources.source import (
+    RAW,
+    NotDocumentsError,
+    Refused,
+    Row,
+    Wanted,
+    without_column,
+)
 
 #: Characters of a field; one that is longer has a quote that is closed nowhere.
 LONGEST_FIELD = 2**26
@@ -53,14 +60,16 @@ class Delimited:
 
     def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The records, by the names of the header; empty lines are none."""
-        records = self._records(self._lines(stream))
+        lines = _Lines(self._lines(stream))
+        records = self._records(lines)
         header = next(records, None)
         if header is None:
             return
         if isinstance(header, str):
             raise NotDocumentsError(f"has a header that cannot be read: it is {header}.")
         # Spreadsheets write columns that are empty without a name.
-        if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+        named = set(header) - {""} if wanted.named is None else wanted.named
+        if twice := [name for name in header if name in named and header.count(name) > 1]:
             raise NotDocumentsError(
                 f"has two columns {twice[0]!r} in its header, and it cannot be told which of them "
                 "is meant: rename one."
@@ -78,7 +87,8 @@ class Delimited:
             said = f"has no column {text_column!r}; its header has"
             raise without_column(said, header, wanted.key)
         for number, record in enumerate(records, start=1):
-            yield number, record if isinstance(record, str) else _row(header, record, text_column)
+            row = record if isinstance(record, str) else _row(header, record, text_column)
+            yield number, Refused.of(row, lines.taken()) if isinstance(row, str) else row
 
     def _other_delimiter(self, header: list[str], text_column: str | None) -> str | None:
         """Why a header lacks the text's column: its columns are apart by something else."""
@@ -102,11 +112,12 @@ class Delimited:
                     raise NotDocumentsError(said)
             yield line
 
-    def _records(self, lines: Iterator[str]) -> Iterator[list[str] | str]:
+    def _records(self, lines: _Lines) -> Iterator[list[str] | str]:
         """The fields of each record, the header's too, or why they cannot be told."""
         reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
         number = 0
         while True:
+            lines.begin()
             try:
                 with _LIMIT:
                     before = csv.field_size_limit(LONGEST_FIELD)
@@ -129,6 +140,31 @@ class Delimited:
                 number += 1
 
 
+class _Lines:
+    """Lines, with those of the record that is being read, or its beginning."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._taken = ""
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        if len(self._taken) < RAW:
+            self._taken += line[:RAW]
+        return line
+
+    def begin(self) -> None:
+        """A record begins with the next line."""
+        self._taken = ""
+
+    def taken(self) -> bytes:
+        """The lines of a record, as they are in the file."""
+        return self._taken.encode("utf-8", "surrogateescape")
+
+
 def _in_utf_8(record: list[str] | str) -> list[str] | str:
     try:
         "".join(record).encode()
@@ -147,4 +183,13 @@ def _row(header: list[str], record: list[str], text_column: str | None) -> dict[
         if any(value and not name for name, value in values):
             return f"a value in a column without a name, of which there are {nameless}"
         values = [(name, value) for name, value in values if name]
-    return {name: value if value or name == text_column else None for name, value in values}
+    row: dict[str, Any] = {}
+    several = len(set(header)) < len(header)
+    for name, value in values:
+        said = value if value or name == text_column else None
+        if several and header.count(name) > 1:
+            # It cannot be told which is meant, and nobody asked: all that it says is kept.
+            row.setdefault(name, []).append(said)
+        else:
+            row[name] = said
+    return row

@@ -11,7 +11,14 @@ from urllib.parse import unquote
 
 from rayinfluence.corpus.sources.compression import refuse_bomb
 from rayinfluence.corpus.sources.html import page
-from rayinfluence.corpus.sources.source import NotDocumentsError, Row, Wanted, lacking_extra
+from rayinfluence.corpus.sources.source import (
+    NoPage,
+    NotDocumentsError,
+    Refused,
+    Row,
+    Wanted,
+    lacking_extra,
+)
 
 _CONTAINER = "META-INF/container.xml"
 _PAGES = ("application/xhtml+xml", "text/html")
@@ -64,23 +71,35 @@ class _Book:
         }
         items = {item.get("id"): item for item in package.xpath("//*[local-name()='item']")}
         names = package.xpath("//*[local-name()='itemref']/@idref")
+        read: set[str] = set()
         for number, name in enumerate(names, start=1):
             item = items.get(name)
             if item is None:
-                yield number, f"the book has no item {name!r}, which its order names"
-            elif item.get("media-type") in _PAGES:
-                yield number, self._chapter(item.get("href", ""), place, about, wanted)
+                yield (
+                    number,
+                    _refused(f"the book has no item {name!r}, which its order names", name),
+                )
+                continue
+            href, kind = item.get("href", ""), item.get("media-type")
+            if kind not in _PAGES:
+                yield number, NoPage.of(f"the book's item is of the type {kind}", href.encode())
+            elif href in read:
+                why = "the book's order has it before, and it is read once"
+                yield number, NoPage.of(why, href.encode())
+            else:
+                read.add(href)
+                yield number, self._chapter(href, place, about, wanted)
 
     def _chapter(
         self, href: str, place: str, about: dict[str, Any], wanted: Wanted
     ) -> dict[str, Any] | str:
         member = posixpath.normpath(posixpath.join(posixpath.dirname(place), unquote(href)))
         if member.startswith(("/", "../")):
-            return f"{href!r} leads out of the archive, and is not followed"
+            return _refused(f"{href!r} leads out of the archive, and is not followed", href)
         try:
             body = self._read(member)
         except KeyError:
-            return f"the archive has no {member!r}, which the book's order names"
+            return _refused(f"the archive has no {member!r}, which the book's order names", href)
         found = page(body, wanted)
         return found if isinstance(found, str) else {**about, "chapter": member, **found}
 
@@ -109,3 +128,7 @@ class _Book:
                 self._n_plain += len(part)
                 refuse_bomb(self._n_plain, self._n_packed)
         return bytes(body)
+
+
+def _refused(why: str, named: str) -> Refused:
+    return Refused.of(why, named.encode())

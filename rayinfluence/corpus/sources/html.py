@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from rayinfluence.corpus.sources.source import Row, Wanted, lacking_extra
+from rayinfluence.corpus.sources.doctype import BEFORE, without_definitions
+from rayinfluence.corpus.sources.source import Refused, Row, Wanted, lacking_extra
 
 _HTML = re.compile(
-    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.I | re.S
+    rb"(?:\xef\xbb\xbf)?" + BEFORE.encode() + rb"<(?:!doctype\s+html|html)\b", re.I | re.S
 )
 #: Where a page states its encoding; one that shows it in single bytes is in none of two or four.
 _STATED = re.compile(
@@ -70,16 +71,21 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
         from lxml import html as parsing
     except ImportError as error:
         raise lacking_extra("a page of HTML", "html") from error
+    text, unfollowed = without_definitions(decoded(body))
+    if unfollowed is not None:
+        why = f"its entity &{unfollowed}; stands for more than a short text, and is not followed"
+        return Refused.of(why, body)
     try:
         parser = parsing.HTMLParser(encoding="utf-8", huge_tree=True)
-        tree = parsing.document_fromstring(decoded(body).encode(), parser=parser)
+        tree = parsing.document_fromstring(text.encode(), parser=parser)
     except (etree.LxmlError, ValueError, LookupError) as error:
-        return f"no HTML: {error}"
+        return Refused.of(f"no HTML: {error}", body)
     title = " ".join((tree.findtext(".//title") or "").split())
     try:
         text = Inscriptis(tree, ParserConfig()).get_text()
     except RecursionError:
-        return "its elements are nested more deeply than a page is laid out"
+        why = "its elements are nested more deeply than a page is laid out"
+        return Refused.of(why, body)
     row = {wanted.text: text.strip("\n")}
     return {**row, "title": title} if title and wanted.text != "title" else row
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding, parsed, why_none
@@ -47,15 +48,18 @@ class JsonLines:
     def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
         """The objects; a file is refused at its end if none had the key of the text."""
         keys: dict[str, None] = {}
-        there = False
+        there, first = False, None
         for number, row in _objects(_bodies(stream)):
             if not there and isinstance(row, dict):
                 # One row with the key is enough: rows without it are bad ones by themselves.
                 there = not wanted.is_needed or wanted.text in row
+                first = row if first is None else {}
                 if len(keys) <= NAMED:
                     keys.update(dict.fromkeys(row))
             yield number, row
         if keys and not there:
+            if hint := _hint(keys, first or {}):
+                raise NotDocumentsError(hint)
             said = f"has no key {wanted.text!r} in any row; there are"
             raise without_column(said, keys, wanted.key)
 
@@ -67,6 +71,29 @@ class JsonLines:
         """The objects on some lines."""
         lines = io.BufferedReader(Slice(stream, cut.start, cut.end), _BUFFER)
         return _objects(_numbered(lines, cut.rows_before), cut.rows_before > 0)
+
+
+def _hint(keys: Container[str], only: Mapping[str, Any]) -> str | None:
+    """What a file is that has not the key of the text, where that is known.
+
+    Args:
+        keys: of its objects.
+        only: its object, if it is one.
+    """
+    if "mapping" in keys and ("current_node" in keys or "conversation_id" in keys):
+        return (
+            "is an export of ChatGPT: each of its conversations is a tree of messages (`mapping`), "
+            "of which one branch was read, from `current_node` up to the root. Write those "
+            'messages in their order, as {"text": [{"role": ..., "content": ...}, ...]}, a '
+            "conversation a line."
+        )
+    for key, value in only.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            return (
+                f"is one object, and its documents seem to be the list under {key!r}: write that "
+                f"list by itself (`jq '.[{json.dumps(key)}]'`), and name that file."
+            )
+    return None
 
 
 def _objects(bodies: Iterable[tuple[int, bytes]], begun: bool = False) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import BinaryIO
 
 from rayinfluence.corpus.lines import other_encoding
-from rayinfluence.corpus.sources.source import Row, Wanted
+from rayinfluence.corpus.sources.source import Refused, Row, Wanted
 
 
 class PlainText:
@@ -42,7 +42,8 @@ class PlainText:
             try:
                 yield number, {wanted.text: whole.decode()}
             except UnicodeDecodeError as error:
-                yield number, f"not UTF-8: it has the byte 0x{body[error.start]:02x}"
+                why = f"not UTF-8: it has the byte 0x{body[error.start]:02x}"
+                yield number, Refused.of(why, body)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:

@@ -32,6 +32,10 @@ class Refused(str):
         return refused
 
 
+class NoPage(Refused):
+    """Why a row is no document though nothing is wrong with it: it holds no page of its own."""
+
+
 class NotDocumentsError(Exception):
     """Why no document can be read from a file, in words that follow its address."""
 
@@ -49,6 +53,7 @@ class Wanted:
         is_needed: whether the column of the text has to be there; not where it is one of several,
             for which whoever reads looks himself.
         key: of the configuration, that names the column of the text.
+        named: the columns that are asked for by name, which have to be there once alone; None: all.
     """
 
     text: str
@@ -56,6 +61,7 @@ class Wanted:
     blocks: bool = False
     is_needed: bool = True
     key: str = "corpus.text_column"
+    named: frozenset[str] | None = None
 
 
 class Source(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from rayinfluence.corpus.sources.compression import refuse_bomb
 from rayinfluence.corpus.sources.html import Html, decoded
 from rayinfluence.corpus.sources.source import (
+    NoPage,
     NotDocumentsError,
     Refused,
     Row,
@@ -25,8 +26,8 @@ class Warc:
     """Records, numbered as they stand; those of responses and of conversions are documents.
 
     The text of a page is its main content, without menus and the like, that of plain text is all of
-    it, and a response of another type is a bad row. Requests and records about others are no
-    documents.
+    it. A response of another type, and one that says that there is no page (a status that is none
+    of success), is none. Requests and records about others are passed over.
     """
 
     endings = (".warc", ".wet")
@@ -120,7 +121,7 @@ def _response(block: bytes, of_record: str | None) -> tuple[str | None, str]:
     """The type of what a server sent, and its text or why it has none."""
     from fastwarc.warc import ArchiveIterator
 
-    kind, charset, body = of_record, None, block
+    kind, charset, body, status = of_record, None, block, None
     if (of_record or "application/http").lower().startswith("application/http"):
         # By itself: where a body cannot be decoded, or ends early, the archive goes on after it.
         head = f"WARC/1.1\r\nWARC-Type: response\r\nContent-Length: {len(block)}\r\n"
@@ -129,16 +130,19 @@ def _response(block: bytes, of_record: str | None) -> tuple[str | None, str]:
         try:
             for record in ArchiveIterator(alone, auto_decode="all"):
                 kind, charset = record.http_content_type, record.http_charset
+                status = record.http_headers.status_code
                 body = _whole(record.reader, len(block))
         except OSError as error:
             return kind, Refused.of(f"its response cannot be decoded: {error}", block)
+    if status is not None and not 200 <= status < 300:
+        return kind, NoPage.of(f"its response is of the status {status}", block)
     named = (kind or "").partition(";")[0].strip().lower()
     if named in _PAGES or (not named and Html().holds(body)):
         return kind, _main_text(decoded(body, charset))
     if named == _TEXT or (not named and _is_text(body)):
         return kind, decoded(body, charset)
     what = f"of the type {named}" if named else "of no type, and no page or text by its bytes"
-    return kind, Refused.of(f"its response is {what}", block)
+    return kind, NoPage.of(f"its response is {what}", block)
 
 
 def _whole(reader: Any, n_packed: int) -> bytes:

@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rayinfluence.corpus.limits import by_reason
+from rayinfluence.corpus.limits import by_reason, named
+from rayinfluence.corpus.manifest import CorpusManifest
+
+#: What rows are called that are left out, one and several; by the counts of reports.
+_BAD = {"n_bad": ("row is no document", "rows are no documents")}
+_PASSED_OVER = {
+    "empty_documents": ("document has no text", "documents have no text"),
+    "no_pages": ("row is no page", "rows are no pages"),
+}
 
 
-def lost_rows(files: Sequence[Mapping[str, Any]], reasons: Mapping[str, int]) -> list[str]:
+def lost_rows(manifest: CorpusManifest) -> list[str]:
     """Rows of documents' files that gave nothing, by reason, and where the first of them is.
 
+    Those that are bad and those that are as they should be are told apart; then the files without
+    any rows.
+
     Args:
-        files: what a corpus's manifest says of each file.
-        reasons: how many rows of all files were left out for each.
+        manifest: of the corpus.
     """
-    found = [file for file in files if file["n_bad"] + file["empty_documents"]]
+    return [
+        *_lost(manifest.files, "bad", "reasons", _BAD),
+        *_lost(manifest.files, "passed_over", "why_passed_over", _PASSED_OVER),
+        *_without_rows(manifest.without_rows),
+    ]
+
+
+def _lost(
+    files: Sequence[Mapping[str, Any]], rows: str, why: str, kinds: Mapping[str, tuple[str, str]]
+) -> Iterator[str]:
+    """A sentence, if there are any.
+
+    Args:
+        files: reports; those of before may lack something.
+        rows: where a report names them.
+        why: where it has their reasons.
+        kinds: counts of a report, with what one row and several of the kind are called.
+    """
+    found = [file for file in files if any(file.get(name) for name in kinds)]
     if not found:
-        return []
-    n_bad, n_empty = (sum(file[name] for file in found) for name in ("n_bad", "empty_documents"))
-    bad = "1 row is no document" if n_bad == 1 else f"{n_bad:,} rows are no documents"
-    empty = f"{_counted(n_empty, 'document')} {'has' if n_empty == 1 else 'have'} no text"
-    rows = " and ".join([bad] * (n_bad > 0) + [empty] * (n_empty > 0))
-    why = f" ({by_reason(reasons)})" if len(reasons) > 1 else ""
-    # Reports of before do not name what has no text.
-    first = next((file["bad"][0] for file in found if file["bad"]), None)
+        return
+    totals = {name: sum(file.get(name, 0) for file in found) for name in kinds}
+    parts = [f"{n:,} {kinds[name][n != 1]}" for name, n in totals.items() if n]
+    reasons = Counter[str]()
+    for file in found:
+        reasons.update(file.get(why, {}))
+    by = f" ({by_reason(reasons)})" if len(reasons) > 1 else ""
+    first = next((file[rows][0] for file in found if file.get(rows)), None)
     where = f"; the first is {first['place']}: {first['reason'].rstrip('.')}" if first else ""
-    return [f"corpus: {rows}{why}, and left out, of {_counted(len(found), 'file')}{where}."]
+    of = _counted(len(found), "file")
+    yield f"corpus: {' and '.join(parts)}{by}, and left out, of {of}{where}."
+
+
+def _without_rows(urls: Sequence[str]) -> Iterator[str]:
+    if urls:
+        has = "has no row" if len(urls) == 1 else "have no rows"
+        yield f"corpus: {_counted(len(urls), 'file')} of documents {has}: {named(urls)}."
 
 
 def lost_sequences(where: str, reasons: Iterable[tuple[int, str]]) -> list[str]:

@@ -437,8 +437,7 @@ class Parts:
         note_commits(self.store, self.config, self.inputs.folders)
 
     def _warn_of_lost_rows(self) -> None:
-        of = self.corpus.manifest
-        for text in lost_rows(of.files, of.reasons):
+        for text in lost_rows(self.corpus.manifest):
             self._warn(text)
 
     def _warn(self, text: str) -> None:

@@ -205,3 +205,23 @@ def test_a_damaged_shard_does_not_hide_another_finding(
     assert "bytes, and" in said(capsys, "validate", place, code=4)
     shard.unlink()
     assert "it is not there" in said(capsys, "validate", place, code=4)
+
+
+def test_rows_that_are_no_documents_are_shown_as_their_files_have_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_run(tmp_path, 5, corpus={"bad_rows": 2000})
+    path = tmp_path / "documents.jsonl"
+    rows = '{"text": 7, "what": "\x1b[2J"}\n' + '{"text": ""}\n' * 3 + "[1]\n" * 1200
+    path.write_text(path.read_text() + rows)
+    with Run(config) as run:
+        run.tokenize()
+    shown = said(capsys, "validate", tmp_path / "run", code=4)
+    first = f"{path}:6: no document: not JSON: Invalid control character"
+    assert shown.splitlines()[0].startswith(first)
+    assert shown.splitlines()[0].endswith('{"text": 7, "what": "␛[2J"}')
+    assert f"201 more rows of {path} are no documents, and are not kept" in shown
+    lines = said(capsys, "validate", tmp_path / "run", "--json", code=4).splitlines()
+    second = json.loads(lines[1])
+    assert (second["file"], second["document_row"]) == (str(path), 10)
+    assert (second["reason"], second["raw"]) == ("not a JSON object", "[1]\n")

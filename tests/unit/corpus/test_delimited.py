@@ -76,7 +76,7 @@ def test_a_file_without_records_has_no_documents(path: Path, body: str) -> None:
             r"has its columns apart by semicolons, .* read with commas .* save it so\.",
         ),
         (b"id\ttext\n1\ta\n", r"has its columns apart by tabs, .* save it so, or call it \.tsv\."),
-        (b"a,text,a\n", "has two columns 'a' in its header, .* rename one"),
+        (b"text,a,text\n", "has two columns 'text' in its header, .* rename one"),
         (b"te\xe9t\n", "has a header that cannot be read: it is not UTF-8: .* 0xe9"),
         (b'"text"s\n', "has a header that cannot be read: it is not RFC 4180"),
         (b'"text\n1\n', "cannot be read to its end .its header has a quote that is not closed"),

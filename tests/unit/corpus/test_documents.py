@@ -87,7 +87,7 @@ def test_parquet(tmp_path: Path) -> None:
     pq.write_table(table, path)
     assert read(path) == [
         Document("a", "one", {"year": 1999}, 1),
-        BadDocument(f"{path}:2", "'text' is not a string"),
+        Document("b", "", {"year": 2000}, 2),
         Document("docs.parquet:3", "three", {}, 3),
     ]
 
@@ -112,12 +112,10 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b"3", "not a JSON object"),
         (b'{"body": "x"}', "'text' is not a string"),
         (b'{"text": 3}', "'text' is not a string"),
-        (b'{"text": null}', "'text' is not a string$"),
         (b'{"text": [{"role": "user"}]}', "'text' has a message 0 without content"),
-        (b'{"text": []}', "'text' must be a list of messages"),
         (b'{"text": [1]}', "'text' has a message 0 that is no object"),
     ],
-    ids=range(15),
+    ids=range(13),
 )
 def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     tmp_path: Path, line: bytes, reason: str

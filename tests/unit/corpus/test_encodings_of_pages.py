@@ -13,7 +13,7 @@ pytest.importorskip("inscriptis")
 pytest.importorskip("fastwarc")
 pytest.importorskip("trafilatura")
 
-from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.documents import BadDocument, NoPageDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.sources import compression
 from rayinfluence.errors import CorpusError
@@ -166,7 +166,7 @@ def test_pages_and_texts_are_known_by_their_types_or_content(
     ("headers", "said"),
     [("Content-Type: Image/PNG\r\n", "of the type image/png"), ("", "of no type, and no page")],
 )
-def test_other_types_are_bad_rows(tmp_path: Path, headers: str, said: str) -> None:
+def test_other_types_are_no_pages(tmp_path: Path, headers: str, said: str) -> None:
     [found] = of_archive(tmp_path, archive(response(headers, b"\x89PNG\0")))
-    assert isinstance(found, BadDocument)
+    assert isinstance(found, NoPageDocument)
     assert said in str(found)

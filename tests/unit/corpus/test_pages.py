@@ -13,9 +13,10 @@ pytest.importorskip("inscriptis")
 pytest.importorskip("fastwarc")
 pytest.importorskip("trafilatura")
 
-from rayinfluence.corpus.documents import BadDocument, read_documents
+from rayinfluence.corpus.documents import BadDocument, NoPageDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document
 from rayinfluence.corpus.sources import compression
+from rayinfluence.corpus.sources.html import Html
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
 
@@ -129,6 +130,76 @@ def test_entities_of_a_book_name_no_file_of_this_machine(tmp_path: Path) -> None
     assert "a secret" not in str(read(path))
 
 
+def test_a_chapter_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    """And one that is a picture is none; neither is a fault of the book."""
+    path = tmp_path / "book.epub"
+    epub(path, {"a.xhtml": XHTML.format(1), "b.xhtml": XHTML.format(2)})
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name).decode() for name in archive.namelist()}
+    book = members["OEBPS/book.opf"]
+    picture_item = '<item id="p" href="p.svg" media-type="image/svg+xml"/></manifest>'
+    book = book.replace("</manifest>", picture_item)
+    book = book.replace("</spine>", '<itemref idref="p"/><itemref idref="i0"/></spine>')
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, body in members.items():
+            archive.writestr(name, book if name.endswith(".opf") else body)
+    *chapters, picture, again = read(path)
+    assert [one.text.strip() for one in chapters if isinstance(one, Document)] == [
+        "Chapter 1.",
+        "Chapter 2.",
+    ]
+    assert isinstance(picture, NoPageDocument)
+    assert picture.reason == "the book's item is of the type image/svg+xml"
+    assert isinstance(again, NoPageDocument)
+    assert (again.place, "read once" in again.reason) == (f"{path}:4", True)
+
+
+@pytest.mark.parametrize(
+    ("definitions", "text"),
+    [
+        ('<!ENTITY who "Some &#98;ody">', "by Some body"),
+        ("<!ENTITY who 'a'> <!ENTITY who 'b'>", "by a"),
+        ('<!-- ]> <!ENTITY who "no"> --> <!ENTITY who "]>">', "by ]>"),
+        ('<!ENTITY who "">', "by"),
+        ('<!ATTLIST p x CDATA #IMPLIED> <!ENTITY other SYSTEM "/etc/passwd">', "by &who;"),
+    ],
+)
+def test_short_texts_that_a_page_defines_are_written_out(
+    tmp_path: Path, definitions: str, text: str
+) -> None:
+    path = tmp_path / "a.xhtml"
+    page = XHTML.replace("<!DOCTYPE html>", f"<!DOCTYPE html [{definitions}]>")
+    path.write_text(page.replace("Chapter {}.", "by &who;"))
+    [found] = read(path)
+    assert isinstance(found, Document)
+    assert found.text.strip() == text
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        'SYSTEM "/etc/passwd"',
+        'PUBLIC "x" "/etc/passwd"',
+        '"&b;&b;"',
+        '"<b>x</b>"',
+        f'"{"x" * 101}"',
+    ],
+)
+def test_other_entities_of_a_page_are_not_followed(tmp_path: Path, definition: str) -> None:
+    path = tmp_path / "a.xhtml"
+    dtd = f'<!DOCTYPE html [<!ENTITY who {definition}><!ENTITY b "x">]>'
+    path.write_text(XHTML.replace("<!DOCTYPE html>", dtd).format("&who;"))
+    [found] = read(path)
+    assert isinstance(found, BadDocument)
+    assert "its entity &who; stands for more than a short text" in found.reason
+    assert found.raw.startswith("<?xml")
+
+
+def test_many_comments_before_a_page_take_no_time() -> None:
+    assert not Html().holds(b"<!-- a -->" * 400 + b"<div>")
+    assert Html().holds(b"<!-- a -->" * 400 + b"<html>")
+
+
 def test_a_book_that_is_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "BOMB_BYTES", 2**20)
     path = tmp_path / "book.epub"
@@ -166,8 +237,8 @@ def warc(records: list[tuple[str, dict[str, str], bytes]]) -> bytes:
     return sink.getvalue()
 
 
-def http(kind: str, body: bytes) -> bytes:
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode() + body
+def http(kind: str, body: bytes, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n".encode() + body
 
 
 WORDS = "These are the words of an article that says something at some length. " * 5
@@ -187,12 +258,17 @@ def test_an_archive_gives_what_its_pages_are_about(tmp_path: Path, name: str) ->
             ("request", OF_HTTP, b"GET /b HTTP/1.1\r\n\r\n"),
             ("response", OF_HTTP, http("text/html; charset=utf-8", ARTICLE.encode())),
             ("response", OF_HTTP, http("image/png", b"\x89PNG")),
+            ("response", OF_HTTP, http("text/html", ARTICLE.encode(), "404 Not Found")),
+            ("response", OF_HTTP, http("text/html", b"", "301 Moved")),
         ]
     )
     (tmp_path / name).write_bytes(gzip.compress(body) if name.endswith("gz") else body)
-    page, image = read(tmp_path / name)
+    page, image, *others = read(tmp_path / name)
     assert isinstance(page, Document)
-    assert isinstance(image, BadDocument)
+    assert isinstance(image, NoPageDocument)
+    assert [(type(one), one.reason) for one in others if isinstance(one, BadDocument)] == [
+        (NoPageDocument, f"its response is of the status {status}") for status in (404, 301)
+    ]
     assert "the words of an article" in page.text
     assert "Menu" not in page.text
     assert page.document_id == "<urn:uuid:2>"

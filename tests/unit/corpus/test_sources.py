@@ -87,12 +87,14 @@ class TestParquet(SourceConformance):
         return self._table({name: [row[name] for row in rows] for name in rows[0]})
 
     def with_a_bad_row(self) -> bytes:
-        return self._table({"text": ["one", None, "two"]})
+        offsets = pa.array([0, 3, 5, 8], pa.int32()).buffers()[1]
+        data = pa.py_buffer(b"one\xff\xfftwo")
+        return self._table({"text": pa.StringArray.from_buffers(3, offsets, data)})
 
     def without_strings(self) -> bytes | None:
         return self._table({"text": [7, None, 8]})
 
-    def _table(self, columns: dict[str, list[Any]]) -> bytes:
+    def _table(self, columns: dict[str, Any]) -> bytes:
         body = io.BytesIO()
         pq.write_table(pa.table(columns), body, row_group_size=60)
         return body.getvalue()
@@ -101,7 +103,7 @@ class TestParquet(SourceConformance):
 class TestArrowFile(TestParquet):
     source = ARROW
 
-    def _table(self, columns: dict[str, list[Any]]) -> bytes:
+    def _table(self, columns: dict[str, Any]) -> bytes:
         body = io.BytesIO()
         with pa.ipc.new_file(body, pa.table(columns).schema) as writer:
             writer.write_table(pa.table(columns), max_chunksize=60)
@@ -111,7 +113,7 @@ class TestArrowFile(TestParquet):
 class TestArrowStream(TestParquet):
     source = ARROW
 
-    def _table(self, columns: dict[str, list[Any]]) -> bytes:
+    def _table(self, columns: dict[str, Any]) -> bytes:
         body = io.BytesIO()
         with pa.ipc.new_stream(body, pa.table(columns).schema) as writer:
             writer.write_table(pa.table(columns), max_chunksize=60)
@@ -121,7 +123,7 @@ class TestArrowStream(TestParquet):
 class TestFeather(TestParquet):
     source = ARROW
 
-    def _table(self, columns: dict[str, list[Any]]) -> bytes:
+    def _table(self, columns: dict[str, Any]) -> bytes:
         body = io.BytesIO()
         pyarrow.feather.write_feather(pa.table(columns), body, chunksize=60)
         return body.getvalue()

@@ -62,7 +62,7 @@ def tokenized(
     file = Store(str(path))
     records, report = tokenize_file(file, tokenizer, settings, shards.__setitem__)
     kept = [json.loads(line) for key in report.quarantine for line in shards.pop(key).splitlines()]
-    assert len(kept) == report.quarantined == min(1000, report.left_out)
+    assert len(kept) == report.quarantined == min(1000, report.n_bad)
     assert [(one["place"], one["reason"]) for one in kept] == [
         (bad.place, bad.reason) for bad in report.bad
     ]
@@ -172,7 +172,48 @@ def test_documents_without_text_are_counted_and_skipped(tmp_path: Path) -> None:
     shards, _, report = tokenized(path)
     assert len(rows_of(shards)) == 1
     assert (report.documents, report.empty_documents, report.n_bad) == (4, 3, 0)
-    assert report.reasons == {"its text is empty or white space": 3}
+    assert (report.reasons, report.quarantine) == ({}, [])
+    assert report.why_passed_over == {"its text is empty or white space": 3}
+    assert [one.place for one in report.passed_over] == [f"{path}:{n}" for n in (1, 2, 4)]
+
+
+def test_a_text_of_which_the_tokenizer_makes_nothing_is_without_text(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    path = write(tmp_path / "d.jsonl", {"text": "\u200b\u200b"}, {"text": "w1 w2"})
+    shards, _, report = tokenized(path, tokenizer)
+    assert len(rows_of(shards)) == 1
+    assert (report.documents, report.empty_documents, report.short_chunks) == (2, 1, 0)
+    assert report.why_passed_over == {"the tokenizer makes no token of its text": 1}
+
+
+def test_tokens_that_a_tokenizer_adds_are_no_text(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Replace("\u200b", "")
+    ids = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    backend.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=ids)
+    path = write(tmp_path / "d.jsonl", {"text": "\u200b"}, {"text": "the cat"})
+    for kind in (CAUSAL, MASKED):
+        settings = dataclasses.replace(SETTINGS, kind=kind)
+        shards, _, report = tokenized(path, tokenizer, settings)
+        assert {row["document_row"] for row in rows_of(shards)} == {2}
+        assert (report.empty_documents, report.short_chunks) == (1, 0)
+
+
+def test_many_documents_without_text_crowd_out_no_bad_row(tmp_path: Path) -> None:
+    rows = [{"text": ""}] * 1200 + [{"text": 1}]
+    _, _, report = tokenized(write(tmp_path / "d.jsonl", *rows))
+    assert (report.empty_documents, report.n_bad) == (1200, 1)
+    assert [bad.place for bad in report.bad] == [f"{tmp_path / 'd.jsonl'}:1201"]
+    assert len(report.passed_over) == 20
+
+
+@pytest.mark.parametrize("text", [None, [], ""])
+def test_null_is_no_text(tmp_path: Path, text: object) -> None:
+    _, _, report = tokenized(write(tmp_path / "d.jsonl", {"text": "w1 w2"}, {"text": text}))
+    assert (report.empty_documents, report.n_bad) == (1, 0)
 
 
 def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -14,7 +16,9 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.files import find_files
 from rayinfluence.corpus.limits import DEFAULT, STRICT, Limits
 from rayinfluence.corpus.manifest import CorpusManifest
+from rayinfluence.corpus.statistics import left_out
 from rayinfluence.corpus.tokenize import TokenizeSettings
+from rayinfluence.dataflow.begin.lost import lost_rows
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.runners.inline import InlineRunner
 from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -134,7 +138,7 @@ def test_a_bad_file_of_before_ends_a_stricter_run(store: Store, documents: Path)
 def test_a_file_with_too_many_bad_rows_is_bad_until_the_limit_is_raised(
     store: Store, documents: Path
 ) -> None:
-    (documents / "b.jsonl.gz").write_bytes(gzip.compress(LINE * 9 + b'{"text": null}\n'))
+    (documents / "b.jsonl.gz").write_bytes(gzip.compress(LINE * 9 + b'{"text": 7}\n'))
     assert tokenise(store, documents, Limits(bad_files=1)) == ["b.jsonl.gz"]
     assert tokenise(store, documents, Limits(0.1, 1)) == []
     assert names(store) == ["a", "c", "d", "b"]
@@ -160,26 +164,99 @@ def test_that_no_file_is_left_is_said(store: Store, documents: Path) -> None:
         tokenise(store, documents, Limits(bad_files=4))
 
 
-def test_null_missing_and_empty_texts_are_under_one_limit(store: Store, tmp_path: Path) -> None:
+def test_texts_that_are_none_are_under_a_limit_and_those_that_are_empty_are_not(
+    store: Store, tmp_path: Path
+) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
-    rows = [{"text": None}, {"other": 1}, {"text": ""}, {"text": "  "}]
-    body = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    (folder / "a.jsonl").write_bytes(LINE * 96 + body)
+    bad, empty = [{"text": 7}, {"other": 1}], [{"text": None}, {"text": ""}, {"text": "  "}] * 12
+    body = b"".join(json.dumps(row).encode() + b"\n" for row in [*bad, *empty])
+    (folder / "a.jsonl").write_bytes(LINE * 62 + body)
     said = (
-        r"4 of 100 rows of .* not documents, more than 3 % \(corpus\.bad_rows\): 2 'text' is not a "
-        r"string, 2 its text is empty or white space; .*:97: .* set "
-        r"corpus\.bad_rows to 0\.04\. The first are in quarantine/"
+        r"2 of 100 rows of .* not documents, more than 1 % \(corpus\.bad_rows\): 2 'text' is not a "
+        r"string; .*:63: .* set corpus\.bad_rows to 0\.02\. The first are in quarantine/"
     )
     with pytest.raises(CorpusError, match=said):
-        tokenise(store, folder, Limits(0.03))
-    tokenise(store, folder, Limits(0.04))
-    [report] = CorpusManifest.read(store).files  # type: ignore[union-attr]
-    assert report["reasons"] == {"'text' is not a string": 2, "its text is empty or white space": 2}
+        tokenise(store, folder, Limits(0.01))
+    tokenise(store, folder, Limits(0.02))
+    manifest = CorpusManifest.read(store)
+    assert manifest is not None
+    [report] = manifest.files
+    assert report["reasons"] == {"'text' is not a string": 2}
+    assert report["why_passed_over"] == {"its text is empty or white space": 36}
     [key] = report["quarantine"]
     kept = [json.loads(line) for line in store.read(key).splitlines()]
-    assert [json.loads(one["raw"]) for one in kept[:2]] == rows[:2]
-    assert [one["raw"] for one in kept[2:]] == ["", "  "]
+    assert [json.loads(one["raw"]) for one in kept] == bad
+    assert [text.split("; the first is ")[0] for text in lost_rows(manifest)] == [
+        "corpus: 2 rows are no documents, and left out, of 1 file",
+        "corpus: 36 documents have no text, and left out, of 1 file",
+    ]
+
+
+def test_empty_texts_are_no_matter_of_strictness_but_something_has_to_be_left(
+    store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(b'{"text": ""}\n' * 9)
+    tokenise(store, folder, STRICT)
+    with pytest.raises(CorpusError, match=r"2 tokens; left out: 9 documents without text\."):
+        Corpus.open(store)
+    (folder / "b.jsonl").write_bytes(LINE)
+    tokenise(store, folder, STRICT)
+    assert Corpus.open(store).n_sequences == 1
+
+
+def test_files_without_rows_are_named(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(LINE)
+    (folder / "b.jsonl").write_bytes(b"")
+    (folder / "c.csv").write_text("id,text\n")
+    (folder / "d.json.gz").write_bytes(gzip.compress(b"[]"))
+    (folder / "e").write_bytes(b"")
+    assert find_files([str(folder)], lambda _: {}).line == "1 empty (e)"
+    tokenise(store, folder, STRICT)
+    manifest = CorpusManifest.read(store)
+    assert manifest is not None
+    names = [f"{folder}/{name}" for name in ("b.jsonl", "c.csv", "d.json.gz")]
+    assert manifest.without_rows == names
+    said = f"corpus: 3 files of documents have no rows: {', '.join(names)}."
+    assert lost_rows(manifest) == [said]
+    assert f"files without rows ({', '.join(names)})" in left_out(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "number", "raw"),
+    [
+        ("a.csv", b'id,text\n1,a\n2,"x\ny",z\n', 2, '2,"x\ny",z\n'),
+        ("a.csv", b"id,text\n1,a\n2,\xff\n", 2, "2,\\xff\n"),
+        ("a.tsv", b'id\ttext\n1\t"a"b\n', 1, '1\t"a"b\n'),
+        ("a.txt", b"a \xff b", 1, "a \\xff b"),
+        ("a.json", b'[{"text": 5, "id": "x"}]', 1, '{"text": 5, "id": "x"}'),
+    ],
+)
+def test_a_row_is_kept_as_its_file_has_it(
+    store: Store, tmp_path: Path, name: str, body: bytes, number: int, raw: str
+) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / name).write_bytes(body)
+    tokenise(store, folder, Limits(1))
+    [key] = store.list("quarantine")
+    [kept] = [json.loads(line) for line in store.read(key).splitlines()]
+    assert kept["place"] == f"{folder / name}:{number}"
+    assert kept["raw"] == raw
+
+
+def test_a_row_of_a_table_is_kept_as_json(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    table = pa.table({"text": pa.array([1], pa.int32()), "when": pa.array([5], pa.date32())})
+    pq.write_table(table, folder / "a.parquet")
+    tokenise(store, folder, Limits(1))
+    [key] = store.list("quarantine")
+    assert json.loads(json.loads(store.read(key))["raw"]) == {"text": 1, "when": "1970-01-06"}
 
 
 def test_what_is_kept_of_a_row_is_bounded(store: Store, tmp_path: Path) -> None:
