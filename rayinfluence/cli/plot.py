@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rayinfluence.addresses import expanded
+from rayinfluence.addresses import expanded, why_no_address
 from rayinfluence.cli.saying import say
 from rayinfluence.errors import ConfigError, InputError
 
@@ -37,6 +37,8 @@ def plot(
     kinds = list(dict.fromkeys(kind or _KINDS))
     if unknown := [one for one in kinds if one not in _KINDS]:
         raise ConfigError(f"--kind {unknown[0]}: the kinds of pictures are {', '.join(_KINDS)}.")
+    if why := why_no_address(out):
+        raise ConfigError(f"--out: {why}")
     from rayinfluence.report.pictures.paper import draw_files, refuse_no_matplotlib
 
     refuse_no_matplotlib()
@@ -60,7 +62,7 @@ def plot(
     asked = list(dict.fromkeys(query or numbers))
     results.keep(_SHOWN, asked)
     lacking = dict.fromkeys(kinds, 0)
-    files = 0
+    files = boxes = 0
     for query_id in asked:
         seen = Seen.of(results, query_id, _SHOWN)
         about = {
@@ -78,13 +80,21 @@ def plot(
                 name = (
                     f"{figure.name}{which}-{_called(numbers[query_id], query_id)}-{results.method}"
                 )
-                for ending, body in (draw_files(figure) | data_files(figure, about)).items():
+                drawn = draw_files(figure)
+                boxes += drawn.has_boxes
+                for ending, body in (drawn.files | data_files(figure, about)).items():
                     folder.write(f"{name}.{ending}", body)
                 files += 1
                 say(f"{name}: {figure.title}")
     for one, n in lacking.items():
         if n:
             say(f"{one}: nothing to draw for {n} of {len(asked)} queries. {_WHY[one]}", error=True)
+    if boxes:
+        say(
+            f"{boxes} pictures have letters that matplotlib's font lacks: they are boxes in the "
+            "PNG, and text in the SVG",
+            error=True,
+        )
     if not files:
         raise InputError(f"plot: the results have nothing to draw of {', '.join(kinds)}.")
     say(f"{files} pictures in {folder.url}, each as .png, .svg, .csv and .json")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
 
 from rayinfluence.errors import ConfigError
 from rayinfluence.report.pictures.figure import Figure, Series, Tone
@@ -25,6 +27,7 @@ _COLOURS: dict[Tone, str] = {
 }
 _DASHES = ("-", "--", ":", "-.")
 _LINE_OF_TITLE, _LINE_OF_LABEL = 88, 40
+_NO_GLYPH = r"Glyph \d+ .*missing from font"
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -51,15 +54,29 @@ def refuse_no_matplotlib() -> None:
         ) from error
 
 
-def draw_files(figure: Figure) -> dict[str, bytes]:
-    """The figure as a PNG and as an SVG, by their endings; equal figures give equal bytes."""
+class Drawn(NamedTuple):
+    """The bytes of files by their endings, and whether letters in the PNG are boxes.
+
+    They are where matplotlib's font does not have them; in the SVG they are text.
+    """
+
+    files: dict[str, bytes]
+    has_boxes: bool
+
+
+def draw_files(figure: Figure) -> Drawn:
+    """The figure as a PNG and as an SVG; equal figures give equal bytes."""
     # The object-oriented interface alone: pyplot would look for a screen.
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     rows = figure.y.high if figure.name in ("groups", "tokens") else 0.0
-    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+    with (
+        mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}),
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.filterwarnings("always", _NO_GLYPH)
         height = _ROOM + _ROW * rows if rows else _HEIGHT
         canvas = Canvas(figsize=(_WIDTH, height), dpi=_DOTS, layout="constrained")
         FigureCanvasAgg(canvas)
@@ -71,7 +88,7 @@ def draw_files(figure: Figure) -> dict[str, bytes]:
             sink = io.BytesIO()
             canvas.savefig(sink, format=ending, metadata=metadata, bbox_inches="tight")
             files[ending] = sink.getvalue()
-    return files
+    return Drawn(files, any(re.match(_NO_GLYPH, str(one.message)) for one in warned))
 
 
 def _draw(figure: Figure, axes: Axes) -> None:

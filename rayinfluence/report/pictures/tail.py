@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rayinfluence.influence.tails import BINS_PER_OCTAVE, Tail, bin_of
+from rayinfluence.influence.tails import BINS_PER_OCTAVE, Tail
 from rayinfluence.report.pictures.figure import Figure, Mark, Series, Tone, logarithmic, mirrored
 from rayinfluence.report.pictures.seen import Seen, some
 from rayinfluence.report.text import count, signed
