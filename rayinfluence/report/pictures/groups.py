@@ -39,7 +39,7 @@ def _figure(seen: Seen, key: str, rows: Sequence[Row]) -> Figure:
     shown, rest = ordered[:_BARS], ordered[_BARS:]
     shown.sort(key=lambda row: -_net(row))
     bars = [_bar(key, row) for row in shown]
-    names = [shorten(group_name(row), 28) for row in shown]
+    names = [shorten(group_name(row), 22) for row in shown]
     if rest:
         bars.append(_together(rest))
         names.append(f"{count(len(rest))} others")

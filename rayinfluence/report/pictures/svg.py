@@ -10,10 +10,10 @@ from rayinfluence.report.pictures.figure import Cell, Figure, Mark, Series
 from rayinfluence.report.text import count, shorten
 
 #: The drawing in its own units, which are about pixels, and the room around its plot.
-_WIDTH, _TOP, _RIGHT, _BOTTOM = 640.0, 42.0, 26.0, 40.0
-_HEIGHT, _ROW = 300.0, 22.0
+_WIDTH, _TOP, _RIGHT, _BOTTOM = 480.0, 24.0, 22.0, 38.0
+_HEIGHT, _ROW = 260.0, 20.0
 #: Of a character of a label, and the room for labels on the left, at least and at most.
-_CHARACTER, _LEFT, _MOST_LEFT = 6.4, 52.0, 210.0
+_CHARACTER, _LEFT, _MOST_LEFT = 6.2, 44.0, 160.0
 _TALL = {"groups", "tokens"}
 _DASHES = (None, "6 3", "2 3", "8 3 2 3")
 _DOT = 3.5
@@ -26,7 +26,8 @@ def draw(figure: Figure) -> Html:
     return tag(
         "figure",
         tag("figcaption", figure.title),
-        tag("div", _drawing(figure), class_="drawn"),
+        _drawing(figure),
+        tag("p", class_="read-out", aria_hidden="true"),
         _legend(figure.series),
         *(tag("p", note, class_="quiet") for note in figure.notes),
         _table(figure),
@@ -40,7 +41,7 @@ class _Plane:
     def __init__(self, figure: Figure) -> None:
         self.x, self.y = figure.x, figure.y
         widest = max((len(text) for _, text in figure.y.ticks), default=0)
-        self.left = min(_MOST_LEFT, max(_LEFT, 26 + _CHARACTER * widest))
+        self.left = min(_MOST_LEFT, max(_LEFT, 12 + _CHARACTER * widest))
         rows = figure.y.high if figure.name in _TALL else 0
         self.bottom = _TOP + (_ROW * rows if rows else _HEIGHT - _TOP - _BOTTOM)
         self.right = _WIDTH - _RIGHT
@@ -68,6 +69,7 @@ def _drawing(figure: Figure) -> Html:
     return tag(
         "svg",
         *parts,
+        class_="drawing",
         viewBox=f"0 0 {_WIDTH:g} {plane.height:g}",
         role="group",
         aria_label=figure.title,
@@ -92,8 +94,8 @@ def _axes(plane: _Plane) -> Html:
     parts += [
         tag("line", x1=left, x2=right, y1=_number(zero_y), y2=_number(zero_y), class_="zero"),
         tag("line", x1=_number(zero_x), x2=_number(zero_x), y1=top, y2=bottom, class_="zero"),
-        tag("text", plane.x.label, x=right, y=_number(plane.bottom + 33), text_anchor="end"),
-        tag("text", plane.y.label, x="2", y="32"),
+        tag("text", plane.x.label, x=right, y=_number(plane.bottom + 31), text_anchor="end"),
+        tag("text", plane.y.label, x="2", y="14"),
     ]
     return tag("g", *parts, class_="axes", aria_hidden="true")
 
@@ -124,7 +126,10 @@ def _point(plane: _Plane, x: float, y: float) -> str:
 
 
 def _mark(series: Series, mark: Mark, plane: _Plane, first: bool) -> Html:
-    """A mark that says its numbers: on hover by its title, on focus and hover on the top line."""
+    """A mark that says its numbers: by its title, and below the drawing where the page's script is.
+
+    One of them is reached by the key for it; the script goes on from there with arrows.
+    """
     left, right = sorted((plane.at_x(mark.x[0]), plane.at_x(mark.x[1])))
     top, bottom = sorted((plane.at_y(mark.y[0]), plane.at_y(mark.y[1])))
     if series.shape == "bars":
@@ -150,10 +155,8 @@ def _mark(series: Series, mark: Mark, plane: _Plane, first: bool) -> Html:
         "g",
         tag("title", mark.says),
         shape,
-        tag("text", shorten(mark.says, 100), x=_number(_WIDTH - _RIGHT), y="12", text_anchor="end"),
         class_="mark",
-        # One of them is reached by the key for it; arrows go on from there.
-        tabindex="0" if first else "-1",
+        tabindex="0" if first else None,
         role="img",
         data_group=key,
         data_value=value,

@@ -125,13 +125,13 @@ def _marked(hits: Sequence[Survivor], y: float) -> list[Mark]:
 
 
 def _law(row: dict[str, Any], end: float, width: int) -> tuple[Mark, ...]:
-    """How many scores a bar would have by the fitted power law, were its middle there."""
+    """How many scores a bar has by the fitted power law, from the first that begins with it."""
     exponent, start, n = (row.get(key) for key in ("tail_exponent", "tail_start", "tail_count"))
-    if exponent is None or start is None or n is None or end <= start:
-        return ()
     half = 2.0 ** (width / BINS_PER_OCTAVE / 2)
+    if exponent is None or start is None or n is None or end <= start * half:
+        return ()
     marks = []
-    for x in np.geomspace(start, end, _PLACES).tolist():
+    for x in np.geomspace(start * half, end, _PLACES).tolist():
         expected = n * sum(
             sign * (edge / start) ** (1 - exponent)
             for edge, sign in ((x / half, 1), (x * half, -1))

@@ -83,4 +83,4 @@ def _bar(text: str, values: list[float]) -> SignedBar:
 
 
 def _name(text: str) -> str:
-    return shorten(one_line(text) or "␣", 24)
+    return shorten(one_line(text) or "␣", 22)

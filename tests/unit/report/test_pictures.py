@@ -88,9 +88,9 @@ def test_the_line_is_the_law_that_the_table_has() -> None:
         rise = math.log(right.y[0] / left.y[0]) / math.log(right.x[0] / left.x[0])
         slopes.add(round(rise, 9))
     assert slopes == {-2.5}
-    # Of a bar that begins where the law does.
-    middle = line.marks[0].y[0] * 2 ** (bar / 2 * -2.5)
-    assert math.isclose(middle, 40 * (1 - 2 ** (bar * -2.5)), rel_tol=1e-9)
+    # The first of them is of a bar that begins where the law does.
+    assert math.isclose(line.marks[0].x[0], 4.0 * 2 ** (bar / 2), rel_tol=1e-9)
+    assert math.isclose(line.marks[0].y[0], 40 * (1 - 2 ** (bar * -2.5)), rel_tol=1e-9)
     assert any("falls as score^-3.50 ± 0.20" in note for note in figure.notes)
 
 
