@@ -28,6 +28,7 @@ from rayinfluence.cli.opening import configured as _configured
 from rayinfluence.cli.opening import end_incomplete as _end_incomplete
 from rayinfluence.cli.opening import opened as _opened
 from rayinfluence.cli.opening import say_incomplete as _say_incomplete
+from rayinfluence.cli.plot import plot
 from rayinfluence.cli.saying import say as _say
 from rayinfluence.cli.showing import all_results as _all_results
 from rayinfluence.cli.showing import say_report as _say_report
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 app.add_typer(corpus_app)
 app.command()(ask)
+app.command()(plot)
 
 #: What `clean` takes.
 _STAGES = " or ".join((", ".join([*STAGES][:-1]), [*STAGES][-1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rayinfluence.report.text import count, one_line, percent, prediction, signed
@@ -78,6 +78,27 @@ def together(results: Results, query_id: str) -> str:
             plural = "s" * (len(first) != 1)
             sentences.append(f"The first {len(first)} {side}{plural} together: {said}.")
     return " ".join(sentences)
+
+
+def agreement(results: Results, others: Iterable[Results], query_id: str) -> str:
+    """How many of a method's first proponents other methods have too; empty without another.
+
+    Args:
+        results: of the method.
+        others: of methods that ask the same queries; itself is passed over.
+        query_id: of the query.
+    """
+    said = []
+    for other in others:
+        if other.method == results.method or query_id not in other.queries:
+            continue
+        there = other.ids(query_id, "proponent", _TOGETHER)
+        both = len({*results.ids(query_id, "proponent", _TOGETHER)} & {*there})
+        said.append(
+            f"{both} {'is' if both == 1 else 'are'} among the first {len(there)} by {other.method}"
+        )
+    n = len(results.ids(query_id, "proponent", _TOGETHER))
+    return f"Of the first {n} proponents {', '.join(said)}." if said and n else ""
 
 
 def rescoring(results: Results, query_id: str) -> str:

@@ -63,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     "methods": ALGEBRA | DATA | {"model", "corpus"},
     "dataflow": BELOW_DATAFLOW | {"yamls"},
     "evaluation": BELOW_DATAFLOW | {"dataflow"},
-    "report": {"storage", "errors", "text", "guest"},
+    "report": {"storage", "influence", "errors", "text", "guest"},
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
     "testing": BELOW_DATAFLOW | {"dataflow"},
     "submit": DATA | {"corpus", "dataflow"},

@@ -192,6 +192,12 @@ class Results:
         deltas: list[float | None] = self._join.survivors.take(places)["delta_nats"].to_pylist()
         return deltas
 
+    def ids(self, query_id: str, direction: Direction, n: int | None = None) -> list[int]:
+        """The ids of the first sequences of a direction; of all when not given how many."""
+        places = self._places(query_id, direction)[:n]
+        ids: list[int] = self._join.survivors.take(places)["sequence_id"].to_pylist()
+        return ids
+
     def keep(self, n: int, queries: Iterable[str] | None = None) -> None:
         """Read the sequences of the first ``n`` of each direction at once, and keep them.
 
