@@ -55,7 +55,7 @@ def most_parts(
     """
     shapes = list(shapes)
     numbers = sum(of.d_out * of.columns for of in shapes)
-    sides = sum(of.d_out**2 + of.columns**2 for of in shapes)
+    sides = sum(width**2 for of in shapes for width in _rotated(of))
     job = (_PASS + 1) * numbers * scanned_tokens + 2 * (_PASS * numbers + sides) * fitted_tokens
     most = MOST_PARTS
     while most > 1:
@@ -74,8 +74,14 @@ def _multiplications(
     runs = _PASS * numbers * (query.run + n_parts * n_tokens)
     # Into the eigenbases, a product there, and back.
     inverses = sum(
-        n_tokens * (of.d_out**2 + of.columns**2 + of.d_out * of.columns)
-        + of.d_out * of.columns * (of.d_out + of.columns)
+        n_tokens * (sum(width**2 for width in _rotated(of)) + of.d_out * of.columns)
+        + of.d_out * of.columns * sum(_rotated(of))
         for of in shapes
     )
     return runs + n_parts * (len(query.scored) * inverses + numbers * sum(query.scored))
+
+
+def _rotated(of: ModuleShape) -> list[int]:
+    """The widths of a module's sides that have an eigenbasis of their own."""
+    sides = {"outputs": of.d_out, "inputs": of.columns}
+    return [width for side, width in sides.items() if side != of.diagonal]
