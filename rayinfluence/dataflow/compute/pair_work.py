@@ -1,10 +1,9 @@
 """How many parts completions are cut into, so that scores by pairs of tokens stay a small share.
 
 By counts and not by the clock, so that the same run has the same parts wherever it runs. Work is in
-multiplications of what has to do with tracked modules; all else of the model (heads, attention) is
-left out on both sides. A token passes a weight twice, forward and backward. The fit has two passes,
-each with products of two sides' widths (A and S, then rotations into their eigenbases), and a scan
-has one, with the product of the queries.
+multiplications. A token passes each tracked weight twice, forward and backward, and about as many
+other weights (heads, attention). The fit has two passes, each with products of two sides' widths (A
+and S, then rotations into their eigenbases), and a scan has one, with the product of the queries.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from rayinfluence.model.modules import ModuleShape
 _SHARE = 10
 #: or so many, which is a second or less of a CPU: a run needs more than ten to begin and end.
 _FLOOR = 1 << 33
-_PASS = 2
+#: Of a token, for each tracked weight: with that and others, forward and backward.
+_PASS = 4
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from whole_runs import Change, Contents, Execute, survivors
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.compute.pair_work import QueryWork
 from rayinfluence.dataflow.jobs.pairs import PairsJob
 from rayinfluence.dataflow.run import Run
 from rayinfluence.storage.results import Results
@@ -141,7 +142,7 @@ def test_where_they_would_take_long_there_are_none_and_it_is_said(
     config = tiny_run(tmp_path)
     with Run(config) as run:
         results = run.all()["ekfac"]
-    assert results.manifest["pair_scores"] == {"hits": 5, "most_parts": 0}
+    assert results.manifest["pair_scores"] == {"hits": 0, "most_parts": 0}
     assert results.survivors["pair_scores"].null_count == len(results.survivors)
     said = " ".join("".join(capsys.readouterr()).split())
     assert "pair scores none: with two parts of each completion they would take more" in said
@@ -153,3 +154,21 @@ def test_rows_of_earlier_results_have_none(asked: tuple[RunConfig, dict[str, Res
     known = {key: value for key, value in row.items() if not key.startswith("metadata")}
     hit = _survivor(known, pa.schema([f for f in table.schema if f.name in known]))
     assert hit.pair_scores is None
+
+
+def test_with_few_parts_fewer_have_them(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two parts of five hits are less than eight of two."""
+    asked: list[int] = []
+
+    def most_parts(work: list[QueryWork], *_told: object) -> int:
+        asked.append(sum(one.run for one in work))
+        return 8 if len(set(asked)) > 1 else 2
+
+    monkeypatch.setattr("rayinfluence.dataflow.stages.pair_pass.most_parts", most_parts)
+    results = execute(tiny_run(tmp_path))["ekfac"]
+    assert asked == sorted(asked, reverse=True)
+    assert results.manifest["pair_scores"] == {"hits": 2, "most_parts": 8}
+    ranks = {row["rank"] for row in results.survivors.to_pylist() if row["pair_scores"]}
+    assert ranks == {1, 2}
