@@ -148,7 +148,8 @@ class ScanConfig(Section):
     """How many proponents, and how many opponents, get scores by pairs of tokens, one of the
     completion and one of the sequence; 0 is none.
 
-    The completion is cut into 32 parts at most, and fewer where they would take long."""
+    The completion is cut into 32 parts at most. Both are fewer where they would take more than
+    about a tenth of the job."""
     scores: Literal["survivors", "dense"] = "survivors"
     """``dense`` also keeps the scores of all sequences, in one Parquet file per split.
 

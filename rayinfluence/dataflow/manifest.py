@@ -146,10 +146,7 @@ def run_manifest(
         if run.config.scan.scores == "dense"
         else None,
         "queries": written.queries,
-        "pair_scores": {
-            "hits": run.config.scan.pair_scores,
-            "most_parts": written.most_parts,
-        },
+        "pair_scores": dict(zip(("hits", "most_parts"), written.paired, strict=True)),
         "model": {
             "path": run.config.model,
             "commit": folders.model.commit,

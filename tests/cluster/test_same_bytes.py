@@ -71,6 +71,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 FEW = (
     "counts._FEW_TOKENS",
     "gathering._FEW_TOKENS",
+    "pair_pass._FEW_ITEMS",
     "second_pass._FEW_ITEMS",
     "tables._FEW_ROWS",
 )
@@ -94,6 +95,7 @@ def test_ray_equals_inline(
     assert found.keys() == inline.keys()
     assert sum(key.count("partials/") for key in found) >= len(SCAN["methods"]) * 4
     assert any(key.startswith("counts/") for key in found)
+    assert any(key.endswith(".pairs.safetensors") for key in found)
     different = [key for key in found if found[key] != inline[key]]
     assert different == []
 

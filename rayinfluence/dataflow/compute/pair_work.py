@@ -1,10 +1,9 @@
 """How many parts completions are cut into, so that scores by pairs of tokens stay a small share.
 
 By counts and not by the clock, so that the same run has the same parts wherever it runs. Work is in
-multiplications of what has to do with tracked modules; all else of the model (heads, attention) is
-left out on both sides. A token passes a weight twice, forward and backward. The fit has two passes,
-each with products of two sides' widths (A and S, then rotations into their eigenbases), and a scan
-has one, with the product of the queries.
+multiplications. A token passes each tracked weight twice, forward and backward, and about as many
+other weights (heads, attention). The fit has two passes, each with products of two sides' widths (A
+and S, then rotations into their eigenbases), and a scan has one, with the product of the queries.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from rayinfluence.model.modules import ModuleShape
 _SHARE = 10
 #: or so many, which is a second or less of a CPU: a run needs more than ten to begin and end.
 _FLOOR = 1 << 33
-_PASS = 2
+#: Of a token, for each tracked weight: with that and others, forward and backward.
+_PASS = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def most_parts(
     """
     shapes = list(shapes)
     numbers = sum(of.d_out * of.columns for of in shapes)
-    sides = sum(of.d_out**2 + of.columns**2 for of in shapes)
+    sides = sum(width**2 for of in shapes for width in _rotated(of))
     job = (_PASS + 1) * numbers * scanned_tokens + 2 * (_PASS * numbers + sides) * fitted_tokens
     most = MOST_PARTS
     while most > 1:
@@ -74,8 +74,14 @@ def _multiplications(
     runs = _PASS * numbers * (query.run + n_parts * n_tokens)
     # Into the eigenbases, a product there, and back.
     inverses = sum(
-        n_tokens * (of.d_out**2 + of.columns**2 + of.d_out * of.columns)
-        + of.d_out * of.columns * (of.d_out + of.columns)
+        n_tokens * (sum(width**2 for width in _rotated(of)) + of.d_out * of.columns)
+        + of.d_out * of.columns * sum(_rotated(of))
         for of in shapes
     )
     return runs + n_parts * (len(query.scored) * inverses + numbers * sum(query.scored))
+
+
+def _rotated(of: ModuleShape) -> list[int]:
+    """The widths of a module's sides that have an eigenbasis of their own."""
+    sides = {"outputs": of.d_out, "inputs": of.columns}
+    return [width for side, width in sides.items() if side != of.diagonal]

@@ -30,6 +30,11 @@ from rayinfluence.storage.digest import digest
 _FEW_ITEMS = 64
 #: Raised whenever the same survivors would get other numbers.
 _VERSION = 1
+#: With fewer parts than that fewer survivors are taken.
+_ENOUGH_PARTS = 8
+
+#: By query digest: the query, and ids of sequences by method, ascending.
+_Wanted = Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]]
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,13 @@ class Paired:
     """What there is by pairs of tokens.
 
     Attributes:
-        most_parts: that completions are cut into; 0 where there are no such scores.
+        n: survivors of each direction that have such scores; 0 without any.
+        most_parts: that completions are cut into; 0 without any.
         ends: of each query the ends of its parts, where it has some.
         keys: and where its scores are.
     """
 
+    n: int
     most_parts: int
     ends: Sequence[tuple[int, ...] | None]
     keys: Sequence[str | None]
@@ -55,7 +62,7 @@ class PairPass:
         again: the second pass, which knows the runner, the methods and the queries.
         sequences: all survivors.
         rescored: what the second pass found.
-        n: survivors of each direction.
+        n: survivors of each direction, at most.
     """
 
     again: SecondPass
@@ -65,20 +72,20 @@ class PairPass:
 
     def run(self, progress: ProgressLog) -> Paired:
         """Do what is not there yet."""
-        queries, wanted = self.again.queries, self._wanted() if self.n else {}
-        most = self._most_parts(wanted)
+        queries = self.again.queries
+        n, most, wanted = self._affordable()
         if not most:
             if wanted:
                 progress.note(
                     "pair scores  none: with two parts of each completion they would take more "
-                    "than a tenth of fit and scan; ask fewer queries, or lower scan.pair_scores"
+                    "than a tenth of fit and scan; ask fewer queries"
                 )
-            return Paired(0, [None] * len(queries), [None] * len(queries))
+            return Paired(0, 0, [None] * len(queries), [None] * len(queries))
         items = {item.query.digest: item for item in self._items(wanted, most)}
         n_pairs = sum(len(ids) for item in items.values() for ids in item.wanted)
         progress.note(
-            f"pair scores  {n_pairs:,} pairs of query and sequence, completions in {most} parts "
-            "at most"
+            f"pair scores  {n_pairs:,} pairs of query and sequence, the first {n} of each "
+            f"direction; completions in {most} parts at most"
         )
         self._ensure(list(items.values()), progress)
         ends = [part_ends(query, most) if query.digest in items else None for query in queries]
@@ -86,16 +93,32 @@ class PairPass:
             None if of_query is None else items[query.digest].key
             for query, of_query in zip(queries, ends, strict=True)
         ]
-        return Paired(most, ends, keys)
+        return Paired(n, most, ends, keys)
 
-    def _wanted(self) -> dict[str, tuple[EncodedQuery, tuple[Ids, ...]]]:
+    def _affordable(self) -> tuple[int, int, _Wanted]:
+        """How many survivors and parts there are, and which: few parts show little.
+
+        As many survivors as are wanted, and half and half again where completions would have too
+        few parts; if there are too few with one, whatever has the most.
+        """
+        n, best = self.n, (0, 0)
+        wanted: _Wanted = {}
+        while n and best[0] < _ENOUGH_PARTS:
+            of_n = self._wanted(n)
+            most = self._most_parts(of_n)
+            if not wanted or most > best[0]:
+                wanted, best = of_n, (most, n)
+            n //= 2
+        return best[1], best[0], wanted
+
+    def _wanted(self, n: int) -> _Wanted:
         """By query digest, the ids of the first survivors by each method, of those with parts."""
-        wanted = {}
+        wanted: dict[str, tuple[EncodedQuery, tuple[Ids, ...]]] = {}
         for query in self.again.queries:
             if query.digest in wanted or part_ends(query, 2) is None:
                 continue
             ids = tuple(
-                found[query.digest].first(one.sides(query.digest), self.n)
+                found[query.digest].first(one.sides(query.digest), n)
                 if query.digest in found and one.method not in SELF_METHODS
                 else np.zeros(0, np.int64)
                 for one, found in zip(self.again.scanned, self.rescored.found, strict=True)
@@ -112,7 +135,7 @@ class PairPass:
         methods = self.again.methods
         return union(i for one, i in zip(methods, ids, strict=True) if one.reads_queries)
 
-    def _most_parts(self, wanted: Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]]) -> int:
+    def _most_parts(self, wanted: _Wanted) -> int:
         if not wanted:
             return 0
         work = [
@@ -141,9 +164,7 @@ class PairPass:
         )
         return next(found, 0)
 
-    def _items(
-        self, wanted: Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]], most: int
-    ) -> Iterator[PairsAsked]:
+    def _items(self, wanted: _Wanted, most: int) -> Iterator[PairsAsked]:
         for query, ids in wanted.values():
             ends = part_ends(query, most)
             assert ends is not None

@@ -71,7 +71,8 @@ class Written:
         rescored: by method and query, what scoring the survivors again changed.
         queries: what the manifest says of each.
         warning: of completions that the model would hardly say.
-        most_parts: that completions are cut into for scores by pairs of tokens; 0 without any.
+        paired: how many survivors of a direction have scores by pairs of tokens, and how many parts
+            completions have at most; zeros without any.
     """
 
     fingerprint: str
@@ -79,7 +80,7 @@ class Written:
     rescored: dict[str, dict[str, dict[str, Any]]]
     queries: list[dict[str, Any]]
     warning: str | None
-    most_parts: int
+    paired: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def write_results(
             written, changed[scanned.method] = tables.of_method(scanned, found)
             digests |= written
     in_manifest = [{key: row[key] for key in _IN_MANIFEST} for row in rows]
-    told = in_manifest, _unlikely(rows), paired.most_parts
+    told = in_manifest, _unlikely(rows), (paired.n, paired.most_parts)
     return Written(fingerprint, digests, changed, *told)
 
 
