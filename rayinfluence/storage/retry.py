@@ -157,6 +157,12 @@ def cause(error: BaseException) -> str:
 def advice(error: BaseException) -> str:
     """What the user can do about a fault, in a sentence or two."""
     status, code = http_status(error), error_code(error)
+    if code == "ExpiredToken":
+        return (
+            "The keys have run out. Those of the environment are not renewed: set new ones and run "
+            "the same command again, which goes on where it was. Those of a role or a profile that "
+            "names one are renewed while a run goes on; name such a one for long runs."
+        )
     if code in _CREDENTIAL_CODES or "NoCredentialsError" in _names(error):
         return (
             "Check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile "

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from rayinfluence.corpus.paths import partitions
 from rayinfluence.errors import BadFileError, CorpusError
 from rayinfluence.storage.store import Store
 
+COLUMNS = Columns("text", "id")
 
-def read(path: Path, columns: Columns = Columns("text", "id")) -> list[Document | BadDocument]:
+
+def read(path: Path, columns: Columns = COLUMNS) -> list[Document | BadDocument]:
     return list(read_documents(Store(str(path)), columns))
 
 
@@ -76,7 +77,7 @@ def test_a_file_is_read_once_by_whatever_addresses_lead_to_it(tmp_path: Path) ->
     (folder / "sub").mkdir(parents=True)
     for name in "ab":
         written(folder / f"{name}.jsonl", '{"text": "x"}\n')
-    os.symlink(folder / "a.jsonl", folder / "c.jsonl")
+    (folder / "c.jsonl").symlink_to(folder / "a.jsonl")
     found = find_files([str(folder), f"{folder}/sub/../b.jsonl"], lambda _: {})
     assert [Path(file.url).name for file in found.files] == ["a.jsonl", "b.jsonl"]
     assert found.line == (f"2 read by another address ({folder}/c.jsonl, {folder}/sub/../b.jsonl)")

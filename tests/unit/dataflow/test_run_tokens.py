@@ -150,6 +150,30 @@ def test_packed_rows_of_a_table_are_cut_and_keep_what_counted(tmp_path: Path) ->
     assert results.complete
 
 
+def test_documents_that_positions_tell_apart_have_the_scores_of_rows_of_their_own(
+    tmp_path: Path,
+) -> None:
+    documents = [[4 + n, 5, 6 + n % 3, 7] for n in range(12)] + [[9, 8 + n, 7] for n in range(12)]
+    packed = [
+        {
+            "input_ids": [*first, *second],
+            "position_ids": [*range(len(first)), *range(len(second))],
+        }
+        for first, second in zip(documents[::2], documents[1::2], strict=True)
+    ]
+    rows = [{"input_ids": one} for one in documents]
+    found = []
+    for name, table, form in (("p", packed, {"packing": "separate"}), ("r", rows, {})):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.Table.from_pylist(table), path)
+        config = configured(tmp_path / name, path, form, objective={"loss": "all"})
+        results = rayinfluence.run(config)
+        assert tokens_of(tokenized(config)) == documents
+        found.append([(row["sequence_id"], row["score"]) for row in results.survivors.to_pylist()])
+    assert found[0] == found[1]
+    assert len(found[0]) > 20
+
+
 def test_a_token_that_begins_documents_may_be_added(tmp_path: Path) -> None:
     path = write_megatron(tmp_path / "d.bin", [[4, 5, 6], [SEPARATOR, 7, 8]] * 5)
     config = configured(tmp_path, path, {}, {"bos": "document"})

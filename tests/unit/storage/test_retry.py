@@ -145,6 +145,7 @@ def test_ten_seconds_of_silence_are_shorter_than_the_timeout() -> None:
         (403, "AccessDenied", r"AccessDenied: .*injected.*credentials.*policy"),
         (403, "SignatureDoesNotMatch", r"SignatureDoesNotMatch.*AWS_SECRET_ACCESS_KEY"),
         (403, "InvalidAccessKeyId", r"InvalidAccessKeyId.*AWS_ACCESS_KEY_ID"),
+        (400, "ExpiredToken", r"ExpiredToken.*set new ones and run the same command again"),
         (404, "NoSuchBucket", r"NoSuchBucket.*make the bucket"),
         (400, "InvalidRequest", r"InvalidRequest.*storage\.checksums"),
         (411, "MissingContentLength", r"MissingContentLength.*storage\.checksums"),
