@@ -62,14 +62,17 @@ def ids(tokenizer: PreTrainedTokenizerFast, text: str = TEXT) -> list[int]:
 
 
 @pytest.mark.parametrize("trim", [True, False])
-@pytest.mark.parametrize("kind", [None, "GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer"])
+@pytest.mark.parametrize("kind", [None, "GPT2", "Qwen2", "GPTNeoX", "CodeGen", "Cohere"])
 @pytest.mark.parametrize("model_type", [None, "gpt2", "qwen2", "cohere", "codegen", "llama"])
 def test_the_ids_are_those_of_tokenizer_json_whatever_class_is_named(
     tmp_path: Path, trim: bool, kind: str | None, model_type: str | None
 ) -> None:
     about = {"bos_token": "<bos>", "eos_token": "<eos>"}
     path = save(
-        tmp_path / "a", byte_level(trim), **about, **({"tokenizer_class": kind} if kind else {})
+        tmp_path / "a",
+        byte_level(trim),
+        **about,
+        **({"tokenizer_class": f"{kind}Tokenizer"} if kind else {}),
     )
     if model_type:
         (tmp_path / "a" / "config.json").write_text(json.dumps({"model_type": model_type}))
