@@ -198,7 +198,8 @@ def document_of(
     text = row.get(of_text)
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
-    columns = replace(columns, text=of_text)
+    if of_text != columns.text:
+        columns = replace(columns, text=of_text)
     if isinstance(text, list):
         return _of_messages(found, text, prompt, columns)
     if not isinstance(text, str):
