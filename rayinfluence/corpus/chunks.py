@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rayinfluence.corpus.features import Features
+from rayinfluence.corpus.spans import Spans
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import ConfigError
 
@@ -86,7 +87,7 @@ class Chunk:
 
     tokens: list[int]
     start: int
-    spans: list[tuple[int, int]]
+    spans: Spans
     masks: list[bool] | None
 
 
@@ -112,7 +113,7 @@ def chunks(
     begins = framing.begins if framing.bos == DOCUMENT else ()
     ends = framing.ends if framing.eos == DOCUMENT else ()
     room = context - framing.of_chunks
-    left, is_begun = Chunk([], 0, [], None), False
+    left, is_begun = Chunk([], 0, Spans([]), None), False
     for encoding, masks in parts:
         n_added = 0 if framing.bos == AUTO else encoding.n_added
         left = _joined(left, encoding, masks, n_added)
@@ -138,7 +139,7 @@ def _joined(left: Chunk, part: Encoding, masks: Sequence[bool] | None, n_added: 
     return Chunk(
         left.tokens + part.tokens[n_added:],
         left.start,
-        left.spans + part.offsets[n_added:],
+        left.spans + part.spans.cut(n_added),
         None if masks is None else [*(left.masks or ()), *masks[n_added:]],
     )
 
@@ -146,7 +147,7 @@ def _joined(left: Chunk, part: Encoding, masks: Sequence[bool] | None, n_added: 
 def _run(left: Chunk, place: int, end: int | None = None) -> Chunk:
     """Some tokens of a document."""
     masks = None if left.masks is None else left.masks[place:end]
-    return Chunk(left.tokens[place:end], left.start + place, left.spans[place:end], masks)
+    return Chunk(left.tokens[place:end], left.start + place, left.spans.cut(place, end), masks)
 
 
 def _of_chunk(left: Chunk, place: int, room: int, framing: Framing) -> Chunk:
@@ -162,12 +163,14 @@ def _framed(chunk: Chunk, begins: tuple[int, ...], ends: tuple[int, ...] = ()) -
         begins = ()
     if ends and tuple(chunk.tokens[-len(ends) :]) == ends:
         ends = ()
+    if not begins and not ends:
+        return chunk
     masks = chunk.masks
     if masks is not None:
         masks = [False] * len(begins) + masks + [bool(masks) and masks[-1]] * len(ends)
     return Chunk(
         [*begins, *chunk.tokens, *ends],
         chunk.start,
-        [(0, 0)] * len(begins) + chunk.spans + [(0, 0)] * len(ends),
+        Spans.nowhere(len(begins)) + chunk.spans + Spans.nowhere(len(ends)),
         masks,
     )

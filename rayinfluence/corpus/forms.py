@@ -201,7 +201,8 @@ def document_of(
     text = row.get(of_text)
     prompt = None if columns.prompt is None else row.get(columns.prompt)
     spans = None if columns.counted is None else row.get(columns.counted)
-    columns = replace(columns, text=of_text)
+    if of_text != columns.text:
+        columns = replace(columns, text=of_text)
     is_null = text is None and any(name in row for name in (of_text, *columns.other_texts))
     if columns.prompt is None and (is_null or text == []):
         return found  # which has no text, as one whose text is empty

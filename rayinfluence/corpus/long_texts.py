@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from rayinfluence.corpus.spans import Spans
 from rayinfluence.corpus.tokenizer import Encoding, encode_words
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def encoded_in_pieces(
             cut = encoding.offsets[token][0]
             following = encode_words(tokenizer, text[start + cut : start + cut + size], True)
             if _goes_on(encoding, token, following[0]):
-                tokens, offsets = encoding.tokens[:token], encoding.offsets[:token]
-                yield _moved(replace(encoding, tokens=tokens, offsets=offsets, ending=[]), start)
+                tokens, spans = encoding.tokens[:token], encoding.spans.cut(0, token)
+                yield _moved(replace(encoding, tokens=tokens, spans=spans, ending=[]), start)
                 start += cut
                 encoding, words = following
                 break
@@ -94,4 +95,4 @@ def _goes_on(encoding: Encoding, token: int, following: Encoding) -> bool:
 
 def _moved(encoding: Encoding, start: int) -> Encoding:
     offsets = [(a + start, b + start) if a < b else (a, b) for a, b in encoding.offsets]
-    return replace(encoding, offsets=offsets)
+    return replace(encoding, spans=Spans.of(offsets))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rayinfluence.corpus.chat import Span
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, chunks
 from rayinfluence.corpus.classes import Label, label_of
 from rayinfluence.corpus.columns import columns_named
@@ -33,6 +32,7 @@ from rayinfluence.corpus.parts import Part
 from rayinfluence.corpus.quarantined_rows import Quarantine
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK, ShardWriter, shard_key
 from rayinfluence.corpus.sources.source import RAW
+from rayinfluence.corpus.spans import Spans
 from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.token_rows import TokenForm
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, with_ending
@@ -241,7 +241,7 @@ def _encoded(
         for document in documents:  # of what is no row :func:`_why_none` speaks
             made = tokenizer.tokens(document.text)
             row = [] if isinstance(made, str) else made
-            yield document, [Encoding(row, [(0, 0)] * len(row))]
+            yield document, [Encoding(row, Spans.nowhere(len(row)))]
         return
     if any(document.tokens is not None for document in documents):
         for document in documents:
@@ -272,7 +272,7 @@ def as_given(document: Document) -> Encoding:
     """The ids of a document that is no text, which come from no characters."""
     assert document.tokens is not None
     tokens = document.tokens.tokens_T.tolist()
-    return Encoding(tokens, [(0, 0)] * len(tokens))
+    return Encoding(tokens, Spans.nowhere(len(tokens)))
 
 
 def _border(document: Document) -> int:
@@ -361,7 +361,7 @@ def _rows(
         if len(chunk.tokens) < 2:
             report.short_chunks += 1
             continue
-        char_start, char_end = _characters(chunk.spans)
+        char_start, char_end = chunk.spans.characters()
         if chunk.masks is not None:
             n_counted = sum(chunk.masks[1:])  # the first is not predicted
             report.masked += 1
@@ -437,8 +437,3 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         batch.append(document)
     if batch:
         yield batch
-
-
-def _characters(offsets: Sequence[Span]) -> Span:
-    spans = [span for span in offsets if span[0] < span[1]]
-    return (spans[0][0], spans[-1][1]) if spans else (0, 0)

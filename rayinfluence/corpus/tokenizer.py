@@ -8,9 +8,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rayinfluence.corpus.chat import Span
 from rayinfluence.corpus.features import Features
+from rayinfluence.corpus.spans import Spans
 from rayinfluence.errors import ModelError, brief
 from rayinfluence.storage.digest import digest_bytes
 
@@ -47,10 +50,15 @@ class Encoding:
     """
 
     tokens: list[int]
-    offsets: list[tuple[int, int]]
+    spans: Spans
     ending: list[int] = field(default_factory=list)
     n_source: int = 0
     n_added: int = 0
+
+    @cached_property
+    def offsets(self) -> list[Span]:
+        """The characters of each token, all of them looked up."""
+        return list(self.spans)
 
 
 def faithful(backend: Tokenizer) -> Tokenizer:
@@ -148,25 +156,31 @@ def _kept(one: LibraryEncoding) -> tuple[int, int, int]:
 
 
 def _encoding(one: LibraryEncoding, text: str, backend: Tokenizer) -> Encoding:
-    own, leading, end = _kept(one)
-    ids, offsets = one.ids, one.offsets
-    offsets = offsets[:own] + offsets[leading:end]
-    if backend.normalizer is not None:
-        offsets = _with_merged(backend.normalizer.normalize_str, text, offsets)
-    return Encoding(ids[:own] + ids[leading:end], offsets, ids[end:], n_added=own)
+    if backend.num_special_tokens_to_add(False) == 0:
+        own, leading, end = 0, 0, len(one)
+    else:
+        own, leading, end = _kept(one)
+    ids, spans = one.ids, Spans.of(one)
+    spans = spans.cut(0, own) + spans.cut(leading, end)
+    normalizer = backend.normalizer
+    if normalizer is not None and normalizer.normalize_str(text) != text:
+        spans = Spans.of(_with_merged(normalizer.normalize_str, text, list(spans)))
+    return Encoding(ids[:own] + ids[leading:end], spans, ids[end:], n_added=own)
 
 
 def with_ending(encoding: Encoding) -> Encoding:
     """With the tokens that end a whole text."""
-    offsets = [*encoding.offsets, *[(0, 0)] * len(encoding.ending)]
-    return Encoding(encoding.tokens + encoding.ending, offsets)
+    spans = encoding.spans + Spans.nowhere(len(encoding.ending))
+    return Encoding(encoding.tokens + encoding.ending, spans)
 
 
 def joined(source: Encoding, target: Encoding, border: int) -> Encoding:
     """A source and its target, which begins at a character of the text of both."""
     offsets = [(a + border, b + border) if a < b else (0, 0) for a, b in target.offsets]
     return Encoding(
-        source.tokens + target.tokens, source.offsets + offsets, n_source=len(source.tokens)
+        source.tokens + target.tokens,
+        source.spans + Spans.of(offsets),
+        n_source=len(source.tokens),
     )
 
 

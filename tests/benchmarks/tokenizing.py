@@ -8,12 +8,15 @@ BPE of 16,384 tokens that was trained on some of it. Speed: rounds in which `tok
 texts of a file in batches, on one thread, and the tokenize job reads the file, encodes it and
 writes its shards, one after the other; by processor time, as other processes may be on the
 machine. Memory: the peak of a process that tokenises a file, for a small and a large file, each in
-parts, and for one document of one line. Prints tables as Markdown.
+parts, and for one document of one line; words there are drawn from 4,096 of 24 letters, each a
+token, as two gigabytes of a library would take the better part of an hour. Prints tables as
+Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -30,6 +33,7 @@ from pathlib import Path
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
 
+import numpy as np
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -79,6 +83,26 @@ def texts() -> Iterator[str]:
                 yield text[start : start + _CHARACTERS]
 
 
+def words() -> list[str]:
+    """Those of texts whose memory is looked at."""
+    return [hashlib.sha256(b"%d" % number).hexdigest()[:24] for number in range(4096)]
+
+
+def texts_of_words() -> Iterator[str]:
+    """Documents of such words, in random order."""
+    rng, named = np.random.default_rng(0), words()
+    while True:
+        yield " ".join(named[place] for place in rng.integers(len(named), size=_CHARACTERS // 25))
+
+
+def tokenizer_of_words() -> Tokenizer:
+    """Each word is a token."""
+    known = {word: place for place, word in enumerate(["[UNK]", *words()])}
+    backend = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return backend
+
+
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE."""
     backend = Tokenizer(models.BPE())
@@ -97,15 +121,17 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     )
 
 
-def write(path: Path, megabytes: float, one: bool = False) -> list[str]:
+def write(
+    path: Path, megabytes: float, one: bool = False, source: Iterator[str] | None = None
+) -> list[str]:
     """A file of JSON lines, or of a single one; its texts, where they are few."""
     size, kept = 0, []
     with path.open("w", encoding="utf-8") as file:
         if one:
             file.write('{"text": "')
-        for text in texts():
+        for text in source or texts():
             line = json.dumps(text, ensure_ascii=False)[1:-1]
-            file.write(line if one else f'{{"text": "{line}"}}\n')
+            file.write(line + " " if one else f'{{"text": "{line}"}}\n')
             size += len(line)
             if megabytes < 50:
                 kept.append(text)
@@ -164,10 +190,11 @@ def speed(folder: Path, megabytes: float, rounds: int) -> None:
 
 def memory(folder: Path, small: int, large: int, document: int) -> None:
     """The peaks of processes that tokenise files."""
+    tokenizer_of_words().save(str(folder / "tokenizer.json"))
     print("| input | MiB before | MiB at the peak | tokens |\n| --- | --- | --- | --- |")
-    for name, megabytes in (("small", small), ("large", large), ("document", document)):
+    for name, megabytes in (("small", small), ("document", document), ("large", large)):
         path = folder / f"{name}.jsonl"
-        write(path, megabytes, one=name == "document")
+        write(path, megabytes, name == "document", texts_of_words())
         command = [sys.executable, __file__, "--peak", str(path)]
         found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         print(

@@ -13,6 +13,7 @@ from rayinfluence.corpus.chunks import Chunk, Framing, chunks
 from rayinfluence.corpus.classes import label_of
 from rayinfluence.corpus.forms import mask
 from rayinfluence.corpus.shards import LABEL, LOSS_MASK
+from rayinfluence.corpus.spans import Spans
 from rayinfluence.corpus.tokenizer import Encoding, encode, joined, token_texts, with_ending
 from rayinfluence.dataflow.begin.probes import Probe
 from rayinfluence.errors import InputError
@@ -92,7 +93,7 @@ def tokenised(
             )
         masks = counting.of_text(one, encoding)
         cut = chunks([(encoding, masks)], context, 0, counting.framing)
-        first_chunk, *others = [*cut] or [Chunk([], 0, [], None)]
+        first_chunk, *others = [*cut] or [Chunk([], 0, Spans([]), None)]
         tokens, counts = first_chunk.tokens, first_chunk.masks
         first = 1 if counting.kind == CAUSAL else 0  # which nothing predicts
         if counts is not None and not any(counts[first:]):

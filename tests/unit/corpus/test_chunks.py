@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rayinfluence.corpus.chunks import Chunk, Framing, chunks
+from rayinfluence.corpus.spans import Spans
 from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.corpus.tokenizer import Encoding, encode
 from rayinfluence.errors import ConfigError
@@ -25,7 +26,8 @@ BOS, EOS = 900, 901
 
 
 def encoded(n_tokens: int) -> Encoding:
-    return Encoding(list(range(n_tokens)), [(place, place + 1) for place in range(n_tokens)])
+    spans = Spans.of([(place, place + 1) for place in range(n_tokens)])
+    return Encoding(list(range(n_tokens)), spans)
 
 
 def framing(bos: str, eos: str) -> Framing:
@@ -197,13 +199,15 @@ def test_a_document_in_parts_has_the_chunks_of_the_whole(
         tuple(rng.integers(0, 2, ends[1]).tolist()) if eos in placed else (),
     )
     overlap = min(overlap, context - frame.of_chunks - 2)
-    spans = [(place, place + 1) for place in range(len(tokens))]
+    spans = Spans.of([(place, place + 1) for place in range(len(tokens))])
     n_added = int(rng.integers(0, lengths[0] + 1))
     whole = Encoding(tokens, spans, n_added=n_added)
     parts, start = [], 0
     for place, length in enumerate(lengths):
         ours = slice(start, start + length)
-        part = Encoding(tokens[ours], spans[ours], n_added=0 if place else n_added)
+        part = Encoding(
+            tokens[ours], spans.cut(start, start + length), n_added=0 if place else n_added
+        )
         parts.append((part, None if masks is None else masks[ours]))
         start += length
     found = list(chunks(parts, context, overlap, frame))
@@ -236,4 +240,4 @@ def naive_chunks(
         if some := document[start : start + room]:
             some = framed(some, "chunk")
             tokens, spans, counted = (list(of) for of in zip(*some, strict=True))
-            yield Chunk(tokens, start, spans, None if masks is None else counted)
+            yield Chunk(tokens, start, Spans.of(spans), None if masks is None else counted)
