@@ -21,13 +21,13 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                 continue
-            line = key.start_mark.line + 1
-            first = lines.setdefault((key.tag, key.value), line)
-            if first != line:
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if (first := lines.get(name)) is not None:
                 raise RepeatedKey(
                     f"the key {key.value!r} stands in line {first} and again in line {line}, and "
                     "the first would be ignored. Put what is under both into one, or take one out."
                 )
+            lines[name] = line
         return node
 
 

@@ -79,7 +79,7 @@ def _row(row: Mapping[str, Any]) -> Html:
     margin = "" if error is None else f" ± {signed(error).removeprefix('+')}"
     return tag(
         "tr",
-        tag("th", tag("bdi", _value(row)), scope="row"),
+        tag("th", tag("bdi", value_of(str(row["value"]), row.get("value_type"))), scope="row"),
         tag("td", count(row["n_sequences"])),
         tag("td", _share(row.get("share_of_corpus"))),
         tag("td", f"{count(inside)} ({_share(inside / top)})" if top else ""),
@@ -89,9 +89,8 @@ def _row(row: Mapping[str, Any]) -> Html:
     )
 
 
-def _value(row: Mapping[str, Any]) -> str:
+def value_of(value: str, kind: str | None) -> str:
     """A value as its type needs it: the number 1 and the text "1" are two groups."""
-    kind, value = row.get("value_type"), str(row["value"])
     if kind == "missing":
         return "(none given)"
     if kind == "other":
