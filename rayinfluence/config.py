@@ -8,7 +8,7 @@ and ``~`` is the home of whoever reads the configuration.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +33,7 @@ from rayinfluence.config_places import (
     StorageConfig,
 )
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
+from rayinfluence.config_set import with_set
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -396,8 +397,13 @@ class RunConfig(Section):
         return self
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> RunConfig:
+    def load(cls, path: str | Path, settings: Sequence[str] = (), **overrides: Any) -> RunConfig:
         """Read a YAML file; ``overrides`` replace top-level keys.
+
+        Args:
+            path: of the file.
+            settings: keys that are set over it, such as ``scan.top=50``, as ``--set`` has them.
+            overrides: values by top-level key.
 
         Raises:
             ConfigError: the file is missing, is no run's configuration, or holds a wrong key or
@@ -420,20 +426,29 @@ class RunConfig(Section):
                 f"{path} is not the configuration of a run: neither run nor model is among its "
                 f"keys. {_WANTED}"
             )
-        return cls.parse({**values, **overrides}, str(path))
+        return cls.parse({**values, **overrides}, str(path), settings)
 
     @classmethod
-    def parse(cls, values: dict[str, Any], place: str = "config") -> RunConfig:
+    def parse(
+        cls, values: dict[str, Any], place: str = "config", settings: Sequence[str] = ()
+    ) -> RunConfig:
         """Build a config from plain values, with errors as sentences.
+
+        Args:
+            values: as YAML has them.
+            place: where they are from.
+            settings: keys that are set over them, such as ``scan.top=50``.
 
         Raises:
             ConfigError: a key or a value is wrong.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(with_set(values, settings))
         except ValidationError as error:
             lines = sentences(error)
             more = [f"and {len(lines) - 4} more"] if len(lines) > 5 else []
+            if settings:
+                place = f"{place} with {' '.join(f'--set {one}' for one in settings)}"
             raise ConfigError(
                 f"{place}: " + "; ".join([*lines[:4], *(more or lines[4:])])
             ) from error

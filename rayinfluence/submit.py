@@ -92,6 +92,7 @@ def submit(
     follow: bool,
     again: bool = False,
     new_run: bool = False,
+    settings: Sequence[str] = (),
     say: Say = print,
     connect: Callable[[str], JobClient] | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -105,6 +106,7 @@ def submit(
         again: submit a run that has succeeded once more, since documents or the model's files have
             changed.
         new_run: begin anew beside what was run with other settings.
+        settings: keys that are set over the configuration, such as ``scan.top=50``.
         say: prints a line.
         connect: makes a client for an address.
         sleep: waits for seconds.
@@ -118,7 +120,7 @@ def submit(
         QueryError: the queries can be read from here, and one of them is wrong.
         StageError: the cluster does not take the job, or the connection to it is lost.
     """
-    config = run_config(str(place))
+    config = run_config(str(place), settings=settings)
     _refuse_places(config)
     client = (connect or _connect)(address)
     queries = _queries(config)

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from rayinfluence.cli.opening import RunnerName, configured, end_incomplete, opened
-from rayinfluence.cli.showing import say_report, show_queries, write_report
+from rayinfluence.cli.hits import sides
+from rayinfluence.cli.opening import configured, end_incomplete, opened
+from rayinfluence.cli.options import AsJson, Quiet, RunnerName, RunPath, Settings
+from rayinfluence.cli.showing import say_report, write_report
+from rayinfluence.display import Shown, show
 from rayinfluence.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rayinfluence.storage.results import Results, Survivor
+    from rayinfluence.storage.results import Results
 
-#: What of a sequence is printed as JSON.
-_OF_A_HIT = (
-    "rank",
-    "score",
-    "delta_nats",
-    "beyond_linear",
-    "suspect",
-    "sequence_id",
-    "document_file",
-    "document_id",
-    "document_row",
-    "char_start",
-    "char_end",
-    "text",
-)
 _OF_A_QUERY = ("query_id", "prompt", "completion", "log_probability")
 
 
 def ask(
-    run_directory: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run directory, or the run's YAML file.")
-    ],
+    run_directory: RunPath,
     prompt: Annotated[
         str, typer.Argument(help="Or, with --chat, what the user says, or messages as JSON.")
     ],
@@ -59,8 +45,10 @@ def ask(
         int | None, typer.Option(help="Of the draws; the run's by default.", min=0, max=2**63 - 1)
     ] = None,
     top: Annotated[int, typer.Option(help="Survivors shown per side.", min=1)] = 5,
+    settings: Settings = None,
     runner: RunnerName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask one question of a run that has its factors; from then on it is one of its queries."""
     from rayinfluence.corpus.query_forms import queries_of
@@ -72,22 +60,22 @@ def ask(
     row = question(prompt, completion, chat=chat, generate=generate)
     if not generate:
         queries_of(row, "the question")
-    config = configured(run_directory, runner)
+    config = configured(run_directory, runner, settings=settings)
     refuse_unready(config)
-    with opened(config) as run:
+    with opened(config, quiet=quiet) as run:
         from rayinfluence.dataflow.asking import Generating, answered
         from rayinfluence.dataflow.asking import ask as asked
+        from rayinfluence.report import hits
 
         if generate:
             drawn_by = (config.seed if seed is None else seed) if sample else None
             row = answered(run, row, Generating(tokens or 32, drawn_by))
         found = asked(run, row)
         write_report(run.store, found.results)
-    if as_json:
-        typer.echo(json.dumps(_as_json(found.query_id, found.results, generate, top), indent=1))
-    else:
-        show_queries(next(iter(found.results.values())), top, [found.query_id])
-        say_report(run.store)
+    first = next(iter(found.results.values()))
+    parts = hits(first, Console().width, top, [found.query_id])
+    show(Shown(parts, _values(found.query_id, found.results, generate, top)), as_json)
+    say_report(run.store, error=as_json)
     end_incomplete(run)
 
 
@@ -98,24 +86,16 @@ def _refuse_idle(generate: bool, given: Mapping[str, Any]) -> None:
         raise ConfigError(f"{idle[0]} is of an answer of the model's: add --generate.")
 
 
-def _as_json(
+def _values(
     query_id: str, results: Mapping[str, Results], generated: bool, top: int
 ) -> dict[str, Any]:
     query = next(iter(results.values())).queries[query_id]
     return {
-        "format": 1,
         **{key: query[key] for key in _OF_A_QUERY},
         "generated": generated,
         "methods": {
-            method: {
-                "proponents": [_hit(one) for one in found.proponents(query_id, top)],
-                "opponents": [_hit(one) for one in found.opponents(query_id, top)],
-            }
+            method: sides(found, [query_id], top)[query_id]
             for method, found in results.items()
             if query_id in found.queries
         },
     }
-
-
-def _hit(survivor: Survivor) -> dict[str, Any]:
-    return {key: getattr(survivor, key) for key in _OF_A_HIT}

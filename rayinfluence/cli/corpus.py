@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from rayinfluence.cli.options import AsJson
 from rayinfluence.cli.saying import say
+from rayinfluence.display import Shown
+from rayinfluence.display import show as display
 from rayinfluence.errors import ConfigError, CorpusError
 
 if TYPE_CHECKING:
     from rayinfluence.dataflow.tokenised import Tokenised
 
-app = typer.Typer(name="corpus", help="Look into documents and what becomes of them.")
+app = typer.Typer(
+    name="corpus",
+    help="Look into documents and what becomes of them.",
+)
 
 Place = Annotated[
     str,
@@ -29,11 +34,10 @@ WholeDocuments = Annotated[
 TokenizerPath = Annotated[
     str | None, typer.Option("--tokenizer", help="Its folder, where no run says so.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
-class Shown(Protocol):
-    """What is printed."""
+class Found(Protocol):
+    """What there is to print."""
 
     def to_json(self) -> dict[str, Any]:
         """It as JSON has it."""
@@ -77,7 +81,7 @@ def show(
     template: Annotated[
         str | None, typer.Option(help="Of texts, for documents without a configuration.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a document as tokens, as what of it counts, and as sequences. The first by default."""
     from rayinfluence.dataflow.places import is_a_corpus
@@ -151,11 +155,15 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Read all shards and list what is wrong, each row with its reason; exit code 4 if anything."""
-    n_found = 0
+    n_found, listed = 0, []
     for finding in _tokenised(place).findings(model, tokenizer):
         n_found += 1
-        typer.echo(json.dumps(finding.to_json())) if as_json else say(finding.line())
-    say(f"{n_found:,} findings" if n_found else "nothing is wrong", error=as_json)
+        if as_json:
+            listed.append(finding.to_json())
+        else:
+            say(finding.line())
+    said = f"{n_found:,} findings" if n_found else "nothing is wrong"
+    display(Shown([said], {"findings": listed}), as_json)
     if n_found:
         raise typer.Exit(CorpusError.exit_code)
 
@@ -186,17 +194,12 @@ def _aside(text: str) -> None:
     say(text, error=True)
 
 
-def _print(found: Shown, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=1))
-    else:
-        say("\n".join(found.lines()))
+def _print(found: Found, as_json: bool) -> None:
+    display(Shown([*found.lines()], found.to_json()), as_json)
 
 
-def _print_all(found: Iterable[Shown], as_json: bool) -> None:
-    """Several, one after the other; as JSON a line each."""
-    for number, one in enumerate(found):
-        if as_json:
-            typer.echo(json.dumps(one.to_json()))
-        else:
-            say("\n".join(["\n"] * bool(number) + [*one.lines()]))
+def _print_all(found: Iterable[Found], as_json: bool) -> None:
+    """Several, one after the other; as JSON they are one list."""
+    several = list(found)
+    lines = [line for one in several for line in (*["\n"], *one.lines())][1:]
+    display(Shown(lines, {"documents": [one.to_json() for one in several]}), as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,16 +16,14 @@ from rayinfluence.errors import INCOMPLETE
 if TYPE_CHECKING:
     from rayinfluence.dataflow.run import Run
 
-RunnerName = Annotated[
-    str | None, typer.Option("--runner", help="ray or inline, instead of the config's.")
-]
 
-
-def configured(place: str, runner: str | None, strict: bool = False) -> RunConfig:
+def configured(
+    place: str, runner: str | None, strict: bool = False, settings: Sequence[str] | None = None
+) -> RunConfig:
     """The configuration that a command is pointed at, with the runner that it was given."""
     from rayinfluence.dataflow.places import run_config
 
-    config = run_config(place, strict)
+    config = run_config(place, strict, settings or ())
     if runner is None:
         return config
     values: dict[str, Any] = config.model_dump()
@@ -34,17 +32,24 @@ def configured(place: str, runner: str | None, strict: bool = False) -> RunConfi
 
 
 @contextmanager
-def opened(config: RunConfig, new_run: bool = False, needs_queries: bool = False) -> Iterator[Run]:
-    """A run whose inputs have been read."""
+def opened(
+    config: RunConfig, new_run: bool = False, needs_queries: bool = False, quiet: bool = False
+) -> Iterator[Run]:
+    """A run whose inputs have been read; if it is to be quiet, it prints warnings alone."""
     from rayinfluence.dataflow.begin.early import Inputs
 
-    inputs = Inputs.of(config, lambda text: say(text, error=True), new_run)
+    def aside(text: str) -> None:
+        if not quiet or text.startswith("warning: "):
+            say(text, error=True)
+
+    inputs = Inputs.of(config, aside, new_run)
     if needs_queries:
         _ = inputs.needed_queries
     # After what the configuration names is known to be good: importing torch takes seconds.
     from rayinfluence.dataflow.run import Run
+    from rayinfluence.dataflow.stages.progress import ProgressLog
 
-    with Run(config, new_run=new_run, inputs=inputs) as run:
+    with Run(config, ProgressLog(quiet=quiet), new_run=new_run, inputs=inputs) as run:
         yield run
 
 

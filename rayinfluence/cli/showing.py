@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from rayinfluence.cli.saying import say
 
@@ -36,24 +33,8 @@ def write_report(store: Store, results: dict[str, Results]) -> None:
         store.delete(key)
 
 
-def show(results: Results, top: int, queries: int | None = None) -> None:
-    """Print the strongest sequences of the first queries; all when not given."""
-    shown = list(results.queries)[:queries]
-    show_queries(results, top, shown)
-    left = len(results.queries) - len(shown)
-    if left:
-        Console().print(f"... and {left} more queries in the report", highlight=False)
-
-
-def show_queries(results: Results, top: int, queries: Sequence[str]) -> None:
-    """Print the strongest sequences of some queries, by their ids."""
-    from rayinfluence.report import render
-
-    render(results, Console(), n=top, queries=queries)
-
-
-def say_report(store: Store) -> None:
+def say_report(store: Store, error: bool = False) -> None:
     """Say where the page is."""
     from rayinfluence.dataflow.layout import REPORT
 
-    say(f"report: {store.url}/{REPORT}")
+    say(f"report: {store.url}/{REPORT}", error=error)

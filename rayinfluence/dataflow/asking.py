@@ -81,8 +81,8 @@ def answered(run: Run, row: Row, generating: Generating) -> dict[str, Any]:
     run.progress.note(f"answer       {completion!r}")
     [again] = encode(run.tokenizer, [prompt.prompt + completion], [prompt.templated])
     if again.tokens != [*given, *said]:
-        run.progress.note(
-            "warning: the answer is asked as a text, which is made of other tokens than the model "
+        run.progress.warn(
+            "the answer is asked as a text, which is made of other tokens than the model "
             "has said it in"
         )
     return {**row, "completion": completion}

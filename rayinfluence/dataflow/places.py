@@ -29,24 +29,32 @@ class RunPlace:
     stall_seconds: float
 
 
-def run_place(place: str, endpoint_url: str | None = None) -> RunPlace:
+def run_place(
+    place: str, endpoint_url: str | None = None, settings: Sequence[str] = ()
+) -> RunPlace:
     """The run directory that a path or an address means.
 
     Args:
         place: a run directory, or the YAML file of a run; a run that a file describes may not have
             begun.
         endpoint_url: of an S3-compatible server, over what configuration and environment say.
+        settings: keys that are set over those of a YAML file, such as ``run=elsewhere``.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or a directory, of which nothing is set.
     """
     place = _address(place)
     if _is_file(place):
-        config = RunConfig.load(place)
+        config = RunConfig.load(place, settings)
         storage = _pointed_at(endpoint_url) if endpoint_url else config.storage
         store, path = Store(config.run, storage.options(config.run)), config.corpus.path
         stall_seconds = config.runner.stall_seconds
     else:
+        if settings:
+            raise ConfigError(
+                f"--set {settings[0]}: {place} is looked into as it is; name the YAML file of the "
+                "run to set something over it."
+            )
         store = _directory(place, endpoint_url)
         values = read_json(store, CONFIG) if store.exists(CONFIG) else {}
         storage, path = _storage(endpoint_url), values.get("corpus", {}).get("path")
@@ -90,31 +98,32 @@ def is_a_corpus(place: str) -> bool:
     return Store(path, _storage(None, path).options(path)).exists(entry_key(0))
 
 
-def run_config(place: str, strict: bool = False) -> RunConfig:
+def run_config(place: str, strict: bool = False, settings: Sequence[str] = ()) -> RunConfig:
     """The configuration in a YAML file, or the one that a run directory was last used with.
 
     Args:
         place: of the file or the directory.
         strict: whether no row and no file of documents may be left out.
+        settings: keys that are set over it, such as ``scan.top=50``.
 
     Raises:
         ConfigError: there is none, or it is wrong.
     """
-    config = _run_config(_address(place))
+    config = _run_config(_address(place), settings)
     if not strict:
         return config
     corpus = config.corpus.model_copy(update={"bad_rows": 0, "bad_files": 0})
     return config.model_copy(update={"corpus": corpus})
 
 
-def _run_config(place: str) -> RunConfig:
+def _run_config(place: str, settings: Sequence[str]) -> RunConfig:
     if not (_is_address(place) or Path(place).exists() or Path(place).suffix):
         raise ConfigError(
             f"{place} does not exist. Name the run directory, which a configuration gives as "
             "`run`, or the YAML file of the run."
         )
     if _is_file(place) or not (_is_address(place) or Path(place).exists()):
-        return RunConfig.load(place)
+        return RunConfig.load(place, settings)
     store = _directory(place, None)
     if not store.exists(CONFIG):
         raise ConfigError(
@@ -123,22 +132,26 @@ def _run_config(place: str) -> RunConfig:
         )
     # It may have been moved since.
     values = {**read_json(store, CONFIG), "run": store.url}
-    return RunConfig.parse(values, f"{store.url}/{CONFIG}")
+    return RunConfig.parse(values, f"{store.url}/{CONFIG}", settings)
 
 
-def model_config(place: str, modules: Sequence[str] | None = None) -> RunConfig:
+def model_config(
+    place: str, modules: Sequence[str] | None = None, settings: Sequence[str] = ()
+) -> RunConfig:
     """The configuration of a run, for its model; of a model's folder, with all else by default.
 
     Args:
         place: a model's folder, its address on a hub, or the YAML file or directory of a run.
         modules: what is tracked instead: ``mlp``, ``attention`` or ``all``, or patterns of names.
+        settings: keys that are set over the configuration, such as ``dtype=bfloat16``.
 
     Raises:
         ConfigError: it is a wrong configuration, or no folder.
     """
     if hub_address(place) is not None:
         values: dict[str, Any] = {"run": "inspect", "model": place}
-        return RunConfig.parse(values | ({"modules": _wanted(modules)} if modules else {}), place)
+        values |= {"modules": _wanted(modules)} if modules else {}
+        return RunConfig.parse(values, place, settings)
     if why := why_no_model(place):
         raise ConfigError(why)
     path = _address(place)
@@ -147,7 +160,7 @@ def model_config(place: str, modules: Sequence[str] | None = None) -> RunConfig:
     values = run_config(path).model_dump() if is_run else {"run": path, "model": path}
     if modules:
         values["modules"] = _wanted(modules)
-    return RunConfig.parse(values, "--modules" if modules else place)
+    return RunConfig.parse(values, "--modules" if modules else place, settings)
 
 
 def _wanted(modules: Sequence[str]) -> str | list[str]:

@@ -372,7 +372,7 @@ class Run(Parts):
         told = self.coding, vocabulary, self.context, is_new, self.inputs.conditions
         said = foretold(self.config, files, *told)
         for text in said:
-            self.progress.note(f"warning: {text}")
+            self.progress.warn(text)
 
     def _fit(self, kind: FactorKind, plan: FitPlan) -> Factors:
         self.model_record.write()

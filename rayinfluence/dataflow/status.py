@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from rayinfluence.corpus.corpus import Corpus
@@ -21,8 +22,11 @@ from rayinfluence.dataflow.stage_names import (
 )
 from rayinfluence.storage.results import MANIFEST as RESULTS_MANIFEST
 from rayinfluence.storage.results import SCHEMA_VERSION, read_results_manifest
-from rayinfluence.storage.results.manifest import schema_version
+from rayinfluence.storage.results.manifest import schema_version, version_manifest
 from rayinfluence.storage.store import Listed, Store, read_json
+
+#: Between two partials, what is no pause: so many seconds, and so many of the usual gap.
+_PAUSE_SECONDS, _PAUSES = 60.0, 10
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class StageStatus:
     aside: int = 0
     #: When something of it was written last, in epoch seconds, where that is known.
     written: float | None = None
+    #: Which of several it is, by the name of its folder.
+    fingerprint: str | None = None
+    #: Whether the current results are made of it; None where there are none, or nothing tells.
+    in_results: bool | None = None
 
     @property
     def ended(self) -> bool:
@@ -94,19 +102,23 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
         n_shards = len(corpus.manifest.shards)
         found.append(StageStatus(CORPUS, n_shards, n_shards, remark))
     objects = store.list()
-    found += _factors(store, objects)
-    found += _banks(store, objects, corpus)
+    listed = objects.get(RESULTS_MANIFEST)
+    there = read_results_manifest(store, any_schema=True) if listed else None
+    made_of = None if there is None else _made_of(there)
+    found += _factors(store, objects, made_of)
+    found += _banks(store, objects, corpus, made_of)
     results, finished = None, None
-    if listed := objects.get(RESULTS_MANIFEST):
-        there = read_results_manifest(store, any_schema=True)
+    if listed and there is not None:
         if (theirs := schema_version(there)) != SCHEMA_VERSION:
             remark = f"of schema version {theirs}, which is not read any more: run again"
             found.append(StageStatus(RESULTS, 0, 1, remark))
         else:
             results, finished = there, listed.modified
             found = [_left_behind(stage, finished) for stage in found]
-            remark = f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
-            found.append(StageStatus(RESULTS, 1, 1, remark))
+            current = str(results.get("fingerprint"))
+            remark = f"{current[:12]}: {_asked(results)}; current"
+            found.append(StageStatus(RESULTS, 1, 1, remark, fingerprint=current, in_results=True))
+            found += _earlier(store, objects, current)
     else:
         found.append(StageStatus(RESULTS, 0, 1, "not written yet"))
     ours = [listed for key, listed in objects.items() if _moves(key)]
@@ -119,6 +131,38 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
         results is not None and all(one.ended or _is_older(one, finished) for one in found),
         results is None or _same_settings(store, objects, results),
     )
+
+
+def _asked(results: Mapping[str, Any]) -> str:
+    return f"{len(results['queries'])} queries; {', '.join(results['methods'])}"
+
+
+def _earlier(store: Store, objects: Mapping[str, Listed], current: str) -> list[StageStatus]:
+    """Results of other settings or queries, which are there beside the current ones."""
+    found = []
+    for fingerprint, keys in _by_fingerprint(objects, layout.RESULTS).items():
+        if fingerprint == current or layout.MANIFEST not in keys:
+            continue
+        manifest = read_json(store, version_manifest(fingerprint))
+        asked = _asked(manifest) if {"queries", "methods"} <= manifest.keys() else "unreadable"
+        remark = f"{fingerprint[:12]}: {asked}; earlier"
+        found.append(StageStatus(RESULTS, 1, 1, remark, fingerprint=fingerprint, in_results=False))
+    return found
+
+
+def _made_of(results: Mapping[str, Any]) -> set[str]:
+    """Fingerprints of the factors and banks that results are made of."""
+    factors = (results.get(key) or {} for key in ("factors", "diagonal_factors"))
+    banks = (bank for one in results["methods"].values() for bank in one.get("banks") or ())
+    return {*banks, *(one["fingerprint"] for one in factors if "fingerprint" in one)}
+
+
+def _use(fingerprint: str, made_of: set[str] | None) -> tuple[str, bool | None]:
+    """What to say of factors or a bank beside the current results."""
+    if made_of is None:
+        return "", None
+    is_used = fingerprint in made_of
+    return ("" if is_used else "; not in the current results"), is_used
 
 
 def _moves(key: str) -> bool:
@@ -176,7 +220,9 @@ def _below(store: Store, prefix: str) -> list[str]:
     return list(dict.fromkeys(names)) or ([prefix] if store.exists(prefix) else [])
 
 
-def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
+def _factors(
+    store: Store, objects: Mapping[str, Listed], made_of: set[str] | None
+) -> list[StageStatus]:
     found = []
     for fingerprint, keys in _by_fingerprint(objects, layout.FACTORS).items():
         if layout.MANIFEST in keys:
@@ -186,7 +232,9 @@ def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
             error = manifest["rounds"][-1]["error"]
             if error is not None:
                 remark += f", scores of a held-out set within {error:.1%}"
-            found.append(StageStatus(FACTORS, 1, 1, remark))
+            said, is_used = _use(fingerprint, made_of)
+            which: dict[str, Any] = {"fingerprint": fingerprint, "in_results": is_used}
+            found.append(StageStatus(FACTORS, 1, 1, f"{remark}{said}", **which))
         else:
             lanes = layout.lanes_of_rounds(keys)
             # A diagonal is made of moments alone.
@@ -198,11 +246,18 @@ def _factors(store: Store, objects: Mapping[str, Listed]) -> list[StageStatus]:
                 f"{fingerprint[:12]}: {' and '.join(counts)} lanes committed of sample {number}, "
                 "each twice the one before"
             )
-            found.append(StageStatus(FACTORS, 0, 1, remark, written=_latest(keys.values())))
+            written = _latest(keys.values())
+            which = {"fingerprint": fingerprint, "in_results": _use(fingerprint, made_of)[1]}
+            found.append(StageStatus(FACTORS, 0, 1, remark, written=written, **which))
     return found or [StageStatus(FACTORS, 0, None, "not begun")]
 
 
-def _banks(store: Store, objects: Mapping[str, Listed], corpus: Corpus | None) -> list[StageStatus]:
+def _banks(
+    store: Store,
+    objects: Mapping[str, Listed],
+    corpus: Corpus | None,
+    made_of: set[str] | None,
+) -> list[StageStatus]:
     found = []
     for fingerprint, keys in _by_fingerprint(objects, layout.BANKS).items():
         if layout.MANIFEST not in keys:
@@ -219,13 +274,30 @@ def _banks(store: Store, objects: Mapping[str, Listed], corpus: Corpus | None) -
         n_queries = len(manifest["query_digests"])
         use = manifest["base"].get("use")
         what = f" for the {use}" if use else ""
-        remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{what}{rate}"
+        how = _how(manifest["base"].get("queries") or {})
+        remark = f"{fingerprint[:12]}: {n_queries} queries by {manifest['method']}{how}{what}{rate}"
         aside = {layout.named(key) for key in keys if key.startswith(f"{layout.ASIDE}/")}
         if missing := len(aside & tokens.keys() - partials.keys()):
             remark += f", {missing} set aside"
         written = _latest(keys.values())
-        found.append(StageStatus(SCAN, len(done), len(tokens) or None, remark, missing, written))
+        said, is_used = _use(fingerprint, made_of)
+        counted = len(done), len(tokens) or None, f"{remark}{said}"
+        found.append(StageStatus(SCAN, *counted, missing, written, fingerprint, is_used))
     return found or [StageStatus(SCAN, 0, None, "not begun")]
+
+
+def _how(queries: Mapping[str, Any]) -> str:
+    """With which factors a bank's queries were made, at which rank and damping."""
+    factors, damping = queries.get("factors"), queries.get("damping")
+    parts = []
+    if factors:
+        parts.append(f"factors {factors[:12]}")
+    if queries.get("damping_scale") is not None or damping is not None:
+        scale = queries.get("damping_scale")
+        parts.append(f"damping {damping:g}" if damping is not None else f"damping_scale {scale:g}")
+    if queries.get("rank") is not None:
+        parts.append(f"rank {queries['rank']}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _planned(
@@ -250,14 +322,25 @@ def _by_fingerprint(objects: Mapping[str, Listed], folder: str) -> dict[str, dic
 
 
 def _rate(done: list[str], partials: dict[str, Listed], tokens: dict[str, int]) -> str:
-    """Tokens per second between the first partial and the last, where their times are known."""
+    """Tokens per second since the work began last, where the times of partials are known."""
     times = sorted(
         (modified, tokens[digest])
         for digest in done
         if (modified := partials[digest].modified) is not None
     )
+    left = sum(tokens.values()) - sum(n_tokens for _, n_tokens in times)
+    times = times[_pause([time for time, _ in times]) :]
     if len(times) < 2 or times[-1][0] <= times[0][0]:
         return ""
     rate = sum(n_tokens for _, n_tokens in times[1:]) / (times[-1][0] - times[0][0])
-    left = sum(tokens.values()) - sum(n_tokens for _, n_tokens in times)
     return f", {rate:,.0f} tokens/s" + (f", about {left / rate:,.0f} s left" if left > 0 else "")
+
+
+def _pause(times: Sequence[float]) -> int:
+    """After how many times the last pause was: a gap that is no pace of the work's own."""
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    if not gaps:
+        return 0
+    usual = sorted(gaps)[len(gaps) // 2]
+    pauses = [n for n, gap in enumerate(gaps, 1) if gap > max(_PAUSE_SECONDS, _PAUSES * usual)]
+    return pauses[-1] if pauses else 0

@@ -11,8 +11,21 @@ from __future__ import annotations
 from rayinfluence.guest import as_found
 
 with as_found():
+    from rayinfluence.report.glance import overview_parts
+    from rayinfluence.report.overview import Overview
     from rayinfluence.report.page import render_page, render_report
-    from rayinfluence.report.probed import render_probed
-    from rayinfluence.report.terminal import render, render_whole
+    from rayinfluence.report.probed import probed_parts
+    from rayinfluence.report.spreadsheet import survivors_csv
+    from rayinfluence.report.terminal import hits, of_all, render
 
-__all__ = ["render", "render_page", "render_probed", "render_report", "render_whole"]
+__all__ = [
+    "Overview",
+    "hits",
+    "of_all",
+    "overview_parts",
+    "probed_parts",
+    "render",
+    "render_page",
+    "render_report",
+    "survivors_csv",
+]

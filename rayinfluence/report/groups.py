@@ -90,8 +90,12 @@ def _row(row: Mapping[str, Any]) -> Html:
 
 
 def group_name(row: Mapping[str, Any]) -> str:
+    """What the group of a row is called."""
+    return value_of(str(row["value"]), row.get("value_type"))
+
+
+def value_of(value: str, kind: str | None) -> str:
     """A value as its type needs it: the number 1 and the text "1" are two groups."""
-    kind, value = row.get("value_type"), str(row["value"])
     if kind == "missing":
         return "(none given)"
     if kind == "other":

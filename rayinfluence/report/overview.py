@@ -1,138 +1,218 @@
-"""All queries at a glance: a row for each, and the documents that are on top for several."""
+"""All queries of a method at a glance, and what they have in common."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from rayinfluence.report.markup import Html, note, tag
-from rayinfluence.report.question import teaser
-from rayinfluence.report.tables import Cell, table
-from rayinfluence.report.text import count, per_token_probability, percent, shorten
-from rayinfluence.storage.results import Results
+from rayinfluence.report.asked import said
+from rayinfluence.report.text import BY_ITSELF, per_token_probability
+from rayinfluence.storage.results import Results, is_itself
 
-_NAME = 60
-_TOP = 10
-_MOST_DOCUMENTS = 50
-
-
-class Row(NamedTuple):
-    """A query of the overview: its row, and where it is."""
-
-    query: Mapping[str, Any]
-    href: str
+#: First proponents of a query that are looked at for documents.
+FIRST = 10
+#: Documents and groups that are kept, the first of them.
+MOST = 20
 
 
-def overview(
-    rows: Sequence[Row], results: Results, n: int, href: Callable[[str, Any], str]
-) -> Html:
-    """A table of the queries, and one of the documents that lead them, by one method.
+@dataclass(frozen=True)
+class AskedQuery:
+    """A query in the overview.
 
-    Args:
-        rows: the queries in their order.
-        results: of the method.
-        n: how many first proponents of a query its page has.
-        href: the address of a hit, by query id and survivor.
+    Attributes:
+        query_id, prompt, completion: what was asked, as far as it is texts.
+        log_probability: the model's own of the completion, in nats; None where it has none.
+        probability_per_token: the geometric mean over its tokens that count.
+        score, delta_nats, beyond_linear: of the first proponent; None where there is none.
+        source, document_file, document_id: where that is from.
+        top_1_share: the first proponent's share of all positive scores of the scan.
+        top_1_percent_share: that of the largest hundredth.
+        warning: why to read it with care; None for none.
     """
-    sums = _raising(results)
-    queries = table(
-        f"{count(len(rows))} questions",
-        ("question", "probability", "its own choice", "warning", "top source", "top share"),
-        [_query(row, results, sums.get(row.query["query_id"])) for row in rows],
+
+    query_id: str
+    prompt: str
+    completion: str
+    log_probability: float | None
+    probability_per_token: float | None
+    score: float | None
+    delta_nats: float | None
+    beyond_linear: bool | None
+    source: str | None
+    document_file: str | None
+    document_id: str | None
+    top_1_share: float | None
+    top_1_percent_share: float | None
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class LeadingDocument:
+    """A document among the first proponents of several queries.
+
+    Attributes:
+        source, document_file, document_id: which it is.
+        n_queries: how many queries have a sequence of it among their first `FIRST` proponents.
+        n_first: how many have one in the first place.
+    """
+
+    source: str
+    document_file: str | None
+    document_id: str
+    n_queries: int
+    n_first: int
+
+
+@dataclass(frozen=True)
+class LeadingGroup:
+    """A group over all queries.
+
+    Attributes:
+        column, value, value_type: the metadata key and its value, as in the table of groups.
+        n_sequences: of the group, among all that were scanned.
+        share_of_corpus: their share, on average over the queries.
+        share_of_top: the group's share of all queries' first proponents.
+        lift: the one over the other.
+        n_leading: how many queries have no group with a larger lift.
+    """
+
+    column: str
+    value: str
+    value_type: str
+    n_sequences: int
+    share_of_corpus: float
+    share_of_top: float
+    lift: float
+    n_leading: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All queries of a method.
+
+    Attributes:
+        method: whose scores they are.
+        queries: in their order.
+        documents: the ones that most queries have among their first proponents; `MOST` of them.
+        n_documents: that any query has there.
+        groups: by key, the largest lift first; `MOST` of each.
+        n_warned: queries with a warning.
+    """
+
+    method: str
+    queries: Sequence[AskedQuery]
+    documents: Sequence[LeadingDocument]
+    n_documents: int
+    groups: Mapping[str, Sequence[LeadingGroup]]
+
+    @classmethod
+    def of(cls, results: Results) -> Overview:
+        """The overview of what one method found."""
+        leading: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in results.leading(FIRST):
+            leading[row["query_id"]].append(row)
+        statistics = {row["query_id"]: row for row in results.statistics.to_pylist()}
+        queries = [
+            _asked(query, leading[query_id][:1], statistics.get(query_id) or {})
+            for query_id, query in results.queries.items()
+        ]
+        documents = _documents(leading)
+        return cls(results.method, queries, documents[:MOST], len(documents), _groups(results))
+
+    @property
+    def n_warned(self) -> int:
+        """Queries with a warning."""
+        return sum(query.warning is not None for query in self.queries)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; the reference has the keys."""
+        return asdict(self)
+
+
+def _asked(
+    query: Mapping[str, Any], first: Sequence[Mapping[str, Any]], all_scores: Mapping[str, Any]
+) -> AskedQuery:
+    prompt, completion, _ = (BY_ITSELF, "", "") if is_itself(query) else said(query)
+    best = first[0] if first else {}
+    total = all_scores.get("positive_sum")
+    return AskedQuery(
+        query_id=query["query_id"],
+        prompt=prompt,
+        completion=completion,
+        log_probability=query.get("log_probability"),
+        probability_per_token=per_token_probability(query),
+        score=best.get("score"),
+        delta_nats=best.get("delta_nats"),
+        beyond_linear=best.get("beyond_linear"),
+        source=best.get("source"),
+        document_file=best.get("document_file"),
+        document_id=best.get("document_id"),
+        # Both as the scan had them.
+        top_1_share=best["scan_score"] / total if best and total else None,
+        top_1_percent_share=all_scores.get("top_1_percent_share"),
+        warning=query.get("warning") or None,
     )
-    return tag(
-        "section",
-        tag("h2", "All questions"),
-        queries,
-        tag(
-            "p",
-            f"By {results.method}. Probability is that of the completion, per token. Its own "
-            "choice: whether the model would say it first. Top source: of the first proponent. "
-            "Top share: what the first proponent holds of all that raises.",
-            class_="quiet",
-        ),
-        _documents(rows, results, min(n, _TOP), href),
-        class_="overview",
-        id="overview",
+
+
+def _documents(leading: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[LeadingDocument]:
+    """The documents of the first proponents, what most queries have first."""
+    n_queries: Counter[tuple[str | None, str]] = Counter()
+    n_first: Counter[tuple[str | None, str]] = Counter()
+    sources: dict[tuple[str | None, str], str] = {}
+    for rows in leading.values():
+        keys = [(row["document_file"], row["document_id"]) for row in rows]
+        sources |= {key: row["source"] for key, row in zip(keys, rows, strict=True)}
+        n_queries.update(set(keys))
+        n_first.update(keys[:1])
+    order = sorted(n_queries, key=lambda k: (-n_queries[k], -n_first[k], k[0] or "", k[1]))
+    return [LeadingDocument(sources[k], *k, n_queries[k], n_first[k]) for k in order]
+
+
+def _groups(results: Results) -> dict[str, list[LeadingGroup]]:
+    """Groups over all queries, by key: what their tops have more of than the corpus has."""
+    table = results.groups.select(
+        [
+            "query_id",
+            "column",
+            "value",
+            "value_type",
+            "n_sequences",
+            "share_of_corpus",
+            "top",
+            "in_top",
+        ]
     )
-
-
-def _query(row: Row, results: Results, raising: float | None) -> list[Cell]:
-    query = row.query
-    link = tag("a", tag("bdi", shorten(query["query_id"], _NAME)), href=row.href)
-    asked = tag("span", *teaser(query), class_="teaser")
-    probability = per_token_probability(query)
-    greedy = query.get("greedy")
-    first = next(iter(_first(results, query["query_id"], 1)), None)
-    share = None if first is None else _share(first.score, raising)
-    return [
-        Cell(tag("span", link, asked), str(query["query_id"])),
-        Cell("" if probability is None else percent(probability), probability),
-        Cell("" if greedy is None else "yes" if greedy else "no"),
-        Cell("yes" if query.get("warning") else ""),
-        Cell(tag("bdi", shorten(first.source, _NAME)) if first else ""),
-        Cell("" if share is None else percent(share), share),
-    ]
-
-
-def _raising(results: Results) -> dict[str, float | None]:
-    """By query id, the sum of all scores that raise, where the tables have it."""
-    columns = (results.statistics[name].to_pylist() for name in ("query_id", "positive_sum"))
-    return dict(zip(*columns, strict=True))
-
-
-def _share(score: float, total: float | None) -> float | None:
-    if not total or not math.isfinite(score):
-        return None
-    return min(1.0, max(0.0, score / total))
-
-
-def _documents(
-    rows: Sequence[Row], results: Results, n: int, href: Callable[[str, Any], str]
-) -> Html:
-    """The documents among the first proponents of most queries."""
-    found: dict[tuple[str | None, str], list[tuple[str, Any]]] = {}
-    for row in rows:
-        query_id = row.query["query_id"]
-        seen = set()
-        for hit in _first(results, query_id, n):
-            key = (hit.document_file, hit.document_id)
-            if key not in seen:
-                found.setdefault(key, []).append((query_id, hit))
-                seen.add(key)
-    leading = sorted(
-        (item for item in found.items() if len(item[1]) > 1),
-        key=lambda item: (-len(item[1]), min(hit.rank for _, hit in item[1]), str(item[0])),
-    )
-    if not leading:
-        return Html()
-    lines = []
-    for (file, name), several in leading[:_MOST_DOCUMENTS]:
-        query_id, best = min(several, key=lambda pair: pair[1].rank)
-        link = tag("a", tag("bdi", shorten(name or "no id", _NAME)), href=href(query_id, best))
-        lines.append(
-            [
-                Cell(link, name),
-                Cell(tag("bdi", shorten(best.source, _NAME))),
-                Cell(tag("bdi", shorten(file or "", _NAME, keep="end"))),
-                Cell(count(len(several)), len(several)),
-                Cell(count(best.rank), best.rank),
-            ]
+    tops: Counter[str] = Counter()
+    n_queries: Counter[str] = Counter()
+    leading: Counter[tuple[str, str, str]] = Counter()
+    inside: Counter[tuple[str, str, str]] = Counter()
+    shares: dict[tuple[str, str, str], float] = defaultdict(float)
+    sizes: dict[tuple[str, str, str], int] = {}
+    before = None
+    for row in table.to_pylist():
+        key = (row["column"], row["value"], row["value_type"])
+        # Within a query and key the largest lift comes first.
+        if (row["query_id"], row["column"]) != before:
+            before = row["query_id"], row["column"]
+            tops[row["column"]] += row["top"] or 0
+            n_queries[row["column"]] += 1
+            leading[key] += 1
+        inside[key] += row["in_top"] or 0
+        shares[key] += row["share_of_corpus"] or 0.0
+        sizes[key] = max(sizes.get(key, 0), row["n_sequences"])
+    found: dict[str, list[LeadingGroup]] = {}
+    for key, size in sizes.items():
+        column = key[0]
+        corpus = shares[key] / n_queries[column]
+        top = inside[key] / tops[column] if tops[column] else 0.0
+        lift = top / corpus if corpus else 0.0
+        found.setdefault(column, []).append(
+            LeadingGroup(*key, size, corpus, top, lift, leading[key])
         )
-    more = len(leading) - len(lines)
-    return tag(
-        "details",
-        tag("summary", f"Documents among the first {n} of several questions"),
-        table(
-            "Documents",
-            ("document", "source", "file", "questions", "best rank"),
-            lines,
-        ),
-        note(f"{count(more)} more lead at least two questions." if more else ""),
-        class_="fold",
-    )
-
-
-def _first(results: Results, query_id: str, n: int) -> Sequence[Any]:
-    return results.proponents(query_id, n) if query_id in results.queries else ()
+    return {
+        column: sorted(groups, key=lambda one: (-one.lift, -one.n_leading, one.value))[:MOST]
+        for column, groups in found.items()
+        if [one.value_type for one in groups] != ["missing"]  # the default key, without any
+    }

@@ -15,7 +15,7 @@ from rayinfluence.report.frame import framed
 from rayinfluence.report.groups import groups_of
 from rayinfluence.report.hits import Room
 from rayinfluence.report.markup import Html, tag
-from rayinfluence.report.overview import Row, overview
+from rayinfluence.report.overview_section import Row, overview
 from rayinfluence.report.query import Found, query_section
 from rayinfluence.report.summary import about
 from rayinfluence.report.top import title, top

@@ -1,11 +1,10 @@
-"""Probes on a terminal: texts of no corpus, each with its score and which tokens carry it."""
+"""Probes for people: texts of no corpus, each with its score and which tokens carry it."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from rayinfluence.display import Column, Part, Table
 from rayinfluence.report.terminal import header, isolated, snippet, style
 from rayinfluence.report.text import BEYOND, one_line, signed
 from rayinfluence.storage.results import Partition, Probed, ProbedText, ProbeScore
@@ -14,36 +13,36 @@ from rayinfluence.storage.results import Partition, Probed, ProbedText, ProbeSco
 _NUMBERS_WIDTH = 26
 
 
-def render_probed(probed: Probed, console: Console) -> None:
-    """Print a table for each query: texts, and the means of their partitions.
+def probed_parts(probed: Probed, width: int) -> list[Part]:
+    """A table for each query: texts, and the means of their partitions.
 
     Texts of a partition stand together, under its mean.
     """
+    parts: list[Part] = []
     for query_id, query in probed.queries.items():
-        console.print(header(query, probed.method, console.width))
-        console.print(_table(probed, query_id, console.width))
+        parts.append(header(query, probed.method, width))
+        parts.append(_table(probed, query_id, width))
         if any(score.beyond_linear for score in probed.scores[query_id]):
-            console.print(Text(BEYOND, "dim"))
-        console.print()
+            parts.append(Text(BEYOND, "dim"))
+        parts.append("")
+    return parts
 
 
 def _table(probed: Probed, query_id: str, width: int) -> Table:
-    table = Table(box=None, pad_edge=False, expand=True, padding=(0, 1))
-    table.add_column("score", justify="right", no_wrap=True)
     predicts = probed.meaning.predicts
-    if predicts:
-        table.add_column("delta nats", justify="right", no_wrap=True)
-    table.add_column("text", ratio=1, overflow="fold")
+    numbers = ["score", *(["delta nats"] if predicts else [])]
+    columns = [*(Column(name, number=True) for name in numbers), Column("text", wide=True)]
+    rows: list[list[Text]] = []
     pairs = list(zip(probed.texts, probed.scores[query_id], strict=True))
     ahead, room = probed.meaning.ahead, max(20, width - _NUMBERS_WIDTH)
     means = {one.name: one for one in probed.partitions(query_id)}
     for partition in dict.fromkeys(text.partition for text in probed.texts):
         if partition is not None:
-            table.add_row(*_mean(means[partition], predicts))
+            rows.append(_mean(means[partition], predicts))
         for text, score in pairs:
             if text.partition == partition:
-                table.add_row(*_row(text, score, room, ahead, predicts))
-    return table
+                rows.append(_row(text, score, room, ahead, predicts))
+    return Table(columns, rows)
 
 
 def _mean(partition: Partition, predicts: bool) -> list[Text]:

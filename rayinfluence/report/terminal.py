@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from rayinfluence.display import Column, Part, Table
+from rayinfluence.display.coloured import print_coloured
 from rayinfluence.report.asked import members, objective, said
 from rayinfluence.report.facts import carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
@@ -48,19 +49,33 @@ def render(
         n: how many sequences to show per query and side.
         queries: ids of the queries to show; all when not given.
     """
+    print_coloured(hits(results, console.width, n, queries), console)
+
+
+def hits(
+    results: Results, width: int, n: int = 5, queries: Sequence[str] | None = None
+) -> list[Part]:
+    """The strongest proponents and opponents of queries.
+
+    Args:
+        results: what one method found.
+        width: of a line; decides how much text is shown.
+        n: how many sequences to show per query and side.
+        queries: ids of the queries to show; all when not given.
+    """
+    parts: list[Part] = []
     sentences = statistics(results)
     if said := selected(results.manifest):
-        console.print(Text(said, "dim"), "")
+        parts += [Text(said, "dim"), ""]
     asked = list(results.queries if queries is None else queries)
     results.keep(n, asked)
     for query_id in asked:
         query = results.queries[query_id]
-        console.print(header(query, results.method, console.width))
+        parts.append(header(query, results.method, width))
         sides = [("Proponents", results.proponents(query_id, n))]
         if not results.meaning.of_itself:  # of which no score is negative
             sides.append(("Opponents", results.opponents(query_id, n)))
-        for title, found in sides:
-            console.print(_table(title, found, console.width, results.meaning.ahead))
+        parts += [_table(title, found, width, results.meaning.ahead) for title, found in sides]
         for sentence in (
             together(results, query_id),
             rescoring(results, query_id),
@@ -68,26 +83,27 @@ def render(
             filtered_for(results, query_id),
         ):
             if sentence:
-                console.print(Text(sentence, "dim"))
-        console.print()
+                parts.append(Text(sentence, "dim"))
+        parts.append("")
+    return parts
 
 
-def render_whole(results_by_method: Mapping[str, Results], console: Console) -> None:
-    """Print what holds for all queries: how much was looked at, what was left out, warnings.
+def of_all(results_by_method: Mapping[str, Results]) -> list[Part]:
+    """What holds for all queries: how much was looked at, what was left out, warnings.
 
     Args:
         results_by_method: of one run.
-        console: where to print.
     """
+    parts: list[Part] = []
     for name, text in (
         ("Looked at", looked_at(results_by_method)),
         ("Left out", left_out(results_by_method)),
     ):
         if text:
-            console.print(Text.assemble((f"{name}: ", "bold"), one_line(text)))
+            parts.append(Text.assemble((f"{name}: ", "bold"), one_line(text)))
     found = (text for results in results_by_method.values() for text in results.warnings)
-    for text in dict.fromkeys(found):
-        console.print(Text(f"Warning: {one_line(text)}", "yellow"))
+    parts += [Text(f"Warning: {one_line(text)}", "yellow") for text in dict.fromkeys(found)]
+    return parts
 
 
 def header(query: Mapping[str, Any], method: str, width: int) -> Text:
@@ -142,22 +158,26 @@ def _probability(query: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) -> Table | Text:
+def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) -> Part:
     if not survivors:
         return Text(f"{title}: none", "dim")
-    table = Table(box=None, pad_edge=False, expand=True, padding=(0, 1))
-    table.add_column("#", justify="right", style="dim", no_wrap=True, min_width=2)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("delta nats", justify="right", no_wrap=True)
-    table.add_column(f"{title}: source, document, text", ratio=1, overflow="fold")
-    for survivor in survivors:
-        table.add_row(
-            str(survivor.rank),
+    ranks = {survivor.sequence_id: survivor.rank for survivor in survivors}
+    rows = [
+        (
+            Text(str(survivor.rank), "dim"),
             Text(signed(survivor.score), style(survivor.score)),
-            Text(_delta(survivor)),
-            _sequence(survivor, max(20, width - _NUMBERS_WIDTH), ahead),
+            _delta(survivor),
+            _sequence(survivor, max(20, width - _NUMBERS_WIDTH), ahead, ranks),
         )
-    return table
+        for survivor in survivors
+    ]
+    columns = (
+        Column(" #", number=True),
+        Column("score", number=True),
+        Column("delta nats", number=True),
+        Column(f"{title}: source, document, text", wide=True),
+    )
+    return Table(columns, rows)
 
 
 def _delta(survivor: Survivor) -> str:
@@ -166,12 +186,14 @@ def _delta(survivor: Survivor) -> str:
     return "beyond" if survivor.beyond_linear else signed(survivor.delta_nats)
 
 
-def _sequence(survivor: Survivor, width: int, ahead: int) -> Text:
+def _sequence(survivor: Survivor, width: int, ahead: int, ranks: Mapping[int, int]) -> Text:
     flags = []
     if survivor.suspect:
         flags.append(SUSPECT)
     if survivor.near_duplicate_of is not None:
-        flags.append(f"near-duplicate of {survivor.near_duplicate_of}")
+        # The best-ranked of the same list, which is therefore above it.
+        rank = ranks.get(survivor.near_duplicate_of, "another")
+        flags.append(f"near-duplicate of {rank}")
     if survivor.beyond_linear:
         flags.append(BEYOND)
     names = [name for name in (survivor.source, survivor.document_id) if name]

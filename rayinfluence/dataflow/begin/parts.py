@@ -444,4 +444,4 @@ class Parts:
         if text in self.warnings:  # work that is done again after damage says it again
             return
         self.warnings.append(text)
-        self.progress.note(f"warning: {text}")
+        self.progress.warn(text)

@@ -69,7 +69,7 @@ def without_damage(
                 raise
             for place in damaged:
                 discarded.discard(*place)
-            progress.note(f"{error} {len(damaged)} damaged objects are made again now.")
+            progress.warn(f"{error} {len(damaged)} damaged objects are made again now.")
 
 
 def is_damaged(item: tuple[Store, str]) -> bool:

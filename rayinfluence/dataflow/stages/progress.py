@@ -17,6 +17,8 @@ from rayinfluence.dataflow.jobs.watch import Leaders, keep_leaders
 from rayinfluence.text import visible_line
 
 _LINE_SECONDS = 10.0
+#: Seconds of a stage without tokens that a line tells of.
+_WORTH_SAYING = 0.1
 #: Queries whose leader is shown.
 _LEADERS = 5
 
@@ -100,10 +102,10 @@ class StageProgress:
         timing = Timing(time.monotonic() - self._started, self.tokens)
         if self._bar is not None:
             self._bar.stop()
-        self._say(
-            f"done in {timing.seconds:.1f} s"
-            + (f", {timing.tokens_per_second:,.0f} tokens/s" if self.tokens else "")
-        )
+        # Of what took no time there is nothing to say; its timing is kept.
+        if self.tokens or timing.seconds >= _WORTH_SAYING:
+            rate = f", {timing.tokens_per_second:,.0f} tokens/s" if self.tokens else ""
+            self._say(f"done in {timing.seconds:.1f} s{rate}")
         return timing
 
     def stop(self) -> None:
@@ -113,20 +115,28 @@ class StageProgress:
 
     def _say(self, text: str) -> None:
         # Ids of queries are their authors', and neither markup nor commands to a terminal.
-        self._console.print(visible_line(f"{self.name:<12} {text}"), highlight=False, markup=False)
+        line = visible_line(f"{self.name:<12} {text}")
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class ProgressLog:
-    """All stages of a run; prints to standard error unless another console is given."""
+    """All stages of a run; prints to standard error unless another console is given.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: where to.
+        quiet: whether warnings alone are printed.
+    """
+
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True)
         self.timings: dict[str, Timing] = {}
+        self._quiet = quiet
 
     @contextlib.contextmanager
     def stage(self, name: str, total_tokens: int = 0) -> Iterator[StageProgress]:
         """Show a stage while the block runs, and keep its timing when it ends well."""
-        progress = StageProgress(name, total_tokens, self.console)
+        console = Console(quiet=True) if self._quiet else self.console
+        progress = StageProgress(name, total_tokens, console)
         try:
             yield progress
         except BaseException:
@@ -137,5 +147,14 @@ class ProgressLog:
         self.timings[name] = Timing(before.seconds + timing.seconds, before.tokens + timing.tokens)
 
     def note(self, text: str) -> None:
-        """Say one line."""
-        self.console.print(visible_line(text), highlight=False, markup=False)
+        """Say one line, unless it is to be quiet."""
+        if not self._quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """Say one line that is said in any case."""
+        self._print(f"warning: {text}")
+
+    def _print(self, text: str) -> None:
+        # Of lines of a log the terminal makes several, and a program one.
+        self.console.print(visible_line(text), highlight=False, markup=False, soft_wrap=True)

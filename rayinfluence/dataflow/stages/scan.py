@@ -102,7 +102,7 @@ def scan(
                     discarded.discard(bank.store, key)
         if not damaged:
             break
-        progress.note(f"{damaged} damaged partials were discarded; their splits are scored again.")
+        progress.warn(f"{damaged} damaged partials were discarded; their splits are scored again.")
     sequences.refuse_merged(merged)
     return list(zip(operands, merged, strict=True)), aside
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayinfluence.errors import StorageError
+from rayinfluence.storage.metadata import COLUMN, REST, decoded
 from rayinfluence.storage.tables import Rows
+
+#: Columns of sequences that say where one is from.
+_DOCUMENT = ("document_file", "document_id", "document_row")
 
 
 class Join:
@@ -49,19 +55,34 @@ class Join:
                 rows = rows.append_column(field, found[field.name])
         return rows
 
+    def with_documents(self, rows: pa.Table) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Rows of survivors with where their sequences are from, and the documents' metadata."""
+        there = self.sequences.schema
+        columns = [*_DOCUMENT, *(name for name in (COLUMN, REST) if name in there.names)]
+        table, schema = self.sequences.read(columns), pa.schema([there.field(c) for c in columns])
+        places = self._places(rows["sequence_id"].to_numpy())
+        for row, found in zip(
+            rows.to_pylist(), table.take(pa.array(places)).to_pylist(), strict=True
+        ):
+            yield row | {key: found[key] for key in _DOCUMENT}, decoded(found, schema)
+
     def _take(self, ids: NDArray[np.int64], remember: bool = True) -> pa.Table:
         """The sequences of some ids, ascending.
 
         Raises:
             StorageError: one of them is not in the table.
         """
-        places = np.searchsorted(self._ids, ids)
+        return self.sequences.take(self._places(ids), remember)
+
+    def _places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where sequences are in their table, by their ids."""
+        places: NDArray[np.int64] = np.searchsorted(self._ids, ids)
         if len(ids) and (places.max() >= len(self._ids) or (self._ids[places] != ids).any()):
             raise StorageError(
                 "the table of sequences lacks some that the results are about: delete it and run "
                 "again."
             )
-        return self.sequences.take(places, remember)
+        return places
 
     @cached_property
     def _ids(self) -> NDArray[np.int64]:

@@ -13,17 +13,30 @@ from numpy.typing import NDArray
 
 from rayinfluence.errors import IncompleteResultsWarning, StorageError
 from rayinfluence.storage.digest import digest_bytes
-from rayinfluence.storage.metadata import COLUMN, REST, decoded
+from rayinfluence.storage.metadata import COLUMN, REST, as_text, decoded
 from rayinfluence.storage.results import manifest as manifests
 from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, scores_key
 from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
 from rayinfluence.storage.results.meaning import Meaning
+from rayinfluence.storage.results.notebook import frame_of, html_of, said_of
 from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, is_itself, method_tables
 from rayinfluence.storage.results.survivor import Direction, Survivor
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
 from rayinfluence.storage.tables import Rows, damaged
 from rayinfluence.text import visible_line
+
+#: What `leading` gives of a survivor.
+_LEADING = (
+    "query_id",
+    "sequence_id",
+    "rank",
+    "score",
+    "delta_nats",
+    "beyond_linear",
+    "scan_score",
+    "suspect",
+)
 
 
 class Results:
@@ -214,6 +227,39 @@ class Results:
             if query_id in self.queries
         ]
         self._join.keep(np.concatenate([np.zeros(0, np.int64), *wanted]))
+
+    def leading(self, n: int) -> list[dict[str, Any]]:
+        """The first proponents of all queries, in their order, without texts and tokens.
+
+        Args:
+            n: of each query.
+
+        Returns:
+            Of each its row in the table of survivors, as far as it is a number or a name, with
+            ``document_file``, ``document_id``, ``document_row`` and ``source`` (a string).
+        """
+        places = [self._places(query_id, "proponent")[:n] for query_id in self.queries]
+        rows = self._join.survivors.read(_LEADING).take(
+            pa.array(np.concatenate([np.zeros(0, np.int64), *places]))
+        )
+        return [
+            {**row, "source": as_text(metadata.get("source", ""))}
+            for row, metadata in self._join.with_documents(rows)
+        ]
+
+    def to_pandas(self) -> Any:
+        """:attr:`table` as a pandas DataFrame; whole numbers with gaps stay whole numbers.
+
+        Raises:
+            StorageError: pandas is not installed.
+        """
+        return frame_of(self.table)
+
+    def __repr__(self) -> str:
+        return said_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def scores(self, query_id: str) -> pa.Table:
         """The scan's scores of ALL sequences for one query: ``sequence_id`` and ``score``.

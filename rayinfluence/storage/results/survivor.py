@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rayinfluence.storage.metadata import as_text
+from rayinfluence.text import visible_line
 
 Direction = Literal["proponent", "opponent"]
+#: Characters of its text that a sequence is told by.
+_SHOWN = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Survivor:
     """One training sequence among a query's most influential.
 
@@ -88,3 +91,8 @@ class Survivor:
     def source(self) -> str:
         """The ``source`` of its metadata, or an empty string."""
         return as_text(self.metadata.get("source", ""))
+
+    def __repr__(self) -> str:
+        names = " · ".join(filter(None, (self.source, self.document_id)))
+        text = visible_line(f"{self.score:+.4g} by {names}: {self.text[:_SHOWN]!r}")
+        return f"<Survivor {self.rank} of {visible_line(repr(self.query_id))}: {text}>"

@@ -332,7 +332,9 @@ def test_clean_asks_and_deletes_only_what_it_was_told(
 ) -> None:
     run = done[0] / "run"
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert say("clean", run, "--stage", "scan")[0] == 1
+    code, _, errors = say("clean", run, "--stage", "scan")
+    assert code == 2
+    assert "error: nothing was deleted" in errors
     assert (run / "scan").exists()
     code, printed, _ = say("clean", run, "--stage", "scan", "--stage", "results", "--yes")
     assert code == 0

@@ -98,14 +98,13 @@ def test_the_first_sequences_and_documents(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = rows_of(folder)
-    lines = said(capsys, "head", folder / "run", "-n", 3, "--json").splitlines()
-    found = [json.loads(line) for line in lines]
+    found = json.loads(said(capsys, "head", folder / "run", "-n", 3, "--json"))["documents"]
     assert [one["sequences"][0]["sequence_id"] for one in found] == [0, 1, 2]
     assert [[t["id"] for t in one["sequences"][0]["tokens"]] for one in found] == [
         row["tokens"] for row in rows[:3]
     ]
-    whole = said(capsys, "head", folder / "run", "-n", 6, "--documents", "--json").splitlines()
-    documents = [json.loads(line) for line in whole]
+    whole = said(capsys, "head", folder / "run", "-n", 6, "--documents", "--json")
+    documents = json.loads(whole)["documents"]
     assert [one["document_id"] for one in documents] == [f"documents-{n}" for n in range(6)]
     for one in documents:
         expected = [row["tokens"] for row in rows if row["document_id"] == one["document_id"]]
@@ -118,8 +117,8 @@ def test_samples_are_of_their_seed_and_reach_everything(
 ) -> None:
     def drawn(seed: int, *more: str) -> list[int]:
         arguments = ["sample", folder / "run", "-n", 12, "--seed", seed, "--json", *more]
-        lines = said(capsys, *arguments).splitlines()
-        return [json.loads(line)["sequences"][0]["sequence_id"] for line in lines]
+        found = json.loads(said(capsys, *arguments))["documents"]
+        return [one["sequences"][0]["sequence_id"] for one in found]
 
     n_rows = len(rows_of(folder))
     assert drawn(1) == drawn(1) != drawn(2)
@@ -169,8 +168,9 @@ def test_copies_are_grouped_and_written(
 def test_all_that_is_wrong_is_listed(
     folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    listed = said(capsys, "validate", folder / "run.yaml", "--json", code=4).splitlines()
-    [again] = [json.loads(line) for line in listed]
+    listed = json.loads(said(capsys, "validate", folder / "run.yaml", "--json", code=4))
+    assert listed["format"] == 1
+    [again] = listed["findings"]
     assert again["document_id"] == "documents-1"
     assert "its id is that of another document, which begins with sequence" in again["reason"]
     assert again["document_row"] == 14

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 from made_up_results import Page, terminal_of
-from rich.console import Console
 
 from rayinfluence.dataflow.run import Run
-from rayinfluence.report import render_page, render_whole
+from rayinfluence.display.plain import plain_lines
+from rayinfluence.report import of_all, render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -136,18 +135,18 @@ def test_splits_that_were_set_aside_are_named_where_trust_is_weighed(
     body[200] ^= 0xFF
     shard.write_bytes(body)
     results = execute(config)
-    text, whole = Page(render_page(results)).text, io.StringIO()
-    render_whole(results, Console(file=whole, width=10_000))
+    text = Page(render_page(results)).text
+    whole = "\n".join(plain_lines(of_all(results)))
     lost = (
         "corpus: 1 row is no document, and left out, of 1 file; the first is "
         f"{tmp_path / 'documents.jsonl'}:201: not JSON"
     )
     [warning] = [one for one in results["ekfac"].warnings if one.startswith(lost)]
-    for said in (text, whole.getvalue()):
+    for said in (text, whole):
         assert warning in said
         assert "rows that are no documents: 1" in said
         assert "53% of the model's parameters (2,424 of 4,560), in 4 modules" in said
-    assert all(f"Warning: {one}\n" in whole.getvalue() for one in results["ekfac"].warnings)
+    assert all(f"Warning: {one}\n" in f"{whole}\n" for one in results["ekfac"].warnings)
     assert "splits that could not be scored: 1 (split 0 (row groups 0 to " in text
     assert "rows that are no documents: 1" in text
     assert "10,000 sequences that the model is said to be trained on" in text

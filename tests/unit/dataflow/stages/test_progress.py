@@ -65,7 +65,8 @@ def test_a_stage_without_tokens_or_time_divides_by_nothing(clock: Clock) -> None
     with log.stage("more than planned", 1) as stage:
         clock.now = 20.0
         stage.advance(50)
-    assert "merge        done in 0.0 s\n" in said.getvalue()
+    assert "merge" not in said.getvalue()  # nothing worth a line
+    assert log.timings["merge"] == Timing(0.0, 0)
     assert "100 %" in said.getvalue()
     assert Timing(0.0, 5).tokens_per_second == 0.0
 
@@ -112,3 +113,15 @@ def test_ids_and_names_of_others_command_no_terminal(clock: Clock) -> None:
     assert said.getvalue().startswith(f"warning: {SHOWN}\n")
     assert f"leading so far: {SHOWN}: sequence 3" in said.getvalue()
     assert len(said.getvalue().splitlines()) == 4
+
+
+def test_what_is_to_be_quiet_prints_warnings_alone(clock: Clock) -> None:
+    said = io.StringIO()
+    log = ProgressLog(Console(file=said, width=20), quiet=True)
+    with log.stage("scan", 100) as stage:
+        clock.now = 20.0
+        stage.advance(50)
+    log.note("a note")
+    log.warn("a \x1b[31mwarning that is longer than a line")
+    assert said.getvalue() == "warning: a \u241b[31mwarning that is longer than a line\n"
+    assert log.timings["scan"].tokens == 50

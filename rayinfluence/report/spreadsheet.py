@@ -1,0 +1,102 @@
+"""Survivors as CSV for spreadsheets: nothing in it is a formula, whoever wrote the documents.
+
+A cell that a spreadsheet would compute begins with an apostrophe instead, which shows it as text,
+and characters that act instead of showing are shown, as in the report. The exact texts are in the
+Parquet tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rayinfluence.report.asked import said
+from rayinfluence.storage.metadata import as_text
+from rayinfluence.storage.results import Direction, Results, Survivor
+from rayinfluence.text import visible
+
+#: What a cell begins with that spreadsheets take for a formula, also in full width.
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_SIDES: tuple[Direction, ...] = ("proponent", "opponent")
+_OF_A_SURVIVOR = (
+    "direction",
+    "rank",
+    "score",
+    "delta_nats",
+    "beyond_linear",
+    "suspect",
+    "near_duplicate_of",
+    "concentration",
+    "carrier",
+    "carrier_in_completion",
+    "scan_rank",
+    "scan_score",
+    "source",
+    "document_file",
+    "document_id",
+    "document_row",
+    "sequence_id",
+    "char_start",
+    "char_end",
+    "n_tokens",
+    "text",
+)
+#: All but those of metadata, which are `metadata.<key>`.
+COLUMNS = ("query_id", "prompt", "completion", "method", *_OF_A_SURVIVOR)
+
+
+def survivors_csv(
+    results_by_method: Mapping[str, Results], queries: Sequence[str], n: int | None = None
+) -> str:
+    """The survivors of queries, a row each: by method, query, direction and rank.
+
+    Args:
+        results_by_method: of one run.
+        queries: their ids.
+        n: of each direction; None is all that were kept.
+    """
+    rows: list[tuple[list[Any], Mapping[str, Any]]] = []
+    for method, results in results_by_method.items():
+        asked = [query_id for query_id in queries if query_id in results.queries]
+        for query_id in asked:
+            prompt, completion, _ = said(results.queries[query_id])
+            for side in _SIDES:
+                find = results.proponents if side == "proponent" else results.opponents
+                for one in find(query_id, n):
+                    cells = [query_id, prompt, completion, method, *_cells(one)]
+                    rows.append((cells, one.metadata))
+    keys = sorted({key for _, metadata in rows for key in metadata})
+    file = io.StringIO()
+    # Text stands in quotes, so that no separator of any spreadsheet ends its cell.
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
+    writer.writerow(_safe([*COLUMNS, *(f"metadata.{key}" for key in keys)]))
+    for cells, metadata in rows:
+        writer.writerow(_safe([*cells, *(_plain(metadata.get(key)) for key in keys)]))
+    return file.getvalue()
+
+
+def _cells(survivor: Survivor) -> list[Any]:
+    return [getattr(survivor, name) for name in _OF_A_SURVIVOR]
+
+
+def _plain(value: Any) -> Any:
+    """A number as it is, anything else as text."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "" if value is None else value if number else as_text(value)
+
+
+def _safe(cells: Iterable[Any]) -> list[Any]:
+    return [_cell(cell) for cell in cells]
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
