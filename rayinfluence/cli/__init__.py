@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from rayinfluence.cli.reporting import report
 from rayinfluence.cli.saying import say
 from rayinfluence.cli.showing import say_report, write_report
 from rayinfluence.cli.stages import fit, plan, run, scan, submit, tokenize
+from rayinfluence.cli.starting import init
 from rayinfluence.cli.watching import clean, status
 from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError, StageError
@@ -36,10 +38,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for _command in (tokenize, fit, scan, run, submit, report, plan, inspect, probe, status, clean):
+#: As --help has them.
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(init, run, report, plot, ask, probe, tokenize, fit, scan),
+    *(status, plan, inspect, submit, clean),
+)
+for _command in _COMMANDS:
     app.command()(_command)
-app.command()(ask)
-app.command()(plot)
 app.add_typer(corpus_app)
 
 #: The exit code that typer gives an interrupt from the keyboard.

@@ -124,6 +124,21 @@ def known(file: Store) -> Source | None:
             raise EOFError(str(error)) from error
 
 
+def rows_of(file: Store) -> Generator[dict[str, Any]]:
+    """The rows of a file as they are, for who does not know its columns yet.
+
+    A format that is a text and nothing else has it under ``text``. Rows that cannot be read are
+    passed over.
+
+    Raises:
+        CorpusError: the file is of no format that we read.
+        StorageError: it cannot be read.
+    """
+    for _, row in _rows(file, Wanted("text", is_needed=False), None, None, None):
+        if not isinstance(row, str):
+            yield row
+
+
 def read_documents(
     file: Store, columns: Columns, opened: DigestedFile | None = None, cut: Cut | None = None
 ) -> Generator[Document | BadDocument, None, None]:

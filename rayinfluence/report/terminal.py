@@ -192,8 +192,8 @@ def _sequence(survivor: Survivor, width: int, ahead: int, ranks: Mapping[int, in
         flags.append(SUSPECT)
     if survivor.near_duplicate_of is not None:
         # The best-ranked of the same list, which is therefore above it.
-        rank = ranks.get(survivor.near_duplicate_of, "another")
-        flags.append(f"near-duplicate of {rank}")
+        above = ranks.get(survivor.near_duplicate_of)
+        flags.append(f"near-duplicate of {'another' if above is None else f'#{above}'}")
     if survivor.beyond_linear:
         flags.append(BEYOND)
     names = [name for name in (survivor.source, survivor.document_id) if name]

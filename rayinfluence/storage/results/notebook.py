@@ -28,7 +28,7 @@ _WHOLE = {
     pa.int64(): "Int64",
     pa.uint32(): "UInt32",
     pa.uint64(): "UInt64",
-    pa.bool_(): "boolean",
+    pa.bool_(): "Boolean",
 }
 
 

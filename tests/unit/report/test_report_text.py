@@ -95,7 +95,7 @@ def test_the_terminal_shows_hostile_text_as_data() -> None:
     assert "\x00" not in shown
     assert "[bold]" in shown
     assert "␛[31m" in shown
-    assert "suspect: another score in another batch, near-duplicate of 7" in shown
+    assert "suspect: another score in another batch, near-duplicate of another" in shown
 
 
 def test_the_terminal_colours_by_sign() -> None:
