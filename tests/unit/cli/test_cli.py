@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         lambda f: documents(f, {"text": ""}, {"text": "  "}),
         {},
         4,
-        ("2 of 2 rows of", "2 its text is empty or white space", "set corpus.bad_rows to 2"),
+        ("no document gave a sequence", "2 documents without text", "Check corpus.documents"),
     ),
     "no bytes": (lambda f: documents(f), {}, 4, ("is empty",)),
     "wrong text column": (
