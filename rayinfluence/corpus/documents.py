@@ -206,7 +206,7 @@ def _rows(
 ) -> Iterator[Row]:
     with _opened(file, opened) as raw, to_the_end(file):
         if tokens is not None and is_token_file(file.name):
-            yield from rows_of_tokens(file, raw, tokens)
+            yield from rows_of_tokens(file, raw, tokens, cut)
             return
         stream, source, _ = judged(raw, file.name)
         if cut is not None:

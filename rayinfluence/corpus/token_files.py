@@ -7,13 +7,15 @@ between separators or a window of the context's length.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import Any, BinaryIO
+from itertools import pairwise
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from rayinfluence.corpus.megatron import Index, parse_index
 from rayinfluence.corpus.sources import find_source
 from rayinfluence.corpus.sources.compression import parted
+from rayinfluence.corpus.sources.divisible import Cut
 from rayinfluence.corpus.sources.source import NotDocumentsError, Row
 from rayinfluence.corpus.token_layouts import Layout, layout_of
 from rayinfluence.corpus.token_rows import SEPARATE, Ids, TokenForm, borders
@@ -87,13 +89,16 @@ def refuse_no_tokens(file: Store, form: TokenForm) -> None:
     _opened(file, form)
 
 
-def rows_of_tokens(file: Store, stream: BinaryIO, form: TokenForm) -> Iterator[Row]:
+def rows_of_tokens(
+    file: Store, stream: BinaryIO, form: TokenForm, cut: Cut | None = None
+) -> Iterator[Row]:
     """The rows of a file of ids, by column, with where they are in the file.
 
     Args:
         file: of ids.
         stream: the same, open.
         form: how its ids lie.
+        cut: of :func:`token_cuts`, which of them; None: all.
 
     Raises:
         CorpusError, NotDocumentsError: it is none, or damaged.
@@ -101,15 +106,52 @@ def rows_of_tokens(file: Store, stream: BinaryIO, form: TokenForm) -> Iterator[R
     """
     found = _opened(file, form)
     if isinstance(found, Index):
-        yield from _indexed(stream, found, form)
-    elif found.n_columns is not None:
-        runs = _windows(stream, found, found.n_columns, found.n_columns)
-        yield from _numbered(runs, form)
-    elif form.packing == SEPARATE:
-        yield from _numbered(_documents(stream, found, form), form)
+        places = range(len(found)) if cut is None else range(cut.start, cut.end)
+        yield from _indexed(stream, found, form, places)
+        return
+    before = 0 if cut is None else cut.rows_before
+    if grid := _grid(found, form):
+        places = range(grid.n_rows) if cut is None else range(cut.start, cut.end)
+        runs = _windows(stream, found, grid, places)
     else:
-        stride = form.context - form.overlap
-        yield from _numbered(_windows(stream, found, form.context, stride), form)
+        runs = _documents(stream, found, form, cut)
+    for number, (start, tokens) in enumerate(runs, start=before + 1):
+        yield number, {form.column: tokens, FIRST_TOKEN: start}
+
+
+def token_cuts(file: Store, stream: BinaryIO, form: TokenForm, part_bytes: int) -> list[Cut]:
+    """All rows of a file of ids in runs of about so many bytes.
+
+    A cut is of rows; of documents between separators, which are found by reading all ids, it is of
+    ids.
+
+    Args:
+        file: of ids.
+        stream: the same, open.
+        form: how its ids lie.
+        part_bytes: of a run.
+
+    Raises:
+        CorpusError, NotDocumentsError, EOFError: as :func:`rows_of_tokens`.
+    """
+    found = _opened(file, form)
+    width = found.dtype.itemsize
+    if isinstance(found, Index):
+        size = int(found.starts[-1]) * width
+        wanted = np.searchsorted(found.starts[:-1] * width, np.arange(0, size, part_bytes))
+        ends = [*np.unique(wanted).tolist(), len(found)]
+        return [Cut(start, end, start) for start, end in pairwise(ends) if start < end]
+    if grid := _grid(found, form):
+        step = max(1, part_bytes // (grid.stride * width))
+        starts = range(0, grid.n_rows, step)
+        return [Cut(start, min(start + step, grid.n_rows), start) for start in starts]
+    cuts, first, before, rows = [], 0, 0, 0
+    for start, tokens in _documents(stream, found, form):
+        rows, end = rows + 1, start + len(tokens)
+        if (end - first) * width >= part_bytes:
+            cuts.append(Cut(first, end, before))
+            first, before = end, rows
+    return cuts + [Cut(first, found.n_tokens, before)] * (first < found.n_tokens)
 
 
 def _opened(file: Store, form: TokenForm) -> Index | Layout:
@@ -137,14 +179,9 @@ def _opened(file: Store, form: TokenForm) -> Index | Layout:
     return found
 
 
-def _numbered(runs: Iterator[tuple[int, Ids]], form: TokenForm) -> Iterator[Row]:
-    for number, (start, tokens) in enumerate(runs, start=1):
-        yield number, {form.column: tokens, FIRST_TOKEN: start}
-
-
-def _indexed(stream: BinaryIO, index: Index, form: TokenForm) -> Iterator[Row]:
+def _indexed(stream: BinaryIO, index: Index, form: TokenForm, places: range) -> Iterator[Row]:
     layout = Layout(index.dtype, 0, int(index.starts[-1]))
-    for place in range(len(index)):
+    for place in places:
         start, end = int(index.starts[place]), int(index.starts[place + 1])
         row: dict[str, Any] = {form.column: _read(stream, layout, start, end), FIRST_TOKEN: start}
         if index.document is not None:
@@ -152,22 +189,45 @@ def _indexed(stream: BinaryIO, index: Index, form: TokenForm) -> Iterator[Row]:
         yield place + 1, row
 
 
+class _Grid(NamedTuple):
+    """Rows of one length, each so many ids after the one before."""
+
+    n_rows: int
+    width: int
+    stride: int
+
+
+def _grid(layout: Layout, form: TokenForm) -> _Grid | None:
+    """The rows of a table, or windows of a run of ids; None where documents are rows.
+
+    The last window has what is left, if some of it is in no other.
+    """
+    if layout.n_columns is None and form.packing == SEPARATE:
+        return None
+    width = stride = layout.n_columns or form.context
+    if layout.n_columns is None:
+        stride = width - form.overlap
+    # Of the first row all is new, of each other one the last ``stride``.
+    beyond = max(0, layout.n_tokens - width)
+    return _Grid(-(-beyond // stride) + (layout.n_tokens > 0), width, stride)
+
+
 def _windows(
-    stream: BinaryIO, layout: Layout, width: int, stride: int
+    stream: BinaryIO, layout: Layout, grid: _Grid, places: range
 ) -> Iterator[tuple[int, Ids]]:
-    """Runs of ids of one length; the last has what is left, if some of it is in no other."""
-    for start in range(0, layout.n_tokens, stride):
-        if start and layout.n_tokens - start <= width - stride:
-            return
-        yield start, _read(stream, layout, start, min(start + width, layout.n_tokens))
+    for start in (place * grid.stride for place in places):
+        yield start, _read(stream, layout, start, min(start + grid.width, layout.n_tokens))
 
 
-def _documents(stream: BinaryIO, layout: Layout, form: TokenForm) -> Iterator[tuple[int, Ids]]:
+def _documents(
+    stream: BinaryIO, layout: Layout, form: TokenForm, cut: Cut | None = None
+) -> Iterator[tuple[int, Ids]]:
     """Runs of ids between separators, which are in them."""
     held: list[Ids] = []
-    first = n_borders = 0
-    for start in range(0, layout.n_tokens, _BLOCK):
-        block = _read(stream, layout, start, min(start + _BLOCK, layout.n_tokens))
+    first, end = (0, layout.n_tokens) if cut is None else (cut.start, cut.end)
+    n_borders = 0
+    for start in range(first, end, _BLOCK):
+        block = _read(stream, layout, start, min(start + _BLOCK, end))
         found = borders(block, form)
         n_borders += len(found)
         done = 0
@@ -184,13 +244,14 @@ def _documents(stream: BinaryIO, layout: Layout, form: TokenForm) -> Iterator[tu
                 f"{first:,}: see whether corpus.tokens.separator and corpus.tokens.dtype are those "
                 "that it was written with."
             )
-    if layout.n_tokens and not n_borders:
+    # Of a part the whole was asked already; its last document may have no end.
+    if cut is None and layout.n_tokens and not n_borders:
         raise NotDocumentsError(
             f"has no id {form.separator} (corpus.tokens.separator) among its {layout.n_tokens:,} "
             "tokens, so it is not told where its documents end. See whether separator and dtype "
             "are those that it was written with."
         )
-    if layout.n_tokens > first:
+    if end > first:
         yield first, np.concatenate(held)
 
 

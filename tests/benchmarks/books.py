@@ -2,7 +2,7 @@
 
     python tests/benchmarks/books.py BOOKS [--seeds 0 1 2] [--epochs 3] [--folder FOLDER]
 
-BOOKS has a folder `author_title` for each book, with a file of XHTML for each chapter, as
+BOOKS has a folder `author_book` for each book, with a file of XHTML for each chapter, as
 github.com/standardebooks has them. For each seed a tenth of each author's chapters is held out, of
 those who have several. A GPT-2 is trained by the demo's loop on the sequences that
 `rayinfluence tokenize` makes of all others, and asked for the second halves of sentences of what
@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bracex
 import numpy as np
 import torch
 import yaml
@@ -73,8 +74,12 @@ def values() -> dict[str, Any]:
 
 def documents_of(books: Path) -> list[str]:
     """The globs of the configuration, in a folder of books; names that no book has are left out."""
-    names = [one.removeprefix(ROOT) for one in values()["documents"]]
-    return [f"{books.absolute()}/{name}" for name in names]
+    names = [
+        name
+        for pattern in values()["documents"]
+        for name in bracex.expand(pattern.removeprefix(ROOT))
+    ]
+    return [f"{books.absolute()}/{name}" for name in names if any(books.glob(name))]
 
 
 def held_out(chapters: dict[str, dict[str, str]], rng: np.random.Generator) -> dict[str, list[str]]:

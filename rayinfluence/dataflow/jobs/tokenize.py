@@ -10,7 +10,7 @@ from rayinfluence.corpus.fragments import Fragment, Logged, Seen, write_fragment
 from rayinfluence.corpus.limits import DEFAULT, Limits
 from rayinfluence.corpus.ordinals import Making
 from rayinfluence.corpus.parts import PART_BYTES, Part, known_parts, note_parts, survey
-from rayinfluence.corpus.token_files import is_token_file, with_index
+from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.tokenize import tokenize_file
 from rayinfluence.dataflow.jobs.watch import enter_phase
 from rayinfluence.errors import CorpusError
@@ -53,19 +53,18 @@ class Tokenizing:
         Raises:
             CorpusError: the file was written to meanwhile.
         """
-        if self.making.settings.tokens is not None and is_token_file(piece.file.name):
-            return []
-        if parts := known_parts(self.corpus, piece.seen, self.part_bytes):
+        tokens = self.making.settings.columns.tokens
+        if parts := known_parts(self.corpus, piece.seen, self.part_bytes, tokens):
             return parts
         try:
-            parts = survey(piece.file, self.part_bytes)
+            parts = survey(piece.file, self.part_bytes, tokens)
         except CorpusError as error:
             _refuse_changed(piece)
             return str(error)
         _refuse_changed(piece)
         if parts:  # which took a reading of all of it
             enter_phase("survey", piece.file.name)
-            note_parts(self.corpus, piece.seen, self.part_bytes, parts)
+            note_parts(self.corpus, piece.seen, self.part_bytes, tokens, parts)
         return parts
 
     def do(self, piece: Piece, advance: Callable[[int], None] = lambda tokens: None) -> Outcome:

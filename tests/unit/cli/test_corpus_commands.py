@@ -221,7 +221,7 @@ def test_rows_that_are_no_documents_are_shown_as_their_files_have_them(
     assert shown.splitlines()[0].startswith(first)
     assert shown.splitlines()[0].endswith('{"text": 7, "what": "␛[2J"}')
     assert f"201 more rows of {path} are no documents, and are not kept" in shown
-    lines = said(capsys, "validate", tmp_path / "run", "--json", code=4).splitlines()
-    second = json.loads(lines[1])
+    found = json.loads(said(capsys, "validate", tmp_path / "run", "--json", code=4))
+    second = found["findings"][1]
     assert (second["file"], second["document_row"]) == (str(path), 10)
     assert (second["reason"], second["raw"]) == ("not a JSON object", "[1]\n")

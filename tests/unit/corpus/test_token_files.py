@@ -16,6 +16,7 @@ from rayinfluence.corpus.documents import (
 )
 from rayinfluence.corpus.files import find_files
 from rayinfluence.corpus.forms import Columns, Document
+from rayinfluence.corpus.parts import survey
 from rayinfluence.corpus.token_files import with_index
 from rayinfluence.corpus.token_rows import TokenForm
 from rayinfluence.errors import CorpusError
@@ -256,3 +257,52 @@ def test_folders_have_files_of_ids_where_documents_are_those(tmp_path: Path) -> 
     assert texts.left_out["of other kinds"].names == ["a.bin", "a.idx", "b.npy", "meta.pkl"]
     with pytest.raises(CorpusError, match=r"a\.bin may hold token ids, .*corpus\.tokens"):
         find_files([str(tmp_path / "a.bin")], lambda url: {})
+
+
+#: Documents of several lengths, the last of them without its separator.
+LONG = [(7 * place) % 23 + 1 if place % 5 else 0 for place in range(1, 199)]
+
+
+@pytest.mark.parametrize("part_bytes", [1, 6, 40, 130, 10**6])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("flat", {}),
+        ("flat", {"context": 7, "overlap": 3}),
+        ("flat", {"context": 1000}),
+        ("flat", {"packing": "separate", "separator": 0}),
+        ("flat", {"packing": "separate", "separator": 0, "separator_at": "start"}),
+        ("table", {}),
+        ("table", {"packing": "separate", "separator": 0}),
+        ("megatron", {}),
+        ("megatron", {"packing": "separate", "separator": 0}),
+    ],
+)
+def test_parts_have_the_rows_of_the_file_with_their_places(
+    tmp_path: Path, kind: str, form: dict[str, Any], part_bytes: int
+) -> None:
+    if kind == "megatron":
+        sequences = [LONG[:3], [], LONG[3:60], LONG[60:61], LONG[61:]]
+        path = write_megatron(tmp_path / "a.bin", sequences, documents=[0, 2, 5])
+    elif kind == "table":
+        path = tmp_path / "a.npy"
+        np.save(path, np.array(LONG, "<u2").reshape(-1, 6))
+    else:
+        path, form = flat(tmp_path / "a.bin", LONG), {"dtype": "uint16", **form}
+    file, wanted = Store(str(path)), columns(**form)
+    whole = list(read_documents(file, wanted))
+    parts = survey(file, part_bytes, wanted.tokens)
+    assert {part.file_digest for part in parts} == {file_digest(file)}
+    found = [one for part in parts for one in read_documents(file, wanted, cut=part.cut)]
+    assert [vars(one).keys() for one in found] == [vars(one).keys() for one in whole]
+    assert list(map(told, found)) == list(map(told, whole))
+    # The last sequence begins at byte 122, and a row is not cut.
+    is_one = part_bytes == 10**6 or form.get("context") == 1000
+    assert (len(parts) == 1) == (is_one or (kind, part_bytes) == ("megatron", 130))
+
+
+def told(one: Document | BadDocument) -> tuple[Any, ...]:
+    assert isinstance(one, Document)
+    assert one.tokens is not None
+    ids = one.tokens.tokens_T.tolist()
+    return one.document_id, one.row, one.metadata, one.token_start, ids

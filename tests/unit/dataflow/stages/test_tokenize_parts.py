@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,17 @@ def tokenise(
     part_bytes: int = 2000,
     limits: Limits = DEFAULT,
     kind: type[InlineRunner] = InlineRunner,
+    settings: TokenizeSettings = SETTINGS,
 ) -> ProgressLog:
-    found = find_files([str(pattern) for pattern in patterns], lambda url: {})
+    has_ids = settings.tokens is not None
+    found = find_files([str(pattern) for pattern in patterns], lambda url: {}, has_ids)
     progress = ProgressLog(Console(file=io.StringIO()))
     tokenize_files(
         lambda: kind(no_model),
         found,
         store,
         tiny_tokenizer(),
-        SETTINGS,
+        settings,
         progress,
         lambda *_: None,
         limits,
@@ -128,6 +131,25 @@ def test_parts_give_the_sequences_of_the_whole_file_in_their_order(
         assert {**ours, "quarantine": []} == {**theirs, "quarantine": []}
         assert ours["digest"] == file_digest(Store(ours["url"]))
     assert told == Corpus.open(cut).n_tokens
+
+
+@pytest.mark.parametrize("packing", ["attend_across", "separate"])
+def test_parts_of_a_file_of_ids_give_its_sequences(tmp_path: Path, packing: str) -> None:
+    ids = np.random.default_rng(0).integers(0, 40, 5000).astype("<u2")
+    ids.tofile(tmp_path / "train.bin")
+    tokens = {"column": "input_ids", "dtype": "uint16", "packing": packing, "separator": 0}
+    settings = replace(SETTINGS, tokens=tokens)
+    whole, cut = Store(str(tmp_path / "whole")), Store(str(tmp_path / "cut"))
+    tokenise(whole, tmp_path / "train.bin", part_bytes=10**9, settings=settings)
+    tokenise(cut, tmp_path / "train.bin", settings=settings)
+    assert without_ids(rows_of(cut)) == without_ids(rows_of(whole))
+    assert len(cut.list("parts")) >= 4
+    one, other = CorpusManifest.read(whole), CorpusManifest.read(cut)
+    assert one is not None
+    assert other is not None
+    assert other.files == one.files
+    # What predicts nothing, a token alone, is counted.
+    assert Corpus.open(cut).n_tokens + other.files[0]["short_chunks"] == len(ids)
 
 
 def test_the_corpus_is_the_same_by_workers_that_end_in_any_order(
