@@ -31,11 +31,13 @@ from wide import widened
 from rayinfluence.corpus.classes import Label
 from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.dataflow.compute.completion_parts import part_ends, part_gradients
 from rayinfluence.dataflow.compute.replica import Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking
 from rayinfluence.model.modules import track
+from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective
 from rayinfluence.testing.targets import ObjectiveConformance
 
@@ -101,6 +103,39 @@ def test_logits_and_margins_are_autograd_s(subject: Subject, measurement: Any) -
             if replica.shapes[name].bias:
                 D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
             assert_same(D, expected[name], name, 1e-10, scale)
+
+
+def test_gradients_of_the_parts_of_a_completion_are_autograd_s(subject: Subject) -> None:
+    """Of each masked token, with all masked, and of each of a target; a class has none."""
+    replica, reference = made(subject), subject.reference
+    twin, names = naive.trainable(replica.model), list(replica.modules)
+    sizes = []
+    for text in QUERIES:
+        query = asked(subject, text)
+        ends = part_ends(query, 32)
+        if ends is None:
+            continue
+        sizes.append(len(ends))
+        found: dict[tuple[str, int], Tensor] = {}
+
+        def consume(name: str, some: range, rows: Rows, found: Any = found) -> None:
+            for row, part in enumerate(some):
+                D = rows.grads_BRO[row].T @ rows.inputs_BRI[row]
+                if replica.shapes[name].bias:
+                    D = torch.cat([D, rows.grads_BRO[row].sum(dim=0)[:, None]], dim=1)
+                found[name, part] = D
+
+        part_gradients(replica, query, ends, consume)
+        labels = reference.labels(text)
+        assert len(labels) == len(ends)
+        for part, label in enumerate(labels):
+            value = reference.logits(twin, text)[part].log_softmax(dim=-1)[label]
+            expected = naive.gradients(twin, names, value)
+            scale = max(float(one.abs().max()) for one in expected.values())
+            for name, of_module in expected.items():
+                D = found.get((name, part), torch.zeros_like(of_module))
+                assert_same(D, of_module, name, 1e-10, scale)
+    assert bool(sizes) is not isinstance(reference, ClassReference)
 
 
 def asked(subject: Subject, text: Text) -> EncodedQuery:
