@@ -8,7 +8,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stage_names import STAGES
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.dataflow.status import StageStatus, clean, status
+from rayinfluence.dataflow.status import StageStatus, _pause, clean, status
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -187,3 +187,18 @@ def test_status_of_a_run_in_object_storage(done: Done, s3: dict[str, Any]) -> No
     assert ours == theirs
     assert clean(remote, ["scan", "results"]) > 10
     assert all(not key.startswith(("scan/", "results/", "queries/")) for key in remote.list())
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([], 0),
+        ([5.0], 0),
+        ([0.0, 30.0, 60.0, 90.0], 0),
+        ([0.0, 1.0, 2.0, 4000.0, 4001.0, 4002.0], 3),
+        ([0.0, 1.0, 900.0, 901.0, 3000.0, 3001.0, 3002.0, 3003.0], 4),
+        ([0.0, 1.0, 50.0, 51.0], 0),  # no longer than what a worker may take
+    ],
+)
+def test_a_pause_is_no_part_of_the_rate(times: list[float], expected: int) -> None:
+    assert _pause(times) == expected
