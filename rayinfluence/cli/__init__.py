@@ -140,7 +140,7 @@ def run(
     with _opened(_configured(config, runner, strict), new_run, needs_queries=True) as opened:
         results = opened.all()
         _write_report(opened.store, results)
-    _show(next(iter(results.values())), 3, queries=5)
+    _show(results, 3, queries=5)
     _say_report(opened.store)
     _end_incomplete(opened)
 
@@ -181,9 +181,10 @@ def report(
     store = run_place(run_directory, endpoint_url).store
     results = _all_results(store)
     _write_report(store, results)
-    _show(first := next(iter(results.values())), top)
+    _show(results, top)
     render_whole(results, Console())
     _say_report(store)
+    first = next(iter(results.values()))
     if not first.complete:
         _say_incomplete(first.manifest["set_aside"])
 
@@ -388,7 +389,7 @@ def demo(
 
     outcome = run_demo(Path(expanded(str(folder))), runner)
     _write_report(outcome.store, outcome.results)
-    _show(outcome.results["ekfac"], 3, queries=2)
+    _show(outcome.results, 3, queries=2)
     outcome.print(Console())
     _say_report(outcome.store)
 

@@ -86,7 +86,8 @@ def ask(
     if as_json:
         typer.echo(json.dumps(_as_json(found.query_id, found.results, generate, top), indent=1))
     else:
-        show_queries(next(iter(found.results.values())), top, [found.query_id])
+        first, *others = found.results.values()
+        show_queries(first, top, [found.query_id], others)
         say_report(run.store)
     end_incomplete(run)
 

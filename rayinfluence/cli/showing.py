@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -30,20 +30,23 @@ def write_report(store: Store, results: dict[str, Results]) -> None:
     store.write(REPORT, render_page(results).encode())
 
 
-def show(results: Results, top: int, queries: int | None = None) -> None:
-    """Print the strongest sequences of the first queries; all when not given."""
-    shown = list(results.queries)[:queries]
-    show_queries(results, top, shown)
-    left = len(results.queries) - len(shown)
+def show(results: dict[str, Results], top: int, queries: int | None = None) -> None:
+    """Print the strongest sequences of the first queries by the first method; all by default."""
+    first, *others = results.values()
+    shown = list(first.queries)[:queries]
+    show_queries(first, top, shown, others)
+    left = len(first.queries) - len(shown)
     if left:
         Console().print(f"... and {left} more queries in the report", highlight=False)
 
 
-def show_queries(results: Results, top: int, queries: Sequence[str]) -> None:
+def show_queries(
+    results: Results, top: int, queries: Sequence[str], others: Iterable[Results] = ()
+) -> None:
     """Print the strongest sequences of some queries, by their ids."""
     from rayinfluence.report import render
 
-    render(results, Console(), n=top, queries=queries)
+    render(results, Console(), n=top, queries=queries, others=others)
 
 
 def say_report(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rayinfluence.report.asked import members, objective, said
-from rayinfluence.report.facts import carried, rescoring, statistics, together
+from rayinfluence.report.facts import agreement, carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.part import filtered_for, selected
 from rayinfluence.report.text import (
@@ -38,7 +38,11 @@ _HOT = LEVELS // 2
 
 
 def render(
-    results: Results, console: Console, n: int = 5, queries: Sequence[str] | None = None
+    results: Results,
+    console: Console,
+    n: int = 5,
+    queries: Sequence[str] | None = None,
+    others: Iterable[Results] = (),
 ) -> None:
     """Print the strongest proponents and opponents of queries.
 
@@ -47,6 +51,7 @@ def render(
         console: where to print; its width decides how much text is shown.
         n: how many sequences to show per query and side.
         queries: ids of the queries to show; all when not given.
+        others: of the run's methods, whose proponents are compared with these.
     """
     sentences = statistics(results)
     if said := selected(results.manifest):
@@ -63,6 +68,7 @@ def render(
             console.print(_table(title, found, console.width, results.meaning.ahead))
         for sentence in (
             together(results, query_id),
+            agreement(results, others, query_id),
             rescoring(results, query_id),
             sentences.get(query_id),
             filtered_for(results, query_id),
