@@ -123,7 +123,8 @@ def status(store: Store, corpus_store: Store) -> RunStatus:
 
 def _moves(key: str) -> bool:
     """Whether it is of the work itself: reports and plans are written whenever they are asked."""
-    return key == layout.CONFIG or (is_cleaned(key) and key != layout.REPORT)
+    is_report = key == layout.REPORT or key.startswith(f"{layout.REPORT_PAGES}/")
+    return key == layout.CONFIG or (is_cleaned(key) and not is_report)
 
 
 def _is_older(stage: StageStatus, finished: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Reports for people: tables for the terminal and one self-contained HTML page.
+"""Reports for people: tables for the terminal and self-contained HTML pages.
 
 Both read `Results` and nothing else. Positive scores are proponents (training on the sequence
 makes the completion more likely), negative scores opponents; `delta_nats` is the score divided by
@@ -11,8 +11,8 @@ from __future__ import annotations
 from rayinfluence.guest import as_found
 
 with as_found():
-    from rayinfluence.report.page import render_page
+    from rayinfluence.report.page import render_page, render_report
     from rayinfluence.report.probed import render_probed
     from rayinfluence.report.terminal import render, render_whole
 
-__all__ = ["render", "render_page", "render_probed", "render_whole"]
+__all__ = ["render", "render_page", "render_probed", "render_report", "render_whole"]

@@ -27,6 +27,9 @@ class Survivor:
     score) and ``input_token_influences`` (entry t of token t as it is read; they do not) are there
     where the run was asked for them (``scan.token_influences``).
 
+    ``pair_scores`` has, where the run has them, a list of token scores for each part of the
+    completion (``part_ends`` of the query); over the parts they add up to ``token_scores``.
+
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
     ``carrier_in_completion`` whether the completion has it too. ``suspect``: the scan's score did
@@ -70,6 +73,7 @@ class Survivor:
     #: Tables that were written before there were any do not have them.
     output_token_influences: list[float] | None = None
     input_token_influences: list[float] | None = None
+    pair_scores: list[list[float]] | None = None
 
     @property
     def carrier(self) -> str | None:
