@@ -127,8 +127,11 @@ class CandidatesConfig(Section):
 class ScanConfig(Section):
     """Queries against the corpus."""
 
-    methods: list[Method] = Field(default=["ekfac"], min_length=1)
-    """Attribution methods scored in the same pass over the corpus."""
+    methods: list[Method] = Field(default=["ekfac", "bm25"], min_length=1)
+    """Attribution methods scored in the same pass over the corpus.
+
+    By default BM25 stands beside EK-FAC, to be compared with: it costs less than the differences
+    between two runs. Rows of features have no words, and EK-FAC alone by default."""
     rank: Annotated[int, Field(ge=1)] | Literal["dense"] = 32
     """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
     damping_scale: float = Field(default=0.1, gt=0, lt=_MOST_DAMPING)
@@ -312,6 +315,9 @@ class RunConfig(Section):
         }
         if isinstance(found.get("objective"), str):
             found["objective"] = {"kind": found["objective"]}
+        scan = found.get("scan", {})
+        if found.get("model_function") and isinstance(scan, dict) and "methods" not in scan:
+            found["scan"] = {**scan, "methods": ["ekfac"]}
         return found
 
     @model_validator(mode="after")

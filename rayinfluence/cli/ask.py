@@ -73,7 +73,7 @@ def ask(
         found = asked(run, row)
         write_report(run.store, found.results)
     first = next(iter(found.results.values()))
-    parts = hits(first, Console().width, top, [found.query_id])
+    parts = hits(first, Console().width, top, [found.query_id], found.results.values())
     show(Shown(parts, _values(found.query_id, found.results, generate, top)), as_json)
     say_report(run.store, error=as_json)
     end_incomplete(run)

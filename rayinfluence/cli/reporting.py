@@ -66,7 +66,7 @@ def report(
         overview = Overview.of(chosen)
         values = values_of(store, chosen, overview, sides(chosen, asked, n_shown))
         parts = (
-            [*hits(chosen, Console().width, n_shown, asked), *of_all(results)]
+            [*hits(chosen, Console().width, n_shown, asked, results.values()), *of_all(results)]
             if asked
             else glance(results, chosen, overview)
         )
@@ -117,7 +117,7 @@ def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) 
 
     only = len(chosen.queries) == 1
     parts = (
-        hits(chosen, Console().width, _TOP) if only else overview_parts(overview, chosen.meaning)
+        hits(chosen, Console().width, _TOP, others=results.values()) if only else overview_parts(overview, chosen.meaning)
     )
     parts += of_all(results)
     if others := [name for name in results if name != chosen.method]:

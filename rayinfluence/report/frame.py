@@ -10,8 +10,8 @@ from importlib import resources
 from rayinfluence.report.markup import Html, tag
 
 #: Put one after the other; a page has a single style and a single script.
-_STYLES = ("base.css", "top.css", "query.css", "hit.css", "print.css")
-_SCRIPTS = ("start.js", "queries.js", "hits.js", "tables.js", "panes.js", "keys.js")
+_STYLES = ("base.css", "top.css", "query.css", "hit.css", "pictures.css", "print.css")
+_SCRIPTS = ("start.js", "queries.js", "hits.js", "tables.js", "panes.js", "pictures.js", "keys.js")
 
 
 def framed(name: str, *body: str, fingerprint: str) -> str:

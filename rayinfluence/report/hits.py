@@ -25,11 +25,13 @@ class Room:
         per_side: hits per query, method and direction.
         fold: characters of text on each side of a hit's hottest part.
         pairs: bytes of a hit's scores by pairs of tokens.
+        pictures: characters of the pictures of a query by one method.
     """
 
     per_side: int
     fold: int
     pairs: int
+    pictures: int
 
 
 def hits(results: Results, query_id: str, anchor: str, room: Room) -> Html:

@@ -28,6 +28,8 @@ _MIN_FOLD, _MAX_FOLD, _ALL_FOLDS = 200, 4000, 2_000_000
 _MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 10, 20, 3000
 #: Bytes of scores by pairs of tokens on a page.
 _ALL_PAIRS = 5_000_000
+#: Characters of pictures on a page.
+_ALL_PICTURES = 4_000_000
 
 
 def render_page(results_by_method: Mapping[str, Results], *, per_side: int | None = None) -> str:
@@ -165,7 +167,8 @@ class _Report:
     def _room(self, n_queries: int) -> Room:
         n = 2 * self._per_side * max(1, n_queries) * len(self._found)
         fold = max(_MIN_FOLD, min(_MAX_FOLD, _ALL_FOLDS // max(2 * n, 1)))
-        return Room(self._per_side, fold, _ALL_PAIRS // max(n, 1))
+        panels = max(1, n_queries) * len(self._found)
+        return Room(self._per_side, fold, _ALL_PAIRS // max(n, 1), _ALL_PICTURES // panels)
 
 
 def _main(sections: list[Html]) -> Html:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rayinfluence.report.facts import agreement
 from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.hits import Room, hits
 from rayinfluence.report.markup import Html, join, note, tag
+from rayinfluence.report.pictures import Seen
+from rayinfluence.report.pictures.section import pictures_section
 from rayinfluence.report.question import question, teaser
 from rayinfluence.report.text import shorten
 from rayinfluence.storage.results import Results, is_itself
@@ -64,9 +67,10 @@ def query_section(
 
 def _methods(query: Mapping[str, Any], anchor: str, methods: Sequence[Found], room: Room) -> Html:
     """A panel per method; with more than one, radio buttons choose which panel is seen."""
+    by_method = {found.results.method: found.results for found in methods}
     panels = []
     for index, found in enumerate(methods):
-        panel = tag("div", _panel(query, anchor, found, room), class_="panel")
+        panel = tag("div", _panel(query, anchor, found, by_method, room), class_="panel")
         if len(methods) > 1:
             name = f"{anchor}-m{index}"
             pick = tag(
@@ -84,12 +88,22 @@ def _methods(query: Mapping[str, Any], anchor: str, methods: Sequence[Found], ro
     return tag("div", *panels, class_="methods" if len(methods) > 1 else "method")
 
 
-def _panel(query: Mapping[str, Any], anchor: str, found: Found, room: Room) -> Html:
+def _panel(
+    query: Mapping[str, Any],
+    anchor: str,
+    found: Found,
+    by_method: Mapping[str, Results],
+    room: Room,
+) -> Html:
     query_id = query["query_id"]
-    return join(
-        (
-            hits(found.results, query_id, anchor, room),
-            note(found.statistics.get(query_id, "")),
-            groups_section(found.groups.get(query_id, [])),
-        )
-    )
+    parts = [
+        hits(found.results, query_id, anchor, room),
+        note(found.statistics.get(query_id, "")),
+    ]
+    if query_id in found.results.queries:
+        seen = Seen.of(found.results, query_id, room.per_side)
+        parts += [
+            note(agreement(found.results, by_method.values(), query_id)),
+            pictures_section(seen, by_method, room.pictures),
+        ]
+    return join((*parts, groups_section(found.groups.get(query_id, []))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,7 +12,7 @@ from rich.text import Text
 from rayinfluence.display import Column, Part, Table
 from rayinfluence.display.coloured import print_coloured
 from rayinfluence.report.asked import members, objective, said
-from rayinfluence.report.facts import carried, rescoring, statistics, together
+from rayinfluence.report.facts import agreement, carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.part import filtered_for, selected
 from rayinfluence.report.text import (
@@ -39,7 +39,11 @@ _HOT = LEVELS // 2
 
 
 def render(
-    results: Results, console: Console, n: int = 5, queries: Sequence[str] | None = None
+    results: Results,
+    console: Console,
+    n: int = 5,
+    queries: Sequence[str] | None = None,
+    others: Iterable[Results] = (),
 ) -> None:
     """Print the strongest proponents and opponents of queries.
 
@@ -48,12 +52,17 @@ def render(
         console: where to print; its width decides how much text is shown.
         n: how many sequences to show per query and side.
         queries: ids of the queries to show; all when not given.
+        others: of the run's methods, whose proponents are compared with these.
     """
-    print_coloured(hits(results, console.width, n, queries), console)
+    print_coloured(hits(results, console.width, n, queries, others), console)
 
 
 def hits(
-    results: Results, width: int, n: int = 5, queries: Sequence[str] | None = None
+    results: Results,
+    width: int,
+    n: int = 5,
+    queries: Sequence[str] | None = None,
+    others: Iterable[Results] = (),
 ) -> list[Part]:
     """The strongest proponents and opponents of queries.
 
@@ -62,6 +71,7 @@ def hits(
         width: of a line; decides how much text is shown.
         n: how many sequences to show per query and side.
         queries: ids of the queries to show; all when not given.
+        others: of the run's methods, whose proponents are compared with these.
     """
     parts: list[Part] = []
     sentences = statistics(results)
@@ -78,6 +88,7 @@ def hits(
         parts += [_table(title, found, width, results.meaning.ahead) for title, found in sides]
         for sentence in (
             together(results, query_id),
+            agreement(results, others, query_id),
             rescoring(results, query_id),
             sentences.get(query_id),
             filtered_for(results, query_id),

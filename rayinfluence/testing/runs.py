@@ -26,6 +26,8 @@ def tiny_run(
 ) -> RunConfig:
     """Write a tiny model, documents and queries into a folder, and configure a run on them.
 
+    Of methods it has EK-FAC alone.
+
     Args:
         folder: where everything goes; the run directory is ``folder/run``.
         n_documents: how many documents, of 2 to 30 words, from three sources.
@@ -56,7 +58,7 @@ def tiny_run(
         "queries": str(folder / "queries.jsonl"),
         "corpus": {"documents": [str(folder / "documents.jsonl")], "row_group_tokens": 48},
         "fit": {"lanes": 3},
-        "scan": {"top": 5, "split_tokens": 120, "rank": 4},
+        "scan": {"methods": ["ekfac"], "top": 5, "split_tokens": 120, "rank": 4},
         "runner": {"name": "inline"},
         "batch_tokens": 64,
     }

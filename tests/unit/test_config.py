@@ -186,6 +186,16 @@ def test_every_default_is_valid(section: type[BaseModel]) -> None:
     assert section.model_validate({**required, **as_values}) == section(**required)
 
 
+def test_a_baseline_stands_beside_by_default_where_there_are_words() -> None:
+    assert RunConfig.parse({"run": "r", "model": "m"}).scan.methods == ["ekfac", "bm25"]
+    rows = {"model_function": "net:build", "objective": {"kind": "regression"}}
+    for scan in ({}, {"scan": None}, {"scan": {"top": 5}}):
+        config = RunConfig.parse({"run": "r", "model": "m", **rows, **scan})
+        assert config.scan.methods == ["ekfac"]
+    with pytest.raises(ConfigError, match="bm25 compares words of texts"):
+        RunConfig.parse({"run": "r", "model": "m", **rows, "scan": {"methods": ["ekfac", "bm25"]}})
+
+
 def test_storage_options_are_those_of_s3_and_of_s3_alone() -> None:
     storage = StorageConfig(endpoint_url="http://minio:9000", region="eu-1", path_style=True)
     assert storage.options("s3://bucket/x") == {

@@ -30,12 +30,13 @@ HOSTILE = (
 OUR_TAGS = (
     "html head meta title style script body header h1 h2 h3 p b i dl dt dd bdi div span details "
     "summary ul ol li nav a input button main section small label svg rect ruby rt q table caption "
-    "thead tbody tr th td footer"
+    "thead tbody tr th td footer figure figcaption g line text polyline polygon circle"
 )
 OUR_ATTRIBUTES = (
     "charset http-equiv content name lang type class id open title href placeholder aria-label "
     "hidden value checked for dir role x width height scope tabindex data-scan data-flags "
-    "data-value data-part data-pairs data-step data-sums data-start data-sizes"
+    "data-value data-part data-pairs data-step data-sums data-start data-sizes "
+    "data-group aria-hidden viewbox x1 x2 y1 y2 y points cx cy r text-anchor stroke-dasharray"
 )
 
 

@@ -1,5 +1,6 @@
 """Pictures as values: their numbers are those of all scores, of the hits, of the groups."""
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -8,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from made_up_results import both_sides, group, make_results, row
+from rich.console import Console
 
 from rayinfluence.influence.tails import Tails
+from rayinfluence.report import render
 from rayinfluence.report.facts import agreement as said_of_agreement
 from rayinfluence.report.pictures import PICTURES, Figure, Seen, pictures_of
 from rayinfluence.report.pictures.figure import linear, logarithmic, mirrored, short
@@ -212,6 +215,9 @@ def test_methods_agree_on_as_many_as_both_lists_hold() -> None:
         "4 are among the first 4 by cosine."
     )
     assert said_of_agreement(ours, [ours], "q") == ""
+    file = io.StringIO()
+    render(ours, Console(file=file, width=200), others=[bm25])
+    assert "Of the first 4 proponents 2 are among the first 3 by bm25." in file.getvalue()
 
 
 # All of them.

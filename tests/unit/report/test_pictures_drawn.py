@@ -16,6 +16,7 @@ from rayinfluence.report.pictures import PICTURES, Figure, Seen, pictures_of
 from rayinfluence.report.pictures.data import data_files
 from rayinfluence.report.pictures.figure import Axis, Mark, Series, linear
 from rayinfluence.report.pictures.paper import draw_files, refuse_no_matplotlib
+from rayinfluence.report.pictures.section import pictures_section
 from rayinfluence.report.pictures.svg import draw
 from rayinfluence.text import visible
 
@@ -180,3 +181,21 @@ def test_letters_that_no_font_has_are_said() -> None:
 def test_layers_without_a_number_are_not_drawn() -> None:
     results = make_results([row(layer_scores=[("h.3.mlp", float("nan"))])])
     assert pictures_of("layers", Seen.of(results, "q", 5), {}) == []
+
+
+def test_what_has_no_room_is_named() -> None:
+    results = make_results([row(rank=rank, scan_rank=rank) for rank in (1, 2)])
+    seen = Seen.of(results, "q", 20)
+    whole = Page(pictures_section(seen, {"ekfac": results}, 10**6))
+    assert [a["class"] for name, a in whole.elements if name == "figure"] == [
+        "picture of-layers",
+        "picture of-tokens",
+        "picture of-rescoring",
+    ]
+    assert "want of room" not in whole.text
+    size = len(draw(pictures_of("layers", seen, {})[0]))
+    some = Page(pictures_section(seen, {"ekfac": results}, size))
+    assert len(some.of_class("picture .*")) == 1
+    assert "Not on this page for want of room: tokens, rescoring." in some.text
+    nothing = make_results([])
+    assert pictures_section(Seen.of(nothing, "q", 20), {}, 10**6) == ""

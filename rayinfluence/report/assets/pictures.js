@@ -23,3 +23,22 @@ addEventListener("keydown", (event) => {
   }
   event.preventDefault();
 });
+
+// A bar of a group chooses the hits of that group, and chosen again lets go of them.
+function chooseGroup(event) {
+  const mark = marked(event);
+  if (!mark?.dataset.value || (event.key && event.key !== "Enter")) return;
+  const query = mark.closest(".query");
+  const { where, pairs } = control(query);
+  const { group, value } = mark.dataset;
+  const place = pairs.findIndex(([key, found]) => key === group && found === value);
+  if (place < 0) {
+    const line = mark.closest(".picture").querySelector(".read-out");
+    line.textContent = "There is no choice to make: the hits shown are all, or none, of this group.";
+    return;
+  }
+  where.value = where.value === String(place) ? "" : String(place);
+  choose(query);
+}
+addEventListener("click", chooseGroup);
+addEventListener("keydown", chooseGroup);
