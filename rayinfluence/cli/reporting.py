@@ -117,7 +117,9 @@ def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) 
 
     only = len(chosen.queries) == 1
     parts = (
-        hits(chosen, Console().width, _TOP, others=results.values()) if only else overview_parts(overview, chosen.meaning)
+        hits(chosen, Console().width, _TOP, others=results.values())
+        if only
+        else overview_parts(overview, chosen.meaning)
     )
     parts += of_all(results)
     if others := [name for name in results if name != chosen.method]:
