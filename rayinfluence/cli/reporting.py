@@ -98,11 +98,12 @@ def is_current(store: Store) -> bool:
     from rayinfluence.dataflow.layout import REPORT
     from rayinfluence.storage.results import MANIFEST
 
-    there = store.list(REPORT)
-    if REPORT not in there:
-        return False
-    written, made = there[REPORT].modified, store.list(MANIFEST)[MANIFEST].modified
-    return written is not None and made is not None and written >= made
+    times = [
+        listed.modified
+        for key in (MANIFEST, REPORT)
+        if (listed := store.list(key).get(key)) is not None and listed.modified is not None
+    ]
+    return len(times) == 2 and times[0] <= times[1]
 
 
 def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) -> list[Part]:
