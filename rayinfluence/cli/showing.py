@@ -20,11 +20,17 @@ def all_results(store: Store) -> dict[str, Results]:
 
 
 def write_report(store: Store, results: dict[str, Results]) -> None:
-    """Write the page."""
-    from rayinfluence.dataflow.layout import REPORT
-    from rayinfluence.report import render_page
+    """Write the page, or pages, and delete those of queries that are no more."""
+    from rayinfluence.dataflow.kinds import is_cleaned
+    from rayinfluence.dataflow.layout import REPORT, REPORT_PAGES
+    from rayinfluence.report import render_report
 
-    store.write(REPORT, render_page(results).encode())
+    written = set()
+    for key, page in render_report(results, REPORT, REPORT_PAGES):
+        store.write(key, page.encode())
+        written.add(key)
+    for key in filter(is_cleaned, store.list(REPORT_PAGES).keys() - written):
+        store.delete(key)
 
 
 def say_report(store: Store, error: bool = False) -> None:

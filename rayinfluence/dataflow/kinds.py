@@ -144,6 +144,11 @@ KINDS = (
     Kind(results.MANIFEST, stage_names.RESULTS, "the same of the current ones (last)"),
     Kind(layout.TIMINGS, stage_names.RESULTS, "seconds and tokens/s of each stage"),
     Kind(layout.REPORT, stage_names.RESULTS, "the report"),
+    Kind(
+        f"{layout.REPORT_PAGES}/<page>.html",
+        stage_names.RESULTS,
+        "a query's page, where they are too many for one",
+    ),
 )
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (
@@ -160,6 +165,7 @@ _VARIES = {
     "<piece>": r"(round|part)-\d+",
     "<lane>": r"(group-\d+/)?lane-\d+",
     "<side>": "(inputs|outputs)",
+    "<page>": r"q[0-9a-f]{12}(-\d+)?",
     "<method>": "[^/-]+",
 }
 

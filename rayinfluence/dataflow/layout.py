@@ -25,6 +25,8 @@ ASKED = "asked"
 TIMINGS = "stages.json"
 #: The page of `rayinfluence report`, and the last forecast of `rayinfluence plan`.
 REPORT, FORECAST = "report.html", "plan.json"
+#: Beside the report, a page of each query where they are too many for one.
+REPORT_PAGES = "report"
 #: Its folders: of what begins a run, and where `plan` writes what it measures, and deletes it.
 CORPUS, MODELS, PASSED, SCRATCH = stage_names.CORPUS, "models", "preflight", "plan"
 #: Those with a folder for each fit, each way of preconditioning, and each bank, by fingerprint.

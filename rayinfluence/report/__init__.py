@@ -1,4 +1,4 @@
-"""Reports for people: tables for the terminal and one self-contained HTML page.
+"""Reports for people: tables for the terminal and self-contained HTML pages.
 
 Both read `Results` and nothing else. Positive scores are proponents (training on the sequence
 makes the completion more likely), negative scores opponents; `delta_nats` is the score divided by
@@ -13,7 +13,7 @@ from rayinfluence.guest import as_found
 with as_found():
     from rayinfluence.report.glance import overview_parts
     from rayinfluence.report.overview import Overview
-    from rayinfluence.report.page import render_page
+    from rayinfluence.report.page import render_page, render_report
     from rayinfluence.report.probed import probed_parts
     from rayinfluence.report.spreadsheet import survivors_csv
     from rayinfluence.report.terminal import hits, of_all, render
@@ -26,5 +26,6 @@ __all__ = [
     "probed_parts",
     "render",
     "render_page",
+    "render_report",
     "survivors_csv",
 ]

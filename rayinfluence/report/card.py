@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from rayinfluence.report.charts import layer_bars, score_bar, sign_class
+from rayinfluence.report.charts import layer_bars, score_bar, sign_class, strongest_blocks
+from rayinfluence.report.citation import Cited
 from rayinfluence.report.facts import carried
-from rayinfluence.report.heat import HeatedToken, heated_tokens, hot_window, hottest
-from rayinfluence.report.markup import Html, escape_parts, join, tag
-from rayinfluence.report.text import SUSPECT, count, one_line, prediction, signed
+from rayinfluence.report.heat import HeatedToken, heated_tokens, hottest
+from rayinfluence.report.hit_text import hit_text, said_tokens
+from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.panes import pane
+from rayinfluence.report.text import SUSPECT, one_line, prediction, signed
 from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Survivor
 
-_WINDOW = 700
-_LINE_COST = 40
 _N_HOTTEST = 6
 #: Of the two kinds of token influences, what they are called and what they say.
 _PREDICTED = (
@@ -28,97 +30,118 @@ _READ = (
 )
 
 
-def card(
-    survivor: Survivor,
-    largest: float,
-    fold: int,
-    shown: Mapping[int, str],
-    ahead: int,
-    odds: bool = False,
-) -> Html:
+@dataclass(frozen=True)
+class Beside:
+    """What a card is shown beside.
+
+    Attributes:
+        largest: the largest absolute score beside it, the length of a full bar.
+        names: what to call the sequences shown beside it, by sequence id.
+        ahead: how far from its score by token a token is.
+        odds: whether a change is one of a difference of log-probabilities.
+        cited: what its citation says beside the hit.
+        fold: how many characters of text to keep, folded away, on each side of the hottest part.
+        pairs: how many bytes of scores by pairs of tokens there is room for.
+    """
+
+    largest: float
+    names: Mapping[int, str]
+    ahead: int
+    odds: bool
+    cited: Cited
+    fold: int
+    pairs: int
+
+
+def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
     """A survivor as a list item.
 
     Args:
-        survivor: the training sequence.
-        largest: the largest absolute score on the query's page, the length of a full bar.
-        fold: how many characters of text to keep, folded away, on each side of the hottest part.
-        shown: what to call the sequences shown beside it, by sequence id.
-        ahead: how far from its score by token a token is.
-        odds: whether a change is one of a difference of log-probabilities.
+        hit: the training sequence.
+        anchor: its address in the page.
+        beside: what it is shown beside.
+        copies: its near copies, where there are any.
     """
-    change = prediction(survivor.delta_nats, survivor.beyond_linear, odds)
-    tokens = heated_tokens(survivor.token_texts or [], survivor.token_scores or [], ahead)
+    change = prediction(hit.delta_nats, hit.beyond_linear, beside.odds)
+    tokens = heated_tokens(hit.token_texts or [], hit.token_scores or [], beside.ahead)
+    text = hit_text(tokens, beside.fold, parted=bool(hit.pair_scores))
+    name = beside.names.get(hit.sequence_id, str(hit.rank))
     return tag(
         "li",
         tag(
             "p",
-            tag("span", str(survivor.rank), class_="rank"),
-            tag("b", signed(survivor.score), class_=f"score {sign_class(survivor.score)}"),
+            tag("a", str(hit.rank), class_="rank", href=f"#{anchor}", aria_label=f"Link to {name}"),
+            tag("b", signed(hit.score), class_=f"score {sign_class(hit.score)}"),
             tag("span", change, class_="nats"),
             class_="head",
         ),
-        score_bar(survivor.score, largest),
-        tag("p", *_origin(survivor), *_flags(survivor, shown), class_="origin"),
-        _text(tokens, fold),
-        *_influences(survivor),
-        tag("div", layer_bars(survivor.layer_scores), _details(survivor, tokens), class_="foot"),
+        score_bar(hit.score, beside.largest),
+        tag("p", *_origin(hit), *_flags(hit, beside.names), class_="origin"),
+        text.markup,
+        *_influences(hit),
+        tag(
+            "div",
+            layer_bars(hit.layer_scores),
+            _details(hit, tokens, beside.cited.of(hit)),
+            class_="foot",
+        ),
+        copies,
         class_="card",
+        id=anchor,
+        data_scan=str(hit.scan_rank),
+        data_flags=" ".join(_kinds(hit)) or None,
+        **pane(hit, text.start, text.stop, beside.ahead, beside.pairs),
     )
 
 
-def _origin(survivor: Survivor) -> list[Html]:
+def _origin(hit: Survivor) -> list[Html]:
     parts = []
-    if survivor.source:
-        parts.append(tag("bdi", one_line(survivor.source), class_="source"))
-    if survivor.document_id:
-        parts.append(tag("bdi", one_line(survivor.document_id), class_="document"))
+    if hit.source:
+        parts.append(tag("bdi", one_line(hit.source), class_="source"))
+    if hit.document_id:
+        parts.append(tag("bdi", one_line(hit.document_id), class_="document"))
     return parts
 
 
-def _flags(survivor: Survivor, shown: Mapping[int, str]) -> list[Html]:
+def _flags(hit: Survivor, names: Mapping[int, str]) -> list[Html]:
     flags = []
-    if survivor.suspect:
+    if hit.suspect:
         flags.append(tag("span", SUSPECT, class_="flag"))
-    if survivor.near_duplicate_of is not None:
-        other = shown.get(survivor.near_duplicate_of, f"sequence {survivor.near_duplicate_of}")
+    if hit.near_duplicate_of is not None:
+        other = names.get(hit.near_duplicate_of, f"sequence {hit.near_duplicate_of}")
         flags.append(tag("span", f"near-duplicate of {other}", class_="flag"))
-    if said := carried(survivor):
+    if said := carried(hit):
         flags.append(tag("span", said, class_="carrier"))
     return flags
 
 
-def _text(tokens: Sequence[HeatedToken], fold: int) -> Html:
-    """The hottest part in full, what is around it folded away, and what is further off counted."""
-    if not tokens:
-        return tag("p", "This method gives no scores per token.", class_="quiet")
-    start, stop = hot_window(tokens, _WINDOW, _LINE_COST)
-    # A short rest is not worth a fold.
-    if _size(tokens[:start]) + _size(tokens[stop:]) < _WINDOW // 3:
-        start, stop = 0, len(tokens)
-    return join(
-        (
-            _folded(tokens[:start], fold, "before") if start else "",
-            tag("div", heat_markup(tokens[start:stop]), class_="text", dir="auto"),
-            _folded(tokens[stop:], fold, "after") if stop < len(tokens) else "",
-        )
-    )
+def _kinds(hit: Survivor) -> list[str]:
+    """Words for what is to be known of a hit, to choose by."""
+    found = {
+        "suspect": hit.suspect,
+        "copy": hit.near_duplicate_of is not None,
+        "carried": hit.carried_by is not None,
+        "in-completion": bool(hit.carrier_in_completion),
+        "beyond": bool(hit.beyond_linear),
+    }
+    return [name for name, there in found.items() if there]
 
 
-def _influences(survivor: Survivor) -> list[Html]:
+def _influences(hit: Survivor) -> list[Html]:
     """The text twice more, coloured by token influences, where there are any.
 
     The first of them is of predictions, as scores by token are, and the second of tokens as read.
     """
     views = (
-        (_PREDICTED, survivor.output_token_influences, 1),
-        (_READ, survivor.input_token_influences, 0),
+        (_PREDICTED, hit.output_token_influences, 1),
+        (_READ, hit.input_token_influences, 0),
     )
     return [
         tag(
             "details",
             tag("summary", label),
             tag("p", about, class_="quiet"),
-            _text(heated_tokens(survivor.token_texts or [], scores, ahead), 0),
+            hit_text(heated_tokens(hit.token_texts or [], scores, ahead), 0).markup,
             class_="fold",
         )
         for (label, about), scores, ahead in views
@@ -126,74 +149,33 @@ def _influences(survivor: Survivor) -> list[Html]:
     ]
 
 
-def _folded(tokens: Sequence[HeatedToken], budget: int, side: str) -> Html:
-    kept = list(tokens if side == "after" else reversed(tokens))
-    size = taken = 0
-    while taken < len(kept) and size + len(kept[taken].text) <= budget:
-        size += len(kept[taken].text)
-        taken += 1
-    kept = kept[:taken] if side == "after" else kept[:taken][::-1]
-    rest = sum(token.n_tokens for token in tokens) - sum(token.n_tokens for token in kept)
-    label = f"{_n_tokens(sum(token.n_tokens for token in tokens))} {side}"
-    if rest:
-        label += f", {count(rest)} of them only in the results table"
-    if not kept:
-        return tag("p", label, class_="quiet")
-    text = tag("div", heat_markup(kept), class_="text", dir="auto")
-    return tag("details", tag("summary", label), text, class_="fold")
-
-
-def heat_markup(tokens: Sequence[HeatedToken]) -> Html:
-    """Tokens as text, with an element only where there is heat to see."""
-    texts = [token.text.replace("\n", "↵\n") if token.level else token.text for token in tokens]
-    parts = []
-    for token, text in zip(tokens, escape_parts(texts), strict=True):
-        if token.level == 0 or token.score is None:
-            parts.append(text)
-            continue
-        level = f"p{token.level}" if token.level > 0 else f"n{-token.level}"
-        parts.append(tag("b", text, class_=level, title=signed(token.score)))
-    return join(parts)
-
-
-def _details(survivor: Survivor, tokens: Sequence[HeatedToken]) -> Html:
-    metadata = [(k, as_text(value)) for k, value in survivor.metadata.items() if k != "source"]
-    place = f"{survivor.shard}, row {survivor.row}"
-    if survivor.char_end is not None:
-        place += f", characters {survivor.char_start} to {survivor.char_end}"
+def _details(hit: Survivor, tokens: Sequence[HeatedToken], citation: str) -> Html:
+    metadata = [
+        join((tag("dt", key, class_="key"), tag("dd", as_text(value))))
+        for key, value in hit.metadata.items()
+        if key != "source"
+    ]
     hot = [
         join((tag("q", one_line(token.text) or "␣"), f" {signed(token.score or 0.0)}"))
         for token in hottest(tokens, _N_HOTTEST)
     ]
     rows: list[tuple[str, str]] = [
-        *metadata,
-        *_file(survivor),
+        *_file(hit),
         ("hottest tokens", join(hot, ", ") or "none"),
-        ("sequence", f"{survivor.sequence_id}, {_n_tokens(survivor.n_tokens)}"),
-        ("place", place),
+        ("strongest blocks", strongest_blocks(hit.layer_scores)),
+        ("in the scan", f"rank {hit.scan_rank}, {signed(hit.scan_score)}"),
+        ("sequence", f"{hit.sequence_id}, {said_tokens(hit.n_tokens)}"),
+        ("place", f"{hit.shard}, row {hit.row}"),
     ]
-    return tag("details", tag("summary", "Details"), definitions(rows), class_="more")
+    facts = [join((tag("dt", name), tag("dd", value))) for name, value in rows if value]
+    cited = join((tag("dt", "cite as"), tag("dd", citation, class_="citation")))
+    listed = tag("dl", *metadata, *facts, cited)
+    return tag("details", tag("summary", "Details"), listed, class_="more")
 
 
-def _file(survivor: Survivor) -> list[tuple[str, str]]:
+def _file(hit: Survivor) -> list[tuple[str, str]]:
     """Which file has the document: ids are unique in their file alone."""
-    if survivor.document_file is None:
+    if hit.document_file is None:
         return []
-    row = "" if survivor.document_row is None else f", row {survivor.document_row}"
-    return [("file", survivor.document_file + row)]
-
-
-def definitions(rows: Sequence[tuple[str, str]]) -> Html:
-    """Names and values as a definition list; values may be markup."""
-    return tag(
-        "dl",
-        *(join((tag("dt", key), tag("dd", value))) for key, value in rows),
-    )
-
-
-def _size(tokens: Sequence[HeatedToken]) -> int:
-    return sum(len(token.text) + _LINE_COST * token.text.count("\n") for token in tokens)
-
-
-def _n_tokens(n: int) -> str:
-    return f"{count(n)} token{'s' * (n != 1)}"
+    row = "" if hit.document_row is None else f", row {hit.document_row}"
+    return [("file", hit.document_file + row)]

@@ -13,6 +13,8 @@ _MAX_BARS = 24
 _STEPS = 8
 #: Modules that a tooltip names: a block of a mixture has hundreds.
 _MAX_MODULES = 16
+#: Blocks that are named in words.
+_MAX_NAMED = 8
 
 
 def sign_class(value: float) -> str:
@@ -59,6 +61,15 @@ def layer_bars(layer_scores: Mapping[str, float]) -> Html:
         tag("span", caption),
         class_="by-layer",
     )
+
+
+def strongest_blocks(layer_scores: Mapping[str, float]) -> str:
+    """The blocks with the largest scores of either sign, in words, strongest first."""
+    sums = {name: sum(modules.values()) for name, modules in by_block(layer_scores).items()}
+    first = sorted(sums, key=lambda name: -abs(sums[name]))[:_MAX_NAMED]
+    rest = len(sums) - len(first)
+    more = f" and {rest} more in the results table" if rest else ""
+    return ", ".join(f"{name} {signed(sums[name])}" for name in first) + more
 
 
 def by_block(layer_scores: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -36,6 +36,16 @@ def join(children: Iterable[str], separator: str = "") -> Html:
     return Html(escape(separator).join(map(escape, children)))
 
 
+def definitions(rows: Iterable[tuple[str, str]]) -> Html:
+    """Names and values as a definition list; values may be markup."""
+    return tag("dl", *(join((tag("dt", key), tag("dd", value))) for key, value in rows))
+
+
+def note(text: str) -> Html:
+    """A quiet paragraph; nothing where there is nothing to say."""
+    return tag("p", text, class_="quiet") if text else Html()
+
+
 def tag(name: str, /, *children: str, **attributes: str | float | bool | None) -> Html:
     """An element.
 

@@ -1,27 +1,33 @@
-"""The results as one HTML document that needs nothing else: no network, no script to be read."""
+"""Results as HTML that needs nothing else: no network, no script to be read.
+
+One page where there is room for all queries on it; else a page of all queries at a glance, and
+beside it one of each query.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rayinfluence.report.all_questions import Row, overview
+from rayinfluence.report.anchors import HitAnchors, query_anchors
 from rayinfluence.report.facts import statistics
+from rayinfluence.report.frame import framed
 from rayinfluence.report.groups import groups_of
+from rayinfluence.report.hits import Room
 from rayinfluence.report.markup import Html, tag
-from rayinfluence.report.query import query_section, teaser
-from rayinfluence.report.summary import run_summary, title
-from rayinfluence.report.text import count, shorten
-from rayinfluence.storage.results import Results, is_itself
+from rayinfluence.report.query import Found, query_section
+from rayinfluence.report.summary import about
+from rayinfluence.report.top import title, top
+from rayinfluence.storage.results import Results
 
 _MAX_OPEN = 3
-_MIN_FILTER = 8
-# Characters of text kept on each side of a sequence's hottest part, and in all of the page's folds.
+#: Characters of text kept on each side of a sequence's hottest part, and in all of a page's folds.
 _MIN_FOLD, _MAX_FOLD, _ALL_FOLDS = 200, 4000, 2_000_000
-# Sequences shown per query, method and side, and on all of the page: browsers slow down beyond.
-_MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 5, 20, 3000
+#: Hits shown per query, method and side, and on all of a page: browsers slow down beyond.
+_MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 10, 20, 3000
+#: Bytes of scores by pairs of tokens on a page.
+_ALL_PAIRS = 5_000_000
 
 
 def render_page(results_by_method: Mapping[str, Results], *, per_side: int | None = None) -> str:
@@ -33,96 +39,135 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
     Args:
         results_by_method: what each method found, in the order in which to offer them.
         per_side: how many proponents and opponents to show per query and method; when not given,
-            20, and fewer (at least 5) where there are many queries.
+            20, and fewer (at least 10) where there are many queries.
 
     Raises:
         ValueError: there is no method to show.
     """
-    if not results_by_method:
-        raise ValueError("a report needs the results of at least one method")
-    methods = [
-        (results, groups_of(results), statistics(results)) for results in results_by_method.values()
-    ]
-    queries: dict[str, dict[str, Any]] = {}
-    for results, *_ in reversed(methods):
-        queries = results.queries | queries
-    if per_side is None:
-        per_side = _ALL_CARDS // (2 * max(1, len(queries)) * len(methods))
-        per_side = max(_MIN_SIDE, min(_MAX_SIDE, per_side))
-    for results, *_ in methods:
-        results.keep(per_side)
-    n_folds = 4 * per_side * len(queries) * len(methods)
-    fold = max(_MIN_FOLD, min(_MAX_FOLD, _ALL_FOLDS // max(n_folds, 1)))
-    sections = [
-        query_section(
-            number,
-            query,
-            [one for one in methods if _asks(one[0], query)],
-            per_side=per_side,
-            fold=fold,
-            unfolded=number == 1 or len(queries) <= _MAX_OPEN,
-        )
-        for number, query in enumerate(queries.values(), start=1)
-    ]
-    main = tag("main", *sections or [tag("p", "The run has no queries.", class_="quiet")])
-    navigation = _navigation(list(queries.values())) if len(queries) > 1 else Html()
-    name = title(methods[0][0].manifest)
-    layout = tag("div", navigation, main, class_="layout")
-    body = tag("body", run_summary(results_by_method), layout)
-    return f"<!doctype html>\n{tag('html', _head(name), body, lang='en')}\n"
+    report = _Report(results_by_method, per_side)
+    return report.whole()
 
 
-def _asks(results: Results, query: Mapping[str, Any]) -> bool:
-    """Whether a query is of the method's kind: one that is asked, or each sequence for itself."""
-    return results.meaning.of_itself is is_itself(query)
+def render_report(
+    results_by_method: Mapping[str, Results],
+    name: str,
+    folder: str,
+    *,
+    per_side: int | None = None,
+) -> Iterator[tuple[str, str]]:
+    """The same as one page, or as several where one would be too heavy for a browser.
+
+    Args:
+        results_by_method: what each method found, in the order in which to offer them.
+        name: of the page, or of the first of several, as a file.
+        folder: of the others, beside it.
+        per_side: how many proponents and opponents to show per query and method; when not given,
+            20, and down to 10 where that leaves one page.
+
+    Yields:
+        The name of each page, from where ``name`` is, and the page; the first of them last, so
+        that it leads to nothing that is not there.
+
+    Raises:
+        ValueError: there is no method to show.
+    """
+    report = _Report(results_by_method, per_side)
+    if report.fits:
+        yield name, report.whole()
+        return
+    for query_id, anchor in report.anchors.items():
+        yield f"{folder}/{anchor}.html", report.of_query(query_id, f"../{name}")
+    yield name, report.index(folder)
 
 
-def _head(name: str) -> Html:
-    style, script = _resource("page.css"), _resource("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", name),
-        tag("style", style),
-        tag("script", script, type="module"),
-    )
+class _Report:
+    """A report of some methods' results: what its pages have in common."""
+
+    def __init__(self, results_by_method: Mapping[str, Results], per_side: int | None) -> None:
+        if not results_by_method:
+            raise ValueError("a report needs the results of at least one method")
+        self._results = results_by_method
+        self._found = [
+            Found(results, groups_of(results), statistics(results))
+            for results in results_by_method.values()
+        ]
+        self._queries: dict[str, dict[str, Any]] = {}
+        for found in reversed(self._found):
+            self._queries = found.results.queries | self._queries
+        self.anchors = query_anchors(self._queries.values())
+        columns = 2 * max(1, len(self._queries)) * len(self._found)
+        self.fits = columns * (per_side or _MIN_SIDE) <= _ALL_CARDS
+        if per_side is None:
+            per_side = _MAX_SIDE
+            if self.fits:
+                per_side = max(_MIN_SIDE, min(_MAX_SIDE, _ALL_CARDS // columns))
+        self._per_side = per_side
+        self._first = self._found[0].results
+        self._name = title(self._first.manifest)
+        self._fingerprint = str(self._first.manifest.get("fingerprint") or "")
+
+    def whole(self) -> str:
+        """All on one page."""
+        for found in self._found:
+            found.results.keep(self._per_side)
+        room = self._room(len(self._queries))
+        sections = [
+            self._section(query_id, room, unfolded=place == 0 or len(self._queries) <= _MAX_OPEN)
+            for place, query_id in enumerate(self._queries)
+        ]
+        return self._framed(self._top(), self._overview(), _main(sections), self._about())
+
+    def index(self, folder: str) -> str:
+        """All queries at a glance, with links to their pages."""
+        pages = {query_id: f"{folder}/{anchor}.html" for query_id, anchor in self.anchors.items()}
+        return self._framed(self._top(), _main([self._overview(pages)]), self._about())
+
+    def of_query(self, query_id: str, index: str) -> str:
+        """A query's own page."""
+        for found in self._found:
+            found.results.keep(self._per_side, [query_id])
+        section = self._section(query_id, self._room(1), unfolded=True)
+        back = tag("p", tag("a", "All questions", href=index), class_="links")
+        query = self._queries[query_id]
+        return self._framed(back, top(self._results, [query], index), _main([section]))
+
+    def _framed(self, *body: str) -> str:
+        skip = tag("a", "Skip to the hits", href="#main", class_="skip")
+        return framed(self._name, skip, *body, fingerprint=self._fingerprint)
+
+    def _top(self) -> Html:
+        return top(self._results, list(self._queries.values()))
+
+    def _about(self) -> Html:
+        return about(self._results)
+
+    def _overview(self, pages: Mapping[str, str] | None = None) -> Html:
+        """The table of queries, where there are several; on ``pages`` of their own, or on this."""
+        if len(self._queries) < 2:
+            return Html()
+        at = pages or {}
+        rows = [
+            Row(query, f"{at.get(query_id, '')}#{self.anchors[query_id]}")
+            for query_id, query in self._queries.items()
+        ]
+
+        def href(query_id: str, hit: Any) -> str:
+            anchor = HitAnchors(self.anchors[query_id]).of(self._first.method, hit)
+            return f"{at.get(query_id, '')}#{anchor}"
+
+        return overview(rows, self._first, self._per_side, href)
+
+    def _section(self, query_id: str, room: Room, *, unfolded: bool) -> Html:
+        query = self._queries[query_id]
+        methods = [found for found in self._found if found.asks(query)]
+        return query_section(query, self.anchors[query_id], methods, room, unfolded=unfolded)
+
+    def _room(self, n_queries: int) -> Room:
+        n = 2 * self._per_side * max(1, n_queries) * len(self._found)
+        fold = max(_MIN_FOLD, min(_MAX_FOLD, _ALL_FOLDS // max(2 * n, 1)))
+        return Room(self._per_side, fold, _ALL_PAIRS // max(n, 1))
 
 
-def _navigation(queries: Sequence[Mapping[str, Any]]) -> Html:
-    links = [
-        tag(
-            "li",
-            tag("a", tag("bdi", shorten(query["query_id"], 60)), href=f"#q{number}"),
-            tag("span", *teaser(query)),
-        )
-        for number, query in enumerate(queries, start=1)
-    ]
-    filtering = tag(
-        "input", type="search", id="filter", placeholder="Filter", aria_label="Filter queries"
-    )
-    tools = tag(
-        "p",
-        filtering if len(queries) >= _MIN_FILTER else "",
-        tag("button", "Open all", type="button", id="toggle"),
-        class_="tools",
-        hidden=True,
-    )
-    heading = tag("h2", f"{count(len(queries))} queries")
-    return tag("nav", heading, tools, tag("ol", *links), aria_label="Queries")
-
-
-def _resource(name: str) -> Html:
-    """A file of this package, as it is: our own text, the only markup that is not made by `tag`."""
-    return Html(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
-
-
-def _digest(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
+def _main(sections: list[Html]) -> Html:
+    body = sections or [tag("p", "The run has no queries.", class_="quiet")]
+    return tag("main", *body, id="main", tabindex="-1")

@@ -141,3 +141,9 @@ def per_token_probability(query: Mapping[str, Any]) -> float | None:
     if total is None or not tokens or not math.isfinite(total):
         return None
     return math.exp(min(total / tokens, 0.0))
+
+
+def pairs(values: Mapping[str, Any] | None) -> str:
+    """Names and values that are known, on one line."""
+    known = {key: value for key, value in (values or {}).items() if value is not None}
+    return ", ".join(f"{key} {value}" for key, value in known.items())

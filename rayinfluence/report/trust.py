@@ -47,7 +47,7 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
     ]
     pairs = [(tag("dt", name), tag("dd", text)) for name, text in rows if text]
     body = tag("dl", *(part for pair in pairs for part in pair))
-    return tag("section", tag("h2", "How far to trust this"), body, class_="trust")
+    return tag("section", tag("h2", "How far to trust this"), body, class_="box", id="trust")
 
 
 def looked_at(results_by_method: Mapping[str, Results]) -> str:

@@ -176,10 +176,11 @@ def test_reports_and_what_users_keep_there_are_no_work(done: Done) -> None:
     (run / "notes.txt").write_text("mine")
     (run / "models" / "mine").mkdir()
     (run / "models" / "mine" / "a.txt").write_text("mine")
-    for name in ("report.html", "plan.json"):
+    (run / "report").mkdir()
+    for name in ("report.html", "report/q0123456789ab.html", "plan.json"):
         (run / name).write_text("")
     age(run, YESTERDAY)
-    age(run, time.time(), "notes.txt", "report.html", "plan.json", "models/mine/*")
+    age(run, time.time(), "notes.txt", "report.html", "report/*", "plan.json", "models/mine/*")
     assert look(run).written == pytest.approx(YESTERDAY, abs=1)
 
 

@@ -125,12 +125,14 @@ def top(run: Path) -> set[str]:
         ("corpus", {"corpus"}),
         ("factors", {"factors", "preflight", "models"}),
         ("scan", {"queries", "scan", "rescored"}),
-        ("results", {"results", "report.html", "stages.json"}),
+        ("results", {"results", "report.html", "report", "stages.json"}),
     ],
 )
 def test_clean_deletes_a_stage_and_nothing_else(done: Done, stage: str, gone: set[str]) -> None:
     run = done[0] / "run"
     (run / "report.html").write_text("a page")
+    (run / "report").mkdir(exist_ok=True)
+    (run / "report" / "q0123456789ab.html").write_text("another")
     before = top(run)
     n_files = sum(1 for name in gone for p in [run / name, *(run / name).rglob("*")] if p.is_file())
     assert clean(Store(str(run)), [stage]) == n_files > 0

@@ -30,11 +30,12 @@ HOSTILE = (
 OUR_TAGS = (
     "html head meta title style script body header h1 h2 h3 p b i dl dt dd bdi div span details "
     "summary ul ol li nav a input button main section small label svg rect ruby rt q table caption "
-    "thead tbody tr th td"
+    "thead tbody tr th td footer"
 )
 OUR_ATTRIBUTES = (
     "charset http-equiv content name lang type class id open title href placeholder aria-label "
-    "hidden value checked for dir role x width height scope"
+    "hidden value checked for dir role x width height scope tabindex data-scan data-flags "
+    "data-value data-part data-pairs data-step data-sums data-start data-sizes"
 )
 
 

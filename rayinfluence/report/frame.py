@@ -1,0 +1,62 @@
+"""What surrounds a page: the head with its policy, and styles and scripts, our own alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from importlib import resources
+
+from rayinfluence.report.markup import Html, tag
+
+#: Put one after the other; a page has a single style and a single script.
+_STYLES = ("base.css", "top.css", "query.css", "hit.css", "print.css")
+_SCRIPTS = ("start.js", "queries.js", "hits.js", "tables.js", "panes.js", "keys.js")
+
+
+def framed(name: str, *body: str, fingerprint: str) -> str:
+    """A whole document that needs nothing else.
+
+    Args:
+        name: its title.
+        *body: what it shows.
+        fingerprint: of the results, which stands at the foot of printed pages.
+    """
+    page = tag("html", _head(name, fingerprint), tag("body", *body), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def _head(name: str, fingerprint: str) -> Html:
+    style = Html("".join(map(_resource, _STYLES)) + _foot(fingerprint))
+    script = Html("".join(map(_resource, _SCRIPTS)))
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", name),
+        tag("style", style),
+        tag("script", script, type="module"),
+    )
+
+
+def _foot(fingerprint: str) -> str:
+    """The fingerprint at the foot of printed pages, if it is one: a style is no place for data."""
+    if not re.fullmatch("[0-9a-f]{32}", fingerprint):
+        return ""
+    return f'@page {{ @bottom-left {{ content: "rayinfluence results {fingerprint}"; }} }}\n'
+
+
+def _resource(name: str) -> str:
+    """A file of this package, as it is: our own text, the only markup that is not made by `tag`."""
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
