@@ -1,6 +1,5 @@
 """A question of a run, asked on a local Ray."""
 
-import contextlib
 import json
 import sys
 from pathlib import Path
