@@ -146,7 +146,7 @@ def run_manifest(
         if run.config.scan.scores == "dense"
         else None,
         "queries": written.queries,
-        "pair_scores": dict(zip(("hits", "most_parts"), written.paired, strict=True)),
+        "pair_scores": written.paired,
         "model": {
             "path": run.config.model,
             "commit": folders.model.commit,

@@ -2,8 +2,9 @@
 
 By counts and not by the clock, so that the same run has the same parts wherever it runs. Work is in
 multiplications. A token passes each tracked weight twice, forward and backward, and about as many
-other weights (heads, attention). The fit has two passes, each with products of two sides' widths (A
-and S, then rotations into their eigenbases), and a scan has one, with the product of the queries.
+other weights; what else its pass takes is counted as if it were multiplications, too. The fit has
+two passes, each with products of two sides' widths (A and S, then rotations into their eigenbases),
+a scan has one, with the product of the queries, and so has the second pass over its survivors.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from dataclasses import dataclass
 from rayinfluence.dataflow.compute.completion_parts import MOST_PARTS
 from rayinfluence.model.modules import ModuleShape
 
-#: The multiplications of fit and scan over this are what the scores may take,
+#: The scores may take one of so many parts of what the job takes.
 _SHARE = 10
-#: or so many, which is a second or less of a CPU: a run needs more than ten to begin and end.
-_FLOOR = 1 << 33
+#: What a run takes to begin and end: ten seconds of a core, which did 3e10 a second.
+_BEGIN = 1 << 38
 #: Of a token, for each tracked weight: with that and others, forward and backward.
 _PASS = 4
+#: What else a token takes, of the demo's model on such a core: 75 us in a stage, which adds up and
+#: keeps what it sees, and 35 us where it is run alone.
+_STAGE, _RUN = 1 << 21, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def most_parts(
     shapes: Iterable[ModuleShape],
     scanned_tokens: int,
     fitted_tokens: int,
+    rescored_tokens: int = 0,
 ) -> int:
     """How many parts a completion has at most: 32, 16, 8, 4 or 2; 0 where 2 are too many.
 
@@ -52,15 +57,18 @@ def most_parts(
         shapes: of the tracked modules.
         scanned_tokens: of the sequences that the scan looked at.
         fitted_tokens: that factors with eigenbases were fitted on; 0 without any.
+        rescored_tokens: of the survivors, which a second pass has scored.
     """
     shapes = list(shapes)
     numbers = sum(of.d_out * of.columns for of in shapes)
     sides = sum(width**2 for of in shapes for width in _rotated(of))
-    job = (_PASS + 1) * numbers * scanned_tokens + 2 * (_PASS * numbers + sides) * fitted_tokens
+    of_token = _PASS * numbers + _STAGE
+    once = (of_token + numbers) * (scanned_tokens + rescored_tokens)
+    job = _BEGIN + once + 2 * (of_token + sides) * fitted_tokens
     most = MOST_PARTS
     while most > 1:
         work = sum(_multiplications(one, shapes, numbers, most) for one in queries)
-        if work <= max(_FLOOR, job // _SHARE):
+        if work <= job // _SHARE:
             return most
         most //= 2
     return 0
@@ -71,7 +79,7 @@ def _multiplications(
 ) -> int:
     """Of a query with so many parts at most."""
     n_parts, n_tokens = min(most, query.n_counted), query.n_tokens
-    runs = _PASS * numbers * (query.run + n_parts * n_tokens)
+    runs = (_PASS * numbers + _RUN) * (query.run + n_parts * n_tokens)
     # Into the eigenbases, a product there, and back.
     inverses = sum(
         n_tokens * (sum(width**2 for width in _rotated(of)) + of.d_out * of.columns)

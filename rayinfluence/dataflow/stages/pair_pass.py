@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.scanned import Ids, union
 from rayinfluence.dataflow.stages.second_pass import Rescored, SecondPass
-from rayinfluence.methods.registry import SELF_METHODS, factors_of
+from rayinfluence.methods.registry import factors_of
 from rayinfluence.storage.digest import digest
 
 #: Objects that are looked at sooner than a process that does it starts.
@@ -43,15 +44,21 @@ class Paired:
 
     Attributes:
         n: survivors of each direction that have such scores; 0 without any.
+        methods: by which.
         most_parts: that completions are cut into; 0 without any.
         ends: of each query the ends of its parts, where it has some.
         keys: and where its scores are.
     """
 
     n: int
+    methods: tuple[str, ...]
     most_parts: int
     ends: Sequence[tuple[int, ...] | None]
     keys: Sequence[str | None]
+
+    def told(self) -> dict[str, Any]:
+        """What the manifest says of them."""
+        return {"hits": self.n, "methods": list(self.methods), "most_parts": self.most_parts}
 
 
 @dataclass(frozen=True)
@@ -73,19 +80,19 @@ class PairPass:
     def run(self, progress: ProgressLog) -> Paired:
         """Do what is not there yet."""
         queries = self.again.queries
-        n, most, wanted = self._affordable()
+        n, methods, most, wanted = self._affordable()
         if not most:
             if wanted:
                 progress.note(
                     "pair scores  none: with two parts of each completion they would take more "
-                    "than a tenth of fit and scan; ask fewer queries"
+                    "than a tenth of the job; ask fewer queries"
                 )
-            return Paired(0, 0, [None] * len(queries), [None] * len(queries))
+            return Paired(0, (), 0, [None] * len(queries), [None] * len(queries))
         items = {item.query.digest: item for item in self._items(wanted, most)}
         n_pairs = sum(len(ids) for item in items.values() for ids in item.wanted)
         progress.note(
             f"pair scores  {n_pairs:,} pairs of query and sequence, the first {n} of each "
-            f"direction; completions in {most} parts at most"
+            f"direction by {' and '.join(methods)}; completions in {most} parts at most"
         )
         self._ensure(list(items.values()), progress)
         ends = [part_ends(query, most) if query.digest in items else None for query in queries]
@@ -93,25 +100,35 @@ class PairPass:
             None if of_query is None else items[query.digest].key
             for query, of_query in zip(queries, ends, strict=True)
         ]
-        return Paired(n, most, ends, keys)
+        return Paired(n, methods, most, ends, keys)
 
-    def _affordable(self) -> tuple[int, int, _Wanted]:
-        """How many survivors and parts there are, and which: few parts show little.
+    def _affordable(self) -> tuple[int, tuple[str, ...], int, _Wanted]:
+        """How many survivors by which methods, and how many parts there are, and which survivors.
 
-        As many survivors as are wanted, and half and half again where completions would have too
-        few parts; if there are too few with one, whatever has the most.
+        Few parts show little. Where completions would have too few of them, the first of the
+        methods by gradients has such scores alone, and then half as many survivors, and half again;
+        if there are too few with one, whatever has the most.
         """
-        n, best = self.n, (0, 0)
+        methods = self.again.methods
+        by_gradients = [one.method for one in methods if one.reads_queries]
+        by_texts = [one.method for one in methods if one.reads_texts]
+        best: tuple[int, int, tuple[str, ...]] = (0, 0, ())
         wanted: _Wanted = {}
+        n, some = self.n, by_gradients
         while n and best[0] < _ENOUGH_PARTS:
-            of_n = self._wanted(n)
+            chosen = (*some, *by_texts)
+            of_n = self._wanted(n, chosen)
             most = self._most_parts(of_n)
             if not wanted or most > best[0]:
-                wanted, best = of_n, (most, n)
-            n //= 2
-        return best[1], best[0], wanted
+                wanted, best = of_n, (most, n, chosen)
+            if len(some) > 1:
+                some = some[:1]
+            else:
+                n //= 2
+        most, n, chosen = best
+        return n, chosen, most, wanted
 
-    def _wanted(self, n: int) -> _Wanted:
+    def _wanted(self, n: int, methods: Sequence[str]) -> _Wanted:
         """By query digest, the ids of the first survivors by each method, of those with parts."""
         wanted: dict[str, tuple[EncodedQuery, tuple[Ids, ...]]] = {}
         for query in self.again.queries:
@@ -119,7 +136,7 @@ class PairPass:
                 continue
             ids = tuple(
                 found[query.digest].first(one.sides(query.digest), n)
-                if query.digest in found and one.method not in SELF_METHODS
+                if query.digest in found and one.method in methods
                 else np.zeros(0, np.int64)
                 for one, found in zip(self.again.scanned, self.rescored.found, strict=True)
             )
@@ -153,7 +170,8 @@ class PairPass:
         ]
         scanned = sum(split.n_tokens for split in self.again.splits)
         shapes = self.again.replica.shapes.values()
-        return most_parts(work, shapes, scanned, self._fitted_tokens())
+        rescored = int(self.sequences.n_tokens.sum(dtype=np.int64))
+        return most_parts(work, shapes, scanned, self._fitted_tokens(), rescored)
 
     def _fitted_tokens(self) -> int:
         """That factors with eigenbases were fitted on, which methods share; 0 without any."""

@@ -71,8 +71,7 @@ class Written:
         rescored: by method and query, what scoring the survivors again changed.
         queries: what the manifest says of each.
         warning: of completions that the model would hardly say.
-        paired: how many survivors of a direction have scores by pairs of tokens, and how many parts
-            completions have at most; zeros without any.
+        paired: what the manifest says of scores by pairs of tokens.
     """
 
     fingerprint: str
@@ -80,7 +79,7 @@ class Written:
     rescored: dict[str, dict[str, dict[str, Any]]]
     queries: list[dict[str, Any]]
     warning: str | None
-    paired: tuple[int, int]
+    paired: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def write_results(
             written, changed[scanned.method] = tables.of_method(scanned, found)
             digests |= written
     in_manifest = [{key: row[key] for key in _IN_MANIFEST} for row in rows]
-    told = in_manifest, _unlikely(rows), (paired.n, paired.most_parts)
+    told = in_manifest, _unlikely(rows), paired.told()
     return Written(fingerprint, digests, changed, *told)
 
 

@@ -34,6 +34,8 @@ QUERIES = [
         "set": [{"prompt": "w1", "completion": " w2 w3"}, {"prompt": "w4", "completion": " w5 w6"}],
     },
 ]
+#: What the manifest says where there are no such scores.
+NONE = {"hits": 0, "methods": [], "most_parts": 0}
 ENDS = {"plain": [1, 2, 3], "spans": [2, 4], "one": None, "contrast": [1], "set": None}
 
 
@@ -100,11 +102,11 @@ def test_asked_for_later_they_are_added_and_nothing_is_scanned_again(
     config = tiny_run(tmp_path, scan={"pair_scores": 0})
     before = execute(config)["ekfac"]
     assert before.survivors["pair_scores"].null_count == len(before.survivors)
-    assert before.manifest["pair_scores"] == {"hits": 0, "most_parts": 0}
+    assert before.manifest["pair_scores"] == NONE
     assert {row["part_ends"] for row in before.queries.values()} == {None}
     there = contents(tmp_path / "run")
     after = execute(change(config, scan={"pair_scores": 1}))["ekfac"]
-    assert after.manifest["pair_scores"] == {"hits": 1, "most_parts": 32}
+    assert after.manifest["pair_scores"] == {"hits": 1, "methods": ["ekfac"], "most_parts": 32}
     for key, body in contents(tmp_path / "run").items():
         assert there.get(key, body) == body or not key.endswith((".safetensors", ".parquet"))
         assert key in there or key.startswith(("rescored/", "results/"))
@@ -137,12 +139,12 @@ def test_what_is_damaged_is_made_again(
 def test_where_they_would_take_long_there_are_none_and_it_is_said(
     tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("rayinfluence.dataflow.compute.pair_work._FLOOR", 0)
+    monkeypatch.setattr("rayinfluence.dataflow.compute.pair_work._BEGIN", 0)
     monkeypatch.setattr("rayinfluence.dataflow.compute.pair_work._SHARE", 10**9)
     config = tiny_run(tmp_path)
     with Run(config) as run:
         results = run.all()["ekfac"]
-    assert results.manifest["pair_scores"] == {"hits": 0, "most_parts": 0}
+    assert results.manifest["pair_scores"] == NONE
     assert results.survivors["pair_scores"].null_count == len(results.survivors)
     said = " ".join("".join(capsys.readouterr()).split())
     assert "pair scores none: with two parts of each completion they would take more" in said
@@ -169,6 +171,21 @@ def test_with_few_parts_fewer_have_them(
     monkeypatch.setattr("rayinfluence.dataflow.stages.pair_pass.most_parts", most_parts)
     results = execute(tiny_run(tmp_path))["ekfac"]
     assert asked == sorted(asked, reverse=True)
-    assert results.manifest["pair_scores"] == {"hits": 2, "most_parts": 8}
+    assert results.manifest["pair_scores"] == {"hits": 2, "methods": ["ekfac"], "most_parts": 8}
     ranks = {row["rank"] for row in results.survivors.to_pylist() if row["pair_scores"]}
     assert ranks == {1, 2}
+
+
+def test_the_first_of_several_methods_has_them_where_all_would_take_long(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def most_parts(work: list[QueryWork], *_told: object) -> int:
+        return 4 if any(len([n for n in one.scored if n]) > 1 for one in work) else 16
+
+    monkeypatch.setattr("rayinfluence.dataflow.stages.pair_pass.most_parts", most_parts)
+    found = execute(tiny_run(tmp_path, scan={"methods": METHODS}))
+    told = {"hits": 5, "methods": ["ekfac", "tfidf"], "most_parts": 16}
+    for method, results in found.items():
+        assert results.manifest["pair_scores"] == told
+        has = len(results.survivors) - results.survivors["pair_scores"].null_count
+        assert bool(has) is (method in told["methods"])

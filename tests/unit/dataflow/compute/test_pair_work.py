@@ -28,6 +28,12 @@ def test_more_queries_and_more_methods_have_fewer() -> None:
     assert most_parts([twice] * 20, SHAPES, 10**7, 0) < by_queries[1]
 
 
+def test_what_survived_is_a_part_of_the_job() -> None:
+    some = [most_parts([QUERY] * 10, SHAPES, 10**6, 0, n) for n in (0, 10**7, 10**8)]
+    assert some == sorted(some)
+    assert some[0] < some[-1]
+
+
 def test_tiny_models_have_all_of_them_whatever_the_corpus() -> None:
     little = [ModuleShape("up", 16, 32, True, "up")]
     assert most_parts([QUERY], little, 1, 0) == 32
