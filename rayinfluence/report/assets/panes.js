@@ -93,7 +93,7 @@ function chooseSpan(query, span) {
   }
   arrange(query);
   const answer = span && all("[data-part]", query).filter((part) => part.ariaPressed === "true");
-  say(query, span ? `Hits show what raises or lowers “${answer.map(textOf).join("")}” alone.` : "");
+  say(query, span ? `Hits show what raises or lowers “${answer.map(textOf).join("").trim()}” alone.` : "");
 }
 const textOf = (part) => part.textContent;
 function partScore(card) {
@@ -120,11 +120,11 @@ function chooseToken(card, token) {
   });
   token.classList.add("here");
   const most = moved.map(Math.abs).indexOf(largest);
-  const what = `“${token.textContent}” of hit ${card.querySelector(".rank").textContent}`;
+  const what = `“${token.textContent.trim()}” of hit ${card.querySelector(".rank").textContent}`;
   say(
     query,
     largest
-      ? `The answer shows what ${what} moved; most of all “${parts[most].textContent}”, ${signed(moved[most])}.`
+      ? `The answer shows what ${what} moved; most of all “${parts[most].textContent.trim()}”, ${signed(moved[most])}.`
       : `${what} moved nothing that can be seen.`,
   );
 }
@@ -140,7 +140,7 @@ function tell(card, token) {
   const line =
     card.querySelector(":scope > .number") ?? make("p", { class: "number", role: "status" });
   if (!line.parentElement) card.querySelector(":scope > .foot").before(line);
-  line.textContent = `“${token.textContent}” ${token.title || "no number to speak of"}`;
+  line.textContent = `“${token.textContent.trim()}” ${token.title || "less than an eighth of the strongest token, or nothing"}`;
 }
 function onToken(card, token) {
   tell(card, token);
@@ -156,8 +156,8 @@ document.addEventListener("click", (event) => {
 });
 
 for (const query of queries) {
-  if (!paired(query).length) continue;
   const parts = all("[data-part]", query);
+  if (!parts.length || !paired(query).length) continue;
   let start = null;
   query.querySelector(".question").append(
     make("p", { class: "moved", role: "status" },
