@@ -57,7 +57,10 @@ function control(query) {
   const order = menu("Order", ORDERS);
   const paper = make("button", { type: "button" }, "Print this question");
   const count = make("p", { class: "quiet", role: "status" });
-  const bar = make("div", { class: "tools" }, words, order, side, where, flag, paper, count);
+  const bar = make("details", { class: "fold controls" },
+    make("summary", {}, "Search, order, choose, print"),
+    make("div", { class: "tools" }, words, order, side, where, flag, paper, count));
+  bar.open = matchMedia("(min-width: 48rem)").matches;
   const made = { cards, words, where, pairs, side, flag, order, count, bar };
   controls.set(query, made);
   for (const one of [words, where, side, flag]) {

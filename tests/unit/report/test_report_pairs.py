@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_hit_s_text_can_be_cut_into_its_tokens() -> None:
     units = "".join(Page(f"<p>{text}</p>").pieces).encode("utf-16-le")
     sizes = [2 * int(size) for size in found[1].split(",")]
     ends = np.cumsum([0, *sizes]).tolist()
-    cut = [units[a:b].decode("utf-16-le") for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    cut = [units[a:b].decode("utf-16-le") for a, b in pairwise(ends)]
     assert ends[-1] == len(units)
     assert cut == ["One", " two[U+200B]", "é", " 😀x", "↵\n", " four"]
 
@@ -97,6 +98,7 @@ def test_pairs_without_room_are_left_out_and_the_text_stays() -> None:
     page = render_page({"ekfac": with_pairs([[1.0] * n] * 2, ["x"] * n)}, per_side=1500)
     [card] = Page(page).of_class("card")
     assert "data-pairs" not in card
+    assert "too many for this page" in page
     assert len(page) < 200_000
 
 
