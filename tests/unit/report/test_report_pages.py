@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ from made_up_results import (
     row,
 )
 
+from rayinfluence.cli.showing import write_report
 from rayinfluence.report import render_page, render_report
 from rayinfluence.report.hits import folded
 from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
 
 
 def pages_of(results: Results, **options: Any) -> dict[str, str]:
@@ -80,6 +83,16 @@ def test_links_of_an_index_reach_its_pages() -> None:
 
 def test_several_pages_are_the_same_bytes_again() -> None:
     assert pages_of(full_results(151, n=1)) == pages_of(full_results(151, n=1))
+
+
+def test_pages_of_queries_that_are_gone_are_deleted_and_no_others(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_report(store, {"ekfac": full_results(151, n=1)})
+    assert len(list((tmp_path / "report").iterdir())) == 151
+    (tmp_path / "report" / "notes.html").write_text("mine")
+    write_report(store, {"ekfac": full_results(2, n=1)})
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["notes.html"]
+    assert (tmp_path / "report.html").exists()
 
 
 # Addresses.
