@@ -10,7 +10,7 @@ from rayinfluence.report.citation import Cited
 from rayinfluence.report.facts import carried
 from rayinfluence.report.heat import HeatedToken, heated_tokens, hottest
 from rayinfluence.report.hit_text import hit_text, said_tokens
-from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.markup import Html, join, note, tag
 from rayinfluence.report.panes import pane
 from rayinfluence.report.text import SUSPECT, one_line, prediction, signed
 from rayinfluence.storage.metadata import as_text
@@ -27,6 +27,10 @@ _READ = (
     "by token as it is read",
     "A coloured token is one that the score comes by when it is read: with more of it the score "
     "would be further up or down. They do not add up to the score.",
+)
+#: Of a hit that has scores by pairs of tokens, but not here.
+_UNPAIRED = (
+    "Its scores by parts of the answer are too many for this page; the results table has them."
 )
 
 
@@ -65,6 +69,8 @@ def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
     change = prediction(hit.delta_nats, hit.beyond_linear, beside.odds)
     tokens = heated_tokens(hit.token_texts or [], hit.token_scores or [], beside.ahead)
     text = hit_text(tokens, beside.fold, parted=bool(hit.pair_scores))
+    pairs = pane(hit, text.start, text.stop, beside.ahead, beside.pairs)
+    unpaired = _UNPAIRED if hit.pair_scores and not pairs else ""
     name = beside.names.get(hit.sequence_id, str(hit.rank))
     return tag(
         "li",
@@ -78,6 +84,7 @@ def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
         score_bar(hit.score, beside.largest),
         tag("p", *_origin(hit), *_flags(hit, beside.names), class_="origin"),
         text.markup,
+        note(unpaired),
         *_influences(hit),
         tag(
             "div",
@@ -90,7 +97,7 @@ def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
         id=anchor,
         data_scan=str(hit.scan_rank),
         data_flags=" ".join(_kinds(hit)) or None,
-        **pane(hit, text.start, text.stop, beside.ahead, beside.pairs),
+        **pairs,
     )
 
 

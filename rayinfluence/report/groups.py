@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.tables import scrolled
 from rayinfluence.report.text import count, percent, signed
 from rayinfluence.storage.results import Results
 
@@ -60,7 +61,7 @@ def groups_section(groupings: Sequence[Grouping]) -> Html:
         )
         rest = grouping.n_rows - len(grouping.rows)
         more = f"{count(rest)} with smaller lifts are in the results table." if rest else ""
-        parts += [tag("div", table, class_="scroll"), tag("p", more, class_="quiet")]
+        parts += [scrolled(f"By {grouping.column}", table), tag("p", more, class_="quiet")]
     note = (
         "Lift is a group's share of the top over its share of the corpus, with its 95 % interval; "
         "1 is what chance gives. The mean score is over all scanned sequences of the group, with "

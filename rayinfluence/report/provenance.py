@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rayinfluence.report.markup import Html, definitions, join, tag
+from rayinfluence.report.tables import scrolled
 from rayinfluence.report.text import pairs
 from rayinfluence.storage.results import Results
 from rayinfluence.text import without_credentials
@@ -79,7 +80,7 @@ def _modules(results_by_method: Mapping[str, Results]) -> Html:
         tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head))),
         tag("tbody", *rows),
     )
-    return tag("div", table, class_="scroll")
+    return scrolled("Tracked modules", table)
 
 
 def _code(config: Mapping[str, Any]) -> str:

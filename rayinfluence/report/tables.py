@@ -35,6 +35,11 @@ def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> H
         ),
         class_="sortable",
     )
+    return scrolled(label, made)
+
+
+def scrolled(label: str, made: Html) -> Html:
+    """What may be wider or longer than its place, so that keys can scroll it too."""
     return tag("div", made, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 

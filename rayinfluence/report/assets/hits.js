@@ -57,7 +57,10 @@ function control(query) {
   const order = menu("Order", ORDERS);
   const paper = make("button", { type: "button" }, "Print this question");
   const count = make("p", { class: "quiet", role: "status" });
-  const bar = make("div", { class: "tools" }, words, order, side, where, flag, paper, count);
+  const bar = make("details", { class: "fold controls" },
+    make("summary", {}, "Search, order, choose, print"),
+    make("div", { class: "tools" }, words, order, side, where, flag, paper, count));
+  bar.open = matchMedia("(min-width: 48rem)").matches;
   const made = { cards, words, where, pairs, side, flag, order, count, bar };
   controls.set(query, made);
   for (const one of [words, where, side, flag]) {
@@ -80,7 +83,9 @@ function isChosen(card, made, asked) {
   const [key, value] = made.pairs[made.where.value] ?? [];
   return key === undefined || facts.keys.get(key) === value;
 }
-// Shows the hits that are wanted, and says how many of those are of the method that is seen.
+const isOfSeenMethod = (card) =>
+  card.closest(".panel").previousElementSibling?.control?.checked ?? true;
+// Shows the hits that are wanted, and says how many of the method that is seen there are.
 function choose(query) {
   const made = controls.get(query);
   const asked = !wanted || isAskedFor(query);
@@ -89,7 +94,7 @@ function choose(query) {
   for (const card of cards) {
     const there = isChosen(card, made, asked);
     card.hidden = !there;
-    found += there;
+    found += there && isOfSeenMethod(card);
   }
   for (const card of cards) {
     if (card.hidden) continue;
@@ -97,13 +102,14 @@ function choose(query) {
     if (above) above.hidden = false;
   }
   if (made) {
-    const shown = cards.length === found ? "" : `${plural(found, "hit")} of ${cards.length} shown.`;
-    made.count.textContent = shown;
+    const n = cards.filter(isOfSeenMethod).length;
+    made.count.textContent = n === found ? "" : `${plural(found, "hit")} of ${n} shown.`;
   }
   return found;
 }
 function arrange(query) {
   const { order } = control(query);
+  const focused = document.activeElement;
   const compare = {
     place: () => 0,
     scan: (a, b) => factsOf(a).scan - factsOf(b).scan,
@@ -115,8 +121,9 @@ function arrange(query) {
     const items = [...list.children];
     items.forEach(factsOf);
     items.sort((a, b) => compare(a, b) || factsOf(a).place - factsOf(b).place);
-    list.append(...items);
+    if (items.some((item, place) => item !== list.children[place])) list.append(...items);
   }
+  if (query.contains(focused)) focused.focus({ preventScroll: true });
 }
 for (const query of queries) {
   if (query.open) control(query);

@@ -60,40 +60,53 @@ function chooseSpan(query, span) {
     const at = Number(part.dataset.part);
     part.setAttribute("aria-pressed", String(Boolean(span) && at >= span[0] && at <= span[1]));
   }
+  // What is in sight at once, and the rest after that.
+  const [near, far] = [[], []];
   for (const card of paired(query)) {
-    const tokens = split(card);
-    card.querySelector(":scope > .head > .part-score")?.remove();
-    if (!span) {
-      for (const token of tokens) {
-        token.className = token.dataset.was ?? "";
-        token.title = token.dataset.said ?? "";
-      }
-      continue;
-    }
-    const { steps, step, width } = paneOf(card);
-    const sums = tokens.map((_, at) => {
-      let sum = 0;
-      for (let part = span[0]; part <= span[1]; part += 1) sum += steps[part * width + at];
-      return sum * step;
-    });
-    const largest = Math.max(...sums.map(Math.abs));
-    tokens.forEach((token, at) => colour(token, sums[at], largest));
-    const score = partScore(card);
-    const kind = `part-score ${score < 0 ? "lowers" : "raises"}`;
-    card.querySelector(":scope > .head > .score").after(
-      make("span", { class: kind }, `of the chosen ${signed(score)}`),
-    );
+    const { top, bottom } = card.getBoundingClientRect();
+    (bottom > 0 && top < innerHeight ? near : far).push(card);
   }
+  for (const card of near) paint(card, span);
+  setTimeout(() => {
+    if (chosen.get(query) === (span ?? undefined)) for (const card of far) paint(card, span);
+  });
   const { order } = control(query);
   const by = order.querySelector('[value="part"]');
   if (span && !by) order.append(make("option", { value: "part" }, "by score of the chosen"));
+  const isBySpan = order.value === "part";
   if (!span && by) {
-    if (by.selected) order.value = "place";
     by.remove();
+    if (isBySpan) order.value = "place";
   }
-  arrange(query);
+  if (isBySpan) arrange(query);
   const answer = span && all("[data-part]", query).filter((part) => part.ariaPressed === "true");
-  say(query, span ? `Hits show what raises or lowers “${answer.map(textOf).join("")}” alone.` : "");
+  say(query, span ? `Hits show what raises or lowers “${answer.map(textOf).join("").trim()}” alone.` : "");
+}
+function paint(card, span) {
+  const tokens = split(card);
+  card.querySelector(":scope > .head > .part-score")?.remove();
+  if (!span) {
+    for (const token of tokens) {
+      const here = token.classList.contains("here");
+      token.className = token.dataset.was ?? "";
+      token.classList.toggle("here", here);
+      token.title = token.dataset.said ?? "";
+    }
+    return;
+  }
+  const { steps, step, width } = paneOf(card);
+  const sums = tokens.map((_, at) => {
+    let sum = 0;
+    for (let part = span[0]; part <= span[1]; part += 1) sum += steps[part * width + at];
+    return sum * step;
+  });
+  const largest = Math.max(...sums.map(Math.abs));
+  tokens.forEach((token, at) => colour(token, sums[at], largest));
+  const score = partScore(card);
+  const kind = `part-score ${score < 0 ? "lowers" : "raises"}`;
+  card.querySelector(":scope > .head > .score").after(
+    make("span", { class: kind }, `of the chosen ${signed(score)}`),
+  );
 }
 const textOf = (part) => part.textContent;
 function partScore(card) {
@@ -120,11 +133,11 @@ function chooseToken(card, token) {
   });
   token.classList.add("here");
   const most = moved.map(Math.abs).indexOf(largest);
-  const what = `“${token.textContent}” of hit ${card.querySelector(".rank").textContent}`;
+  const what = `“${token.textContent.trim()}” of hit ${card.querySelector(".rank").textContent}`;
   say(
     query,
     largest
-      ? `The answer shows what ${what} moved; most of all “${parts[most].textContent}”, ${signed(moved[most])}.`
+      ? `The answer shows what ${what} moved; most of all “${parts[most].textContent.trim()}”, ${signed(moved[most])}.`
       : `${what} moved nothing that can be seen.`,
   );
 }
@@ -140,7 +153,7 @@ function tell(card, token) {
   const line =
     card.querySelector(":scope > .number") ?? make("p", { class: "number", role: "status" });
   if (!line.parentElement) card.querySelector(":scope > .foot").before(line);
-  line.textContent = `“${token.textContent}” ${token.title || "no number to speak of"}`;
+  line.textContent = `“${token.textContent.trim()}” ${token.title || "less than an eighth of the strongest token, or nothing"}`;
 }
 function onToken(card, token) {
   tell(card, token);
@@ -156,8 +169,8 @@ document.addEventListener("click", (event) => {
 });
 
 for (const query of queries) {
-  if (!paired(query).length) continue;
   const parts = all("[data-part]", query);
+  if (!parts.length || !paired(query).length) continue;
   let start = null;
   query.querySelector(".question").append(
     make("p", { class: "moved", role: "status" },

@@ -28,6 +28,7 @@ document.addEventListener("change", (event) => {
   if (!event.target.matches(".pick")) return;
   const place = event.target.getBoundingClientRect().top;
   for (const pick of all(".pick")) if (pick.value === event.target.value) pick.checked = true;
+  for (const query of queries) if (controls.has(query)) choose(query);
   scrollBy(0, event.target.getBoundingClientRect().top - place);
 });
 
