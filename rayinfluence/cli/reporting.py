@@ -76,6 +76,14 @@ def report(
     page: Annotated[
         bool, typer.Option("--page", help="Write the HTML page though it is there and current.")
     ] = False,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            help="Characters of its document that the page shows on either side of a hit, if the "
+            "run kept them; 0 shows none. The page is written.",
+            min=0,
+        ),
+    ] = None,
     as_json: AsJson = False,
     settings: Settings = None,
     endpoint_url: EndpointUrl = None,
@@ -120,9 +128,9 @@ def report(
     chosen = _chosen(results, next(iter(methods), None), asked)
     address = None
     if exclude is not None or versions[0] is not None:
-        address = write_view(store, results)
-    elif page or not is_current(store):
-        write_report(store, results)
+        address = write_view(store, results, context)
+    elif page or context is not None or not is_current(store):
+        write_report(store, results, context)
     if csv is not None:
         _write_csv(csv, chosen, results if not methods else {chosen.method: chosen}, asked, top)
     if csv != "-":

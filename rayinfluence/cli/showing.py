@@ -20,17 +20,17 @@ def all_results(store: Store, version: str | None = None) -> dict[str, Results]:
     return {method: Results.load(store, method, version) for method in methods}
 
 
-def write_report(store: Store, results: dict[str, Results]) -> None:
+def write_report(store: Store, results: dict[str, Results], context: int | None = None) -> None:
     """Write the page, or pages, and delete those of queries that are no more."""
     from rayinfluence.dataflow.kinds import is_cleaned
     from rayinfluence.dataflow.layout import REPORT, REPORT_PAGES
 
-    written = _write(store, results, REPORT, REPORT_PAGES)
+    written = _write(store, results, REPORT, REPORT_PAGES, context)
     for key in filter(is_cleaned, store.list(REPORT_PAGES).keys() - written):
         store.delete(key)
 
 
-def write_view(store: Store, results: dict[str, Results]) -> str:
+def write_view(store: Store, results: dict[str, Results], context: int | None = None) -> str:
     """Write the page, or pages, of results that are not all of the current ones; give its key."""
     from rayinfluence.dataflow.layout import VIEWS, view_key
     from rayinfluence.storage.digest import digest
@@ -38,15 +38,17 @@ def write_view(store: Store, results: dict[str, Results]) -> str:
     manifest = next(iter(results.values())).manifest
     told = (manifest.get("without") or {}).get("condition")
     name = digest([manifest["fingerprint"], list(results), told])
-    _write(store / VIEWS, results, f"{name}.html", name)
+    _write(store / VIEWS, results, f"{name}.html", name, context)
     return view_key(name)
 
 
-def _write(store: Store, results: dict[str, Results], name: str, folder: str) -> set[str]:
+def _write(
+    store: Store, results: dict[str, Results], name: str, folder: str, context: int | None
+) -> set[str]:
     from rayinfluence.report import render_report
 
     written = set()
-    for key, page in render_report(results, name, folder):
+    for key, page in render_report(results, name, folder, context=context):
         store.write(key, page.encode())
         written.add(key)
     return written

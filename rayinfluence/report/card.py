@@ -9,7 +9,7 @@ from rayinfluence.report.charts import layer_bars, score_bar, sign_class, strong
 from rayinfluence.report.citation import Cited
 from rayinfluence.report.facts import carried
 from rayinfluence.report.heat import HeatedToken, heated_tokens, hottest
-from rayinfluence.report.hit_text import hit_text, said_tokens
+from rayinfluence.report.hit_text import hit_text, in_document, said_tokens
 from rayinfluence.report.markup import Html, join, note, tag
 from rayinfluence.report.panes import pane
 from rayinfluence.report.text import SUSPECT, one_line, prediction, signed
@@ -45,6 +45,7 @@ class Beside:
         odds: whether a change is one of a difference of log-probabilities.
         cited: what its citation says beside the hit.
         fold: how many characters of text to keep, folded away, on each side of the hottest part.
+        context: how many characters of its document to show on each side of the hit.
         pairs: how many bytes of scores by pairs of tokens there is room for.
     """
 
@@ -54,6 +55,7 @@ class Beside:
     odds: bool
     cited: Cited
     fold: int
+    context: int
     pairs: int
 
 
@@ -84,6 +86,7 @@ def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
         score_bar(hit.score, beside.largest),
         tag("p", *_origin(hit), *_flags(hit, beside.names), class_="origin"),
         text.markup,
+        in_document(hit, beside.context),
         note(unpaired),
         *_influences(hit),
         tag(

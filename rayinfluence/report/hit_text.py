@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rayinfluence.report.heat import HeatedToken, hot_window
 from rayinfluence.report.markup import Html, escape_parts, join, tag
 from rayinfluence.report.text import count, signed
+from rayinfluence.storage.results import Survivor
 from rayinfluence.text import visible_parts
 
 _WINDOW = 700
@@ -46,6 +47,24 @@ def hit_text(tokens: Sequence[HeatedToken], fold: int, *, parted: bool = False) 
         else "",
     )
     return HitText(join(parts), first, last)
+
+
+def in_document(hit: Survivor, n_characters: int) -> Html:
+    """What stands around a hit in its document, folded away; nothing where that is not known.
+
+    Args:
+        hit: the hit.
+        n_characters: of either side, at most.
+    """
+    before = (hit.text_before or "")[-n_characters:] if n_characters else ""
+    after = (hit.text_after or "")[:n_characters]
+    if not before and not after:
+        return Html()
+    place = tag("span", "\u2009[ this sequence ]\u2009", class_="quiet")
+    begins = "" if hit.token_start else "The document begins here. "
+    parts = (before or tag("span", begins, class_="quiet"), place, after)
+    text = tag("div", *parts, class_="text around", dir="auto")
+    return tag("details", tag("summary", "In its document"), text, class_="fold")
 
 
 def _text(tokens: Sequence[HeatedToken], start: int, stop: int, parted: bool) -> Html:

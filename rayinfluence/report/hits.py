@@ -24,12 +24,14 @@ class Room:
     Attributes:
         per_side: hits per query, method and direction.
         fold: characters of text on each side of a hit's hottest part.
+        context: characters of its document on each side of a hit.
         pairs: bytes of a hit's scores by pairs of tokens.
         pictures: characters of the pictures of a query by one method.
     """
 
     per_side: int
     fold: int
+    context: int
     pairs: int
     pictures: int
 
@@ -61,6 +63,7 @@ def hits(results: Results, query_id: str, anchor: str, room: Room) -> Html:
         odds=is_difference(query),
         cited=Cited(results.method, query, str(results.manifest.get("fingerprint") or "")),
         fold=room.fold,
+        context=room.context,
         pairs=room.pairs,
     )
     anchors = HitAnchors(anchor)

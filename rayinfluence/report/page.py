@@ -25,14 +25,21 @@ _MAX_OPEN = 3
 #: Characters of text kept on each side of a sequence's hottest part, and in all of a page's folds.
 _MIN_FOLD, _MAX_FOLD, _ALL_FOLDS = 200, 4000, 2_000_000
 #: Hits shown per query, method and side, and on all of a page: browsers slow down beyond.
-_MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 10, 20, 3000
+_MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 5, 20, 3000
 #: Bytes of scores by pairs of tokens on a page.
 _ALL_PAIRS = 5_000_000
+#: Characters of documents around hits on a page.
+_ALL_CONTEXT = 1_000_000
 #: Characters of pictures on a page.
 _ALL_PICTURES = 4_000_000
 
 
-def render_page(results_by_method: Mapping[str, Results], *, per_side: int | None = None) -> str:
+def render_page(
+    results_by_method: Mapping[str, Results],
+    *,
+    per_side: int | None = None,
+    context: int | None = None,
+) -> str:
     """Show the results of one or more methods as a self-contained HTML page.
 
     Equal inputs give equal text. Everything from the results is escaped, and the page's own policy
@@ -41,12 +48,14 @@ def render_page(results_by_method: Mapping[str, Results], *, per_side: int | Non
     Args:
         results_by_method: what each method found, in the order in which to offer them.
         per_side: how many proponents and opponents to show per query and method; when not given,
-            20, and fewer (at least 10) where there are many queries.
+            20, and fewer (at least 5) where there are many queries.
+        context: how many characters of its document to show on either side of a hit, if the tables
+            have them; when not given, as many as there is room for.
 
     Raises:
         ValueError: there is no method to show.
     """
-    report = _Report(results_by_method, per_side)
+    report = _Report(results_by_method, per_side, context)
     return report.whole()
 
 
@@ -56,6 +65,7 @@ def render_report(
     folder: str,
     *,
     per_side: int | None = None,
+    context: int | None = None,
 ) -> Iterator[tuple[str, str]]:
     """The same as one page, or as several where one would be too heavy for a browser.
 
@@ -64,7 +74,8 @@ def render_report(
         name: of the page, or of the first of several, as a file.
         folder: of the others, beside it.
         per_side: how many proponents and opponents to show per query and method; when not given,
-            20, and down to 10 where that leaves one page.
+            20, and down to 5 where that leaves one page.
+        context: as of :func:`render_page`.
 
     Yields:
         The name of each page, from where ``name`` is, and the page; the first of them last, so
@@ -73,7 +84,7 @@ def render_report(
     Raises:
         ValueError: there is no method to show.
     """
-    report = _Report(results_by_method, per_side)
+    report = _Report(results_by_method, per_side, context)
     if report.fits:
         yield name, report.whole()
         return
@@ -85,7 +96,12 @@ def render_report(
 class _Report:
     """A report of some methods' results: what its pages have in common."""
 
-    def __init__(self, results_by_method: Mapping[str, Results], per_side: int | None) -> None:
+    def __init__(
+        self,
+        results_by_method: Mapping[str, Results],
+        per_side: int | None,
+        context: int | None,
+    ) -> None:
         if not results_by_method:
             raise ValueError("a report needs the results of at least one method")
         self._results = results_by_method
@@ -103,7 +119,7 @@ class _Report:
             per_side = _MAX_SIDE
             if self.fits:
                 per_side = max(_MIN_SIDE, min(_MAX_SIDE, _ALL_CARDS // columns))
-        self._per_side = per_side
+        self._per_side, self._context = per_side, context
         self._first = self._found[0].results
         self._name = title(self._first.manifest)
         self._fingerprint = str(self._first.manifest.get("fingerprint") or "")
@@ -168,7 +184,11 @@ class _Report:
         n = 2 * self._per_side * max(1, n_queries) * len(self._found)
         fold = max(_MIN_FOLD, min(_MAX_FOLD, _ALL_FOLDS // max(2 * n, 1)))
         panels = max(1, n_queries) * len(self._found)
-        return Room(self._per_side, fold, _ALL_PAIRS // max(n, 1), _ALL_PICTURES // panels)
+        context = _ALL_CONTEXT // max(2 * n, 1)
+        if self._context is not None:
+            context = min(context, self._context)
+        pairs, pictures = _ALL_PAIRS // max(n, 1), _ALL_PICTURES // panels
+        return Room(self._per_side, fold, context, pairs, pictures)
 
 
 def _main(sections: list[Html]) -> Html:

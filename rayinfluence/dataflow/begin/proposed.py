@@ -21,7 +21,7 @@ from rayinfluence.corpus.documents import rows_of
 from rayinfluence.corpus.files import find_files
 from rayinfluence.dataflow.begin.early import Inputs, refuse_no_folder
 from rayinfluence.errors import ConfigError, CorpusError
-from rayinfluence.model.weight_files import CONFIG, read_config
+from rayinfluence.model.weight_files import CONFIG, WEIGHTS, read_config
 from rayinfluence.objective_kinds import CAUSAL, resolved_kind
 from rayinfluence.storage.store import Store
 from rayinfluence.text import in_bytes
@@ -172,7 +172,7 @@ def _batch(
     if layers is None or width is None or words is None:
         return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    weights = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in Path(model).iterdir() if file.suffix == WEIGHTS)
     # Logits, their softmax and its gradient; in float32.
     of_token = 4 * (_KEPT * layers * width + 3 * words)
     tokens = _BATCH

@@ -67,6 +67,8 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         *(f"corpus/{folder}/<name>" for folder in ("surveys", "parts")),  # of large ones
         layout.HUB,  # of a model on a hub
         f"{layout.ASKED}/{layout.question_key('<digest>')}",  # of `ask`
+        f"{layout.REPORT_PAGES}/<page>.html",  # of many queries
+        *(f"{layout.VIEWS}/<digest>{end}.html" for end in ("", "/<page>")),  # of `report`
         # While work is under way.
         f"{layout.SCRATCH}/{layout.scratch_key(0)}",
         *(f"factors/<fingerprint>/{layout.checkpoint_key(key)}" for key in lane),

@@ -71,24 +71,24 @@ def test_many_hits_are_on_pages_of_their_own_beside_an_index() -> None:
 
 
 def test_links_of_an_index_reach_its_pages() -> None:
-    pages = pages_of(full_results(151, n=1))
+    pages = pages_of(full_results(301, n=1))
     index = Page(pages["report.html"])
     links = [a["href"] or "" for tag, a in index.elements if tag == "a"]
     there = {f"{name}#{one}" for name, page in pages.items() for one in ids(page)}
     beyond = {link for link in links if not link.startswith("#")}
-    assert len({link.split("#")[0] for link in beyond}) == 151
+    assert len({link.split("#")[0] for link in beyond}) == 301
     assert beyond <= there
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids(pages["report.html"]))
 
 
 def test_several_pages_are_the_same_bytes_again() -> None:
-    assert pages_of(full_results(151, n=1)) == pages_of(full_results(151, n=1))
+    assert pages_of(full_results(301, n=1)) == pages_of(full_results(301, n=1))
 
 
 def test_pages_of_queries_that_are_gone_are_deleted_and_no_others(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    write_report(store, {"ekfac": full_results(151, n=1)})
-    assert len(list((tmp_path / "report").iterdir())) == 151
+    write_report(store, {"ekfac": full_results(301, n=1)})
+    assert len(list((tmp_path / "report").iterdir())) == 301
     (tmp_path / "report" / "notes.html").write_text("mine")
     write_report(store, {"ekfac": full_results(2, n=1)})
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["notes.html"]
