@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from rayinfluence.cli.comparing import (
+    compared,
+    comparison_of,
+    fingerprint_of,
+    sides_of,
+    versioned,
+)
 from rayinfluence.cli.hits import sides
 from rayinfluence.cli.opening import say_incomplete
-from rayinfluence.cli.options import AsJson, EndpointUrl, RunPath, Settings
+from rayinfluence.cli.options import AsJson, EndpointUrl, Settings
 from rayinfluence.cli.saying import say
-from rayinfluence.cli.showing import all_results, say_report, write_report
+from rayinfluence.cli.showing import all_results, say_report, write_report, write_view
 from rayinfluence.display import Part, Shown, show
 from rayinfluence.errors import ConfigError
+from rayinfluence.text import visible_line
 
 if TYPE_CHECKING:
     from rayinfluence.report import Overview
+    from rayinfluence.report.compare import Comparison
     from rayinfluence.storage.results import Results
     from rayinfluence.storage.store import Store
 
@@ -26,15 +36,39 @@ _TOP = 5
 
 
 def report(
-    run_directory: RunPath,
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run directory, or the run's YAML file; RUN@FINGERPRINT for results that are "
+            "not the current ones. Several are compared with the first.",
+        ),
+    ],
     query: Annotated[
         list[str] | None,
-        typer.Option(help="The id of a query whose survivors are printed; repeatable."),
+        typer.Option(
+            help="The id of a query whose survivors are printed; repeatable. Several of one run "
+            "are compared with the first."
+        ),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="The run's first by default.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="The run's first by default; several are compared with the first."),
+    ] = None,
     top: Annotated[
         int | None,
-        typer.Option(help="Survivors per query and side: 5, and all of them in CSV.", min=1),
+        typer.Option(
+            help="Survivors per query and side: 5, in a comparison 10, and all of them in CSV.",
+            min=1,
+        ),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Show what is left without the sequences of which it is true, such as "
+            "\"source = 'x'\": a condition on metadata, as corpus.exclude has them.",
+        ),
     ] = None,
     csv: Annotated[
         str | None, typer.Option(metavar="PATH", help="Write survivors to a CSV file; '-' prints.")
@@ -46,51 +80,100 @@ def report(
     settings: Settings = None,
     endpoint_url: EndpointUrl = None,
 ) -> None:
-    """Show the results of a run: all queries at a glance, or the survivors of some."""
+    """Show the results of a run: all queries at a glance, or the survivors of some.
+
+    Of several runs, methods or queries: which hits they have in common.
+    """
+    from rayinfluence.corpus.predicate import Predicate
     from rayinfluence.dataflow.places import run_place
 
     if csv == "-" and as_json:
         raise ConfigError("--csv - and --json are both for standard output: name a file.")
-    store = run_place(run_directory, endpoint_url, settings or ()).store
+    methods, asked = list(dict.fromkeys(method or ())), list(dict.fromkeys(query or ()))
+    is_compared = len(runs) > 1 or len(methods) > 1
+    if csv is not None and is_compared:
+        raise ConfigError("--csv: it has the survivors of one run by one method; name one.")
+    condition = None if exclude is None else Predicate(exclude, "--exclude")
+    found = [versioned(one) for one in runs]
+    stores = [run_place(place, endpoint_url, settings or ()).store for place, _ in found]
+    versions = [
+        fingerprint_of(store, version) for store, (_, version) in zip(stores, found, strict=True)
+    ]
+    of_runs = [all_results(store, one) for store, one in zip(stores, versions, strict=True)]
+    if exclude is not None and condition is not None:
+        from rayinfluence.report.without import without
+
+        of_runs = [
+            {name: without(one, condition, exclude) for name, one in by_method.items()}
+            for by_method in of_runs
+        ]
+    if is_compared:
+        sides_there = sides_of(runs, of_runs, methods)
+        _refuse_unknown(sides_there[0].results, asked)
+        _show_comparison(stores[0], compared(sides_there, asked, top), as_json)
+        for store, by_method in zip(stores, of_runs, strict=True):
+            _warn_incomplete(store, next(iter(by_method.values())))
+        return
+    [store], [results] = stores, of_runs
     from rayinfluence.report import Overview, hits, of_all
 
-    results = all_results(store)
-    chosen = _chosen(results, method, query)
-    if page or not is_current(store):
+    chosen = _chosen(results, next(iter(methods), None), asked)
+    address = None
+    if exclude is not None or versions[0] is not None:
+        address = write_view(store, results)
+    elif page or not is_current(store):
         write_report(store, results)
-    asked = list(query or ())
     if csv is not None:
-        _write_csv(csv, chosen, results if method is None else {method: chosen}, asked, top)
+        _write_csv(csv, chosen, results if not methods else {chosen.method: chosen}, asked, top)
     if csv != "-":
         n_shown = top or _TOP
         overview = Overview.of(chosen)
-        values = values_of(store, chosen, overview, sides(chosen, asked, n_shown))
+        values = values_of(store, chosen, overview, sides(chosen, asked, n_shown), address)
         parts = (
             [*hits(chosen, Console().width, n_shown, asked, results.values()), *of_all(results)]
             if asked
             else glance(results, chosen, overview)
         )
+        if told := chosen.manifest.get("without"):
+            parts = [Text(visible_line(told["sentence"]), "yellow"), "", *parts]
+        if len(asked) > 1:
+            comparison = compared(sides_of(runs, of_runs, [chosen.method]), asked, top)
+            more, values["comparison"] = comparison_of(store, comparison)
+            parts += ["", *more]
         show(Shown(parts, values), as_json)
-        say_report(store, error=as_json)
-    if not chosen.complete:
-        say_incomplete(chosen.manifest["set_aside"])
+        say_report(store, error=as_json, key=address)
+    _warn_incomplete(store, chosen)
 
 
-def _chosen(
-    results: Mapping[str, Results], method: str | None, query: Sequence[str] | None
-) -> Results:
+def _show_comparison(store: Store, comparison: Comparison, as_json: bool) -> None:
+    """Print what a comparison says."""
+    parts, values = comparison_of(store, comparison)
+    show(Shown(parts, values), as_json)
+
+
+def _warn_incomplete(store: Store, results: Results) -> None:
+    """Say which splits are missing."""
+    if not results.complete:
+        say_incomplete(results.manifest["set_aside"])
+
+
+def _chosen(results: Mapping[str, Results], method: str | None, query: Sequence[str]) -> Results:
     """The results that are shown, which have all queries that are asked for."""
     name = method or next(iter(results))
     if name not in results:
         raise ConfigError(f"--method {name}: the results are by {', '.join(results)}.")
-    there = results[name].queries
-    for one in query or ():
+    _refuse_unknown(results[name], query)
+    return results[name]
+
+
+def _refuse_unknown(results: Results, query: Sequence[str]) -> None:
+    there = results.queries
+    for one in query:
         if one not in there:
             raise ConfigError(
-                f"--query {one}: the results by {name} have {len(there):,} queries, such as "
-                f"{', '.join(list(there)[:3])}; `rayinfluence report` lists them."
+                f"--query {one}: the results by {results.method} have {len(there):,} queries, such "
+                f"as {', '.join(list(there)[:3])}; `rayinfluence report` lists them."
             )
-    return results[name]
 
 
 def is_current(store: Store) -> bool:
@@ -98,11 +181,12 @@ def is_current(store: Store) -> bool:
     from rayinfluence.dataflow.layout import REPORT
     from rayinfluence.storage.results import MANIFEST
 
-    there = store.list(REPORT)
-    if REPORT not in there:
-        return False
-    written, made = there[REPORT].modified, store.list(MANIFEST)[MANIFEST].modified
-    return written is not None and made is not None and written >= made
+    times = [
+        listed.modified
+        for key in (MANIFEST, REPORT)
+        if (listed := store.list(key).get(key)) is not None and listed.modified is not None
+    ]
+    return len(times) == 2 and times[0] <= times[1]
 
 
 def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) -> list[Part]:
@@ -130,7 +214,11 @@ def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) 
 
 
 def values_of(
-    store: Store, chosen: Results, overview: Overview, some: Mapping[str, Any]
+    store: Store,
+    chosen: Results,
+    overview: Overview,
+    some: Mapping[str, Any],
+    page: str | None = None,
 ) -> dict[str, Any]:
     """What programs read of results.
 
@@ -139,6 +227,7 @@ def values_of(
         chosen: the results by one method.
         overview: of those.
         some: survivors of the queries that were asked for, by their ids.
+        page: the key of the page, where it is not that of the run.
     """
     from rayinfluence.dataflow.layout import REPORT
 
@@ -150,7 +239,8 @@ def values_of(
         "set_aside": list(manifest.get("set_aside") or ()),
         "warnings": chosen.warnings,
         "methods": list(manifest["methods"]),
-        "page": f"{store.url}/{REPORT}",
+        "page": f"{store.url}/{page or REPORT}",
+        "without": manifest.get("without"),
         **overview.to_json(),
         "survivors": some,
     }

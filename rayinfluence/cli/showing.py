@@ -11,30 +11,49 @@ if TYPE_CHECKING:
     from rayinfluence.storage.store import Store
 
 
-def all_results(store: Store) -> dict[str, Results]:
-    """The current results of a run, by method."""
+def all_results(store: Store, version: str | None = None) -> dict[str, Results]:
+    """The results of a run by method: the current ones, or those of a fingerprint."""
     from rayinfluence.storage.results import Results
 
-    first = Results.load(store)
-    return {method: Results.load(store, method) for method in first.manifest["methods"]}
+    first = Results.load(store, version=version)
+    methods = first.manifest["methods"]
+    return {method: Results.load(store, method, version) for method in methods}
 
 
 def write_report(store: Store, results: dict[str, Results]) -> None:
     """Write the page, or pages, and delete those of queries that are no more."""
     from rayinfluence.dataflow.kinds import is_cleaned
     from rayinfluence.dataflow.layout import REPORT, REPORT_PAGES
-    from rayinfluence.report import render_report
 
-    written = set()
-    for key, page in render_report(results, REPORT, REPORT_PAGES):
-        store.write(key, page.encode())
-        written.add(key)
+    written = _write(store, results, REPORT, REPORT_PAGES)
     for key in filter(is_cleaned, store.list(REPORT_PAGES).keys() - written):
         store.delete(key)
 
 
-def say_report(store: Store, error: bool = False) -> None:
-    """Say where the page is."""
+def write_view(store: Store, results: dict[str, Results]) -> str:
+    """Write the page, or pages, of results that are not all of the current ones; give its key."""
+    from rayinfluence.dataflow.layout import VIEWS, view_key
+    from rayinfluence.storage.digest import digest
+
+    manifest = next(iter(results.values())).manifest
+    told = (manifest.get("without") or {}).get("condition")
+    name = digest([manifest["fingerprint"], list(results), told])
+    _write(store / VIEWS, results, f"{name}.html", name)
+    return view_key(name)
+
+
+def _write(store: Store, results: dict[str, Results], name: str, folder: str) -> set[str]:
+    from rayinfluence.report import render_report
+
+    written = set()
+    for key, page in render_report(results, name, folder):
+        store.write(key, page.encode())
+        written.add(key)
+    return written
+
+
+def say_report(store: Store, error: bool = False, key: str | None = None) -> None:
+    """Say where the page is; that of all current results where no key is given."""
     from rayinfluence.dataflow.layout import REPORT
 
-    say(f"report: {store.url}/{REPORT}", error=error)
+    say(f"report: {store.url}/{key or REPORT}", error=error)

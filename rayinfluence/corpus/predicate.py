@@ -37,12 +37,14 @@ _MOST_CHARACTERS = 10_000
 _CONSTANTS: dict[str, object] = {"true": True, "false": False, "null": None}
 _HINT = (
     "Compare keys of the metadata with values, as in license != 'x' and year >= 1990; there are "
-    "==, !=, <, <=, >, >=, in [...], not in [...], is null, and, or, not and brackets, and "
+    "== (or =), !=, <, <=, >, >=, in [...], not in [...], is null, and, or, not and brackets, and "
     "field('a key') for a key that is no plain name"
 )
 #: Words of Python's that are none of a condition's, and texts, which may have them.
 _RESERVED = {*keyword.kwlist} - {"and", "or", "not", "in", "is", "None", "True", "False"}
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+#: Texts as Python reads them, and signs of equality that stand alone, as SQL writes them.
+_ALONE = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|(?<![=!<>:])=(?!=)")
 _ORDERS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -154,7 +156,7 @@ class Predicate:
             raise self._wrong(
                 f"it has {len(text):,} characters, and {_MOST_CHARACTERS:,} are the most"
             )
-        text = text.strip()
+        text = _ALONE.sub(_doubled, text.strip())
         try:
             tree = ast.parse(text, mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -275,6 +277,11 @@ def _is_there(_value: object, _constant: None) -> bool:
     return True
 
 
+def _doubled(found: re.Match[str]) -> str:
+    """A sign of equality as Python writes it; a text as it is."""
+    return "==" if found[0] == "=" else found[0]
+
+
 def _joined(text: str) -> tuple[str, str] | None:
     """Two texts with nothing between them, which Python takes for one."""
     before = None
@@ -298,4 +305,4 @@ def _guess(text: str) -> str:
         return "; unequal is written !="
     if "&" in text or "|" in text:
         return "; write and, or"
-    return "; equal is written ==" if "=" in text.replace("==", "").replace("!=", "") else ""
+    return ""

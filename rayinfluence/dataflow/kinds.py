@@ -149,6 +149,16 @@ KINDS = (
         stage_names.RESULTS,
         "a query's page, where they are too many for one",
     ),
+    Kind(
+        layout.view_key("<digest>"),
+        stage_names.RESULTS,
+        "a comparison, or the report of results without some sequences, or of earlier ones",
+    ),
+    Kind(
+        f"{layout.VIEWS}/<digest>/<page>.html",
+        stage_names.RESULTS,
+        "a query's page of such a report",
+    ),
 )
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (

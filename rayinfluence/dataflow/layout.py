@@ -27,6 +27,8 @@ TIMINGS = "stages.json"
 REPORT, FORECAST = "report.html", "plan.json"
 #: Beside the report, a page of each query where they are too many for one.
 REPORT_PAGES = "report"
+#: Pages of comparisons, of results without some of their sequences, and of earlier results.
+VIEWS = "views"
 #: Its folders: of what begins a run, and where `plan` writes what it measures, and deletes it.
 CORPUS, MODELS, PASSED, SCRATCH = stage_names.CORPUS, "models", "preflight", "plan"
 #: Those with a folder for each fit, each way of preconditioning, and each bank, by fingerprint.
@@ -62,6 +64,11 @@ def passed_key(fingerprint: str) -> str:
 def model_key(digest: str) -> str:
     """Where it is in `MODELS` what a model is; written once the run is to go on with it."""
     return f"{digest}.json"
+
+
+def view_key(digest: str) -> str:
+    """Where in the run directory the page of a view is; what goes with it is in a folder beside."""
+    return f"{VIEWS}/{digest}.html"
 
 
 def scratch_key(bank: int) -> str:

@@ -167,7 +167,8 @@ def _use(fingerprint: str, made_of: set[str] | None) -> tuple[str, bool | None]:
 
 def _moves(key: str) -> bool:
     """Whether it is of the work itself: reports and plans are written whenever they are asked."""
-    is_report = key == layout.REPORT or key.startswith(f"{layout.REPORT_PAGES}/")
+    pages = (f"{layout.REPORT_PAGES}/", f"{layout.VIEWS}/")
+    is_report = key == layout.REPORT or key.startswith(pages)
     return key == layout.CONFIG or (is_cleaned(key) and not is_report)
 
 

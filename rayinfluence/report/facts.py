@@ -23,6 +23,8 @@ _SIDES: tuple[Direction, ...] = ("proponent", "opponent")
 
 def statistics(results: Results) -> dict[str, str]:
     """One sentence per query, by query id: how much influence there is and how few hold it."""
+    if told := results.manifest.get("without"):
+        return {query_id: one["sentence"] for query_id, one in told["queries"].items()}
     directed = results.meaning.directed and not results.meaning.of_itself
     what = "candidates" if results.manifest.get("filter") else "sequences"
     return {row["query_id"]: _mass(row, directed, what) for row in results.statistics.to_pylist()}

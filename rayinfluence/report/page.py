@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rayinfluence.report.all_questions import Row, overview
 from rayinfluence.report.anchors import HitAnchors, query_anchors
 from rayinfluence.report.facts import statistics
 from rayinfluence.report.frame import framed
 from rayinfluence.report.groups import groups_of
 from rayinfluence.report.hits import Room
 from rayinfluence.report.markup import Html, tag
-from rayinfluence.report.overview_section import Row, overview
 from rayinfluence.report.query import Found, query_section
 from rayinfluence.report.summary import about
 from rayinfluence.report.top import title, top

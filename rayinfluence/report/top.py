@@ -53,6 +53,7 @@ def top(
         tag("p", _standfirst(manifest, results_by_method), class_="standfirst"),
         signs(results_by_method),
         tag("p", join(links, " · "), class_="links"),
+        *_without(manifest),
         _warnings(list(warnings)),
     )
 
@@ -77,6 +78,12 @@ def _standfirst(manifest: Mapping[str, Any], results_by_method: Mapping[str, Res
     scanned = count(n.get("scanned_sequences") or manifest["n_sequences"])
     methods = ", ".join(results_by_method)
     return f"{scanned} sequences of the corpus scored by {methods}. Nothing was retrained."
+
+
+def _without(manifest: Mapping[str, Any]) -> list[Html]:
+    """What was left out of the page when it was asked for."""
+    told = manifest.get("without")
+    return [tag("p", told["sentence"], class_="warning")] if told else []
 
 
 def _warnings(warnings: Sequence[str]) -> Html:

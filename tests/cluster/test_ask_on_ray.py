@@ -1,6 +1,5 @@
 """A question of a run, asked on a local Ray."""
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -24,9 +23,11 @@ def test_a_question_is_asked_on_ray_as_it_is_inline(
         capfd.readouterr()
         command = ["ask", config.run, "w1 w2", "--generate", "--runner", name, "--json"]
         monkeypatch.setattr(sys, "argv", ["rayinfluence", *command])
-        with contextlib.suppress(SystemExit):
+        with pytest.raises(SystemExit) as end:
             cli.main()
-        answer = json.loads(capfd.readouterr().out)
+        printed, errors = capfd.readouterr()
+        assert not end.value.code, errors
+        answer = json.loads(printed)
         for hits in answer["methods"]["ekfac"].values():
             assert hits
             for hit in hits:

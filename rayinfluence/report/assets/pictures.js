@@ -1,20 +1,33 @@
-// Pictures: the numbers of the mark that the pointer or the focus is on; arrows go from mark to mark.
-const marked = (event) => event.target.closest?.(".drawing .mark");
-
-function readOut(event) {
-  const mark = marked(event);
-  if (!mark) return;
-  const line = mark.closest(".picture").querySelector(".read-out");
-  line.textContent = mark.querySelector("title").textContent;
+// Pictures: numbers of the mark that the pointer or focus is on; arrows go from mark to mark.
+const markOf = (event) => event.target.closest?.(".drawing .mark");
+function readOut(mark, text) {
+  mark.closest(".picture").querySelector(".read-out").textContent = text;
 }
-addEventListener("focusin", readOut);
-addEventListener("pointerover", readOut);
-
+for (const kind of ["focusin", "pointerover"]) {
+  addEventListener(kind, (event) => {
+    const mark = markOf(event);
+    if (mark) readOut(mark, mark.querySelector("title").textContent);
+  });
+}
+// A bar of a group chooses the hits of that group, and chosen again lets go of them.
+function chooseGroup(mark) {
+  const { group, value } = mark.dataset;
+  if (value === undefined) return;
+  const query = mark.closest(".query");
+  const { where, pairs } = control(query);
+  const place = pairs.findIndex(([key, found]) => key === group && found === value);
+  if (place < 0) return readOut(mark, "All of the hits shown are of this group, or none.");
+  where.value = where.value === `${place}` ? "" : `${place}`;
+  choose(query);
+}
+addEventListener("click", (event) => markOf(event) && chooseGroup(markOf(event)));
 addEventListener("keydown", (event) => {
-  const mark = marked(event);
+  const mark = markOf(event);
+  if (!mark) return;
+  if (event.key === "Enter") chooseGroup(mark);
   const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
-  if (!mark || !step) return;
-  const marks = [...mark.closest(".drawing").querySelectorAll(".mark")];
+  if (!step) return;
+  const marks = all(".mark", mark.closest(".drawing"));
   const next = marks[marks.indexOf(mark) + step];
   if (next) {
     mark.removeAttribute("tabindex");
@@ -23,22 +36,3 @@ addEventListener("keydown", (event) => {
   }
   event.preventDefault();
 });
-
-// A bar of a group chooses the hits of that group, and chosen again lets go of them.
-function chooseGroup(event) {
-  const mark = marked(event);
-  if (!mark?.dataset.value || (event.key && event.key !== "Enter")) return;
-  const query = mark.closest(".query");
-  const { where, pairs } = control(query);
-  const { group, value } = mark.dataset;
-  const place = pairs.findIndex(([key, found]) => key === group && found === value);
-  if (place < 0) {
-    const line = mark.closest(".picture").querySelector(".read-out");
-    line.textContent = "There is no choice to make: the hits shown are all, or none, of this group.";
-    return;
-  }
-  where.value = where.value === String(place) ? "" : String(place);
-  choose(query);
-}
-addEventListener("click", chooseGroup);
-addEventListener("keydown", chooseGroup);

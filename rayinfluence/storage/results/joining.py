@@ -66,6 +66,14 @@ class Join:
         ):
             yield row | {key: found[key] for key in _DOCUMENT}, decoded(found, schema)
 
+    def metadata(self) -> dict[int, dict[str, Any]]:
+        """The documents' metadata of all sequences, by their ids."""
+        there = self.sequences.schema
+        columns = [name for name in (COLUMN, REST) if name in there.names]
+        schema = pa.schema([there.field(name) for name in columns])
+        table = self.sequences.read(["sequence_id", *columns])
+        return {row["sequence_id"]: decoded(row, schema) for row in table.to_pylist()}
+
     def _take(self, ids: NDArray[np.int64], remember: bool = True) -> pa.Table:
         """The sequences of some ids, ascending.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -163,6 +164,26 @@ class Results:
     def sequences(self) -> pa.Table:
         """The whole table of the sequences that survived for any query, by any method."""
         return self._join.sequences.read()
+
+    def metadata(self) -> dict[int, dict[str, Any]]:
+        """The metadata of all sequences that survived, for any query and method, by their ids."""
+        return self._join.metadata()
+
+    def replaced(
+        self,
+        survivors: pa.Table,
+        groups: pa.Table,
+        statistics: pa.Table,
+        tails: pa.Table,
+        manifest: dict[str, Any],
+    ) -> Results:
+        """The same queries and sequences with other tables, of the columns that ours have."""
+        other = copy(self)
+        other.__dict__.pop("table", None)
+        other._join = Join(Rows(survivors), self._join.sequences)
+        other.groups, other.statistics, other.tails = groups, statistics, tails
+        other.manifest = manifest
+        return other
 
     @cached_property
     def table(self) -> pa.Table:

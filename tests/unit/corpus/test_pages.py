@@ -15,10 +15,13 @@ pytest.importorskip("trafilatura")
 
 from rayinfluence.corpus.documents import BadDocument, NoPageDocument, read_documents
 from rayinfluence.corpus.forms import Columns, Document
+from rayinfluence.corpus.limits import STRICT
 from rayinfluence.corpus.sources import compression
 from rayinfluence.corpus.sources.html import Html
+from rayinfluence.corpus.tokenize import TokenizeSettings, tokenize_file
 from rayinfluence.errors import CorpusError
 from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_tokenizer
 
 PAGE = (
     "<html><head><title>A  \n title</title><style>p {}</style><script>let x</script></head>"
@@ -275,6 +278,31 @@ def test_an_archive_gives_what_its_pages_are_about(tmp_path: Path, name: str) ->
     assert page.metadata["url"] == "http://a.example/b"
     assert page.row == 3
     assert "its response is of the type image/png" in str(image)
+
+
+def test_what_is_no_page_is_counted_by_its_kind_and_under_no_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    kinds = ["image/png"] * 30 + ["application/pdf"] * 20 + ["text/html"] * 10
+    others = [
+        (
+            "response",
+            OF_HTTP,
+            http(kind, b"%", "404 Not Found" if kind == "text/html" else "200 OK"),
+        )
+        for kind in kinds
+    ]
+    page = ("response", OF_HTTP, http("text/html", ARTICLE.encode()))
+    path.write_bytes(warc([*others, page]))
+    settings = TokenizeSettings("text", "id", 16, 48, 200)
+    _, report = tokenize_file(Store(str(path)), tiny_tokenizer(), settings, lambda *_: None)
+    assert (report.documents, report.n_bad, report.no_pages, report.n_rows) == (1, 0, 60, 61)
+    assert report.why_passed_over == {
+        "its response is of the type image/png": 30,
+        "its response is of the type application/pdf": 20,
+        "its response is of the status 404": 10,
+    }
+    assert STRICT.why_bad(report, settings.columns) is None
+    assert report.passed_over[0].place == f"{path}:1"
 
 
 def test_an_archive_of_texts_gives_them_as_they_are(tmp_path: Path) -> None:

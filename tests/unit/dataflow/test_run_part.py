@@ -263,7 +263,7 @@ def test_candidates_may_be_what_another_run_found(
             {"corpus": {"select": "yaer > 1990"}},
             r"corpus\.select: no document .*did you mean 'year'",
         ),
-        ({"corpus": {"exclude": "year = 1990"}}, r"corpus\.exclude: .*equal is written =="),
+        ({"corpus": {"exclude": "year <> 1990"}}, r"corpus\.exclude: .*unequal is written !="),
         ({"corpus": {"select": {"ids": "nowhere.txt"}}}, r"corpus\.select\.ids: there is no file"),
         ({"scan": {"candidates": {"run": "nowhere"}}}, r"scan\.candidates\.run: .* no results yet"),
         ({"corpus": {"select": ["year"]}}, r"corpus\.select: must be a condition .*or {ids: file}"),

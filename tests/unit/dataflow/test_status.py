@@ -60,7 +60,7 @@ def test_status_follows_the_stages(tmp_path: Path, quiet: ProgressLog) -> None:
         "results": (1, 1),
     }
     assert "3 queries by ekfac" in stages(run_folder)["scan"][0].remark
-    assert stages(run_folder)["results"][0].remark == "3 queries; ekfac"
+    assert stages(run_folder)["results"][0].remark.endswith(": 3 queries; ekfac; current")
 
 
 def test_a_fit_under_way_counts_its_lanes(done: Done) -> None:
@@ -102,7 +102,7 @@ def test_every_bank_and_every_fit_has_a_line(
     found = stages(folder / "run")
     assert len(found["factors"]) == 2
     assert len(found["scan"]) == 3
-    assert found["results"][0].remark == "3 queries; ekfac, kfac"
+    assert found["results"][0].remark.endswith("3 queries; ekfac, kfac; current")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The page: safe, and showing what the results say."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from made_up_results import (
     terminal_of,
 )
 
+from rayinfluence import report
 from rayinfluence.report import render_page
 from rayinfluence.report.heat import LEVELS
 from rayinfluence.report.markup import Html, tag
@@ -320,4 +322,13 @@ def test_the_page_stays_light() -> None:
     }
     queries = [query(f"q{index}") for index in range(6)]
     rows = [r for q in queries for r in both_sides(q["query_id"], 20, **changes)]
-    assert len(render_page({"ekfac": make_results(rows, queries)}).encode()) < 1_000_000
+    page = render_page({"ekfac": make_results(rows, queries)})
+    pictures = re.findall('<section class="pictured">.*?</section>', page, re.DOTALL)
+    assert len(pictures) == len(queries)
+    assets = Path(report.__file__).parent / "assets"
+    pictures += [(assets / f"pictures.{kind}").read_text("utf-8") for kind in ("css", "js")]
+    assert sum(len(one.encode()) for one in pictures) < 300_000
+    for one in pictures:
+        assert one in page
+        page = page.replace(one, "")
+    assert len(page.encode()) < 1_000_000

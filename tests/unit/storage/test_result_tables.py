@@ -170,8 +170,8 @@ def test_metadata_have_the_types_that_all_documents_give_them(
         assert hit.metadata == values[hit.document_row - 1]
     # A report shows them as before: strings as they are, all else as JSON.
     page = render_page({"ekfac": results})
-    assert "<dt>mixed</dt><dd>x</dd>" in page
-    assert "<dt>tags</dt><dd>[&quot;a&quot;,&quot;b&quot;]</dd>" in page
+    assert '<dt class="key">mixed</dt><dd>x</dd>' in page
+    assert '<dt class="key">tags</dt><dd>[&quot;a&quot;,&quot;b&quot;]</dd>' in page
 
 
 def test_keys_beyond_the_bound_are_kept_as_one_object(
