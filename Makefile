@@ -7,13 +7,13 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy check bench fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs)" --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs or web)" --ignore tests/k8s
 
 # Whole runs in all of their kinds, and long tables; minutes.
 test-runs: .venv/ready
@@ -40,6 +40,10 @@ test-cluster: .venv/ready
 # Against a real S3 server, Ceph's radosgw, that runs on loopback without root.
 test-s3: .venv/ready .ceph/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m s3 tests/s3
+
+# Reports in a browser, as a person has them. Pictures of them are in .tools/shots afterwards.
+test-web: .venv/web-ready .tools/chromium .tools/axe/axe.min.js
+	PATH="$$PWD/.tools/chromium/usr/bin:$$PATH" $(BIN)/python -m pytest -m web tests/web
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -121,6 +125,10 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib > /dev/null || true
 
 .venv/k8s-ready: .venv/ready
 	$(BIN)/$(PIP) -e '.[k8s]'
+	touch $@
+
+.venv/web-ready: .venv/ready
+	$(BIN)/$(PIP) -e '.[web]'
 	touch $@
 
 .venv-supply/ready: pyproject.toml constraints.txt

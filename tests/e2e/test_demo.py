@@ -5,20 +5,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from small_demo import SMALL
 
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.probes import read_probes
-from rayinfluence.demo.run import VARIANTS, DemoOutcome, DemoSize, run_demo
-from rayinfluence.demo.training import TrainingSettings
-
-SMALL = DemoSize(
-    subjects=10,
-    plain_documents=40,
-    queried_facts=8,
-    training=TrainingSettings(epochs=14, batch=4, learning_rate=3e-3, threads=1),
-)
-
+from rayinfluence.demo.run import VARIANTS, DemoOutcome, run_demo
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
