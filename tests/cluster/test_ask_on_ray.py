@@ -1,36 +1,56 @@
-"""A question of a run, asked on a local Ray."""
+"""Questions of a run, asked on a local Ray."""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rayinfluence
 from rayinfluence import cli
+from rayinfluence.dataflow.runners.inline import InlineRunner
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.cluster
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_question_is_asked_on_ray_as_it_is_inline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    found = []
-    for name in ("inline", "ray"):
-        (tmp_path / name).mkdir()
-        config = tiny_run(tmp_path / name, n_documents=20)
-        rayinfluence.run(config)
+QUESTIONS = {"answered": ["w1 w2", "--generate"], "given": ["w3", " w4 w5"]}
+
+
+def asked(
+    run: str, runner: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> dict[str, Any]:
+    found = {}
+    for name, question in QUESTIONS.items():
+        command = ["rayinfluence", "ask", run, *question, "--runner", runner, "--json"]
+        monkeypatch.setattr(sys, "argv", command)
         capfd.readouterr()
-        command = ["ask", config.run, "w1 w2", "--generate", "--runner", name, "--json"]
-        monkeypatch.setattr(sys, "argv", ["rayinfluence", *command])
         with pytest.raises(SystemExit) as end:
             cli.main()
         printed, errors = capfd.readouterr()
         assert not end.value.code, errors
-        answer = json.loads(printed)
-        for hits in answer["methods"]["ekfac"].values():
+        found[name] = json.loads(printed)
+        for hits in found[name]["methods"]["ekfac"].values():
             assert hits
             for hit in hits:
-                del hit["document_file"]
-        found.append(answer)
-    assert found[0] == found[1]
+                del hit["document_file"]  # of another folder
+    return found
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_questions_are_answered_on_ray_as_they_are_inline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = {}
+    for runner in ("inline", "ray"):
+        (tmp_path / runner).mkdir()
+        config = tiny_run(tmp_path / runner, n_documents=20)
+        rayinfluence.run(config)
+        runs[runner] = config.run
+    inline = asked(runs["inline"], "inline", monkeypatch, capfd)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("asked inline")
+
+    monkeypatch.setattr(InlineRunner, "__init__", refuse)
+    assert asked(runs["ray"], "ray", monkeypatch, capfd) == inline
