@@ -16,6 +16,7 @@ from rayinfluence.cli.comparing import (
     sides_of,
     versioned,
 )
+from rayinfluence.cli.excluding import without_some
 from rayinfluence.cli.hits import sides
 from rayinfluence.cli.opening import say_incomplete
 from rayinfluence.cli.options import AsJson, EndpointUrl, Settings
@@ -103,17 +104,16 @@ def report(
         raise ConfigError("--csv: it has the survivors of one run by one method; name one.")
     condition = None if exclude is None else Predicate(exclude, "--exclude")
     found = [versioned(one) for one in runs]
-    stores = [run_place(place, endpoint_url, settings or ()).store for place, _ in found]
+    run_places = [run_place(place, endpoint_url, settings or ()) for place, _ in found]
+    stores = [one.store for one in run_places]
     versions = [
         fingerprint_of(store, version) for store, (_, version) in zip(stores, found, strict=True)
     ]
     of_runs = [all_results(store, one) for store, one in zip(stores, versions, strict=True)]
-    if exclude is not None and condition is not None:
-        from rayinfluence.report.without import without
-
+    if condition is not None:
         of_runs = [
-            {name: without(one, condition, exclude) for name, one in by_method.items()}
-            for by_method in of_runs
+            without_some(by_method, condition, place.corpus)
+            for by_method, place in zip(of_runs, run_places, strict=True)
         ]
     if is_compared:
         sides_there = sides_of(runs, of_runs, methods)
@@ -127,7 +127,7 @@ def report(
 
     chosen = _chosen(results, next(iter(methods), None), asked)
     address = None
-    if exclude is not None or versions[0] is not None:
+    if condition is not None or versions[0] is not None:
         address = write_view(store, results, context)
     elif page or context is not None or not is_current(store):
         write_report(store, results, context)

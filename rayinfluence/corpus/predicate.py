@@ -116,13 +116,13 @@ class Predicate:
     """
 
     def __init__(self, text: str, place: str) -> None:
-        self._text, self._place = text, place
+        self.text, self._place = text, place
         #: Each with the name of its column in the table that the condition is applied to.
         self._leaves: dict[Leaf, str] = {}
         self._expression = self._parsed(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Predicate, (self._text, self._place)
+        return Predicate, (self.text, self._place)
 
     @property
     def keys(self) -> list[str]:
@@ -245,7 +245,7 @@ class Predicate:
         return pc.field(self._leaves.setdefault(leaf, f"{len(self._leaves)} {key}"))
 
     def _wrong(self, why: str) -> ConfigError:
-        return ConfigError(f"{self._place}: {self._text[:200]!r}: {why}. {_HINT}.")
+        return ConfigError(f"{self._place}: {self.text[:200]!r}: {why}. {_HINT}.")
 
 
 def _key(node: ast.expr) -> str | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.origins import shard_files
+from rayinfluence.corpus.predicate import Predicate
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.shown import ShownDocument, shown_sequences
 from rayinfluence.errors import CorpusError
@@ -50,6 +51,16 @@ def sequences_at(corpus: Corpus, sequence_ids: Sequence[int]) -> Iterator[Row]:
             f"{corpus.store.url} has no sequence {sequence_ids[0]}: take the id of a sequence from "
             "results of this corpus, or from `corpus head`."
         )
+
+
+def sequences_with(corpus: Corpus, condition: Predicate) -> NDArray[np.int64]:
+    """The ids of all sequences whose metadata a condition is true of, ascending; all are read."""
+    found = [np.zeros(0, np.int64)]
+    for split in corpus.plan(AT_ONCE):
+        table = corpus.read(split)
+        holds = condition.of([json.loads(one) for one in table["metadata"].to_pylist()]).holds_N
+        found.append(table["sequence_id"].to_numpy()[holds])
+    return np.concatenate(found)
 
 
 def first_sequences(corpus: Corpus, count: int) -> list[int]:

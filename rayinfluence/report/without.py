@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayinfluence.errors import ConfigError
-from rayinfluence.report.text import count, one_line, percent, signed
+from rayinfluence.report.text import count, one_line, percent, shorten, signed
 from rayinfluence.storage.results import (
     GROUP_SCHEMA,
     STATISTICS_SCHEMA,
@@ -29,8 +29,8 @@ from rayinfluence.storage.results import (
 )
 
 _SIDES: tuple[Direction, Direction] = ("proponent", "opponent")
-#: Keys that a message names.
-_NAMED = 12
+#: Keys that a message names, and characters of a value in one.
+_NAMED, _SHOWN = 12, 60
 
 Metadata = Mapping[str, Any]
 
@@ -44,6 +44,10 @@ class Said(Protocol):
     @property
     def unknown_N(self) -> NDArray[np.bool_]: ...  # noqa: D102
 
+    @property
+    def others(self) -> Mapping[tuple[str, str], tuple[int, str]]:
+        """By key and the kind of value that was wanted, how many are of another, and one."""
+
 
 class Condition(Protocol):
     """A condition on metadata, as ``corpus.exclude`` has them."""
@@ -56,19 +60,25 @@ class Condition(Protocol):
         """What it says of rows with these metadata."""
 
 
-def without(results: Results, condition: Condition, text: str) -> Results:
+def without(
+    results: Results, condition: Condition, text: str, excluded: NDArray[np.int64] | None = None
+) -> Results:
     """Results without the sequences that a condition is true of.
 
     Ranks are among those that are left. Groups, histograms and figures of all scores, and what
     rescoring changed, are those of all sequences, and are left out. ``manifest["without"]`` says
-    what was done: ``condition``, ``sentence``, and of each query (``queries``) how many hits are
-    left of how many, ``unknown`` (hits of which the condition is neither true nor false, which
-    stay), and ``sums`` over the rest, where ``scan.group_by`` has them.
+    what was done: ``condition``, ``sentence``, ``near_copies`` (hits that are left and are near
+    copies of one that is not), ``of_other_kinds`` (values that are compared with another kind), and
+    of each query (``queries``) how many hits are left of how many, ``unknown`` (hits of which the
+    condition is neither true nor false, which stay), ``sums`` over the rest, where they are known
+    by groups or by all scores, and a ``sentence``.
 
     Args:
         results: of one method.
         condition: on metadata.
         text: the condition as it was written.
+        excluded: the ids of all sequences of the corpus that it is true of, where the results have
+            all scores; None where one of the two is not there.
 
     Raises:
         ConfigError: no hit has a key that the condition asks for.
@@ -85,9 +95,15 @@ def without(results: Results, condition: Condition, text: str) -> Results:
     sums = _sums(results, condition)
     for query_id, one in queries.items():
         one["sums"] = sums.get(query_id)
+        if one["sums"] is None and excluded is not None:
+            one["sums"] = _of_all_scores(results.scores(query_id), excluded)
         one["sentence"] = _of_query(text, one, condition.keys)
     copies = int(pc.sum(pc.is_in(kept["near_duplicate_of"], pa.array(out))).as_py() or 0)
-    told = {"condition": text, "queries": queries, "near_copies": copies}
+    others = [
+        {"key": key, "wanted": kind, "hits": n, "such_as": shown}
+        for (key, kind), (n, shown) in said.others.items()
+    ]
+    told = {"condition": text, "queries": queries, "near_copies": copies, "of_other_kinds": others}
     told["sentence"] = _of_all(told)
     methods = {
         name: {key: value for key, value in method.items() if key != "rescoring"}
@@ -124,15 +140,21 @@ def _has(row: Metadata, key: str) -> bool:
 
 
 def _ranked(table: pa.Table) -> pa.Table:
-    """Survivors in their order, with ranks from 1 in each direction of each query."""
-    keys = zip(table["query_id"].to_pylist(), table["direction"].to_pylist(), strict=True)
-    seen: Counter[tuple[str, str]] = Counter()
-    ranks = []
-    for key in keys:
-        seen[key] += 1
-        ranks.append(seen[key])
-    place = table.schema.get_field_index("rank")
-    return table.set_column(place, table.schema.field(place), pa.array(ranks, pa.int32()))
+    """Survivors in their order, with ranks from 1 in each direction of each query.
+
+    Those of the scan, too, so that both are ranks of the same sequences.
+    """
+    keys = list(zip(table["query_id"].to_pylist(), table["direction"].to_pylist(), strict=True))
+    for name in ("rank", "scan_rank"):
+        before = np.array(table[name].to_pylist(), np.int64)
+        seen: Counter[tuple[str, str]] = Counter()
+        ranks = np.zeros(len(keys), np.int64)
+        for row in np.argsort(before, kind="stable").tolist():
+            seen[keys[row]] += 1
+            ranks[row] = seen[keys[row]]
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(ranks, pa.int32()))
+    return table
 
 
 def _left(
@@ -179,6 +201,16 @@ def _sums(results: Results, condition: Condition) -> dict[str, dict[str, float]]
     return found
 
 
+def _of_all_scores(scores: pa.Table, excluded: NDArray[np.int64]) -> dict[str, float]:
+    """The same by all scores of a query, as the scan had them."""
+    all_N = scores["score"].to_numpy().astype(np.float64)
+    rest_N = all_N[~np.isin(scores["sequence_id"].to_numpy(), excluded)]
+    found: list[float] = []
+    for some_N in (rest_N, all_N):
+        found += [len(some_N), float(some_N[some_N > 0].sum()), float(some_N[some_N < 0].sum())]
+    return dict(zip(_SUMS, found, strict=True))
+
+
 _SUMS = (
     *("n_sequences", "positive_sum", "negative_sum"),
     *("all_n_sequences", "all_positive_sum", "all_negative_sum"),
@@ -207,7 +239,8 @@ def _of_query(text: str, one: Metadata, keys: Sequence[str]) -> str:
         named = ", ".join(map(one_line, keys))
         return (
             f"{said} What all scores of the rest add up to is not known: for that, `scan.group_by` "
-            f"has to have the one key that is asked for ({named}), with a group for each value."
+            f"has to have the one key that is asked for ({named}), with a group for each value, or "
+            "the run all scores (`scan.scores: dense`) and its corpus as it was scanned."
         )
     share = sums["n_sequences"] / sums["all_n_sequences"] if sums["all_n_sequences"] else 0.0
     return (
@@ -233,6 +266,11 @@ def _of_all(told: Metadata) -> str:
         "would come after them was not kept. Groups and figures of all scores are in the report "
         "of all."
     )
+    for one in told["of_other_kinds"]:
+        text += (
+            f" {one_line(one['key'])} is compared with a {one['wanted']}, and is something else in "
+            f"{count(one['hits'])} hits, such as {shorten(one['such_as'], _SHOWN)}."
+        )
     if n := told["near_copies"]:
         text += f" Near copies of hits that are not shown are {count(n)} of those that are."
     return text

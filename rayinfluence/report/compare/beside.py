@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from rayinfluence.influence.rankings import (
     chance,
     nearest,
@@ -169,11 +171,11 @@ def _kept(side: Side, query_id: str, by_text: bool) -> Kept:
 
 def _scored(side: Side, query_id: str) -> int | None:
     """How many sequences have a score of a query."""
-    for row in side.results.statistics.to_pylist():
-        if row["query_id"] == query_id:
-            n: int | None = row["n_sequences"]
-            return n
-    return None
+    table = side.results.statistics
+    found: list[int] = table.filter(pc.equal(table["query_id"], query_id))[
+        "n_sequences"
+    ].to_pylist()
+    return found[0] if found else None
 
 
 def _literal(

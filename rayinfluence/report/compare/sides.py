@@ -89,6 +89,8 @@ class Side:
             "model": without_credentials(str(model.get("path") or "")),
             "parameters": model.get("parameters"),
             "sequences": self.results.manifest.get("n_sequences"),
+            "without": (self.results.manifest.get("without") or {}).get("condition"),
+            "notes": self.notes,
         }
 
 
