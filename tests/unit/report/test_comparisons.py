@@ -93,6 +93,7 @@ def test_a_repeated_text_is_one_at_its_best_rank() -> None:
     ours = make_results(rows, [query(digest="1")])
     one = only(compared(ours, results_of("ab")))
     assert one.hits[0].kept == (2, 2)
+    assert [h.ours and h.ours.rank for h in one.hits[0].first] == [1, 3]
     assert one.hits[0].overlaps[0].both == 2
     assert one.hits[0].overlaps[0].by_chance is None  # how many were scored is not known
 
