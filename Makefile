@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs or web)" --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs)" --ignore tests/k8s --ignore tests/web
 
 # Whole runs in all of their kinds, and long tables; minutes.
 test-runs: .venv/ready
