@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(BIN)/rayinfluence demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs or web)" --ignore tests/k8s
+	$(BIN)/python -m pytest -n 2 -m "not (cluster or chaos or s3 or deploy or models or runs)" --ignore tests/k8s --ignore tests/web
 
 # Whole runs in all of their kinds, and long tables; minutes.
 test-runs: .venv/ready
@@ -41,9 +41,9 @@ test-cluster: .venv/ready
 test-s3: .venv/ready .ceph/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m s3 tests/s3
 
-# Reports in a browser, as a person has them. Pictures of them are in .tools/shots afterwards.
-test-web: .venv/web-ready .tools/chromium .tools/axe/axe.min.js
-	PATH="$$PWD/.tools/chromium/usr/bin:$$PATH" $(BIN)/python -m pytest -m web tests/web
+# Reports in a browser, as a person has them. Needs chromium. Pictures are in .tools/shots afterwards.
+test-web: .venv/web-ready .tools/axe/axe.min.js
+	$(BIN)/python -m pytest -m web tests/web
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -144,6 +144,9 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib > /dev/null || true
 	-command -v promtool > /dev/null && command -v prometheus > /dev/null || (cd .tools && \
 		(apt-get download prometheus || (apt-get update && apt-get download prometheus)) && \
 		dpkg -x prometheus_*.deb prometheus)
+
+.tools/axe/axe.min.js: tests/web/fetch_axe.sh
+	tests/web/fetch_axe.sh .tools/axe
 
 # The peers go into an environment of their own, and those that do not install are left out.
 # torchvision and torchaudio, which two of them ask for and none of them uses here, are taken out:

@@ -104,8 +104,9 @@ def make_results(
     # Rows that differ in what is a sequence's are different sequences, even with one id.
     rows = [{**r} for r in rows]
     seen: dict[int, dict] = {}
+    of_a_hit = set(survivor_schema(Meaning()).names)
     for r in rows:
-        own = {k: v for k, v in r.items() if k not in survivor_schema(Meaning()).names}
+        own = {k: v for k, v in r.items() if k not in of_a_hit}
         while seen.setdefault(r["sequence_id"], own) != own:
             r["sequence_id"] += 10**6
     sequences = sorted({r["sequence_id"]: r for r in rows}.values(), key=lambda r: r["sequence_id"])

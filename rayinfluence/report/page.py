@@ -26,6 +26,8 @@ _MAX_OPEN = 3
 _MIN_FOLD, _MAX_FOLD, _ALL_FOLDS = 200, 4000, 2_000_000
 #: Hits shown per query, method and side, and on all of a page: browsers slow down beyond.
 _MIN_SIDE, _MAX_SIDE, _ALL_CARDS = 5, 20, 3000
+#: Bytes of a page that several questions share.
+_ALL_BYTES = 15_000_000
 #: Bytes of scores by pairs of tokens on a page.
 _ALL_PAIRS = 5_000_000
 #: Characters of documents around hits on a page.
@@ -86,8 +88,11 @@ def render_report(
     """
     report = _Report(results_by_method, per_side, context)
     if report.fits:
-        yield name, report.whole()
-        return
+        page = report.whole()
+        # What hits take goes by how many of their tokens are coloured: it is known afterwards.
+        if len(page.encode()) <= _ALL_BYTES:
+            yield name, page
+            return
     for query_id, anchor in report.anchors.items():
         yield f"{folder}/{anchor}.html", report.of_query(query_id, f"../{name}")
     yield name, report.index(folder)

@@ -12,6 +12,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.probes import read_probes
 from rayinfluence.demo.run import VARIANTS, DemoOutcome, run_demo
 
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import s3fs
-from s3.conftest import committed, open_store
-from s3.faults import FaultProxy, fault_proxy
-from s3.radosgw import Radosgw
 
 from rayinfluence.config import RunConfig
-from rayinfluence.errors import RayInfluenceError
 
 pytestmark = pytest.mark.s3
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / ".tools" / "axe" / "axe.min.js"
@@ -103,19 +103,30 @@ class Visit:
         page.evaluate("scrollTo(1e6, scrollY)")
         scrolled = page.evaluate("scrollX")
         page.evaluate("scrollTo(0, scrollY)")
-        found = list(page.evaluate(_STICKING_OUT))
-        return found if found or not scrolled else [f"the page scrolls sideways by {scrolled} px"]
+        if not scrolled:
+            return []
+        return [f"the page scrolls sideways by {scrolled} px", *page.evaluate(_STICKING_OUT)]
+
+    def keep_first(self) -> None:
+        """Take all questions but the first from the page: to look at each takes too long."""
+        self.page.evaluate(
+            "[...document.querySelectorAll('.query ~ .query')].forEach((one) => one.remove())"
+        )
 
     def barriers(self) -> list[str]:
         """What axe-core finds serious or critical, each with the first place where it is."""
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found: dict[str, Any] = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [
-            f"{one['impact']}: {one['id']}, {len(one['nodes'])} times: {one['nodes'][0]['html'][:200]} "
-            f"({one['nodes'][0]['failureSummary'][:300]})"
-            for one in found["violations"]
-            if one["impact"] in ("serious", "critical")
-        ]
+        run = "axe.run(document, {resultTypes: ['violations']})"
+        found: list[dict[str, Any]] = self.page.evaluate(run)["violations"]
+        said = []
+        for one in found:
+            if one["impact"] in ("serious", "critical"):
+                first = one["nodes"][0]
+                said.append(
+                    f"{one['impact']}: {one['id']}, {len(one['nodes'])} times: "
+                    f"{first['html'][:200]} ({first['failureSummary'][:300]})"
+                )
+        return said
 
     def shoot(self, name: str, *, whole: bool = False) -> Path:
         """Take a picture of what the window shows, or of the whole page."""

@@ -13,7 +13,7 @@ from rayinfluence.report import render_report
 from rayinfluence.storage.results import Results
 
 SOURCES = ("books", "web", "wiki")
-WORDS = "the river of Tresk runs past Belmora and nobody has seen its capital in years".split()
+WORDS = ("the", "river", "of", "Tresk", "runs", "past", "Belmora", "and", "nobody", "knew")
 
 
 def written(results: Mapping[str, Results], folder: Path, per_side: int | None = None) -> Path:

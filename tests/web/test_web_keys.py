@@ -29,9 +29,10 @@ def tab_to(page: Page, selector: str, most: int = 60) -> None:
         page.keyboard.press("Tab")
         assert page.evaluate(f"{IN_FOCUS} !== document.body"), "the focus was lost"
         if page.evaluate(f"{IN_FOCUS}.matches({selector!r})"):
-            assert page.evaluate(
-                f"{{const style = getComputedStyle({IN_FOCUS}); style.outlineStyle}}"
-            ) != "none", "the focus is not seen"
+            assert (
+                page.evaluate(f"{{const style = getComputedStyle({IN_FOCUS}); style.outlineStyle}}")
+                != "none"
+            ), "the focus is not seen"
             return
     raise AssertionError(f"{selector} is not reached by {most} tabs")
 

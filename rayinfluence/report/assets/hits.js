@@ -126,6 +126,7 @@ function arrange(query) {
   if (query.contains(focused)) focused.focus({ preventScroll: true });
 }
 for (const query of queries) {
+  if (!query.querySelector(":scope > .methods, :scope > .method")) continue; // of a comparison
   if (query.open) control(query);
   query.addEventListener("toggle", () => query.open && control(query));
 }

@@ -2,6 +2,7 @@
 for (const table of all("table.sortable")) {
   const body = table.tBodies[0];
   all("thead th", table).forEach((head, column) => {
+    if (!head.textContent) return; // a button needs a name
     const button = make("button", { type: "button" }, ...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {

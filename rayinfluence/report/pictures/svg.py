@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rayinfluence.report.markup import Html, tag
 from rayinfluence.report.pictures.figure import Cell, Figure, Mark, Series
+from rayinfluence.report.tables import scrolled
 from rayinfluence.report.text import count, shorten
 
 #: The drawing in its own units, which are about pixels, and the room around its plot.
@@ -204,7 +205,7 @@ def _table(figure: Figure) -> Html:
     return tag(
         "details",
         tag("summary", f"The numbers ({count(n)} row{'s' * (n != 1)})"),
-        tag("div", table, class_="scroll"),
+        scrolled(figure.title, table),
         tag("p", more, class_="quiet") if rest else "",
         class_="fold",
     )

@@ -51,6 +51,17 @@ def test_what_one_page_has_room_for_is_on_one() -> None:
     assert pages_of(results) == {"report.html": render_page({"ekfac": results})}
 
 
+def test_what_is_too_heavy_for_one_page_is_on_pages_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = full_results(3)
+    size = len(render_page({"ekfac": results}).encode())
+    monkeypatch.setattr("rayinfluence.report.page._ALL_BYTES", size)
+    assert list(pages_of(results)) == ["report.html"]
+    monkeypatch.setattr("rayinfluence.report.page._ALL_BYTES", size - 1)
+    assert len(pages_of(results)) == 4
+
+
 def test_many_hits_are_on_pages_of_their_own_beside_an_index() -> None:
     results = full_results(4, n=5)
     pages = pages_of(results, per_side=400)
