@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,9 @@ _CONTROLS = bytes({*range(7), *range(14, 27), *range(28, 32)})
 _BEGINNING = 4096
 #: Of what JSON is made of, besides strings: `\\ud83d\\ude00`, `-Infinity`.
 _LONGEST_PART = 12
+#: Halves of surrogate pairs, and the escapes that alone they come from.
+_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def is_binary(begins: bytes) -> bool:
@@ -95,12 +99,46 @@ def parsed(line: bytes, number: int, refuse: Callable[[str], Any] | None = None)
         refuse: called with NaN, Infinity and -Infinity, which are not JSON.
 
     Raises:
-        ValueError: it is not UTF-8, not JSON, holds half a surrogate pair, which is no text, or has
-            an object with a key that stands twice.
+        ValueError: it is not UTF-8, or :func:`value_of` its text raises it.
         RecursionError: it is nested too deeply.
     """
-    text = (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
+    return value_of(text_of(line, number), refuse)
+
+
+def text_of(line: bytes, number: int) -> str:
+    """The text of a line, from its bytes; the first may begin with a mark of UTF-8.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    return (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
+
+
+def value_of(text: str, refuse: Callable[[str], Any] | None = None) -> Any:
+    """The value that a text is.
+
+    Args:
+        text: to parse.
+        refuse: called with NaN, Infinity and -Infinity, which are not JSON.
+
+    Raises:
+        ValueError: it is not JSON, holds half a surrogate pair, which is no text, or has an object
+            with a key that stands twice.
+        RecursionError: it is nested too deeply.
+    """
     row = json.loads(text, parse_constant=refuse, object_pairs_hook=_object)
-    if "\\u" in text:
-        json.dumps(row, ensure_ascii=False).encode()
+    if _OF_A_PAIR.search(text):
+        _refuse_halves(row)
     return row
+
+
+def _refuse_halves(value: Any) -> None:
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, str) and (half := _HALF.search(one)):
+            half[0].encode()  # which raises: all of a long text need not be copied for it

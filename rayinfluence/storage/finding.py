@@ -149,6 +149,21 @@ class RemoteTree:
         """There are no links."""
 
 
+def is_folder(files: Any, tree: Tree, path: str) -> bool:
+    """Whether a folder is at a path of an fsspec file system.
+
+    Raises:
+        OSError: it may not be listed, and no object has this name.
+    """
+    try:
+        return bool(files.isdir(path))
+    except PermissionError:
+        # A bucket may be one to read from and not to list: objects have names there.
+        if tree.kind(path) != "file":
+            raise
+        return False
+
+
 def find_all(files: Any, root: str) -> dict[str, dict[str, Any]]:
     """All objects of an fsspec file system under a path, with what is known of each.
 

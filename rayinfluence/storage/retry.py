@@ -77,6 +77,12 @@ _CREDENTIAL_CODES = {
 
 NO_SUCH_BUCKET = "NoSuchBucket"
 
+#: Credentials of one place are none of another, and public buckets of that one refuse them.
+_PUBLIC = (
+    "What everyone may read is read without any: storage.anonymous, or for one place alone "
+    "storage.places."
+)
+
 #: Where a request carries what went wrong with its last attempt.
 _CAUSE = "rayinfluence_cause"
 
@@ -154,9 +160,19 @@ def cause(error: BaseException) -> str:
     return f"{error_code(error) or type(error).__name__}: {error}"
 
 
-def advice(error: BaseException) -> str:
-    """What the user can do about a fault, in a sentence or two."""
+def advice(error: BaseException, anonymous: bool = False) -> str:
+    """What the user can do about a fault, in a sentence or two.
+
+    Args:
+        error: the fault.
+        anonymous: whether the request carried no credentials, as it was to carry none.
+    """
     status, code = http_status(error), error_code(error)
+    if status in (401, 403) and anonymous:
+        return (
+            "It was asked without credentials, as storage.anonymous says, and not everyone may: "
+            "check the address, or set credentials and take the key out for it (storage.places)."
+        )
     if code == "ExpiredToken":
         return (
             "The keys have run out. Those of the environment are not renewed: set new ones and run "
@@ -166,12 +182,12 @@ def advice(error: BaseException) -> str:
     if code in _CREDENTIAL_CODES or "NoCredentialsError" in _names(error):
         return (
             "Check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile "
-            "or role that the environment names, and the clock."
+            f"or role that the environment names, and the clock. {_PUBLIC}"
         )
     if status == 403:
         return (
             "Check the credentials, and that their policy and the bucket's allow reading, "
-            "writing, listing and deleting under this address."
+            f"writing, listing and deleting under this address. {_PUBLIC}"
         )
     if code == NO_SUCH_BUCKET:
         return "Check the address, make the bucket, or set storage.endpoint_url to its server."

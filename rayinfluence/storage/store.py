@@ -34,6 +34,7 @@ from rayinfluence.storage.finding import (
     Tree,
     find_all,
     has_magic,
+    is_folder,
     matching,
 )
 from rayinfluence.storage.reading import READ_AHEAD, PatientFile
@@ -262,7 +263,7 @@ class Store:
 
         def find(files: Any, path: str) -> tuple[list[Entry], bool]:
             tree: Tree = RemoteTree(files, protocol) if protocol else LocalTree()
-            if files.isdir(path):
+            if is_folder(files, tree, path):
                 return list(tree.below(path)), True
             if kind := tree.kind(path):
                 return [Entry(path, kind)], False  # even where its name would be a glob
@@ -394,7 +395,13 @@ class Store:
         missing = absent and error_code(error) != NO_SUCH_BUCKET
         if missing and verb != "write":
             return StorageError(f"{self._place(key)} does not exist.")
-        return StorageError(f"cannot {verb} {self._place(key)}: {cause(error)}. {advice(error)}")
+        said = advice(error, self._is_anonymous)
+        return StorageError(f"cannot {verb} {self._place(key)}: {cause(error)}. {said}")
+
+    @property
+    def _is_anonymous(self) -> bool:
+        # In the words of s3fs, gcsfs and huggingface_hub.
+        return bool(self.options.get("anon")) or self.options.get("token") in ("anon", False)
 
 
 def write_table(

@@ -9,10 +9,11 @@ from codecs import BOM_UTF8
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from rayinfluence.corpus.lines import other_encoding, parsed, why_none
+from rayinfluence.corpus.lines import other_encoding, text_of, value_of, why_none
 from rayinfluence.corpus.sources.divisible import Cut, Slice, line_cuts
 from rayinfluence.corpus.sources.source import (
     NAMED,
+    RAW,
     NotDocumentsError,
     Refused,
     Row,
@@ -70,7 +71,7 @@ class JsonLines:
     def part(self, stream: BinaryIO, wanted: Wanted, cut: Cut) -> Iterator[Row]:
         """The objects on some lines."""
         lines = io.BufferedReader(Slice(stream, cut.start, cut.end), _BUFFER)
-        return _objects(_numbered(lines, cut.rows_before), cut.rows_before > 0)
+        return _objects(lines, cut.rows_before)
 
 
 def _hint(keys: Container[str], only: Mapping[str, Any]) -> str | None:
@@ -96,25 +97,31 @@ def _hint(keys: Container[str], only: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _objects(bodies: Iterable[tuple[int, bytes]], begun: bool = False) -> Iterator[Row]:
-    for number, body in bodies:
+def _objects(bodies: Iterable[bytes], before: int = 0) -> Iterator[Row]:
+    number, begun = before, before > 0
+    for body in bodies:
+        number += 1
+        if body.isspace():
+            continue  # an empty line; a value that is missing in a list has no bytes
         if not begun and (said := other_encoding(body)):
             raise NotDocumentsError(said)
         begun = True
+        begins = body[:RAW]
+        # One object may be most of what fits into memory, so nothing of it is held for longer than
+        # the next step needs it; nor do those that give bodies hold them.
         try:
-            row = parsed(body, number)
+            text = text_of(body, number)
+            del body
+            row = value_of(text)
+            del text
         except (ValueError, RecursionError) as error:
-            yield number, Refused.of(why_none(error), body)
+            yield number, Refused.of(why_none(error), begins)
             continue
-        yield number, row if isinstance(row, dict) else Refused.of("not a JSON object", body)
+        yield number, row if isinstance(row, dict) else Refused.of("not a JSON object", begins)
 
 
-def _bodies(stream: Any) -> Iterator[tuple[int, bytes]]:
-    return enumerate(values(stream), start=1) if _goes_on(stream.peek()) else _numbered(stream)
-
-
-def _numbered(lines: Iterable[bytes], before: int = 0) -> Iterator[tuple[int, bytes]]:
-    return ((n, line) for n, line in enumerate(lines, start=before + 1) if line.strip())
+def _bodies(stream: Any) -> Iterable[bytes]:
+    return values(stream) if _goes_on(stream.peek()) else stream
 
 
 def _goes_on(begins: bytes) -> bool:

@@ -17,7 +17,8 @@ _BETWEEN = b" \t\r\n,"
 def values(stream: BinaryIO) -> Iterator[bytes]:
     """The bytes of each value of a file, as soon as they are there; none is parsed.
 
-    Of a file that is a list these are its elements. Where they end is told by brackets and quotes
+    Of a file that is a list these are its elements, without what is around them, so that of one
+    that is missing there are none. Where they end is told by brackets and quotes
     alone, so that a value that is no JSON is one by itself, and the next is whole.
 
     Raises:
@@ -70,15 +71,22 @@ class _Scan:
                 self._depth -= ends
                 self._held += chunk[start : place - 1 if self._in_list else place]
                 start = place
-                if not (ends and self._in_list and not self._held.strip()):
-                    yield bytes(self._held if self._in_list else self._held.lstrip(_BETWEEN))
-                self._held.clear()
+                if ends and self._in_list and (not self._held or self._held.isspace()):
+                    self._held.clear()
+                else:
+                    yield self._taken()
                 if ends and self._in_list:
                     self._is_over = True
                     break
             else:
                 self._depth = max(self._depth - 1, 0)
         self._held += chunk[start:]
+
+    def _taken(self) -> bytes:
+        # One value may be most of a file: whoever asks for it holds it alone.
+        value = bytes(self._held)
+        self._held = bytearray()
+        return value.strip() if self._in_list else value.lstrip(_BETWEEN)
 
     def end(self) -> Iterator[bytes]:
         """What is left at the end of the file."""

@@ -105,6 +105,8 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b'{"text": "cut', "not JSON"),
         (b'{"text": "caf\xe9"}', "not UTF-8: it has the byte 0xe9, .* save the file as UTF-8"),
         (b'{"text": "half \\ud800 of a pair"}', r"no text: it has \\ud800, which is half a char"),
+        (b'{"text": "a", "b": [{"\\uDEAD": 1}]}', r"no text: it has \\udead"),
+        (b'{"text": "a", "b": [1, ["x\\udfff"]]}', r"no text: it has \\udfff"),
         (b'{"text": "x", "source": "\\udfff"}', r"no text: it has \\udfff"),
         (b"[" * 100_000, "not JSON"),
         (b'{"text": "x", "text": "y"}', "not to be told: the key 'text' stands twice"),
@@ -115,7 +117,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b'{"text": [{"role": "user"}]}', "'text' has a message 0 without content"),
         (b'{"text": [1]}', "'text' has a message 0 that is no object"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     tmp_path: Path, line: bytes, reason: str
