@@ -49,7 +49,7 @@ def overview(
             "p",
             f"By {results.method}. Probability is that of the completion, per token. Its own "
             "choice: whether the model would say it first. Top source: of the first proponent. "
-            "Top share: what the first proponent holds of all that raises.",
+            "Top share: what the first proponent holds of all positive scores.",
             class_="quiet",
         ),
         _documents(rows, results, min(n, _TOP), href),

@@ -132,7 +132,7 @@ def found_by(
         fitted.queries,
     )
     tokenizer = tiny_tokenizer()
-    sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], again.ids())
+    sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], 0, again.ids())
     rescored = again.run(sequences, by_token, influences, QUIET)
     rows = query_rows([MethodQueries(method, "", {}, queries)], fitted.queries, tokenizer, None)
     completions = [

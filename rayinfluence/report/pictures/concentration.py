@@ -42,7 +42,7 @@ def concentration(seen: Seen) -> Figure | None:
         Mark((float(k), float(k)), (low, high), "")
         for k, (low, _, high) in zip(places, null, strict=True)
     )
-    series = [Series("share of all that raises", "line", "raises", curve)]
+    series = [Series("share of all positive scores", "line", "raises", curve)]
     if has_null:
         series.insert(0, Series("with random signs (95 %)", "band", "chance", band))
     rows = tuple(

@@ -1,5 +1,6 @@
 """Mistakes that need no model are told before torch is imported, which takes seconds."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def folder(finished: tuple[Path, RunConfig], tmp_path_factory: pytest.TempPathFa
     }.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**good, **change}))
     (folder / "spoilt.jsonl").write_text('{"promt": "a", "completion": " b"}\n')
-    (folder / "run").symlink_to(finished[0] / "run")
+    shutil.copytree(finished[0] / "run", folder / "run")
     return folder
 
 

@@ -118,7 +118,7 @@ def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
         cli.main(["plan", str(tmp_path / "run.yaml"), "--price", "2.5", "--actors", "8"])
     assert not ended.value.code
     said = capsys.readouterr().out
-    for part in ("hours on 8 actors", "actor-hours", "at 2.5 per replica and hour", "query banks"):
+    for part in (" s on 8 actors", "actor-hours", "at 2.5 per replica and hour", "query banks"):
         assert part in said, said
     planned = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert planned["actors"] == 8
