@@ -10,11 +10,11 @@ from rayinfluence.storage.results import LINEAR_RANGE, Results
 _OF_ALL = {
     "sequence": "a run of tokens that was scored: a whole document, or a chunk of a long one",
     "token": "a piece of text that the model reads and predicts as one",
-    "completion": "the answer that is asked about, after its prompt",
     "rank": "the place of a hit among all sequences of its side, strongest first",
     "near copy": "a hit that has most of its runs of five tokens in common with a better one",
     "lift": "how much more often a group is among the first hits than in the corpus",
 }
+_OF_QUESTIONS = {"completion": "the answer that is asked about, after its prompt"}
 _OF_GRADIENTS = {
     "block": "one of the like layers of a model, counted from the first",
     "suspect": "the score came out otherwise when it was computed beside other sequences",
@@ -34,6 +34,8 @@ def glossary(results_by_method: Mapping[str, Results]) -> Html:
     """The words that the methods of a page need."""
     meanings = [results.meaning for results in results_by_method.values()]
     words = dict(_OF_ALL)
+    if not all(meaning.of_itself for meaning in meanings):
+        words |= _OF_QUESTIONS
     if any(meaning.has_layers for meaning in meanings):
         words |= _OF_GRADIENTS
     if any(meaning.predicts for meaning in meanings):
