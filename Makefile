@@ -17,7 +17,7 @@ test: .venv/ready
 
 # Whole runs in all of their kinds, and long tables; minutes.
 test-runs: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "runs and not (cluster or models)" tests/unit tests/numerics tests/models
+	$(BIN)/python -m pytest -n 2 -m "runs and not (cluster or models)" tests/unit tests/numerics tests/models tests/e2e
 
 # Families of models, each against autograd and in whole runs; writes docs/models.md; minutes.
 test-models: .venv/ready

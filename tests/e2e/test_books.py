@@ -13,6 +13,8 @@ import pytest
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
+pytestmark = pytest.mark.runs
+
 PROJECT = Path(__file__).parents[2]
 PAGE = (
     '<?xml version="1.0" encoding="utf-8"?>\n<html xmlns="http://www.w3.org/1999/xhtml">'

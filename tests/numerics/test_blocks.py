@@ -31,6 +31,8 @@ from rayinfluence.dataflow.stages.sample import plan_fit
 from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 
+pytestmark = pytest.mark.runs
+
 
 def random(seed: int, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)

@@ -25,6 +25,8 @@ from rayinfluence.model.head import forward_logits
 from rayinfluence.model.load import freeze
 from rayinfluence.model.rows import Rows
 
+pytestmark = pytest.mark.runs
+
 
 def random(seed: int, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)

@@ -17,6 +17,8 @@ from rayinfluence.model.targets import Mean, Objective, RootWeights, Targets
 from rayinfluence.storage.results import ITSELF_ID, Results
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 N_TARGETS, N_CLASSES, LENGTH = 3, 3, 6
 
 

@@ -27,6 +27,8 @@ from rayinfluence.model.layers import layer_of
 from rayinfluence.model.modules import track
 from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_opt
 
+pytestmark = pytest.mark.runs
+
 #: Sequences of different lengths, which stand side by side.
 SEQUENCES = (0, 2, 3, 4, 6)
 

@@ -11,6 +11,8 @@ import yaml
 import rayinfluence
 from rayinfluence.testing.runs import tiny_run
 
+pytestmark = pytest.mark.runs
+
 Say = Callable[..., tuple[int, str, str]]
 
 

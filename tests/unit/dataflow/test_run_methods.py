@@ -35,6 +35,8 @@ from rayinfluence.storage.results import Results, method_tables
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 ALL = ["ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf"]
 
 

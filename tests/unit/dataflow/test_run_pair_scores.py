@@ -18,6 +18,8 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.results.reader import _survivor
 from rayinfluence.testing import tiny_run
 
+pytestmark = pytest.mark.runs
+
 METHODS = ["ekfac", "cosine", "tfidf", "self_influence"]
 QUERIES = [
     {"query_id": "plain", "prompt": "w1 w2", "completion": " w3 w4 w5"},
