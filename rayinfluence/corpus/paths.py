@@ -5,7 +5,8 @@ And what tells it from other files.
 A glob is held against the end of an address, in whole parts: ``*.csv`` are all such files, and
 ``books/*.csv`` those in a folder ``books``, wherever that is. ``*`` and ``?`` stand for characters
 of one part, ``**`` for any number of parts, ``[...]`` for one of some characters, and ``[!...]`` or
-``[^...]`` for one of all others. In a pattern of columns ``{name}`` stands for some characters of one part, as few as will do.
+``[^...]`` for one of all others. In a pattern of columns ``{name}`` stands for some characters of
+one part, as few as will do.
 """
 
 from __future__ import annotations

@@ -39,6 +39,15 @@ def read(path: Path) -> list[Document | BadDocument]:
         ('<html><meta charset="no such one">', "cp1252", ACCENTS),
         ('<html><meta charset="punycode">', "utf-8", ACCENTS),
         ('<?xml version="1.0" encoding="iso-8859-1"?><html>', "utf-8", ACCENTS),
+        # A mark at the beginning counts before all that is said.
+        ("\ufeff<html>", "utf-16-le", ACCENTS),
+        ("\ufeff<html>", "utf-16-be", ACCENTS),
+        ("\ufeff<html>", "utf-32-le", ACCENTS),
+        ("\ufeff<html>", "utf-32-be", ACCENTS),
+        ('\ufeff<html><meta charset="latin1">', "utf-8", ACCENTS),
+        ('\ufeff<?xml version="1.0" encoding="utf-16"?><html>', "utf-16-be", ACCENTS),
+        ('<?xml version="1.0" encoding="utf-16"?><html>', "utf-16-le", ACCENTS),
+        ("<html>", "utf-16-be", ACCENTS),
         ('<html><meta charset="gb2312">', "gb18030", "\u4e2d\u6587\u9555"),
         (
             '<html><meta http-equiv="content-type" content="text/html; charset=koi8-r">',
@@ -148,6 +157,15 @@ def test_a_response_that_is_a_bomb_is_refused(
         ("Content-Type: Text/HTML; charset=utf-8\r\n", PAGE.encode(), WORDS),
         ('content-type: TEXT/html ;charset="latin-1"\r\n', PAGE.encode("latin-1"), WORDS),
         ("Content-Type: text/html\r\n", PAGE.encode("latin-1"), WORDS),
+        # What its own first bytes say counts before its server's word.
+        ("Content-Type: text/html; charset=utf-8\r\n", PAGE.encode("utf-16"), WORDS),
+        ("Content-Type: text/plain; charset=latin-1\r\n", WORDS.encode("utf-8-sig"), WORDS),
+        # What comes after a page's end is of the page.
+        (
+            "Content-Type: text/html; charset=utf-8\r\n",
+            b"<html><body></body></html>" + PAGE.encode(),
+            WORDS,
+        ),
         ("", b"<!doctype html>" + PAGE.encode(), WORDS),
         ("Content-Type: Text/Plain; charset=latin-1\r\n", WORDS.encode("latin-1"), WORDS),
         ("Content-Type: text/plain\r\n", b"<p> as it is", "<p> as it is"),

@@ -60,6 +60,33 @@ def test_a_page_is_its_text(tmp_path: Path, name: str) -> None:
     assert found.metadata == {"title": "A title"}
 
 
+@pytest.mark.parametrize(
+    ("page", "lines"),
+    [
+        ("<html><body>one</body></html><p>two</p>", ["one", "two"]),
+        ("<body><p>one</p></BODY ></html>two", ["one", "two"]),
+        ("<html><body>one</body></html>\n<html><body><p>two</p></body></html>", ["one", "two"]),
+        ("<html><body>one</body><!-- x --><div>two</div></html>", ["one", "two"]),
+    ],
+)
+def test_what_comes_after_the_end_of_a_page_is_of_the_page(
+    tmp_path: Path, page: str, lines: list[str]
+) -> None:
+    (tmp_path / "a.html").write_text(page)
+    [found] = read(tmp_path / "a.html")
+    assert isinstance(found, Document)
+    assert found.text.split() == lines
+
+
+@pytest.mark.parametrize("begins", ['<?xml version="1.0"?><html>', '<html lang="en" xmlns="x">'])
+def test_literal_text_of_xhtml_is_text(tmp_path: Path, begins: str) -> None:
+    page = f"{begins}<style><![CDATA[p]]></style><p>1 <![CDATA[<b> &amp; 2]]> 3</p></html>"
+    (tmp_path / "a.xhtml").write_text(page)
+    [found] = read(tmp_path / "a.xhtml")
+    assert isinstance(found, Document)
+    assert found.text == "1 <b> &amp; 2 3"
+
+
 def test_a_page_is_in_the_encoding_that_it_states(tmp_path: Path) -> None:
     path = tmp_path / "a.html"
     path.write_bytes('<html><meta charset="latin-1"><p>caf\u00e9</p></html>'.encode("latin-1"))
