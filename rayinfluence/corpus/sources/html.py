@@ -6,7 +6,7 @@ import codecs
 import contextlib
 import re
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.sources.doctype import BEFORE, without_definitions
@@ -35,6 +35,8 @@ _UNMARKED = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
 #: Ends that end nothing: what comes after them is of the body, as browsers have it, and not of the
 #: tree that a parser makes.
 _ENDS = re.compile(r"</(?:body|html)\s*>", re.I)
+#: Ampersands that are written out: extractors resolve what stands in their text once more.
+_AMPERSAND = re.compile(r"&(?:amp|#0*38|#x0*26)(?:;|(?![\w]))", re.I)
 #: Text of XML that has no elements in it, which a parser of HTML takes for a comment.
 _LITERAL = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
 _XHTML = re.compile(r"\s*<\?xml\b|<html\b[^>]*\sxmlns\s*=", re.I)
@@ -97,10 +99,10 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
         text = _LITERAL.sub(lambda literal: escape(literal[1]), text)
     try:
         parser = parsing.HTMLParser(encoding="utf-8", huge_tree=True)
-        tree = parsing.document_fromstring(in_one_body(text).encode(), parser=parser)
+        tree = parsing.document_fromstring(for_extractors(text).encode(), parser=parser)
     except (etree.LxmlError, ValueError, LookupError) as error:
         return Refused.of(f"no HTML: {error}", body)
-    title = " ".join((tree.findtext(".//title") or "").split())
+    title = " ".join(unescape(tree.findtext(".//title") or "").split())
     try:
         text = Inscriptis(tree, ParserConfig()).get_text()
     except RecursionError:
@@ -110,9 +112,13 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
     return {**row, "title": title} if title and wanted.text != "title" else row
 
 
-def in_one_body(page: str) -> str:
-    """A page that goes on after the end of its body, as one whose body ends with it."""
-    return _ENDS.sub("", page)
+def for_extractors(page: str) -> str:
+    """A page of which extractors give all that it says, and as it says it.
+
+    Of one that goes on after the end of its body they would leave out the rest, and what it says of
+    character references (`&amp;lt;`) they would resolve.
+    """
+    return _AMPERSAND.sub("&amp;amp;", _ENDS.sub("", page))
 
 
 def decoded(body: bytes, charset: str | None = None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.sources.compression import refuse_bomb
-from rayinfluence.corpus.sources.html import Html, decoded, in_one_body
+from rayinfluence.corpus.sources.html import Html, decoded, for_extractors
 from rayinfluence.corpus.sources.source import (
     NoPage,
     NotDocumentsError,
@@ -164,7 +164,7 @@ def _main_text(page: str) -> str:
     """What a page is about; nothing where it says nothing."""
     from trafilatura import extract
 
-    return extract(in_one_body(page)) or ""
+    return extract(for_extractors(page)) or ""
 
 
 def _conversion(body: bytes) -> str:

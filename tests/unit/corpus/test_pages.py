@@ -78,6 +78,27 @@ def test_what_comes_after_the_end_of_a_page_is_of_the_page(
     assert found.text.split() == lines
 
 
+#: Of references to characters, and the characters themselves; how each is written in a page.
+REFERENCES = "&amp;lt;b&amp;gt; &#38;copy; &#x26;amp; A&T &lt;i&gt; a?b=1&amp;region=2 &amp;amp;lt;"
+SHOWN = "&lt;b&gt; &copy; &amp; A&T <i> a?b=1&region=2 &amp;lt;"
+
+
+def test_what_a_page_says_of_references_is_resolved_once(tmp_path: Path) -> None:
+    body = f"<title>{REFERENCES}</title><p>{REFERENCES}</p><pre>{REFERENCES}</pre>"
+    (tmp_path / "a.html").write_text(f"<html>{body}</html>")
+    [found] = read(tmp_path / "a.html")
+    assert isinstance(found, Document)
+    assert found.text == f"{SHOWN}\n\n{SHOWN}"
+    assert found.metadata["title"] == SHOWN
+    article = ARTICLE.replace("at some length. </p>", f"at some length. {REFERENCES}</p>")
+    assert article != ARTICLE
+    responses = [("response", OF_HTTP, http("text/html", article.encode()))]
+    (tmp_path / "a.warc").write_bytes(warc(responses))
+    [found] = read(tmp_path / "a.warc")
+    assert isinstance(found, Document)
+    assert SHOWN in found.text
+
+
 @pytest.mark.parametrize("begins", ['<?xml version="1.0"?><html>', '<html lang="en" xmlns="x">'])
 def test_literal_text_of_xhtml_is_text(tmp_path: Path, begins: str) -> None:
     page = f"{begins}<style><![CDATA[p]]></style><p>1 <![CDATA[<b> &amp; 2]]> 3</p></html>"
