@@ -22,6 +22,7 @@ from rayinfluence.storage.store import Store
 ACCENTS = "caf\u00e9 \u201cq\u201d"
 WORDS = "These are the words of a caf\u00e9 that says something at some length. " * 5
 PAGE = f"<html><body><p>{WORDS}</p></body></html>"
+HALVES = (PAGE.encode()[:99], PAGE.encode()[99:])
 TYPE = "Content-Type: text/html; charset=utf-8\r\n"
 
 
@@ -115,6 +116,9 @@ def of_archive(tmp_path: Path, body: bytes) -> list[Document | BadDocument]:
         ("content-encoding: GZIP\r\n", gzip.compress(PAGE.encode())),
         ("Content-Encoding: deflate\r\n", zlib.compress(PAGE.encode())),
         ("Content-Encoding: identity\r\n", PAGE.encode()),
+        ("Content-Encoding: x-gzip, identity\r\n", gzip.compress(PAGE.encode())),
+        ("Content-Encoding: deflate, gzip\r\n", gzip.compress(zlib.compress(PAGE.encode()))),
+        ("Content-Encoding: gzip\r\n", b"".join(map(gzip.compress, HALVES))),
     ],
 )
 def test_responses_are_unpacked_and_the_next_is_read(
@@ -140,6 +144,26 @@ def test_a_response_that_cannot_be_decoded_is_a_bad_row(tmp_path: Path, headers:
     assert isinstance(bad, BadDocument)
     assert "cannot be decoded" in str(bad)
     assert isinstance(last, Document)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Content-Encoding: gzip\r\n", gzip.compress(PAGE.encode())),
+        ("Content-Encoding: deflate\r\n", zlib.compress(PAGE.encode())),
+        (f"{CHUNKED}Content-Encoding: gzip\r\n", gzip.compress(PAGE.encode())),
+    ],
+)
+def test_a_response_that_is_cut_short_is_a_bad_row(
+    tmp_path: Path, headers: str, body: bytes
+) -> None:
+    for cut in (3, 12, len(body) // 2):
+        part = body[:-cut]
+        sent = b"%x\r\n%s\r\n" % (len(part), part) if CHUNKED in headers else part
+        bad, last = of_archive(tmp_path, archive(response(TYPE + headers, sent), PLAIN))
+        assert isinstance(bad, BadDocument)
+        assert "cannot be decoded" in str(bad)
+        assert isinstance(last, Document)
 
 
 def test_a_response_that_is_a_bomb_is_refused(

@@ -373,6 +373,53 @@ def test_an_archive_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
             read(path)
 
 
+def test_an_archive_that_is_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    kinds = ("conversion", "request", "conversion")
+    ends, body = [0], b""
+    for kind in kinds:
+        # What is between two records has to be there for the next alone.
+        one = warc([(kind, ABOUT, f"{kind} of words".encode())])
+        ends += [len(body) + len(one) - n for n in range(5)]
+        body += one
+    for cut in range(20, len(body)):
+        if cut in ends:
+            continue
+        path.write_bytes(body[:cut])
+        with pytest.raises(CorpusError, match="cannot be read to its end"):
+            read(path)
+
+
+def test_headers_without_their_ends_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    path.write_bytes(warc([("conversion", ABOUT, b"one two")] * 2).replace(b"\r\n", b"\n"))
+    with pytest.raises(CorpusError, match="the headers of record 1 are cut short or damaged"):
+        read(path)
+
+
+def test_records_that_are_not_read_are_counted_by_their_kind(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    parts = [
+        ("warcinfo", {}, b"software: none\r\n"),
+        ("resource", {**ABOUT, "Content-Type": "text/plain"}, b"a log"),
+        ("revisit", OF_HTTP, b""),
+        ("response", {**OF_HTTP, "WARC-Segment-Number": "1"}, http("text/plain", b"the first")),
+        ("continuation", {**ABOUT, "WARC-Segment-Number": "2"}, b" and the second half"),
+        ("metadata", ABOUT, b"a: b"),
+        ("response", OF_HTTP, http("text/plain", b"whole")),
+    ]
+    path.write_bytes(warc(parts))
+    resource, revisit, *segments, whole = read(path)
+    for one, kind in ((resource, "resource"), (revisit, "revisit")):
+        assert isinstance(one, NoPageDocument)
+        assert one.reason == f"its record is of the kind {kind}"
+    for one in segments:
+        assert type(one) is BadDocument
+        assert one.reason == "it is one of several segments of a record, which are not joined"
+    assert isinstance(whole, Document)
+    assert (whole.text, whole.row) == ("whole", 7)
+
+
 def test_bad_utf_8_of_a_text_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.wet"
     path.write_bytes(warc([("conversion", ABOUT, b"\xff"), ("conversion", ABOUT, b"two")]))
