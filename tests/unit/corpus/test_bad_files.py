@@ -135,7 +135,16 @@ def test_bad_utf_8_in_a_table_spoils_its_row_alone(
     first, bad, last = read(path)
     assert isinstance(first, Document)
     assert isinstance(last, Document)
-    assert bad == BadDocument(f"{path}:2", "'text' is not a string")
+    assert bad == BadDocument(f"{path}:2", "'text' is not UTF-8: it has the byte 0xe9")
+
+
+def test_a_column_of_bytes_is_no_column_of_strings(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    pq.write_table(pa.table({"text": pa.array([b"one", b"caf\xe9"], pa.binary())}), path)
+    assert [one.reason for one in read(path) if isinstance(one, BadDocument)] == [
+        "'text' is of bytes, and not a string",
+        "'text' is not UTF-8: it has the byte 0xe9",
+    ]
 
 
 def written(path: Path, table: pa.Table) -> None:
