@@ -39,6 +39,7 @@ def tokenize(
     """Documents -> sequences in Parquet shards."""
     with opened(configured(config, runner, strict, settings), quiet=quiet) as run:
         corpus = run.tokenize()
+        corpus.check(None, None)  # what was there before may have been lost since
         run.progress.note(f"{corpus.size} in {corpus.store.url}{corpus.manifest.left_out_rows}")
 
 

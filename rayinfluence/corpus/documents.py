@@ -39,6 +39,7 @@ from rayinfluence.storage.store import Store
 #: Why a document is passed over.
 NO_TEXT = "its text is empty or white space"
 NO_TOKENS = "the tokenizer makes no token of its text"
+ONE_TOKEN = "it has one token, which predicts nothing"
 
 
 @dataclass(frozen=True)

@@ -209,12 +209,10 @@ def document_of(
     if isinstance(text, list):
         return _of_messages(found, text, prompt, columns)
     if not isinstance(text, str):
-        if len(columns.texts) > 1:
-            return f"{columns.text!r} is not a string, and none of its other text columns is there"
-        return f"{columns.text!r} is not a string"
+        return _why_no_string(columns.text, text)
     if columns.prompt is not None:
         if not isinstance(prompt, str):
-            return f"{columns.prompt!r} is not a string"
+            return _why_no_string(columns.prompt, prompt)
         whole = prompt + text
         return replace(found, text=whole, counted=((len(prompt), len(whole)),))
     if columns.counted is not None:
@@ -222,6 +220,17 @@ def document_of(
             return f"{columns.counted!r} {why}"
         return replace(found, text=text, counted=tuple((start, end) for start, end in spans or ()))
     return replace(found, text=text)
+
+
+def _why_no_string(column: str, value: Any) -> str:
+    """Why a value is none; of a column of strings come bytes where they are not UTF-8."""
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError as error:
+            return f"{column!r} is not UTF-8: it has the byte 0x{value[error.start]:02x}"
+        return f"{column!r} is of bytes, and not a string"
+    return f"{column!r} is not a string"
 
 
 def _of_features(found: Document, row: Mapping[str, Any], columns: Columns) -> Document | str:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import starmap
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rayinfluence.corpus.documents import BadDocument
 from rayinfluence.corpus.shards import Bounds, RowGroup
@@ -29,9 +29,11 @@ _NAMED_BAD_ROWS, _NAMED_PASSED_OVER = 1000, 20
 #: Reasons that it counts apart; those of each row may be its own.
 _REASONS = 100
 _COUNTS = (
-    *("documents", "empty_documents", "short_chunks", "masked", "counted_tokens", "uncounted"),
-    *("n_bad", "no_pages", "quarantined"),
+    *("documents", "empty_documents", "short_documents", "short_chunks"),
+    *("masked", "counted_tokens", "uncounted", "n_bad", "no_pages", "quarantined"),
 )
+#: What rows are that are as they should be, and give no sequence.
+PassedOver = Literal["empty_documents", "short_documents", "no_pages"]
 _OF_A_GROUP = tuple(one.name for one in fields(RowGroup))
 
 
@@ -70,6 +72,8 @@ class FileReport:
     digest: str = ""
     documents: int = 0
     empty_documents: int = 0
+    #: Documents of one token, and last chunks of one token of those that have more.
+    short_documents: int = 0
     short_chunks: int = 0
     #: Sequences that say which of their tokens the loss counted, how many tokens that are, and how
     #: many sequences have none.
@@ -83,7 +87,7 @@ class FileReport:
     reasons: dict[str, int] = field(default_factory=dict)
     #: Rows that are no pages of text, and that is no fault of theirs.
     no_pages: int = 0
-    #: The first of those and of the empty documents, and how many there are for each reason.
+    #: The first of those and of the documents without a sequence, and how many for each reason.
     passed_over: list[BadDocument] = field(default_factory=list)
     why_passed_over: dict[str, int] = field(default_factory=dict)
     #: Where bad rows are kept as they were, and how many.
@@ -109,20 +113,21 @@ class FileReport:
         if len(self.bad) < _NAMED_BAD_ROWS:
             self.bad.append(BadDocument(place, reason))
 
-    def pass_over(self, place: str, reason: str, *, is_empty: bool) -> None:
-        """Count a document without text, or a row that is no page; the first ones are named.
+    def pass_over(self, place: str, reason: str, counted: PassedOver) -> None:
+        """Count a document that gives no sequence, or a row that is no page; the first are named.
 
         Args:
             place: of it.
             reason: what is lacking, or what it is.
-            is_empty: whether it is a document.
+            counted: as which of the counts here.
         """
-        self.documents += is_empty
-        self.empty_documents += is_empty
-        self.no_pages += not is_empty
+        self.documents += counted != "no_pages"
+        setattr(self, counted, getattr(self, counted) + 1)
         _count(self.why_passed_over, reason, 1, _REASONS)
-        if len(self.passed_over) < _NAMED_PASSED_OVER:
-            self.passed_over.append(BadDocument(place, reason))
+        # What has no text is known before what its batch has, so they come in another order.
+        self.passed_over.append(BadDocument(place, reason))
+        self.passed_over.sort(key=_row)
+        del self.passed_over[_NAMED_PASSED_OVER:]
 
     @property
     def n_rows(self) -> int:
@@ -162,6 +167,10 @@ class FileReport:
     def of(cls, url: str, about: Listed) -> FileReport:
         """The report of a file that is about to be read."""
         return cls(*Seen.of(url, about))
+
+
+def _row(bad: BadDocument) -> int:
+    return int(bad.place.rpartition(":")[2])
 
 
 def _rows(found: Iterable[Any]) -> list[BadDocument]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,8 @@ _BEGINNING = 4096
 _LONGEST_PART = 12
 #: Halves of surrogate pairs, and the escapes that alone they come from.
 _OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+#: Python makes no number of more.
+_MOST_DIGITS = sys.get_int_max_str_digits()
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -74,6 +77,10 @@ def why_none(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         half = f"\\u{ord(error.object[error.start]):04x}"
         return f"no text: it has {half}, which is half a character"
+    if isinstance(error, RecursionError):
+        return "not to be read: it is nested too deeply"
+    if "integer string conversion" in str(error):
+        return f"not to be read: it has a whole number of more than {_MOST_DIGITS:,} digits"
     return f"not JSON: {error}"
 
 

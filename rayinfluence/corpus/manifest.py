@@ -105,9 +105,11 @@ class CorpusManifest:
         counts = {
             "rows that are no documents": self.total("n_bad"),
             "documents without text": self.total("empty_documents"),
+            "documents of one token": self.total("short_documents"),
             "rows that are no pages": self.total("no_pages"),
             "bad files": len(self.bad_files),
             "files without rows": len(self.without_rows),
+            "last chunks of one token": self.total("short_chunks"),
         }
         said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         return f"; left out: {said}" if said else ""

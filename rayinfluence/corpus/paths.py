@@ -4,8 +4,9 @@ And what tells it from other files.
 
 A glob is held against the end of an address, in whole parts: ``*.csv`` are all such files, and
 ``books/*.csv`` those in a folder ``books``, wherever that is. ``*`` and ``?`` stand for characters
-of one part, ``**`` for any number of parts, ``[...]`` for one of some characters. In a pattern of
-columns ``{name}`` stands for some characters of one part, as few as will do.
+of one part, ``**`` for any number of parts, ``[...]`` for one of some characters, and ``[!...]`` or
+``[^...]`` for one of all others. In a pattern of columns ``{name}`` stands for some characters of
+one part, as few as will do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from urllib.parse import unquote
 _PARTITION = re.compile(r"([^=/]+)=([^/]*)")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
-_PIECE = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|\{([^{}/]*)\}|.", re.DOTALL)
+_PIECE = re.compile(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\]|\{([^{}/]*)\}|.", re.DOTALL)
+#: Between brackets: characters from one to another, or one.
+_OF_A_CLASS = re.compile("(.)-(.)|(.)", re.DOTALL)
 
 
 def partitions(url: str) -> dict[str, str | int]:
@@ -75,6 +78,15 @@ def why_no_pattern(pattern: str) -> str | None:
     rest = re.sub(r"\{[^{}/]*\}", "", pattern)
     if "{" in rest or "}" in rest:
         return f"{pattern!r} has a brace that is not closed, or with a slash or a brace in it."
+    return why_no_glob(pattern)
+
+
+def why_no_glob(pattern: str) -> str | None:
+    """Why a pattern can hold for no address, as a sentence; None where it may."""
+    try:
+        _compiled(pattern)
+    except re.error as error:
+        return f"{pattern!r} is no glob: {error}."
     return None
 
 
@@ -113,9 +125,18 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         if match[1] is not None:
             pieces.append("([^/]+?)")
         elif piece.startswith("[") and len(piece) > 1:
-            inner = piece[1:-1].replace("\\", r"\\")
-            pieces.append(f"[^/{inner[1:]}]" if inner.startswith("!") else f"[{inner}]")
+            pieces.append(_one_of(piece[1:-1]))
         else:
             known = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
             pieces.append(known.get(piece, re.escape(piece)))
     return re.compile(f"(?:.*/)?{''.join(pieces)}", re.DOTALL)
+
+
+def _one_of(inner: str) -> str:
+    """What a glob has between brackets, as a regular expression."""
+    is_other = inner[0] in "!^"
+    kinds = [
+        f"{re.escape(low)}-{re.escape(high)}" if low else re.escape(one)
+        for low, high, one in _OF_A_CLASS.findall(inner[is_other:])
+    ]
+    return f"(?!/)[{'^' * is_other}{''.join(kinds)}]"

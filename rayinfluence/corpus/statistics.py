@@ -202,6 +202,7 @@ def left_out(manifest: CorpusManifest) -> dict[str, int]:
     counts = {
         "rows that are no documents": manifest.total("n_bad"),
         "documents without text": manifest.total("empty_documents"),
+        "documents of one token": manifest.total("short_documents"),
         "rows that are no pages": manifest.total("no_pages"),
         "last chunks of one token": manifest.total("short_chunks"),
         "bad files": len(manifest.bad_files),

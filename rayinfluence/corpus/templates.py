@@ -59,6 +59,14 @@ class _Generation(Extension):
         return f"{_BEGINS}{caller()}{_ENDS}"
 
 
+class _NoMarks(_Generation):
+    """The same tags, which leave nothing."""
+
+    def marked(self, caller: Callable[[], str]) -> str:
+        """What is between the tags."""
+        return caller()
+
+
 @dataclass(frozen=True)
 class Template:
     """A template that Jinja understands; see :func:`template_of`."""
@@ -87,21 +95,35 @@ class Template:
             raise TemplateFailed("there is U+FDD0 or U+FDD1 in the row, which stand for no text")
         try:
             text = self._compiled.render({_ROW: row, **row})
+            alone = self._unmarked.render({_ROW: row, **row}) if self.counts else text
         except TemplateFailed:
             raise
         except Exception as error:  # a template is a program, and may fail in any way
             unknown = _UNKNOWN.fullmatch(str(error))
             lacking = unknown[1] if unknown and unknown[1] in self.variables else None
             raise TemplateFailed(brief(error), lacking) from error
-        return _parted(text) if self.counts else (text, None)
+        if not self.counts:
+            return text, None
+        parted, counted = _parted(text)
+        if parted != alone:
+            raise TemplateFailed(
+                "what is between {% generation %} and {% endgeneration %} is changed or looked at "
+                "after it was made (by a filter such as trim, by its length), and the marks are in "
+                "it: do that before, within these tags"
+            )
+        return parted, counted
 
     @cached_property
     def _tree(self) -> nodes.Template:
-        return _environment().parse(self.source)
+        return _environment(_Generation).parse(self.source)
 
     @cached_property
     def _compiled(self) -> Any:
-        return _environment().from_string(self.source)
+        return _environment(_Generation).from_string(self.source)
+
+    @cached_property
+    def _unmarked(self) -> Any:
+        return _environment(_NoMarks).from_string(self.source)
 
 
 @lru_cache(maxsize=8)
@@ -127,8 +149,8 @@ def template_of(source: str) -> Template:
     return found
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
+@lru_cache(maxsize=2)
+def _environment(tags: type[_Generation]) -> Environment:
     # Spaces are as in chat templates, but for a newline at the end, which somebody wrote.
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True,
@@ -136,11 +158,33 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
         finalize=_written,
-        extensions=[_Generation, "jinja2.ext.loopcontrols"],
+        extensions=[tags, "jinja2.ext.loopcontrols"],
     )
     for kind, name in _RANDOM.items():
         getattr(made, kind).pop(name)
+    made.filters["tojson"] = _as_json
     return made
+
+
+def _as_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """A value as JSON, as chat templates write it: keys in their order, characters as they are.
+
+    Jinja's own filter is for pages of HTML: it sorts keys, and writes `<`, `'` and letters beyond
+    ASCII by their numbers.
+    """
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _written(value: Any) -> Any:

@@ -18,6 +18,7 @@ from rayinfluence.corpus.columns import columns_named
 from rayinfluence.corpus.documents import (
     NO_TEXT,
     NO_TOKENS,
+    ONE_TOKEN,
     BadDocument,
     NoPageDocument,
     file_digest,
@@ -123,8 +124,8 @@ def tokenize_file(
     """Tokenise a file, or a part of one, into shards ``shards/<digest of the shard>.parquet``.
 
     Documents longer than the context are cut into chunks of the context's length; a document
-    without text is counted and skipped, and so is a last chunk of a single token, which predicts
-    nothing. Rows that are no documents are kept beside the shards as they are.
+    without text or of a single token, which predicts nothing, is counted and skipped, and so is a
+    last chunk of one. Rows that are no documents are kept beside the shards as they are.
 
     Args:
         file: the documents.
@@ -147,18 +148,24 @@ def tokenize_file(
         for batch in _batches(_good(documents, tokenizer, report, quarantine)):
             for document, pieces in _encoded(tokenizer, batch, settings.kind):
                 if _is_without_tokens(document, pieces, settings.kind):
-                    report.pass_over(f"{report.url}:{document.row}", NO_TOKENS, is_empty=True)
+                    report.pass_over(f"{report.url}:{document.row}", NO_TOKENS, "empty_documents")
                     continue
                 if why := _why_none(document, pieces, settings, tokenizer):
                     quarantine.refuse(_bad(document, why, report.url))
                     continue
-                report.documents += 1
-                gave = False
+                gave, n_short = False, 0
                 for row in _rows(document, pieces, settings, framing, report):
+                    if row is None:
+                        n_short += 1
+                        continue
                     shards.add(row)
                     gave = True
-                if gave:
-                    report.count_keys(dotted(document.metadata), document.left_out)
+                if not gave:
+                    report.pass_over(f"{report.url}:{document.row}", ONE_TOKEN, "short_documents")
+                    continue
+                report.documents += 1
+                report.short_chunks += n_short
+                report.count_keys(dotted(document.metadata), document.left_out)
         shards.close()
         report.digest = part.file_digest if part else file_digest(file, digested)
     quarantine.write(write)
@@ -225,8 +232,9 @@ def sequences_of(
         return why
     framing = Framing.of(tokenizer, settings.bos, settings.eos)
     report = FileReport("", 0, None, None)
-    rows = list(_rows(found, pieces, settings, framing, report))
-    return (rows, report.short_chunks) if rows else "it has one token, which predicts nothing"
+    chunked = list(_rows(found, pieces, settings, framing, report))
+    rows = [row for row in chunked if row is not None]
+    return (rows, len(chunked) - len(rows)) if rows else ONE_TOKEN
 
 
 def _encoded(
@@ -351,7 +359,8 @@ def _rows(
     settings: TokenizeSettings,
     framing: Framing,
     report: FileReport,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
+    """The row of each chunk; None for one of a single token, which is none."""
     metadata = canonical_json(plain(document.metadata))
     label = None  # a row of features has its target among its numbers
     if settings.kind == CLASSIFICATION:
@@ -359,7 +368,7 @@ def _rows(
     parts = ((piece, _mask(document, piece, settings.kind)) for piece in pieces)
     for chunk in chunks(parts, settings.context, settings.overlap, framing):
         if len(chunk.tokens) < 2:
-            report.short_chunks += 1
+            yield None
             continue
         char_start, char_end = chunk.spans.characters()
         if chunk.masks is not None:
@@ -398,13 +407,13 @@ def _good(
 ) -> Iterator[Document]:
     for one in documents:
         if isinstance(one, NoPageDocument):
-            report.pass_over(one.place, one.reason, is_empty=False)
+            report.pass_over(one.place, one.reason, "no_pages")
             continue
         document = one if isinstance(one, BadDocument) else _as_text(one, tokenizer, report.url)
         if isinstance(document, BadDocument):
             quarantine.refuse(document)
         elif document.is_empty:
-            report.pass_over(f"{report.url}:{document.row}", NO_TEXT, is_empty=True)
+            report.pass_over(f"{report.url}:{document.row}", NO_TEXT, "empty_documents")
         else:
             yield document
 

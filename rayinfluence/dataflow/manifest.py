@@ -173,6 +173,7 @@ def run_manifest(
                 for name, key in (
                     ("documents", "documents"),
                     ("empty_documents", "empty_documents"),
+                    ("short_documents", "short_documents"),
                     ("no_pages", "no_pages"),
                     ("short_chunks", "short_chunks"),
                     ("bad_documents", "n_bad"),

@@ -212,6 +212,7 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
         (len(bad_files), "files that cannot be used, with all in them", _names(bad_files, "url")),
         (corpus.get("bad_documents") or 0, "rows that are no documents", ""),
         (corpus.get("empty_documents") or 0, "documents without text", ""),
+        (corpus.get("short_documents") or 0, "documents of a single token", ""),
         (corpus.get("no_pages") or 0, "rows that are no pages", ""),
         (len(empty_files), "files without rows", _listed(empty_files)),
         (corpus.get("short_chunks") or 0, "ends of a single token", ""),

@@ -6,8 +6,10 @@ may not list, without a word; pathlib and glob do the same.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -17,6 +19,11 @@ from rayinfluence.storage.retry import NO_SUCH_BUCKET, error_code
 
 #: File systems whose find lists all keys under a prefix, page by page, and raises what goes wrong.
 _FLAT = ("s3", "gs", "gcs")
+
+#: What is said of a path where nothing is; the last of a link that leads to itself.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+#: One of some characters, or with the first mark of all others.
+_CLASS = re.compile(r"\[(\^)?(!?\]?[^\]]*\])")
 
 #: ``other`` is what no text can be read from: a pipe, a socket, a device.
 Kind = Literal["file", "folder", "other"]
@@ -90,7 +97,9 @@ class LocalTree:
         """What is at a path, or None."""
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _NOWHERE:
+                raise
             self.refuse_lost(path)
             return None
         if stat.S_ISDIR(mode):
@@ -190,6 +199,25 @@ def _below(files: Any, about: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
             yield from _below(files, one)
 
 
+def named(tree: Tree, path: str) -> list[Entry]:
+    """What a name or a glob stands for, that is no folder by this name.
+
+    A name that has brackets is a name where it is one; of a name with an asterisk or a question
+    mark a shell finds the others as well.
+
+    Raises:
+        OSError: as :func:`matching` says.
+        StorageError: the same.
+    """
+    kind = tree.kind(path)
+    found = {path: Entry(path, kind)} if kind else {}
+    if "*" in path or "?" in path or (has_magic(path) and not found):
+        root = path.startswith("/")
+        parts = path.lstrip("/").split("/")
+        found |= {entry.path: entry for entry in matching(tree, "/" * root, parts)}
+    return list(found.values())
+
+
 def matching(tree: Tree, folder: str, pattern: Sequence[str]) -> Iterator[Entry]:
     """What a glob names, given in parts below a folder; ``**`` stands for any folders.
 
@@ -246,13 +274,20 @@ def fits(names: Sequence[str], pattern: Sequence[str], hides: bool) -> bool:
         )
     if not names or (hides and names[0].startswith(".") and not part.startswith(".")):
         return False
+    # In bash, zsh and ksh `[^...]` is `[!...]`, which alone fnmatch knows.
+    part = _CLASS.sub(lambda one: f"[!{one[2]}" if one[1] else one[0], part)
     return fnmatch.fnmatchcase(names[0], part) and fits(names[1:], rest, hides)
 
 
 def _kind(entry: os.DirEntry[str]) -> Kind:
-    if entry.is_dir():
-        return "folder"
-    return "file" if entry.is_file() else "other"
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "file" if entry.is_file() else "other"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "other"
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -33,9 +33,8 @@ from rayinfluence.storage.finding import (
     RemoteTree,
     Tree,
     find_all,
-    has_magic,
     is_folder,
-    matching,
+    named,
 )
 from rayinfluence.storage.reading import READ_AHEAD, PatientFile
 from rayinfluence.storage.retry import (
@@ -265,12 +264,7 @@ class Store:
             tree: Tree = RemoteTree(files, protocol) if protocol else LocalTree()
             if is_folder(files, tree, path):
                 return list(tree.below(path)), True
-            if kind := tree.kind(path):
-                return [Entry(path, kind)], False  # even where its name would be a glob
-            if not has_magic(path):
-                return [], False
-            root = path.startswith("/")
-            return list(matching(tree, "/" * root, path.lstrip("/").split("/"))), False
+            return named(tree, path), False
 
         entries, of_folder = self._do("list", "", find)
         # By the parts of their paths: what is in a folder stays together.

@@ -42,7 +42,7 @@ class Arrow:
         is_file = stream.read(len(_FILE)) == _FILE
         stream.seek(0)
         reader = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
-        columns = chosen(reader.schema.names, wanted)
+        columns = chosen(reader.schema, wanted)
         batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
         number = 0
         for batch in batches:

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import re
 from collections.abc import Iterator
+from html import escape, unescape
 from typing import Any, BinaryIO
 
 from rayinfluence.corpus.sources.doctype import BEFORE, without_definitions
@@ -20,6 +21,25 @@ _STATED = re.compile(
     re.I | re.A,
 )
 _HEAD_BYTES = 4096
+#: How a page begins whose encoding its own first bytes tell, before all that is said of it: marks,
+#: of which the first of two that hold is meant.
+_MARKED = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+#: The same without a mark: its first character is `<`, and the next is a Latin one, too.
+_UNMARKED = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
+#: Ends that end nothing: what comes after them is of the body, as browsers have it, and not of the
+#: tree that a parser makes.
+_ENDS = re.compile(r"</(?:body|html)\s*>", re.I)
+#: Ampersands that are written out: extractors resolve what stands in their text once more.
+_AMPERSAND = re.compile(r"&(?:amp|#0*38|#x0*26)(?:;|(?![\w]))", re.I)
+#: Text of XML that has no elements in it, which a parser of HTML takes for a comment.
+_LITERAL = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
+_XHTML = re.compile(r"\s*<\?xml\b|<html\b[^>]*\sxmlns\s*=", re.I)
 #: What browsers take the names of older encodings for (https://encoding.spec.whatwg.org, 4.2).
 _OF_BROWSERS = {
     "ascii": "cp1252",
@@ -75,12 +95,14 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
     if unfollowed is not None:
         why = f"its entity &{unfollowed}; stands for more than a short text, and is not followed"
         return Refused.of(why, body)
+    if _XHTML.search(text[:_HEAD_BYTES]):
+        text = _LITERAL.sub(lambda literal: escape(literal[1]), text)
     try:
         parser = parsing.HTMLParser(encoding="utf-8", huge_tree=True)
-        tree = parsing.document_fromstring(text.encode(), parser=parser)
+        tree = parsing.document_fromstring(for_extractors(text).encode(), parser=parser)
     except (etree.LxmlError, ValueError, LookupError) as error:
         return Refused.of(f"no HTML: {error}", body)
-    title = " ".join((tree.findtext(".//title") or "").split())
+    title = " ".join(unescape(tree.findtext(".//title") or "").split())
     try:
         text = Inscriptis(tree, ParserConfig()).get_text()
     except RecursionError:
@@ -90,15 +112,32 @@ def page(body: bytes, wanted: Wanted) -> dict[str, Any] | str:
     return {**row, "title": title} if title and wanted.text != "title" else row
 
 
+def for_extractors(page: str) -> str:
+    """A page of which extractors give all that it says, and as it says it.
+
+    Of one that goes on after the end of its body they would leave out the rest, and what it says of
+    character references (`&amp;lt;`) they would resolve.
+    """
+    return _AMPERSAND.sub("&amp;amp;", _ENDS.sub("", page))
+
+
 def decoded(body: bytes, charset: str | None = None) -> str:
     """The characters of a page or a text, as browsers find them; what has none is U+FFFD.
 
     Args:
         body: its bytes.
-        charset: that its server says, which counts before all else if there is such a one.
+        charset: that its server says, which counts before all but a mark at the beginning, if there
+            is such a one.
     """
     stated = _STATED.search(body[:_HEAD_BYTES])
-    labels = [charset, _utf_8(body), stated and stated[1].decode(), "cp1252"]
+    labels = [
+        next((label for mark, label in _MARKED.items() if body.startswith(mark)), None),
+        charset,
+        _UNMARKED.get(body[:2]),
+        _utf_8(body),
+        stated and stated[1].decode(),
+        "cp1252",
+    ]
     for label in filter(None, labels):
         with contextlib.suppress(LookupError, ValueError):
             codec = codecs.lookup(label.strip("\"' ")).name

@@ -60,7 +60,7 @@ def _opened(stream: BinaryIO) -> pq.ParquetFile:
 
 
 def _rows(parquet: pq.ParquetFile, wanted: Wanted, cut: Cut) -> Iterator[Row]:
-    columns = chosen(parquet.schema_arrow.names, wanted)
+    columns = chosen(parquet.schema_arrow, wanted)
     groups = list(range(cut.start, cut.end))
     number = cut.rows_before
     for batch in parquet.iter_batches(_BATCH_ROWS, groups, columns, use_threads=False):

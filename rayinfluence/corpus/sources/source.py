@@ -123,9 +123,9 @@ def without_column(said: str, columns: Iterable[str], key: str) -> NotDocumentsE
         key: of the configuration, that names the column.
     """
     names = list(islice(columns, NAMED + 1))
+    listed = ", ".join(names[:NAMED]) or "none"
     return NotDocumentsError(
-        f"{said} {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}. Name yours under "
-        f"{key}."
+        f"{said} {listed}{', ...' * (len(names) > NAMED)}. Name yours under {key}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -9,12 +10,14 @@ import pyarrow as pa
 from rayinfluence.corpus.sources.source import NotDocumentsError, Wanted, without_column
 
 
-def chosen(names: list[str], wanted: Wanted) -> list[str]:
+def chosen(schema: pa.Schema, wanted: Wanted) -> list[str]:
     """Those of a table's columns that are read, in their order.
 
     Raises:
-        NotDocumentsError: that of the text is not there, or one is there twice.
+        NotDocumentsError: that of the text is not there, or one is there twice, or has a field in
+            it that is.
     """
+    names = schema.names
     if wanted.is_needed and wanted.text not in names:
         raise without_column(f"has no column {wanted.text!r}; it has", names, wanted.key)
     found = [name for name in names if wanted.columns is None or name in wanted.columns]
@@ -23,7 +26,24 @@ def chosen(names: list[str], wanted: Wanted) -> list[str]:
             f"has two columns {twice[0]!r}, and it cannot be told which of them is meant: rename "
             "one."
         )
+    for name in found:
+        if (field := _twice_in(schema.field(name).type)) is not None:
+            raise NotDocumentsError(
+                f"has two fields {field!r} in its column {name!r}, and one of them would be lost: "
+                "rename one, or name under corpus.metadata the columns to keep, without it."
+            )
     return found
+
+
+def _twice_in(kind: pa.DataType) -> str | None:
+    """The name that two fields of a struct have, wherever it is within a type."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _twice_in(kind.value_type)
+    fields = [kind.field(place) for place in range(kind.num_fields)]
+    names = [field.name for field in fields] if pa.types.is_struct(kind) else []
+    twice = (name for name in names if names.count(name) > 1)
+    within = (name for field in fields if (name := _twice_in(field.type)) is not None)
+    return next(chain(twice, within), None)
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:

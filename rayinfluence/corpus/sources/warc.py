@@ -6,8 +6,10 @@ import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from rayinfluence.corpus.sources.compression import refuse_bomb
-from rayinfluence.corpus.sources.html import Html, decoded
+from rayinfluence.corpus.sources.html import Html, decoded, for_extractors
 from rayinfluence.corpus.sources.source import (
     NoPage,
     NotDocumentsError,
@@ -17,9 +19,13 @@ from rayinfluence.corpus.sources.source import (
     lacking_extra,
 )
 
+#: Kinds of records that say how others came about.
+_ABOUT_OTHERS = ("warcinfo", "request", "metadata")
 _PAGES = ("text/html", "application/xhtml+xml")
 _TEXT = "text/plain"
 _CHUNK = 2**20
+#: Ways of packing a response that zlib tells apart by their beginning.
+_OF_ZLIB = {"gzip", "x-gzip", "deflate"}
 
 
 class Warc:
@@ -27,7 +33,8 @@ class Warc:
 
     The text of a page is its main content, without menus and the like, that of plain text is all of
     it. A response of another type, and one that says that there is no page (a status that is none
-    of success), is none. Requests and records about others are passed over.
+    of success), is none, and nor is a record of another kind, such as what another archive has.
+    Requests and records about others are passed over.
     """
 
     endings = (".warc", ".wet")
@@ -52,36 +59,43 @@ class Warc:
         number = 0
         forward = _Forward(stream)
         for number, record in enumerate(ArchiveIterator(forward, parse_http=False), start=1):
-            is_response = record.headers.get("WARC-Type") == "response"
-            if not is_response and record.headers.get("WARC-Type") != "conversion":
-                continue
-            n_bytes = record.content_length
+            kind = record.headers.get("WARC-Type")
             body = record.reader.read()
             if forward.error:
                 raise forward.error
-            if len(body) < n_bytes:
+            # Both have to be there (WARC 1.1, 5.3 and 5.5), so headers without one have no end.
+            if kind is None or not (record.headers.get("Content-Length") or "").isdecimal():
+                raise EOFError(f"the headers of record {number} are cut short or damaged")
+            if len(body) < record.content_length:
                 raise EOFError(f"record {number} is cut short")
-            kind = record.headers.get("Content-Type")
-            if is_response:
-                kind, text = _response(body, kind)
-            else:
-                text = _conversion(body)
-            yield (
-                number,
-                text
-                if isinstance(text, Refused)
-                else {
-                    "id": record.record_id,
-                    "url": record.headers.get("WARC-Target-URI"),
-                    "date": record.headers.get("WARC-Date"),
-                    "content_type": kind,
-                    wanted.text: text,
-                },
-            )
+            if kind not in _ABOUT_OTHERS:
+                yield number, _row(record, kind, body, wanted)
         if forward.error:
             raise forward.error
         if not number:
             raise EOFError("it has no record that is whole")
+
+
+def _row(record: Any, kind: str, body: bytes, wanted: Wanted) -> dict[str, Any] | str:
+    """The row of a record, or why it is none."""
+    if record.headers.get("WARC-Segment-Number") is not None:
+        return Refused.of("it is one of several segments of a record, which are not joined", body)
+    of_content = record.headers.get("Content-Type")
+    if kind == "response":
+        of_content, text = _response(body, of_content)
+    elif kind == "conversion":
+        text = _conversion(body)
+    else:
+        return NoPage.of(f"its record is of the kind {kind}", body)
+    if isinstance(text, Refused):
+        return text
+    return {
+        "id": record.record_id,
+        "url": record.headers.get("WARC-Target-URI"),
+        "date": record.headers.get("WARC-Date"),
+        "content_type": of_content,
+        wanted.text: text,
+    }
 
 
 class _Forward:
@@ -128,10 +142,10 @@ def _response(block: bytes, of_record: str | None) -> tuple[str | None, str]:
         head += "Content-Type: application/http\r\n\r\n"
         alone = io.BytesIO(head.encode() + block + b"\r\n\r\n")
         try:
-            for record in ArchiveIterator(alone, auto_decode="all"):
+            for record in ArchiveIterator(alone, auto_decode="transfer"):
                 kind, charset = record.http_content_type, record.http_charset
                 status = record.http_headers.status_code
-                body = _whole(record.reader, len(block))
+                body = _content(record, alone.getvalue(), len(block))
         except OSError as error:
             return kind, Refused.of(f"its response cannot be decoded: {error}", block)
     if status is not None and not 200 <= status < 300:
@@ -143,6 +157,31 @@ def _response(block: bytes, of_record: str | None) -> tuple[str | None, str]:
         return kind, decoded(body, charset)
     what = f"of the type {named}" if named else "of no type, and no page or text by its bytes"
     return kind, NoPage.of(f"its response is {what}", block)
+
+
+def _content(record: Any, response: bytes, n_packed: int) -> bytes:
+    """The body of a response, unpacked as its headers say.
+
+    Args:
+        record: of the response, as it was sent.
+        response: the archive that it alone is.
+        n_packed: bytes of the response.
+
+    Raises:
+        OSError: it cannot be unpacked to its end.
+    """
+    from fastwarc.warc import ArchiveIterator
+
+    said = (record.http_headers.get("Content-Encoding") or "").lower().split(",")
+    packings = [packing for one in said if (packing := one.strip()) not in ("", "identity")]
+    if not _OF_ZLIB.issuperset(packings):
+        unpacked = ArchiveIterator(io.BytesIO(response), auto_decode="all")
+        return _whole(next(unpacked).reader, n_packed)
+    body = _whole(record.reader, n_packed)
+    for _ in packings:
+        # fastwarc itself takes what there is of a body that is cut short for all of it.
+        body = _whole(pa.CompressedInputStream(io.BytesIO(body), "gzip"), n_packed)
+    return body
 
 
 def _whole(reader: Any, n_packed: int) -> bytes:
@@ -164,7 +203,7 @@ def _main_text(page: str) -> str:
     """What a page is about; nothing where it says nothing."""
     from trafilatura import extract
 
-    return extract(page) or ""
+    return extract(for_extractors(page)) or ""
 
 
 def _conversion(body: bytes) -> str:

@@ -12,7 +12,8 @@ from rayinfluence.corpus.manifest import CorpusManifest
 #: What rows are called that are left out, one and several; by the counts of reports.
 _BAD = {"n_bad": ("row is no document", "rows are no documents")}
 _PASSED_OVER = {
-    "empty_documents": ("document has no text", "documents have no text"),
+    "empty_documents": ("document is without text", "documents are without text"),
+    "short_documents": ("document is of one token", "documents are of one token"),
     "no_pages": ("row is no page", "rows are no pages"),
 }
 

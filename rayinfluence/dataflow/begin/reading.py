@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.chunks import AUTO, CHUNK, DOCUMENT, Framing, habits
 from rayinfluence.corpus.features import Features
 from rayinfluence.corpus.forms import Columns
-from rayinfluence.corpus.paths import matches, named_parts, why_no_pattern
+from rayinfluence.corpus.paths import matches, named_parts, why_no_glob, why_no_pattern
 from rayinfluence.corpus.templates import TemplateFailed, template_of
 from rayinfluence.corpus.tokenize import TokenizeSettings
 from rayinfluence.errors import ConfigError
@@ -89,10 +88,8 @@ def refuse_unread(config: RunConfig, files: Sequence[Store]) -> None:
         )
     if isinstance(by_file := corpus.text_column, dict) and corpus.template is None:
         for glob in by_file:
-            try:
-                matches("", glob)
-            except re.error as error:
-                raise ConfigError(f"corpus.text_column: {glob!r} is no glob: {error}.") from error
+            if why := why_no_glob(glob):
+                raise ConfigError(f"corpus.text_column: {why}")
         _refuse_others(
             "corpus.text_column",
             [file.url for file in files if not any(matches(file.url, glob) for glob in by_file)],

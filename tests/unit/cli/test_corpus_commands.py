@@ -225,3 +225,23 @@ def test_rows_that_are_no_documents_are_shown_as_their_files_have_them(
     second = found["findings"][1]
     assert (second["file"], second["document_row"]) == (str(path), 10)
     assert (second["reason"], second["raw"]) == ("not a JSON object", "[1]\n")
+
+
+def test_tokenising_again_names_a_shard_that_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_run(tmp_path, 12)
+    with Run(config) as run:
+        run.tokenize()
+    values = config.model_dump(mode="json", include={"run", "model", "queries"}) | {
+        "corpus": {"documents": [str(tmp_path / "documents.jsonl")], "row_group_tokens": 48},
+        "runner": {"name": "inline"},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    [shard] = (tmp_path / "run/corpus/shards").iterdir()
+    for damage, said_of_it in ((b"PAR1", "it has 4 bytes"), (None, "it is not there")):
+        shard.unlink() if damage is None else shard.write_bytes(damage)
+        with pytest.raises(SystemExit) as end:
+            main(["tokenize", str(tmp_path / "run.yaml"), "--quiet"])
+        assert end.value.code == 4
+        assert said_of_it in capsys.readouterr().err

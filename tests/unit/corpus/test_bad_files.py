@@ -135,16 +135,59 @@ def test_bad_utf_8_in_a_table_spoils_its_row_alone(
     first, bad, last = read(path)
     assert isinstance(first, Document)
     assert isinstance(last, Document)
-    assert bad == BadDocument(f"{path}:2", "'text' is not a string")
+    assert bad == BadDocument(f"{path}:2", "'text' is not UTF-8: it has the byte 0xe9")
 
 
-def test_a_table_with_a_column_twice_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "docs.arrow"
-    both = pa.table([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
-    with pa.ipc.new_file(str(path), both.schema) as writer:
-        writer.write_table(both)
-    with pytest.raises(CorpusError, match="has two columns 'text'"):
+def test_a_column_of_bytes_is_no_column_of_strings(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    pq.write_table(pa.table({"text": pa.array([b"one", b"caf\xe9"], pa.binary())}), path)
+    assert [one.reason for one in read(path) if isinstance(one, BadDocument)] == [
+        "'text' is of bytes, and not a string",
+        "'text' is not UTF-8: it has the byte 0xe9",
+    ]
+
+
+def written(path: Path, table: pa.Table) -> None:
+    """A table as Parquet or as a file of Arrow, by its name."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["docs.arrow", "docs.parquet"])
+def test_a_table_with_a_column_twice_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    parts = [pa.array([one]) for one in "abcd"]
+    for twice, names in (("text", ["text", "text", "x", "y"]), ("y", ["text", "x", "y", "y"])):
+        written(path, pa.table(parts, names))
+        with pytest.raises(CorpusError, match=f"has two columns '{twice}'"):
+            read(path)
+    # What nobody asks for is no matter.
+    columns = Columns("text", "id", metadata=("x",))
+    assert list(read_documents(Store(str(path)), columns)) == [
+        Document(f"{name}:1", "a", {"x": "b"}, 1)
+    ]
+
+
+@pytest.mark.parametrize("name", ["docs.arrow", "docs.parquet"])
+@pytest.mark.parametrize("in_list", [False, True])
+def test_a_column_with_a_field_twice_is_refused(tmp_path: Path, name: str, in_list: bool) -> None:
+    path = tmp_path / name
+    both = pa.StructArray.from_arrays([pa.array(["p"]), pa.array(["q"])], names=["k", "k"])
+    column = pa.ListArray.from_arrays([0, 1], both) if in_list else both
+    written(path, pa.table([pa.array(["a"]), column], ["text", "about"]))
+    with pytest.raises(CorpusError, match="has two fields 'k' in its column 'about'"):
         read(path)
+    columns = Columns("text", "id", metadata=())
+    assert list(read_documents(Store(str(path)), columns)) == [Document(f"{name}:1", "a", {}, 1)]
+
+
+def test_a_table_without_columns_is_said_to_have_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table({}), tmp_path / "docs.parquet")
+    with pytest.raises(CorpusError, match="has no column 'text'; it has none"):
+        read(tmp_path / "docs.parquet")
 
 
 def test_plain_text_is_a_document_to_its_last_character(tmp_path: Path) -> None:

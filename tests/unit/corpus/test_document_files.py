@@ -142,6 +142,35 @@ def test_a_glob_names_what_it_matches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        # As a shell has it, though there is a file of this very name.
+        ("a*.jsonl", ["a*.jsonl", "a1.jsonl", "a2.jsonl", "a[1].jsonl"]),
+        ("a[1]?jsonl", ["a1.jsonl"]),
+        ("a[1].jsonl", ["a[1].jsonl"]),
+        ("a[[]1].jsonl", ["a[1].jsonl"]),
+        ("a[12].jsonl", ["a1.jsonl", "a2.jsonl"]),
+        ("a[!2].jsonl", ["a*.jsonl", "a1.jsonl"]),
+        ("a[^2].jsonl", ["a*.jsonl", "a1.jsonl"]),
+        ("a[*^].jsonl", ["a*.jsonl"]),
+    ],
+)
+def test_a_glob_stands_for_what_it_does_in_a_shell(
+    tmp_path: Path, pattern: str, found: list[str]
+) -> None:
+    write(tmp_path, "a*.jsonl", "a1.jsonl", "a2.jsonl", "a[1].jsonl")
+    assert sorted(names(find(tmp_path / pattern))) == sorted(found)
+
+
+@pytest.mark.parametrize("pattern", ["", "*.jsonl", "**/*.jsonl", "self.jsonl"])
+def test_a_link_to_itself_is_an_error_that_names_it(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path / "data", "a.jsonl")
+    (tmp_path / "data" / "self.jsonl").symlink_to("self.jsonl")
+    with pytest.raises(CorpusError, match=r"/self\.jsonl is a link to self\.jsonl, where"):
+        find(tmp_path / "data" / pattern)
+
+
+@pytest.mark.parametrize(
     ("link", "pattern"),
     [
         ("gone.jsonl", ""),

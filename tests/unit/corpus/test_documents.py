@@ -108,7 +108,11 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b'{"text": "a", "b": [{"\\uDEAD": 1}]}', r"no text: it has \\udead"),
         (b'{"text": "a", "b": [1, ["x\\udfff"]]}', r"no text: it has \\udfff"),
         (b'{"text": "x", "source": "\\udfff"}', r"no text: it has \\udfff"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "not to be read: it is nested too deeply"),
+        (
+            b'{"text": "x", "n": ' + b"1" * 5000 + b"}",
+            "not to be read: it has a whole number of more",
+        ),
         (b'{"text": "x", "text": "y"}', "not to be told: the key 'text' stands twice"),
         (b"[1, 2]", "not a JSON object"),
         (b"3", "not a JSON object"),
@@ -117,7 +121,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         (b'{"text": [{"role": "user"}]}', "'text' has a message 0 without content"),
         (b'{"text": [1]}', "'text' has a message 0 that is no object"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_bad_row_is_told_with_its_place_and_the_others_are_read(
     tmp_path: Path, line: bytes, reason: str
@@ -410,3 +414,19 @@ def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(body)
     a, b, c = (file_digest(Store(str(tmp_path / name))) for name in "abc")
     assert a == b != c
+
+
+def test_of_several_texts_the_one_that_is_to_blame_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text(
+        '{"a": 5, "b": "one"}\n{"a": null, "b": 6}\n{"c": 1}\n{"a": null, "b": "two"}\n'
+    )
+    columns = Columns("a", "id", other_texts=("b",))
+    *bad, last = read_documents(Store(str(path)), columns)
+    assert [one.reason for one in bad if isinstance(one, BadDocument)] == [
+        "'a' is not a string",
+        "'b' is not a string",
+        "'a' is missing",
+    ]
+    assert isinstance(last, Document)
+    assert last.text == "two"

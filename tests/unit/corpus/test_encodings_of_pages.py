@@ -22,6 +22,7 @@ from rayinfluence.storage.store import Store
 ACCENTS = "caf\u00e9 \u201cq\u201d"
 WORDS = "These are the words of a caf\u00e9 that says something at some length. " * 5
 PAGE = f"<html><body><p>{WORDS}</p></body></html>"
+HALVES = (PAGE.encode()[:99], PAGE.encode()[99:])
 TYPE = "Content-Type: text/html; charset=utf-8\r\n"
 
 
@@ -39,6 +40,15 @@ def read(path: Path) -> list[Document | BadDocument]:
         ('<html><meta charset="no such one">', "cp1252", ACCENTS),
         ('<html><meta charset="punycode">', "utf-8", ACCENTS),
         ('<?xml version="1.0" encoding="iso-8859-1"?><html>', "utf-8", ACCENTS),
+        # A mark at the beginning counts before all that is said.
+        ("\ufeff<html>", "utf-16-le", ACCENTS),
+        ("\ufeff<html>", "utf-16-be", ACCENTS),
+        ("\ufeff<html>", "utf-32-le", ACCENTS),
+        ("\ufeff<html>", "utf-32-be", ACCENTS),
+        ('\ufeff<html><meta charset="latin1">', "utf-8", ACCENTS),
+        ('\ufeff<?xml version="1.0" encoding="utf-16"?><html>', "utf-16-be", ACCENTS),
+        ('<?xml version="1.0" encoding="utf-16"?><html>', "utf-16-le", ACCENTS),
+        ("<html>", "utf-16-be", ACCENTS),
         ('<html><meta charset="gb2312">', "gb18030", "\u4e2d\u6587\u9555"),
         (
             '<html><meta http-equiv="content-type" content="text/html; charset=koi8-r">',
@@ -106,6 +116,9 @@ def of_archive(tmp_path: Path, body: bytes) -> list[Document | BadDocument]:
         ("content-encoding: GZIP\r\n", gzip.compress(PAGE.encode())),
         ("Content-Encoding: deflate\r\n", zlib.compress(PAGE.encode())),
         ("Content-Encoding: identity\r\n", PAGE.encode()),
+        ("Content-Encoding: x-gzip, identity\r\n", gzip.compress(PAGE.encode())),
+        ("Content-Encoding: deflate, gzip\r\n", gzip.compress(zlib.compress(PAGE.encode()))),
+        ("Content-Encoding: gzip\r\n", b"".join(map(gzip.compress, HALVES))),
     ],
 )
 def test_responses_are_unpacked_and_the_next_is_read(
@@ -133,6 +146,26 @@ def test_a_response_that_cannot_be_decoded_is_a_bad_row(tmp_path: Path, headers:
     assert isinstance(last, Document)
 
 
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Content-Encoding: gzip\r\n", gzip.compress(PAGE.encode())),
+        ("Content-Encoding: deflate\r\n", zlib.compress(PAGE.encode())),
+        (f"{CHUNKED}Content-Encoding: gzip\r\n", gzip.compress(PAGE.encode())),
+    ],
+)
+def test_a_response_that_is_cut_short_is_a_bad_row(
+    tmp_path: Path, headers: str, body: bytes
+) -> None:
+    for cut in (3, 12, len(body) // 2):
+        part = body[:-cut]
+        sent = b"%x\r\n%s\r\n" % (len(part), part) if CHUNKED in headers else part
+        bad, last = of_archive(tmp_path, archive(response(TYPE + headers, sent), PLAIN))
+        assert isinstance(bad, BadDocument)
+        assert "cannot be decoded" in str(bad)
+        assert isinstance(last, Document)
+
+
 def test_a_response_that_is_a_bomb_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +181,15 @@ def test_a_response_that_is_a_bomb_is_refused(
         ("Content-Type: Text/HTML; charset=utf-8\r\n", PAGE.encode(), WORDS),
         ('content-type: TEXT/html ;charset="latin-1"\r\n', PAGE.encode("latin-1"), WORDS),
         ("Content-Type: text/html\r\n", PAGE.encode("latin-1"), WORDS),
+        # What its own first bytes say counts before its server's word.
+        ("Content-Type: text/html; charset=utf-8\r\n", PAGE.encode("utf-16"), WORDS),
+        ("Content-Type: text/plain; charset=latin-1\r\n", WORDS.encode("utf-8-sig"), WORDS),
+        # What comes after a page's end is of the page.
+        (
+            "Content-Type: text/html; charset=utf-8\r\n",
+            b"<html><body></body></html>" + PAGE.encode(),
+            WORDS,
+        ),
         ("", b"<!doctype html>" + PAGE.encode(), WORDS),
         ("Content-Type: Text/Plain; charset=latin-1\r\n", WORDS.encode("latin-1"), WORDS),
         ("Content-Type: text/plain\r\n", b"<p> as it is", "<p> as it is"),

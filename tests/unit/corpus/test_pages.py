@@ -60,6 +60,54 @@ def test_a_page_is_its_text(tmp_path: Path, name: str) -> None:
     assert found.metadata == {"title": "A title"}
 
 
+@pytest.mark.parametrize(
+    ("page", "lines"),
+    [
+        ("<html><body>one</body></html><p>two</p>", ["one", "two"]),
+        ("<body><p>one</p></BODY ></html>two", ["one", "two"]),
+        ("<html><body>one</body></html>\n<html><body><p>two</p></body></html>", ["one", "two"]),
+        ("<html><body>one</body><!-- x --><div>two</div></html>", ["one", "two"]),
+    ],
+)
+def test_what_comes_after_the_end_of_a_page_is_of_the_page(
+    tmp_path: Path, page: str, lines: list[str]
+) -> None:
+    (tmp_path / "a.html").write_text(page)
+    [found] = read(tmp_path / "a.html")
+    assert isinstance(found, Document)
+    assert found.text.split() == lines
+
+
+#: Of references to characters, and the characters themselves; how each is written in a page.
+REFERENCES = "&amp;lt;b&amp;gt; &#38;copy; &#x26;amp; A&T &lt;i&gt; a?b=1&amp;region=2 &amp;amp;lt;"
+SHOWN = "&lt;b&gt; &copy; &amp; A&T <i> a?b=1&region=2 &amp;lt;"
+
+
+def test_what_a_page_says_of_references_is_resolved_once(tmp_path: Path) -> None:
+    body = f"<title>{REFERENCES}</title><p>{REFERENCES}</p><pre>{REFERENCES}</pre>"
+    (tmp_path / "a.html").write_text(f"<html>{body}</html>")
+    [found] = read(tmp_path / "a.html")
+    assert isinstance(found, Document)
+    assert found.text == f"{SHOWN}\n\n{SHOWN}"
+    assert found.metadata["title"] == SHOWN
+    article = ARTICLE.replace("at some length. </p>", f"at some length. {REFERENCES}</p>")
+    assert article != ARTICLE
+    responses = [("response", OF_HTTP, http("text/html", article.encode()))]
+    (tmp_path / "a.warc").write_bytes(warc(responses))
+    [found] = read(tmp_path / "a.warc")
+    assert isinstance(found, Document)
+    assert SHOWN in found.text
+
+
+@pytest.mark.parametrize("begins", ['<?xml version="1.0"?><html>', '<html lang="en" xmlns="x">'])
+def test_literal_text_of_xhtml_is_text(tmp_path: Path, begins: str) -> None:
+    page = f"{begins}<style><![CDATA[p]]></style><p>1 <![CDATA[<b> &amp; 2]]> 3</p></html>"
+    (tmp_path / "a.xhtml").write_text(page)
+    [found] = read(tmp_path / "a.xhtml")
+    assert isinstance(found, Document)
+    assert found.text == "1 <b> &amp; 2 3"
+
+
 def test_a_page_is_in_the_encoding_that_it_states(tmp_path: Path) -> None:
     path = tmp_path / "a.html"
     path.write_bytes('<html><meta charset="latin-1"><p>caf\u00e9</p></html>'.encode("latin-1"))
@@ -323,6 +371,53 @@ def test_an_archive_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
         path.write_bytes(body[:cut])
         with pytest.raises(CorpusError, match="cannot be read to its end"):
             read(path)
+
+
+def test_an_archive_that_is_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    kinds = ("conversion", "request", "conversion")
+    ends, body = [0], b""
+    for kind in kinds:
+        # What is between two records has to be there for the next alone.
+        one = warc([(kind, ABOUT, f"{kind} of words".encode())])
+        ends += [len(body) + len(one) - n for n in range(5)]
+        body += one
+    for cut in range(20, len(body)):
+        if cut in ends:
+            continue
+        path.write_bytes(body[:cut])
+        with pytest.raises(CorpusError, match="cannot be read to its end"):
+            read(path)
+
+
+def test_headers_without_their_ends_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    path.write_bytes(warc([("conversion", ABOUT, b"one two")] * 2).replace(b"\r\n", b"\n"))
+    with pytest.raises(CorpusError, match="the headers of record 1 are cut short or damaged"):
+        read(path)
+
+
+def test_records_that_are_not_read_are_counted_by_their_kind(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    parts = [
+        ("warcinfo", {}, b"software: none\r\n"),
+        ("resource", {**ABOUT, "Content-Type": "text/plain"}, b"a log"),
+        ("revisit", OF_HTTP, b""),
+        ("response", {**OF_HTTP, "WARC-Segment-Number": "1"}, http("text/plain", b"the first")),
+        ("continuation", {**ABOUT, "WARC-Segment-Number": "2"}, b" and the second half"),
+        ("metadata", ABOUT, b"a: b"),
+        ("response", OF_HTTP, http("text/plain", b"whole")),
+    ]
+    path.write_bytes(warc(parts))
+    resource, revisit, *segments, whole = read(path)
+    for one, kind in ((resource, "resource"), (revisit, "revisit")):
+        assert isinstance(one, NoPageDocument)
+        assert one.reason == f"its record is of the kind {kind}"
+    for one in segments:
+        assert type(one) is BadDocument
+        assert one.reason == "it is one of several segments of a record, which are not joined"
+    assert isinstance(whole, Document)
+    assert (whole.text, whole.row) == ("whole", 7)
 
 
 def test_bad_utf_8_of_a_text_is_told(tmp_path: Path) -> None:

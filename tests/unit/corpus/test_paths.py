@@ -81,9 +81,19 @@ def test_what_names_no_columns_is_refused(pattern: str, said: str) -> None:
         ("a/**", "/a/b/c/x.csv", True),
         ("x[0-9].csv", "/x1.csv", True),
         ("x[!0-9].csv", "/x1.csv", False),
+        ("x[^0-9].csv", "/x1.csv", False),
+        ("x[^0-9].csv", "/xy.csv", True),
+        ("x[^0-9].csv", "/x/.csv", False),
+        ("x[.-a].csv", "/x/.csv", False),
+        ("x[[]1].csv", "/x[1].csv", True),
+        ("x[]a].csv", "/x].csv", True),
+        ("x[a&&b].csv", "/x&.csv", True),
+        ("x[!--a].csv", "/x5.csv", False),
+        ("x[a-].csv", "/x-.csv", True),
         ("x?.csv", "/x/.csv", False),
         ("s3://b/*/x.csv", "s3://b/c/x.csv", True),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_globs_are_of_the_end_of_an_address(glob: str, url: str, is_so: bool) -> None:
     assert matches(url, glob) == is_so

@@ -64,7 +64,7 @@ def test_byte_order_marks_carriage_returns_and_unicode_lines_are_no_trouble(path
             b'{"query_id": "b", "prompt": "", "completion": "c", "metadata": {"x": 1, "x": 2}}',
             "the key 'x' stands twice",
         ),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, "is not to be read: it is nested too deeply"),
         (b"3", "needs the keys prompt and completion"),
         (["query_id", "prompt", "completion"], "needs the keys"),
         ({"query_id": "b", "prompt": "x"}, "needs the keys"),

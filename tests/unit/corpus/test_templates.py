@@ -53,6 +53,32 @@ def test_marks_in_macros_and_filters_stay_in_their_places() -> None:
     assert counted == ((0, 3), (4, 7))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set x %}{% generation %}{{ a }}{% endgeneration %}{% endset %}{{ x | trim }}",
+        "{% set x %}{% generation %}{{ a }}{% endgeneration %}{% endset %}{{ x }}{{ x | length }}",
+        "{% set x %}{% generation %}{{ a }}{% endgeneration %}{% endset %}"
+        "{% if x == a %}x{% endif %}{{ x }}",
+    ],
+)
+def test_what_would_be_made_of_marks_is_refused(source: str) -> None:
+    row = {"a": " one "}
+    with pytest.raises(TemplateFailed, match="and the marks are in it"):
+        template_of(source).render(row)
+    within = "{% generation %}{{ a | trim }}{% endgeneration %}{{ a | length }}"
+    assert template_of(within).render(row) == ("one5", ((0, 3),))
+
+
+def test_json_is_written_as_chat_templates_write_it() -> None:
+    value = {"b": "<\u00e9'", "a": [1, None, True]}
+    written = '{"b": "<\u00e9\'", "a": [1, null, true]}'
+    assert template_of("{{ a | tojson }}").render({"a": value})[0] == written
+    assert template_of("{{ a | tojson(indent=1) }}").render({"a": [1]})[0] == "[\n 1\n]"
+    with pytest.raises(TemplateFailed, match="not JSON serializable"):
+        template_of("{{ a | tojson }}").render({"a": datetime.date(2024, 5, 1)})
+
+
 def test_a_template_that_marks_says_so_where_nothing_is_marked() -> None:
     source = "{{ a }}{% if b %}{% generation %}{{ b }}{% endgeneration %}{% endif %}"
     assert template_of(source).render({"a": "x", "b": ""}) == ("x", ())

@@ -157,12 +157,14 @@ def test_chunks_of_accents_that_are_put_together_rebuild_the_document(tmp_path: 
             assert not unicodedata.combining(text[row["char_end"] : row["char_end"] + 1] or "x")
 
 
-def test_a_last_chunk_of_one_token_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_what_has_one_token_is_left_out_and_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", {"text": words(9)}, {"text": "w1"}, {"text": words(8)})
     shards, _, report = tokenized(path)
     assert [row["n_tokens"] for row in rows_of(shards)] == [8, 8]
-    assert report.short_chunks == 2
-    assert (report.documents, report.empty_documents) == (3, 0)
+    assert (report.short_chunks, report.short_documents) == (1, 1)
+    assert (report.documents, report.empty_documents, report.n_rows) == (3, 0, 3)
+    assert report.why_passed_over == {"it has one token, which predicts nothing": 1}
+    assert [one.place for one in report.passed_over] == [f"{path}:2"]
 
 
 def test_documents_without_text_are_counted_and_skipped(tmp_path: Path) -> None:

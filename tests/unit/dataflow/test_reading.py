@@ -111,6 +111,7 @@ def test_one_row_of_which_a_template_makes_nothing_is_counted_with_its_place(
         ({"text_column": {"*.csv": "text"}}, "1 of 1 files under corpus.documents do not end as"),
         ({"text_column": {"[z-a]": "text"}}, "is no glob"),
         ({"path_columns": "*.jsonl"}, "names no column"),
+        ({"path_columns": "{a}/[z-a].jsonl"}, "is no glob: bad character range"),
         ({"path_columns": "{a}_{b}/*.jsonl"}, "1 of 1 files under corpus.documents do not end as"),
         ({"context": 8, "overlap": 7}, "set it to at most 6"),
         ({"bos": "always"}, "must be 'auto', 'never', 'document' or 'chunk'"),

@@ -189,7 +189,7 @@ def test_texts_that_are_none_are_under_a_limit_and_those_that_are_empty_are_not(
     assert [json.loads(one["raw"]) for one in kept] == bad
     assert [text.split("; the first is ")[0] for text in lost_rows(manifest)] == [
         "corpus: 2 rows are no documents, and left out, of 1 file",
-        "corpus: 36 documents have no text, and left out, of 1 file",
+        "corpus: 36 documents are without text, and left out, of 1 file",
     ]
 
 

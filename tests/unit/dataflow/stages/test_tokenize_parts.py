@@ -149,7 +149,8 @@ def test_parts_of_a_file_of_ids_give_its_sequences(tmp_path: Path, packing: str)
     assert other is not None
     assert other.files == one.files
     # What predicts nothing, a token alone, is counted.
-    assert Corpus.open(cut).n_tokens + other.files[0]["short_chunks"] == len(ids)
+    n_alone = sum(other.files[0][name] for name in ("short_documents", "short_chunks"))
+    assert Corpus.open(cut).n_tokens + n_alone == len(ids)
 
 
 def test_the_corpus_is_the_same_by_workers_that_end_in_any_order(
@@ -217,7 +218,9 @@ def reconcile(store: Store, manifest: CorpusManifest) -> None:
         lengths = [len(json.loads(line)["text"].split()) for line in lines]
         assert report["documents"] == len(lengths)
         assert report["empty_documents"] == lengths.count(0) == 1
-        assert report["short_chunks"] == sum(length % 16 == 1 for length in lengths)
+        assert report["short_documents"] == lengths.count(1)
+        of_chunks = (length > 1 and length % 16 == 1 for length in lengths)
+        assert report["short_chunks"] == sum(of_chunks)
         for number, length in enumerate(lengths, start=1):
             for start in range(0, length - (length % 16 == 1), 16):
                 row = next(rows)
@@ -269,7 +272,8 @@ def test_too_many_bad_rows_are_counted_over_the_parts_of_a_file(
         '{"text": false}',
         "{\n",
     ]
-    assert sum(manifest.reasons.values()) == 6
+    assert manifest.total("short_documents") == 2
+    assert sum(manifest.reasons.values()) == 3 + 3 + 2
 
 
 def test_parquet_is_cut_between_row_groups(store: Store, tmp_path: Path) -> None:
