@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,7 +41,7 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="A run directory, or the run's YAML file; RUN@FINGERPRINT for results that are "
             "not the current ones. Several are compared with the first.",
         ),
@@ -180,7 +181,7 @@ def _refuse_unknown(results: Results, query: Sequence[str]) -> None:
         if one not in there:
             raise ConfigError(
                 f"--query {one}: the results by {results.method} have {len(there):,} queries, such "
-                f"as {', '.join(list(there)[:3])}; `rayinfluence report` lists them."
+                f"as {', '.join(list(there)[:3])}; `rayinfluence report RUN` lists them."
             )
 
 
@@ -215,9 +216,9 @@ def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) 
     )
     parts += of_all(results)
     if others := [name for name in results if name != chosen.method]:
-        parts.append(f"also by {', '.join(others)}: rayinfluence report --method shows them")
+        parts.append(f"also by {', '.join(others)}: `rayinfluence report RUN --method NAME`")
     if not only:
-        parts.append("the sequences of a query: rayinfluence report --query ID")
+        parts.append("the sequences of a query: `rayinfluence report RUN --query ID`")
     return parts
 
 
@@ -271,7 +272,7 @@ def _write_csv(
         typer.echo(text, nl=False)
         return
     before, slash, name = path.rpartition("/")
-    if not name:
-        raise ConfigError(f"--csv {path}: name a file.")
+    if not name or Path(path).is_dir():
+        raise ConfigError(f"--csv {path}: it is a folder; name a file.")
     Store(f"{before}{slash}" or ".").write(name, text.encode())
     say(f"{path}: {text.count(chr(13)) - 1:,} survivors", error=True)

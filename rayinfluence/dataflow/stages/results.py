@@ -236,5 +236,5 @@ def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
     n_asked = sum(not is_itself(query) for query in queries)
     return (
         f"the model would hardly say the completions of {len(names)} of {n_asked} "
-        f"queries ({', '.join(names[:3])}{', ...' * (len(names) > 3)}); see the report."
+        f"queries ({', '.join(names[:3])}{', ...' * (len(names) > 3)}); each says so in the report."
     )

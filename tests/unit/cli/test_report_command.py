@@ -81,6 +81,8 @@ def test_the_page_is_written_where_it_is_missing_or_older(run: Path, say: Say) -
         (["--query", "no\x1b[2J"], "--query no\u241b[2J: the results by ekfac have 3 queries"),
         (["--method", "bm25"], "--method bm25: the results are by ekfac"),
         (["--csv", "-", "--json"], "both for standard output"),
+        (["--csv", "/"], "--csv /: it is a folder; name a file."),
+        (["--csv", "."], "--csv .: it is a folder; name a file."),
         (["--set", "scan.top=3"], "is looked into as it is; name the YAML file"),
     ],
 )
@@ -106,6 +108,7 @@ def test_status_says_what_is_of_the_current_results(run: Path, say: Say) -> None
     values["methods"]["ekfac"]["banks"] = []
     manifest.write_text(json.dumps(values))
     _, printed, _ = say("status", run)
+    assert printed.splitlines()[0] == f"run {run}"
     assert "; not in the current results" in printed
     assert printed.splitlines()[-1].endswith(
         f"{results['remark'].partition(';')[0]}; ekfac; earlier"
