@@ -135,6 +135,13 @@ def expanded(address: str) -> str:
     return path
 
 
+def is_relative(address: str) -> bool:
+    """Whether it is a path, or a pattern, from some folder that it does not say itself."""
+    path = address.lstrip("{")  # braces of a pattern, whose first alternative tells
+    is_address = "://" in path or any(one.fullmatch(path) for one in (_SCHEME, _OTHER, _DBFS))
+    return bool(path.strip()) and not path.startswith(("/", "~")) and not is_address
+
+
 def why_no_folder(path: str) -> str | None:
     """Why models and tokenizers cannot be read from an address, as a clause; None where they may.
 

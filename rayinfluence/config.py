@@ -1,8 +1,8 @@
 """RunConfig: the whole configuration of a run as one typed tree, from YAML or from Python.
 
 Only what a user has to decide is here; what follows from shapes and data is decided by the program.
-Unknown keys are refused with a suggestion. Relative paths are relative to the working directory,
-and ``~`` is the home of whoever reads the configuration.
+Unknown keys are refused with a suggestion. Relative paths of a file are relative to its folder,
+others to the working directory, and ``~`` is the home of whoever reads the configuration.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     ValidationError,
@@ -20,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from rayinfluence.addresses import expanded
 from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.config_features import refuse_texts_of_rows
+from rayinfluence.config_file import beside, values_of
 from rayinfluence.config_objective import ObjectiveConfig, of_a_module
 from rayinfluence.config_places import (
     SECRET,
@@ -34,15 +33,8 @@ from rayinfluence.config_places import (
 )
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
-from rayinfluence.errors import ConfigError, brief
+from rayinfluence.errors import ConfigError
 from rayinfluence.text import holds_credentials
-from rayinfluence.yamls import RepeatedKey, read_yaml
-
-#: What to name instead of a file that is something else.
-_WANTED = (
-    "Name the YAML file of a run, with keys such as run and model; on the command line the run "
-    "directory will do too."
-)
 
 #: What each document has for itself, by the key that names its column.
 _OF_ITS_OWN = {
@@ -407,31 +399,16 @@ class RunConfig(Section):
         """Read a YAML file; ``overrides`` replace top-level keys.
 
         Args:
-            path: of the file.
-            settings: keys that are set over it, such as ``scan.top=50``, as ``--set`` has them.
+            path: of the file, whose relative paths are relative to its folder.
+            settings: keys that are set over it, such as ``scan.top=50``, as ``--set`` has them;
+                their paths, and those of overrides, are relative to the working directory.
             overrides: values by top-level key.
 
         Raises:
             ConfigError: the file is missing, is no run's configuration, or holds a wrong key or
                 value.
         """
-        try:
-            values = read_yaml(Path(expanded(str(path))).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"{path}: there is no such config file.") from error
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {brief(error)}. {_WANTED}") from error
-        except RepeatedKey as error:
-            raise ConfigError(f"{path}: {error}") from error
-        except (ValueError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"{path} cannot be read as YAML: {brief(error)}. {_WANTED}"
-            ) from error
-        if not isinstance(values, dict) or not {"run", "model"} & values.keys():
-            raise ConfigError(
-                f"{path} is not the configuration of a run: neither run nor model is among its "
-                f"keys. {_WANTED}"
-            )
+        values = beside(values_of(path), path)
         return cls.parse({**values, **overrides}, str(path), settings)
 
     @classmethod

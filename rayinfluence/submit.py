@@ -23,8 +23,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
+from rayinfluence.addresses import expanded, hub_address, may_be_on_a_hub, why_no_folder
 from rayinfluence.config import RunConfig
+from rayinfluence.config_file import values_of
 from rayinfluence.corpus.query_files import read_queries
 from rayinfluence.corpus.query_forms import Query
 from rayinfluence.dataflow.places import run_config
@@ -120,7 +121,7 @@ def submit(
         QueryError: the queries can be read from here, and one of them is wrong.
         StageError: the cluster does not take the job, or the connection to it is lost.
     """
-    config = run_config(str(place), settings=settings)
+    config = _config(str(place), settings)
     _refuse_places(config)
     client = (connect or _connect)(address)
     queries = _queries(config)
@@ -146,6 +147,13 @@ def submit(
         say(f"{job} has {_state(info).lower()}")
         return _exit_code(info)
     return 0
+
+
+def _config(place: str, settings: Sequence[str]) -> RunConfig:
+    """The configuration with the paths that it has, as its file is not where the job runs."""
+    if not Path(expanded(place)).is_file():
+        return run_config(place, settings=settings)
+    return RunConfig.parse(values_of(place), place, settings)
 
 
 def _refuse_places(config: RunConfig) -> None:

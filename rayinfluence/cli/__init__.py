@@ -6,6 +6,7 @@ Exit codes are in rayinfluence/errors.py and in the README.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -54,6 +55,10 @@ _INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of ours are one sentence and their own exit code."""
     prepare_process()
+    for stream in (sys.stdout, sys.stderr):
+        # Texts are of any script, and a pipe or an old terminal may have an encoding that is not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             # Commands say so in a line of their own, and with their exit code.

@@ -8,8 +8,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
+from rayinfluence.cli.saying import say
 from rayinfluence.display import Part
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from rayinfluence.report.compare import Comparison, Side
@@ -115,7 +116,10 @@ def comparison_of(store: Store, comparison: Comparison) -> tuple[list[Part], dic
 
     values = comparison.to_json()
     key = view_key(digest([values["sides"], [values["pairs"]]]))
-    store.write(key, comparison_page(comparison).encode())
-    address = f"{store.url}/{key}"
-    parts = [*comparison_parts(comparison), "", f"comparison: {address}"]
-    return parts, {**values, "page": address}
+    parts, address = comparison_parts(comparison), f"{store.url}/{key}"
+    try:
+        store.write(key, comparison_page(comparison).encode())
+    except StorageError as error:  # results may be read by who may not write beside them
+        say(f"no page: {error}", error=True)
+        return parts, {**values, "page": None}
+    return [*parts, "", f"comparison: {address}"], {**values, "page": address}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rayinfluence.addresses import expanded, why_no_address
+from rayinfluence.cli.options import EndpointUrl, RunPath, Settings
 from rayinfluence.cli.saying import say
 from rayinfluence.errors import ConfigError, InputError
 
@@ -19,9 +20,7 @@ _NAME = 40
 
 
 def plot(
-    run_directory: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run directory, or the run's YAML file.")
-    ],
+    run_directory: RunPath,
     kind: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(_KINDS)}; repeatable, all by default.")
     ] = None,
@@ -31,7 +30,8 @@ def plot(
     ] = None,
     method: Annotated[str | None, typer.Option(help="The run's first by default.")] = None,
     out: Annotated[str, typer.Option(help="A folder; may be s3://.")] = "plots",
-    endpoint_url: Annotated[str | None, typer.Option(help="Of an S3-compatible server.")] = None,
+    settings: Settings = None,
+    endpoint_url: EndpointUrl = None,
 ) -> None:
     """Draw pictures of results as PNG and SVG, each with its data as CSV and JSON."""
     kinds = list(dict.fromkeys(kind or _KINDS))
@@ -48,7 +48,8 @@ def plot(
     from rayinfluence.report.pictures.data import data_files
     from rayinfluence.storage.store import Store
 
-    store, folder = run_place(run_directory, endpoint_url).store, Store(expanded(out))
+    store = run_place(run_directory, endpoint_url, settings or ()).store
+    folder = Store(expanded(out))
     by_method = all_results(store)
     if method is not None and method not in by_method:
         raise ConfigError(f"--method {method}: the run has {', '.join(by_method)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ from rayinfluence.cli.options import AsJson, EndpointUrl, Settings
 from rayinfluence.cli.saying import say
 from rayinfluence.cli.showing import all_results, say_report, write_report, write_view
 from rayinfluence.display import Part, Shown, show
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, StorageError
 from rayinfluence.text import visible_line
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="A run directory, or the run's YAML file; RUN@FINGERPRINT for results that are "
             "not the current ones. Several are compared with the first.",
         ),
@@ -126,11 +127,7 @@ def report(
     from rayinfluence.report import Overview, hits, of_all
 
     chosen = _chosen(results, next(iter(methods), None), asked)
-    address = None
-    if condition is not None or versions[0] is not None:
-        address = write_view(store, results, context)
-    elif page or context is not None or not is_current(store):
-        write_report(store, results, context)
+    address = _page(store, results, condition is not None or versions[0] is not None, page, context)
     if csv is not None:
         _write_csv(csv, chosen, results if not methods else {chosen.method: chosen}, asked, top)
     if csv != "-":
@@ -149,8 +146,39 @@ def report(
             more, values["comparison"] = comparison_of(store, comparison)
             parts += ["", *more]
         show(Shown(parts, values), as_json)
-        say_report(store, error=as_json, key=address)
+        if address is not None:
+            say_report(store, error=as_json, key=address)
     _warn_incomplete(store, chosen)
+
+
+def _page(
+    store: Store, results: dict[str, Results], is_view: bool, page: bool, context: int | None
+) -> str | None:
+    """The key of the page, which is written where that is needed; None where it cannot be.
+
+    Results may be read by who may not write beside them. That is an error where the page itself is
+    asked for.
+
+    Args:
+        store: the run directory.
+        results: by method.
+        is_view: whether they are other than the current ones.
+        page: whether the page is written though it is there and current.
+        context: characters around a hit, where they are named.
+    """
+    from rayinfluence.dataflow.layout import REPORT
+
+    try:
+        if is_view:
+            return write_view(store, results, context)
+        if page or context is not None or not is_current(store):
+            write_report(store, results, context)
+    except StorageError as error:
+        if page or context is not None:
+            raise
+        say(f"no page: {error}", error=True)
+        return None
+    return REPORT
 
 
 def _show_comparison(store: Store, comparison: Comparison, as_json: bool) -> None:
@@ -180,7 +208,7 @@ def _refuse_unknown(results: Results, query: Sequence[str]) -> None:
         if one not in there:
             raise ConfigError(
                 f"--query {one}: the results by {results.method} have {len(there):,} queries, such "
-                f"as {', '.join(list(there)[:3])}; `rayinfluence report` lists them."
+                f"as {', '.join(list(there)[:3])}; `rayinfluence report RUN` lists them."
             )
 
 
@@ -215,9 +243,9 @@ def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) 
     )
     parts += of_all(results)
     if others := [name for name in results if name != chosen.method]:
-        parts.append(f"also by {', '.join(others)}: rayinfluence report --method shows them")
+        parts.append(f"also by {', '.join(others)}: `rayinfluence report RUN --method NAME`")
     if not only:
-        parts.append("the sequences of a query: rayinfluence report --query ID")
+        parts.append("the sequences of a query: `rayinfluence report RUN --query ID`")
     return parts
 
 
@@ -226,7 +254,7 @@ def values_of(
     chosen: Results,
     overview: Overview,
     some: Mapping[str, Any],
-    page: str | None = None,
+    page: str | None,
 ) -> dict[str, Any]:
     """What programs read of results.
 
@@ -235,10 +263,8 @@ def values_of(
         chosen: the results by one method.
         overview: of those.
         some: survivors of the queries that were asked for, by their ids.
-        page: the key of the page, where it is not that of the run.
+        page: the key of the page; None where there is none.
     """
-    from rayinfluence.dataflow.layout import REPORT
-
     manifest = chosen.manifest
     return {
         "run": store.url,
@@ -247,7 +273,7 @@ def values_of(
         "set_aside": list(manifest.get("set_aside") or ()),
         "warnings": chosen.warnings,
         "methods": list(manifest["methods"]),
-        "page": f"{store.url}/{page or REPORT}",
+        "page": None if page is None else f"{store.url}/{page}",
         "without": manifest.get("without"),
         **overview.to_json(),
         "survivors": some,
@@ -268,10 +294,10 @@ def _write_csv(
     queries = asked or list(dict.fromkeys(q for one in results.values() for q in one.queries))
     text = survivors_csv(results, queries, top)
     if path == "-":
-        typer.echo(text, nl=False)
+        typer.echo(text.encode(), nl=False)  # in UTF-8, as the file is
         return
     before, slash, name = path.rpartition("/")
-    if not name:
-        raise ConfigError(f"--csv {path}: name a file.")
+    if not name or Path(path).is_dir():
+        raise ConfigError(f"--csv {path}: it is a folder; name a file.")
     Store(f"{before}{slash}" or ".").write(name, text.encode())
     say(f"{path}: {text.count(chr(13)) - 1:,} survivors", error=True)

@@ -73,7 +73,7 @@ def scan(
         results = run.scan()
         run.progress.note(f"results in {run.store.url}/{RESULTS}")
     if as_json:
-        _show(run, results, as_json)
+        _show(run, results, as_json, None)
     end_incomplete(run)
 
 
@@ -87,22 +87,24 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Do all stages and the report, and skip what is done."""
+    from rayinfluence.dataflow.layout import REPORT
+
     wanted = configured(config, runner, strict, settings)
     with opened(wanted, new_run, needs_queries=True, quiet=quiet) as opened_run:
         results = opened_run.all()
         write_report(opened_run.store, results)
-    _show(opened_run, results, as_json)
+    _show(opened_run, results, as_json, REPORT)
     say_report(opened_run.store, error=as_json)
     end_incomplete(opened_run)
 
 
-def _show(run: Run, results: dict[str, Results], as_json: bool) -> None:
-    """All queries at a glance, by the first method."""
+def _show(run: Run, results: dict[str, Results], as_json: bool, page: str | None) -> None:
+    """All queries at a glance, by the first method; and the key of the page, if one is written."""
     from rayinfluence.report import Overview
 
     first = next(iter(results.values()))
     overview = Overview.of(first)
-    values = values_of(run.store, first, overview, {})
+    values = values_of(run.store, first, overview, {}, page)
     show(Shown(glance(results, first, overview), values), as_json)
 
 

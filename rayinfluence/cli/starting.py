@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from rayinfluence.cli.saying import say
+from rayinfluence.config_file import from_beside
 from rayinfluence.errors import ConfigError
 from rayinfluence.text import visible_line
 
@@ -61,6 +62,8 @@ def init(
         line = json.dumps(found.example, ensure_ascii=False) + "\n"
         Store(str(output.parent)).write(_QUERIES, line.encode())
         say(f"{example}: one query of the first document's words, to be replaced by yours")
+    # The run is to be beside the file, and all else is where it is.
+    values = {**from_beside(values, output), "run": values["run"]}
     text = "\n".join(_lines(values, found)) + "\n"
     Store(str(output.parent)).write(output.name, text.encode())
     say(f"{output}: read it, then `rayinfluence run {output}`")
@@ -104,7 +107,7 @@ def _lines(values: Mapping[str, Any], found: Proposed) -> Iterator[str]:
     """The configuration with what was seen beside each key, and what else may be set."""
     order = ("run", "model", "queries", "objective", "batch_tokens", "corpus", "scan", "runner")
     yield "# A run of rayinfluence; docs/reference.md has all keys."
-    yield "# Paths are relative to the folder that it is run in."
+    yield "# Paths are relative to the folder of this file."
     for key in order:
         value = values.get(key)
         if not isinstance(value, Mapping):

@@ -75,7 +75,7 @@ def _shown(found: RunStatus, place: RunPlace, done: bool) -> Shown:
         "objects": found.n_objects,
         "stages": [{**asdict(stage), "ended": stage.ended} for stage in found.stages],
     }
-    return Shown([Table(columns, rows)], values)
+    return Shown([f"run {place.store.url}", Table(columns, rows)], values)
 
 
 def clean(

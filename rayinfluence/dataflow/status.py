@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from rayinfluence.config_file import PATHS, is_same_place
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.manifest import CorpusManifest
 from rayinfluence.dataflow import layout
@@ -188,10 +190,20 @@ def _same_settings(store: Store, objects: Mapping[str, Listed], results: Mapping
     if layout.CONFIG not in objects:
         return True
     theirs, ours = results.get("config", {}), read_json(store, layout.CONFIG)
-    same = {"run", "runner", "storage"}  # where the work is done, and not what is done
-    return {key: value for key, value in ours.items() if key not in same} == {
-        key: value for key, value in theirs.items() if key not in same
-    }
+    elsewhere = {"run", "runner", "storage"}  # where the work is done, and not what is done
+    keys = (ours | theirs).keys() - elsewhere
+    return all(_is_same(key, ours.get(key), theirs.get(key)) for key in keys)
+
+
+def _is_same(key: str, one: Any, other: Any) -> bool:
+    """Whether two values of a key are the same, or paths to the same from different folders."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_is_same(f"{key}.{k}", one.get(k), other.get(k)) for k in one | other)
+    if key in PATHS and isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(partial(_is_same, key), one, other))
+    if key in PATHS and isinstance(one, str) and isinstance(other, str):
+        return is_same_place(one, other)
+    return bool(one == other)
 
 
 def _latest(listed: Iterable[Listed]) -> float | None:

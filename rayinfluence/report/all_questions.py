@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rayinfluence.report.markup import Html, note, tag
+from rayinfluence.report.overview import FIRST, AskedQuery, LeadingDocument, Overview
 from rayinfluence.report.question import teaser
 from rayinfluence.report.tables import Cell, table
 from rayinfluence.report.text import count, per_token_probability, percent, shorten
-from rayinfluence.storage.results import Results
 
 _NAME = 60
-_TOP = 10
-_MOST_DOCUMENTS = 50
 
 
 class Row(NamedTuple):
@@ -24,22 +21,19 @@ class Row(NamedTuple):
     href: str
 
 
-def overview(
-    rows: Sequence[Row], results: Results, n: int, href: Callable[[str, Any], str]
-) -> Html:
+def overview(rows: Sequence[Row], found: Overview, href: Callable[[LeadingDocument], str]) -> Html:
     """A table of the queries, and one of the documents that lead them, by one method.
 
     Args:
         rows: the queries in their order.
-        results: of the method.
-        n: how many first proponents of a query its page has.
-        href: the address of a hit, by query id and survivor.
+        found: by the method.
+        href: the address of a document's best hit.
     """
-    sums = _raising(results)
+    asked = {query.query_id: query for query in found.queries}
     queries = table(
         f"{count(len(rows))} questions",
         ("question", "probability", "its own choice", "warning", "top source", "top share"),
-        [_query(row, results, sums.get(row.query["query_id"])) for row in rows],
+        [_query(row, asked.get(row.query["query_id"])) for row in rows],
     )
     return tag(
         "section",
@@ -47,92 +41,64 @@ def overview(
         queries,
         tag(
             "p",
-            f"By {results.method}. Probability is that of the completion, per token. Its own "
+            f"By {found.method}. Probability is that of the completion, per token. Its own "
             "choice: whether the model would say it first. Top source: of the first proponent. "
-            "Top share: what the first proponent holds of all positive scores.",
+            "Top share: what the first proponent holds of all positive scores of the scan.",
             class_="quiet",
         ),
-        _documents(rows, results, min(n, _TOP), href),
+        _documents(found, href),
         class_="overview",
         id="overview",
     )
 
 
-def _query(row: Row, results: Results, raising: float | None) -> list[Cell]:
+def _query(row: Row, found: AskedQuery | None) -> list[Cell]:
+    """A row; what a method found is empty for queries that it does not ask."""
     query = row.query
     link = tag("a", tag("bdi", shorten(query["query_id"], _NAME)), href=row.href)
     asked = tag("span", *teaser(query), class_="teaser")
     probability = per_token_probability(query)
     greedy = query.get("greedy")
-    first = next(iter(_first(results, query["query_id"], 1)), None)
-    share = None if first is None else _share(first.score, raising)
+    source = (found and found.source) or ""
+    share = found.top_1_share if found else None
     return [
         Cell(tag("span", link, asked), str(query["query_id"])),
         Cell("" if probability is None else percent(probability), probability),
         Cell("" if greedy is None else "yes" if greedy else "no"),
         Cell("yes" if query.get("warning") else ""),
-        Cell(tag("bdi", shorten(first.source, _NAME)) if first else ""),
+        Cell(tag("bdi", shorten(source, _NAME))),
         Cell("" if share is None else percent(share), share),
     ]
 
 
-def _raising(results: Results) -> dict[str, float | None]:
-    """By query id, the sum of all scores that raise, where the tables have it."""
-    columns = (results.statistics[name].to_pylist() for name in ("query_id", "positive_sum"))
-    return dict(zip(*columns, strict=True))
-
-
-def _share(score: float, total: float | None) -> float | None:
-    if not total or not math.isfinite(score):
-        return None
-    return min(1.0, max(0.0, score / total))
-
-
-def _documents(
-    rows: Sequence[Row], results: Results, n: int, href: Callable[[str, Any], str]
-) -> Html:
-    """The documents among the first proponents of most queries."""
-    found: dict[tuple[str | None, str], list[tuple[str, Any]]] = {}
-    for row in rows:
-        query_id = row.query["query_id"]
-        seen = set()
-        for hit in _first(results, query_id, n):
-            key = (hit.document_file, hit.document_id)
-            if key not in seen:
-                found.setdefault(key, []).append((query_id, hit))
-                seen.add(key)
-    leading = sorted(
-        (item for item in found.items() if len(item[1]) > 1),
-        key=lambda item: (-len(item[1]), min(hit.rank for _, hit in item[1]), str(item[0])),
-    )
+def _documents(found: Overview, href: Callable[[LeadingDocument], str]) -> Html:
+    """The documents among the first proponents of several queries."""
+    leading = [one for one in found.documents if one.n_queries > 1]
     if not leading:
         return Html()
-    lines = []
-    for (file, name), several in leading[:_MOST_DOCUMENTS]:
-        query_id, best = min(several, key=lambda pair: pair[1].rank)
-        link = tag("a", tag("bdi", shorten(name or "no id", _NAME)), href=href(query_id, best))
-        lines.append(
-            [
-                Cell(link, name),
-                Cell(tag("bdi", shorten(best.source, _NAME))),
-                Cell(tag("bdi", shorten(file or "", _NAME, keep="end"))),
-                Cell(count(len(several)), len(several)),
-                Cell(count(best.rank), best.rank),
-            ]
-        )
-    more = len(leading) - len(lines)
+    lines = [
+        [
+            Cell(
+                tag("a", tag("bdi", shorten(one.document_id or "no id", _NAME)), href=href(one)),
+                one.document_id,
+            ),
+            Cell(tag("bdi", shorten(one.source, _NAME))),
+            Cell(tag("bdi", shorten(one.document_file or "", _NAME, keep="end"))),
+            Cell(count(one.n_queries), one.n_queries),
+            Cell(count(one.n_first), one.n_first),
+            Cell(count(one.best_rank), one.best_rank),
+        ]
+        for one in leading
+    ]
+    more = found.n_shared - len(lines)
     return tag(
         "details",
-        tag("summary", f"Documents among the first {n} of several questions"),
+        tag("summary", f"Documents among the first {FIRST} of several questions"),
         table(
             "Documents",
-            ("document", "source", "file", "questions", "best rank"),
+            ("document", "source", "file", "questions", "first in", "best rank"),
             lines,
         ),
         note(f"{count(more)} more lead at least two questions." if more else ""),
         class_="fold",
     )
-
-
-def _first(results: Results, query_id: str, n: int) -> Sequence[Any]:
-    return results.proponents(query_id, n) if query_id in results.queries else ()

@@ -45,7 +45,8 @@ def _mass(row: Mapping[str, Any], directed: bool, what: str) -> str:
     if share is not None:
         # Rounded up, and with what the share itself is rounded by.
         bound = f" ± {math.ceil(1000 * error + 0.5) / 1000:.1%}" if error >= 5e-4 else ""
-        parts.append(f"the top 1 % of them hold {share:.1%}{bound} of {those}")
+        largest = f"the 1 % of {what} with the largest scores"
+        parts.append(f"{largest} hold {share:.1%}{bound} of {those}")
     return "; ".join(parts) + "."
 
 
@@ -112,13 +113,20 @@ def rescoring(results: Results, query_id: str) -> str:
     text = (
         f"Scored again at full rank: scores moved by at most "
         f"{_change(found['largest_relative_difference'])}, "
-        f"{found['changed_ranks']} of the first {found['compared_ranks']} ranks hold another "
-        "sequence"
+        f"{_changed(found['changed_ranks'], found['compared_ranks'])}"
     )
     signs = found["changed_signs"]
     if signs:
         text += f", {count(signs)} score{'s' * (signs != 1)} changed sign"
     return text + "."
+
+
+def _changed(ranks: int, compared: int) -> str:
+    """How many of the first ranks are another sequence's than in the scan."""
+    if not ranks:
+        return f"the first {count(compared)} ranks are as they were"
+    hold = "holds" if ranks == 1 else "hold"
+    return f"{count(ranks)} of the first {count(compared)} ranks {hold} another sequence"
 
 
 def _change(change: float) -> str:

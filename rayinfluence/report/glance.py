@@ -12,7 +12,7 @@ from rayinfluence.display import Column, Part, Table
 from rayinfluence.report.groups import value_of
 from rayinfluence.report.overview import FIRST, AskedQuery, LeadingDocument, LeadingGroup, Overview
 from rayinfluence.report.terminal import isolated, style
-from rayinfluence.report.text import count, percent, shorten, signed
+from rayinfluence.report.text import count, percent, shorten, signed, things
 from rayinfluence.storage.results import Meaning
 
 #: Rows of queries, and of documents and of the groups of a key, that are printed.
@@ -40,8 +40,7 @@ def overview_parts(overview: Overview, meaning: Meaning) -> list[Part]:
         Column("top 1", number=True),
         Column("top 1 %", number=True),
     ]
-    of = "query" if len(overview.queries) == 1 else "queries"
-    title = f"{count(len(overview.queries))} {of} by {overview.method}"
+    title = f"{things(len(overview.queries), 'query', 'queries')} by {overview.method}"
     parts: list[Part] = [Table(columns, [_row(one, predicts) for one in shown], title)]
     if rest := len(overview.queries) - len(shown):
         parts.append(f"and {count(rest)} more: --json and --csv have all")

@@ -46,6 +46,11 @@ def note(text: str) -> Html:
     return tag("p", text, class_="quiet") if text else Html()
 
 
+def warning(text: str) -> Html:
+    """What to beware of. It may begin with a key or a file's name, so its first letter stays."""
+    return tag("p", tag("b", "Warning:"), " ", text, class_="warning")
+
+
 def tag(name: str, /, *children: str, **attributes: str | float | bool | None) -> Html:
     """An element.
 

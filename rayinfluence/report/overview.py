@@ -56,6 +56,8 @@ class LeadingDocument:
         source, document_file, document_id: which it is.
         n_queries: how many queries have a sequence of it among their first `FIRST` proponents.
         n_first: how many have one in the first place.
+        best_rank: of its sequences, for any of the queries.
+        best_query_id: the first query that has it at that rank.
     """
 
     source: str
@@ -63,6 +65,8 @@ class LeadingDocument:
     document_id: str
     n_queries: int
     n_first: int
+    best_rank: int
+    best_query_id: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Overview:
         method: whose scores they are.
         queries: in their order.
         documents: the ones that most queries have among their first proponents; `MOST` of them.
-        n_documents: that any query has there.
+        n_documents, n_shared: that any query has there, and that several have.
         groups: by key, the largest lift first; `MOST` of each.
         n_warned: queries with a warning.
     """
@@ -105,6 +109,7 @@ class Overview:
     queries: Sequence[AskedQuery]
     documents: Sequence[LeadingDocument]
     n_documents: int
+    n_shared: int
     groups: Mapping[str, Sequence[LeadingGroup]]
 
     @classmethod
@@ -119,7 +124,9 @@ class Overview:
             for query_id, query in results.queries.items()
         ]
         documents = _documents(leading)
-        return cls(results.method, queries, documents[:MOST], len(documents), _groups(results))
+        n_shared = sum(one.n_queries > 1 for one in documents)
+        groups = _groups(results)
+        return cls(results.method, queries, documents[:MOST], len(documents), n_shared, groups)
 
     @property
     def n_warned(self) -> int:
@@ -161,13 +168,17 @@ def _documents(leading: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leadi
     n_queries: Counter[tuple[str | None, str]] = Counter()
     n_first: Counter[tuple[str | None, str]] = Counter()
     sources: dict[tuple[str | None, str], str] = {}
-    for rows in leading.values():
+    best: dict[tuple[str | None, str], tuple[int, str]] = {}
+    for query_id, rows in leading.items():
         keys = [(row["document_file"], row["document_id"]) for row in rows]
-        sources |= {key: row["source"] for key, row in zip(keys, rows, strict=True)}
+        for key, row in zip(keys, rows, strict=True):
+            sources[key] = row["source"]
+            if key not in best or row["rank"] < best[key][0]:
+                best[key] = row["rank"], query_id
         n_queries.update(set(keys))
         n_first.update(keys[:1])
     order = sorted(n_queries, key=lambda k: (-n_queries[k], -n_first[k], k[0] or "", k[1]))
-    return [LeadingDocument(sources[k], *k, n_queries[k], n_first[k]) for k in order]
+    return [LeadingDocument(sources[k], *k, n_queries[k], n_first[k], *best[k]) for k in order]
 
 
 def _groups(results: Results) -> dict[str, list[LeadingGroup]]:

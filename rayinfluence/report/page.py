@@ -16,6 +16,7 @@ from rayinfluence.report.frame import framed
 from rayinfluence.report.groups import groups_of
 from rayinfluence.report.hits import Room
 from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.overview import LeadingDocument, Overview
 from rayinfluence.report.query import Found, query_section
 from rayinfluence.report.summary import about
 from rayinfluence.report.top import title, top
@@ -174,11 +175,16 @@ class _Report:
             for query_id, query in self._queries.items()
         ]
 
-        def href(query_id: str, hit: Any) -> str:
-            anchor = HitAnchors(self.anchors[query_id]).of(self._first.method, hit)
+        def href(document: LeadingDocument) -> str:
+            query_id = document.best_query_id
+            # That of its query where the page has no such hit.
+            anchor, taken = self.anchors[query_id], HitAnchors(self.anchors[query_id])
+            if document.best_rank <= self._per_side:
+                for hit in self._first.proponents(query_id, document.best_rank):
+                    anchor = taken.of(self._first.method, hit)
             return f"{at.get(query_id, '')}#{anchor}"
 
-        return overview(rows, self._first, self._per_side, href)
+        return overview(rows, Overview.of(self._first), href)
 
     def _section(self, query_id: str, room: Room, *, unfolded: bool) -> Html:
         query = self._queries[query_id]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.asked import members, objective, said
-from rayinfluence.report.markup import Html, escape_parts, join, note, tag
+from rayinfluence.report.markup import Html, escape_parts, join, note, tag, warning
 from rayinfluence.report.panes import parts_of
 from rayinfluence.report.text import (
     BY_ITSELF,
@@ -125,4 +125,4 @@ def _facts(query: Mapping[str, Any]) -> Html:
 
 
 def _warning(query: Mapping[str, Any]) -> Html:
-    return tag("p", str(query["warning"]), class_="warning") if query.get("warning") else Html()
+    return warning(str(query["warning"])) if query.get("warning") else Html()

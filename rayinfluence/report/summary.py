@@ -10,7 +10,7 @@ from rayinfluence.report.markup import Html, definitions, join, tag
 from rayinfluence.report.provenance import provenance
 from rayinfluence.report.reading import scales
 from rayinfluence.report.settings import documents
-from rayinfluence.report.text import count, pairs, percent
+from rayinfluence.report.text import count, pairs, percent, things
 from rayinfluence.report.trust import is_dense, trust
 from rayinfluence.storage.results import Results
 
@@ -52,18 +52,18 @@ def _facts(results_by_method: Mapping[str, Results]) -> list[tuple[str, str]]:
     rows = [
         (
             "Model",
-            _phrase(model, architecture="{}", parameters="{} parameters"),
+            _phrase(model, architecture="{}", parameters="{} parameter{s}"),
         ),
         ("Coverage", _coverage(model)),
         (
             "Corpus",
             _phrase(
                 {**corpus, **manifest},
-                n_sequences="{} sequences",
-                n_tokens="{} tokens",
-                documents="{} documents",
-                empty_documents="{} empty documents",
-                shards="{} shards",
+                n_sequences="{} sequence{s}",
+                n_tokens="{} token{s}",
+                documents="{} document{s}",
+                empty_documents="{} empty document{s}",
+                shards="{} shard{s}",
             ),
         ),
     ]
@@ -74,8 +74,8 @@ def _facts(results_by_method: Mapping[str, Results]) -> list[tuple[str, str]]:
             {**method, "dense": "" if is_dense(method) else None},
             rank="rank {}",
             dense="dense: whole query gradients",
-            scanned_sequences="{} sequences scanned",
-            scanned_tokens="{} tokens scanned",
+            scanned_sequences="{} sequence{s} scanned",
+            scanned_tokens="{} token{s} scanned",
         )
         rows.append((f"Method {results.method}", facts))
     rows.append(("Numerics", pairs(manifest.get("numerics"))))
@@ -118,14 +118,14 @@ def _coverage(model: Mapping[str, Any]) -> str:
     if model.get("tracked_parameters") is not None:
         text += f" ({count(model['tracked_parameters'])})"
     if model.get("modules"):
-        text += f", {count(len(model['modules']))} modules"
+        text += f", {things(len(model['modules']), 'module')}"
     return text
 
 
 def _phrase(values: Mapping[str, Any], **templates: str) -> str:
     """The known values in words, in the order of the templates."""
     return ", ".join(
-        template.format(count(values[key]))
+        template.format(count(values[key]), s="s" * (values[key] != 1))
         for key, template in templates.items()
         if values.get(key) is not None
     )

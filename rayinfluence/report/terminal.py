@@ -14,6 +14,7 @@ from rayinfluence.display.coloured import print_coloured
 from rayinfluence.report.asked import members, objective, said
 from rayinfluence.report.facts import agreement, carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
+from rayinfluence.report.hits import folded
 from rayinfluence.report.part import filtered_for, selected
 from rayinfluence.report.text import (
     BEYOND,
@@ -26,6 +27,7 @@ from rayinfluence.report.text import (
     percent,
     shorten,
     signed,
+    things,
 )
 from rayinfluence.report.trust import left_out, looked_at
 from rayinfluence.storage.results import Results, Survivor, is_itself
@@ -172,15 +174,14 @@ def _probability(query: Mapping[str, Any]) -> str:
 def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) -> Part:
     if not survivors:
         return Text(f"{title}: none", "dim")
-    ranks = {survivor.sequence_id: survivor.rank for survivor in survivors}
     rows = [
         (
-            Text(str(survivor.rank), "dim"),
-            Text(signed(survivor.score), style(survivor.score)),
-            _delta(survivor),
-            _sequence(survivor, max(20, width - _NUMBERS_WIDTH), ahead, ranks),
+            Text(str(first.rank), "dim"),
+            Text(signed(first.score), style(first.score)),
+            _delta(first),
+            _sequence(first, copies, max(20, width - _NUMBERS_WIDTH), ahead),
         )
-        for survivor in survivors
+        for first, copies in folded(survivors)
     ]
     columns = (
         Column(" #", number=True),
@@ -197,14 +198,15 @@ def _delta(survivor: Survivor) -> str:
     return "beyond" if survivor.beyond_linear else signed(survivor.delta_nats)
 
 
-def _sequence(survivor: Survivor, width: int, ahead: int, ranks: Mapping[int, int]) -> Text:
+def _sequence(survivor: Survivor, copies: Sequence[Survivor], width: int, ahead: int) -> Text:
     flags = []
     if survivor.suspect:
         flags.append(SUSPECT)
     if survivor.near_duplicate_of is not None:
-        # The best-ranked of the same list, which is therefore above it.
-        above = ranks.get(survivor.near_duplicate_of)
-        flags.append(f"near-duplicate of {'another' if above is None else f'#{above}'}")
+        flags.append("near-duplicate of another")
+    if copies:
+        ranks = ", ".join(f"#{one.rank}" for one in copies)
+        flags.append(f"and {things(len(copies), 'near copy', 'near copies')} of it: {ranks}")
     if survivor.beyond_linear:
         flags.append(BEYOND)
     names = [name for name in (survivor.source, survivor.document_id) if name]

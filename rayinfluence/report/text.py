@@ -129,6 +129,11 @@ def count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def things(n: int, one: str, many: str | None = None) -> str:
+    """A number of things, such as ``1 query`` and ``1,200 queries``."""
+    return f"{count(n)} {one if n == 1 else many or f'{one}s'}"
+
+
 def n_counted(query: Mapping[str, Any]) -> int:
     """How many tokens of the completion count."""
     counts = query.get("token_counts")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rayinfluence.report.markup import Html, join, tag
+from rayinfluence.report.markup import Html, join, tag, warning
 from rayinfluence.report.reading import signs
 from rayinfluence.report.text import count, shorten
 from rayinfluence.storage.results import Results, is_itself
@@ -14,6 +14,7 @@ from rayinfluence.text import without_credentials
 #: Warnings that stand open; more are folded.
 _OPEN = 2
 _NAME = 60
+_WARNINGS = "warnings"
 
 
 def title(manifest: Mapping[str, Any]) -> str:
@@ -34,9 +35,9 @@ def top(
     """
     manifest = next(iter(results_by_method.values())).manifest
     warnings = dict.fromkeys(
-        str(warning)
+        str(text)
         for results in results_by_method.values()
-        for warning in results.manifest.get("warnings") or []
+        for text in results.manifest.get("warnings") or []
     )
     links = [
         tag("a", text, href=f"{base}#{anchor}")
@@ -54,7 +55,7 @@ def top(
         signs(results_by_method),
         tag("p", join(links, " · "), class_="links"),
         *_without(manifest),
-        _warnings(list(warnings)),
+        _warnings(list(warnings), base),
     )
 
 
@@ -86,9 +87,15 @@ def _without(manifest: Mapping[str, Any]) -> list[Html]:
     return [tag("p", told["sentence"], class_="warning")] if told else []
 
 
-def _warnings(warnings: Sequence[str]) -> Html:
-    said = join(tag("p", warning, class_="warning") for warning in warnings)
-    if len(warnings) <= _OPEN:
-        return said
-    label = tag("summary", f"{count(len(warnings))} warnings of the run")
-    return tag("details", label, said, class_="fold warnings")
+def _warnings(warnings: Sequence[str], base: str) -> Html:
+    """Those of the run: once in a report, and on its other pages how many there are, and where."""
+    if not warnings:
+        return Html()
+    n = len(warnings)
+    label = f"{count(n)} warning{'s' * (n != 1)} of the run"
+    if base:
+        return tag("p", tag("a", label, href=f"{base}#{_WARNINGS}"), class_="warning")
+    said = join(map(warning, warnings))
+    if n <= _OPEN:
+        return tag("div", said, id=_WARNINGS)
+    return tag("details", tag("summary", label), said, class_="fold warnings", id=_WARNINGS)

@@ -67,6 +67,7 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         moments=_LAMBDA * plain,
         rescore=_RESCORE * plain,
         eigen=_EIGEN,
+        pairs=0.0,
         partial_bytes=partial,
         worker_bytes=0,
         device_bytes=0,
@@ -90,6 +91,9 @@ def simulate(model: Model, tokens: float, actors: int) -> Forecast:
         n_diagonals=0,
         top=_TOP,
         survivor_tokens=_N_QUERIES * 2 * _TOP * _TOKENS_PER_SEQUENCE,
+        # Without scores by pairs of tokens.
+        pair_queries=0,
+        pair_multiplications=0,
         rank=_RANK,
         n_blocks=1,
         operand_bytes=2,

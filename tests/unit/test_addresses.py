@@ -248,7 +248,7 @@ def test_what_a_merge_brings_may_be_overridden(tmp_path: Path) -> None:
     )
     assert RunConfig.load(path).fit.lanes == 3
     path.write_text("<<: &base {run: a, model: b}\nrun: c\n")
-    assert RunConfig.load(path).run == "c"
+    assert RunConfig.load(path).run == f"{tmp_path}/c"
 
 
 @pytest.mark.parametrize(

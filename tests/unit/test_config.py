@@ -105,7 +105,10 @@ def test_what_is_missing_and_all_that_is_wrong_is_said_at_once() -> None:
     assert "fit.lanes: " in message
 
 
-def test_a_config_is_read_from_yaml_and_overridden(tmp_path: Path) -> None:
+def test_a_config_is_read_from_yaml_and_overridden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "run.yaml"
     path.write_text("run: a\nmodel: b\nscan:\n  rank: dense\n  # top: 5\nfit:\n", "utf-8")
     config = RunConfig.load(path, seed=3)

@@ -85,6 +85,12 @@ def test_a_span_of_the_answer_is_chosen(page: Page) -> None:
     expect(pressed).to_have_count(0)
 
 
+def test_copying_a_citation_is_said(page: Page) -> None:
+    page.keyboard.press("j")
+    page.keyboard.press("c")
+    expect(page.locator(".tools > [role=status]").first).to_have_text("Citation copied.")
+
+
 def test_what_is_typed_into_a_search_is_no_key(page: Page) -> None:
     page.keyboard.press("/")
     assert focused(page, "type") == "search"

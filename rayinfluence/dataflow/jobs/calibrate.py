@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from rayinfluence.curvature.blocks import Basis, block_sizes
 from rayinfluence.curvature.eigen import eigenbasis
 from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
+from rayinfluence.curvature.solver import Solver
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.folding import (
     Bases,
@@ -33,6 +34,9 @@ from rayinfluence.dataflow.compute.folding import (
     fold_moments,
 )
 from rayinfluence.dataflow.compute.grouping import SplitGroups
+from rayinfluence.dataflow.compute.pair_scores import Asked as PairsAsked
+from rayinfluence.dataflow.compute.pair_scores import pair_scores
+from rayinfluence.dataflow.compute.pairs_foreseen import PairSample
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
@@ -41,6 +45,8 @@ from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key
 from rayinfluence.errors import ConfigError
 from rayinfluence.influence.bank import Itself, QueryBank
+from rayinfluence.methods.method import Curvature, Fitted, GradientMethod
+from rayinfluence.methods.registry import GRADIENT_METHODS
 from rayinfluence.storage.store import Store
 from rayinfluence.text import in_bytes
 
@@ -59,6 +65,8 @@ class Rates:
     Attributes:
         scan, covariance, moments, rescore: seconds per token.
         eigen: seconds per cubed width.
+        pairs: seconds per multiplication of scores by pairs of tokens, as they are counted; 0 where
+            there are none.
         partial_bytes: of one split's partials, all banks together.
         worker_bytes: the most memory that the worker's process held; 0 where that is not known.
         device_bytes: the most memory of a CUDA device, of the fullest one; 0 on a CPU.
@@ -72,6 +80,7 @@ class Rates:
     moments: float
     rescore: float
     eigen: float
+    pairs: float
     partial_bytes: int
     worker_bytes: int
     device_bytes: int
@@ -97,6 +106,7 @@ class CalibrateJob:
         labels: of the fit.
         n_blocks: of the fit.
         by_token: queries that a survivor is scored for by token, on average.
+        pairs: the query that is scored by pairs of tokens, if any is.
     """
 
     corpus: Store
@@ -111,6 +121,7 @@ class CalibrateJob:
     labels: str
     n_blocks: int
     by_token: int
+    pairs: PairSample | None
     stage: ClassVar[str] = stage_names.PLAN
 
     def prepare(self, replica: Replica) -> None:
@@ -180,6 +191,7 @@ class CalibrateJob:
             moments=moments,
             rescore=_timed(lambda: rescore(replica, asked, first)) / again,
             eigen=_eigen_rate(replica),
+            pairs=self._pairs_rate(replica, bases, first, again),
             partial_bytes=partial_bytes,
             worker_bytes=peak_bytes(),
             device_bytes=_device_bytes(gpus),
@@ -187,6 +199,18 @@ class CalibrateJob:
             gpu_bytes=_smallest(gpus),
             splits=seconds,
         )
+
+    def _pairs_rate(self, replica: Replica, bases: Bases, rows: pa.Table, n_tokens: int) -> float:
+        """Of a query by pairs of its tokens and those of some rows, all of which have scores."""
+        if self.pairs is None:
+            return 0.0
+        sample, ids = self.pairs, rows["sequence_id"].to_numpy()
+        asked = [
+            PairsAsked(partial(_solver, replica, bases, method), method.normalised, ids)
+            for method in (GRADIENT_METHODS[name] for name in sample.methods)
+        ]
+        seconds = _timed(lambda: pair_scores(replica, sample.query, sample.ends, asked, rows))
+        return seconds / sample.multiplications(list(replica.shapes.values()), n_tokens)
 
     def _asked(self, replica: Replica, n_rows: int) -> Asked:
         """What the second pass is asked of some rows: everything, and by token as on average."""
@@ -229,16 +253,28 @@ def random_bank(
 
 def itself(replica: Replica, bases: Bases) -> QueryBank:
     """What reads each sequence by itself, with bases and moments of the right shapes."""
-    modules, dtype = {}, accumulation_dtype(replica.numerics.torch_dtype)
-    for name, shape in replica.shapes.items():
-        # As factors are, whatever is multiplied elsewhere.
-        sides, there = (bases.inputs[name], bases.outputs[name]), replica.devices[name]
-        inputs, outputs = (side.to(dtype=dtype, device=there) for side in sides)
-        ones_J = torch.ones(inputs.width, device=there)
-        ones_O = torch.ones(outputs.width, device=there)
-        factors = ModuleFactors(inputs, outputs, ones_J, ones_O, torch.outer(ones_O, ones_J))
-        modules[name] = Itself(EKFAC(factors, name).inverse(), shape.d_in)
+    modules = {
+        name: Itself(EKFAC(_factors(replica, bases, name), name).inverse(), shape.d_in)
+        for name, shape in replica.shapes.items()
+    }
     return QueryBank(["itself"], modules)
+
+
+def _solver(replica: Replica, bases: Bases, method: GradientMethod, name: str) -> Solver:
+    """A method's, of a module, with bases and moments of the right shapes."""
+    curvature = Curvature(_factors(replica, bases, name), 1, 1, damping_scale=0.1, damping=None)
+    return method.solver(Fitted(name, replica.shapes[name].bias, curvature))
+
+
+def _factors(replica: Replica, bases: Bases, name: str) -> ModuleFactors:
+    # As factors are, whatever is multiplied elsewhere.
+    dtype, there = accumulation_dtype(replica.numerics.torch_dtype), replica.devices[name]
+    inputs, outputs = (
+        side.to(dtype=dtype, device=there) for side in (bases.inputs[name], bases.outputs[name])
+    )
+    ones_J = torch.ones(inputs.width, device=there)
+    ones_O = torch.ones(outputs.width, device=there)
+    return ModuleFactors(inputs, outputs, ones_J, ones_O, torch.outer(ones_O, ones_J))
 
 
 def _of_all(bank: QueryBank, n_rows: int) -> Asked:

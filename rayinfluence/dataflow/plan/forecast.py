@@ -33,6 +33,7 @@ class Work:
         n_themselves: methods that read each sequence by itself, with factors in the scan.
         survivor_tokens: of all survivors, once per block of queries, and of pairs with token
             influences as often as these are dearer.
+        pair_queries, pair_multiplications: of scores by pairs of tokens, a query at a time.
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.
@@ -51,6 +52,8 @@ class Work:
     n_themselves: int
     top: int
     survivor_tokens: int
+    pair_queries: int
+    pair_multiplications: int
     rank: int | None
     n_blocks: int
     operand_bytes: int
@@ -116,7 +119,8 @@ def forecast(
         stage_names.EIGEN: rates.eigen * cubes * work.pieces / eigen_tasks,
         stage_names.MOMENTS: rates.moments * work.moment_tokens / actors * lanes,
         stage_names.SCAN: rates.scan * work.tokens / actors,
-        stage_names.RESCORE: rates.rescore * work.survivor_tokens / actors,
+        stage_names.RESCORE: rates.rescore * work.survivor_tokens / actors
+        + rates.pairs * work.pair_multiplications * _largest_part(work.pair_queries, actors),
     }
     stored = {
         "corpus": 4 * work.tokens,
@@ -133,6 +137,11 @@ def forecast(
         memory["CUDA device, measured"] = rates.device_bytes
     by_device = [held(work, shapes, share, device) for share in shares]
     return Forecast(seconds, stored, memory, max(by_device, key=at_once))
+
+
+def _largest_part(n: int, actors: int) -> float:
+    """What of so many equal pieces of work the actor with the most of them has."""
+    return -(-n // actors) / max(n, 1)
 
 
 def held(

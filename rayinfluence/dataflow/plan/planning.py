@@ -12,6 +12,7 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.compute.pairs_foreseen import ForeseenPairs, JobSize, foreseen_pairs
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
@@ -76,6 +77,7 @@ def plan_run(run: Parts, actors: int) -> Plan:
     Its corpus is there; nothing else of the run is done.
     """
     scan, numerics = run.config.scan, run.numerics
+    pairs = _pairs(run)
     splits = run.corpus.plan(numerics.split_tokens)
     job = CalibrateJob(
         run.corpus_store,
@@ -94,11 +96,12 @@ def plan_run(run: Parts, actors: int) -> Plan:
         labels=run.config.fit.labels,
         n_blocks=run.config.fit.blocks,
         by_token=_by_token(run),
+        pairs=pairs.sample,
     )
     chosen = _spread(splits)
     with run.progress.stage(stage_names.PLAN, sum(split.n_tokens for split in chosen)) as stage:
         (rates,) = run.runner.replicas(job, [chosen], stage.advance)
-    work = _work(run, splits)
+    work = _work(run, splits, pairs)
     replica = run.replica
     shapes, device = replica.shapes, numerics.device
 
@@ -124,7 +127,7 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
     return [splits[int((index + 0.5) * len(splits) / count)] for index in range(count)]
 
 
-def _work(run: Parts, splits: Sequence[Split]) -> Work:
+def _work(run: Parts, splits: Sequence[Split], pairs: ForeseenPairs) -> Work:
     corpus, scan = run.corpus, run.config.scan
     fits = {kind: run.fit_plan(kind=kind) for kind in factors_needed(scan.methods)}
     ekfac = fits.get("ekfac")
@@ -156,12 +159,32 @@ def _work(run: Parts, splits: Sequence[Split]) -> Work:
         n_themselves=_n_themselves(run),
         top=places(scan.top, run.corpus),
         survivor_tokens=survivors * corpus.n_tokens // corpus.n_sequences,
+        pair_queries=pairs.n_queries,
+        pair_multiplications=pairs.multiplications,
         rank=rank,
         n_blocks=run.config.fit.blocks,
         operand_bytes=operand_dtype(
             run.numerics.torch_dtype, torch.device(run.numerics.device)
         ).itemsize,
     )
+
+
+def _pairs(run: Parts) -> ForeseenPairs:
+    """Scores by pairs of tokens, of as many survivors as there can be."""
+    corpus, scan = run.corpus, run.config.scan
+    ekfac = "ekfac" in factors_needed(scan.methods)
+    of_a_sequence = corpus.n_tokens / max(1, corpus.n_sequences)
+    survivors = _survivors(run, len(run.queries) * len(scan.methods))
+    job = JobSize(
+        scanned=corpus.n_tokens,
+        fitted=run.fit_plan(kind="ekfac").n_tokens if ekfac else 0,
+        rescored=int(survivors * of_a_sequence),
+        of_a_sequence=of_a_sequence,
+        n_sequences=corpus.n_sequences,
+    )
+    by_gradients = [method for method in scan.methods if method in GRADIENT_METHODS]
+    n = min(scan.pair_scores, places(scan.top, corpus))
+    return foreseen_pairs(run.queries, n, by_gradients, list(run.replica.shapes.values()), job)
 
 
 def _pieces(fit: FitPlan) -> list[Piece]:

@@ -120,8 +120,8 @@ def _lacking(factors: Factors, shapes: Mapping[str, ModuleShape], is_all: bool) 
     if singular := factors.manifest["singular"]:
         name, n_null = max(singular.items(), key=lambda pair: pair[1])
         lines.append(
-            f"factors      {len(singular)} covariances are singular up to rounding, most of all "
-            f"{name} ({n_null} directions): mostly damping decides there. "
+            f"factors      covariances that are singular up to rounding: {len(singular)}, most of "
+            f"all {name} (directions: {n_null}); mostly damping decides there. "
             + (
                 "The whole corpus was fitted: only one with more sequences may help."
                 if is_all

@@ -15,7 +15,7 @@ import numpy as np
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.completion_parts import part_ends
-from rayinfluence.dataflow.compute.pair_work import QueryWork, most_parts
+from rayinfluence.dataflow.compute.pair_work import Affordable, QueryWork, affordable, most_parts
 from rayinfluence.dataflow.jobs.pairs import PairsAsked, PairsJob
 from rayinfluence.dataflow.stages.damaged import Discarded, is_damaged
 from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
@@ -31,8 +31,6 @@ from rayinfluence.storage.digest import digest
 _FEW_ITEMS = 64
 #: Raised whenever the same survivors would get other numbers.
 _VERSION = 1
-#: With fewer parts than that fewer survivors are taken.
-_ENOUGH_PARTS = 8
 
 #: By query digest: the query, and ids of sequences by method, ascending.
 _Wanted = Mapping[str, tuple[EncodedQuery, tuple[Ids, ...]]]
@@ -80,14 +78,16 @@ class PairPass:
     def run(self, progress: ProgressLog) -> Paired:
         """Do what is not there yet."""
         queries = self.again.queries
-        n, methods, most, wanted = self._affordable()
+        found, by_texts = self._affordable(), self._by_texts()
+        n, methods, most = found.n, (*found.by_gradients, *by_texts), found.most_parts
         if not most:
-            if wanted:
+            if self.n and self._wanted(self.n, (*self._by_gradients(), *by_texts)):
                 progress.note(
                     "pair scores  none: with two parts of each completion they would take more "
                     "than a tenth of the job; ask fewer queries"
                 )
             return Paired(0, (), 0, [None] * len(queries), [None] * len(queries))
+        wanted = self._wanted(n, methods)
         items = {item.query.digest: item for item in self._items(wanted, most)}
         n_pairs = sum(len(ids) for item in items.values() for ids in item.wanted)
         progress.note(
@@ -102,31 +102,20 @@ class PairPass:
         ]
         return Paired(n, methods, most, ends, keys)
 
-    def _affordable(self) -> tuple[int, tuple[str, ...], int, _Wanted]:
-        """How many survivors by which methods, and how many parts there are, and which survivors.
+    def _affordable(self) -> Affordable:
+        """How many survivors by which methods, and how many parts there are."""
+        by_texts = self._by_texts()
+        return affordable(
+            self.n,
+            self._by_gradients(),
+            lambda n, some: self._most_parts(self._wanted(n, (*some, *by_texts))),
+        )
 
-        Few parts show little. Where completions would have too few of them, the first of the
-        methods by gradients has such scores alone, and then half as many survivors, and half again;
-        if there are too few with one, whatever has the most.
-        """
-        methods = self.again.methods
-        by_gradients = [one.method for one in methods if one.reads_queries]
-        by_texts = [one.method for one in methods if one.reads_texts]
-        best: tuple[int, int, tuple[str, ...]] = (0, 0, ())
-        wanted: _Wanted = {}
-        n, some = self.n, by_gradients
-        while n and best[0] < _ENOUGH_PARTS:
-            chosen = (*some, *by_texts)
-            of_n = self._wanted(n, chosen)
-            most = self._most_parts(of_n)
-            if not wanted or most > best[0]:
-                wanted, best = of_n, (most, n, chosen)
-            if len(some) > 1:
-                some = some[:1]
-            else:
-                n //= 2
-        most, n, chosen = best
-        return n, chosen, most, wanted
+    def _by_gradients(self) -> list[str]:
+        return [one.method for one in self.again.methods if one.reads_queries]
+
+    def _by_texts(self) -> list[str]:
+        return [one.method for one in self.again.methods if one.reads_texts]
 
     def _wanted(self, n: int, methods: Sequence[str]) -> _Wanted:
         """By query digest, the ids of the first survivors by each method, of those with parts."""
@@ -156,9 +145,8 @@ class PairPass:
         if not wanted:
             return 0
         work = [
-            QueryWork(
-                len(query.answers[0].tokens),
-                sum(query.answers[0].counted),
+            QueryWork.of(
+                query,
                 self._tokens(self._run_again(ids)),
                 [
                     self._tokens(of_method)

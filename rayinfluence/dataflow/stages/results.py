@@ -234,7 +234,9 @@ def _unlikely(queries: Sequence[Mapping[str, Any]]) -> str | None:
     if not names:
         return None
     n_asked = sum(not is_itself(query) for query in queries)
+    of = f"{n_asked} queries" if n_asked != 1 else "1 query"
     return (
-        f"the model would hardly say the completions of {len(names)} of {n_asked} "
-        f"queries ({', '.join(names[:3])}{', ...' * (len(names) > 3)}); see the report."
+        f"the model would hardly say the completion{'s' * (len(names) != 1)} of {len(names)} of "
+        f"{of} ({', '.join(names[:3])}{', ...' * (len(names) > 3)}): the report says of each "
+        "how likely it is."
     )

@@ -65,8 +65,15 @@ document.addEventListener("keydown", (event) => {
       const more = card.querySelector(":scope > .foot > .more");
       more.open = !more.open;
     }),
-    c: listening && card && (() => copy(card.querySelector(".citation").firstChild.data)),
-    "/": listening && (() => search.focus()),
+    c: listening && card && (async () => {
+      await copy(card.querySelector(".citation").firstChild.data);
+      said.textContent = "Citation copied.";
+    }),
+    "/": listening && (() => {
+      // Where there is a single question, its hits have the only search.
+      const shown = all('input[type="search"]').find((input) => input.checkVisibility());
+      shown?.focus();
+    }),
     "?": listening && (() => help.showModal()),
     ArrowDown: onCard && (() => step(1)),
     ArrowUp: onCard && (() => step(-1)),

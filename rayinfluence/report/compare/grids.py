@@ -10,7 +10,7 @@ from rayinfluence.report.asked import said
 from rayinfluence.report.compare.beside import ALIKE, Beside, Hit, Hits, Place
 from rayinfluence.report.compare.comparison import Comparison, Pair
 from rayinfluence.report.compare.groups_beside import GroupBeside
-from rayinfluence.report.text import count, one_line, percent, shorten, signed
+from rayinfluence.report.text import count, one_line, percent, shorten, signed, things
 
 #: Characters of a name, of a value of a setting, and of a text.
 _NAME, _VALUE, _TEXT = 60, 60, 70
@@ -88,8 +88,8 @@ def over_all(pair: Pair) -> str:
     shares = [hits.overlaps[0].both / hits.overlaps[0].k for hits in known]
     ranked = [hits.rank_biased for hits in known if hits.rank_biased is not None]
     return (
-        f"On average over {count(len(known))} queries, {percent(fmean(shares))} of the first "
-        f"proponents are in both; rank-biased overlap {fmean(ranked):.2f}."
+        f"On average over {things(len(known), 'query', 'queries')}, {percent(fmean(shares))} of "
+        f"the first proponents are in both; rank-biased overlap {fmean(ranked):.2f}."
     )
 
 
@@ -167,7 +167,7 @@ def _hit(hit: Hit, hits: Hits) -> tuple[str, ...]:
 
 def _rank(place: Place | None, kept: int, direction: str) -> str:
     if place is None:
-        return f"> {count(kept)}"
+        return f"> {count(kept)}" if kept else "none"
     return str(place.rank) if place.direction == direction else f"{place.direction} {place.rank}"
 
 
@@ -203,7 +203,7 @@ def how_to_read(comparison: Comparison) -> list[str]:
         "by the tokens that both have, of which rare ones weigh more: 1 where the hits are the "
         "same. What is not the same sequence may say the same.",
         "A rank > n: not among the n that were kept there. It may stand anywhere after them, or "
-        "may not have been scored there at all. "
+        "may not have been scored there at all; none: no hit of that direction was kept. "
         "Change: by how many ranks it stands higher on the second side.",
     ]
 

@@ -80,6 +80,8 @@ def _cell(text: str) -> str:
 def frame_of(table: pa.Table) -> Any:
     """A table as a pandas DataFrame; whole numbers and truths with gaps stay what they are.
 
+    A map is a dictionary.
+
     Raises:
         StorageError: pandas is not installed.
     """
@@ -92,4 +94,4 @@ def frame_of(table: pa.Table) -> Any:
         ) from error
     gaps = {table.schema.field(n).type for n in range(table.num_columns) if table[n].null_count}
     types = {kind: getattr(pandas, f"{_WHOLE[kind]}Dtype")() for kind in gaps & _WHOLE.keys()}
-    return table.to_pandas(types_mapper=types.get)
+    return table.to_pandas(types_mapper=types.get, maps_as_pydicts="strict")

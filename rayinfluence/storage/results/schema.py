@@ -361,7 +361,8 @@ STATISTICS_SCHEMA = pa.schema(
         _field(
             "tail_exponent",
             pa.float64(),
-            "Of a power law fitted to those: density ~ score^-tail_exponent.",
+            "Of a power law fitted to those: density ~ score^-tail_exponent. Null, as what "
+            "follows is, where no score is positive or all that would be fitted lie in one bin.",
         ),
         _field("tail_exponent_error", pa.float64(), "Its standard error."),
         _field("tail_start", pa.float64(), "The smallest score that it is fitted to.", _RAW),

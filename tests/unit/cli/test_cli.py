@@ -1,5 +1,6 @@
 """The command line as a user meets it: wrong inputs are one sentence and an exit code."""
 
+import inspect
 import io
 import json
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from whole_runs import results_of
 
+from rayinfluence import cli
 from rayinfluence.config import RunConfig
 from rayinfluence.errors import ConfigError
 from rayinfluence.testing import tiny_run
@@ -418,3 +420,11 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: {tmp_path}/missing.yaml: there is no such config file.\n"
+
+
+def test_every_command_of_a_run_takes_settings_over_its_file() -> None:
+    """As the reference says."""
+    places = {"config", "run_directory", "runs", "model"}
+    for command in set(cli._COMMANDS) - {cli.init}:
+        names = inspect.signature(command).parameters.keys()
+        assert not names & places or "settings" in names, command.__name__

@@ -50,6 +50,19 @@ def test_what_it_writes_runs_as_it_is(folder: Path, say: Say) -> None:
     assert Path("runs/tiny/report.html").exists()
 
 
+def test_a_file_elsewhere_has_paths_from_there(folder: Path, say: Say) -> None:
+    (folder / "conf").mkdir()
+    assert say("init", "--output", "conf/run.yaml")[0] == 0
+    text = (folder / "conf/run.yaml").read_text()
+    for line in ("run: runs/tiny", "model: ../models/tiny", "queries: queries.jsonl"):
+        assert f"\n{line}\n" in text
+    config = RunConfig.load("conf/run.yaml")
+    assert config.corpus.documents == ["conf/../documents.jsonl"]
+    assert all(Path(path).exists() for path in (config.model, str(config.queries)))
+    assert say("tokenize", "conf/run.yaml")[0] == 0
+    assert (folder / "conf/runs/tiny").is_dir()
+
+
 def test_nothing_is_written_over(folder: Path, say: Say) -> None:
     (folder / "queries.jsonl").write_text("mine")
     code, _, errors = say("init")

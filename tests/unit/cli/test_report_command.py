@@ -1,14 +1,17 @@
 """`rayinfluence report`: an overview, some queries, files, and the page where it is due."""
 
 import csv
+import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rayinfluence.config import RunConfig
+from rayinfluence.errors import StorageError
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -81,6 +84,8 @@ def test_the_page_is_written_where_it_is_missing_or_older(run: Path, say: Say) -
         (["--query", "no\x1b[2J"], "--query no\u241b[2J: the results by ekfac have 3 queries"),
         (["--method", "bm25"], "--method bm25: the results are by ekfac"),
         (["--csv", "-", "--json"], "both for standard output"),
+        (["--csv", "/"], "--csv /: it is a folder; name a file."),
+        (["--csv", "."], "--csv .: it is a folder; name a file."),
         (["--set", "scan.top=3"], "is looked into as it is; name the YAML file"),
     ],
 )
@@ -106,6 +111,7 @@ def test_status_says_what_is_of_the_current_results(run: Path, say: Say) -> None
     values["methods"]["ekfac"]["banks"] = []
     manifest.write_text(json.dumps(values))
     _, printed, _ = say("status", run)
+    assert printed.splitlines()[0] == f"run {run}"
     assert "; not in the current results" in printed
     assert printed.splitlines()[-1].endswith(
         f"{results['remark'].partition(';')[0]}; ekfac; earlier"
@@ -119,3 +125,52 @@ def test_a_run_is_quiet_where_it_is_asked_to_be(done: tuple[Path, RunConfig], sa
     assert json.loads(printed)["complete"]
     assert all(line.startswith(("warning: ", "report: ")) for line in errors.splitlines())
     assert len(Results.load(Store(str(done[0] / "run"))).proponents("q0")) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--exclude", "source = 'alpha'"], ["--query", "q0", "--query", "q1"]]
+)
+def test_results_are_shown_to_who_may_not_write_beside_them(
+    run: Path, say: Say, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    (run / "report.html").unlink(missing_ok=True)
+    before = sorted(run.rglob("*"))
+
+    def refused(self: Store, key: str, body: bytes, **_: object) -> None:
+        raise StorageError(f"cannot write {self.url}/{key}: it is not allowed.")
+
+    monkeypatch.setattr(Store, "write", refused)
+    code, printed, errors = say("report", run, *arguments)
+    assert code == 0
+    assert "Proponents" in printed or "3 queries by ekfac" in printed
+    assert "no page: cannot write" in errors
+    assert "report: " not in printed
+    assert "comparison: " not in printed
+    found = json.loads(say("report", run, *arguments, "--json")[1])
+    assert found["page"] is None
+    assert [one["query_id"] for one in found["queries"]] == ["q0", "q1", "q2"]
+    assert sorted(run.rglob("*")) == before
+    code, _, errors = say("report", run, "--page")
+    assert code == 5
+    assert "error: cannot write" in errors
+
+
+def test_what_a_terminal_cannot_write_is_written_otherwise(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe in an old encoding; CSV is UTF-8 wherever it goes."""
+    from rayinfluence import cli
+
+    def printed(*arguments: str) -> bytes:
+        body = io.BytesIO()
+        stream = io.TextIOWrapper(body, encoding="ascii", write_through=True)
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["report", str(run), *arguments])
+        assert not ended.value.code
+        return body.getvalue()
+
+    assert b"gamma \\xb7 documents-" in printed()
+    header, first, *_ = printed("--csv", "-").decode("utf-8").splitlines()
+    assert header.lstrip("\ufeff").startswith('"query_id"')
+    assert first.startswith('"q0"')

@@ -96,7 +96,7 @@ def test_of_all_queries_sets_too_those_are_counted_that_the_model_would_hardly_s
     results: dict[str, Results],
 ) -> None:
     found = results["ekfac"]
-    (told,) = [said for said in found.warnings if "would hardly say the completions" in said]
+    (told,) = [said for said in found.warnings if "would hardly say the completion" in said]
     unlikely = [query for query in found.queries.values() if query["warning"]]
     assert any(query["set"] for query in unlikely)
     assert f"of {len(unlikely)} of {len(found.queries)} queries" in told

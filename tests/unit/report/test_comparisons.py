@@ -105,6 +105,13 @@ def test_what_turned_round_is_named() -> None:
     assert "opponent 1" in text_of(comparison)
 
 
+def test_where_a_side_has_no_hits_there_are_no_ranks() -> None:
+    text = text_of(compared(results_of("ab", "c"), results_of("ab")))
+    assert "Of opponents there are 1 in A and 0 in B: nothing can be compared." in text
+    assert "> 0" not in text
+    assert " none " in text.split("First opponents side by side")[1].split("In both:")[0]
+
+
 def test_tokens_are_compared_by_rarity() -> None:
     # All of four texts are of one token each, and the question has a token that one of them has.
     one = only(compared(results_of("ab"), results_of("cd")))

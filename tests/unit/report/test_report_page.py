@@ -239,8 +239,8 @@ RESCORED = (
     "sequence, 1 score changed sign."
 )
 STATISTICS = (
-    "All 12,345 sequences: +1,235 from 7,000 that raise and -988 from 5,000 that lower; the top 1 "
-    "% of them hold 35.4% ± 1.3% of what raises."
+    "All 12,345 sequences: +1,235 from 7,000 that raise and -988 from 5,000 that lower; the 1 % "
+    "of sequences with the largest scores hold 35.4% ± 1.3% of what raises."
 )
 
 

@@ -25,7 +25,7 @@ from made_up_results import (
 )
 
 from rayinfluence.cli.showing import write_report
-from rayinfluence.report import render_page, render_report
+from rayinfluence.report import Overview, render_page, render_report
 from rayinfluence.report.hits import folded
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
@@ -90,6 +90,20 @@ def test_links_of_an_index_reach_its_pages() -> None:
     assert len({link.split("#")[0] for link in beyond}) == 301
     assert beyond <= there
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids(pages["report.html"]))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_warnings_of_the_run_stand_once_and_its_other_pages_lead_there(n: int) -> None:
+    results = full_results(2, n=1)
+    results.manifest["warnings"] = [f"corpus: {one} rows are no documents." for one in range(n)]
+    *queries, index = pages_of(results, per_side=1000).values()
+    assert len(queries) == 2
+    assert index.count("<b>Warning:</b> corpus: ") == n
+    assert ("warnings" in ids(index)) is (n > 0)
+    label = f"{n} warning{'s' * (n != 1)} of the run"
+    for page in queries:
+        assert "rows are no documents" not in page
+        assert page.count(f'<a href="../report.html#warnings">{label}</a>') == (n > 0)
 
 
 def test_several_pages_are_the_same_bytes_again() -> None:
@@ -158,7 +172,33 @@ def test_documents_that_lead_several_questions_are_named_once() -> None:
     ]
     text = page_of(make_results(rows, [asked("a"), asked("b")])).text
     assert "Documents among the first 10 of several questions" in text
-    assert "best rankbothbooksbooks.jsonl21" in text
+    assert "first inbest rankbothbooksbooks.jsonl221" in text
+
+
+def test_the_page_s_overview_is_the_terminal_s() -> None:
+    """Shares are of the scan's scores, which another score at full rank does not change."""
+    rows = [row("a", 1, score=900.0, scan_score=100.0), row("b", 1, score=-0.0)]
+    sums = {"n_sequences": 9, "n_positive": 5, "n_negative": 4, "negative_sum": -1.0}
+    statistics = [{"query_id": "a", "positive_sum": 400.0, **sums}]
+    results = make_results(rows, [asked("a"), asked("b")], statistics=statistics)
+    assert "yesbooks25%" in page_of(results).text
+    assert Overview.of(results).queries[0].top_1_share == 0.25
+
+
+@pytest.mark.parametrize("per_side", [2, 3])
+def test_a_document_s_link_leads_to_its_best_hit_or_to_that_query(per_side: int) -> None:
+    rows = [
+        *(row(name, n, content_digest="cd" * 16) for name in "ab" for n in (1, 2)),
+        row("a", 4, document_id="shared"),
+        row("b", 3, document_id="shared"),
+    ]
+    results = make_results(rows, [asked("a"), asked("b")])
+    page = render_page({"ekfac": results}, per_side=per_side)
+    [link] = re.findall(r'<a href="#([\w-]+)"><bdi>shared</bdi></a>', page)
+    of_b = f"q{asked('b')['digest'][:12]}"
+    assert link.startswith(of_b)
+    assert (link == of_b) is (per_side == 2)
+    assert link in ids(page)
 
 
 # Hits.

@@ -98,6 +98,15 @@ def test_the_terminal_shows_hostile_text_as_data() -> None:
     assert "suspect: another score in another batch, near-duplicate of another" in shown
 
 
+def test_near_copies_are_named_with_what_they_copy_on_the_terminal() -> None:
+    first = 2**32 + 1
+    rows = [row(rank=n, near_duplicate_of=first if n in (2, 4) else None) for n in range(1, 5)]
+    lines = terminal_of(make_results(rows), width=200).splitlines()
+    ranks = [line.split()[0] for line in lines if "books · document-" in line]
+    assert ranks == ["1", "3"]
+    assert any("and 2 near copies of it: #2, #4" in line for line in lines)
+
+
 def test_the_terminal_colours_by_sign() -> None:
     shown = terminal_of(make_results([row()]), color=True)
     assert re.search(r"\x1b\[36m *\+120\x1b", shown)

@@ -61,6 +61,8 @@ def test_a_data_frame_is_the_table_and_integers_stay_integers(results: Results) 
     frame = results.to_pandas()
     assert list(frame.columns) == results.table.column_names
     assert frame["score"].tolist() == results.table["score"].to_pylist()
+    layers = [dict(pairs) for pairs in results.table["layer_scores"].to_pylist()]
+    assert frame["layer_scores"].tolist() == layers
     gaps = frame_of(pa.table({"n": pa.array([2**62 + 1, None]), "b": [True, None]}))
     assert gaps["n"][0] == 2**62 + 1
     assert str(gaps["n"].dtype) == "Int64"

@@ -34,7 +34,7 @@ SHAPES = {
     "up": ModuleShape("up", 4, 10, False, "gate"),
     "down": ModuleShape("down", 10, 4, True, "down"),
 }
-RATES = Rates(2e-3, 3e-3, 4e-3, 5e-3, 1e-6, 1000, 10**8, 0, 0, 0, [1.0])
+RATES = Rates(2e-3, 3e-3, 4e-3, 5e-3, 1e-6, 1e-9, 1000, 10**8, 0, 0, 0, [1.0])
 WORK = Work(
     tokens=10_000,
     splits=5,
@@ -49,6 +49,8 @@ WORK = Work(
     n_diagonals=0,
     top=5,
     survivor_tokens=600,
+    pair_queries=3,
+    pair_multiplications=6 * 10**8,
     rank=2,
     n_blocks=1,
     operand_bytes=4,
@@ -75,7 +77,7 @@ def test_seconds_are_rates_times_work() -> None:
             "eigen": 3e-6 * (4**3 + 11**3 + 10**3 + 10**3 + 4**3),
             "moments": 6.4,
             "scan": 20.0,
-            "rescore": 3.0,
+            "rescore": 3.0 + 0.6,
         }
     )
     assert made(actors=2).seconds["scan"] == 10.0
@@ -86,7 +88,10 @@ def test_actors_idle_when_lanes_run_out() -> None:
     assert made(actors=8).seconds["covariance"] == pytest.approx(2.4 / 8)
     assert made(actors=16).seconds["covariance"] == pytest.approx(2.4 / 8)
     assert made(actors=5).seconds["covariance"] == pytest.approx(2.4 / 4)  # two rounds of lanes
-    assert made(actors=16).seconds["rescore"] == pytest.approx(3.0 / 16)
+    # A query's pairs of tokens are one actor's.
+    for actors, queries in ((2, 2), (3, 1), (16, 1)):
+        expected = 3.0 / actors + 0.2 * queries
+        assert made(actors=actors).seconds["rescore"] == pytest.approx(expected)
 
 
 def test_blocks_are_decomposed_by_themselves() -> None:
@@ -123,6 +128,8 @@ def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
     planned = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert planned["actors"] == 8
     assert all(seconds > 0 for seconds in planned["forecast"]["seconds"].values())
+    assert planned["rates"]["pairs"] > 0
+    assert planned["work"]["pair_queries"] == 3
     found = {path.name for path in (tmp_path / "run").iterdir()}
     assert found - {"plan"} == {"corpus", "config.json", "plan.json", "preflight"}
     assert not [path for path in (tmp_path / "run").glob("plan/**/*") if path.is_file()]
@@ -139,9 +146,13 @@ def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
     theirs = tmp_path / "run" / "plan" / "notes.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("a user's")
-    with Run(tiny_run(tmp_path)) as run:
+    with Run(tiny_run(tmp_path, scan={"methods": ["cosine", "kfac", "diagonal"]})) as run:
         run.tokenize()
-        assert run.plan(actors=1).forecast.seconds["rescore"] > 0
+        planned = run.plan(actors=1)
+        assert planned.forecast.seconds["rescore"] > 0
+        assert planned.rates.pairs > 0
+    with Run(tiny_run(tmp_path, scan={"pair_scores": 0})) as run:
+        assert run.plan(actors=1).rates.pairs == 0
     assert [path.name for path in theirs.parent.iterdir()] == ["notes.txt"]
 
 
