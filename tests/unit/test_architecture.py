@@ -18,6 +18,7 @@ DATA = {
     "config_places",
     "config_corpus",
     "config_rows",
+    "config_scored",
     "text",
     "guest",
     "addresses",
@@ -46,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "config_rows": {"config_places"},
     "config_objective": {"config_places", "config_sentences"},
     "config_features": {"addresses"},
+    "config_scored": set(),
     "config": {
         "errors",
         "text",
@@ -57,6 +59,7 @@ ARROWS: dict[str, set[str]] = {
         "config_corpus",
         "config_objective",
         "config_features",
+        "config_scored",
     },
     "storage": {"errors", "text", "addresses", "objective_kinds"},
     "curvature": {"errors", "text"},

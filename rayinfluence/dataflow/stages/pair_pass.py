@@ -110,8 +110,8 @@ class PairPass:
         if there are too few with one, whatever has the most.
         """
         methods = self.again.methods
-        by_gradients = [one.method for one in methods if one.reads_queries]
-        by_texts = [one.method for one in methods if one.reads_texts]
+        by_gradients = [one.name for one in methods if one.reads_queries]
+        by_texts = [one.name for one in methods if one.reads_texts]
         best: tuple[int, int, tuple[str, ...]] = (0, 0, ())
         wanted: _Wanted = {}
         n, some = self.n, by_gradients
@@ -136,7 +136,7 @@ class PairPass:
                 continue
             ids = tuple(
                 found[query.digest].first(one.sides(query.digest), n)
-                if query.digest in found and one.method in methods
+                if query.digest in found and one.name in methods
                 else np.zeros(0, np.int64)
                 for one, found in zip(self.again.scanned, self.rescored.found, strict=True)
             )
@@ -190,7 +190,7 @@ class PairPass:
             about = {
                 "version": _VERSION,
                 "banks": [one.bank(query.digest) for one in self.again.scanned],
-                "methods": [one.method for one in self.again.scanned],
+                "methods": [one.name for one in self.again.scanned],
                 "query": query.digest,
                 "ends": ends,
                 "ids": [of_method.tolist() for of_method in ids],
