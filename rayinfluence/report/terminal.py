@@ -20,18 +20,20 @@ from rayinfluence.report.text import (
     BY_ITSELF,
     SUSPECT,
     isolates,
+    measured,
     n_counted,
     one_line,
     per_token_probability,
     percent,
     shorten,
-    signed,
 )
 from rayinfluence.report.trust import left_out, looked_at
 from rayinfluence.storage.results import Results, Survivor, is_itself
 from rayinfluence.text import visible_parts
 
 _NUMBERS_WIDTH = 32
+#: What errors of both numbers take besides.
+_ERRORS_WIDTH = 16
 _SNIPPET_LINES = 2
 #: Completions of a set that are shown.
 _MEMBERS = 5
@@ -173,12 +175,14 @@ def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) ->
     if not survivors:
         return Text(f"{title}: none", "dim")
     ranks = {survivor.sequence_id: survivor.rank for survivor in survivors}
+    is_of_seeds = any(survivor.score_se is not None for survivor in survivors)
+    left = width - _NUMBERS_WIDTH - _ERRORS_WIDTH * is_of_seeds
     rows = [
         (
             Text(str(survivor.rank), "dim"),
-            Text(signed(survivor.score), style(survivor.score)),
+            Text(measured(survivor.score, survivor.score_se), style(survivor.score)),
             _delta(survivor),
-            _sequence(survivor, max(20, width - _NUMBERS_WIDTH), ahead, ranks),
+            _sequence(survivor, max(20, left), ahead, ranks),
         )
         for survivor in survivors
     ]
@@ -194,7 +198,9 @@ def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) ->
 def _delta(survivor: Survivor) -> str:
     if survivor.delta_nats is None:
         return ""
-    return "beyond" if survivor.beyond_linear else signed(survivor.delta_nats)
+    if survivor.beyond_linear:
+        return "beyond"
+    return measured(survivor.delta_nats, survivor.delta_nats_se)
 
 
 def _sequence(survivor: Survivor, width: int, ahead: int, ranks: Mapping[int, int]) -> Text:

@@ -163,6 +163,7 @@ ROOMS: dict[str, set[str]] = {
     "plan": NAMES | {"compute", "jobs", "stages", "begin"},
     "manifest": NAMES | {"compute", "jobs", "stages", "begin"},
     "probing": NAMES | {"compute", "jobs", "stages", "begin"},
+    "seeds": NAMES | {"compute", "stages", "manifest"},
     "looking": {"begin", "places"},
     "tokenised": {"begin", "places"},
     "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
