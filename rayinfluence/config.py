@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     Field,
@@ -31,6 +31,7 @@ from rayinfluence.config_places import (
     Section,
     StorageConfig,
 )
+from rayinfluence.config_scored import Damping, DampingScale, ScoredMethod, scored_methods
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
 from rayinfluence.errors import ConfigError
@@ -45,9 +46,6 @@ _OF_ITS_OWN = {
     "objective.loss": "characters that counted",
 }
 
-#: Scores are divided by about as much: with more, what float32 holds of them is nothing.
-_MOST_DAMPING = 1e15
-
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
 Method = Literal[
     "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf", "self_influence"
@@ -56,6 +54,8 @@ Method = Literal[
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Those among them that have no token influences, as `methods/registry.py` says.
 NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
+#: Those among them that have a curvature, and so a damping.
+DAMPED: frozenset[Method] = frozenset({"ekfac", "kfac", "diagonal", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -94,8 +94,8 @@ class FitConfig(Section):
 class CandidatesConfig(Section):
     """A filter before the scan: what is cheap says which sequences are scored by the methods."""
 
-    method: Method | None = None
-    """A method whose top is scored; beside ``run``, which of that run's."""
+    method: str | None = None
+    """A method whose top is scored; beside ``run``, which of that run's, such as ``ekfac@0.01``."""
     top: int = Field(default=10_000, ge=1)
     """How many of each query, of each direction where scores have one; all queries' together are
     the candidates, and each query is scored against all of them."""
@@ -111,6 +111,8 @@ class CandidatesConfig(Section):
                 "name a method, such as tfidf, or a run on the same corpus whose survivors are the "
                 "candidates."
             )
+        if self.run is None and self.method not in get_args(Method):
+            raise ValueError(f"method: must be {', '.join(get_args(Method))}, not {self.method!r}.")
         if self.run is None and self.method in BY_ITSELF:
             raise ValueError(f"{self.method} asks no query, and candidates are of queries.")
         return self
@@ -126,9 +128,11 @@ class ScanConfig(Section):
     between two runs. Rows of features have no words, and EK-FAC alone by default."""
     rank: Annotated[int, Field(ge=1)] | Literal["dense"] = 32
     """Rank of the preconditioned query gradients, or ``dense`` to keep them whole."""
-    damping_scale: float = Field(default=0.1, gt=0, lt=_MOST_DAMPING)
-    """lambda = damping_scale * mean(Lambda), for each module by itself."""
-    damping: float | None = Field(default=None, gt=0, lt=_MOST_DAMPING)
+    damping_scale: DampingScale = 0.1
+    """lambda = damping_scale * mean(Lambda), for each module by itself.
+
+    Of a list each is scored by in the same pass: ekfac at 0.01 is ``ekfac@0.01`` in the results."""
+    damping: Damping | None = None
     """An absolute lambda for every module, instead of ``damping_scale``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
@@ -162,12 +166,22 @@ class ScanConfig(Section):
     candidates: CandidatesConfig | None = None
     """Score these alone, of the sequences that ``corpus.select`` leaves. None is all of them."""
 
-    @field_validator("methods", "group_by")
+    @field_validator("methods", "group_by", "damping_scale")
     @classmethod
-    def _once(cls, values: list[str] | None) -> list[str] | None:
-        if repeated := [value for value, count in Counter(values or ()).items() if count > 1]:
+    def _once(cls, values: Any) -> Any:
+        counts = Counter(values) if isinstance(values, list) else {}
+        if repeated := [value for value, count in counts.items() if count > 1]:
             raise ValueError(f"{repeated[0]!r} is listed twice.")
         return values
+
+    @model_validator(mode="after")
+    def _one_of_the_dampings(self) -> ScanConfig:
+        if self.damping is not None and isinstance(self.damping_scale, list):
+            raise ValueError(
+                f"damping: {self.damping:g} would take the place of each of damping_scale, which "
+                "is a list. Leave one of them out."
+            )
+        return self
 
     @model_validator(mode="after")
     def _influences_are_of_derivatives(self) -> ScanConfig:
@@ -196,13 +210,18 @@ class ScanConfig(Section):
         return self
 
     @property
+    def scored(self) -> list[ScoredMethod]:
+        """What is scored by: the methods, each that has a damping at each of these."""
+        return scored_methods(self.methods, DAMPED, self.damping_scale)
+
+    @property
     def exact(self) -> list[Method]:
         """The methods that score what a filter leaves, and not the one that it is."""
         filtering = self.candidates and self.candidates.run is None and self.candidates.method
         return [method for method in self.methods if method != filtering]
 
     @property
-    def fitted_for(self) -> list[Method]:
+    def fitted_for(self) -> list[str]:
         """All methods that are scored by, the filter's too."""
         filtering = self.candidates and self.candidates.run is None and self.candidates.method
         return list(dict.fromkeys([*self.methods, *([filtering] if filtering else [])]))

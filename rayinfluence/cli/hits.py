@@ -21,6 +21,7 @@ _KEYS = (
     "char_start",
     "char_end",
     "text",
+    *("score_se", "delta_nats_se", "n_seeds"),
 )
 
 

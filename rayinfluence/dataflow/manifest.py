@@ -65,6 +65,7 @@ def results_fingerprint(
     maximised, where it is the user's own, and ``missing`` are the digests of splits that the tables
     lack.
     """
+    names = [bank.name for bank in banks]
     return digest(
         {
             "version": _TABLES_VERSION,
@@ -80,6 +81,7 @@ def results_fingerprint(
             "surroundings": around,
             "missing": sorted(missing),
             **({} if part is None else {"part": digest(part)}),
+            **({} if all(bank.name == bank.method for bank in banks) else {"names": names}),
         }
     )
 
@@ -139,7 +141,7 @@ def run_manifest(
         "n_training_sequences": run.n_training_sequences,
         "n_tokens": corpus.n_tokens,
         "methods": {
-            one.method: _method(run, queries, one, written.rescored[one.method])
+            one.name: _method(run, queries, one, written.rescored[one.name])
             for queries, one in zip(prepared, scanned, strict=True)
         },
         "dense_scores": [split.digest for split in splits if split.digest not in aside]

@@ -57,7 +57,7 @@ def run_place(
             )
         store = _directory(place, endpoint_url)
         values = read_json(store, CONFIG) if store.exists(CONFIG) else {}
-        storage, path = _storage(endpoint_url), values.get("corpus", {}).get("path")
+        storage, path = storage_of(endpoint_url), values.get("corpus", {}).get("path")
         default = RunnerConfig().stall_seconds
         stall_seconds = values.get("runner", {}).get("stall_seconds", default)
         if storage.endpoint_url is None and values:
@@ -79,7 +79,7 @@ def corpus_place(place: str) -> tuple[Store, bool]:
     """
     path = _address(place)
     if not _is_file(path):
-        store = Store(path, _storage(None, path).options(path))
+        store = Store(path, storage_of(None, path).options(path))
         if is_a_corpus(place):
             return store, False
         if why := why_no_run(store):
@@ -95,7 +95,7 @@ def is_a_corpus(place: str) -> bool:
     path = expanded(place)
     if not (Path(path).is_dir() or path.startswith("s3://")) or "*" in path:
         return False
-    return Store(path, _storage(None, path).options(path)).exists(entry_key(0))
+    return Store(path, storage_of(None, path).options(path)).exists(entry_key(0))
 
 
 def run_config(place: str, strict: bool = False, settings: Sequence[str] = ()) -> RunConfig:
@@ -212,13 +212,14 @@ def _directory(place: str, endpoint_url: str | None) -> Store:
     Raises:
         ConfigError: it is none.
     """
-    store = Store(place, _storage(endpoint_url, place).options(place))
+    store = Store(place, storage_of(endpoint_url, place).options(place))
     if why := why_no_run(store):
         raise ConfigError(f"{why} On the command line its YAML file will do too.")
     return store
 
 
-def _storage(endpoint_url: str | None, place: str = "-") -> StorageConfig:
+def storage_of(endpoint_url: str | None, place: str = "-") -> StorageConfig:
+    """How an address is reached that no configuration speaks of: as the environment says."""
     if endpoint_url is not None:
         return _pointed_at(endpoint_url, place)
     found = os.environ.get("AWS_ENDPOINT_URL") or None

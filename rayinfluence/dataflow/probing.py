@@ -86,7 +86,9 @@ def probe(probing: Probing) -> Probed:
     digests = {query: results.queries[query]["digest"] for query in probing.queries}
     # The same question may be asked under several ids.
     distinct = list(dict.fromkeys(digests.values()))
-    found = _scored(replica, stored_bank(replica, method, stored, distinct), table, texts)
+    found = _scored(
+        replica, stored_bank(replica, base["queries"]["method"], stored, distinct), table, texts
+    )
     scores = found.layer_scores_PM.sum(axis=1).reshape(len(texts), len(distinct))
     n_training = manifest["n_training_sequences"]
 

@@ -202,7 +202,7 @@ class Run(Parts):
         if (cheap := cheap_pass(config)) is not None:
             stores += [one.store for one in self._prepared(cheap)]
         self._without_damage(stores, lambda: self._scan(prepared, splits))
-        return {method: Results.load(self.store, method) for method in config.methods}
+        return {one.name: Results.load(self.store, one.name) for one in config.scored}
 
     @own_arithmetic()
     def all(self) -> dict[str, Results]:
@@ -249,7 +249,7 @@ class Run(Parts):
             self._warn(text)
         for key, count in left_out([one for _, one in merged]).items():
             self._warn(too_many_values(key, count))
-        scanned = scanned_by_method(config.methods, merged)
+        scanned = scanned_by_method(config.scored, merged)
         again = SecondPass(
             self.runner,
             self.replica,
@@ -349,7 +349,7 @@ class Run(Parts):
             merged, aside = self._score(config, banks, some, splits, prepared)
             for one in aside:
                 self._warn(f"{one.name} is not in the {use}: {one.reason}")
-            return scanned_by_method(config.methods, merged)
+            return scanned_by_method(config.scored, merged)
 
         earlier = earlier_results(self.config, self.corpus)
         found = filter_splits(
@@ -409,7 +409,7 @@ class Run(Parts):
     ) -> list[MethodOperands]:
         """What methods need."""
         factors = {kind: found for kind, (_, found) in self._factors.items()}
-        return method_operands(self.runner, methods, factors, self.config.scan, counts)
+        return method_operands(self.runner, methods, factors, counts)
 
     def _without_damage(self, queries: Sequence[Store], work: Callable[[], None]) -> None:
         """Work that makes and reads queries; damaged ones are made again.
@@ -435,4 +435,4 @@ def run(config: RunConfig) -> Results:
     """
     with Run(config) as opened:
         results = opened.all()
-    return results[config.scan.methods[0]]
+    return results[config.scan.scored[0].name]

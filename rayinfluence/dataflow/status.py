@@ -276,6 +276,13 @@ def _banks(
         if layout.MANIFEST not in keys:
             continue
         manifest = read_json(store / layout.BANKS / fingerprint, layout.MANIFEST)
+        n_queries = len(manifest["query_digests"])
+        if seeds := manifest.get("seeds"):
+            what = f"means over {len(seeds)} seeds of {n_queries} queries by {manifest['method']}"
+            said, is_used = _use(fingerprint, made_of)
+            remark, which = f"{fingerprint[:12]}: {what}{said}", (fingerprint, is_used)
+            found.append(StageStatus(SCAN, 1, 1, remark, 0, _latest(keys.values()), *which))
+            continue
         tokens = _planned(store / layout.BANKS / fingerprint, keys, manifest, corpus)
         partials = {
             layout.named(key): listed
@@ -284,7 +291,6 @@ def _banks(
         }
         done = [digest for digest in partials if digest in tokens]
         rate = _rate(done, partials, tokens)
-        n_queries = len(manifest["query_digests"])
         use = manifest["base"].get("use")
         what = f" for the {use}" if use else ""
         how = _how(manifest["base"].get("queries") or {})

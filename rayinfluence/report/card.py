@@ -12,7 +12,7 @@ from rayinfluence.report.heat import HeatedToken, heated_tokens, hottest
 from rayinfluence.report.hit_text import hit_text, in_document, said_tokens
 from rayinfluence.report.markup import Html, join, note, tag
 from rayinfluence.report.panes import pane
-from rayinfluence.report.text import SUSPECT, one_line, prediction, signed
+from rayinfluence.report.text import SUSPECT, measured, one_line, prediction, signed
 from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Survivor
 
@@ -68,7 +68,7 @@ def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
         beside: what it is shown beside.
         copies: its near copies, where there are any.
     """
-    change = prediction(hit.delta_nats, hit.beyond_linear, beside.odds)
+    change = prediction(hit.delta_nats, hit.beyond_linear, beside.odds, hit.delta_nats_se)
     tokens = heated_tokens(hit.token_texts or [], hit.token_scores or [], beside.ahead)
     text = hit_text(tokens, beside.fold, parted=bool(hit.pair_scores))
     pairs = pane(hit, text.start, text.stop, beside.ahead, beside.pairs)
@@ -79,7 +79,7 @@ def card(hit: Survivor, anchor: str, beside: Beside, copies: str = "") -> Html:
         tag(
             "p",
             tag("a", str(hit.rank), class_="rank", href=f"#{anchor}", aria_label=f"Link to {name}"),
-            tag("b", signed(hit.score), class_=f"score {sign_class(hit.score)}"),
+            tag("b", measured(hit.score, hit.score_se), class_=f"score {sign_class(hit.score)}"),
             tag("span", change, class_="nats"),
             class_="head",
         ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rayinfluence.report.text import count, one_line, signed
+from rayinfluence.report.text import count, measured, one_line
 from rayinfluence.storage.results import Survivor
 
 
@@ -23,9 +23,10 @@ class Cited:
         query = f"query {self.query['query_id']}"
         if digest := self.query.get("digest"):
             query += f" ({digest})"
+        score = measured(hit.score, hit.score_se)
         parts = [
             _document(hit),
-            f"{hit.direction} {count(hit.rank)}, score {signed(hit.score)} by {self.method}",
+            f"{hit.direction} {count(hit.rank)}, score {score} by {self.method}",
             query,
             f"results {self.fingerprint}" if self.fingerprint else "",
         ]

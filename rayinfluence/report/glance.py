@@ -12,7 +12,7 @@ from rayinfluence.display import Column, Part, Table
 from rayinfluence.report.groups import value_of
 from rayinfluence.report.overview import FIRST, AskedQuery, LeadingDocument, LeadingGroup, Overview
 from rayinfluence.report.terminal import isolated, style
-from rayinfluence.report.text import count, percent, shorten, signed, things
+from rayinfluence.report.text import count, measured, percent, shorten, things
 from rayinfluence.storage.results import Meaning
 
 #: Rows of queries, and of documents and of the groups of a key, that are printed.
@@ -69,7 +69,13 @@ def _row(query: AskedQuery, predicts: bool) -> list[Text]:
     probability = query.probability_per_token
     likely = "" if probability is None else percent(probability)
     delta = query.delta_nats
-    change = "" if delta is None else "beyond" if query.beyond_linear else signed(delta)
+    change = (
+        ""
+        if delta is None
+        else "beyond"
+        if query.beyond_linear
+        else measured(delta, query.delta_nats_se)
+    )
     names = " · ".join(filter(None, (query.source, query.document_id)))
     score = query.score
     return [
@@ -77,7 +83,7 @@ def _row(query: AskedQuery, predicts: bool) -> list[Text]:
         _short(query.completion),
         Text(f"{likely}!", "yellow") if query.warning else Text(likely),
         _short(names),
-        Text("") if score is None else Text(signed(score), style(score)),
+        Text("") if score is None else Text(measured(score, query.score_se), style(score)),
         *([Text(change)] if predicts else []),
         Text(_share(query.top_1_share)),
         Text(_share(query.top_1_percent_share)),

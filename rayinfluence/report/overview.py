@@ -30,6 +30,7 @@ class AskedQuery:
         top_1_share: the first proponent's share of all positive scores of the scan.
         top_1_percent_share: that of the largest hundredth.
         warning: why to read it with care; None for none.
+        score_se, delta_nats_se: of means over seeds, standard errors; None elsewhere.
     """
 
     query_id: str
@@ -46,6 +47,8 @@ class AskedQuery:
     top_1_share: float | None
     top_1_percent_share: float | None
     warning: str | None
+    score_se: float | None = None
+    delta_nats_se: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ def _asked(
         top_1_share=best["scan_score"] / total if best and total else None,
         top_1_percent_share=all_scores.get("top_1_percent_share"),
         warning=query.get("warning") or None,
+        score_se=best.get("score_se"),
+        delta_nats_se=best.get("delta_nats_se"),
     )
 
 

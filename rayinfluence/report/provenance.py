@@ -28,6 +28,7 @@ def provenance(results_by_method: Mapping[str, Results]) -> Html:
     }
     rows = [
         ("Results fingerprint", fingerprint),
+        ("Seeds", "; ".join(_seeds(manifest))),
         ("Model path", str(model.get("path") or "")),
         ("Model commit", str(model.get("commit") or "")),
         ("Model's code", _code(config)),
@@ -89,6 +90,16 @@ def _code(config: Mapping[str, Any]) -> str:
 
 def _damping(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) else "none"
+
+
+def _seeds(manifest: Mapping[str, Any]) -> Iterable[str]:
+    """The runs that means are over."""
+    for one in (manifest.get("seeds") or {}).get("runs") or ():
+        model = one.get("model") or {}
+        yield without_credentials(
+            f"{one.get('run')} (results {one.get('results')}, model {model.get('path')}, "
+            f"{model.get('digest')})"
+        )
 
 
 def _stages(stages: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:

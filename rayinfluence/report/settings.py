@@ -98,6 +98,9 @@ def _damping(manifest: Manifest) -> str:
     if scan.get("damping") is not None:
         return f"{scan['damping']:.3g} for every module"
     scale = scan.get("damping_scale")
+    if isinstance(scale, list):
+        said = " and ".join(f"{one:.3g}" for one in scale)
+        return f"{said} times the mean of a module's Lambda, each for results of its own"
     return "" if scale is None else f"{scale:.3g} times the mean of a module's Lambda"
 
 

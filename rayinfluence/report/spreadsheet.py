@@ -14,7 +14,13 @@ from typing import Any
 
 from rayinfluence.report.asked import said
 from rayinfluence.storage.metadata import as_text
-from rayinfluence.storage.results import Direction, Results, Survivor
+from rayinfluence.storage.results import (
+    SEED_COLUMNS,
+    Direction,
+    Results,
+    Survivor,
+    seeds_of,
+)
 from rayinfluence.text import visible
 
 #: What a cell begins with that spreadsheets take for a formula, also in full width.
@@ -43,7 +49,7 @@ _OF_A_SURVIVOR = (
     "n_tokens",
     "text",
 )
-#: All but those of metadata, which are `metadata.<key>`.
+#: All but those of results of several seeds, and of metadata, which are `metadata.<key>`.
 COLUMNS = ("query_id", "prompt", "completion", "method", *_OF_A_SURVIVOR)
 
 
@@ -57,6 +63,8 @@ def survivors_csv(
         queries: their ids.
         n: of each direction; None is all that were kept.
     """
+    is_of_seeds = any(seeds_of(results.manifest) for results in results_by_method.values())
+    more = SEED_COLUMNS if is_of_seeds else ()
     rows: list[tuple[list[Any], Mapping[str, Any]]] = []
     for method, results in results_by_method.items():
         asked = [query_id for query_id in queries if query_id in results.queries]
@@ -65,20 +73,26 @@ def survivors_csv(
             for side in _SIDES:
                 find = results.proponents if side == "proponent" else results.opponents
                 for one in find(query_id, n):
-                    cells = [query_id, prompt, completion, method, *_cells(one)]
+                    cells = [
+                        query_id,
+                        prompt,
+                        completion,
+                        method,
+                        *_cells(one, (*_OF_A_SURVIVOR, *more)),
+                    ]
                     rows.append((cells, one.metadata))
     keys = sorted({key for _, metadata in rows for key in metadata})
     file = io.StringIO()
     # Text stands in quotes, so that no separator of any spreadsheet ends its cell.
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
-    writer.writerow(_safe([*COLUMNS, *(f"metadata.{key}" for key in keys)]))
+    writer.writerow(_safe([*COLUMNS, *more, *(f"metadata.{key}" for key in keys)]))
     for cells, metadata in rows:
         writer.writerow(_safe([*cells, *(_plain(metadata.get(key)) for key in keys)]))
     return file.getvalue()
 
 
-def _cells(survivor: Survivor) -> list[Any]:
-    return [getattr(survivor, name) for name in _OF_A_SURVIVOR]
+def _cells(survivor: Survivor, names: Sequence[str]) -> list[Any]:
+    return [getattr(survivor, name) for name in names]
 
 
 def _plain(value: Any) -> Any:

@@ -21,12 +21,12 @@ from rayinfluence.report.text import (
     BY_ITSELF,
     SUSPECT,
     isolates,
+    measured,
     n_counted,
     one_line,
     per_token_probability,
     percent,
     shorten,
-    signed,
     things,
 )
 from rayinfluence.report.trust import left_out, looked_at
@@ -34,6 +34,8 @@ from rayinfluence.storage.results import Results, Survivor, is_itself
 from rayinfluence.text import visible_parts
 
 _NUMBERS_WIDTH = 32
+#: What errors of both numbers take besides.
+_ERRORS_WIDTH = 16
 _SNIPPET_LINES = 2
 #: Completions of a set that are shown.
 _MEMBERS = 5
@@ -174,12 +176,14 @@ def _probability(query: Mapping[str, Any]) -> str:
 def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) -> Part:
     if not survivors:
         return Text(f"{title}: none", "dim")
+    is_of_seeds = any(survivor.score_se is not None for survivor in survivors)
+    left = width - _NUMBERS_WIDTH - _ERRORS_WIDTH * is_of_seeds
     rows = [
         (
             Text(str(first.rank), "dim"),
-            Text(signed(first.score), style(first.score)),
+            Text(measured(first.score, first.score_se), style(first.score)),
             _delta(first),
-            _sequence(first, copies, max(20, width - _NUMBERS_WIDTH), ahead),
+            _sequence(first, copies, max(20, left), ahead),
         )
         for first, copies in folded(survivors)
     ]
@@ -195,7 +199,9 @@ def _table(title: str, survivors: Sequence[Survivor], width: int, ahead: int) ->
 def _delta(survivor: Survivor) -> str:
     if survivor.delta_nats is None:
         return ""
-    return "beyond" if survivor.beyond_linear else signed(survivor.delta_nats)
+    if survivor.beyond_linear:
+        return "beyond"
+    return measured(survivor.delta_nats, survivor.delta_nats_se)
 
 
 def _sequence(survivor: Survivor, copies: Sequence[Survivor], width: int, ahead: int) -> Text:

@@ -93,6 +93,11 @@ def signed(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def measured(value: float, error: float | None = None) -> str:
+    """A number with its sign and, where it is a mean over seeds, give or take its error."""
+    return signed(value) if error is None else f"{signed(value)} ± {signed(error).lstrip('+')}"
+
+
 def percent(probability: float) -> str:
     """A probability as a percentage that is honest about values near 0 and 1."""
     if not 0 <= probability <= 1:
@@ -105,23 +110,26 @@ def percent(probability: float) -> str:
     return f"{probability:.0%}"
 
 
-def prediction(delta_nats: float | None, beyond: bool | None, odds: bool = False) -> str:
+def prediction(
+    delta_nats: float | None, beyond: bool | None, odds: bool = False, error: float | None = None
+) -> str:
     """A predicted change of a log-probability, in nats and in words, if it is a prediction.
 
     Args:
         delta_nats: the change; None where there is none.
         beyond: whether it is no prediction.
         odds: whether it is one of a difference of log-probabilities.
+        error: of a mean over seeds, the standard error.
     """
     if delta_nats is None:
         return ""
     if beyond:
         return BEYOND
     if abs(delta_nats) < 0.005:
-        return f"{signed(delta_nats)} nats"
+        return f"{measured(delta_nats, error)} nats"
     times = f"{math.exp(delta_nats):.2f}"
     words = f"odds times {times}" if odds else f"{times} times as likely"
-    return f"{signed(delta_nats)} nats, {words}"
+    return f"{measured(delta_nats, error)} nats, {words}"
 
 
 def count(value: Any) -> str:

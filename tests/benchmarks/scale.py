@@ -284,7 +284,7 @@ def _banks(run: Run) -> list[Any]:
     by_kind = {"ekfac": factors}
     methods = plan_methods(run.store, run.model_digest, modules, by_kind, config, numerics, corpus)
     banks = plan_banks(run.store, methods, [q.digest for q in run.queries], config, numerics)
-    operands = partial(method_operands, run.runner, factors=by_kind, config=config)
+    operands = partial(method_operands, run.runner, factors=by_kind)
     precondition(run.runner, methods, operands, run.queries, config, run.progress)
     return banks
 

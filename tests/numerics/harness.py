@@ -194,7 +194,9 @@ def operands(
         damping,
         factors.n_routed,
     )
-    return MethodOperands(method, Store(str(folder)), curvature if factors_of(method) else None)
+    return MethodOperands(
+        method, method, Store(str(folder)), curvature if factors_of(method) else None
+    )
 
 
 def make_bank(
@@ -212,7 +214,7 @@ def make_bank(
     job.prepare(replica)
     job.run(replica, [(query, (0,)) for query in queries], LocalWatch(lambda tokens: None))
     digests = tuple(query.digest for query in queries)
-    return bank_operands(BankPlan(method, "", digests, store, store)).bank(replica)
+    return bank_operands(BankPlan(method, method, "", digests, store, store)).bank(replica)
 
 
 def bank_operands(plan: BankPlan) -> BankOperands:

@@ -28,6 +28,7 @@ from naive import rows_seen
 from rich.console import Console
 from torch import Tensor
 
+from rayinfluence.config_scored import ScoredMethod
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.compute.partial import Partial
@@ -108,7 +109,9 @@ def found_by(
     """Scan, merge and score again as a run does."""
     bank = make_bank(fitted.replica, fitted.factors, fitted.queries, folder, method, rank)
     queries = Store(str(folder / f"queries-{method}-{rank}-None"))
-    plan = BankPlan(method, "", tuple(bank.query_digests), queries, Store(str(folder / "bank")))
+    plan = BankPlan(
+        method, method, "", tuple(bank.query_digests), queries, Store(str(folder / "bank"))
+    )
     corpus = write_corpus(folder / "corpus", fitted.sequences)
     splits = corpus.plan(15)
     assert len(splits) > 2
@@ -119,7 +122,7 @@ def found_by(
     merged, damaged = merge(runner, plan, splits, set(), top)
     assert not damaged
     assert merged.n_sequences == len(fitted.sequences)
-    scanned = scanned_by_method([method], [(loaded, merged)])
+    scanned = scanned_by_method([ScoredMethod(method, method, 0.1)], [(loaded, merged)])
     pieces = Store(str(folder / "rescored"))
     again = SecondPass(
         runner,
@@ -134,7 +137,9 @@ def found_by(
     tokenizer = tiny_tokenizer()
     sequences = gather(runner, corpus.store, pieces, splits, [], tokenizer, [], 0, again.ids())
     rescored = again.run(sequences, by_token, influences, QUIET)
-    rows = query_rows([MethodQueries(method, "", {}, queries)], fitted.queries, tokenizer, None)
+    rows = query_rows(
+        [MethodQueries(method, method, "", {}, queries)], fitted.queries, tokenizer, None
+    )
     completions = [
         completion(q, row, tokenizer, CAUSAL) for q, row in zip(fitted.queries, rows, strict=True)
     ]

@@ -88,6 +88,15 @@ def test_unknown_keys_are_refused_with_a_suggestion(values: dict[Any, Any], expe
         ({"scan": {"damping_scale": -0.1}}, "scan.damping_scale: "),
         ({"scan": {"damping_scale": float("inf")}}, "scan.damping_scale: "),
         ({"scan": {"damping": float("nan")}}, "scan.damping: "),
+        ({"scan": {"damping_scale": []}}, "scan.damping_scale: must hold at least 1, not []"),
+        ({"scan": {"damping_scale": [0.1, 0]}}, "scan.damping_scale.1: must be more than 0, not 0"),
+        ({"scan": {"damping_scale": "much"}}, "scan.damping_scale: must be a number, not 'much'"),
+        ({"scan": {"damping_scale": [1, 1.0]}}, "scan.damping_scale: 1.0 is listed twice."),
+        (
+            {"scan": {"damping_scale": [0.1], "damping": 2}},
+            "scan: damping: 2 would take the place of each of damping_scale, which is a list.",
+        ),
+        ({"scan": {"candidates": {"method": "bm52"}}}, "scan.candidates: method: must be ekfac, "),
         ({"scan": {"top": 0}}, "scan.top: "),
         ({"runner": {"name": "spark"}}, "runner.name: "),
         ({"runner": {"actors": 0}}, "runner.actors: "),
@@ -95,6 +104,24 @@ def test_unknown_keys_are_refused_with_a_suggestion(values: dict[Any, Any], expe
 )
 def test_wrong_values_are_refused_at_their_place(values: dict[str, Any], place: str) -> None:
     assert f"here.yaml: {place}" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("scales", "names"),
+    [
+        (0.1, ["ekfac", "bm25"]),
+        (1, ["ekfac", "bm25"]),
+        ([0.1], ["ekfac@0.1", "bm25"]),
+        ([1, 0.25, 1e-7, 3e4], ["ekfac@1", "ekfac@0.25", "ekfac@0.0000001", "ekfac@30000", "bm25"]),
+    ],
+)
+def test_of_a_list_results_are_named_by_their_damping(scales: Any, names: list[str]) -> None:
+    values = {"run": "r", "model": "m", "scan": {"damping_scale": scales}}
+    scored = RunConfig.parse(values).scan.scored
+    assert [one.name for one in scored] == names
+    dampings = scales if isinstance(scales, list) else [scales]
+    assert [one.damping_scale for one in scored] == [*dampings, None]
+    assert [one.method for one in scored] == [*["ekfac"] * len(dampings), "bm25"]
 
 
 def test_what_is_missing_and_all_that_is_wrong_is_said_at_once() -> None:

@@ -137,8 +137,8 @@ def _tables(config: RunConfig) -> list[tuple[str, Parts]]:
         (f"all scores in {banks}", (*_parts(banks), _SOME, *scores_key(_SOME).split("/"))),
         *(
             (results, (*run, *table_key(_SOME, name).split("/")))
-            for method in config.scan.methods
-            for name in method_tables(method)
+            for scored in config.scan.scored
+            for name in method_tables(scored.name)
         ),
     ]
 

@@ -25,10 +25,12 @@ from rayinfluence.storage.tensors import read_tensors
 class BankPlan:
     """Some queries of one method, scanned together: where they are, and their partials.
 
-    ``dense``: every score is kept, not those of survivors alone.
+    ``name``: what the method's results are called. ``dense``: every score is kept, not those of
+    survivors alone.
     """
 
     method: str
+    name: str
     fingerprint: str
     query_digests: tuple[str, ...]
     queries: Store

@@ -82,7 +82,7 @@ class PairsJob:
         with watch.phase("write", item.digest):
             tensors: dict[str, Tensor] = {}
             for operands, of_method in zip(self.methods, found, strict=True):
-                tensors |= _tensors(operands.method, of_method)
+                tensors |= _tensors(operands.name, of_method)
             write_tensors(self.store, item.key, tensors, {"asked": item.digest})
         return item.key
 

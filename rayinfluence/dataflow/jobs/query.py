@@ -41,7 +41,7 @@ class SharedCurvature:
     Attributes:
         factors: of modules, as ``inputs/<source>`` and ``outputs/<module>``.
         n_tokens, n_sequences: that they were fitted on.
-        damping_scale, damping: as in the configuration.
+        damping_scale, damping: of the method; the second, where there is one, in the first's place.
         n_routed: of modules that get some of the tokens, how many.
     """
 
@@ -69,12 +69,14 @@ class MethodOperands:
 
     Attributes:
         method: its name.
+        name: what its results are called.
         store: of its queries.
         curvature: of all modules; None for methods that need none.
         counts: of the queries' terms, while there are queries to be made that need them.
     """
 
     method: str
+    name: str
     store: Store
     curvature: SharedCurvature | None = None
     counts: TermCounts | None = None

@@ -140,7 +140,7 @@ class RescoreJob:
         with watch.phase("write", item.digest):
             tensors: dict[str, Tensor] = {}
             for operands, one in zip(self.methods, found, strict=True):
-                tensors |= {f"{operands.method}/{name}": t for name, t in _tensors(one).items()}
+                tensors |= {f"{operands.name}/{name}": t for name, t in _tensors(one).items()}
             about = {"asked": item.digest, "modules": list(replica.modules)}
             write_tensors(self.store, item.key, tensors, about)
         return item.key

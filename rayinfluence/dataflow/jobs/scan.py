@@ -197,7 +197,7 @@ class ScanJob:
         return {
             query: (float(scores[0]), int(ids[0]))
             for index, made in partials.items()
-            if self.operands[index].plan.method == self.operands[0].plan.method
+            if self.operands[index].plan.name == self.operands[0].plan.name
             for place, query in enumerate(self.operands[index].plan.query_digests)
             for scores, ids in [made.proponents.of_query(place)]
             if len(scores)

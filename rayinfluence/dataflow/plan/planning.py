@@ -205,19 +205,19 @@ def _n_queries(run: Parts) -> int:
 def _influences(run: Parts) -> int:
     """Pairs that get token influences."""
     scan = run.config.scan
-    n = sum(map(has_token_influences, scan.methods)) * _n_queries(run)
+    n = sum(has_token_influences(one.method) for one in scan.scored) * _n_queries(run)
     return n * 2 * min(scan.token_influences, places(scan.top, run.corpus))
 
 
 def _n_banks(run: Parts) -> int:
-    """Methods by gradients of queries; one where no method takes any time."""
-    n = sum(method in GRADIENT_METHODS for method in run.config.scan.methods)
+    """Methods by gradients of queries, at each of their dampings; one where none takes any time."""
+    n = sum(one.method in GRADIENT_METHODS for one in run.config.scan.scored)
     return n or int(not _n_themselves(run))
 
 
 def _n_themselves(run: Parts) -> int:
     """Methods that read each sequence by itself."""
-    return sum(method in SELF_METHODS for method in run.config.scan.methods)
+    return sum(one.method in SELF_METHODS for one in run.config.scan.scored)
 
 
 def _by_token(run: Parts) -> int:

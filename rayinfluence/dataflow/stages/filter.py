@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rayinfluence.config import Method, ScanConfig
+from rayinfluence.config import ScanConfig
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow.stages.scanned import Ids, Scanned, union
@@ -108,10 +108,10 @@ def cheap_pass(config: ScanConfig) -> ScanConfig | None:
 
 
 def _plain(
-    config: ScanConfig, methods: list[Method], top: int, scores: Literal["survivors", "dense"]
+    config: ScanConfig, methods: Sequence[str], top: int, scores: Literal["survivors", "dense"]
 ) -> ScanConfig:
     """A configuration whose passes make no tables."""
-    changed = {"methods": methods, "top": top, "scores": scores}
+    changed = {"methods": list(methods), "top": top, "scores": scores}
     return config.model_copy(update={**changed, "group_by": [], "candidates": None})
 
 
@@ -157,7 +157,7 @@ def filter_splits(
     scanned = scan(_plain(config, config.exact, 1, "dense"), in_sample, RECALL)
     is_candidate_N = np.isin(sample, ids, assume_unique=True)
     found = {
-        one.method: {
+        one.name: {
             query.query.query_id: {
                 side: recall(is_candidate_N[order], n_sequences, n_top)
                 for side, order in _orders(one, query, in_sample, sample).items()

@@ -112,10 +112,10 @@ class PairPass:
         )
 
     def _by_gradients(self) -> list[str]:
-        return [one.method for one in self.again.methods if one.reads_queries]
+        return [one.name for one in self.again.methods if one.reads_queries]
 
     def _by_texts(self) -> list[str]:
-        return [one.method for one in self.again.methods if one.reads_texts]
+        return [one.name for one in self.again.methods if one.reads_texts]
 
     def _wanted(self, n: int, methods: Sequence[str]) -> _Wanted:
         """By query digest, the ids of the first survivors by each method, of those with parts."""
@@ -125,7 +125,7 @@ class PairPass:
                 continue
             ids = tuple(
                 found[query.digest].first(one.sides(query.digest), n)
-                if query.digest in found and one.method in methods
+                if query.digest in found and one.name in methods
                 else np.zeros(0, np.int64)
                 for one, found in zip(self.again.scanned, self.rescored.found, strict=True)
             )
@@ -178,7 +178,7 @@ class PairPass:
             about = {
                 "version": _VERSION,
                 "banks": [one.bank(query.digest) for one in self.again.scanned],
-                "methods": [one.method for one in self.again.scanned],
+                "methods": [one.name for one in self.again.scanned],
                 "query": query.digest,
                 "ends": ends,
                 "ids": [of_method.tolist() for of_method in ids],

@@ -19,7 +19,7 @@ from rayinfluence.dataflow.compute.partial import FORMAT
 from rayinfluence.dataflow.compute.replica import Numerics
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.banks import BankPlan
-from rayinfluence.dataflow.jobs.handles import read_stored
+from rayinfluence.dataflow.jobs.handles import Handle, read_stored
 from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob, SharedCurvature
 from rayinfluence.dataflow.layout import BANKS, MANIFEST, QUERIES, named, query_key, with_manifest
 from rayinfluence.dataflow.runners.base import Runner
@@ -37,6 +37,7 @@ from rayinfluence.methods.registry import (
     factors_of,
 )
 from rayinfluence.storage.digest import Differences, differences, digest, sealed
+from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store, read_json
 from rayinfluence.storage.tensors import read_header
 
@@ -61,6 +62,7 @@ class MethodQueries:
 
     Attributes:
         method: its name.
+        name: what its results are called.
         fingerprint: of all that decides them.
         parts: what was chosen of that.
         store: where they are.
@@ -69,6 +71,7 @@ class MethodQueries:
     """
 
     method: str
+    name: str
     fingerprint: str
     parts: dict[str, Any]
     store: Store
@@ -91,7 +94,8 @@ def plan_methods(
 ) -> list[MethodQueries]:
     """Where the queries of each method are, and what decides them; ``corpus`` is a fingerprint."""
     planned = []
-    for method in config.methods:
+    for scored in config.scored:
+        method = scored.method
         kind, texts = factors_of(method), method in TEXT_METHODS
         itself = method in SELF_METHODS
         parts = {
@@ -100,7 +104,7 @@ def plan_methods(
             "model": model_digest,
             "modules": None if texts else list(modules),
             "factors": factors[kind].fingerprint if kind else None,
-            "damping_scale": config.damping_scale if kind else None,
+            "damping_scale": scored.damping_scale,
             "damping": config.damping if kind else None,
             "rank": None if texts or itself else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
@@ -108,7 +112,7 @@ def plan_methods(
         of_corpus = corpus if texts else None
         fingerprint = queries_fingerprint(parts, of_corpus)
         store = root / QUERIES / fingerprint
-        planned.append(MethodQueries(method, fingerprint, parts, store, of_corpus))
+        planned.append(MethodQueries(method, scored.name, fingerprint, parts, store, of_corpus))
     return planned
 
 
@@ -166,7 +170,6 @@ def method_operands(
     runner: Runner,
     methods: Sequence[MethodQueries],
     factors: Mapping[FactorKind, Factors],
-    config: ScanConfig,
     counts: TermCounts | None = None,
 ) -> list[MethodOperands]:
     """What methods need to make queries; factors stay where workers find them.
@@ -174,30 +177,39 @@ def method_operands(
     Raises:
         DamagedError: a factor file is damaged or of other factors.
     """
-    curvatures = {
-        kind: _shared(runner, factors[kind], config)
+    shared = {
+        kind: _shared(runner, factors[kind])
         for kind in factors_needed([one.method for one in methods])
     }
     return [
         MethodOperands(
             one.method,
+            one.name,
             one.store,
-            curvatures[kind] if (kind := factors_of(one.method)) else None,
+            _curvature(shared[kind], factors[kind], one)
+            if (kind := factors_of(one.method))
+            else None,
             counts if one.method in TEXT_METHODS else None,
         )
         for one in methods
     ]
 
 
-def _shared(runner: Runner, factors: Factors, config: ScanConfig) -> SharedCurvature:
+def _shared(runner: Runner, factors: Factors) -> dict[str, Handle[SharedTensors]]:
     parts = factors.parts()
     handles = runner.share(read_stored, list(parts.values()), factors.is_small)
+    return dict(zip(parts, handles, strict=True))
+
+
+def _curvature(
+    shared: Mapping[str, Handle[SharedTensors]], factors: Factors, method: MethodQueries
+) -> SharedCurvature:
     return SharedCurvature(
-        dict(zip(parts, handles, strict=True)),
+        shared,
         factors.n_tokens,
         factors.n_sequences,
-        config.damping_scale,
-        config.damping,
+        method.parts["damping_scale"],
+        method.parts["damping"],
         factors.n_routed,
     )
 
@@ -242,10 +254,12 @@ def plan_banks(
             compare(base, manifest["base"])
             for manifest in manifests.values()
             if manifest["method"] == method.method
+            # Of a list each damping is there beside the others, as methods are.
+            and (method.name == method.method or _scale(manifest["base"]) == _scale(base))
             and (manifest["base"].get("format"), manifest["base"].get("use")) == (FORMAT, use)
         ]
         if others and all(others) and not new_run:
-            refuse_mixing(root, f"a scan by {method.method} that was", min(others, key=len))
+            refuse_mixing(root, f"a scan by {method.name} that was", min(others, key=len))
         left = [query for query in needed if asks(method.method, query)]
         dense = config.scores == "dense"
         # A bank of which a query was never made, or is no longer, cannot be scanned with.
@@ -256,7 +270,9 @@ def plan_banks(
             if same and set(members) & set(left) and set(members) <= known:
                 store = root / BANKS / fingerprint
                 banks.append(
-                    BankPlan(method.method, fingerprint, members, method.store, store, dense)
+                    BankPlan(
+                        method.method, method.name, fingerprint, members, method.store, store, dense
+                    )
                 )
                 left = [query for query in left if query not in members]
         if left:
@@ -269,10 +285,17 @@ def plan_banks(
             # The ordinal is about the banks that we saw; another planner may have seen others.
             made = store.create(MANIFEST, body)
             manifests[fingerprint] = manifest if made else read_json(store, MANIFEST)
+            members = tuple(left)
             banks.append(
-                BankPlan(method.method, fingerprint, tuple(left), method.store, store, dense)
+                BankPlan(
+                    method.method, method.name, fingerprint, members, method.store, store, dense
+                )
             )
     return banks
+
+
+def _scale(base: Mapping[str, Any]) -> Any:
+    return base["queries"].get("damping_scale")
 
 
 def _bank(root: Store, fingerprint: str, key: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def write_results(
         digests |= tables.of_sequences()
         changed = {}
         for scanned, found in zip(again.scanned, rescored.found, strict=True):
-            written, changed[scanned.method] = tables.of_method(scanned, found)
+            written, changed[scanned.name] = tables.of_method(scanned, found)
             digests |= written
     in_manifest = [{key: row[key] for key in _IN_MANIFEST} for row in rows]
     told = in_manifest, _unlikely(rows), paired.told()

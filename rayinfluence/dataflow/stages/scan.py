@@ -76,9 +76,9 @@ def scan(
     """
     small = sum(len(bank.query_digests) for bank in banks) <= _FEW_QUERIES
     shared = runner.share(load_bank, banks, small)
-    by_themselves = {one.method: one for one in themselves}
+    by_themselves = {one.name: one for one in themselves}
     operands = [
-        BankOperands(bank, tensors, by_themselves.get(bank.method))
+        BankOperands(bank, tensors, by_themselves.get(bank.name))
         for bank, tensors in zip(banks, shared, strict=True)
     ]
     top = places(config.top, corpus)

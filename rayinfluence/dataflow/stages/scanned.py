@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.config_scored import ScoredMethod
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.jobs.banks import BankOperands
@@ -27,9 +28,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a scan found by one method: its banks with their merged partials."""
+    """What a scan found by one method: its banks with their merged partials.
+
+    ``name``: what the method's results are called.
+    """
 
     method: str
+    name: str
     banks: Sequence[tuple[BankOperands, Partial]]
 
     def asked(self, queries: Sequence[EncodedQuery]) -> list[EncodedQuery]:
@@ -63,12 +68,12 @@ class Scanned:
 
 
 def scanned_by_method(
-    methods: Sequence[str], merged: Sequence[tuple[BankOperands, Partial]]
+    methods: Sequence[ScoredMethod], merged: Sequence[tuple[BankOperands, Partial]]
 ) -> list[Scanned]:
     """Banks with their merged partials, by method."""
     return [
-        Scanned(method, [pair for pair in merged if pair[0].plan.method == method])
-        for method in methods
+        Scanned(one.method, one.name, [pair for pair in merged if pair[0].plan.name == one.name])
+        for one in methods
     ]
 
 

@@ -217,7 +217,7 @@ class SecondPass:
         """The scores of items, which workers read; None where one is damaged."""
         keys = [item.key for item in items]
         some = [keys[start : start + _READ_AT_ONCE] for start in range(0, len(keys), _READ_AT_ONCE)]
-        read = ReadScores(self.store, tuple(one.method for one in self.methods))
+        read = ReadScores(self.store, tuple(one.name for one in self.methods))
         found = self.runner.tasks(read, some, small=len(keys) <= _FEW_ITEMS)
         yield from zip(items, (one for of_some in found for one in of_some), strict=True)
 
@@ -265,7 +265,7 @@ class SecondPass:
             about = {
                 "version": _VERSION,
                 "banks": [one.bank(block[0].digest) for one in self.scanned],
-                "methods": [one.method for one in self.scanned],
+                "methods": [one.name for one in self.scanned],
                 "queries": [query.digest for query in block],
                 "ids": digest_bytes(some.tobytes()),
                 "pairs": [

@@ -105,10 +105,10 @@ class Tables:
         small = len(ranked) <= _FEW_ROWS
         pieces = self.runner.tasks(
             MakePiece(self.pieces),
-            list(self._pieces(scanned.method, meaning, ranked)),
+            list(self._pieces(scanned.name, meaning, ranked)),
             small,
         )
-        name, *names = method_tables(scanned.method)
+        name, *names = method_tables(scanned.name)
         written = self._put_together(name, tuple(pieces), survivor_schema(meaning), small)
         asked = scanned.asked(self.queries)
         partials = {query.query.query_id: scanned.of_query(query.digest) for query in asked}

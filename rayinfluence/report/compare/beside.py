@@ -42,12 +42,14 @@ class Place:
         rank: there.
         score: the method's.
         delta_nats: the predicted change, if there is one.
+        score_se: of a mean over seeds, the standard error.
     """
 
     direction: Direction
     rank: int
     score: float
     delta_nats: float | None
+    score_se: float | None = None
 
 
 @dataclass(frozen=True)
@@ -234,5 +236,5 @@ def _place(kept: Kept, key: str, direction: Direction) -> Place | None:
     other = SIDES[1 - SIDES.index(direction)]
     for where in (direction, other):
         if one := kept[where].get(key):
-            return Place(where, one.rank, one.score, one.delta_nats)
+            return Place(where, one.rank, one.score, one.delta_nats, one.score_se)
     return None

@@ -10,7 +10,15 @@ from rayinfluence.report.asked import said
 from rayinfluence.report.compare.beside import ALIKE, Beside, Hit, Hits, Place
 from rayinfluence.report.compare.comparison import Comparison, Pair
 from rayinfluence.report.compare.groups_beside import GroupBeside
-from rayinfluence.report.text import count, one_line, percent, shorten, signed, things
+from rayinfluence.report.text import (
+    count,
+    measured,
+    one_line,
+    percent,
+    shorten,
+    signed,
+    things,
+)
 
 #: Characters of a name, of a value of a setting, and of a text.
 _NAME, _VALUE, _TEXT = 60, 60, 70
@@ -161,7 +169,9 @@ def _hit(hit: Hit, hits: Hits) -> tuple[str, ...]:
     ]
     places = [p for p in (hit.ours, hit.theirs) if p is not None and p.direction == hits.direction]
     change = f"{places[0].rank - places[1].rank:+d}" if len(places) == 2 else ""
-    scores = [signed(place.score) if place else "" for place in (hit.ours, hit.theirs)]
+    scores = [
+        measured(place.score, place.score_se) if place else "" for place in (hit.ours, hit.theirs)
+    ]
     return f"{called}: {shorten(hit.text, _TEXT)}", *ranks, change, *scores
 
 

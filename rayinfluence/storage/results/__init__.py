@@ -14,7 +14,14 @@ tables hold no time, host, path or version, so equal inputs give equal bytes; al
 manifest.
 """
 
-from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, SCORES, dense_table, scores_key
+from rayinfluence.storage.results.dense import (
+    BANK_MANIFEST,
+    BANKS,
+    SCORES,
+    dense_table,
+    error_column,
+    scores_key,
+)
 from rayinfluence.storage.results.manifest import (
     MANIFEST,
     RESULTS,
@@ -46,6 +53,7 @@ from rayinfluence.storage.results.schema import (
     sequence_schema,
     survivor_schema,
 )
+from rayinfluence.storage.results.seeds import SEED_COLUMNS, seeds_of, seeds_schema
 from rayinfluence.storage.results.survivor import Direction, Survivor
 
 __all__ = [
@@ -59,6 +67,7 @@ __all__ = [
     "RESULTS",
     "SCHEMA_VERSION",
     "SCORES",
+    "SEED_COLUMNS",
     "SEQUENCES",
     "STATISTICS_SCHEMA",
     "TAIL_SCHEMA",
@@ -73,6 +82,7 @@ __all__ = [
     "beyond_linear",
     "ceiling_of",
     "dense_table",
+    "error_column",
     "in_version",
     "is_difference",
     "is_itself",
@@ -84,6 +94,8 @@ __all__ = [
     "query_schema",
     "read_results_manifest",
     "scores_key",
+    "seeds_of",
+    "seeds_schema",
     "sequence_schema",
     "survivor_schema",
     "table_key",

@@ -19,6 +19,11 @@ def scores_key(split_digest: str) -> str:
     return f"{SCORES}/{split_digest}.parquet"
 
 
+def error_column(query_digest: str) -> str:
+    """Of means over seeds, the column of standard errors beside that of a query's means."""
+    return f"{query_digest}-se"
+
+
 def dense_table(
     query_digests: Sequence[str], ids_N: NDArray[np.int64], scores_NQ: NDArray[np.float64]
 ) -> pa.Table:

@@ -37,17 +37,22 @@ class Join:
         runs = self._runs.get((query_id, direction), [])
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(*run) for run in runs)])
 
+    def of_query(self, query_id: str) -> pa.Table:
+        """A query's rows of the table of survivors, in their order."""
+        places = [self.places(query_id, direction) for direction in ("proponent", "opponent")]
+        return self.survivors.take(np.sort(np.concatenate(places)))
+
     def keep(self, places: NDArray[np.int64]) -> None:
         """Read the sequences of some survivors, and keep them."""
         ids = self.survivors.read(["sequence_id"])["sequence_id"].to_numpy()[places]
-        self._kept = self._take(np.unique(ids), remember=False)
+        self._kept = self.take(np.unique(ids), remember=False)
 
     def with_sequences(self, rows: pa.Table) -> pa.Table:
         """Rows of survivors with the columns of their sequences."""
         ids = rows["sequence_id"].to_numpy()
         found = self._kept
         if found is None or not np.isin(ids, found["sequence_id"].to_numpy()).all():
-            found = self._take(np.unique(ids))
+            found = self.take(np.unique(ids))
         places = np.searchsorted(found["sequence_id"].to_numpy(), ids)
         found = found.take(pa.array(places, pa.int64()))
         for field in found.schema:
@@ -74,7 +79,7 @@ class Join:
         table = self.sequences.read(["sequence_id", *columns])
         return {row["sequence_id"]: decoded(row, schema) for row in table.to_pylist()}
 
-    def _take(self, ids: NDArray[np.int64], remember: bool = True) -> pa.Table:
+    def take(self, ids: NDArray[np.int64], remember: bool = True) -> pa.Table:
         """The sequences of some ids, ascending.
 
         Raises:
@@ -84,8 +89,8 @@ class Join:
 
     def _places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where sequences are in their table, by their ids."""
-        places: NDArray[np.int64] = np.searchsorted(self._ids, ids)
-        if len(ids) and (places.max() >= len(self._ids) or (self._ids[places] != ids).any()):
+        places: NDArray[np.int64] = np.searchsorted(self.ids, ids)
+        if len(ids) and (places.max() >= len(self.ids) or (self.ids[places] != ids).any()):
             raise StorageError(
                 "the table of sequences lacks some that the results are about: delete it and run "
                 "again."
@@ -93,7 +98,8 @@ class Join:
         return places
 
     @cached_property
-    def _ids(self) -> NDArray[np.int64]:
+    def ids(self) -> NDArray[np.int64]:
+        """Of all sequences, ascending."""
         ids: NDArray[np.int64] = self.sequences.read(["sequence_id"])["sequence_id"].to_numpy()
         return ids
 

@@ -16,12 +16,18 @@ from rayinfluence.errors import IncompleteResultsWarning, StorageError
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.metadata import COLUMN, REST, as_text, decoded
 from rayinfluence.storage.results import manifest as manifests
-from rayinfluence.storage.results.dense import BANK_MANIFEST, BANKS, scores_key
+from rayinfluence.storage.results.dense import (
+    BANK_MANIFEST,
+    BANKS,
+    error_column,
+    scores_key,
+)
 from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
 from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.results.notebook import frame_of, html_of, said_of
 from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, is_itself, method_tables
+from rayinfluence.storage.results.seeds import SEED_COLUMNS, seeds_of
 from rayinfluence.storage.results.survivor import Direction, Survivor
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
 from rayinfluence.storage.tables import Rows, damaged
@@ -165,6 +171,24 @@ class Results:
         """The whole table of the sequences that survived for any query, by any method."""
         return self._join.sequences.read()
 
+    def rows(self, query_id: str) -> pa.Table:
+        """A query's rows of :attr:`survivors`, in their order."""
+        self._query(query_id)
+        return self._join.of_query(query_id)
+
+    @property
+    def sequence_ids(self) -> NDArray[np.int64]:
+        """The ids in :attr:`sequences`, ascending."""
+        return self._join.ids
+
+    def sequences_of(self, ids: NDArray[np.int64]) -> pa.Table:
+        """The rows of :attr:`sequences` of some ids, ascending; only what they need is read.
+
+        Raises:
+            StorageError: one of them is not there.
+        """
+        return self._join.take(ids, remember=False)
+
     def metadata(self) -> dict[int, dict[str, Any]]:
         """The metadata of all sequences that survived, for any query and method, by their ids."""
         return self._join.metadata()
@@ -260,7 +284,8 @@ class Results:
             ``document_file``, ``document_id``, ``document_row`` and ``source`` (a string).
         """
         places = [self._places(query_id, "proponent")[:n] for query_id in self.queries]
-        rows = self._join.survivors.read(_LEADING).take(
+        errors = [name for name in SEED_COLUMNS if name in self._join.survivors.schema.names]
+        rows = self._join.survivors.read([*_LEADING, *errors]).take(
             pa.array(np.concatenate([np.zeros(0, np.int64), *places]))
         )
         return [
@@ -286,7 +311,8 @@ class Results:
         """The scan's scores of ALL sequences for one query: ``sequence_id`` and ``score``.
 
         In the order of sequence ids, as float32, without those that are quarantined for this query;
-        12 bytes each. Only this query's column is read.
+        12 bytes each. Only this query's column is read. Of results of several seeds means as
+        float64, and ``score_se``.
 
         Raises:
             StorageError: the run kept the scores of survivors alone, or those of a split are gone.
@@ -300,16 +326,16 @@ class Results:
         banks = [self._store / BANKS / b for b in self.manifest["methods"][self.method]["banks"]]
         try:
             holding = [b for b in banks if digest in read_json(b, BANK_MANIFEST)["query_digests"]]
-            tables = [
-                read_table(holding[0], scores_key(split), ["sequence_id", digest])
-                for split in splits
-            ]
+            columns = {"sequence_id": "sequence_id", digest: "score"}
+            if seeds_of(self.manifest) is not None:
+                columns[error_column(digest)] = "score_se"
+            tables = [read_table(holding[0], scores_key(split), list(columns)) for split in splits]
         except StorageError as error:
             raise StorageError(
                 f"{error} To have all scores made again: `rayinfluence clean {self._store.url} "
                 "--stage scan --stage results`, then run."
             ) from error
-        table = pa.concat_tables(tables).rename_columns(["sequence_id", "score"])
+        table = pa.concat_tables(tables).rename_columns(list(columns.values()))
         return table.filter(table["score"].is_valid()) if table["score"].null_count else table
 
     def _query(self, query_id: str) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class Survivor:
     ``carrier_in_completion`` whether the completion has it too. ``suspect``: the scan's score did
     not come out again in batches of other shapes.
 
+    In results of several seeds ``score``, and all that is made of scores, is a mean over
+    ``n_seeds`` of them; ``score_se`` and ``delta_nats_se`` are standard errors.
+
     ``document_id`` is unique in ``document_file``, which has the document in its ``document_row``;
     the sequence is its characters from ``char_start`` to ``char_end``, and ``text_before`` and
     ``text_after`` stand around it there (at most ``scan.surroundings`` characters; None where
@@ -81,6 +84,10 @@ class Survivor:
     text_before: str | None = None
     text_after: str | None = None
     pair_scores: list[list[float]] | None = None
+    #: Of results of several seeds alone.
+    score_se: float | None = None
+    delta_nats_se: float | None = None
+    n_seeds: int | None = None
 
     @property
     def carrier(self) -> str | None:

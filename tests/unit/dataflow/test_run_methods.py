@@ -18,7 +18,7 @@ from rich.console import Console
 from whole_runs import Change, Contents, Execute, add_query, results_of, survivors, times
 
 import rayinfluence
-from rayinfluence.config import BY_ITSELF, Method, RunConfig
+from rayinfluence.config import BY_ITSELF, DAMPED, Method, RunConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.replica import Replica
@@ -29,7 +29,13 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.status import clean
 from rayinfluence.errors import ConfigError
 from rayinfluence.methods.likeness import Cosine
-from rayinfluence.methods.registry import GRADIENT_METHODS, METHODS, SELF_METHODS, TEXT_METHODS
+from rayinfluence.methods.registry import (
+    GRADIENT_METHODS,
+    METHODS,
+    SELF_METHODS,
+    TEXT_METHODS,
+    factors_of,
+)
 from rayinfluence.report import render, render_page
 from rayinfluence.storage.results import Results, method_tables
 from rayinfluence.storage.store import Store
@@ -81,6 +87,7 @@ def test_a_configuration_has_the_names_of_the_registry() -> None:
     assert list(get_args(Method)) == list(METHODS)
     assert set(METHODS) == {*ALL, *BY_ITSELF}
     assert set(SELF_METHODS) == BY_ITSELF
+    assert {method for method in METHODS if factors_of(method)} == DAMPED
     with pytest.raises(ConfigError, match=r"scan\.methods\.0: must be .*'bm25', .*, not"):
         RunConfig.parse({"run": "r", "model": "m", "scan": {"methods": ["bm52"]}})
 

@@ -41,7 +41,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def plan(root: Store, queries: list[str]) -> list[BankPlan]:
-    method = MethodQueries("ekfac", "abc", {}, root / "queries/abc")
+    method = MethodQueries("ekfac", "ekfac", "abc", {}, root / "queries/abc")
     return plan_banks(root, [method], queries, ScanConfig(), NUMERICS)
 
 

@@ -1,0 +1,1 @@
+"""Results of models that differ in their seed, merged into means with standard errors."""
