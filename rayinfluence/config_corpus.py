@@ -144,7 +144,7 @@ class CorpusConfig(Section):
     @model_validator(mode="after")
     def _one_thing_is_the_text(self) -> CorpusConfig:
         if self.template is not None:
-            if "text_column" in self.model_fields_set and self.text_column != "text":
+            if self.text_column != "text":
                 raise ValueError("template: it makes the text, and so does text_column: name one.")
             if self.prompt_column is not None:
                 raise ValueError(
@@ -164,7 +164,8 @@ class CorpusConfig(Section):
         if self.tokens is None:
             return self
         for key in ("text_column", "template", "prompt_column", "plain_text"):
-            if key in self.model_fields_set and getattr(self, key) is not None:
+            # Not by whether it was set: what a run directory keeps has every key.
+            if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(
                     f"tokens: documents are token ids, and {key} is of texts: leave one of the two "
                     "out. What of the ids counted, a column says that objective.loss names."

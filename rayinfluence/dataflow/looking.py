@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayinfluence.config import RunConfig
+from rayinfluence.config_places import StorageConfig
 from rayinfluence.corpus.chunks import Framing
 from rayinfluence.corpus.classes import names_of_classes
 from rayinfluence.corpus.documents import BadDocument, read_documents
@@ -174,6 +175,7 @@ def looked_at(place: str, tokenizer: str | None, columns: Mapping[str, Any], say
         path = tokenizer or inputs.folders.tokenizer.path
         return Looking(config, inputs.documents.files, path, inputs.kind, classes)
     if tokenizer is None:
+        find_files([place], StorageConfig().options)  # what is not there needs no tokenizer
         raise ConfigError(
             f"{place} are documents, and nothing says how they are tokenised: name the folder of a "
             "tokenizer by --tokenizer, or a run's YAML file in place of the documents."

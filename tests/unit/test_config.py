@@ -1,5 +1,6 @@
 import ast
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,30 @@ def test_what_shows_an_address_hides_its_credentials(address: str, shown: str | 
     shown = shown or "s3://b/x?versionId=***&X-Amz-Security-Token=***"
     assert str(StorageError(f"cannot read {address}: no")) == f"cannot read {shown}: no"
     assert repr(Store(address, {"key": "hidden"})) == f"Store(url='{shown}')"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"corpus": {"documents": ["a"], "tokens": {}}},
+        {"corpus": {"documents": ["a"], "tokens": {"column": "ids", "packing": "separate"}}},
+        {"corpus": {"documents": ["a"], "tokens": {"separator": 0, "packing": "attend_across"}}},
+        {"corpus": {"documents": ["a"], "template": "{{ a }}", "metadata": ["b.c"]}},
+        {"corpus": {"documents": ["a"], "text_column": {"*.csv": ["a", "b"]}}},
+        {"corpus": {"documents": ["a"], "select": "a == 1", "exclude": {"ids": "b.txt"}}},
+        {
+            "model_function": "a:b",
+            "objective": {"kind": "regression"},
+            "corpus": {"documents": ["a"], "feature_columns": ["x"], "label_column": "y"},
+            "scan": {"methods": ["ekfac"]},
+        },
+        {"scan": {"candidates": {"method": "tfidf", "top": 10}}},
+    ],
+)
+def test_a_configuration_is_read_again_from_what_a_run_directory_keeps(
+    values: dict[str, Any],
+) -> None:
+    config = RunConfig.parse({**MINIMAL, **values})
+    kept = json.loads(json.dumps(config.model_dump()))
+    assert RunConfig.parse(kept) == config

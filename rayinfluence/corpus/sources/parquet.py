@@ -13,6 +13,8 @@ from rayinfluence.corpus.sources.source import Row, Wanted
 from rayinfluence.corpus.sources.tables import chosen, rows_of
 
 _BATCH_ROWS = 1024
+#: Of files whose footer is encrypted, too.
+_ENCRYPTED = b"PARE"
 
 
 class Parquet:
@@ -24,10 +26,12 @@ class Parquet:
 
     def holds(self, begins: bytes) -> bool:
         """By its mark, that of encrypted files too."""
-        return begins.startswith((b"PAR1", b"PARE")) and is_binary(begins)
+        return begins.startswith((b"PAR1", _ENCRYPTED)) and is_binary(begins)
 
     def refusal(self, begins: bytes) -> str | None:
-        """Its end decides."""
+        """It is encrypted as a whole; of all others the end decides."""
+        if begins.startswith(_ENCRYPTED):
+            return "is encrypted, and no keys are known here: write it again without encryption."
         return None
 
     def rows(self, stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
@@ -55,8 +59,9 @@ class Parquet:
 
 
 def _opened(stream: BinaryIO) -> pq.ParquetFile:
-    # Buffered ahead, all row groups would be read before the first row comes.
-    return pq.ParquetFile(stream, pre_buffer=False)
+    # Buffered ahead, all row groups would be read before the first row comes. Where pages have
+    # checksums, a byte that was altered is no other text.
+    return pq.ParquetFile(stream, pre_buffer=False, page_checksum_verification=True)
 
 
 def _rows(parquet: pq.ParquetFile, wanted: Wanted, cut: Cut) -> Iterator[Row]:

@@ -138,6 +138,27 @@ def test_bad_utf_8_in_a_table_spoils_its_row_alone(
     assert bad == BadDocument(f"{path}:2", "'text' is not UTF-8: it has the byte 0xe9")
 
 
+@pytest.mark.parametrize("is_dictionary", [False, True])
+def test_a_byte_that_was_altered_is_no_other_text_where_pages_have_checksums(
+    tmp_path: Path, is_dictionary: bool
+) -> None:
+    path = tmp_path / "docs.parquet"
+    options = {"use_dictionary": is_dictionary, "write_page_checksum": True, "compression": "NONE"}
+    # The first and the last of them stand in statistics, too.
+    pq.write_table(pa.table({"text": ["first", "other words", "second"]}), path, **options)
+    assert len(read(path)) == 3
+    path.write_bytes(path.read_bytes().replace(b"other", b"otter", 1))
+    with pytest.raises(CorpusError, match="cannot be read to its end"):
+        read(path)
+
+
+def test_encrypted_parquet_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    path.write_bytes(b"PARE\x15\x04" + bytes(30) + b"PARE")
+    with pytest.raises(CorpusError, match="is encrypted, and no keys are known here"):
+        read(path)
+
+
 def test_a_column_of_bytes_is_no_column_of_strings(tmp_path: Path) -> None:
     path = tmp_path / "docs.parquet"
     pq.write_table(pa.table({"text": pa.array([b"one", b"caf\xe9"], pa.binary())}), path)

@@ -320,6 +320,9 @@ def test_what_cannot_be_shown_is_said(
     found = say("corpus", "show", path)
     assert found[0] == 2
     assert "name the folder of a tokenizer by --tokenizer" in found[2]
+    found = say("corpus", "show", tmp_path / "nothing")
+    assert found[0] == 4
+    assert "nothing names no file" in found[2]
 
 
 def test_a_probe_is_framed_as_documents_are(tmp_path: Path) -> None:
