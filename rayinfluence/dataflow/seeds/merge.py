@@ -7,7 +7,6 @@ one did not, over the survivors that all have kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rayinfluence.dataflow.layout import CONFIG
@@ -36,21 +35,11 @@ _OF_A_RUN = ("stages", "warnings", "tables", "fingerprint", "set_aside", "filter
 _WHOLE = ("objective", "selection")
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Merged results.
-
-    Attributes:
-        manifest: as it was written.
-        hits: by method and query id.
-    """
-
-    manifest: Mapping[str, Any]
-    hits: Mapping[str, Mapping[str, Hits]]
-
-
-def merge_seeds(given: Sequence[Source], into: Store) -> Merged:
+def merge_seeds(given: Sequence[Source], into: Store) -> dict[str, Any]:
     """Merge results, and make them the current ones of a folder; in whichever order, the same.
+
+    Returns:
+        Their manifest.
 
     Args:
         given: results of each seed.
@@ -101,7 +90,7 @@ def merge_seeds(given: Sequence[Source], into: Store) -> Merged:
         "warnings": _warnings(sources, hits, dense, left_out),
     }
     write_manifest(into, manifest)
-    return Merged(manifest, hits)
+    return manifest
 
 
 def _asked(sources: Sequence[Source]) -> tuple[dict[str, Asked], list[str]]:

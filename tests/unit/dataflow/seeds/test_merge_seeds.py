@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import rayinfluence
 from rayinfluence.dataflow.seeds import all_scores
-from rayinfluence.dataflow.seeds.merge import Merged, merge_seeds
+from rayinfluence.dataflow.seeds.merge import merge_seeds
 from rayinfluence.dataflow.seeds.sources import Source
 from rayinfluence.errors import ConfigError, IncompleteResultsWarning
 from rayinfluence.report import render_page
@@ -66,8 +66,8 @@ def source(run: Path) -> Source:
     return Source(run.parent.name, store, {name: Results.load(store, name) for name in methods})
 
 
-def merged(runs: list[Path], into: Path) -> Merged:
-    return merge_seeds([source(run) for run in runs], Store(str(into)))
+def merged(runs: list[Path], into: Path) -> None:
+    merge_seeds([source(run) for run in runs], Store(str(into)))
 
 
 @pytest.fixture(scope="module")
