@@ -45,10 +45,10 @@ def merge(
         sources.append(Source(one, store, all_results(store, fingerprint_of(store, version))))
     folder = expanded(into)
     store = Store(folder, storage_of(endpoint_url, folder).options(folder))
-    merged = merge_seeds(sources, store)
+    manifest = merge_seeds(sources, store)
     results = all_results(store)
     write_report(store, results)
-    told = merged.manifest["seeds"]
+    told = manifest["seeds"]
     of_what = "all scores" if told["of_all_scores"] else "scores of the survivors of all"
     asked = {q for one in results.values() if not one.meaning.of_itself for q in one.queries}
     parts: list[Part] = [
@@ -57,12 +57,12 @@ def merge(
     ]
     values: dict[str, Any] = {
         "run": store.url,
-        "results": merged.manifest["fingerprint"],
+        "results": manifest["fingerprint"],
         "methods": list(results),
-        "warnings": merged.manifest["warnings"],
+        "warnings": manifest["warnings"],
         **told,
     }
     show(Shown(parts, values), as_json)
-    for text in merged.manifest["warnings"]:
+    for text in manifest["warnings"]:
         say(f"warning: {text}", error=True)
     say_report(store, error=as_json)

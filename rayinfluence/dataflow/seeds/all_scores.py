@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayinfluence.dataflow.compute.partial import MergeTree, Partial
+from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import Bad
 from rayinfluence.dataflow.layout import BANKS, MANIFEST
 from rayinfluence.dataflow.seeds.sources import Source
@@ -155,14 +155,14 @@ def means_of_all(
         queries = tuple(query_digests[start : start + _BLOCK])
         made_of = [source.fingerprint for source in sources]
         bank = into / BANKS / digest({"seeds": made_of, "method": method, "queries": queries})
-        tree = MergeTree()
+        total = Partial.empty(len(queries), top)
         for split in kept[0].splits:
             partial, table = _means(kept, split, queries, top)
             write_table(bank, scores_key(split), table)
-            tree.add(partial)
+            total = total.merge(partial)
         told = {"method": method, "seeds": made_of, "query_digests": queries}
         bank.write(MANIFEST, json.dumps(told, indent=1).encode())
-        yield Means(bank, tree.total(), queries)
+        yield Means(bank, total, queries)
 
 
 def _means(

@@ -7,7 +7,6 @@ one did not, over the survivors that all have kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rayinfluence.dataflow.layout import CONFIG
@@ -18,7 +17,7 @@ from rayinfluence.dataflow.seeds.queries import asked_by_all
 from rayinfluence.dataflow.seeds.rows import Asked
 from rayinfluence.dataflow.seeds.sequences import write_sequences
 from rayinfluence.dataflow.seeds.sources import Source, in_common, in_order
-from rayinfluence.dataflow.seeds.telling import warnings_of
+from rayinfluence.dataflow.seeds.telling import of_a_part, warnings_of
 from rayinfluence.dataflow.stages.results import write_queries
 from rayinfluence.errors import ConfigError
 from rayinfluence.storage.digest import digest
@@ -32,23 +31,15 @@ _VERSION = 1
 _OF_A_QUERY = ("query_id", "digest", "objective", "unit", "value", "log_probability", "warning")
 #: What a manifest says of how one run went.
 _OF_A_RUN = ("stages", "warnings", "tables", "fingerprint", "set_aside", "filter", "pair_scores")
+#: Sections that say something as a whole alone.
+_WHOLE = ("objective", "selection")
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Merged results.
-
-    Attributes:
-        manifest: as it was written.
-        hits: by method and query id.
-    """
-
-    manifest: Mapping[str, Any]
-    hits: Mapping[str, Mapping[str, Hits]]
-
-
-def merge_seeds(given: Sequence[Source], into: Store) -> Merged:
+def merge_seeds(given: Sequence[Source], into: Store) -> dict[str, Any]:
     """Merge results, and make them the current ones of a folder; in whichever order, the same.
+
+    Returns:
+        Their manifest.
 
     Args:
         given: results of each seed.
@@ -99,7 +90,7 @@ def merge_seeds(given: Sequence[Source], into: Store) -> Merged:
         "warnings": _warnings(sources, hits, dense, left_out),
     }
     write_manifest(into, manifest)
-    return Merged(manifest, hits)
+    return manifest
 
 
 def _asked(sources: Sequence[Source]) -> tuple[dict[str, Asked], list[str]]:
@@ -133,6 +124,9 @@ def _asked(sources: Sequence[Source]) -> tuple[dict[str, Asked], list[str]]:
 def _of_all(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What holds for all seeds; splits that one lacks, the means lack."""
     common = {key: of for key, of in in_common(manifests).items() if key not in _OF_A_RUN}
+    for key in _WHOLE:
+        if any(one.get(key) != common.get(key) for one in manifests):
+            common.pop(key, None)
     aside = {one["digest"]: one for of in manifests for one in of.get("set_aside") or ()}
     return {
         **common,
@@ -188,4 +182,5 @@ def _warnings(
     """Those of merging, and those that all runs have; the manifest has each run's with it."""
     theirs = [source.manifest.get("warnings") or () for source in sources]
     shared = [text for text in theirs[0] if all(text in of for of in theirs)]
-    return [*warnings_of(hits, dense, left_out), *shared]
+    of_parts = (of_a_part(without_credentials(one.place), one.manifest) for one in sources)
+    return [*warnings_of(hits, dense, left_out), *filter(None, of_parts), *shared]

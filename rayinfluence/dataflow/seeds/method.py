@@ -139,10 +139,16 @@ class MethodOfSeeds:
 
     def told(self, found: Found) -> dict[str, Any]:
         """What the manifest says of the method."""
-        common = in_common([source.manifest["methods"][self.name] for source in self.sources])
+        theirs = [source.manifest["methods"][self.name] for source in self.sources]
+        common, dampings = in_common(theirs), [one.get("damping") or {} for one in theirs]
         return {
             **{key: value for key, value in common.items() if key not in _OF_A_RUN},
             "meaning": asdict(self.meaning),
+            "damping": {
+                module: float(np.mean([of[module] for of in dampings]))
+                for module in dampings[0]
+                if all(module in of for of in dampings)
+            },
             "banks": list(found.banks),
             "scanned_sequences": min((one.n_scored for one in found.hits.values()), default=0),
         }

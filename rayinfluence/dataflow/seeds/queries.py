@@ -38,7 +38,8 @@ def asked_by_all(rows: Sequence[Mapping[str, Any]], kind: str | None) -> Asked:
         first["token_ranks"] = None
     if first.get("greedy") is not None:
         first["greedy"] = all(row["greedy"] for row in rows)
-    first["warning"] = next((row["warning"] for row in rows if row.get("warning")), None)
+    said = next((row["warning"] for row in rows if row.get("warning")), None)
+    first["warning"] = said and f"of one of the models at least: {said}"
     same_parts = all(row.get("part_ends") == first.get("part_ends") for row in rows)
     if not same_parts:
         first["part_ends"] = None

@@ -61,11 +61,6 @@ class Source:
         """Whether it has the scores of all sequences."""
         return self.manifest.get("dense_scores") is not None
 
-    def query_id(self, method: str, query_digest: str) -> str | None:
-        """What a question is called here; the first name, if there are several."""
-        of_method = self.results[method].queries.items()
-        return next((name for name, row in of_method if row["digest"] == query_digest), None)
-
 
 def in_order(sources: Sequence[Source]) -> list[Source]:
     """Sources in an order of their own, whichever they were named in.

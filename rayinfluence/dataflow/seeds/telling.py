@@ -28,6 +28,24 @@ def description(meaning: Meaning, n_seeds: int, dense: bool, ranks: Collection[A
     return f"{said} Over all sequences that all runs scored, by the pass over the corpus{at_rank}."
 
 
+def of_a_part(place: str, manifest: Mapping[str, Any]) -> str:
+    """That a run scored a part of the corpus; empty where it scored all of it.
+
+    Args:
+        place: of the run, as it was named.
+        manifest: of its results.
+    """
+    chosen = (manifest.get("selection") or {}).get("left_out")
+    candidates = manifest.get("filter")
+    if not (chosen or candidates):
+        return ""
+    keys = [*(chosen or {}), *(["scan.candidates"] if candidates else [])]
+    return (
+        f"{place} scored a part of the corpus ({', '.join(keys)}), and means are of no sequence "
+        "that it left out."
+    )
+
+
 def warnings_of(
     hits: Mapping[str, Mapping[str, Hits]], dense: bool, left_out: Sequence[str]
 ) -> list[str]:

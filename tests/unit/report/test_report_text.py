@@ -15,7 +15,7 @@ from made_up_results import (
 
 from rayinfluence.report.charts import by_block, layer_bars
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
-from rayinfluence.report.text import percent, shorten, signed
+from rayinfluence.report.text import measured, percent, prediction, shorten, signed
 from rayinfluence.text import visible
 
 # Heat, bars, text.
@@ -66,6 +66,15 @@ def test_deep_models_show_bands() -> None:
 )
 def test_signed_numbers(value: float, expected: str) -> None:
     assert signed(value) == expected
+
+
+def test_a_mean_over_seeds_is_give_or_take_its_error() -> None:
+    assert measured(12.345, 0.678) == "+12.3 ± 0.678"
+    assert measured(-1234.5, 0.0) == "-1,234 ± 0"
+    assert measured(-0.5) == signed(-0.5)
+    assert prediction(0.1, False, error=0.02) == "+0.100 ± 0.0200 nats, 1.11 times as likely"
+    assert prediction(0.001, False, error=0.02) == "+0.00100 ± 0.0200 nats"
+    assert prediction(0.1, True, error=0.02) == prediction(0.1, True)
 
 
 def test_percentages_and_shortening() -> None:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 import rayinfluence
 from rayinfluence.dataflow.seeds import all_scores
-from rayinfluence.dataflow.seeds.merge import Merged, merge_seeds
+from rayinfluence.dataflow.seeds.merge import merge_seeds
 from rayinfluence.dataflow.seeds.sources import Source
-from rayinfluence.errors import ConfigError
+from rayinfluence.errors import ConfigError, IncompleteResultsWarning
+from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results, seeds_schema
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_gpt2, tiny_run
@@ -65,8 +66,8 @@ def source(run: Path) -> Source:
     return Source(run.parent.name, store, {name: Results.load(store, name) for name in methods})
 
 
-def merged(runs: list[Path], into: Path) -> Merged:
-    return merge_seeds([source(run) for run in runs], Store(str(into)))
+def merged(runs: list[Path], into: Path) -> None:
+    merge_seeds([source(run) for run in runs], Store(str(into)))
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,9 @@ def test_few_queries_are_held_at_once(
 
 def test_tables_say_what_their_columns_are(of_all: Path) -> None:
     results = rayinfluence.load_results(of_all)
+    damping = results.manifest["methods"]["ekfac"]["damping"]
+    assert list(damping) == results.manifest["model"]["modules"]
+    assert "0.1 times the mean of a module" in render_page({"ekfac": results})
     schema = results.survivors.schema
     assert schema.names == seeds_schema(results.meaning).names
     assert schema.field("score_se").metadata[b"unit"].decode() == results.meaning.unit
@@ -265,6 +269,7 @@ def test_what_models_think_of_a_query_is_a_mean(runs: list[Path], of_all: Path) 
         ranks = [row["token_ranks"] for row in rows]
         assert query["token_ranks"] == (ranks[0] if all(of == ranks[0] for of in ranks) else None)
         assert query["greedy"] is all(row["greedy"] for row in rows)
+        assert query["warning"].startswith("of one of the models at least: the model would hardly")
         for name in ("prompt", "completion", "digest", "tokens", "token_texts", "metadata"):
             assert query[name] == rows[0][name]
 
@@ -303,6 +308,35 @@ def test_what_differs_in_more_than_its_seed_is_refused(
     with pytest.raises(ConfigError, match=message):
         merged([runs[0], other], tmp_path / "into")
     assert not (tmp_path / "into").exists()
+
+
+def test_what_a_run_lacks_the_means_lack(runs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[1] / "scan", tmp_path / "part" / "scan")
+
+    def without_the_last(manifest: dict[str, Any]) -> None:
+        gone = manifest["dense_scores"].pop()
+        manifest["set_aside"] = [{"name": "split 9", "digest": gone, "reason": "it is damaged"}]
+        left_out = {"corpus.exclude": 3}
+        manifest["selection"] = {"corpus_sequences": 9, "sequences": 6, "left_out": left_out}
+
+    part = edited(runs[1], tmp_path / "part", without_the_last)
+    with pytest.warns(IncompleteResultsWarning, match="lack 1 splits"):
+        sources = [source(run) for run in (runs[0], part)]
+    merge_seeds(sources, Store(str(tmp_path / "into")))
+    with pytest.warns(IncompleteResultsWarning, match="lack 1 splits"):
+        ours = rayinfluence.load_results(tmp_path / "into")
+    assert not ours.complete
+    whole = rayinfluence.load_results(runs[0]).scores("q0")
+    scored = ours.scores("q0")["sequence_id"].to_pylist()
+    lacking = set(whole["sequence_id"].to_pylist()) - set(scored)
+    assert 0 < len(lacking) < len(whole)
+    assert ours.manifest["seeds"]["sequences"]["ekfac"]["q0"]["not_by_all"] == len(lacking)
+    assert any("have no score by some run" in text for text in ours.warnings)
+    said = "scored a part of the corpus (corpus.exclude), and means are of no sequence that it left"
+    assert any(said in text for text in ours.warnings)
+    page = render_page({"ekfac": ours})
+    assert "split 9" in page
+    assert "to be scanned" not in page
 
 
 def test_seeds_are_two_at_least_and_of_different_models(
