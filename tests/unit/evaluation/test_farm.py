@@ -19,6 +19,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.dataflow.status import status
 from rayinfluence.errors import ConfigError, InputError, ModelError
 from rayinfluence.evaluation import retraining as module
 from rayinfluence.evaluation.bank import Bank
@@ -115,6 +116,7 @@ def test_a_farm_changes_nothing_of_a_run(copy: RunConfig, quiet: ProgressLog) ->
     with Run(copy, ProgressLog(Console(file=log, width=1000))) as run:
         run.all()
     assert "results      reused" in log.getvalue()
+    assert status(Store(copy.run), Store(copy.run) / "corpus").current
     after = {p: p.read_bytes() for p in Path(copy.run).rglob("*.*") if p.name != "config.json"}
     assert after == before
 
@@ -206,6 +208,18 @@ def test_what_is_damaged_or_lost_is_made_again(
     assert np.array_equal(harvest(copy).values_SQ, harvested[1].values_SQ)
     assert objects(copy) == objects(harvested[0])
     assert load_model(copy.model, torch.float32)
+
+
+def test_a_run_in_object_storage_has_the_same_objects(
+    harvested: tuple[RunConfig, Bank, str], s3: dict[str, Any], tmp_path: Path
+) -> None:
+    config = farmed(tmp_path / "s3", run="s3://bucket/run", storage=s3)
+    bank = harvest(config)
+    assert np.array_equal(bank.values_SQ, harvested[1].values_SQ)
+    store = Store("s3://bucket/run/evaluation", s3)
+    found = {key: store.read(key) for key in store.list() if not key.endswith("took.json")}
+    assert found == objects(harvested[0])
+    assert load_model(config.model, torch.float32)
 
 
 def test_a_model_of_another_origin_stays_and_is_told_apart(tmp_path: Path) -> None:
