@@ -190,8 +190,9 @@ def _same_settings(store: Store, objects: Mapping[str, Listed], results: Mapping
     if layout.CONFIG not in objects:
         return True
     theirs, ours = results.get("config", {}), read_json(store, layout.CONFIG)
-    elsewhere = {"run", "runner", "storage"}  # where the work is done, and not what is done
-    keys = (ours | theirs).keys() - elsewhere
+    # Where the work is done, and what is done with results.
+    others = {"run", "runner", "storage", "evaluation"}
+    keys = (ours | theirs).keys() - others
     return all(_is_same(key, ours.get(key), theirs.get(key)) for key in keys)
 
 
