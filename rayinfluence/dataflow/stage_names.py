@@ -16,6 +16,8 @@ COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS = (
     "factors",
 )
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
+#: Of queries, by a solver.
+REFINE = "refine"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
 #: Of rows, where a part of the corpus is scanned.
@@ -29,6 +31,6 @@ CORPUS, RESULTS = "corpus", "results"
 STAGES = {
     CORPUS: (TOKENIZE,),
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
-    SCAN: (SELECT, COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
+    SCAN: (SELECT, COUNTS, QUERIES, REFINE, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
 }

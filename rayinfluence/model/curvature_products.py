@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from rayinfluence.model.losses import log_probabilities, wide
 from rayinfluence.model.targets import Targets
 
 Curvature = Literal["gauss_newton", "hessian"]
+CURVATURES: tuple[Curvature, ...] = get_args(Curvature)
 #: [O, J] by module.
 Vectors = Mapping[str, Tensor]
 

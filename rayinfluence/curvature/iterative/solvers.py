@@ -49,6 +49,12 @@ class Solver:
             return (Largest(self.name == "astra"),)
         return ()
 
+    def passes(self, n_parts: int) -> float:
+        """Over the sample, of a gradient at most; with a residual at both ends."""
+        if self.name in ("cg", "pcg"):
+            return self.steps + 2
+        return 2 + self.steps * self.repeats / n_parts if self.name in ("astra", "lissa") else 2
+
     def phases(self, system: System, prepared: State | None) -> tuple[Phase, ...]:
         """What is done for each gradient, between residuals of EK-FAC's solution and its own.
 

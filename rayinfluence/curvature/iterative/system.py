@@ -78,8 +78,13 @@ class State:
         return {k.removeprefix(begin): t for k, t in self.tensors.items() if k.startswith(begin)}
 
     def vectors(self, **named: Vectors) -> State:
-        """The same with some vectors put in their places."""
-        new = {f"{name}/{key}": t for name, of in named.items() for key, t in of.items()}
+        """The same with some vectors put in their places; as they would be read from a store.
+
+        So what follows has the same bits whether or not they were stored meanwhile.
+        """
+        new = {
+            f"{name}/{key}": t.contiguous() for name, of in named.items() for key, t in of.items()
+        }
         return replace(self, tensors={**self.tensors, **new})
 
     def counted(self, **named: float) -> State:
