@@ -36,6 +36,8 @@ FACTORS, QUERIES, BANKS = stage_names.FACTORS, stage_names.QUERIES, results.BANK
 #: With a folder for each way of preconditioning that a solver refines: its sample, what it makes
 #: once for all queries, and queries at full rank.
 REFINED = "refined"
+#: Folder of solves whose products are made lane by lane.
+TURNS = "turns"
 #: With a folder for each set of terms.
 COUNTS = stage_names.COUNTS
 #: With a folder for each pair of conditions that rows are chosen by.
@@ -122,6 +124,22 @@ def query_key(query_digest: str) -> str:
 def prepared_key() -> str:
     """Where it is what a solver makes once for all queries."""
     return f"prepared{TENSORS}"
+
+
+def asked_key(key: str, turn: int) -> str:
+    """Where vectors are whose products the solve of an object goes on with, in a turn of it."""
+    return f"{TURNS}/{named(key)}-{turn:05d}{TENSORS}"
+
+
+def lane_sums_key(key: str, turn: int, lane: int) -> str:
+    """Where a lane's sums of these products are."""
+    return f"{TURNS}/{named(key)}-{turn:05d}-{lane_name(lane)}{TENSORS}"
+
+
+def turn_of(key: str) -> tuple[str, int, bool]:
+    """Of a key of such: what is solved for, the turn, and whether it is a lane's."""
+    name, turn, *lane = named(key).split("-")
+    return name, int(turn), bool(lane)
 
 
 def sample_key(piece: int) -> str:

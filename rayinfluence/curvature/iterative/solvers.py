@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rayinfluence.curvature.iterative.arnoldi import InKrylovSpace, KrylovSpace
 from rayinfluence.curvature.iterative.cg import ConjugateGradients
 from rayinfluence.curvature.iterative.explicit import Columns, Explicit
-from rayinfluence.curvature.iterative.largest import Largest
+from rayinfluence.curvature.iterative.largest import STEPS, Largest
 from rayinfluence.curvature.iterative.measure import Measure
 from rayinfluence.curvature.iterative.neumann import Neumann
 from rayinfluence.curvature.iterative.system import Phase, State, System, advance, begin, wanted
@@ -49,11 +49,22 @@ class Solver:
             return (Largest(self.name == "astra"),)
         return ()
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether each product is of all of the sample, and not of a part of it."""
+        return self.name not in ("astra", "lissa")
+
     def passes(self, n_parts: int) -> float:
         """Over the sample, of a gradient at most; with a residual at both ends."""
         if self.name in ("cg", "pcg"):
             return self.steps + 2
         return 2 + self.steps * self.repeats / n_parts if self.name in ("astra", "lissa") else 2
+
+    def passes_before(self, n_weights: int) -> float:
+        """Of what is made once for all gradients, at most."""
+        if self.name == "explicit":
+            return n_weights
+        return min(self.steps, n_weights) if self.name == "arnoldi" else STEPS
 
     def phases(self, system: System, prepared: State | None) -> tuple[Phase, ...]:
         """What is done for each gradient, between residuals of EK-FAC's solution and its own.

@@ -128,6 +128,10 @@ class Refining:
             },
         )
 
+    def on_device(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor of a module, where that is."""
+        return tensor.to(self._replica.devices[name])
+
     def lanes_of(self, part: int | None) -> range:
         """The lanes of a part of the sample, or of all of it."""
         return range(len(self._lanes)) if part is None else range(part, part + 1)

@@ -17,7 +17,7 @@ from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.splits import Split
 from rayinfluence.curvature.iterative.solvers import Solver
-from rayinfluence.dataflow.jobs.refine import SampleRows
+from rayinfluence.dataflow.jobs.sample_rows import SampleRows
 from rayinfluence.dataflow.layout import sample_key
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.scanned import Ids

@@ -5,23 +5,18 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
-from whole_runs import Change, Contents, Execute, times
+from whole_runs import Change, Execute
 
 from rayinfluence import load_results
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.jobs import refine as jobs
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.errors import ConfigError
-from rayinfluence.storage.results import Results
-from rayinfluence.storage.tensors import read_header
 from rayinfluence.testing import tiny_run
 
 MODULES = ["transformer.h.1.mlp.c_proj"]
