@@ -12,7 +12,7 @@ from rayinfluence.curvature.iterative.largest import STEPS, Largest
 from rayinfluence.curvature.iterative.measure import Measure
 from rayinfluence.curvature.iterative.neumann import Neumann
 from rayinfluence.curvature.iterative.system import Phase, State, System, advance, begin, wanted
-from rayinfluence.curvature.iterative.vectors import Vectors, norm
+from rayinfluence.curvature.iterative.vectors import Vectors, norm, times
 
 #: Makes products G v of some directions, over a part of the sample or all of it.
 Products = Callable[[Sequence[Vectors], int | None], list[Vectors]]
@@ -124,4 +124,6 @@ def started(system: System, phases: Sequence[Phase], gradient: Vectors) -> State
     state = State().vectors(gradient=gradient)
     if norm(gradient):
         return begin(system, phases, state)
-    return State(state.vectors(solution=gradient).tensors, history=(0.0, 0.0), phase=len(phases))
+    return State(
+        state.vectors(solution=times(0.0, gradient)).tensors, history=(0.0, 0.0), phase=len(phases)
+    )
