@@ -21,7 +21,7 @@ class SolverConfig(Section):
     Its name stands for it with the rest as it is by default.
     """
 
-    name: Literal["explicit", "cg", "pcg", "astra", "lissa", "arnoldi"]
+    name: Literal["explicit", "cg", "pcg", "astra", "lissa", "arnoldi"] = "pcg"
     """``pcg``: conjugate gradients, preconditioned by EK-FAC; ``cg``: without.
 
     ``astra``: stochastic Neumann steps from EK-FAC's solution on, preconditioned by EK-FAC;

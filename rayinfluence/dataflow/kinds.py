@@ -125,8 +125,8 @@ KINDS = (
         _refined(layout.checkpoint_key(key), "the same so far, of a solve under way")
         for key in (layout.prepared_key(), layout.query_key("<query>"))
     ),
-    _refined(layout.asked_key("<name>", 0), "vectors whose products a solve goes on with"),
-    _refined(layout.lane_sums_key("<name>", 0, 0), "a lane's sums of these products"),
+    _refined(layout.lane_sums_key("<name>", 0, 0), "a lane's sums of products that a solve wants"),
+    _refined(layout.asked_key("<name>", 0), "vectors whose products it wants"),
     _of_a_bank(layout.MANIFEST, "which queries, and how they are scanned"),
     _of_a_bank(layout.SPLITS, "the splits, where they are of a part of the corpus"),
     _of_a_bank(layout.partial_key("<split>"), "what a split yields"),
