@@ -19,7 +19,7 @@ Products = Callable[[Sequence[Vectors], int | None], list[Vectors]]
 
 
 @dataclass(frozen=True)
-class Solver:
+class IterativeSolver:
     """A solver with its settings.
 
     Attributes:
@@ -98,7 +98,7 @@ def run(system: System, phases: Sequence[Phase], state: State, products: Product
 
 
 def solve(
-    solver: Solver, system: System, gradients: Sequence[Vectors], products: Products
+    solver: IterativeSolver, system: System, gradients: Sequence[Vectors], products: Products
 ) -> list[State]:
     """Solve for some gradients, one after another.
 

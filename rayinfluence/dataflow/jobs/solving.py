@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.curvature.iterative.solvers import Solver, started
+from rayinfluence.curvature.iterative.solvers import IterativeSolver, started
 from rayinfluence.curvature.iterative.system import Phase, State, Wanted, advance, begin, wanted
 from rayinfluence.curvature.iterative.vectors import Vectors
 from rayinfluence.dataflow import stage_names
@@ -73,7 +73,7 @@ class SolverOperands:
         seconds: least time between two checkpoints.
     """
 
-    solver: Solver
+    solver: IterativeSolver
     curvature: Curvature
     method: MethodOperands
     rank: int | None

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.curvature.iterative.solvers import Solver
+from rayinfluence.curvature.iterative.solvers import IterativeSolver
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.refining import lane_count
 from rayinfluence.dataflow.jobs.query import MethodOperands
@@ -142,7 +142,7 @@ class Refine:
         """Subjects of a block: as many as fit."""
         return max(1, _BYTES[self.device] // (_VECTORS * _NUMBER * self._n_weights))
 
-    def _is_for_turns(self, solver: Solver, n_subjects: int, tokens: int) -> bool:
+    def _is_for_turns(self, solver: IterativeSolver, n_subjects: int, tokens: int) -> bool:
         """Whether products are dealt to replicas lane by lane, as half of them had no work else.
 
         By counted operations: of a short solve turns would take longer than products. Bits are the

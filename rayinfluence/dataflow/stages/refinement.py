@@ -16,7 +16,7 @@ from rayinfluence.config_solver import SolverConfig
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import ROWS_PER_SHARD
 from rayinfluence.corpus.splits import Split
-from rayinfluence.curvature.iterative.solvers import Solver
+from rayinfluence.curvature.iterative.solvers import IterativeSolver
 from rayinfluence.dataflow.jobs.sample_rows import SampleRows
 from rayinfluence.dataflow.layout import sample_key
 from rayinfluence.dataflow.stages.scan import by_split
@@ -94,11 +94,11 @@ class Refinement:
         }
 
     @property
-    def solver(self) -> Solver:
+    def solver(self) -> IterativeSolver:
         """With its settings."""
         ours = self.settings
         told = ours.name, ours.most_steps, ours.tolerance, ours.scale, ours.repeats
-        return Solver(*told)
+        return IterativeSolver(*told)
 
     def pieces(self) -> list[SampleRows]:
         """Of the sample, where workers read all of it."""
