@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ValidationError,
     field_validator,
@@ -35,6 +36,7 @@ from rayinfluence.config_places import (
 from rayinfluence.config_scored import Damping, DampingScale, ScoredMethod, scored_methods
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
+from rayinfluence.config_solver import SolverConfig, named, refuse_unrefinable
 from rayinfluence.errors import ConfigError
 from rayinfluence.text import holds_credentials
 
@@ -135,6 +137,8 @@ class ScanConfig(Section):
     Of a list each is scored by in the same pass: ekfac at 0.01 is ``ekfac@0.01`` in the results."""
     damping: Damping | None = None
     """An absolute lambda for every module, instead of ``damping_scale``."""
+    solver: Annotated[SolverConfig | None, BeforeValidator(named)] = None
+    """What refines the queries of ``ekfac``; None is EK-FAC's inverse as it is."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
     token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
@@ -357,6 +361,11 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _rows_are_no_texts(self) -> RunConfig:
         refuse_texts_of_rows(self.model_dump())
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_refine(self) -> RunConfig:
+        refuse_unrefinable(self.scan.model_dump(), self.objective.function)
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ from rayinfluence.dataflow.compute.completion_parts import part_ends, part_gradi
 from rayinfluence.dataflow.compute.replica import Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.dataflow.stages.factors import Factors
+from rayinfluence.model.curvature_products import curvature_products
 from rayinfluence.model.masking import MaskedSpan, MaskedTokens, Masking
 from rayinfluence.model.modules import track
 from rayinfluence.model.rows import Rows
@@ -103,6 +104,34 @@ def test_logits_and_margins_are_autograd_s(subject: Subject, measurement: Any) -
             if replica.shapes[name].bias:
                 D = torch.cat([D, grads.sum(dim=0)[:, None]], dim=1)
             assert_same(D, expected[name], name, 1e-10, scale)
+
+
+def test_products_of_the_gauss_newton_matrix_are_autograd_s(subject: Subject) -> None:
+    """<P, G P>, with G the sum over targets of J^T (diag(p) - p p^T) J."""
+    replica, reference = made(subject), subject.reference
+    twin, names = naive.trainable(replica.model), list(replica.modules)
+    generator = torch.Generator().manual_seed(0)
+    direction = {
+        name: torch.randn(shape.d_out, shape.columns, generator=generator, dtype=torch.float64)
+        for name, shape in replica.shapes.items()
+    }
+    expected = 0.0
+    for text in TEXTS:
+        logits_NV = reference.logits(twin, text)
+        units = torch.eye(logits_NV.numel()).double().unflatten(1, logits_NV.shape)
+        rows = naive.gradients(twin, names, logits_NV, units)
+        moved_NV = sum((rows[n] * direction[n]).sum(dim=(1, 2)) for n in names)
+        moved_NV = torch.as_tensor(moved_NV).view(logits_NV.shape)
+        p_NV = logits_NV.detach().softmax(dim=-1)
+        spread_N = (p_NV * moved_NV.square()).sum(dim=1) - (p_NV * moved_NV).sum(dim=1).square()
+        expected += float(spread_N.sum())
+    found = 0.0
+    for batch in replica.batches(table(TOKENS, masks=MASKS, classes=CLASSES), {}):
+        targets = replica.trained_on.targets(batch)
+        told = replica.model, replica.modules, batch, targets, [direction]
+        (product,) = curvature_products(*told)
+        found += float(sum((product[name] * direction[name]).sum() for name in names))
+    assert found == pytest.approx(expected, rel=1e-10)
 
 
 def test_gradients_of_the_parts_of_a_completion_are_autograd_s(subject: Subject) -> None:

@@ -112,7 +112,7 @@ class PairPass:
         )
 
     def _by_gradients(self) -> list[str]:
-        return [one.name for one in self.again.methods if one.reads_queries]
+        return [one.name for one in self.again.methods if one.has_parts]
 
     def _by_texts(self) -> list[str]:
         return [one.name for one in self.again.methods if one.reads_texts]
@@ -139,7 +139,7 @@ class PairPass:
     def _run_again(self, ids: Sequence[Ids]) -> Ids:
         """The sequences that run through the model."""
         methods = self.again.methods
-        return union(i for one, i in zip(methods, ids, strict=True) if one.reads_queries)
+        return union(i for one, i in zip(methods, ids, strict=True) if one.has_parts)
 
     def _most_parts(self, wanted: _Wanted) -> int:
         if not wanted:
@@ -151,7 +151,7 @@ class PairPass:
                 [
                     self._tokens(of_method)
                     for one, of_method in zip(self.again.methods, ids, strict=True)
-                    if one.reads_queries
+                    if one.has_parts
                 ],
             )
             for query, ids in wanted.values()

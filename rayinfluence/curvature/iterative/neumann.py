@@ -1,0 +1,109 @@
+"""Stochastic Neumann series: LiSSA, and ASTRA, which has EK-FAC as its preconditioner.
+
+x_j = x_(j-1) + C^-1 (v - (G_j + lambda I) x_(j-1)) / scale
+
+with G_j the mean over one part of the sample, the parts in random order. LiSSA (Agarwal et al.
+2017; Koh & Liang 2017, section 3) has C = I and begins at v / scale; several runs are averaged.
+ASTRA (Wang et al. 2025) has EK-FAC as C and begins at its solution C^-1 v.
+
+Where 0 <= (G_j + lambda I) / scale <= 2 C, no step makes the C-norm of x longer than by that of
+C^-1 v / scale. So a series that outgrows this has a scale that is too small, or a G that is not
+positive: it is noticed, and ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from rayinfluence.curvature.iterative.system import State, System, Wanted
+from rayinfluence.curvature.iterative.vectors import Vectors, inner, plus, times
+from rayinfluence.errors import NumericsError
+
+#: Rounding of a norm.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Neumann:
+    """The series of one gradient.
+
+    Attributes:
+        name: for messages.
+        preconditioned: by EK-FAC.
+        steps: of a run; its depth.
+        scale: as above.
+        repeats: runs that are averaged.
+    """
+
+    name: str
+    preconditioned: bool
+    steps: int
+    scale: float
+    repeats: int = 1
+
+    def begin(self, system: System, state: State) -> State:
+        """C^-1 v, over the scale where C = I."""
+        gradient = state.vector("gradient")
+        first = self._first(system, gradient)
+        per_step = self._length(system, self._conditioned(system, gradient)) / self.scale
+        state = state.vectors(solution=first, sum=times(0.0, first))
+        return state.counted(per_step=per_step, longest=self._length(system, first))
+
+    def wanted(self, system: System, state: State) -> Wanted | None:
+        """G_j x."""
+        if state.steps == self.steps * self.repeats:
+            return None
+        return Wanted([state.vector("solution")], self._part(system, state.steps))
+
+    def advance(self, system: System, state: State, products: Sequence[Vectors]) -> State:
+        """One step; at the end of a run the next one begins.
+
+        Raises:
+            NumericsError: the series diverges.
+        """
+        gradient, solution = state.vector("gradient"), state.vector("solution")
+        misfit = plus(gradient, -1.0, system.damped(solution, products[0]))
+        change = self._conditioned(system, misfit)
+        solution = plus(solution, 1 / self.scale, change)
+        steps = state.steps + 1
+        length, done = self._length(system, solution), steps % self.steps or self.steps
+        longest = state.numbers["longest"] + done * state.numbers["per_step"]
+        if not length <= longest * (1 + _ROUNDING):
+            raise NumericsError(
+                f"scan.solver: {self.name} diverges: at step {done} its sum has grown beyond what "
+                f"a scale of {self.scale:.3g} allows where no curvature is above twice of it and "
+                "none is negative. Raise `scale`, or leave it out and it is measured; of "
+                "`curvature: hessian` raise `scan.damping_scale` or take gauss_newton."
+            )
+        state = replace(state, steps=steps)
+        if done < self.steps:
+            return state.vectors(solution=solution)
+        total = plus(state.vector("sum"), 1.0, solution)
+        if steps == self.steps * self.repeats:
+            return state.vectors(solution=times(1 / self.repeats, total)).without("sum")
+        return state.vectors(solution=self._first(system, gradient), sum=total)
+
+    def _first(self, system: System, gradient: Vectors) -> dict[str, Tensor]:
+        conditioned = self._conditioned(system, gradient)
+        return conditioned if self.preconditioned else times(1 / self.scale, conditioned)
+
+    def _conditioned(self, system: System, vector: Vectors) -> dict[str, Tensor]:
+        """C^-1 of it."""
+        return system.inverse(vector) if self.preconditioned else dict(vector)
+
+    def _length(self, system: System, vector: Vectors) -> float:
+        """The C-norm."""
+        metric = system.forward(vector) if self.preconditioned else vector
+        return math.sqrt(max(0.0, inner(vector, metric)))
+
+    def _part(self, system: System, step: int) -> int:
+        """Which part a step takes: all of them in random order, and again in another one."""
+        run, within = divmod(step, self.steps)
+        epoch, place = divmod(within, system.n_parts)
+        key = np.random.Philox(key=[system.seed, run << 32 | epoch])
+        return int(np.random.Generator(key).permutation(system.n_parts)[place])
