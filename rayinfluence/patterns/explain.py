@@ -102,7 +102,7 @@ def flow_of(
         question,
         after,
         before,
-        tuple(refined(line, start) for start in line.starts),
+        refined(line),
         tuple(by_skip.tolist()),
         tuple(by_heads.tolist()),
         tuple(

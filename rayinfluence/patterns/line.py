@@ -13,11 +13,13 @@ Everything is in two maps of a block, at each point of the line: *push* takes wh
 input is to its output (forward mode), and *pull* what a change of its output is to its input
 (reverse mode). A way is closed where its gate lets the value through and no derivative.
 
-R point of the line, T token, D width, H head, C column of a head, L block.
+K change that is followed beside others, R point of the line, T token, D width, H head, C column of
+a head, L block, N row, W columns of all heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +31,7 @@ from torch.autograd import forward_ad
 
 from rayinfluence.errors import NumericsError
 from rayinfluence.patterns.anatomy import Anatomy
-from rayinfluence.patterns.gates import Gates, as_it_is, gated
+from rayinfluence.patterns.gates import Gates, gated
 from rayinfluence.patterns.question import Question
 from rayinfluence.patterns.trace import ends, tangent_of, trace
 
@@ -51,35 +53,35 @@ def quadrature(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a change of a block's input is, further on.
+    """What changes of a block's input are, further on.
 
     Attributes:
-        heads_RTHC: to what the heads give.
-        output_RTD: to what the block gives.
+        heads_KRTHC: to what the heads give.
+        output_KRTD: to what the block gives.
     """
 
-    heads_RTHC: Tensor
-    output_RTD: Tensor
+    heads_KRTHC: Tensor
+    output_KRTD: Tensor
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a change of a block's output is, before.
+    """What changes of a block's output are, before.
 
     Attributes:
-        skip_RTD: to its input, by the skip connection alone.
-        attention_RTD: to its input, by all heads.
-        heads_RTHC: to what the heads give.
+        skip_KRTD: to its input, by the skip connection alone.
+        attention_KRTD: to its input, by all heads.
+        heads_KRTHC: to what the heads give.
     """
 
-    skip_RTD: Tensor
-    attention_RTD: Tensor
-    heads_RTHC: Tensor
+    skip_KRTD: Tensor
+    attention_KRTD: Tensor
+    heads_KRTHC: Tensor
 
     @property
-    def input_RTD(self) -> Tensor:
+    def input_KRTD(self) -> Tensor:
         """To its input, by all ways."""
-        return self.skip_RTD + self.attention_RTD
+        return self.skip_KRTD + self.attention_KRTD
 
 
 @dataclass(frozen=True)
@@ -150,53 +152,60 @@ class Line:
         """Of what the first block gets, to the step from the baseline to the input."""
         return self._seen.tangent_RTD
 
-    def mean(self, products_R: Tensor) -> Any:
-        """The expectation over the line, of one number at each point or of several [R, ...]."""
-        return torch.tensordot(self._weights_R, products_R, 1).double().cpu().numpy()
+    def mean(self, products_KR: Tensor) -> NDArray[np.float64]:
+        """The expectations over the line, of numbers at each point: [K, R, ...] -> [K, ...]."""
+        means = torch.tensordot(products_KR, self._weights_R, ([1], [0]))
+        found: NDArray[np.float64] = means.double().cpu().numpy()
+        return found
 
-    def push(self, block: int, tangent_RTD: Tensor, way: int | None = None) -> Pushed:
-        """What a change of a block's input is to its output.
+    def push(self, block: int, tangent_KRTD: Tensor, ways: Sequence[int] | None = None) -> Pushed:
+        """What changes of a block's input are to its output.
 
         Args:
             block: its number, from 0.
-            tangent_RTD: the change.
-            way: that is open; all are where it is None.
+            tangent_KRTD: the changes.
+            ways: that is open, for each change; all are where it is None.
         """
+        k = len(tangent_KRTD)
+        tangent = tangent_KRTD.flatten(0, 1)
         heads: list[Tensor] = []
 
         def change(value: Tensor) -> Tensor:
-            dual: Tensor = forward_ad.make_dual(value, tangent_RTD)
+            dual: Tensor = forward_ad.make_dual(value, tangent)
+            return dual
+
+        def by_skip(value: Tensor) -> Tensor:
+            if ways is None:
+                return change(value)
+            is_open = self._rows([float(way == SKIP) for way in ways])
+            dual: Tensor = forward_ad.make_dual(value, tangent * is_open[:, None, None])
             return dual
 
         def of_heads(value: Tensor) -> Tensor:
-            tangent = self._by_head(tangent_of(value))
-            if way is not None and way != SKIP:
-                chosen = torch.zeros_like(tangent)
-                chosen[:, :, way] = tangent[:, :, way]
-                tangent = chosen
-                primal = forward_ad.unpack_dual(value).primal
-                value = forward_ad.make_dual(primal, tangent.flatten(2))
-            heads.append(tangent)
-            return value
+            given = self._by_head(tangent_of(value))
+            if ways is not None:
+                each = [[float(way == head) for head in range(self.n_heads)] for way in ways]
+                given = given * self._rows(each)[:, None, :, None]
+            heads.append(given)
+            primal = forward_ad.unpack_dual(value).primal
+            dual: Tensor = forward_ad.make_dual(primal, given.flatten(2))
+            return dual
 
-        gates = Gates(
-            attention=as_it_is if way == SKIP else change,
-            skip=change if way in (None, SKIP) else as_it_is,
-            heads=of_heads,
-        )
+        gates = Gates(attention=change, skip=by_skip, heads=of_heads)
         with torch.no_grad(), forward_ad.dual_level():
-            output = self._run(block, gates)
-            return Pushed(heads[0], tangent_of(output))
+            output = tangent_of(self._run(block, self._given(block, k), gates))
+        return Pushed(*(one.unflatten(0, (k, -1)) for one in (heads[0], output)))
 
-    def pull(self, block: int, cotangent_RTD: Tensor) -> Pulled:
-        """What a change of a block's output is to its input, by all ways.
+    def pull(self, block: int, cotangent_KRTD: Tensor) -> Pulled:
+        """What changes of a block's output are to its input, by all ways.
 
         Args:
             block: its number, from 0.
-            cotangent_RTD: the gradient in its output.
+            cotangent_KRTD: gradients in its output.
         """
-        leaf = self._seen.hidden[block].detach().clone().requires_grad_(True)
-        other = leaf.detach().clone().requires_grad_(True)
+        k = len(cotangent_KRTD)
+        read = self._given(block, k).clone().requires_grad_(True)
+        past = read.detach().clone().requires_grad_(True)
         heads: list[Tensor] = []
 
         def of_heads(value: Tensor) -> Tensor:
@@ -204,42 +213,52 @@ class Line:
             return value
 
         with torch.enable_grad():
-            gates = Gates(attention=lambda _: leaf, skip=lambda _: other, heads=of_heads)
-            output = self._run(block, gates)
-            attention, skip, by_heads = torch.autograd.grad(
-                output, [leaf, other, heads[0]], cotangent_RTD
+            gates = Gates(attention=lambda _: read, skip=lambda _: past, heads=of_heads)
+            output = self._run(block, read, gates)
+            found = torch.autograd.grad(
+                output, [past, read, heads[0]], cotangent_KRTD.flatten(0, 1)
             )
-        return Pulled(skip, attention, self._by_head(by_heads))
+        skip, attention, by_heads = (one.unflatten(0, (k, -1)) for one in found)
+        return Pulled(skip, attention, by_heads.unflatten(3, (self.n_heads, -1)))
 
-    def _run(self, block: int, gates: Gates) -> Tensor:
+    def _given(self, block: int, k: int) -> Tensor:
+        """What a block is given at each point, once for each of some changes."""
+        return self._seen.hidden[block].repeat(k, 1, 1)
+
+    def _run(self, block: int, given: Tensor, gates: Gates) -> Tensor:
         args, kwargs = self._seen.calls[block]
         with gated(self._blocks[block], gates):
-            output = self._blocks[block].whole(self._seen.hidden[block], *args, **kwargs)
-        given: Tensor = output[0] if isinstance(output, tuple) else output
-        return given
+            output = self._blocks[block].whole(given, *args, **kwargs)
+        found: Tensor = output[0] if isinstance(output, tuple) else output
+        return found
 
-    def _by_head(self, wide_RTW: Tensor) -> Tensor:
-        by_head: Tensor = wide_RTW.unflatten(2, (self.n_heads, -1))
+    def _by_head(self, wide_NTW: Tensor) -> Tensor:
+        by_head: Tensor = wide_NTW.unflatten(2, (self.n_heads, -1))
         return by_head
+
+    def _rows(self, of_changes: Sequence[Any]) -> Tensor:
+        """Numbers of each change as those of its points."""
+        rows: Tensor = torch.tensor(of_changes).to(self._weights_R)
+        return rows.repeat_interleave(len(self._weights_R), 0)
 
     def _parted(self) -> Shares:
         """Gradients in front of every block, by the pulls, and the shares that pushes meet with."""
         pulled = []
         for block in reversed(range(self.n_blocks)):
-            pulled.append(self.pull(block, self.gradients[0]))
-            self.gradients.insert(0, pulled[-1].input_RTD)
-        tangent = self.tangents_RTD
+            pulled.append(self.pull(block, self.gradients[0][None]))
+            self.gradients.insert(0, pulled[-1].input_KRTD[0])
+        tangent = self.tangents_RTD[None]
         positions, heads, skips = [self._met(self.gradients[0], tangent)], [], []
         for block, back in enumerate(reversed(pulled)):
             pushed = self.push(block, tangent)
-            skips.append(self._met(back.skip_RTD, tangent))
-            heads.append(self._met(back.heads_RTHC, pushed.heads_RTHC))
-            tangent = pushed.output_RTD
+            skips.append(self._met(back.skip_KRTD, tangent))
+            heads.append(self._met(back.heads_KRTHC, pushed.heads_KRTHC))
+            tangent = pushed.output_KRTD
             positions.append(self._met(self.gradients[block + 1], tangent))
         return Shares(np.stack(positions), np.stack(heads), np.stack(skips))
 
     def _met(self, gradient: Tensor, tangent: Tensor) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self.mean((gradient * tangent).sum(-1))
+        found: NDArray[np.float64] = self.mean((gradient * tangent).sum(-1))[0]
         return found
 
     def _refuse_lost(self) -> None:
@@ -259,8 +278,9 @@ class Line:
             )
 
 
-def only(tangent_RTD: Tensor, position: int) -> Tensor:
-    """A change at one token alone."""
-    kept = torch.zeros_like(tangent_RTD)
-    kept[:, position] = tangent_RTD[:, position]
+def at(tangent_KRTD: Tensor, positions_K: Sequence[int]) -> Tensor:
+    """Changes at one token each, and nothing elsewhere."""
+    kept = torch.zeros_like(tangent_KRTD)
+    for number, position in enumerate(positions_K):
+        kept[number, :, position] = tangent_KRTD[number, :, position]
     return kept

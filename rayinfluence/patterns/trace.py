@@ -24,7 +24,8 @@ class Trace:
 
     Attributes:
         hidden: what each block is given, [R, T, D].
-        calls: what each is called with besides: further arguments, and those with names.
+        calls: what each is called with besides, for a single row: further arguments, and those with
+            names.
         tangent_RTD: of what the first block is given, to the step along the line.
         gradient_RTD: of Q, in what the last block gives.
     """
@@ -62,14 +63,19 @@ def trace(
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tangents.append(tangent_of(args[0]))
         hidden.append(forward_ad.unpack_dual(args[0]).primal)
-        calls.append((args[1:], kwargs))
         return (hidden[-1], *args[1:]), kwargs
+
+    def call(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append((args[1:], kwargs))
 
     def end(_module: nn.Module, _args: Any, output: Any) -> Any:
         given = output[0] if isinstance(output, tuple) else output
         last.append(given.detach().clone().requires_grad_(True))
         return (last[0], *output[1:]) if isinstance(output, tuple) else last[0]
 
+    # Masks and angles of a single row go with any number of rows.
+    with _hooked(blocks, call), torch.no_grad():
+        value_of(model, question, along_RTD[:1])
     with _hooked(blocks, begin, end), torch.enable_grad(), forward_ad.dual_level():
         step_RTD = step_TD.expand_as(along_RTD).contiguous()
         asked_R = value_of(model, question, forward_ad.make_dual(along_RTD, step_RTD))
@@ -78,12 +84,13 @@ def trace(
 
 
 @contextmanager
-def _hooked(blocks: Sequence[Block], begin: Any, end: Any) -> Iterator[None]:
+def _hooked(blocks: Sequence[Block], begin: Any, end: Any = None) -> Iterator[None]:
     with ExitStack() as hooks:
         for block in blocks:
             handle = block.whole.register_forward_pre_hook(begin, with_kwargs=True)
             hooks.callback(handle.remove)
-        hooks.callback(blocks[-1].whole.register_forward_hook(end).remove)
+        if end is not None:
+            hooks.callback(blocks[-1].whole.register_forward_hook(end).remove)
         yield
 
 

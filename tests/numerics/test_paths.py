@@ -72,8 +72,7 @@ def test_shares_are_sums_of_paths(listed: tuple[Line, dict[Path, float], float])
 
 def test_refinement_is_greedy_over_the_list(listed: tuple[Line, dict[Path, float], float]) -> None:
     line, paths, _ = listed
-    for start in range(3):
-        found = refined(line, start)
+    for start, found in enumerate(refined(line)):
         here = {path: value for path, value in paths.items() if path[0][0] == start}
         whole = sum(here.values())
         sign = np.sign(whole)

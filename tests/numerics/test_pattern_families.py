@@ -179,8 +179,9 @@ def test_the_whole_is_the_gradient_times_the_step(case: Case) -> None:
 
 
 def test_patterns_are_what_stopped_derivatives_leave(case: Case) -> None:
-    for start in case.line.starts:
-        found = refined(case.line, start)
+    patterns = refined(case.line)
+    assert tuple(found.start for found in patterns) == case.line.starts
+    for found in patterns:
         ways = found.ways
         assert found.by_positions == pytest.approx(stopped(case, found.positions, None), abs=1e-11)
         assert found.influence == pytest.approx(stopped(case, found.positions, ways), abs=1e-11)
