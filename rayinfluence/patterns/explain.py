@@ -126,6 +126,7 @@ def _group(
         first.position,
         tuple(one.question.query_id for one in flowing),
         float(np.mean([one.value > 0 for one in flowing])),
+        len({(one.question.right, one.question.wrong) for one in flowing}) == 1,
         whole,
         tokens,
         tuple(_compressed(model, anatomy, flowing, shares, is_causal)) if len(flowing) > 1 else (),

@@ -136,6 +136,7 @@ class Group:
         n_tokens, position: as above.
         query_ids: of the questions.
         accuracy: the share of them of which the model prefers what is right.
+        one_answer: whether what is right, and wrong, is the same in all of them.
         entropy: of the patterns of each token over the questions, in bits, on average over tokens:
             0 where all are the same, log2 of the number of questions where no two are.
         entropy_of_tokens: of the patterns without their ways.
@@ -146,6 +147,7 @@ class Group:
     position: int
     query_ids: tuple[str, ...]
     accuracy: float
+    one_answer: bool
     entropy: float
     entropy_of_tokens: float
     compressed: tuple[Compressed, ...]

@@ -36,7 +36,12 @@ def patterns_page(found: Found) -> str:
         *(tag("p", line, class_="quiet") for line in _READING),
     )
     groups = [
-        tag("section", tag("h2", sentences.alike(one)), _table(sentences.compression(one)))
+        tag(
+            "section",
+            tag("h2", sentences.alike(one)),
+            *(tag("p", line, class_="warning") for line in sentences.cautions(one)),
+            _table(sentences.compression(one)),
+        )
         for one in found.groups
         if one.compressed
     ]

@@ -9,8 +9,10 @@ from rayinfluence.patterns.sentences import name
 from rayinfluence.report.pictures.figure import Cell, Figure, Mark, Series, categories, linear
 from rayinfluence.report.text import percent, shorten, signed
 
-#: Patterns that are drawn, of as many tokens with the most influence; the table has all.
+#: Patterns that are drawn, of as many tokens with the most influence; the table has more.
 _DRAWN = 4
+#: Patterns in that table, as many as the page shows of one.
+_ROWS = 100
 #: Characters of a token beside its row.
 _NAME = 18
 
@@ -42,19 +44,15 @@ def pattern_figure(flowing: Flowing) -> Figure:
             mark = Mark.at(block + 1.5, n - position - 0.5, _arrives(flowing, one, block))
             arrivals[way == SKIP].append(mark)
     strongest = drawn[0]
-    rows: list[tuple[Cell, ...]] = []
-    for one in flowing.strongest():
-        for block, way in enumerate(one.ways):
-            rows.append(
-                (
-                    name(flowing, one.start),
-                    one.whole,
-                    one.influence,
-                    block + 1,
-                    "skip" if way == SKIP else f"head {way}",
-                    name(flowing, one.positions[block + 1]),
-                )
-            )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name(flowing, one.start),
+            one.whole,
+            one.by_positions,
+            one.influence,
+        )
+        for one in flowing.strongest()[:_ROWS]
+    ]
     return Figure(
         "pattern",
         f"Most of what {shorten(name(flowing, strongest.start), 30)} does to the answer "
@@ -68,9 +66,10 @@ def pattern_figure(flowing: Flowing) -> Figure:
         ),
         (
             f"The path of each of the {len(drawn)} most influential tokens that carries the most "
-            "of its influence, by guided refinement: greedy, so another may carry more.",
+            "of its influence, by guided refinement: greedy, so another may carry more. The table "
+            f"has {len(rows)} of {len(flowing.patterns)} tokens.",
         ),
-        ("of token", "its influence", "by this pattern", "block", "way", "to"),
+        ("token", "influence", "through tokens", "by ways"),
         tuple(rows),
     )
 

@@ -130,6 +130,15 @@ def alike(group: Group) -> str:
     )
 
 
+def cautions(group: Group) -> Iterator[str]:
+    """What to think of before a group's figures are believed."""
+    if group.compressed and group.one_answer:
+        yield (
+            "warning: the same word is right in all of these queries, so averages over them hold "
+            "the answer, and the compression test shows nothing. Ask as often for the other."
+        )
+
+
 def compression(group: Group) -> Grid:
     """The compression test; without rows where there was none."""
     heads = ("kept", "by", "others hold", "nodes", "right", "as the whole model")
@@ -155,7 +164,7 @@ def parts(found: Found) -> list[Part]:
         shown += ["", asked(flowing), *carried(flowing), *grids]
     for group in found.groups:
         if group.compressed:
-            shown += ["", alike(group), _table(compression(group))]
+            shown += ["", alike(group), *cautions(group), _table(compression(group))]
     return shown
 
 
