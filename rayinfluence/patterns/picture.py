@@ -15,6 +15,8 @@ _DRAWN = 4
 _ROWS = 100
 #: Characters of a token beside its row.
 _NAME = 18
+#: Of a row's height, by which paths in it stand apart.
+_APART = 0.2
 
 
 def pattern_figure(flowing: Flowing) -> Figure:
@@ -25,23 +27,24 @@ def pattern_figure(flowing: Flowing) -> Figure:
     question = flowing.question
     n, n_blocks = len(question.texts), len(flowing.skip_shares)
     drawn = flowing.strongest()[:_DRAWN]
+    asides = [_APART * ((len(drawn) - 1) / 2 - place) for place in range(len(drawn))]
     lines = [
         Series(
             f"{name(flowing, one.start)}: {signed(one.whole)}",
             "line",
             "raises" if one.whole >= 0 else "lowers",
             tuple(
-                Mark.at(depth + 0.5, n - position - 0.5, "")
+                Mark.at(depth + 0.5, n - position - 0.5 + aside, "")
                 for depth, position in enumerate(one.positions)
             ),
         )
-        for one in drawn
+        for one, aside in zip(drawn, asides, strict=True)
     ]
     arrivals: dict[bool, list[Mark]] = {True: [], False: []}
-    for one in drawn:
+    for one, aside in zip(drawn, asides, strict=True):
         for block, way in enumerate(one.ways):
             position = one.positions[block + 1]
-            mark = Mark.at(block + 1.5, n - position - 0.5, _arrives(flowing, one, block))
+            mark = Mark.at(block + 1.5, n - position - 0.5 + aside, _arrives(flowing, one, block))
             arrivals[way == SKIP].append(mark)
     strongest = drawn[0]
     rows: list[tuple[Cell, ...]] = [
@@ -55,8 +58,8 @@ def pattern_figure(flowing: Flowing) -> Figure:
     ]
     return Figure(
         "pattern",
-        f"Most of what {shorten(name(flowing, strongest.start), 30)} does to the answer "
-        f"({signed(strongest.whole)} logits) {_route(flowing, strongest)}",
+        f"The pattern of {shorten(name(flowing, strongest.start), 30)} {_route(strongest)}: "
+        f"{signed(strongest.influence)} of its {signed(strongest.whole)} logits",
         categories("depth", ["input", *(f"block {block + 1}" for block in range(n_blocks))]),
         categories("token", [shorten(name(flowing, at), _NAME) for at in reversed(range(n))]),
         (
@@ -83,11 +86,11 @@ def _arrives(flowing: Flowing, pattern: Pattern, block: int) -> str:
     )
 
 
-def _route(flowing: Flowing, pattern: Pattern) -> str:
-    """Where a pattern goes, in a few words."""
+def _route(pattern: Pattern) -> str:
+    """Which ways a pattern goes, in a few words."""
     heads = [block + 1 for block, way in enumerate(pattern.ways) if way != SKIP]
     if not heads:
-        return "stays at it, past all heads"
+        return "goes past all heads"
     blocks = "block " if len(heads) == 1 else "blocks "
     return f"takes a head in {blocks}{', '.join(map(str, heads))} and skips in all others"
 

@@ -118,7 +118,12 @@ def test_a_text_of_baselines_alone_has_nothing_that_flows(models: Path, say: Say
         ("opt", CAUSAL, 4, "is of the type 'opt'. Name one of those."),
         ("classifier", MASKED, 4, "patterns are of a masked language model of that type"),
         ("gpt2", MASKED, 4, "the model is a causal language model; give the question a prompt"),
-        ("gpt2", CAUSAL.replace("w1", " ".join(["w1"] * 16)), 4, "has 18 tokens, and the model has 16"),
+        (
+            "gpt2",
+            CAUSAL.replace("w1", " ".join(["w1"] * 16)),
+            4,
+            "has 18 tokens, and the model has 16",
+        ),
         ("gpt2", CAUSAL.replace(" w4", " w4 w5"), 4, "right must be one token"),
         ("bert", MASKED.replace("[MASK] ", ""), 4, "the text has no mask"),
         ("nothing", CAUSAL, 4, "there is no folder"),

@@ -2,15 +2,12 @@
 
 from dataclasses import replace
 
+from made_up_patterns import FLOWING, FOUND, PATTERNS, QUESTION
 from made_up_results import HOSTILE, Page
-from test_found import FLOWING, GROUP, PATTERNS, QUESTION
 
-from rayinfluence.patterns.found import Found
 from rayinfluence.patterns.page import patterns_page
 from rayinfluence.patterns.picture import pattern_figure, skip_figure
 from rayinfluence.patterns.refine import Pattern
-
-FOUND = Found("GPT2LMHeadModel", "the mean of the 48 embeddings", 50, (FLOWING,), (GROUP,))
 
 
 def test_a_path_is_a_line_of_tokens_by_depth() -> None:
@@ -20,10 +17,12 @@ def test_a_path_is_a_line_of_tokens_by_depth() -> None:
     assert other.tone == "lowers"
     # The first token is on top, and depth 0 is the input.
     assert [(mark.x[0], mark.y[0]) for mark in strongest.marks] == [
-        (0.5, 1.5),
-        (1.5, 0.5),
-        (2.5, 0.5),
+        (0.5, 1.6),
+        (1.5, 0.6),
+        (2.5, 0.6),
     ]
+    # Paths in a row stand apart, so that none hides another.
+    assert [mark.y[0] for mark in other.marks] == [2.4, 2.4, 0.4]
     assert [mark.says for mark in heads.marks] == [
         "1 key: block 1 by head 0 to 2 [U+202E]s",
         "0 The: block 2 by head 1 to 2 [U+202E]s",
@@ -33,7 +32,10 @@ def test_a_path_is_a_line_of_tokens_by_depth() -> None:
         "0 The: block 1 by the skip connection to 0 The",
     ]
     assert figure.rows == (("1 key", 3.0, 3.5, 2.0), ("0 The", -1.0, -0.5, -0.2))
-    assert "takes a head in block 1 and skips in all others" in figure.title
+    assert figure.title == (
+        "The pattern of 1 key takes a head in block 1 and skips in all others: +2.00 of its +3.00 "
+        "logits"
+    )
 
 
 def test_shares_of_skip_connections_are_bars() -> None:
