@@ -7,6 +7,7 @@ import pytest
 import torch
 from two_blocks import N_BLOCKS, N_HEADS, Path, all_paths, two_blocks
 
+from rayinfluence.errors import NumericsError
 from rayinfluence.patterns.line import SKIP, Line, quadrature
 from rayinfluence.patterns.question import Question
 from rayinfluence.patterns.refine import influence_of, refined
@@ -105,3 +106,13 @@ def test_points_are_exact_for_polynomials(n: int) -> None:
     points, weights = quadrature(n)
     for power in range(2 * n):
         assert weights @ points**power == pytest.approx(1 / (power + 1), rel=1e-12)
+
+
+def test_what_flows_past_both_ways_is_refused() -> None:
+    """As where an MLP beside attention reads what attention reads."""
+    model, anatomy = two_blocks()
+    block = model.blocks[1]
+    block.norm.register_forward_hook(lambda _module, _args, output: setattr(block, "read", output))
+    block.behind = lambda middle: middle + 0.5 * block.read
+    with pytest.raises(NumericsError, match="through the heads and the skip connection of block 2"):
+        Line(model, anatomy, QUESTION, model.embedding.weight.mean(0), POINTS)
