@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from loopback_hub import Hub
 from made_up_results import Page
 from other_kinds import bert, bert_classifier
 from other_kinds import tokenizer as masked_tokenizer
@@ -94,6 +95,15 @@ def test_the_model_of_a_run_will_do(finished: tuple[Path, RunConfig], say: Say) 
     code, printed, errors = say("patterns", finished[1].run, "--query", CAUSAL, "--quiet")
     assert code == 0, errors
     assert "Influence patterns of GPT2LMHeadModel" in printed
+
+
+def test_a_model_on_a_hub_is_fetched(models: Path, hub: Hub, say: Say) -> None:
+    files = {file.name: file.read_bytes() for file in (models / "gpt2").iterdir()}
+    hub.push("org/mine", files)
+    code, printed, errors = say("patterns", "hf://org/mine", "--query", CAUSAL)
+    assert code == 0, errors
+    assert "Influence patterns of GPT2LMHeadModel" in printed
+    assert "hf://org/mine@main is commit" in errors
 
 
 def test_a_text_of_baselines_alone_has_nothing_that_flows(models: Path, say: Say) -> None:
