@@ -22,6 +22,7 @@ from rayinfluence.cli.ask import ask
 from rayinfluence.cli.corpus import app as corpus_app
 from rayinfluence.cli.inspecting import inspect
 from rayinfluence.cli.merging import merge
+from rayinfluence.cli.patterns import patterns
 from rayinfluence.cli.plot import plot
 from rayinfluence.cli.probing import probe
 from rayinfluence.cli.reporting import report
@@ -43,7 +44,7 @@ app = typer.Typer(
 #: As --help has them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, run, report, plot, ask, probe, merge, tokenize, fit, scan),
-    *(status, plan, inspect, submit, clean),
+    *(status, plan, inspect, patterns, submit, clean),
 )
 for _command in _COMMANDS:
     app.command()(_command)

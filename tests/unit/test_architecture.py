@@ -75,10 +75,13 @@ ARROWS: dict[str, set[str]] = {
     "dataflow": BELOW_DATAFLOW | {"yamls"},
     "evaluation": BELOW_DATAFLOW | {"dataflow", "config_evaluation"},
     "report": {"storage", "influence", "errors", "text", "guest", "display"},
+    # A page of its own, in the report's frame; the report itself reads no models.
+    "patterns": {"corpus", "storage", "report", "display", "errors", "guest", "objective_kinds"},
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
     "testing": BELOW_DATAFLOW | {"dataflow"},
     "submit": DATA | {"corpus", "dataflow"},
-    "cli": BELOW_DATAFLOW | {"dataflow", "submit", "evaluation", "report", "demo", "display", ""},
+    "cli": BELOW_DATAFLOW
+    | {"dataflow", "submit", "evaluation", "report", "demo", "display", "patterns", ""},
     "__main__": {"cli"},
 }
 

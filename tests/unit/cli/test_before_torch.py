@@ -37,6 +37,7 @@ def folder(finished: tuple[Path, RunConfig], tmp_path_factory: pytest.TempPathFa
     }.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**good, **change}))
     (folder / "spoilt.jsonl").write_text('{"promt": "a", "completion": " b"}\n')
+    (folder / "good.jsonl").write_text('{"prompt": "w1", "right": " w2", "wrong": " w3"}\n')
     shutil.copytree(finished[0] / "run", folder / "run")
     return folder
 
@@ -62,6 +63,9 @@ def folder(finished: tuple[Path, RunConfig], tmp_path_factory: pytest.TempPathFa
         ("clean typo --stage scan --yes", 2, "typo does not exist"),
         ("probe typo --text a", 2, "typo does not exist"),
         ("ask typo a b", 2, "typo does not exist"),
+        ("patterns typo --query no.jsonl", 2, "--query no.jsonl: it is no file"),
+        ("patterns typo --query {}", 4, "--query:1 has the keys none"),
+        ("patterns nothing --query good.jsonl", 4, "there is no folder nothing"),
         ("corpus stats typo", 2, "typo does not exist"),
         ("report run --query nobody", 2, "--query nobody: the results by ekfac have 3 queries"),
         ("report run --method bm25", 2, "--method bm25: the results are by ekfac"),
