@@ -38,7 +38,7 @@ from rayinfluence.dataflow.stages.factors import (
     shards_fitted_before,
     why_not_reused,
 )
-from rayinfluence.dataflow.stages.filter import Filtered, cheap_pass, filter_splits
+from rayinfluence.dataflow.stages.filter import Filtered, cheap_pass, filter_splits, plain
 from rayinfluence.dataflow.stages.fit import fit
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import (
@@ -205,6 +205,26 @@ class Run(Parts):
         return {method: Results.load(self.store, method) for method in config.methods}
 
     @own_arithmetic()
+    def score_all(self, config: ScanConfig, use: str) -> list[Scanned]:
+        """Score all of the corpus with settings of a scan, for a use of its own, by method.
+
+        Every score is kept beside its bank. No results are made, and those that there are stay.
+        """
+        self.check()
+        for kind in factors_needed(config.methods):
+            if kind not in self._factors:
+                self.fit(kind)
+        every = plain(config, config.methods, 1, "dense")
+        splits = self.corpus.plan(self.numerics.split_tokens)
+        found: list[Scanned] = []
+
+        def work() -> None:
+            found[:] = self._pass(every, splits, splits, use)
+
+        self._without_damage([one.store for one in self._prepared(every)], work)
+        return found
+
+    @own_arithmetic()
     def all(self) -> dict[str, Results]:
         """tokenize, fit and scan; whatever is done already is skipped."""
         self._start_actors()
@@ -343,13 +363,7 @@ class Run(Parts):
             return None
 
         def scan_some(config: ScanConfig, some: Sequence[Split], use: str) -> list[Scanned]:
-            prepared = self._prepared(config)
-            banks = self._banks(config, prepared, use)
-            self._precondition(config, prepared, splits)
-            merged, aside = self._score(config, banks, some, splits, prepared)
-            for one in aside:
-                self._warn(f"{one.name} is not in the {use}: {one.reason}")
-            return scanned_by_method(config.methods, merged)
+            return self._pass(config, some, splits, use)
 
         earlier = earlier_results(self.config, self.corpus)
         found = filter_splits(
@@ -359,6 +373,18 @@ class Run(Parts):
         if found.warning:
             self._warn(found.warning)
         return found
+
+    def _pass(
+        self, config: ScanConfig, some: Sequence[Split], splits: Sequence[Split], use: str
+    ) -> list[Scanned]:
+        """Scan some splits for a use of which no results are made, with banks that are its own."""
+        prepared = self._prepared(config)
+        banks = self._banks(config, prepared, use)
+        self._precondition(config, prepared, splits)
+        merged, aside = self._score(config, banks, some, splits, prepared)
+        for one in aside:
+            self._warn(f"{one.name} is not in the {use}: {one.reason}")
+        return scanned_by_method(config.methods, merged)
 
     def _start_actors(self) -> None:
         """Let processes start, which takes seconds, while the model is loaded and checked."""

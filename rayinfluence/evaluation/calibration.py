@@ -24,65 +24,16 @@ K training with an added copy, Q query.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.evaluation.correlations import spearman
-from rayinfluence.evaluation.intervals import Interval, draws, percentiles
+from rayinfluence.evaluation.intervals import draws, percentiles
+from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 
 _BINS = 5
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Pairs of similar |predicted|.
-
-    Attributes:
-        low, high: the least and the largest |predicted|, in nats.
-        n: pairs.
-        slope: of them.
-        holds: whether they show the slope of all pairs.
-    """
-
-    low: float
-    high: float
-    n: int
-    slope: Interval
-    holds: bool
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How predicted and measured changes agree in size.
-
-    Attributes:
-        slope: of all pairs; its `n` is of trainings.
-        r_squared: of the line through zero.
-        rank: Spearman's correlation of all pairs; NaN as in `correlations.spearman`.
-        n_pairs: sequences that were added, times queries.
-        bins: by |predicted|, from small to large.
-    """
-
-    slope: Interval
-    r_squared: float
-    rank: float
-    n_pairs: int
-    bins: tuple[Bin, ...]
-
-    @property
-    def holds(self) -> tuple[float, float] | None:
-        """From where to where in |predicted| the slope holds, in nats; None where it does nowhere.
-
-        The longest run of bins that show it; of equally long ones, that of larger predictions.
-        """
-        best: tuple[Bin, ...] = ()
-        run: tuple[Bin, ...] = ()
-        for one in self.bins:
-            run = (*run, one) if one.holds else ()
-            best = run if len(run) >= len(best) else best
-        return (best[0].low, best[-1].high) if best else None
+#: Pairs that are drawn.
+_DRAWN = 1000
 
 
 def calibration(
@@ -113,17 +64,13 @@ def calibration(
         if own is None:
             continue
         sizes = np.abs(p_KQ[inside_KQ])
-        holds = own.excludes_zero and _overlap(slope, own)
+        holds = own.excludes_zero and own.overlaps(slope)
         bins.append(Bin(float(sizes.min()), float(sizes.max()), len(places), own, holds))
     rank = float(spearman(p[:, None], m[:, None])[0])
     r_squared = 1 - left / total if total else float("nan")
-    return Calibration(slope, r_squared, rank, len(p), tuple(bins))
-
-
-def _overlap(one: Interval, other: Interval) -> bool:
-    ends = one.low, one.high, other.low, other.high
-    low, high, low_of_other, high_of_other = (np.nan if end is None else end for end in ends)
-    return low <= high_of_other and low_of_other <= high
+    some = np.random.Generator(np.random.Philox(seed)).permutation(len(p))[:_DRAWN]
+    pairs = tuple(zip(p[some].tolist(), m[some].tolist(), strict=True))
+    return Calibration(slope, r_squared, rank, len(p), tuple(bins), pairs)
 
 
 def _slope(

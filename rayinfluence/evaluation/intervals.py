@@ -11,37 +11,16 @@ Q query, B draw of the bootstrap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from rayinfluence.storage.results.evaluated import Interval
 
 CONFIDENCE = 0.95
 #: The ends of an interval then change by less than a twentieth of its length from seed to seed.
 _DRAWS = 4000
 #: Numbers that are drawn at once.
 _AT_ONCE = 2**22
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean, and the ends of its interval.
-
-    Attributes:
-        mean: of what was measured.
-        low, high: the ends; None of a single one, which says nothing of others.
-        n: of how many.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero is outside; never of a single one."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def mean_interval(values_Q: NDArray[np.float64], seed: int = 0) -> Interval | None:

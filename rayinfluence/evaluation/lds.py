@@ -36,7 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.evaluation.correlations import spearman
-from rayinfluence.evaluation.intervals import Interval, mean_interval
+from rayinfluence.evaluation.intervals import mean_interval
+from rayinfluence.storage.results.evaluated import Interval
 
 
 @dataclass(frozen=True)
