@@ -18,6 +18,8 @@ COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS = (
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
+#: Of hidden states, beside which methods are evaluated.
+HIDDEN = "hidden"
 #: Of rows, where a part of the corpus is scanned.
 SELECT = "select"
 TABLES = "tables"

@@ -29,7 +29,6 @@ S subset, N sequence, Q query, R seed.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -40,49 +39,23 @@ from rayinfluence.evaluation.intervals import mean_interval
 from rayinfluence.storage.results.evaluated import Interval
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What some subsets did to queries, by the seeds of training.
+def by_seed(subsets_T: Sequence[Hashable], seeds_T: Sequence[int]) -> NDArray[np.int64]:
+    """Trainings put in order: the places of those on each subset with each seed [R, S].
 
-    Attributes:
-        weights_SN: of each sequence in each subset.
-        values_RSQ: f of each query, in nats; every subset with every seed.
-    """
-
-    weights_SN: NDArray[np.float32]
-    values_RSQ: NDArray[np.float64]
-
-    @property
-    def mean_SQ(self) -> NDArray[np.float64]:
-        """The mean over seeds."""
-        mean_SQ: NDArray[np.float64] = self.values_RSQ.mean(axis=0)
-        return mean_SQ
-
-
-def by_seed(
-    subsets_T: Sequence[Hashable],
-    seeds_T: Sequence[int],
-    weights_TN: NDArray[np.float32],
-    values_TQ: NDArray[np.float64],
-) -> Measured:
-    """Trainings put in order: a row a subset, and beside it the same with other seeds.
-
-    A subset that was not trained with every seed that occurs is left out, as means over more and
-    over fewer seeds do not compare.
+    Seeds ascend, and subsets are in the order in which they first come. A subset that was not
+    trained with every seed that occurs is left out, as means over more and over fewer seeds do not
+    compare.
 
     Args:
         subsets_T: which subset a training was on.
         seeds_T: of the training.
-        weights_TN: of each sequence in it.
-        values_TQ: f of each query.
     """
     trainings = zip(subsets_T, seeds_T, strict=True)
     place = {training: t for t, training in enumerate(trainings)}
     seeds = sorted(set(seeds_T))
     whole = [s for s in dict.fromkeys(subsets_T) if all((s, seed) in place for seed in seeds)]
-    rows_RS = np.array([[place[s, seed] for s in whole] for seed in seeds], dtype=np.int64)
-    rows_RS = rows_RS.reshape(len(seeds), len(whole))
-    return Measured(weights_TN[rows_RS[0]], values_TQ[rows_RS])
+    found = [[place[subset, seed] for subset in whole] for seed in seeds]
+    return np.array(found, dtype=np.int64).reshape(len(seeds), len(whole))
 
 
 def predicted(
@@ -100,22 +73,27 @@ def predicted(
 
 
 def linear_scores(
-    measured: Measured, scores_NQ: NDArray[np.float32] | NDArray[np.float64]
+    predicted_SQ: NDArray[np.float64], values_RSQ: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """LDS of each query [Q]; NaN where all predictions, or all that was measured, are equal."""
-    return spearman(predicted(measured.weights_SN, scores_NQ), measured.mean_SQ)
+    """LDS of each query [Q]; NaN where all predictions, or all that was measured, are equal.
+
+    Args:
+        predicted_SQ: for each subset.
+        values_RSQ: f after training on it, by seed, in nats.
+    """
+    return spearman(predicted_SQ, values_RSQ.mean(axis=0))
 
 
-def ceiling(measured: Measured, seed: int = 0) -> Interval | None:
+def ceiling(values_RSQ: NDArray[np.float64], seed: int = 0) -> Interval | None:
     """The most that the mean LDS of a perfect prediction could be; None of one seed.
 
     Args:
-        measured: with two or more seeds.
+        values_RSQ: f after training on each subset, by seed, in nats.
         seed: of the interval's draws.
     """
-    n_seeds = len(measured.values_RSQ)
+    n_seeds = len(values_RSQ)
     pairs = [
-        spearman(measured.values_RSQ[one], measured.values_RSQ[other])
+        spearman(values_RSQ[one], values_RSQ[other])
         for one, other in combinations(range(n_seeds), 2)
     ]
     found = mean_interval(np.mean(pairs, axis=0), seed) if pairs else None

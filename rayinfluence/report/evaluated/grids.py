@@ -160,8 +160,8 @@ def how_to_read(found: Evaluated) -> Iterator[str]:
         )
         n_groups = count(len(found.groups.names))
         yield (
-            f"Without a {found.groups.key}: rank correlation, over {n_groups} groups that were left out "
-            f"one by one, of sums of scores with what became of the query; {seen}."
+            f"Without a {found.groups.key}: rank correlation, over {n_groups} groups that were "
+            f"left out one by one, of sums of scores with what became of the query; {seen}."
         )
     if any(one.tail_patch for one in found.methods):
         yield (
