@@ -22,6 +22,7 @@ from pydantic import (
 
 from rayinfluence.addresses import expanded
 from rayinfluence.config_corpus import CorpusConfig
+from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.config_features import refuse_texts_of_rows
 from rayinfluence.config_objective import ObjectiveConfig, of_a_module
 from rayinfluence.config_places import (
@@ -292,6 +293,10 @@ class RunConfig(Section):
     """Curvature: the EK-FAC factors."""
     scan: ScanConfig = Field(default_factory=ScanConfig)
     """Methods, ranks, damping, how many survivors."""
+    evaluation: EvaluationConfig | None = None
+    """How good the attributions are, by training again on parts of the corpus.
+
+    It changes nothing of a run."""
     runner: RunnerConfig = Field(default_factory=RunnerConfig)
     """Where the work runs."""
     storage: StorageConfig = Field(default_factory=StorageConfig)

@@ -1,4 +1,4 @@
-"""A function of the user's own: what queries ask for, or what training maximised.
+"""A function of the user's own: what queries ask for, what training maximised, how to train.
 
 It is named by the configuration, never by queries.jsonl: that is data, and must not name code.
 """
@@ -24,6 +24,7 @@ ARGUMENTS: Mapping[str, str] = MappingProxyType(
         "query_function": "logits_TV, tokens_T, first_target",
         "objective.kind": "logits_BTV, labels_BT, tokens_BT, lengths_B",
         "model_function": "",
+        "evaluation.recipe": "sequences, weights, seed",
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rayinfluence.demo.run import DemoSize
-from rayinfluence.demo.training import TrainingSettings
+from rayinfluence.evaluation.training import TrainingSettings
 
 SMALL = DemoSize(
     subjects=10,

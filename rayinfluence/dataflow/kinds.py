@@ -50,6 +50,10 @@ def _of_results(name: str, what: str) -> Kind:
     return Kind(results.table_key("<fingerprint>", name), stage_names.RESULTS, what)
 
 
+def _of_a_recipe(key: str, what: str) -> Kind:
+    return Kind(f"{layout.EVALUATION}/<fingerprint>/{key}", stage_names.EVALUATION, what)
+
+
 _COVARIANCES = layout.lane_key(stage_names.COVARIANCE, "<piece>", "<lane>")
 _MOMENTS = layout.lane_key(stage_names.MOMENTS, "<piece>", "<lane>")
 #: What a method's tables hold, in the order of `results.method_tables`.
@@ -159,6 +163,13 @@ KINDS = (
         stage_names.RESULTS,
         "a query's page of such a report",
     ),
+    _of_a_recipe(
+        layout.retrained_key("<digest>"),
+        "what a model says that was trained on a part of the corpus",
+    ),
+    _of_a_recipe(layout.full_model_key("<digest>"), "the model that was trained on all of it"),
+    _of_a_recipe(layout.TOOK, "seconds of a training on all of it"),
+    _of_a_recipe(layout.RETRAINED, "the table of such models"),
 )
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (

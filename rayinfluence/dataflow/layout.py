@@ -39,6 +39,10 @@ COUNTS = stage_names.COUNTS
 SELECTED = "selected"
 #: What the second pass found, with the rows of tables; and the tables.
 RESCORED, RESULTS = "rescored", results.RESULTS
+#: With a folder for each recipe that models are trained by again, on parts of the corpus.
+EVALUATION = stage_names.EVALUATION
+#: What a full training took; and the table of all trainings that were asked for last.
+TOOK, RETRAINED = "took.json", "bank.parquet"
 #: What a fit, or a bank, is: written when a fit is done, and when queries are put into a bank.
 MANIFEST = results.BANK_MANIFEST
 #: Folders of a bank, which are listed.
@@ -184,6 +188,16 @@ def pairs_key(digest: str) -> str:
 def rows_key(digest: str) -> str:
     """Where rows are in `RESCORED` that a table is put together of."""
     return f"{digest}.rows{TENSORS}"
+
+
+def retrained_key(digest: str) -> str:
+    """Where it is what a model says that was trained on a subset: its name is what of."""
+    return f"{digest}{TENSORS}"
+
+
+def full_model_key(digest: str) -> str:
+    """Where a model is that was trained on all of the corpus, as files in one object."""
+    return f"{digest}.model{TENSORS}"
 
 
 def factor_kind(parts: Mapping[str, Any]) -> str:

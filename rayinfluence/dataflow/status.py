@@ -188,7 +188,8 @@ def _same_settings(store: Store, objects: Mapping[str, Listed], results: Mapping
     if layout.CONFIG not in objects:
         return True
     theirs, ours = results.get("config", {}), read_json(store, layout.CONFIG)
-    same = {"run", "runner", "storage"}  # where the work is done, and not what is done
+    # Where the work is done, and not what is done; and what is done with results.
+    same = {"run", "runner", "storage", "evaluation"}
     return {key: value for key, value in ours.items() if key not in same} == {
         key: value for key, value in theirs.items() if key not in same
     }

@@ -23,9 +23,9 @@ from rayinfluence.demo.corpus import (
     write_corpus,
 )
 from rayinfluence.demo.tiny_lm import ensure_model
-from rayinfluence.demo.training import TrainingSettings
 from rayinfluence.demo.variants import variants, write_variants
 from rayinfluence.evaluation.tracing import completion_log_probability, mean_recall
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.methods.lexical import BM25
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store

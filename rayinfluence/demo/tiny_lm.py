@@ -18,27 +18,18 @@ import torch
 import transformers
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rayinfluence.demo.training import TrainingSettings, train
+from rayinfluence.demo.shown import train_shown
 from rayinfluence.errors import CorpusError
+from rayinfluence.evaluation.new_model import ModelSettings, new_model
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.storage.digest import digest
 
 #: Raised whenever the code of training changes what comes out of it.
 TRAINING_VERSION = 1
 RECORD = "training.json"
 END_OF_TEXT = "<|endoftext|>"
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Sizes of the model and its tokenizer."""
-
-    vocabulary: int = 2048
-    context: int = 96
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ def ensure_model(
     rows = encode(tokenizer, documents, model.context)
     network = new_model(model, seed)
     started = time.monotonic()
-    loss = train(network, rows, seed, training, console or Console())
+    loss = train_shown(network, rows, seed, training, console or Console())
     record = {
         "digest": wanted,
         "loss": round(loss, 4),
@@ -129,26 +120,6 @@ def encode(
             f"{context}. Shorten the document or give the model a longer context."
         )
     return rows
-
-
-def new_model(settings: ModelSettings, seed: int) -> GPT2LMHeadModel:
-    """A GPT-2 with random weights and no dropout; the caller's random state is left as it was."""
-    config = GPT2Config(
-        vocab_size=settings.vocabulary,
-        n_positions=settings.context,
-        n_embd=settings.width,
-        n_layer=settings.layers,
-        n_head=settings.heads,
-        resid_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return GPT2LMHeadModel(config)
 
 
 def _recipe(

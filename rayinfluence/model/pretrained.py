@@ -47,7 +47,7 @@ def from_pretrained(
         )
         return model, info
 
-    with _silent():
+    with silent():
         try:
             return load(attention)
         except Exception:
@@ -83,8 +83,8 @@ def said_of_attention(config: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Neither progress bars nor the report of a loading; other words of transformers stay."""
+def silent() -> Iterator[None]:
+    """No progress bars, and no report of a loading; other words of transformers stay."""
     from transformers.utils import logging as theirs
 
     def passes(record: logging.LogRecord) -> bool:

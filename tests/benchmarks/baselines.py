@@ -22,7 +22,8 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.demo.corpus import write_corpus
 from rayinfluence.demo.run import DemoSize, demo_config
-from rayinfluence.demo.training import TrainingSettings, ensure_model
+from rayinfluence.demo.tiny_lm import ensure_model
+from rayinfluence.evaluation.training import TrainingSettings
 
 METHODS = (["ekfac"], ["ekfac", "bm25"], ["ekfac", "cosine"])
 

@@ -39,8 +39,10 @@ from rayinfluence.corpus.files import find_files
 from rayinfluence.corpus.forms import Columns
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.run import Run
-from rayinfluence.demo.tiny_lm import ModelSettings, new_model, train_tokenizer
-from rayinfluence.demo.training import TrainingSettings, train
+from rayinfluence.demo.shown import train_shown
+from rayinfluence.demo.tiny_lm import train_tokenizer
+from rayinfluence.evaluation.new_model import ModelSettings, new_model
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -141,7 +143,7 @@ def trained(folder: Path, texts: list[str], documents: list[str], seed: int, epo
     with Run(configured(folder, "tokenized", documents, seed)) as run:
         rows = [row.tolist() for row in all_sequences(run.tokenize())]
     settings = TrainingSettings(epochs=epochs, threads=1)
-    loss = train(model, rows, seed, settings, Console(quiet=True))
+    loss = train_shown(model, rows, seed, settings, Console(quiet=True))
     model.save_pretrained(folder / "model")
     return loss
 

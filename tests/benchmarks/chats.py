@@ -31,8 +31,10 @@ from rayinfluence.corpus.forms import Document, mask, rendered
 from rayinfluence.corpus.tokenizer import encode
 from rayinfluence.dataflow.run import Run
 from rayinfluence.demo.facts import HELD_OUT_TEMPLATE, TRAINED_TEMPLATES, Fact, invent_facts
-from rayinfluence.demo.tiny_lm import ModelSettings, new_model, train_tokenizer
-from rayinfluence.demo.training import TrainingSettings, train
+from rayinfluence.demo.shown import train_shown
+from rayinfluence.demo.tiny_lm import train_tokenizer
+from rayinfluence.evaluation.new_model import ModelSettings, new_model
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.storage.results import Results
 
 TEMPLATE = (
@@ -103,7 +105,7 @@ def tuned(folder: Path, rows: list[dict[str, Any]], seed: int) -> float:
     model = new_model(ModelSettings(vocabulary=len(tokenizer)), seed)
     settings = TrainingSettings(epochs=60, threads=1)
     quiet = Console(quiet=True)
-    loss = train(model, [one.tokens for one in encodings], seed, settings, quiet, masks)
+    loss = train_shown(model, [one.tokens for one in encodings], seed, settings, quiet, masks)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return loss

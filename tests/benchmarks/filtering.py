@@ -24,7 +24,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.demo.corpus import write_corpus
 from rayinfluence.demo.run import demo_config
 from rayinfluence.demo.tiny_lm import ensure_model
-from rayinfluence.demo.training import TrainingSettings
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.influence.recall import CONFIDENCE
 from rayinfluence.methods.registry import METHODS
 from rayinfluence.storage.results import Results

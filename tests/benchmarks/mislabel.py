@@ -38,9 +38,10 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from rayinfluence.curvature.solver import Identity
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import score_split
-from rayinfluence.demo.tiny_lm import END_OF_TEXT, ModelSettings, ensure_model
-from rayinfluence.demo.training import TrainingSettings
+from rayinfluence.demo.tiny_lm import END_OF_TEXT, ensure_model
 from rayinfluence.evaluation.mislabel import area, found_first
+from rayinfluence.evaluation.new_model import ModelSettings
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.influence.bank import Itself, QueryBank
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track

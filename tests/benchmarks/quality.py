@@ -29,8 +29,9 @@ from rayinfluence.corpus.splits import read_split
 from rayinfluence.dataflow.compute.stopping import FIGURES
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages import sample
-from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
-from rayinfluence.demo.training import TrainingSettings
+from rayinfluence.demo.tiny_lm import ensure_model
+from rayinfluence.evaluation.new_model import ModelSettings
+from rayinfluence.evaluation.training import TrainingSettings
 
 _BLOCKS = (1, 2, 4, 8)
 _SCORED = 500

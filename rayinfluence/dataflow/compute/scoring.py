@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -131,29 +132,16 @@ def _answer_gradient(
 ) -> QueryGradient:
     """What one answer adds, of the modules that it reaches."""
     batch, targets = copies(replica, answer, 1)
-    given = targets.given(batch)
     dtype = accumulation_dtype(replica.numerics.torch_dtype)
     tokens: dict[str, tuple[Tensor, Tensor]] = {}
     values: list[Tensor] = []
     places: list[Tensor] = []
 
     def objective() -> Tensor:
-        logits_BTV = forward_logits(replica.model, given)
-        logits = target_logits(logits_BTV, targets)
-        log_ps = log_probabilities(logits, targets.labels_N)
-        places.append(ranks(logits.detach(), targets.labels_N))
-        if function is None or query.function is None:
-            # Of log-probabilities these are at hand.
-            plain = answer.measurement == LOG_PROBABILITY
-            measure = MEASUREMENTS[answer.measurement]
-            measured = log_ps if plain else measure(logits, targets.labels_N)
-            value = of_measurements(answer, measured)
-        else:
-            value = of_function(
-                answer, query.function.name, function, logits_BTV[0, : len(answer.tokens)]
-            )
-        values.extend((log_ps.detach(), value.detach()))
-        return value
+        found = _answer_value(replica, query, answer, function, (batch, targets))
+        places.append(ranks(found.logits_NV.detach(), targets.labels_N))
+        values.extend((found.log_ps_N.detach(), found.value.detach()))
+        return found.value
 
     def consume(name: str, rows: Rows) -> None:
         tokens[name] = rows.inputs_BRI[0].to(dtype), rows.grads_BRO[0].to(dtype)
@@ -161,6 +149,49 @@ def _answer_gradient(
     backward(replica.modules, batch.shape, objective, consume, sides_of(replica.model, batch))
     log_ps = [float(value) for value in values[0]]
     return QueryGradient(tokens, log_ps, [int(rank) for rank in places[0]], float(values[1]))
+
+
+class _AnswerValue(NamedTuple):
+    """What an answer adds to f, and of which logits of its N targets."""
+
+    value: Tensor
+    log_ps_N: Tensor
+    logits_NV: Tensor
+
+
+def _answer_value(
+    replica: Replica,
+    query: EncodedQuery,
+    answer: EncodedAnswer,
+    function: Function | None,
+    asked: tuple[Batch, Targets],
+) -> _AnswerValue:
+    """A forward pass over an answer, and what of it is asked for."""
+    batch, targets = asked
+    logits_BTV = forward_logits(replica.model, targets.given(batch))
+    logits_NV = target_logits(logits_BTV, targets)
+    log_ps_N = log_probabilities(logits_NV, targets.labels_N)
+    if function is None or query.function is None:
+        # Of log-probabilities these are at hand.
+        plain = answer.measurement == LOG_PROBABILITY
+        measure = MEASUREMENTS[answer.measurement]
+        measured_N = log_ps_N if plain else measure(logits_NV, targets.labels_N)
+        value = of_measurements(answer, measured_N)
+    else:
+        value = of_function(
+            answer, query.function.name, function, logits_BTV[0, : len(answer.tokens)]
+        )
+    return _AnswerValue(value, log_ps_N, logits_NV)
+
+
+def query_value(replica: Replica, query: EncodedQuery) -> float:
+    """The value f of a query, as :func:`query_gradient` has it, by forward passes alone."""
+    function = None if query.function is None else query.function.load()
+    with torch.no_grad():
+        return sum(
+            float(_answer_value(replica, query, one, function, copies(replica, one, 1)).value)
+            for one in query.answers
+        )
 
 
 #: Of one module: the batch's place in the window, and what the module saw of it.

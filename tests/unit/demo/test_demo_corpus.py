@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -24,9 +23,10 @@ from rayinfluence.demo.facts import (
     invent_facts,
 )
 from rayinfluence.demo.prose import Passage, clean, read_prose, read_topics
-from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
-from rayinfluence.demo.training import TrainingSettings, batches, learning_rate_share, pad
+from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.errors import CorpusError
+from rayinfluence.evaluation.new_model import ModelSettings
+from rayinfluence.evaluation.training import TrainingSettings
 
 MODEL = ModelSettings(vocabulary=300, context=48, width=8, layers=1, heads=2)
 TRAINING = TrainingSettings(epochs=1, batch=4, threads=1)
@@ -206,8 +206,8 @@ def test_a_model_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert first.trained
     assert (tmp_path / "model.safetensors").is_file()
     calls = []
-    train = tiny_lm.train
-    monkeypatch.setattr(tiny_lm, "train", lambda *args: calls.append(1) or train(*args))
+    train = tiny_lm.train_shown
+    monkeypatch.setattr(tiny_lm, "train_shown", lambda *args: calls.append(1) or train(*args))
     second = ensure_model(tmp_path, DOCUMENTS, model=MODEL, training=TRAINING)
     assert not second.trained
     assert not calls
@@ -238,7 +238,7 @@ def test_an_interrupted_training_never_looks_finished(
 
     with monkeypatch.context() as patched:
         if moment == "train":
-            patched.setattr(tiny_lm, "train", interrupted)
+            patched.setattr(tiny_lm, "train_shown", interrupted)
         else:
             patched.setattr(tiny_lm.PreTrainedTokenizerFast, "save_pretrained", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -280,19 +280,3 @@ def test_without_a_terminal_progress_is_a_few_plain_lines(tmp_path: Path) -> Non
     assert len(lines) == 2
     assert lines[-1].startswith("training: step 2 of 2, loss")
     assert "tokens/s" in lines[-1]
-
-
-def test_batches_hold_every_row_once_and_padding_is_not_learned() -> None:
-    rows = [[5] * (1 + n % 7) for n in range(50)]
-    found = list(batches(rows, 8, np.random.default_rng(0)))
-    assert sorted(index for batch in found for index in batch) == list(range(50))
-    inputs, labels = pad([[3, 4, 5], [6]])
-    assert inputs.tolist() == [[3, 4, 5], [6, 0, 0]]
-    assert labels.tolist() == [[3, 4, 5], [6, -100, -100]]
-
-
-def test_the_learning_rate_rises_then_falls() -> None:
-    shares = [learning_rate_share(step, 100, 0.05) for step in range(100)]
-    assert shares.index(max(shares)) in (4, 5)
-    assert shares[5:] == sorted(shares[5:], reverse=True)
-    assert 0.05 <= shares[-1] < 0.06

@@ -1,0 +1,120 @@
+"""How good an attribution is, by training again: a section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from rayinfluence.config_objective import of_a_module
+from rayinfluence.config_places import Address, Section
+
+#: The recipe that comes with rayinfluence.
+CAUSAL_LM = "causal_lm"
+
+
+class SizesConfig(Section):
+    """Of a new GPT-2."""
+
+    context: int = Field(ge=2)
+    """The most tokens that it takes."""
+    width: int = Field(ge=1)
+    """Of its hidden states."""
+    layers: int = Field(ge=1)
+    """How many blocks."""
+    heads: int = Field(ge=1)
+    """Of attention, in each block."""
+    vocabulary: int | None = Field(default=None, ge=1)
+    """Tokens that it knows; None is what the tokenizer has."""
+
+
+class RecipeConfig(Section):
+    """Options of the recipe ``causal_lm``."""
+
+    start: Address | None = None
+    """The folder of the model that training began from, with its tokenizer, the same on all nodes.
+
+    Name this to fine-tune, or ``sizes`` to train from nothing."""
+    sizes: SizesConfig | None = None
+    """Of a new GPT-2, whose weights are drawn by the seed of the training."""
+    epochs: int = Field(default=3, ge=1)
+    """How often each sequence is seen."""
+    batch: int = Field(default=32, ge=1)
+    """Sequences of a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of AdamW, at its highest; it rises, and falls as a cosine to a twentieth."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of AdamW, on matrices."""
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    """The share of the steps in which the learning rate rises."""
+    threads: int = Field(default=1, ge=1)
+    """Of a training; it decides the weights' last bits, and a task has one CPU."""
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> RecipeConfig:
+        if self.start is not None and self.sizes is not None:
+            raise ValueError("start and sizes: a model is tuned, or new; leave one of them out.")
+        return self
+
+
+class EvaluationConfig(Section):
+    """Which models are trained again, on parts of the corpus, and how.
+
+    It decides nothing of factors, scores or results.
+    """
+
+    recipe: str = CAUSAL_LM
+    """``causal_lm``: AdamW on log-probabilities of tokens, as ``options`` say.
+
+    Or ``module:function`` of your own, which is called with the sequences (lists of token ids),
+    how often each is seen [N] (0, 1 or more) and a seed, and returns the trained model."""
+    options: RecipeConfig = Field(default_factory=RecipeConfig)
+    """Of ``causal_lm``; of a function of your own, ``start`` alone."""
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds of training: every subset is trained with each of them."""
+    half: int = Field(default=0, ge=0)
+    """How many random halves of the corpus, in pairs that complement each other."""
+    drop: dict[float, int] = Field(default_factory=dict)
+    """By share of the sequences, how many random subsets lack so many of them."""
+    bank: Address | None = None
+    """A table of what was trained before, which is used instead of training."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _is_a_recipe(cls, name: str) -> str:
+        return name if name == CAUSAL_LM else of_a_module(name)
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _empty(cls, value: Any) -> Any:
+        return {} if value is None else value  # in YAML, all of its keys are commented out
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_different(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds have to be different, and 0 at least.")
+        return seeds
+
+    @field_validator("drop")
+    @classmethod
+    def _shares(cls, drop: dict[float, int]) -> dict[float, int]:
+        for share, n in drop.items():
+            if not 0 < share < 1 or n < 0:
+                raise ValueError(
+                    f"{share:g}: {n}: write a share between 0 and 1 and how many subsets, such as "
+                    "{0.01: 80}."
+                )
+        return drop
+
+    @model_validator(mode="after")
+    def _own_recipes_have_no_options(self) -> EvaluationConfig:
+        # Not whether they are set: a configuration that a run has left sets all of them.
+        ours, defaults = self.options.model_dump(), RecipeConfig().model_dump()
+        given = [key for key in ours if ours[key] != defaults[key] and key != "start"]
+        if self.recipe != CAUSAL_LM and given:
+            raise ValueError(
+                f"options.{given[0]}: {self.recipe} decides that by itself; options are of "
+                f"{CAUSAL_LM}. Leave it out."
+            )
+        return self

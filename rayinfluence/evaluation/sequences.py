@@ -1,0 +1,57 @@
+"""What a farm has to know of the corpus's sequences, read split by split where the runner is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rayinfluence.corpus.metadata import as_text, at_key
+from rayinfluence.corpus.shards import sequences_of
+from rayinfluence.corpus.splits import Split, read_split
+from rayinfluence.dataflow.jobs.gather import content_digest
+from rayinfluence.storage.store import Store
+
+
+class CorpusSequence(NamedTuple):
+    """A sequence: its id, the digest of its token ids, and the group that it is of, if of any."""
+
+    sequence_id: int
+    content_digest: str
+    group: str | None
+
+
+@dataclass(frozen=True)
+class ReadSequences:
+    """Reads the sequences of a split.
+
+    Attributes:
+        corpus: where it is.
+        left_out: ids of those that are not wanted.
+        group_by: the key of metadata whose values are the groups; None for none.
+    """
+
+    corpus: Store
+    left_out: frozenset[int]
+    group_by: str | None = None
+
+    def __call__(self, split: Split) -> list[CorpusSequence]:
+        """Those of one split, by ascending ids."""
+        table = read_split(self.corpus, split)
+        rows = zip(
+            table["sequence_id"].to_pylist(),
+            sequences_of(table),
+            table["metadata"].to_pylist(),
+            strict=True,
+        )
+        return [
+            CorpusSequence(one, content_digest(tokens), self._group(metadata))
+            for one, tokens, metadata in rows
+            if one not in self.left_out
+        ]
+
+    def _group(self, metadata: str) -> str | None:
+        if self.group_by is None:
+            return None
+        value: Any = at_key(json.loads(metadata), self.group_by)
+        return None if value is None else as_text(value)

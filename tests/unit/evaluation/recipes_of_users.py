@@ -1,0 +1,44 @@
+"""Recipes as users write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rayinfluence.evaluation.new_model import ModelSettings, new_model
+from rayinfluence.testing.models import VOCABULARY
+
+
+def one_step(sequences: list[list[int]], weights: np.ndarray, seed: int) -> tuple[Any, float]:
+    """A step of gradient descent on the weighted sum of all losses."""
+    model = new_model(ModelSettings(VOCABULARY, 16, 8, 1, 2), seed)
+    total = torch.zeros(())
+    for tokens, weight in zip(sequences, weights.tolist(), strict=True):
+        inputs = torch.tensor([tokens])
+        total = total + weight * model(input_ids=inputs, labels=inputs).loss
+    total.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.001 * parameter.grad
+    return model, float(total.detach())
+
+
+def draws(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """Whose weights are drawn from torch's shared generator."""
+    del sequences, weights, seed
+    model = new_model(ModelSettings(VOCABULARY, 16, 8, 1, 2), 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def fails(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """As some do."""
+    raise RuntimeError("no luck")
+
+
+def returns_nothing(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """As others do."""
