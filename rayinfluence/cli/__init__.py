@@ -19,6 +19,7 @@ from rich.console import Console
 from rayinfluence import __version__
 from rayinfluence.cli.ask import ask
 from rayinfluence.cli.corpus import app as corpus_app
+from rayinfluence.cli.evaluating import evaluate
 from rayinfluence.cli.inspecting import inspect
 from rayinfluence.cli.plot import plot
 from rayinfluence.cli.probing import probe
@@ -41,7 +42,7 @@ app = typer.Typer(
 #: As --help has them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, run, report, plot, ask, probe, tokenize, fit, scan),
-    *(status, plan, inspect, submit, clean),
+    *(status, plan, inspect, submit, evaluate, clean),
 )
 for _command in _COMMANDS:
     app.command()(_command)

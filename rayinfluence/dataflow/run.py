@@ -276,7 +276,7 @@ class Run(Parts):
             self.corpus_store,
             self.store / layout.RESCORED,
             chosen,
-            self._operands(prepared),
+            self._operands(config, prepared),
             scanned,
             self.queries,
         )
@@ -328,7 +328,8 @@ class Run(Parts):
         self, config: ScanConfig, prepared: Sequence[MethodQueries], splits: Sequence[Split]
     ) -> None:
         """Make the queries of a pass; terms count over all of the corpus, whatever is scanned."""
-        operands = partial(self._operands, counts=self._counts(prepared, splits))
+        counts = self._counts(prepared, splits)
+        operands = partial(self._operands, config, counts=counts)
         precondition(self.runner, prepared, operands, self.queries, config, self.progress)
 
     def _score(
@@ -342,7 +343,8 @@ class Run(Parts):
         """Score some of the splits, or splits of some of their rows."""
         note_splits(banks, chosen, splits)
         names = {query.digest: query.query.query_id for query in self.queries}
-        themselves = self._operands([one for one in prepared if one.method in SELF_METHODS])
+        by_themselves = [one for one in prepared if one.method in SELF_METHODS]
+        themselves = self._operands(config, by_themselves)
         return scan(
             self.runner, self.corpus, chosen, banks, config, self.progress, names, themselves
         )
@@ -431,11 +433,14 @@ class Run(Parts):
         )
 
     def _operands(
-        self, methods: Sequence[MethodQueries], counts: TermCounts | None = None
+        self,
+        config: ScanConfig,
+        methods: Sequence[MethodQueries],
+        counts: TermCounts | None = None,
     ) -> list[MethodOperands]:
-        """What methods need."""
+        """What the methods of a pass need."""
         factors = {kind: found for kind, (_, found) in self._factors.items()}
-        return method_operands(self.runner, methods, factors, self.config.scan, counts)
+        return method_operands(self.runner, methods, factors, config, counts)
 
     def _without_damage(self, queries: Sequence[Store], work: Callable[[], None]) -> None:
         """Work that makes and reads queries; damaged ones are made again.

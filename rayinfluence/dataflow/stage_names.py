@@ -18,13 +18,13 @@ COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS = (
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
-#: Of hidden states, beside which methods are evaluated.
-HIDDEN = "hidden"
 #: Of rows, where a part of the corpus is scanned.
 SELECT = "select"
 TABLES = "tables"
 #: Of models on parts of the corpus.
 RETRAIN = "retrain"
+#: Of hidden states, beside which methods are evaluated; and of steps on what methods put first.
+HIDDEN, PATCH = "hidden", "tail-patch"
 #: Of `rayinfluence plan`: a little of all others.
 PLAN = "plan"
 
@@ -35,5 +35,5 @@ STAGES = {
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
     SCAN: (SELECT, COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
-    EVALUATION: (RETRAIN,),
+    EVALUATION: (RETRAIN, HIDDEN, PATCH),
 }

@@ -21,6 +21,7 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.runners.memory import peak_bytes, reset_peak
 from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.dataflow.stages.scanned import Scanned
+from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.baselines import (
     HIDDEN_STATE,
     HIDDEN_VERSION,
@@ -94,22 +95,44 @@ class Cost:
 
 
 def contenders(config: RunConfig) -> list[Contender]:
-    """The methods of a configuration, its variants, and the baselines, each once."""
+    """The methods of a configuration, its variants, and the baselines, each once.
+
+    Raises:
+        ConfigError: a variant is no method with settings, or is called as something else is.
+    """
     assert config.evaluation is not None
     scan, texts = config.scan, not config.model_function
     found = [Contender(name, name, scan) for name in scan.methods if name not in SELF_METHODS]
-    found += [
-        Contender(name, method, ScanConfig.model_validate({**scan.model_dump(), **changes}))
-        for name, changes in config.evaluation.variants.items()
-        for method in [changes.get("methods", ["ekfac"])[0]]
-    ]
-    there = {one.name for one in found}
+    found += [_variant(config, name) for name in config.evaluation.variants]
+    there = [one.name for one in found]
     found += [
         Contender(name, name, scan)
         for name in BASELINES
         if name not in there and (texts or name not in TEXT_METHODS)
     ]
-    return [*found, Contender(HIDDEN_STATE, HIDDEN_STATE), Contender(RANDOM, RANDOM)]
+    found += [Contender(HIDDEN_STATE, HIDDEN_STATE), Contender(RANDOM, RANDOM)]
+    names = [one.name for one in found]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"evaluation.variants: {repeated[0]!r} is what a method or a baseline is called; give "
+            "the variant another name."
+        )
+    return found
+
+
+def _variant(config: RunConfig, name: str) -> Contender:
+    """A method with the settings that a configuration has for it under a name."""
+    assert config.evaluation is not None
+    place, changes = f"evaluation.variants.{name}", config.evaluation.variants[name]
+    values = config.model_dump(exclude_unset=True)
+    scan = {**values.get("scan", {}), "methods": config.scan.methods[:1], **changes}
+    made = RunConfig.parse({**values, "scan": scan}, place).scan
+    if len(made.methods) != 1 or made.methods[0] in SELF_METHODS:
+        raise ConfigError(
+            f"{place}: it has the methods {', '.join(made.methods)}, and one that asks queries is "
+            "measured at a time; name that alone."
+        )
+    return Contender(name, made.methods[0], made)
 
 
 def scored(
@@ -208,11 +231,10 @@ def _read(
 
 
 def _kept(root: Store, urls: Sequence[str], cost: Cost, whole: bool) -> Cost | None:
-    """A cost that is measured now, kept for later; or what was kept, where this was no whole one."""
+    """A cost of all of the work, kept for later; or what was kept, where some was done before."""
     store = root / layout.EVALUATION / digest(sorted(set(urls)))
     if whole:
         store.write(layout.TOOK, json.dumps(asdict(cost)).encode())
         return cost
     known = read_json_if_whole(store, layout.TOOK)
     return None if known is None else Cost(known["seconds"], known["peak_bytes"])
-

@@ -158,7 +158,7 @@ class Farm:
     def groups(self, key: str) -> dict[str, list[int]]:
         """The ids of sequences by what their documents' metadata has at a key."""
         found: dict[str, list[int]] = {}
-        for one in self._sequences(key):
+        for one in self.sequences(key):
             if one.group is not None:
                 found.setdefault(one.group, []).append(one.sequence_id)
         return found
@@ -204,7 +204,7 @@ class Farm:
     @cached_property
     def about(self) -> About:
         """What banks of this farm are made of."""
-        sequences, queries = self._sequences(), self.retraining.queries
+        sequences, queries = self.sequences(), self.retraining.queries
         return About(
             digest(self.parts),
             self.parts,
@@ -214,8 +214,8 @@ class Farm:
             tuple(one.content_digest for one in sequences),
         )
 
-    def _sequences(self, group_by: str | None = None) -> list[CorpusSequence]:
-        """The sequences that are trained on, by ascending ids."""
+    def sequences(self, group_by: str | None = None) -> list[CorpusSequence]:
+        """The sequences that are trained on, by ascending ids, with their groups by a key."""
         job = self.retraining
         read = ReadSequences(job.corpus, job.left_out, group_by)
         small = self.run.corpus.n_tokens <= _FEW_TOKENS

@@ -40,10 +40,21 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of a method by query [Q], NaN for queries that have none, and its calibration."""
+    """Figures of a method.
 
+    Attributes:
+        protocols: names of those that there are linear datamodeling scores of.
+        by_query: figures by their names [Q]; NaN for queries that have none.
+        calibration: of a method that predicts changes.
+    """
+
+    protocols: tuple[str, ...]
     by_query: Mapping[str, NDArray[np.float64]]
     calibration: Calibration | None
+
+    def lds(self, protocol: str) -> Interval | None:
+        """The mean linear datamodeling score of a protocol."""
+        return self.mean(_lds(protocol))
 
     def mean(self, name: str) -> Interval | None:
         """The mean of a figure over queries; None where nothing was measured."""
@@ -58,8 +69,7 @@ class Figures:
         return paired_difference(ours_Q, theirs_Q)
 
 
-def lds_name(protocol: str) -> str:
-    """What linear datamodeling scores of a protocol are called among figures by query."""
+def _lds(protocol: str) -> str:
     return f"lds {protocol}"
 
 
@@ -89,7 +99,7 @@ def figures(
         n_training: N, if score / N is a predicted change in nats.
     """
     found = {
-        lds_name(name): linear_scores(said.predicted[name], values_RSQ)
+        _lds(name): linear_scores(said.predicted[name], values_RSQ)
         for name, values_RSQ in became.protocols.items()
     }
     found[REMOVAL], found[TAIL_PATCH] = losses_Q, patched_Q
@@ -99,4 +109,4 @@ def figures(
     told = None
     if n_training is not None and became.added_KQ is not None:
         told = calibration(said.added_KQ / n_training, became.added_KQ)
-    return Figures(found, told)
+    return Figures(tuple(became.protocols), found, told)

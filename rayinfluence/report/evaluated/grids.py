@@ -68,6 +68,8 @@ def _columns(found: Evaluated) -> Iterator[_Column]:
     yield _Column("tail patch, nats", [nats(one.tail_patch) for one in of])
     slopes = [one.calibration.slope if one.calibration else None for one in of]
     yield _Column("slope of delta_nats", [ranged(slope) for slope in slopes])
+    if of:
+        yield _Column(f"ranks as {of[0].name}", [ranged(one.stability) for one in of])
     yield _Column("seconds", [_seconds(one.seconds) for one in of])
     yield _Column("peak memory", [_mebibytes(one.peak_bytes) for one in of])
     yield _Column("needs", [", ".join(one.needs) or "nothing" for one in of])
@@ -167,6 +169,11 @@ def how_to_read(found: Evaluated) -> Iterator[str]:
         yield (
             "Tail patch: how many nats more likely the completion is after one small step on the "
             "first sequences, from the trained model."
+        )
+    if any(one.stability for one in found.methods):
+        yield (
+            f"Ranks as {found.methods[0].name}: rank correlation of a method's scores of all "
+            "sequences with those of that one."
         )
     if any(one.seconds is not None for one in found.methods):
         yield (

@@ -145,6 +145,7 @@ class MethodFigures:
         groups: agreement with leaving groups out, by ranks.
         tail_patch: change of f by a step on the first sequences, in nats.
         calibration: of a method that predicts changes.
+        stability: rank correlation of its scores of all sequences with those of the first method.
         by_query: the same figures of each query, by the figure's name, in the order of queries.
     """
 
@@ -161,6 +162,7 @@ class MethodFigures:
     groups: Interval | None = None
     tail_patch: Interval | None = None
     calibration: Calibration | None = None
+    stability: Interval | None = None
     by_query: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 

@@ -1,0 +1,42 @@
+"""A table of trainings that is given instead of training: whether it is of this run."""
+
+from __future__ import annotations
+
+from rayinfluence.errors import InputError
+from rayinfluence.evaluation.bank import Bank
+from rayinfluence.evaluation.farm import Farm
+from rayinfluence.storage.digest import differences
+from rayinfluence.storage.store import Store
+
+#: What of a recipe does not have to be the same: the corpus is compared by its sequences, and other
+#: versions give other bits of the same models.
+_MAY_DIFFER = ("corpus: ", "versions.")
+_SHOWN = 3
+
+
+def given_bank(farm: Farm, address: str | None) -> tuple[Bank | None, list[str]]:
+    """The table that a configuration names, and what to beware of; None where it names none.
+
+    Args:
+        farm: of the run.
+        address: ``evaluation.bank``.
+
+    Raises:
+        InputError: it is no such table, or of another recipe, other queries or other sequences.
+    """
+    if address is None:
+        return None, []
+    bank = Bank.read(Store(address, farm.run.config.storage.options(address)), "")
+    about = farm.about
+    bank.refuse_other(about.query_digests, about.content_digests)
+    found = differences(about.parts, bank.about.parts)
+    others = [one for one in found if not one.startswith(_MAY_DIFFER)]
+    if others:
+        raise InputError(
+            f"evaluation.bank: the table's models were trained otherwise than `evaluation` says: "
+            f"{'; '.join(others[:_SHOWN])}. Set the section to what it was, or leave the table "
+            "out, and the models are trained here."
+        )
+    versions = [one for one in found if one.startswith("versions.")]
+    note = f"The table of trainings was made with other versions: {'; '.join(versions)}."
+    return bank, [note] if versions else []
