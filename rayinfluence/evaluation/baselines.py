@@ -72,7 +72,7 @@ class HiddenJob:
         ids, found = [], []
         for batch in replica.batches(table, quarantine):
             with torch.no_grad():
-                unit_BD = _unit(means(self._model, replica.trained_on.targets(batch).given(batch)))
+                unit_BD = _unit(means(self._model, batch))
             found.append((unit_BD @ torch.stack(self._answers_QD, dim=1)).cpu().numpy())
             ids.append(batch.sequence_ids)
             watch.advance(batch.n_tokens)
@@ -110,8 +110,8 @@ def sum_of_answers(replica: Replica, model: LanguageModel, query: EncodedQuery) 
     """What a sequence's state of length 1 is multiplied with: answers of length 1, weighted [D]."""
     states = []
     for answer in query.answers:
-        batch, targets = copies(replica, answer, 1)
-        states.append(answer.weight * _unit(means(model, targets.given(batch)))[0])
+        batch, _ = copies(replica, answer, 1)
+        states.append(answer.weight * _unit(means(model, batch))[0])
     return torch.stack(states).sum(dim=0)
 
 

@@ -22,13 +22,13 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, QueryError
-from rayinfluence.evaluation.asked import Answers, protocols, weights
+from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
 from rayinfluence.evaluation.contenders import Contender, Cost, asked_of, scored
 from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
-from rayinfluence.evaluation.given import given_bank
+from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
 from rayinfluence.evaluation.known import known_documents
 from rayinfluence.evaluation.lds import ceiling
 from rayinfluence.evaluation.patches import patched
@@ -109,9 +109,9 @@ class _Evaluation:
         self._given, self._notes = given_bank(farm, wanted.bank)
         planned = farm.planned() if self._given is None else self._given.subsets
         found = protocols(planned)
-        self._trainings = Trainings(
-            farm.seeds, found, groups_wanted(farm, wanted.groups), added=None
-        )
+        seeds = farm.seeds if self._given is None else seeds_of(self._given)
+        groups = groups_wanted(farm, wanted.groups, seeds)
+        self._trainings = Trainings(seeds, found, groups, added=None)
         self._asked = self._questions()
         if self._own is not None and wanted.tail_patch:
             self._asked = replace(self._asked, n_patched=0)
@@ -156,6 +156,7 @@ class _Evaluation:
             if self._asked.n_patched
             else [np.full(len(self._queries), np.nan)] * len(said)
         )
+        n_trainings = len(self._trainings.subsets(said)) + len(self._trainings.seeds)
         rows = [
             Row(
                 one.contender,
@@ -171,7 +172,7 @@ class _Evaluation:
             )
             for one, patch_Q in zip(found, patches, strict=True)
         ]
-        return self._evaluated(rows, answers, became)
+        return self._evaluated(rows, n_trainings, became)
 
     def _scored(self, rivals: Sequence[Contender]) -> list[_Scored]:
         """What every contender's scores say; a matrix at a time, and the first one's."""
@@ -188,7 +189,8 @@ class _Evaluation:
             if first_NQ is None:
                 first_NQ = scores_NQ
             if self._wanted.add and self._trainings.added is None and rival.predicts(self._own):
-                added = added_wanted(self._farm, self._wanted.add, scores_NQ)
+                seeds = self._trainings.seeds
+                added = added_wanted(self._farm, self._wanted.add, scores_NQ, seeds)
                 self._trainings = replace(self._trainings, added=added)
                 ids = tuple(subset.added[0] for subset in added[0])
                 self._asked = replace(self._asked, added_K=ids)
@@ -198,10 +200,12 @@ class _Evaluation:
 
     def _answers(self, said: Sequence[Claims]) -> Answers:
         """What became of models: those of a given table, or of the farm's."""
+        subsets = self._trainings.subsets(said)
         if self._given is None:
-            return Answers(self._farm.bank(self._trainings.subsets(said)))
+            # What was asked for before stays in the table that is written.
+            return Answers(self._farm.bank(distinct([*subsets, *asked_before(self._farm)])))
         answers = Answers(self._given)
-        self._trainings, notes = self._trainings.told_by(answers)
+        self._trainings, notes = self._trainings.told_by(answers, said)
         self._notes += notes
         return answers
 
@@ -209,7 +213,7 @@ class _Evaluation:
         """N, for a contender whose scores over N are predicted changes of log-probabilities."""
         return self._run.n_training_sequences if contender.predicts(self._own) else None
 
-    def _evaluated(self, rows: Sequence[Row], answers: Answers, became: Outcomes) -> Evaluated:
+    def _evaluated(self, rows: Sequence[Row], n_trainings: int, became: Outcomes) -> Evaluated:
         trainings, asked = self._trainings, self._asked
         groups = None
         if trainings.groups is not None and became.groups is not None:
@@ -228,7 +232,7 @@ class _Evaluation:
             len(asked.ids_N),
             tuple(query.query.query_id for query in self._queries),
             trainings.seeds,
-            len(answers.bank.subsets),
+            n_trainings,
             (*self._notes, *_remarks(shown, trainings.seeds)),
             shown,
             groups,

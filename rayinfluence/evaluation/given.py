@@ -1,10 +1,12 @@
-"""A table of trainings that is given instead of training: whether it is of this run."""
+"""Tables of trainings that are there already: given instead of training, or of the farm's own."""
 
 from __future__ import annotations
 
-from rayinfluence.errors import InputError
+from rayinfluence.dataflow import layout
+from rayinfluence.errors import DamagedError, InputError
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.farm import Farm
+from rayinfluence.evaluation.subsets import Subset
 from rayinfluence.storage.digest import differences
 from rayinfluence.storage.store import Store
 
@@ -40,3 +42,30 @@ def given_bank(farm: Farm, address: str | None) -> tuple[Bank | None, list[str]]
     versions = [one for one in found if one.startswith("versions.")]
     note = f"The table of trainings was made with other versions: {'; '.join(versions)}."
     return bank, [note] if versions else []
+
+
+def seeds_of(bank: Bank) -> tuple[int, ...]:
+    """Seeds with which a given table has a training on all sequences, which others are beside.
+
+    Raises:
+        InputError: there is none.
+    """
+    seeds = tuple(dict.fromkeys(subset.seed for subset in bank.subsets if subset.is_full))
+    if not seeds:
+        raise InputError(
+            "evaluation.bank: the table has no training on all sequences, beside which the others "
+            "are. Name another table, or leave the key out."
+        )
+    return seeds
+
+
+def asked_before(farm: Farm) -> tuple[Subset, ...]:
+    """What the table of a farm has from an earlier evaluation of the same queries."""
+    store, key = farm.retraining.store, layout.RETRAINED
+    if not store.exists(key):
+        return ()
+    try:
+        earlier = Bank.read(store, key)
+    except (DamagedError, InputError):  # another release's, or damaged: written anew
+        return ()
+    return earlier.subsets if earlier.about.query_digests == farm.about.query_digests else ()

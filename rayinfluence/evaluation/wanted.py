@@ -32,8 +32,10 @@ class GroupsWanted:
     subsets: BySeed
 
 
-def groups_wanted(farm: Farm, wanted: GroupsConfig | None) -> GroupsWanted | None:
-    """The largest groups of a corpus; None where none are wanted.
+def groups_wanted(
+    farm: Farm, wanted: GroupsConfig | None, seeds: Sequence[int]
+) -> GroupsWanted | None:
+    """The largest groups of a corpus, left out with each seed; None where none are wanted.
 
     Raises:
         ConfigError: documents have no such key, or fewer than two values of it.
@@ -48,11 +50,13 @@ def groups_wanted(farm: Farm, wanted: GroupsConfig | None) -> GroupsWanted | Non
             f"evaluation.groups: documents have {len(names)} value of {wanted.key!r}, and groups "
             "that are left out are compared with each other. Name another key, or leave it out."
         )
-    subsets = [without(found[name], number, farm.seeds[0]) for number, name in enumerate(names)]
-    return GroupsWanted(wanted.key, tuple(names), with_seeds(subsets, farm.seeds))
+    subsets = [without(found[name], number, seeds[0]) for number, name in enumerate(names)]
+    return GroupsWanted(wanted.key, tuple(names), with_seeds(subsets, seeds))
 
 
-def added_wanted(farm: Farm, n: int, scores_NQ: NDArray[np.float32]) -> BySeed:
+def added_wanted(
+    farm: Farm, n: int, scores_NQ: NDArray[np.float32], seeds: Sequence[int]
+) -> BySeed:
     """All sequences and one of them once more, with each seed.
 
     Half of them are drawn at random; half are the first of queries in turn, of which predictions
@@ -62,17 +66,18 @@ def added_wanted(farm: Farm, n: int, scores_NQ: NDArray[np.float32]) -> BySeed:
         farm: of the run.
         n: how many, at most all.
         scores_NQ: of a method that predicts changes.
+        seeds: of training.
     """
     n = min(n, len(farm.ids_N))
-    chosen = [one.added[0] for one in additions(farm.ids_N, n - n // 2, farm.draw, farm.seeds[0])]
+    chosen = [one.added[0] for one in additions(farm.ids_N, n - n // 2, farm.draw, seeds[0])]
     for one in _in_turn(scores_NQ, n):
         if len(chosen) == n:
             break
         sequence_id = int(farm.ids_N[one])
         if sequence_id not in chosen:
             chosen.append(sequence_id)
-    subsets = [added([one], number, farm.seeds[0]) for number, one in enumerate(chosen)]
-    return with_seeds(subsets, farm.seeds)
+    subsets = [added([one], number, seeds[0]) for number, one in enumerate(chosen)]
+    return with_seeds(subsets, seeds)
 
 
 def _in_turn(scores_NQ: NDArray[np.float32], n: int) -> Iterator[int]:
@@ -130,13 +135,21 @@ class Trainings:
         full_RQ = answers.full(self.seeds)
         found_Q = np.full(full_RQ.shape[1], np.nan)
         for query in said.removed:
-            without_RQ = answers.by_seed(self.removed(said, query))[:, 0]
-            found_Q[query] = losses(full_RQ, without_RQ)[query]
+            subsets = self.removed(said, query)
+            if all(map(answers.has, subsets)):
+                without_RQ = answers.by_seed(subsets)[:, 0]
+                found_Q[query] = losses(full_RQ, without_RQ)[query]
         return found_Q
 
-    def told_by(self, answers: Answers) -> tuple[Trainings, list[str]]:
+    def told_by(self, answers: Answers, said: Sequence[Claims]) -> tuple[Trainings, list[str]]:
         """What of this a table has that was not made here, and what it has not, in sentences."""
         notes, groups, some = [], self.groups, self.added
+        first = [row for one in said for query in one.removed for row in self.removed(one, query)]
+        if not all(map(answers.has, first)):
+            notes.append(
+                "The table lacks trainings without what some methods put first: their QLD is of "
+                "fewer queries, or none."
+            )
         if groups is not None and not all(map(answers.has, groups.subsets)):
             notes.append("The table has no trainings without each group: nothing is said of them.")
             groups = None
