@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,31 +102,42 @@ class Bank:
             for row, subset in enumerate(self.subsets)
             if subset.design == design and share in (None, subset.share)
         ]
-        return Bank(
-            self.about,
-            tuple(self.subsets[row] for row in rows),
-            self.values_SQ[rows],
-            self.losses_S[rows],
-        )
+        subsets = tuple(self.subsets[row] for row in rows)
+        return Bank(self.about, subsets, self.values_SQ[rows], self.losses_S[rows])
 
-    def refuse_other(self, query_digests: Sequence[str], content_digests: Sequence[str]) -> None:
-        """See that it is of the queries and of the sequences of a run, in their order.
+    def of_run(self, query_digests: Sequence[str], content_digests: Sequence[str]) -> Bank:
+        """The bank with the queries of a run alone, in their order.
+
+        Args:
+            query_digests: of the run.
+            content_digests: of the sequences that a model of the run is trained on.
 
         Raises:
-            InputError: it is of others, and how many of them.
+            InputError: it lacks some of the queries, or is of other sequences.
         """
-        for what, ours, theirs in (
-            ("queries", query_digests, self.about.query_digests),
-            ("sequences", content_digests, self.about.content_digests),
-        ):
-            if tuple(ours) != theirs:
-                same = len(set(ours) & set(theirs))
-                raise InputError(
-                    f"evaluation.bank: the table is of {len(theirs):,} {what}, and the run has "
-                    f"{len(ours):,}, of which {same:,} are among them (in the same order all would "
-                    "have to be). Name the table of this run's queries and corpus, or leave the "
-                    "key out, and the models are trained here."
-                )
+        if tuple(content_digests) != self.about.content_digests:
+            same = len(set(content_digests) & set(self.about.content_digests))
+            raise InputError(
+                f"evaluation.bank: the table is of {len(self.about.content_digests):,} sequences, "
+                f"and the run's corpus has {len(content_digests):,}, {same:,} of them among those: "
+                "all have to be, in the same order. Name the table of this corpus, or leave the "
+                "key out to have models trained here."
+            )
+        columns = {query: column for column, query in enumerate(self.about.query_digests)}
+        if lacking := [query for query in query_digests if query not in columns]:
+            raise InputError(
+                f"evaluation.bank: {len(lacking):,} of the run's {len(query_digests):,} queries "
+                "are not in the table (or are asked otherwise there), which has "
+                f"{', '.join(self.about.query_ids[:3])} and others. Ask those, or leave the key "
+                "out to have models trained here."
+            )
+        chosen = [columns[query] for query in query_digests]
+        about = replace(
+            self.about,
+            query_ids=tuple(self.about.query_ids[column] for column in chosen),
+            query_digests=tuple(query_digests),
+        )
+        return replace(self, about=about, values_SQ=self.values_SQ[:, chosen])
 
     def write(self, store: Store, key: str) -> None:
         """Write it as a table; equal banks give equal bytes."""

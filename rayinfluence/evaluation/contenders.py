@@ -29,7 +29,6 @@ from rayinfluence.evaluation.baselines import (
     HiddenJob,
     random_scores,
 )
-from rayinfluence.methods.method import ITSELF
 from rayinfluence.methods.registry import (
     METHODS,
     SELF_METHODS,
@@ -136,7 +135,7 @@ def _variant(config: RunConfig, name: str) -> Contender:
 
 
 def scored(
-    run: Run, contender: Contender, ids_N: NDArray[np.int64]
+    run: Run, contender: Contender, queries: Sequence[EncodedQuery], ids_N: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], Cost | None]:
     """All scores of a contender [N, Q], NaN where there is none; and what they took.
 
@@ -145,12 +144,12 @@ def scored(
     Args:
         run: with its model and its corpus.
         contender: whose.
+        queries: that are asked.
         ids_N: of the sequences that are wanted, ascending.
 
     Raises:
         ConfigError: the model has no hidden states, of the baseline that compares them.
     """
-    queries = asked_of(run)
     if contender.method == RANDOM:
         columns = [random_scores(ids_N, query.digest, run.config.seed) for query in queries]
         return np.stack(columns, axis=1).astype(np.float32), None
@@ -174,11 +173,6 @@ def scored(
     whole = n_tokens >= sum(split.n_tokens for split in splits)
     scores_NQ = _read(stores, queries, splits, ids_N)
     return scores_NQ, _kept(run.store, [store.url for store in stores.values()], cost, whole)
-
-
-def asked_of(run: Run) -> list[EncodedQuery]:
-    """The queries of a run, without the one that stands for the sequences themselves."""
-    return [query for query in run.queries if query is not ITSELF]
 
 
 def _hidden(run: Run, queries: Sequence[EncodedQuery]) -> Store:

@@ -25,7 +25,7 @@ from rayinfluence.errors import ConfigError, QueryError
 from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
-from rayinfluence.evaluation.contenders import Contender, Cost, asked_of, scored
+from rayinfluence.evaluation.contenders import Contender, Cost, scored
 from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
@@ -78,11 +78,11 @@ def evaluate(
     log = progress or ProgressLog()
     if hub_address(config.model) is None and not holds_weights(Path(config.model)):
         with open_farm(config, log) as farm:
-            _refuse_few(asked_of(farm.run))
+            _refuse_few(farm.queries)
             farm.bank([])
     with Run(config, log) as run, own_arithmetic():
         farm = Farm(run)
-        _refuse_few(asked_of(run))
+        _refuse_few(farm.queries)
         return _Evaluation(run, farm, wanted).of(rivals)
 
 
@@ -105,8 +105,8 @@ class _Evaluation:
 
     def __init__(self, run: Run, farm: Farm, wanted: EvaluationConfig) -> None:
         self._run, self._farm, self._wanted = run, farm, wanted
-        self._queries = asked_of(run)
-        self._given, self._notes = given_bank(farm, wanted.bank)
+        self._queries = farm.queries
+        self._given, self._notes = given_bank(farm, wanted)
         planned = farm.planned() if self._given is None else self._given.subsets
         found = protocols(planned)
         seeds = farm.seeds if self._given is None else seeds_of(self._given)
@@ -152,7 +152,7 @@ class _Evaluation:
         answers = self._answers(said)
         became = self._trainings.outcomes(answers)
         patches = (
-            patched(self._run, said)
+            patched(self._run, self._queries, said)
             if self._asked.n_patched
             else [np.full(len(self._queries), np.nan)] * len(said)
         )
@@ -180,7 +180,7 @@ class _Evaluation:
         found = []
         for rival in rivals:
             try:
-                scores_NQ, cost = scored(self._run, rival, self._farm.ids_N)
+                scores_NQ, cost = scored(self._run, rival, self._queries, self._farm.ids_N)
             except ConfigError as error:
                 if rival.method != HIDDEN_STATE:
                     raise

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rayinfluence.addresses import hub_address
 from rayinfluence.config import RunConfig
 from rayinfluence.config_evaluation import CAUSAL_LM, EvaluationConfig
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.tokenizer_files import load_tokenizer
 from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.dataflow.begin.apart import refuse_written_over
@@ -41,9 +42,9 @@ from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.model.pretrained import silent
 from rayinfluence.model.weight_files import holds_weights
-from rayinfluence.objective_kinds import CAUSAL, KINDS, OF_ROWS
+from rayinfluence.objective_kinds import CAUSAL, KINDS, MASKED, OF_ROWS
 from rayinfluence.storage.digest import digest
-from rayinfluence.storage.store import read_json_if_whole
+from rayinfluence.storage.store import Store, read_json_if_whole
 
 #: Raised whenever the same recipe would give other weights.
 TRAINING_VERSION = 1
@@ -126,10 +127,15 @@ class Farm:
             frozenset(run.bad_sequences),
             self._masked,
             self.recipe,
-            tuple(query for query in run.queries if query is not ITSELF),
+            self.queries,
             replace(run.numerics, dtype="float64", device="cpu", function=None),
             run.store / layout.EVALUATION / digest(self.parts),
         )
+
+    @property
+    def queries(self) -> tuple[EncodedQuery, ...]:
+        """What each model is asked."""
+        return tuple(query for query in self.run.queries if query is not ITSELF)
 
     @property
     def ids_N(self) -> NDArray[np.int64]:
@@ -162,6 +168,23 @@ class Farm:
             if one.group is not None:
                 found.setdefault(one.group, []).append(one.sequence_id)
         return found
+
+    @own_arithmetic()
+    def asked_for(self) -> Bank:
+        """The table that the configuration names, or that of the subsets that it asks for.
+
+        Raises:
+            InputError: the table that it names is of other queries or sequences.
+            DamagedError: that table is not what was written.
+
+        And what :meth:`bank` raises.
+        """
+        path = self._wanted.bank
+        if path is None:
+            return self.bank(self.planned())
+        given = Bank.read(Store(path, self.run.config.storage.options(path)), "")
+        contents = [one.content_digest for one in self.sequences()]
+        return given.of_run([query.digest for query in self.queries], contents)
 
     @own_arithmetic()
     def bank(self, subsets: Sequence[Subset]) -> Bank:
@@ -216,10 +239,10 @@ class Farm:
 
     def sequences(self, group_by: str | None = None) -> list[CorpusSequence]:
         """The sequences that are trained on, by ascending ids, with their groups by a key."""
-        job = self.retraining
-        read = ReadSequences(job.corpus, job.left_out, group_by)
-        small = self.run.corpus.n_tokens <= _FEW_TOKENS
-        found = self.run.runner.tasks(read, job.splits, small)
+        run = self.run
+        read = ReadSequences(run.corpus_store, frozenset(run.bad_sequences), group_by)
+        splits = run.corpus.plan(run.numerics.split_tokens)
+        found = run.runner.tasks(read, splits, small=run.corpus.n_tokens <= _FEW_TOKENS)
         return [one for of_split in found for one in of_split]
 
     def _train_full(self, fulls: Sequence[Subset]) -> None:
@@ -277,8 +300,8 @@ class Farm:
             return said
         hours = n_lacking * known["seconds"] / 3600
         return (
-            f"{said}; a training on all of them takes {known['seconds']:,.1f} s on one CPU, so "
-            f"that these take {hours:,.2f} machine hours at most"
+            f"{said}; a training on all of them took {known['seconds']:,.1f} s on one CPU, so that "
+            f"these take about {hours:,.2f} machine hours, less where much is dropped"
         )
 
     def _refuse_other_objectives(self) -> None:
@@ -290,6 +313,12 @@ class Farm:
                 "out."
             )
         if self._wanted.recipe != CAUSAL_LM:
+            if inputs.kind not in (CAUSAL, MASKED):
+                raise ConfigError(
+                    f"{KEY}: {self._wanted.recipe} would be given token ids alone, and a "
+                    f"{KINDS[inputs.kind].model} is trained on more than that: such models are not "
+                    "trained again. Leave the section out."
+                )
             return
         why = None
         if inputs.kind != CAUSAL:

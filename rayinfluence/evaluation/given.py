@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.dataflow import layout
 from rayinfluence.errors import DamagedError, InputError
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.subsets import Subset
 from rayinfluence.storage.digest import differences
-from rayinfluence.storage.store import Store
 
 #: What of a recipe does not have to be the same: the corpus is compared by its sequences, and other
 #: versions give other bits of the same models.
@@ -16,22 +16,20 @@ _MAY_DIFFER = ("corpus: ", "versions.")
 _SHOWN = 3
 
 
-def given_bank(farm: Farm, address: str | None) -> tuple[Bank | None, list[str]]:
+def given_bank(farm: Farm, wanted: EvaluationConfig) -> tuple[Bank | None, list[str]]:
     """The table that a configuration names, and what to beware of; None where it names none.
 
     Args:
         farm: of the run.
-        address: ``evaluation.bank``.
+        wanted: its section.
 
     Raises:
         InputError: it is no such table, or of another recipe, other queries or other sequences.
     """
-    if address is None:
+    if wanted.bank is None:
         return None, []
-    bank = Bank.read(Store(address, farm.run.config.storage.options(address)), "")
-    about = farm.about
-    bank.refuse_other(about.query_digests, about.content_digests)
-    found = differences(about.parts, bank.about.parts)
+    bank = farm.asked_for()
+    found = differences(farm.parts, bank.about.parts)
     others = [one for one in found if not one.startswith(_MAY_DIFFER)]
     if others:
         raise InputError(

@@ -10,29 +10,31 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.shards import masks_of, sequences_of
 from rayinfluence.corpus.splits import read_split
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.select import narrowed
 from rayinfluence.evaluation.claims import Claims
-from rayinfluence.evaluation.contenders import asked_of
 from rayinfluence.evaluation.tail_patch import Patch, PatchJob
 
 #: Token ids of a sequence, and which of them the loss counts, where the corpus says so.
 _Sequence = tuple[tuple[int, ...], NDArray[np.bool_] | None]
 
 
-def patched(run: Run, said: Sequence[Claims]) -> list[NDArray[np.float64]]:
+def patched(
+    run: Run, queries: Sequence[EncodedQuery], said: Sequence[Claims]
+) -> list[NDArray[np.float64]]:
     """The change of f of each query [Q] by a step on the first sequences of each contender.
 
     A step that several of them ask for is made once.
 
     Args:
         run: with its model.
+        queries: that are asked.
         said: by the contenders.
     """
-    queries = asked_of(run)
     wanted = {(query, ids): None for one in said for query, ids in enumerate(one.patched) if ids}
     sequences = _read(run, sorted({one for _, ids in wanted for one in ids}))
     items = []

@@ -22,10 +22,13 @@ from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.evaluation.new_model import ModelSettings, new_model
 from rayinfluence.evaluation.training import TrainingSettings, train
 from rayinfluence.guest import as_found, same_draws
+from rayinfluence.model.adapters import source_of
+from rayinfluence.model.load import load_model
 from rayinfluence.model.pretrained import from_pretrained
 from rayinfluence.model.weight_files import CONFIG, weight_files
 from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CAUSAL, KINDS
+from rayinfluence.registered import only_code_of
 from rayinfluence.storage.digest import digest_bytes
 from rayinfluence.storage.store import Store
 
@@ -97,6 +100,23 @@ class Start:
     digest: str
 
     @classmethod
+    def checked(cls, path: str) -> Start:
+        """The same as :meth:`of`, of a model that is seen to be whole and to be one to be trained.
+
+        Raises:
+            ModelError: there is no model, it lacks weights, or it is an adapter's.
+        """
+        found = cls.of(path)
+        if source_of(path).adapter is not None:
+            raise ModelError(
+                f"evaluation.options.start: {path} holds an adapter, and {CAUSAL_LM} trains all "
+                "weights. Merge it into its model (`merge_and_unload()` of peft), or name a "
+                "function of your own as the recipe."
+            )
+        load_model(path, torch.float32)
+        return found
+
+    @classmethod
     def of(cls, path: str) -> Start:
         """Read what decides the model in a folder.
 
@@ -125,7 +145,7 @@ class Start:
                 "where the work was started, or was changed since. Give all nodes the same, and "
                 "run again."
             )
-        with as_found():
+        with as_found(), only_code_of(None):
             model, _ = from_pretrained(
                 self.path, torch.float32, "sdpa", False, KINDS[CAUSAL].loader
             )
@@ -249,7 +269,7 @@ def recipe_of(config: EvaluationConfig, vocabulary: int) -> Recipe:
         options.threads,
     )
     if options.start is not None:
-        return CausalLM(settings, Start.of(options.start))
+        return CausalLM(settings, Start.checked(options.start))
     if options.sizes is None:
         raise ConfigError(
             f"{KEY}: {CAUSAL_LM} has to know what training begins from. Name the folder of the "

@@ -59,7 +59,8 @@ class Subset:
         Raises:
             ValueError: it names others.
         """
-        if other := sorted({*self.dropped, *self.added} - set(ids_N.tolist())):
+        other = np.setdiff1d(np.array([*self.dropped, *self.added], dtype=np.int64), ids_N)
+        if len(other):
             raise ValueError(f"{len(other)} ids are of no sequence, such as {other[0]}")
         weights_N = np.ones(len(ids_N), dtype=np.float32)
         weights_N[np.searchsorted(ids_N, self.dropped)] = 0

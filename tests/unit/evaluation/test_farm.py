@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.compute.scoring import query_gradient
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.errors import ConfigError, ModelError
+from rayinfluence.dataflow.status import status
+from rayinfluence.errors import ConfigError, InputError, ModelError
 from rayinfluence.evaluation import retraining as module
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.farm import open_farm
@@ -113,6 +116,7 @@ def test_a_farm_changes_nothing_of_a_run(copy: RunConfig, quiet: ProgressLog) ->
     with Run(copy, ProgressLog(Console(file=log, width=1000))) as run:
         run.all()
     assert "results      reused" in log.getvalue()
+    assert status(Store(copy.run), Store(copy.run) / "corpus").current
     after = {p: p.read_bytes() for p in Path(copy.run).rglob("*.*") if p.name != "config.json"}
     assert after == before
 
@@ -204,6 +208,18 @@ def test_what_is_damaged_or_lost_is_made_again(
     assert np.array_equal(harvest(copy).values_SQ, harvested[1].values_SQ)
     assert objects(copy) == objects(harvested[0])
     assert load_model(copy.model, torch.float32)
+
+
+def test_a_run_in_object_storage_has_the_same_objects(
+    harvested: tuple[RunConfig, Bank, str], s3: dict[str, Any], tmp_path: Path
+) -> None:
+    config = farmed(tmp_path / "s3", run="s3://bucket/run", storage=s3)
+    bank = harvest(config)
+    assert np.array_equal(bank.values_SQ, harvested[1].values_SQ)
+    store = Store("s3://bucket/run/evaluation", s3)
+    found = {key: store.read(key) for key in store.list() if not key.endswith("took.json")}
+    assert found == objects(harvested[0])
+    assert load_model(config.model, torch.float32)
 
 
 def test_a_model_of_another_origin_stays_and_is_told_apart(tmp_path: Path) -> None:
@@ -359,6 +375,47 @@ def test_a_start_that_changed_since_is_refused(copy: RunConfig) -> None:
         path.write_text(path.read_text() + " ")
         with pytest.raises(ModelError, match="was changed since"):
             recipe.train(farm.retraining.examples(), np.ones(3, np.float32), 0, lambda tokens: None)
+
+
+def test_a_table_that_is_named_is_used_and_nothing_is_trained(
+    harvested: tuple[RunConfig, Bank, str], copy: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert copy.evaluation is not None
+    [path] = (Path(copy.run) / "evaluation").rglob("bank.parquet")
+    kept = path.rename(Path(copy.run).parent / "kept.parquet")
+    shutil.rmtree(Path(copy.run) / "evaluation")
+    named = {"evaluation": copy.evaluation.model_copy(update={"bank": str(kept)})}
+    config, trained = copy.model_copy(update=named), count(monkeypatch)
+    queries = Path(str(copy.queries))
+    queries.write_text("\n".join(reversed(queries.read_text().splitlines())) + "\n")
+    with open_farm(config, ProgressLog(quiet=True)) as farm:
+        bank = farm.asked_for()
+    assert np.array_equal(bank.values_SQ, harvested[1].values_SQ[:, ::-1])
+    assert not trained
+    with Path(str(copy.corpus.documents[0])).open("a") as documents:
+        documents.write('{"id": "new", "text": "w1 w2 w3"}\n')
+    shutil.rmtree(Path(copy.run) / "corpus")
+    with (
+        open_farm(config, ProgressLog(quiet=True)) as farm,
+        pytest.raises(InputError, match="of them among those: all have to be"),
+    ):
+        farm.asked_for()
+
+
+@pytest.mark.parametrize("what", ["weight", "adapter"])
+def test_a_start_that_is_not_whole_is_refused(copy: RunConfig, what: str) -> None:
+    start = Path(copy.model).parent / "start"
+    if what == "weight":
+        tensors = load_file(start / "model.safetensors")
+        del tensors["transformer.h.0.mlp.c_fc.weight"]
+        save_file(tensors, start / "model.safetensors", metadata={"format": "pt"})
+    else:
+        (start / "adapter_config.json").write_text(
+            json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(start)})
+        )
+        (start / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="missing" if what == "weight" else "adapter"):
+        harvest(copy)
 
 
 def test_groups_are_what_documents_have_in_common(copy: RunConfig) -> None:
