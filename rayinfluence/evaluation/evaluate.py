@@ -167,7 +167,7 @@ class _Evaluation:
                     became,
                     self._trainings.losses(answers, one.claims),
                     patch_Q,
-                    self._n_training(one.contender),
+                    self._copy(one.contender),
                 ),
             )
             for one, patch_Q in zip(found, patches, strict=True)
@@ -209,9 +209,12 @@ class _Evaluation:
         self._notes += notes
         return answers
 
-    def _n_training(self, contender: Contender) -> int | None:
-        """N, for a contender whose scores over N are predicted changes of log-probabilities."""
-        return self._run.n_training_sequences if contender.predicts(self._own) else None
+    def _copy(self, contender: Contender) -> NDArray[np.float64] | None:
+        """What a contender's scores are multiplied with to predict changes by a copy more [Q]."""
+        if not contender.predicts(self._own):
+            return None
+        predicted_Q = np.array([query.predicts for query in self._queries])
+        return np.where(predicted_Q, 1 / self._run.n_training_sequences, np.nan)
 
     def _evaluated(self, rows: Sequence[Row], n_trainings: int, became: Outcomes) -> Evaluated:
         trainings, asked = self._trainings, self._asked
@@ -233,7 +236,7 @@ class _Evaluation:
             tuple(query.query.query_id for query in self._queries),
             trainings.seeds,
             n_trainings,
-            (*self._notes, *_remarks(shown, trainings.seeds)),
+            (*self._notes, *_remarks(shown, trainings.seeds, self._queries)),
             shown,
             groups,
             (asked.n_removed, len(asked.removed_for)) if asked.removed_for else None,
@@ -242,7 +245,9 @@ class _Evaluation:
         )
 
 
-def _remarks(shown: Sequence[Protocol], seeds: Sequence[int]) -> list[str]:
+def _remarks(
+    shown: Sequence[Protocol], seeds: Sequence[int], queries: Sequence[EncodedQuery]
+) -> list[str]:
     """What to beware of."""
     found = [
         f"{one.name}: {one.n_subsets} subsets are few: another {one.n_subsets} may give another "
@@ -254,5 +259,10 @@ def _remarks(shown: Sequence[Protocol], seeds: Sequence[int]) -> list[str]:
         found.append(
             "One seed of training: there is no noise ceiling and no standard error. List two or "
             "more under evaluation.seeds."
+        )
+    if others := sum(query.unit != "nats" for query in queries):
+        found.append(
+            f"{others} of {len(queries)} queries ask for something that is not in nats: means of "
+            "QLD and of tail patches are over different units."
         )
     return found

@@ -87,7 +87,7 @@ def figures(
     became: Outcomes,
     losses_Q: NDArray[np.float64],
     patched_Q: NDArray[np.float64],
-    n_training: int | None,
+    copy_Q: NDArray[np.float64] | None,
 ) -> Figures:
     """Compare what a method said with what became of models.
 
@@ -96,7 +96,8 @@ def figures(
         became: of models.
         losses_Q: rise of the loss without the method's first sequences; NaN where not asked.
         patched_Q: change of f by a step on them; NaN where not asked.
-        n_training: N, if score / N is a predicted change in nats.
+        copy_Q: what a score is multiplied with to predict a change in nats, 1 / N, NaN for queries
+            of which none is predicted; None by a method that predicts none.
     """
     found = {
         _lds(name): linear_scores(said.predicted[name], values_RSQ)
@@ -107,6 +108,6 @@ def figures(
     if became.groups is not None:
         found[GROUPS] = agreement(said.groups_GQ, became.groups.mean_GQ).spearman_Q
     told = None
-    if n_training is not None and became.added_KQ is not None:
-        told = calibration(said.added_KQ / n_training, became.added_KQ)
+    if copy_Q is not None and became.added_KQ is not None:
+        told = calibration(said.added_KQ * copy_Q, became.added_KQ)
     return Figures(tuple(became.protocols), found, told)

@@ -76,7 +76,7 @@ def test_a_method_that_is_exactly_right_has_the_best_figures() -> None:
         delta[[1, 29]],
     )
     nothing = np.full(Q, np.nan)
-    found = figures(claims(ASKED, SCORES), became, nothing, nothing, N)
+    found = figures(claims(ASKED, SCORES), became, nothing, nothing, np.full(Q, 1 / N))
     lds = found.lds("half")
     assert lds is not None
     assert (lds.mean, lds.low, lds.high, lds.n) == pytest.approx((1, 1, 1, Q))
@@ -90,6 +90,16 @@ def test_a_method_that_is_exactly_right_has_the_best_figures() -> None:
     recall = found.mean(RECALL)
     assert recall is not None
     assert recall.n == 3
+
+
+def test_queries_of_which_no_change_is_predicted_have_no_part_in_a_calibration() -> None:
+    became = Outcomes({}, None, SCORES[[1, 29]].astype(np.float64) / N)
+    copy, nothing = np.full(Q, 1 / N), np.full(Q, np.nan)
+    copy[2] = np.nan
+    found = figures(claims(ASKED, SCORES), became, nothing, nothing, copy)
+    assert found.calibration is not None
+    assert found.calibration.n_pairs == 2 * (Q - 1)
+    assert found.calibration.slope.mean == pytest.approx(1)
 
 
 def test_what_predicts_no_change_has_no_calibration_and_differences_are_paired() -> None:
