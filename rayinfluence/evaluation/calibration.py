@@ -13,10 +13,10 @@ R^2 is the share of the sum of squares of what was measured that the line explai
 All queries are measured after the same training, so that a training is what is drawn for the
 interval (`intervals.py`), with all of its queries.
 
-Where the slope holds: pairs are put into bins of equally many by |predicted|. A bin shows the slope
-where its own slope has an interval that excludes zero and overlaps with that of all pairs. Bins
-beside each other that do are the range; small predictions drown in what retraining does by itself,
-and large ones leave what is linear. The slope of all pairs is mostly that of the largest
+Where the slope holds: pairs are put into five bins of equally many by |predicted|, or fewer. A bin
+shows the slope where its own has an interval that excludes zero and overlaps with that of all
+pairs. Bins beside each other that do are the range; small predictions drown in what retraining does
+by itself, and large ones leave what is linear. The slope of all pairs is mostly that of the largest
 predictions, whose squares are most of the sum.
 
 K training with an added copy, Q query.
@@ -31,7 +31,7 @@ from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.intervals import draws, percentiles
 from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 
-_BINS = 5
+_BINS, _FEWEST_IN_A_BIN = 5, 10
 #: Pairs that are drawn.
 _DRAWN = 1000
 
@@ -57,7 +57,7 @@ def calibration(
     order = np.argsort(np.abs(p_KQ), axis=None, kind="stable")
     order = order[known_KQ.ravel()[order]]
     bins = []
-    for places in np.array_split(order, min(_BINS, len(order))):
+    for places in np.array_split(order, max(1, min(_BINS, len(order) // _FEWEST_IN_A_BIN))):
         inside_KQ = np.zeros(p_KQ.shape, dtype=np.bool_)
         inside_KQ.ravel()[places] = True
         own = _slope(np.where(inside_KQ, p_KQ, 0.0), m_KQ, inside_KQ, seed)

@@ -72,10 +72,16 @@ def changes(one: MethodFigures) -> Figure | None:
     dots = tuple(
         Mark.at(p, m, f"predicted {signed(p)}, measured {signed(m)} nats") for p, m in told.pairs
     )
-    low, high = min(*predicted, 0.0), max(*predicted, 0.0)
+    x = linear("predicted: delta_nats of one copy more", predicted)
+    y = linear("measured, nats", measured)
 
     def line(name: str, slope: float) -> tuple[Mark, ...]:
-        return tuple(Mark.at(x, slope * x, name) for x in (low, high))
+        """A line through zero, as far as it is in the drawing."""
+        ends = [x.low, x.high]
+        if slope:
+            low, high = sorted((y.low / slope, y.high / slope))
+            ends = [max(x.low, low), min(x.high, high)]
+        return tuple(Mark.at(end, slope * end, name) for end in ends)
 
     fitted = f"slope {ranged(told.slope)}"
     drawn = len(told.pairs)
@@ -83,8 +89,8 @@ def changes(one: MethodFigures) -> Figure | None:
     return Figure(
         "calibration",
         f"{one.name}: measured changes are {told.slope.mean:.2f} times the predicted ones",
-        linear("predicted: delta_nats of one copy more", predicted),
-        linear("measured, nats", measured),
+        x,
+        y,
         (
             Series("a sequence added, and a query", "points", "raises", dots),
             Series("as predicted", "line", "quiet", line("as predicted: slope 1", 1.0)),
@@ -92,7 +98,7 @@ def changes(one: MethodFigures) -> Figure | None:
         ),
         (
             "Each dot is a query after training with a sequence once more, less the same after "
-            f"training without it.{some} Lines that leave the drawing end at its border.",
+            f"training without it.{some}",
         ),
         ("predicted", "measured"),
         told.pairs,

@@ -26,7 +26,7 @@ def evaluation_page(found: Evaluated) -> str:
     drawn = [draw(figure) for figure in figures(found)]
     main = tag(
         "main",
-        tag("section", grid_table(grids.methods(found))),
+        tag("section", grid_table(grids.methods(found)), class_="methods"),
         tag("section", tag("h2", "Pictures"), tag("div", *drawn, class_="pictures"))
         if drawn
         else "",

@@ -118,6 +118,16 @@ def test_pictures_are_drawn_and_their_numbers_are_in_tables() -> None:
         assert ElementTree.fromstring(svg).get("aria-label") == figure.title
 
 
+def test_lines_have_their_slope_and_stay_in_the_drawing() -> None:
+    changes = figures(FOUND)[1]
+    for series, slope in ((changes.series[1], 1.0), (changes.series[2], 0.79)):
+        for mark in series.marks:
+            (x, _), (y, _) = mark.x, mark.y
+            assert y == pytest.approx(slope * x)
+            assert changes.x.low - 1e-9 <= x <= changes.x.high + 1e-9
+            assert changes.y.low - 1e-9 <= y <= changes.y.high + 1e-9
+
+
 def test_names_of_others_are_data_everywhere() -> None:
     named = replace(EKFAC, name=HOSTILE, removal_over={HOSTILE: LDS}, lds={HOSTILE: LDS})
     hostile = replace(
