@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench bench-quality fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
@@ -60,6 +60,19 @@ bench: .venv-bench/ready
 JOB ?=
 bench-job: .venv/ready
 	$(BIN)/python tests/benchmarks/job.py $(JOB)
+
+# Methods beside each other by training again: on the demo's prose, and on passages of books where
+# BOOKS names a folder of them. Hours; what is trained is kept in runs/quality, and not trained again.
+BOOKS ?=
+bench-quality: .venv/ready
+	$(BIN)/python tests/benchmarks/quality_banks.py demo
+	$(BIN)/rayinfluence evaluate jobs/quality/demo.yaml
+	$(BIN)/rayinfluence evaluate damping jobs/quality/demo.yaml
+ifneq ($(BOOKS),)
+	$(BIN)/python tests/benchmarks/quality_banks.py books --books $(BOOKS)
+	$(BIN)/rayinfluence evaluate jobs/quality/books.yaml
+	$(BIN)/rayinfluence evaluate damping jobs/quality/books.yaml
+endif
 
 # What a CUDA device shows of us, in minutes; at toy sizes where there is none. GPU="--parts a --minutes 3".
 GPU ?=

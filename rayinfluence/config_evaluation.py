@@ -57,6 +57,24 @@ class RecipeConfig(Section):
         return self
 
 
+class RemovalConfig(Section):
+    """Training without what methods put first."""
+
+    share: float = Field(default=0.01, gt=0, lt=1)
+    """Of the sequences, that is left out for a query."""
+    queries: int = Field(default=10, ge=1)
+    """The first so many queries: of each there is a training for each method and seed."""
+
+
+class GroupsConfig(Section):
+    """Training without groups of sequences."""
+
+    key: str
+    """Of the documents' metadata; a group are those with the same value."""
+    most: int = Field(default=20, ge=2)
+    """The largest so many groups: of each there is a training for each seed."""
+
+
 class EvaluationConfig(Section):
     """Which models are trained again, on parts of the corpus, and how.
 
@@ -76,6 +94,25 @@ class EvaluationConfig(Section):
     """How many random halves of the corpus, in pairs that complement each other."""
     drop: dict[float, int] = Field(default_factory=dict)
     """By share of the sequences, how many random subsets lack so many of them."""
+    removal: RemovalConfig | None = None
+    """Train without the first sequences of each method, and see what is lost (QLD)."""
+    groups: GroupsConfig | None = None
+    """Leave groups of sequences out, one by one."""
+    add: int = Field(default=0, ge=0)
+    """How many sequences are seen once more, each in a training of its own.
+
+    Half of them at random, half the first of queries by the first method that predicts changes."""
+    known: str | None = None
+    """A key of metadata that queries and documents have: documents with a query's value are those
+    that belong to it."""
+    tail_patch: int = Field(default=0, ge=0)
+    """Of how many first sequences a step is made, from the trained model, for each query."""
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Methods with other settings, by a name: keys of ``scan``, one method each.
+
+    Such as ``ekfac at 0.01: {damping_scale: 0.01}``."""
+    dampings: list[float] = Field(default=[1, 0.1, 0.01, 0.001, 0.0001], min_length=2)
+    """Values of ``scan.damping_scale`` that ``evaluate damping`` tries."""
     bank: Address | None = None
     """A table of what was trained before, which is used instead of training."""
 
@@ -95,6 +132,13 @@ class EvaluationConfig(Section):
         if len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError("seeds have to be different, and 0 at least.")
         return seeds
+
+    @field_validator("dampings")
+    @classmethod
+    def _dampings_are_different(cls, dampings: list[float]) -> list[float]:
+        if len(set(dampings)) < len(dampings) or min(dampings) <= 0:
+            raise ValueError("dampings have to be different, and positive.")
+        return dampings
 
     @field_validator("drop")
     @classmethod

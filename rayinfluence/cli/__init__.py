@@ -20,6 +20,7 @@ from rich.console import Console
 from rayinfluence import __version__
 from rayinfluence.cli.ask import ask
 from rayinfluence.cli.corpus import app as corpus_app
+from rayinfluence.cli.evaluating import evaluate
 from rayinfluence.cli.inspecting import inspect
 from rayinfluence.cli.merging import merge
 from rayinfluence.cli.patterns import patterns
@@ -44,7 +45,7 @@ app = typer.Typer(
 #: As --help has them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, run, report, plot, ask, probe, merge, tokenize, fit, scan),
-    *(status, plan, inspect, patterns, submit, clean),
+    *(status, plan, inspect, patterns, submit, evaluate, clean),
 )
 for _command in _COMMANDS:
     app.command()(_command)

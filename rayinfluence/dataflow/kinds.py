@@ -181,8 +181,13 @@ KINDS = (
         "what a model says that was trained on a part of the corpus",
     ),
     _of_a_recipe(layout.full_model_key("<digest>"), "the model that was trained on all of it"),
-    _of_a_recipe(layout.TOOK, "seconds of a training on all of it"),
+    _of_a_recipe(layout.TOOK, "seconds of a training on all of it, or of a method's scores"),
     _of_a_recipe(layout.RETRAINED, "the table of such models"),
+    _of_a_recipe(results.scores_key("<split>"), "likeness of hidden states, beside methods"),
+    Kind(layout.EVALUATED, stage_names.EVALUATION, "what was measured of methods"),
+    Kind(layout.EVALUATED_PAGE, stage_names.EVALUATION, "the same as a page"),
+    Kind(layout.DAMPINGS, stage_names.EVALUATION, "what was measured of dampings"),
+    Kind(layout.DAMPINGS_PAGE, stage_names.EVALUATION, "the same as a page"),
 )
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (

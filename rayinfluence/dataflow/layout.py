@@ -44,6 +44,9 @@ COUNTS = stage_names.COUNTS
 SELECTED = "selected"
 #: What the second pass found, with the rows of tables; and the tables.
 RESCORED, RESULTS = "rescored", results.RESULTS
+#: What methods were measured to be, and over dampings: values, and the page of each.
+EVALUATED, EVALUATED_PAGE = "evaluation.json", "evaluation.html"
+DAMPINGS, DAMPINGS_PAGE = "damping.json", "damping.html"
 #: With a folder for each recipe that models are trained by again, on parts of the corpus.
 EVALUATION = stage_names.EVALUATION
 #: What a full training took; and the table of all trainings that were asked for last.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 from rayinfluence.config import RunConfig, ScanConfig
 from rayinfluence.corpus.chunks import Framing
@@ -38,7 +38,7 @@ from rayinfluence.dataflow.stages.factors import (
     shards_fitted_before,
     why_not_reused,
 )
-from rayinfluence.dataflow.stages.filter import Filtered, cheap_pass, filter_splits
+from rayinfluence.dataflow.stages.filter import Filtered, cheap_pass, filter_splits, plain
 from rayinfluence.dataflow.stages.fit import fit
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import (
@@ -60,7 +60,7 @@ from rayinfluence.dataflow.stages.select import Selection, select
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
-from rayinfluence.methods.registry import SELF_METHODS, TEXT_METHODS, factors_needed
+from rayinfluence.methods.registry import REFINABLE, SELF_METHODS, TEXT_METHODS, factors_needed
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -203,9 +203,28 @@ class Run(Parts):
         made = list(prepared)
         if (cheap := cheap_pass(config)) is not None:
             made += self._prepared(cheap)
-        stores = [store for one in made for store in (one.store, one.whole) if store is not None]
-        self._without_damage(stores, lambda: self._scan(prepared, splits))
+        self._without_damage(_stores(made), lambda: self._scan(prepared, splits))
         return {one.name: Results.load(self.store, one.name) for one in config.scored}
+
+    @own_arithmetic()
+    def score_all(self, config: ScanConfig, use: str) -> list[Scanned]:
+        """Score all of the corpus with settings of a scan, for a use of its own, by method.
+
+        Every score is kept beside its bank. No results are made, and those that there are stay.
+        """
+        self.check()
+        for kind in factors_needed(config.methods):
+            if kind not in self._factors:
+                self.fit(kind)
+        every = plain(config, config.methods, 1, "dense")
+        splits = self.corpus.plan(self.numerics.split_tokens)
+        found: list[Scanned] = []
+
+        def work() -> None:
+            found[:] = self._pass(every, splits, use, splits)
+
+        self._without_damage(_stores(self._prepared(every)), work)
+        return found
 
     @own_arithmetic()
     def all(self) -> dict[str, Results]:
@@ -290,20 +309,17 @@ class Run(Parts):
             config,
             self.numerics,
             self.corpus.fingerprint,
-            self._refinement,
+            self._refinement(config),
         )
 
-    @cached_property
-    def _refinement(self) -> Refinement | None:
+    def _refinement(self, config: ScanConfig) -> Refinement | None:
         """How queries of EK-FAC are refined, where they are; its factors are there."""
-        settings = self.config.scan.solver
-        if settings is None:
+        settings = config.solver
+        if settings is None or REFINABLE not in config.methods:
             return None
         n_shards = int(self._factors["ekfac"][1].manifest["parts"]["n_shards"])
-        splits = self.corpus.plan(self.numerics.split_tokens)
-        return Refinement.plan(
-            settings, self.corpus, splits, n_shards, self.bad_sequences, self.config.seed
-        )
+        drawn_from = self.corpus, self.corpus.plan(self.numerics.split_tokens), n_shards
+        return Refinement.plan(settings, *drawn_from, self.bad_sequences, self.config.seed)
 
     def _banks(
         self, config: ScanConfig, prepared: Sequence[MethodQueries], use: str | None = None
@@ -324,7 +340,8 @@ class Run(Parts):
         self, config: ScanConfig, prepared: Sequence[MethodQueries], splits: Sequence[Split]
     ) -> None:
         """Make the queries of a pass; terms count over all of the corpus, whatever is scanned."""
-        operands = partial(self._operands, counts=self._counts(prepared, splits))
+        counts = self._counts(prepared, splits)
+        operands = partial(self._operands, counts=counts)
         precondition(self.runner, prepared, operands, self.queries, config, self.progress)
         for one in prepared:
             if one.refinement is None:
@@ -359,7 +376,8 @@ class Run(Parts):
         """Score some of the splits, or splits of some of their rows."""
         note_splits(banks, chosen, splits)
         names = {query.digest: query.query.query_id for query in self.queries}
-        themselves = self._operands([one for one in prepared if one.method in SELF_METHODS])
+        by_themselves = [one for one in prepared if one.method in SELF_METHODS]
+        themselves = self._operands(by_themselves)
         return scan(
             self.runner, self.corpus, chosen, banks, config, self.progress, names, themselves
         )
@@ -379,23 +397,26 @@ class Run(Parts):
         if self.config.scan.candidates is None:
             return None
 
-        def scan_some(config: ScanConfig, some: Sequence[Split], use: str) -> list[Scanned]:
-            prepared = self._prepared(config)
-            banks = self._banks(config, prepared, use)
-            self._precondition(config, prepared, splits)
-            merged, aside = self._score(config, banks, some, splits, prepared)
-            for one in aside:
-                self._warn(f"{one.name} is not in the {use}: {one.reason}")
-            return scanned_by_method(config.scored, merged)
-
+        scan_some = partial(self._pass, splits=splits)
         earlier = earlier_results(self.config, self.corpus)
-        found = filter_splits(
-            self.config.scan, chosen, self.queries, scan_some, earlier, self.config.seed
-        )
+        asked = self.config.scan, chosen, self.queries
+        found = filter_splits(*asked, scan_some, earlier, self.config.seed)
         self.progress.note(found.line)
         if found.warning:
             self._warn(found.warning)
         return found
+
+    def _pass(
+        self, config: ScanConfig, some: Sequence[Split], use: str, splits: Sequence[Split]
+    ) -> list[Scanned]:
+        """Scan some splits for a use of which no results are made, with banks that are its own."""
+        prepared = self._prepared(config)
+        banks = self._banks(config, prepared, use)
+        self._precondition(config, prepared, splits)
+        merged, aside = self._score(config, banks, some, splits, prepared)
+        for one in aside:
+            self._warn(f"{one.name} is not in the {use}: {one.reason}")
+        return scanned_by_method(config.scored, merged)
 
     def _start_actors(self) -> None:
         """Let processes start, which takes seconds, while the model is loaded and checked."""
@@ -462,6 +483,11 @@ class Run(Parts):
             work()
 
         without_damage(self.runner, stores, attempt, self.progress)
+
+
+def _stores(methods: Sequence[MethodQueries]) -> list[Store]:
+    """Where queries are, as they are scanned and as solvers have them."""
+    return [store for one in methods for store in (one.store, one.whole) if store is not None]
 
 
 def run(config: RunConfig) -> Results:

@@ -25,6 +25,8 @@ SELECT = "select"
 TABLES = "tables"
 #: Of models on parts of the corpus.
 RETRAIN = "retrain"
+#: Of hidden states, beside which methods are evaluated; and of steps on what methods put first.
+HIDDEN, PATCH = "hidden", "tail-patch"
 #: Of `rayinfluence plan`: a little of all others.
 PLAN = "plan"
 
@@ -35,5 +37,5 @@ STAGES = {
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
     SCAN: (SELECT, COUNTS, QUERIES, REFINE, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
-    EVALUATION: (RETRAIN,),
+    EVALUATION: (RETRAIN, HIDDEN, PATCH),
 }

@@ -163,7 +163,7 @@ class Farm:
     def groups(self, key: str) -> dict[str, list[int]]:
         """The ids of sequences by what their documents' metadata has at a key."""
         found: dict[str, list[int]] = {}
-        for one in self._sequences(key):
+        for one in self.sequences(key):
             if one.group is not None:
                 found.setdefault(one.group, []).append(one.sequence_id)
         return found
@@ -182,7 +182,7 @@ class Farm:
         if path is None:
             return self.bank(self.planned())
         given = Bank.read(Store(path, self.run.config.storage.options(path)), "")
-        contents = [one.content_digest for one in self._sequences()]
+        contents = [one.content_digest for one in self.sequences()]
         return given.of_run([query.digest for query in self.queries], contents)
 
     @own_arithmetic()
@@ -226,7 +226,7 @@ class Farm:
     @cached_property
     def about(self) -> About:
         """What banks of this farm are made of."""
-        sequences, queries = self._sequences(), self.retraining.queries
+        sequences, queries = self.sequences(), self.retraining.queries
         return About(
             digest(self.parts),
             self.parts,
@@ -236,8 +236,8 @@ class Farm:
             tuple(one.content_digest for one in sequences),
         )
 
-    def _sequences(self, group_by: str | None = None) -> list[CorpusSequence]:
-        """The sequences that are trained on, by ascending ids."""
+    def sequences(self, group_by: str | None = None) -> list[CorpusSequence]:
+        """The sequences that are trained on, by ascending ids, with their groups by a key."""
         run = self.run
         read = ReadSequences(run.corpus_store, frozenset(run.bad_sequences), group_by)
         splits = run.corpus.plan(run.numerics.split_tokens)

@@ -14,10 +14,11 @@ from rayinfluence.storage.store import Store
 
 
 class CorpusSequence(NamedTuple):
-    """A sequence: its id, the digest of its token ids, and the group that it is of, if of any."""
+    """A sequence: its id, the digest of its token ids, its document, and its group, if any."""
 
     sequence_id: int
     content_digest: str
+    document_id: str
     group: str | None
 
 
@@ -41,12 +42,13 @@ class ReadSequences:
         rows = zip(
             table["sequence_id"].to_pylist(),
             sequences_of(table),
+            table["document_id"].to_pylist(),
             table["metadata"].to_pylist(),
             strict=True,
         )
         return [
-            CorpusSequence(one, content_digest(tokens), self._group(metadata))
-            for one, tokens, metadata in rows
+            CorpusSequence(one, content_digest(tokens), document, self._group(metadata))
+            for one, tokens, document, metadata in rows
             if one not in self.left_out
         ]
 

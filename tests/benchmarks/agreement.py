@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from rayinfluence.demo.training import TrainingSettings, batches, learning_rate_share, train
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
@@ -25,7 +26,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rayinfluence.demo.training import TrainingSettings, batches, learning_rate_share, train
 from rayinfluence.model.load import freeze
 from rayinfluence.patterns.asked import Asked
 

@@ -39,6 +39,7 @@ from rayinfluence.curvature.solver import Identity
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.demo.tiny_lm import END_OF_TEXT, ensure_model
+from rayinfluence.evaluation.mislabel import area, found_first
 from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.influence.bank import Itself, QueryBank
@@ -82,21 +83,6 @@ def changed_lines(
             label = str(rng.choice([one for one in labels if one != label]))
         documents.append(f"{text}{END_OF_TEXT}{label}")
     return documents, changed
-
-
-def area(scores: NDArray[np.float64], changed: NDArray[np.bool_]) -> float:
-    """Under the ROC curve: how often a changed line is before another; ties count half."""
-    values, counts = np.unique(scores, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    n = int(changed.sum())
-    total = ranks[np.searchsorted(values, scores[changed])].sum() - n * (n + 1) / 2
-    return float(total / (n * (len(scores) - n)))
-
-
-def first(scores: NDArray[np.float64], changed: NDArray[np.bool_]) -> float:
-    """The share of changed lines among as many of the largest scores as there are changed lines."""
-    n = int(changed.sum())
-    return float(changed[np.argsort(-scores, kind="stable")[:n]].mean())
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -173,7 +159,7 @@ def figures_of(
                     "of": counted,
                     "seed": seed,
                     "area": area(scores, changed),
-                    "first": first(scores, changed),
+                    "first": found_first(scores, changed),
                     "seconds": seconds,
                     "fit": extra,
                 }

@@ -5,8 +5,10 @@ Whoever calls us from Python is host in his process, and keeps his allocator as 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -49,6 +51,32 @@ def give_back_freed_memory() -> None:
     Source: malloc_trim(3). Where there is no glibc, nothing is done.
     """
     _of_glibc("malloc_trim")(0)
+
+
+def reset_peak() -> None:
+    """Let the highest memory of this process begin anew.
+
+    Source: proc(5), clear_refs. Where there is no such file, nothing is done.
+    """
+    give_back_freed_memory()
+    with contextlib.suppress(OSError):
+        file = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        os.write(file, b"5")
+        os.close(file)
+
+
+def peak_bytes() -> int | None:
+    """The highest resident memory of this process since then; None where that is not known.
+
+    Source: proc(5), VmHWM, in kibibytes.
+    """
+    with contextlib.suppress(OSError):
+        file = os.open("/proc/self/status", os.O_RDONLY)
+        told = os.read(file, 1 << 16).decode()
+        os.close(file)
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", told, re.MULTILINE):
+            return 1024 * int(found[1])
+    return None
 
 
 def _of_glibc(name: str) -> Callable[..., object]:

@@ -104,10 +104,10 @@ def cheap_pass(config: ScanConfig) -> ScanConfig | None:
     if wanted is None or wanted.run is not None:
         return None
     assert wanted.method is not None  # as the configuration has been told
-    return _plain(config, [wanted.method], wanted.top, "survivors")
+    return plain(config, [wanted.method], wanted.top, "survivors")
 
 
-def _plain(
+def plain(
     config: ScanConfig, methods: Sequence[str], top: int, scores: Literal["survivors", "dense"]
 ) -> ScanConfig:
     """A configuration whose passes make no tables."""
@@ -154,7 +154,7 @@ def filter_splits(
     sample = sampled(splits, wanted.sample, seed)
     n_top = certified_top(n_sequences, len(sample))
     in_sample = narrowed(splits, sample)
-    scanned = scan(_plain(config, config.exact, 1, "dense"), in_sample, RECALL)
+    scanned = scan(plain(config, config.exact, 1, "dense"), in_sample, RECALL)
     is_candidate_N = np.isin(sample, ids, assume_unique=True)
     found = {
         one.name: {

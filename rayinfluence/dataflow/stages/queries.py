@@ -135,9 +135,7 @@ def plan_methods(
         store = root / QUERIES / fingerprint
         whole = root / REFINED / fingerprint if refined is not None else None
         planned.append(
-            MethodQueries(
-                method, scored.name, fingerprint, parts, store, of_corpus, refined, whole
-            )
+            MethodQueries(method, scored.name, fingerprint, parts, store, of_corpus, refined, whole)
         )
     return planned
 

@@ -25,7 +25,7 @@ def comparison_page(comparison: Comparison) -> str:
         "header",
         tag("h1", heading),
         tag("ul", *(tag("li", tag("bdi", one_line(line))) for line in grids.sides(comparison))),
-        _table(grids.differing(comparison)),
+        grid_table(grids.differing(comparison)),
     )
     reading = tag(
         "section",
@@ -47,7 +47,7 @@ def _pair(number: int, pair: Pair, comparison: Comparison) -> Html:
         return tag("section", title, said, empty)
     summary = Html()
     if len(pair.queries) > 1:
-        summary = join((_table(grids.summary(pair)), note(grids.over_all(pair))))
+        summary = join((grid_table(grids.summary(pair)), note(grids.over_all(pair))))
     queries = [
         tag(
             "details",
@@ -56,8 +56,8 @@ def _pair(number: int, pair: Pair, comparison: Comparison) -> Html:
                 tag("h2", *_lines(grids.questions(one))),
             ),
             *(tag("p", line) for line in grids.sentences(pair, one)),
-            *(_table(grids.hit_grid(pair, one, hits)) for hits in one.hits),
-            *(_table(grid) for grid in grids.group_grids(pair, one, groups)),
+            *(grid_table(grids.hit_grid(pair, one, hits)) for hits in one.hits),
+            *(grid_table(grid) for grid in grids.group_grids(pair, one, groups)),
             class_="query",
             id=f"c{number + 1}-{place}",
             open=place <= _OPEN,
@@ -71,7 +71,7 @@ def _lines(lines: list[str]) -> list[Html]:
     return [tag("div", tag("bdi", line)) for line in lines]
 
 
-def _table(grid: Grid) -> Html:
+def grid_table(grid: Grid) -> Html:
     """A table with its title, if it has rows."""
     if not grid.rows:
         return Html()

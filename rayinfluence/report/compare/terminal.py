@@ -21,43 +21,45 @@ def comparison_parts(comparison: Comparison) -> list[Part]:
     Args:
         comparison: of results.
     """
-    parts: list[Part] = [_line(line) for line in grids.sides(comparison)]
-    parts += _grid(grids.differing(comparison))
+    parts: list[Part] = [line(text) for text in grids.sides(comparison)]
+    parts += grid_parts(grids.differing(comparison))
     for pair in comparison.pairs:
         if not comparison.of_one:
             a, b = pair.sides
-            parts += ["", _line(f"{b.letter} beside {a.letter}", "bold")]
+            parts += ["", line(f"{b.letter} beside {a.letter}", "bold")]
         parts += _pair(pair)
-    return [*parts, "", *(_line(line, "dim") for line in grids.how_to_read(comparison))]
+    return [*parts, "", *(line(text, "dim") for text in grids.how_to_read(comparison))]
 
 
 def _pair(pair: Pair) -> list[Part]:
-    parts: list[Part] = [_line(line, "yellow") for line in (*pair.notes, *pair.others)]
+    parts: list[Part] = [line(text, "yellow") for text in (*pair.notes, *pair.others)]
     if not pair.queries:
-        return [*parts, _line(grids.NOTHING, "yellow")]
+        return [*parts, line(grids.NOTHING, "yellow")]
     if len(pair.queries) > 1:
-        parts += [*_grid(grids.summary(pair)), _line(grids.over_all(pair))]
+        parts += [*grid_parts(grids.summary(pair)), line(grids.over_all(pair))]
     for one, groups in pair.queries[:_QUERIES]:
-        parts += ["", *(_line(line, "bold") for line in grids.questions(one))]
-        parts += [_line(line) for line in grids.sentences(pair, one)]
+        parts += ["", *(line(text, "bold") for text in grids.questions(one))]
+        parts += [line(text) for text in grids.sentences(pair, one)]
         shown = [grids.hit_grid(pair, one, hits) for hits in one.hits]
         for grid in (*shown, *grids.group_grids(pair, one, groups)):
-            parts += _grid(grid)
+            parts += grid_parts(grid)
     rest = len(pair.queries) - _QUERIES
     if rest > 0:
         parts += ["", f"and {count(rest)} more queries: --query shows one, the page and --json all"]
     return parts
 
 
-def _line(text: str, style: str = "") -> Text:
+def line(text: str, style: str = "") -> Text:
+    """A line of text, which others may have written."""
     return isolated(Text(one_line(text), style))
 
 
-def _grid(grid: Grid) -> list[Part]:
+def grid_parts(grid: Grid) -> list[Part]:
+    """A table with its title, if it has rows."""
     if not grid.rows:
         return []
     columns = [
         Column(one_line(head), number=place >= grid.names, wide=place == 0 and grid.names == 1)
         for place, head in enumerate(grid.heads)
     ]
-    return ["", Table(columns, [[_line(cell) for cell in row] for row in grid.rows], grid.title)]
+    return ["", Table(columns, [[line(cell) for cell in row] for row in grid.rows], grid.title)]

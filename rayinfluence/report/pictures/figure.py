@@ -90,7 +90,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a picture shows, of one query by one method.
+    """What a picture shows.
 
     Attributes:
         name: of its kind, with letters of a to z and hyphens.
@@ -101,6 +101,7 @@ class Figure:
         notes: sentences on how to read it, and on what is not drawn.
         heads: of the columns of the table behind it.
         rows: of that table.
+        elsewhere: where all of them are, when they are too many for a page.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Figure:
     notes: tuple[str, ...]
     heads: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    elsewhere: str = "`rayinfluence plot` writes all of them as CSV and JSON."
 
 
 def linear(label: str, values: Sequence[float], ticks: int = 5) -> Axis:

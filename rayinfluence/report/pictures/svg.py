@@ -15,7 +15,7 @@ _WIDTH, _TOP, _RIGHT, _BOTTOM = 480.0, 24.0, 22.0, 38.0
 _HEIGHT, _ROW = 260.0, 20.0
 #: Of a character of a label, and the room for labels on the left, at least and at most.
 _CHARACTER, _LEFT, _MOST_LEFT = 6.2, 44.0, 160.0
-_TALL = {"groups", "tokens", "pattern"}
+_TALL = {"groups", "tokens", "lds", "pattern"}
 _DASHES = (None, "6 3", "2 3", "8 3 2 3")
 _DOT = 3.5
 #: Of the table behind it, rows that a page holds.
@@ -201,7 +201,7 @@ def _table(figure: Figure) -> Html:
     ]
     table = tag("table", tag("thead", head), tag("tbody", *rows))
     n, rest = len(figure.rows), len(figure.rows) - len(rows)
-    more = f"{count(rest)} more rows: `rayinfluence plot` writes all of them as CSV and JSON."
+    more = f"{count(rest)} more rows: {figure.elsewhere}"
     return tag(
         "details",
         tag("summary", f"The numbers ({count(n)} row{'s' * (n != 1)})"),

@@ -17,7 +17,7 @@ def test_scripts_are_thin(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 40
 
 
-@pytest.mark.parametrize("path", sorted(JOBS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(JOBS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_configurations_are_configurations(path: Path) -> None:
     config = RunConfig.load(path)
     assert config.runner.max_actors is None or config.runner.max_actors >= config.runner.actors

@@ -1,0 +1,116 @@
+"""Who is measured: the methods of a configuration, its variants, and baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayinfluence.config import RunConfig
+from rayinfluence.errors import ConfigError
+from rayinfluence.evaluation.contenders import contenders
+from rayinfluence.evaluation.dampings import damped
+
+
+def configured(scan: dict[str, Any], **evaluation: Any) -> RunConfig:
+    return RunConfig.parse(
+        {"run": "r", "model": "m", "queries": "q.jsonl", "scan": scan, "evaluation": evaluation}
+    )
+
+
+def test_baselines_stand_beside_methods_each_once() -> None:
+    found = contenders(configured({"methods": ["bm25", "ekfac", "self_influence"]}))
+    assert [one.name for one in found] == [
+        *("bm25", "ekfac", "gradient_product", "cosine", "hidden_state", "random"),
+    ]
+    assert [one.needs for one in found] == [
+        ("texts",),
+        ("factors", "gradients"),
+        ("gradients",),
+        ("gradients",),
+        ("hidden states",),
+        (),
+    ]
+    assert [one.predicts(None) for one in found] == [False, True, False, False, False, False]
+    assert not found[1].predicts("mine:function")
+
+
+def test_a_variant_is_a_method_with_other_settings() -> None:
+    variants = {
+        "low": {"damping_scale": 0.01},
+        "product at 4": {"methods": ["gradient_product"], "rank": 4},
+    }
+    found = {
+        one.name: one
+        for one in contenders(configured({"methods": ["ekfac"], "rank": 8}, variants=variants))
+    }
+    low, product = found["low"], found["product at 4"]
+    assert low.scan is not None
+    assert (low.method, low.scan.damping_scale, low.scan.rank) == ("ekfac", 0.01, 8)
+    assert product.scan is not None
+    assert (product.method, product.scan.rank) == ("gradient_product", 4)
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ({"a": {"dampng_scale": 1}}, "evaluation.variants.a: unknown key 'scan.dampng_scale'"),
+        ({"a": {"damping_scale": -1}}, "evaluation.variants.a: scan.damping_scale"),
+        (
+            {"a": {"methods": ["ekfac", "bm25"]}},
+            "evaluation.variants.a: it has the methods ekfac, bm25",
+        ),
+        ({"a": {"methods": ["self_influence"]}}, "one that asks queries"),
+        ({"random": {"damping_scale": 1}}, "'random' is what a method or a baseline is called"),
+    ],
+)
+def test_a_variant_that_is_none_is_refused(variants: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        contenders(configured({"methods": ["ekfac"]}, variants=variants))
+
+
+def test_dampings_are_the_run_s_and_others() -> None:
+    config = configured(
+        {"methods": ["bm25", "kfac"], "damping_scale": 0.01}, dampings=[1, 0.01, 0.1], removal={}
+    )
+    asked, found = damped(config)
+    assert [one.name for one in found] == ["kfac at 0.01", "kfac at 1", "kfac at 0.1"]
+    assert [one.scan.damping_scale for one in found if one.scan] == [0.01, 1, 0.1]
+    assert asked.evaluation is not None
+    assert asked.evaluation.removal is None
+
+
+@pytest.mark.parametrize(
+    ("scan", "said"),
+    [
+        ({"methods": ["bm25", "cosine"]}, r"none of scan.methods \(bm25, cosine\) has factors"),
+        ({"methods": ["ekfac"], "damping": 1e-3}, "scan.damping: it is absolute"),
+    ],
+)
+def test_without_a_damping_there_is_nothing_to_try(scan: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        damped(configured(scan))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"dampings": [0.1, 0.1]}, "dampings have to be different"),
+        ({"dampings": [0.1, 0]}, "and positive"),
+        ({"removal": {"share": 1}}, "evaluation.removal.share"),
+        ({"groups": {"key": "source", "most": 1}}, "evaluation.groups.most"),
+        ({"groups": {}}, "evaluation.groups.key"),
+        ({"tail_path": 3}, "did you mean 'tail_patch'"),
+    ],
+)
+def test_a_section_that_asks_for_nothing_sound_is_refused(
+    section: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        configured({"methods": ["ekfac"]}, **section)
+
+
+def test_rows_of_features_have_no_words(tmp_path: Path) -> None:
+    config = configured({"methods": ["ekfac"]}).model_copy(update={"model_function": "a:b"})
+    assert "bm25" not in [one.name for one in contenders(config)]
