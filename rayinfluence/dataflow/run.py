@@ -217,8 +217,7 @@ class Run(Parts):
             if kind not in self._factors:
                 self.fit(kind)
         every = plain(config, config.methods, 1, "dense")
-        splits = self.corpus.plan(self.numerics.split_tokens)
-        found: list[Scanned] = []
+        splits, found = self.corpus.plan(self.numerics.split_tokens), list[Scanned]()
 
         def work() -> None:
             found[:] = self._pass(every, splits, use, splits)
@@ -317,7 +316,7 @@ class Run(Parts):
         settings = config.solver
         if settings is None or REFINABLE not in config.methods:
             return None
-        n_shards = int(self._factors["ekfac"][1].manifest["parts"]["n_shards"])
+        n_shards = self._factors["ekfac"][1].manifest["parts"]["n_shards"]
         drawn_from = self.corpus, self.corpus.plan(self.numerics.split_tokens), n_shards
         return Refinement.plan(settings, *drawn_from, self.bad_sequences, self.config.seed)
 
