@@ -115,7 +115,7 @@ def main() -> None:
     train_tokenizer(texts, sizes).save_pretrained(folder / "tokenizer")
     config = (JOBS / f"{options.bank}.yaml").read_text("utf-8")
     written = folder / "config.yaml"
-    written.write_text(config.replace(PLACE, str(options.folder)), encoding="utf-8")
+    written.write_text(config.replace(PLACE, str(options.folder.absolute())), encoding="utf-8")
     yaml.safe_load(written.read_text("utf-8"))
     print(written)
 
