@@ -26,7 +26,7 @@ _WANTED = (
 #: Keys of paths, with dots between sections; of lists each element is one.
 _PLACES = (
     *("run", "queries", "corpus.path", "corpus.select.ids", "corpus.exclude.ids"),
-    "scan.candidates.run",
+    *("scan.candidates.run", "evaluation.bank", "evaluation.options.start"),
 )
 #: Of folders that a name may stand for which is a hub's.
 _MODELS = ("model", "base_model", "tokenizer")

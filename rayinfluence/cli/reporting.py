@@ -137,7 +137,7 @@ def report(
         parts = (
             [*hits(chosen, Console().width, n_shown, asked, results.values()), *of_all(results)]
             if asked
-            else glance(results, chosen, overview)
+            else glance(results, chosen, overview, n_shown)
         )
         if told := chosen.manifest.get("without"):
             parts = [Text(visible_line(told["sentence"]), "yellow"), "", *parts]
@@ -225,19 +225,22 @@ def is_current(store: Store) -> bool:
     return len(times) == 2 and times[0] <= times[1]
 
 
-def glance(results: Mapping[str, Results], chosen: Results, overview: Overview) -> list[Part]:
+def glance(
+    results: Mapping[str, Results], chosen: Results, overview: Overview, n_shown: int = _TOP
+) -> list[Part]:
     """All queries by one of the methods, or the survivors of the only one, and what holds for all.
 
     Args:
         results: of a run, by method.
         chosen: whose scores are shown.
         overview: of those.
+        n_shown: survivors of the only query, of each direction.
     """
     from rayinfluence.report import hits, of_all, overview_parts
 
     only = len(chosen.queries) == 1
     parts = (
-        hits(chosen, Console().width, _TOP, others=results.values())
+        hits(chosen, Console().width, n_shown, others=results.values())
         if only
         else overview_parts(overview, chosen.meaning)
     )

@@ -30,11 +30,15 @@ def overview(rows: Sequence[Row], found: Overview, href: Callable[[LeadingDocume
         href: the address of a document's best hit.
     """
     asked = {query.query_id: query for query in found.queries}
+    # What all scores add up to is not known of results without some sequences.
+    shares = any(query.top_1_share is not None for query in found.queries)
+    heads = ("question", "probability", "its own choice", "warning", "top source", "top share")
     queries = table(
         f"{count(len(rows))} questions",
-        ("question", "probability", "its own choice", "warning", "top source", "top share"),
-        [_query(row, asked.get(row.query["query_id"])) for row in rows],
+        heads if shares else heads[:-1],
+        [_query(row, asked.get(row.query["query_id"]), shares) for row in rows],
     )
+    about = " Top share: what the first proponent holds of all positive scores of the scan."
     return tag(
         "section",
         tag("h2", "All questions"),
@@ -42,8 +46,8 @@ def overview(rows: Sequence[Row], found: Overview, href: Callable[[LeadingDocume
         tag(
             "p",
             f"By {found.method}. Probability is that of the completion, per token. Its own "
-            "choice: whether the model would say it first. Top source: of the first proponent. "
-            "Top share: what the first proponent holds of all positive scores of the scan.",
+            "choice: whether the model would say it first. Top source: of the first proponent."
+            + (about if shares else ""),
             class_="quiet",
         ),
         _documents(found, href),
@@ -52,7 +56,7 @@ def overview(rows: Sequence[Row], found: Overview, href: Callable[[LeadingDocume
     )
 
 
-def _query(row: Row, found: AskedQuery | None) -> list[Cell]:
+def _query(row: Row, found: AskedQuery | None, shares: bool) -> list[Cell]:
     """A row; what a method found is empty for queries that it does not ask."""
     query = row.query
     link = tag("a", tag("bdi", shorten(query["query_id"], _NAME)), href=row.href)
@@ -67,7 +71,7 @@ def _query(row: Row, found: AskedQuery | None) -> list[Cell]:
         Cell("" if greedy is None else "yes" if greedy else "no"),
         Cell("yes" if query.get("warning") else ""),
         Cell(tag("bdi", shorten(source, _NAME))),
-        Cell("" if share is None else percent(share), share),
+        *([Cell("" if share is None else percent(share), share)] if shares else []),
     ]
 
 

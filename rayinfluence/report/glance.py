@@ -29,7 +29,7 @@ def overview_parts(overview: Overview, meaning: Meaning) -> list[Part]:
         meaning: of its scores.
     """
     shown = overview.queries[:_QUERIES]
-    predicts = meaning.predicts
+    predicts, shares = meaning.predicts, _has_shares(overview)
     columns = [
         Column("query"),
         Column("completion"),
@@ -37,11 +37,10 @@ def overview_parts(overview: Overview, meaning: Meaning) -> list[Part]:
         Column("first proponent"),
         Column("score", number=True),
         *([Column("delta nats", number=True)] if predicts else []),
-        Column("top 1", number=True),
-        Column("top 1 %", number=True),
+        *([Column("top 1", number=True), Column("top 1 %", number=True)] if shares else []),
     ]
     title = f"{things(len(overview.queries), 'query', 'queries')} by {overview.method}"
-    parts: list[Part] = [Table(columns, [_row(one, predicts) for one in shown], title)]
+    parts: list[Part] = [Table(columns, [_row(one, predicts, shares) for one in shown], title)]
     if rest := len(overview.queries) - len(shown):
         parts.append(f"and {count(rest)} more: --json and --csv have all")
     parts += [_legend(overview), ""]
@@ -53,10 +52,12 @@ def overview_parts(overview: Overview, meaning: Meaning) -> list[Part]:
 
 
 def _legend(overview: Overview) -> Text:
-    said = (
-        "p: the geometric mean of the completion's tokens. top 1 and top 1 %: the shares of all "
-        "positive scores that the first sequence and the largest hundredth have."
-    )
+    said = "p: the geometric mean of the completion's tokens."
+    if _has_shares(overview):
+        said += (
+            " top 1 and top 1 %: the shares of all positive scores that the first sequence and the "
+            "largest hundredth have."
+        )
     if overview.n_warned:
         said += (
             f" !: {count(overview.n_warned)} of {count(len(overview.queries))} with a warning; "
@@ -65,7 +66,12 @@ def _legend(overview: Overview) -> Text:
     return Text(said, "dim")
 
 
-def _row(query: AskedQuery, predicts: bool) -> list[Text]:
+def _has_shares(overview: Overview) -> bool:
+    """Whether it is known what all scores add up to: not of results without some sequences."""
+    return any(query.top_1_percent_share is not None for query in overview.queries)
+
+
+def _row(query: AskedQuery, predicts: bool, shares: bool) -> list[Text]:
     probability = query.probability_per_token
     likely = "" if probability is None else percent(probability)
     delta = query.delta_nats
@@ -85,8 +91,7 @@ def _row(query: AskedQuery, predicts: bool) -> list[Text]:
         _short(names),
         Text("") if score is None else Text(measured(score, query.score_se), style(score)),
         *([Text(change)] if predicts else []),
-        Text(_share(query.top_1_share)),
-        Text(_share(query.top_1_percent_share)),
+        *(Text(_share(one)) for one in (query.top_1_share, query.top_1_percent_share) if shares),
     ]
 
 

@@ -120,7 +120,7 @@ def questions(
 
 def configured(folder: Path, run: str, documents: Iterable[str], seed: int) -> RunConfig:
     """The configuration with the addresses of this machine."""
-    read = yaml.safe_load(CONFIG.read_text("utf-8"))
+    read, folder = yaml.safe_load(CONFIG.read_text("utf-8")), folder.resolve()
     read |= {
         "run": str(folder / run),
         "model": str(folder / "model"),
@@ -128,7 +128,10 @@ def configured(folder: Path, run: str, documents: Iterable[str], seed: int) -> R
         "seed": seed,
         "device": "cpu",
     }
-    read["corpus"] |= {"documents": list(documents), "path": str(folder / "corpus")}
+    read["corpus"] |= {
+        "documents": [str(Path.cwd() / one) for one in documents],
+        "path": str(folder / "corpus"),
+    }
     written = folder / f"{run}.yaml"
     written.write_text(yaml.safe_dump(read, sort_keys=False), encoding="utf-8")
     return RunConfig.load(written)

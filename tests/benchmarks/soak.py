@@ -52,7 +52,7 @@ class Soak:
     """One run directory, and the commands that work on it."""
 
     def __init__(self, folder: Path, n_tokens: int) -> None:
-        self.folder = folder
+        self.folder = folder.resolve()
         self.size = Size(8, n_tokens // _TOKENS // _FILES, _TOKENS, 32, 2)
         self.memory = Memory()
 

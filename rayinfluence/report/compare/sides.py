@@ -15,6 +15,8 @@ from rayinfluence.text import without_credentials
 _WIDTH = 80
 #: Of a configuration, what decides no score, and addresses of what is told by its digest.
 _NO_MATTER = ("run", "runner", "storage", "batch_tokens", "model", "tokenizer", "queries")
+#: Of a corpus its digest, and addresses, of which it tells whether they matter.
+_CORPUS, _OF_CORPUS = "corpus.fingerprint", ("corpus.documents", "corpus.path")
 #: What is told besides the configuration, by where it is in a manifest.
 _FACTS = (
     ("model.digest", "model", "digest"),
@@ -22,7 +24,7 @@ _FACTS = (
     ("model.architecture", "model", "architecture"),
     ("model.parameters", "model", "parameters"),
     ("tokenizer.digest", "tokenizer", "digest"),
-    ("corpus.fingerprint", "corpus", "fingerprint"),
+    (_CORPUS, "corpus", "fingerprint"),
     ("corpus.sequences", None, "n_sequences"),
     ("factors.fingerprint", "factors", "fingerprint"),
 )
@@ -112,7 +114,11 @@ def differences(sides: Sequence[Side]) -> list[Difference]:
     known = [dict(_facts(side.results)) for side in sides]
     keys = dict.fromkeys(key for one in known for key in one)
     rows = [Difference(key, tuple(one.get(key, "") for one in known)) for key in keys]
-    return [row for row in rows if len(set(row.values)) > 1]
+    found = {row.key: row for row in rows if len(set(row.values)) > 1}
+    if all(_CORPUS in one for one in known) and _CORPUS not in found:
+        # The same documents may have been read from elsewhere.
+        found = {key: row for key, row in found.items() if key not in _OF_CORPUS}
+    return list(found.values())
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_up_results import both_sides, make_results
 
+from rayinfluence.cli.reporting import glance
 from rayinfluence.config import RunConfig
+from rayinfluence.display.plain import plain_lines
 from rayinfluence.errors import StorageError
+from rayinfluence.report import Overview
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -174,3 +178,11 @@ def test_what_a_terminal_cannot_write_is_written_otherwise(
     header, first, *_ = printed("--csv", "-").decode("utf-8").splitlines()
     assert header.lstrip("\ufeff").startswith('"query_id"')
     assert first.startswith('"q0"')
+
+
+@pytest.mark.parametrize("top", [1, 3])
+def test_of_the_only_query_as_many_survivors_are_shown_as_are_asked_for(top: int) -> None:
+    results = make_results(both_sides(n=4))
+    parts = glance({"ekfac": results}, results, Overview.of(results), top)
+    ranks = [line.split()[0] for line in plain_lines(parts) if "books · document-" in line]
+    assert ranks == [str(rank) for rank in range(1, top + 1)] * 2

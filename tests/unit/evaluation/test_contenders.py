@@ -59,15 +59,25 @@ def test_a_variant_is_a_method_with_other_settings() -> None:
         ({"a": {"damping_scale": -1}}, "evaluation.variants.a: scan.damping_scale"),
         (
             {"a": {"methods": ["ekfac", "bm25"]}},
-            "evaluation.variants.a: it has the methods ekfac, bm25",
+            "evaluation.variants.a: it is scored by ekfac, bm25",
         ),
-        ({"a": {"methods": ["self_influence"]}}, "one that asks queries"),
+        ({"a": {"damping_scale": [1, 0.1]}}, "evaluation.variants.a: .* ekfac@1, ekfac@0.1"),
+        ({"a": {"methods": ["self_influence"]}}, "method that asks queries"),
         ({"random": {"damping_scale": 1}}, "'random' is what a method or a baseline is called"),
     ],
 )
 def test_a_variant_that_is_none_is_refused(variants: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         contenders(configured({"methods": ["ekfac"]}, variants=variants))
+
+
+def test_each_damping_of_a_list_is_measured() -> None:
+    config = configured({"methods": ["ekfac", "bm25"], "damping_scale": [1, 0.01]})
+    found = {one.name: one for one in contenders(config)}
+    assert list(found)[:3] == ["ekfac@1", "ekfac@0.01", "bm25"]
+    alone = found["ekfac@0.01"].scan
+    assert alone is not None
+    assert (alone.methods, alone.damping_scale) == (["ekfac"], 0.01)
 
 
 def test_dampings_are_the_run_s_and_others() -> None:

@@ -192,6 +192,17 @@ def test_settings_that_differ_are_named_and_others_are_not() -> None:
     assert "secret" not in str(comparison.to_json())
 
 
+@pytest.mark.parametrize(("theirs", "named"), [("same", False), ("other", True)])
+def test_where_the_same_documents_were_read_does_not_matter(theirs: str, named: bool) -> None:
+    def side(fingerprint: str, path: str) -> Results:
+        config = {"corpus": {"documents": [path], "path": path}}
+        return results_of("ab", config=config, corpus={"fingerprint": fingerprint})
+
+    found = {d.key for d in compared(side("same", "a"), side(theirs, "conf/a")).differences}
+    assert ({"corpus.documents", "corpus.path", "corpus.fingerprint"} <= found) is named
+    assert named or not found
+
+
 def test_groups_stand_side_by_side() -> None:
     ours = results_of("ab", groups=[group("web", lift=3.0), group("books", lift=1.0)])
     theirs = results_of("ab", groups=[group("web", lift=0.5, in_top=1)])

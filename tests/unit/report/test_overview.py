@@ -1,5 +1,6 @@
 """All queries at a glance: what is counted is what a loop over the survivors counts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_a_hundred_queries_are_a_hundred_lines(results: Results) -> None:
     lines = list(plain_lines(overview_parts(Overview.of(results), results.meaning)))
     assert [line.split()[0] for line in lines[2:5]] == list(results.queries)
     assert lines[0] == "3 queries by ekfac"
+
+
+def test_shares_are_shown_where_it_is_known_what_all_scores_add_up_to(results: Results) -> None:
+    overview = Overview.of(results)
+    text = "\n".join(plain_lines(overview_parts(overview, results.meaning)))
+    assert "top 1 and top 1 %" in text
+    queries = [replace(one, top_1_share=None, top_1_percent_share=None) for one in overview.queries]
+    without = replace(overview, queries=queries)
+    assert "top 1" not in "\n".join(plain_lines(overview_parts(without, results.meaning)))
 
 
 def test_what_others_wrote_is_shown_and_does_nothing() -> None:

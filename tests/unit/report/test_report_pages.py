@@ -182,6 +182,7 @@ def test_the_page_s_overview_is_the_terminal_s() -> None:
     statistics = [{"query_id": "a", "positive_sum": 400.0, **sums}]
     results = make_results(rows, [asked("a"), asked("b")], statistics=statistics)
     assert "yesbooks25%" in page_of(results).text
+    assert "top share" not in page_of(make_results(rows, [asked("a"), asked("b")])).text
     assert Overview.of(results).queries[0].top_1_share == 0.25
 
 
