@@ -32,7 +32,7 @@ from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.bank import About, Bank
-from rayinfluence.evaluation.full_models import put_full_models
+from rayinfluence.evaluation.full_models import is_taken, put_full_models
 from rayinfluence.evaluation.new_model import new_model
 from rayinfluence.evaluation.recipe import KEY, Recipe, recipe_of, sizes_of, versions
 from rayinfluence.evaluation.retraining import Retraining
@@ -41,7 +41,6 @@ from rayinfluence.evaluation.subsets import Subset, drops, full, halves
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.model.pretrained import silent
-from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.objective_kinds import CAUSAL, KINDS, MASKED, OF_ROWS
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store, read_json_if_whole
@@ -65,7 +64,7 @@ def open_farm(config: RunConfig, progress: ProgressLog | None = None) -> Iterato
     """
     wanted = _section(config)
     refuse_written_over(config)
-    if hub_address(config.model) is not None or holds_weights(Path(config.model)):
+    if hub_address(config.model) is not None or is_taken(Path(config.model)):
         with Run(config, progress) as run:
             yield Farm(run)
         return

@@ -18,7 +18,7 @@ from rayinfluence.evaluation.subsets import Subset
 from rayinfluence.guest import as_found
 from rayinfluence.model.identity import model_digest, model_identity
 from rayinfluence.model.load import load_model
-from rayinfluence.model.weight_files import CONFIG, holds_weights
+from rayinfluence.model.weight_files import CONFIG
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, tensor_bytes
 
@@ -33,6 +33,8 @@ _OF_TOKENIZERS = (
     "*.jinja",
     "*.tiktoken",
 )
+#: What of a model is written before its config.json, without which it is none; and halves of files.
+_LEFT = ("generation_config.json", "model*.safetensors*", ".*")
 
 
 def put_full_models(
@@ -62,7 +64,9 @@ def put_full_models(
     for number, subset in enumerate(fulls):
         beside = f"{model}-seed-{subset.seed}"
         files, _ = read_tensors(retraining.store, retraining.model_key(subset))
-        if number == 0 and _is_or_becomes(Path(model), files, run):
+        named = run.inputs.folders.base
+        base = None if named is None else named.path
+        if number == 0 and _is_or_becomes(Path(model), files, run, base):
             continue
         if number == 0:
             warn(
@@ -79,21 +83,40 @@ def put_full_models(
             )
 
 
-def _is_or_becomes(folder: Path, files: Mapping[str, Tensor], run: Run) -> bool:
-    """Whether a folder holds this model, after it was put there if there was none."""
-    if not holds_weights(folder):
+def is_taken(folder: Path) -> bool:
+    """Whether there is anything at a place but a tokenizer, and what a killed writer has left."""
+    if not folder.is_dir():
+        return folder.exists()
+    ours = (*_OF_TOKENIZERS, *_LEFT)
+    names = (path.name for path in folder.iterdir())
+    return any(not any(fnmatch(name, pattern) for pattern in ours) for name in names)
+
+
+def _is_or_becomes(
+    folder: Path, files: Mapping[str, Tensor], run: Run, base: str | None = None
+) -> bool:
+    """Whether a folder holds this model, after it was put there if there was none.
+
+    Args:
+        folder: where.
+        files: of the model.
+        run: whose tokenizer it gets.
+        base: the folder of the base, where an adapter is in the folder.
+    """
+    if not is_taken(folder):
         _write(folder, files, Path(run.inputs.folders.tokenizer.path))
         return True
     with _unpacked(files) as unpacked:
-        return _digest(folder, run) == _digest(unpacked, run)
+        return _digest(folder, run, base) == _digest(unpacked, run)
 
 
-def _digest(folder: Path, run: Run) -> str:
+def _digest(folder: Path, run: Run, base: str | None = None) -> str:
     numerics = run.numerics
     with as_found():
         model = load_model(
             str(folder),
             torch.float32,
+            base_model=base,
             attention=numerics.attention,
             trust_remote_code=run.config.trust_remote_code,
             kind=numerics.objective,

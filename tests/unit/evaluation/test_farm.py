@@ -210,6 +210,27 @@ def test_what_is_damaged_or_lost_is_made_again(
     assert load_model(copy.model, torch.float32)
 
 
+@pytest.mark.parametrize("held", ["notes.txt", "config.json", "adapter_config.json", "a/b.bin"])
+def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path, held: str) -> None:
+    config = farmed(tmp_path)
+    path = Path(config.model) / held
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(ModelError, match=config.model):
+        harvest(config)
+    assert [p for p in Path(config.model).rglob("*") if p.is_file()] == [path]
+
+
+def test_a_model_of_which_half_was_written_is_written_again(copy: RunConfig) -> None:
+    folder = Path(copy.model)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / ".model.safetensors.half")
+    harvest(copy)
+    (folder / ".model.safetensors.half").unlink()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
 def test_a_run_in_object_storage_has_the_same_objects(
     harvested: tuple[RunConfig, Bank, str], s3: dict[str, Any], tmp_path: Path
 ) -> None:
