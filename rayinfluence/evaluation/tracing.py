@@ -34,6 +34,20 @@ def mean_recall(
     return sum(recall_at(ranked[query], relevant[query], k) for query in ranked) / len(ranked)
 
 
+def reciprocal_rank(ranked: Sequence[str], relevant: Collection[str]) -> float:
+    """1 over the rank of the first document that is right; 0 where none is among the ranked.
+
+    Args:
+        ranked: document ids, best first; a document that comes again counts once.
+        relevant: the documents that are right.
+    """
+    if not relevant:
+        raise ValueError("a reciprocal rank needs at least one relevant document")
+    found = (rank for rank, one in enumerate(dict.fromkeys(ranked), start=1) if one in relevant)
+    rank = next(found, None)
+    return 0.0 if rank is None else 1.0 / rank
+
+
 def completion_log_probability(replica: Replica, query: EncodedQuery) -> float:
     """The log of p(completion | prompt) of a plain query, in nats, by a forward pass alone."""
     [answer] = query.answers
