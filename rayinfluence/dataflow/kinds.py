@@ -159,6 +159,11 @@ KINDS = (
         stage_names.RESULTS,
         "a query's page of such a report",
     ),
+    Kind(
+        f"{layout.EVALUATION}/<fingerprint>/{layout.response_key('<digest>')}",
+        stage_names.EVALUATION,
+        "what moving the weights by a sequence does to queries, and what was predicted",
+    ),
 )
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (

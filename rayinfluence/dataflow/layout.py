@@ -39,6 +39,8 @@ COUNTS = stage_names.COUNTS
 SELECTED = "selected"
 #: What the second pass found, with the rows of tables; and the tables.
 RESCORED, RESULTS = "rescored", results.RESULTS
+#: With a folder for each way in which responses are found.
+EVALUATION = stage_names.EVALUATION
 #: What a fit, or a bank, is: written when a fit is done, and when queries are put into a bank.
 MANIFEST = results.BANK_MANIFEST
 #: Folders of a bank, which are listed.
@@ -184,6 +186,11 @@ def pairs_key(digest: str) -> str:
 def rows_key(digest: str) -> str:
     """Where rows are in `RESCORED` that a table is put together of."""
     return f"{digest}.rows{TENSORS}"
+
+
+def response_key(digest: str) -> str:
+    """Where the responses of queries to a sequence are."""
+    return f"{digest}.response{TENSORS}"
 
 
 def factor_kind(parts: Mapping[str, Any]) -> str:

@@ -21,14 +21,17 @@ COUNTS = "counts"
 #: Of rows, where a part of the corpus is scanned.
 SELECT = "select"
 TABLES = "tables"
+#: Of queries to sequences, by moving weights.
+RESPOND = "respond"
 #: Of `rayinfluence plan`: a little of all others.
 PLAN = "plan"
 
-CORPUS, RESULTS = "corpus", "results"
+CORPUS, RESULTS, EVALUATION = "corpus", "results", "evaluation"
 #: What a run makes, in the order of the flow, and the stages that make it, in theirs.
 STAGES = {
     CORPUS: (TOKENIZE,),
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
     SCAN: (SELECT, COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
+    EVALUATION: (RESPOND,),
 }

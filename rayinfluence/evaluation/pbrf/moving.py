@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.curvature.ekfac import EKFAC, ModuleFactors
 from rayinfluence.model.layers import layer_of
 
 
@@ -60,7 +60,8 @@ class MovingModule:
         weight, bias = module.weight, getattr(module, "bias", None)
         assert isinstance(weight, nn.Parameter)
         self._weight, self._bias = weight, bias
-        self._factors, self.damping = solver.factors, solver.damping
+        tensors = {name: t.to(weight) for name, t in solver.factors.to_tensors().items()}
+        self._factors, self.damping = ModuleFactors.from_tensors(tensors), solver.damping
         damped_OJ = solver.factors.moments + solver.damping
         self._scale_OJ = torch.where(damped_OJ == 0, 0.0, damped_OJ.rsqrt()).to(weight.dtype)
         self._start_OJ = self._joined(weight.detach(), None if bias is None else bias.detach())

@@ -69,6 +69,8 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         f"{layout.ASKED}/{layout.question_key('<digest>')}",  # of `ask`
         f"{layout.REPORT_PAGES}/<page>.html",  # of many queries
         *(f"{layout.VIEWS}/<digest>{end}.html" for end in ("", "/<page>")),  # of `report`
+        # Of moving the weights.
+        *(one.key for one in KINDS if one.part == stage_names.EVALUATION),
         # While work is under way.
         f"{layout.SCRATCH}/{layout.scratch_key(0)}",
         *(f"factors/<fingerprint>/{layout.checkpoint_key(key)}" for key in lane),
@@ -226,7 +228,7 @@ def test_stages_have_one_name_each_and_what_they_make_is_in_the_directory() -> N
 
 def test_clean_offers_what_stages_make(say: Say) -> None:
     _, printed, _ = say("clean", "--help")
-    assert "corpus, factors, scan or results" in " ".join(printed.split())
+    assert "corpus, factors, scan, results or evaluation" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize("method", METHODS)

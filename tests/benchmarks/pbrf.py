@@ -1,0 +1,349 @@
+"""Influences beside proximal Bregman responses: networks on tables, and a small language model.
+
+    .venv/bin/python tests/benchmarks/pbrf.py tables FOLDER [--points 500] [--queries 10]
+    .venv/bin/python tests/benchmarks/pbrf.py text [--points 20] [--queries 5]
+
+FOLDER holds concrete/ and energy/ with data.csv.gz and test_mask.csv.gz, as github.com/treforevans/
+uci_datasets has them (UCI repository, CC BY 4.0). On each a network of two layers of 128 tanh is
+trained, and some training rows are taken out: weights are moved to the minimum of the proximal
+Bregman objective, for the logarithm of the density of some test rows (Grosse et al. 2023, section
+5.1 and figure 6). `text` does the same with a small GPT-2 on documents of the demo. Then seconds
+for 1, 10 and 100 queries, fitting included (their figure 7). Tables are Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pbrf_solvers import Curvature
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import nn
+
+from rayinfluence.config import RunConfig
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.corpus.splits import read_split
+from rayinfluence.curvature.ekfac import EKFAC
+from rayinfluence.curvature.iterative.solvers import Solver
+from rayinfluence.dataflow.compute.rescoring import whole_banks
+from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.demo.corpus import write_corpus
+from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
+from rayinfluence.demo.training import TrainingSettings
+from rayinfluence.errors import NumericsError
+from rayinfluence.evaluation.correlations import pearson, spearman
+from rayinfluence.evaluation.pbrf.report import Pbrf, pbrf_report
+from rayinfluence.influence.bank import QueryBank
+from rayinfluence.methods.method import Curvature as Factors
+from rayinfluence.methods.method import Fitted
+from rayinfluence.methods.registry import solving
+
+TABLES = ("concrete", "energy")
+#: Queries that solvers are timed with at most; they take one after another.
+_MEASURED = 10
+NETWORK = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(
+        nn.Linear({}, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 1)
+    )
+"""
+SOLVERS = {
+    "CG": Solver("cg", 400, 1e-3),
+    "CG, preconditioned by EK-FAC": Solver("pcg", 400, 1e-3),
+    "LiSSA": Solver("lissa", 2000),
+    "ASTRA": Solver("astra", 400),
+}
+METHODS = {
+    "ekfac": "EK-FAC",
+    "kfac": "K-FAC",
+    "gradient_product": "gradient product",
+    "identity": "gradient product, each layer's over its lambda",
+}
+
+
+def rows_of(folder: Path, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Training and test rows of the first fold, by the training rows' mean and deviation."""
+    place = folder / name
+    if not (place / "data.csv.gz").exists():
+        sys.exit(
+            f"there is no {place}/data.csv.gz: fetch it with test_mask.csv.gz from "
+            "github.com/treforevans/uci_datasets (CC BY 4.0), and name the folder above."
+        )
+    with gzip.open(place / "data.csv.gz") as data, gzip.open(place / "test_mask.csv.gz") as mask:
+        table = np.loadtxt(data, delimiter=",")
+        is_test = np.loadtxt(mask, delimiter=",")[:, 0] > 0
+    train = table[~is_test]
+    varies = train.std(axis=0) > 0
+    scaled = (table[:, varies] - train[:, varies].mean(axis=0)) / train[:, varies].std(axis=0)
+    return scaled[~is_test], scaled[is_test]
+
+
+def trained(rows: NDArray[np.float64], seed: int, epochs: int) -> tuple[nn.Sequential, float]:
+    """A network by SGD, batches of 128; and its mean squared error."""
+    torch.manual_seed(seed)
+    space: dict[str, Any] = {}
+    exec(NETWORK.format(rows.shape[1] - 1), space)
+    network: nn.Sequential = space["build"]()
+    features, targets = torch.from_numpy(rows).float().split([rows.shape[1] - 1, 1], dim=1)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-5)
+    for _ in range(epochs):
+        for some in torch.randperm(len(rows)).split(128):
+            loss = (network(features[some]) - targets[some]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    with torch.no_grad():
+        return network, float((network(features) - targets).square().mean())
+
+
+def of_table(place: Path, folder: Path, name: str, n_queries: int, epochs: int) -> RunConfig:
+    """A run on a network and its rows."""
+    train, test = rows_of(folder, name)
+    network, loss = trained(train, 0, epochs)
+    columns = [f"x{i}" for i in range(train.shape[1] - 1)]
+    model = place / name
+    model.mkdir()
+    save_file(network.state_dict(), model / "model.safetensors")
+    module = f"network_of_{name}"
+    (place / f"{module}.py").write_text(NETWORK.format(len(columns)))
+    np.savetxt(
+        model / "rows.csv", train, delimiter=",", header=",".join([*columns, "y"]), comments=""
+    )
+    queries = [
+        {"query_id": str(place), "features": row[:-1].tolist(), "target": row[-1]}
+        for place, row in enumerate(test[:n_queries])
+    ]
+    (model / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    print(f"{name}: {len(train)} rows, mean squared error {loss:.3f} of 1", flush=True)
+    return RunConfig.parse(
+        {
+            "run": str(model / "run"),
+            "model": str(model),
+            "model_function": f"{module}:build",
+            "objective": "regression",
+            "corpus": {
+                "documents": [str(model / "rows.csv")],
+                "feature_columns": columns,
+                "label_column": "y",
+            },
+            "queries": str(model / "queries.jsonl"),
+            "dtype": "float64",
+            "device": "cpu",
+            "fit": {"error_bound": None},
+            "scan": {"rank": "dense"},
+            "runner": {"name": "inline"},
+            "batch_tokens": 2**17,
+        }
+    )
+
+
+def of_text(place: Path, n_queries: int) -> RunConfig:
+    """A run on a small GPT-2 and documents of the demo."""
+    corpus = write_corpus(
+        place / "data", 0, subjects=12, plain_documents=250, queried_facts=n_queries
+    )
+    texts = [document.text for document in corpus.documents]
+    settings = ModelSettings(vocabulary=512, width=32)
+    done = ensure_model(
+        place / "model",
+        texts,
+        0,
+        model=settings,
+        training=TrainingSettings(epochs=20, threads=1),
+        console=Console(quiet=True),
+    )
+    print(
+        f"text: {len(texts)} documents, {done.tokens:,} tokens, {done.parameters:,} parameters, "
+        f"{done.loss:.2f} nats a token",
+        flush=True,
+    )
+    asked = [
+        json.dumps({"query_id": q.query_id, "prompt": q.prompt, "completion": q.completion})
+        for q in corpus.queries
+        if not q.held_out
+    ]
+    (place / "queries.jsonl").write_text("\n".join(asked[:n_queries]))
+    return RunConfig.parse(
+        {
+            "run": str(place / "run"),
+            "model": str(place / "model"),
+            "queries": str(place / "queries.jsonl"),
+            "corpus": {"documents": [str(corpus.documents_path)]},
+            "fit": {"error_bound": None},
+            "device": "cpu",
+            "dtype": "float64",
+            "scan": {"rank": "dense"},
+            "runner": {"name": "inline"},
+        }
+    )
+
+
+class Bench:
+    """One run with its factors, and what methods and solvers make of it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        factors = run.fit("ekfac")
+        of_module = factors.by_module()
+        self._curvatures = {
+            name: Factors(
+                one, factors.n_routed.get(name, factors.n_tokens), factors.n_sequences, 0.1, None
+            )
+            for name, one in of_module.items()
+        }
+        splits = run.corpus.plan(run.numerics.split_tokens)
+        self.table = pa.concat_tables([read_split(run.corpus_store, one) for one in splits])
+        ekfac = {name: self._solver("ekfac", name) for name in of_module}
+        assert all(isinstance(one, EKFAC) for one in ekfac.values())
+        self.curvature = Curvature(run.replica, self.table, ekfac)  # type: ignore[arg-type]
+
+    def _solver(self, method: str, name: str) -> Any:
+        shape = self.run.replica.shapes[name]
+        return solving(method).solver(Fitted(name, shape.bias, self._curvatures[name]))
+
+    def by_method(self, method: str, queries: Sequence[EncodedQuery]) -> QueryBank:
+        """Queries as a method has them."""
+        solvers = [partial(self._solver, method)]
+        (bank,) = whole_banks(self.run.replica, solvers, queries, [False])
+        return bank
+
+    def scores(self, bank: QueryBank) -> dict[int, NDArray[np.float64]]:
+        """By sequence id [Q]."""
+        (scored,) = score_split(self.run.replica, [bank], self.table)
+        return dict(zip(scored.ids_N.tolist(), scored.scores_NQ, strict=True))
+
+
+def compared(bench: Bench, found: Pbrf) -> None:
+    """Print how methods and solvers agree with responses."""
+    print("\n| method | Pearson | lowest and highest query | Spearman | residual |")
+    print("|---|---|---|---|---|")
+    for name, said in METHODS.items():
+        line(said, found.predicted_ZQ[name], found.responses_ZQ, None)
+    queries = bench.run.queries[: len(found.query_ids)]
+    for said, solver in SOLVERS.items():
+        try:
+            solved = bench.curvature.solved(solver, queries)
+        except NumericsError as error:
+            print(f"| {said} | {error} | | | |")
+            continue
+        scores = bench.scores(solved.bank)
+        predicted = found.epsilon * np.stack([scores[one] for one in found.sequence_ids])
+        line(said, predicted, found.responses_ZQ, max(solved.residuals_Q))
+    sizes = np.abs(found.responses_ZQ)
+    print(
+        f"\n{len(found.sequence_ids)} sequences, {len(found.query_ids)} queries, basis of "
+        f"{found.n_basis}; median |response| {np.median(sizes):.2g} nats; evaluations "
+        f"{found.evaluations_Z.mean():.0f} on average, {found.evaluations_Z.max()} at most\n",
+        flush=True,
+    )
+
+
+def line(
+    said: str,
+    predicted_ZQ: NDArray[np.float64],
+    responses_ZQ: NDArray[np.float64],
+    residual: float | None,
+) -> None:
+    """A row of the table."""
+    found, ranked = pearson(predicted_ZQ, responses_ZQ), spearman(predicted_ZQ, responses_ZQ)
+    left = "" if residual is None else f"{residual:.2g}"
+    print(
+        f"| {said} | {found.mean():.2f} | {found.min():.2f} to {found.max():.2f} | "
+        f"{ranked.mean():.2f} | {left} |",
+        flush=True,
+    )
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of this process's CPU."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def costs(bench: Bench, fitting: float, n_most: int) -> None:
+    """Print seconds for several numbers of queries, fitting included where there is any."""
+    numbers = [n for n in (1, 10, 100) if n <= n_most]
+    queries, seconds = bench.run.queries, 0.0
+    print(f"| seconds of CPU, of queries | {' | '.join(map(str, numbers))} |")
+    print(f"|---|{'---|' * len(numbers)}")
+    work: dict[str, Callable[[int], Any]] = {
+        METHODS[method]: lambda n, method=method: bench.by_method(method, queries[:n])
+        for method in ("ekfac", "kfac", "gradient_product")
+    }
+    work |= {
+        said: lambda n, solver=solver: bench.curvature.solved(solver, queries[:n])
+        for said, solver in SOLVERS.items()
+    }
+    for said, make in work.items():
+        # Lambda is of the fit, too, but could be had for less.
+        extra = 0.0 if said in ("gradient product", "CG", "LiSSA") else fitting
+        cells = []
+        for n in numbers:
+            if said in SOLVERS and n > _MEASURED:
+                cells.append(f"about {extra + seconds * n / _MEASURED:.0f}")  # query by query
+                continue
+            seconds = timed(lambda n=n, make=make: make(n))
+            cells.append(f"{extra + seconds:.2f}")
+        print(f"| {said} | {' | '.join(cells)} |", flush=True)
+    print(f"\nfitting alone: {fitting:.2f} s\n", flush=True)
+
+
+def bench_of(config: RunConfig, n_points: int, n_queries: int, n_timed: int) -> None:
+    """All figures of one run."""
+    with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
+        run.begin(needs_queries=True)
+        run.tokenize()
+        fitting = timed(lambda: run.fit("ekfac"))
+        bench = Bench(run)
+        started = time.monotonic()
+        found = pbrf_report(run, n_points, n_queries, most_basis=10**6)
+        print(f"responses: {time.monotonic() - started:.0f} s")
+        compared(bench, found)
+        costs(bench, fitting, n_timed)
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["tables", "text"])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--points", type=int)
+    parser.add_argument("--queries", type=int)
+    parser.add_argument("--epochs", type=int, default=150)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        if options.what == "text":
+            config = of_text(Path(place), options.queries or 5)
+            bench_of(config, options.points or 20, options.queries or 5, options.queries or 5)
+            return
+        if options.folder is None:
+            sys.exit("name the folder that holds concrete/ and energy/.")
+        sys.path.insert(0, place)
+        for name in TABLES:
+            config = of_table(Path(place), options.folder, name, 100, options.epochs)
+            bench_of(config, options.points or 500, options.queries or 10, 100)
+
+
+if __name__ == "__main__":
+    main()
