@@ -97,28 +97,47 @@ def rows_of(folder: Path, name: str) -> tuple[NDArray[np.float64], NDArray[np.fl
     return scaled[~is_test], scaled[is_test]
 
 
-def trained(rows: NDArray[np.float64], seed: int, epochs: int) -> tuple[nn.Sequential, float]:
-    """A network by SGD, batches of 128; and its mean squared error."""
-    torch.manual_seed(seed)
+def trained(
+    rows: NDArray[np.float64],
+    epochs: int,
+    left_out: int | None = None,
+    start: nn.Module | None = None,
+) -> nn.Sequential:
+    """A network by SGD, batches of 128 in an order that nothing else decides.
+
+    Args:
+        rows: features and a target.
+        epochs: over all rows.
+        left_out: the row whose loss does not count; the divisor of its batch stays.
+        start: where to begin; else at random, always the same.
+    """
+    torch.manual_seed(0)
     space: dict[str, Any] = {}
     exec(NETWORK.format(rows.shape[1] - 1), space)
     network: nn.Sequential = space["build"]()
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     features, targets = torch.from_numpy(rows).float().split([rows.shape[1] - 1, 1], dim=1)
+    counts = torch.ones_like(targets)
+    if left_out is not None:
+        counts[left_out] = 0
     optimiser = torch.optim.SGD(network.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-5)
     for _ in range(epochs):
         for some in torch.randperm(len(rows)).split(128):
-            loss = (network(features[some]) - targets[some]).square().mean()
+            loss = ((network(features[some]) - targets[some]).square() * counts[some]).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    with torch.no_grad():
-        return network, float((network(features) - targets).square().mean())
+    return network
 
 
 def of_table(place: Path, folder: Path, name: str, n_queries: int, epochs: int) -> RunConfig:
     """A run on a network and its rows."""
     train, test = rows_of(folder, name)
-    network, loss = trained(train, 0, epochs)
+    network = trained(train, epochs)
+    features, targets = torch.from_numpy(train).float().split([train.shape[1] - 1, 1], dim=1)
+    with torch.no_grad():
+        loss = float((network(features) - targets).square().mean())
     columns = [f"x{i}" for i in range(train.shape[1] - 1)]
     model = place / name
     model.mkdir()
@@ -156,20 +175,19 @@ def of_table(place: Path, folder: Path, name: str, n_queries: int, epochs: int) 
     )
 
 
+#: Of the small language model.
+SIZES = ModelSettings(vocabulary=512, width=32)
+TRAINING = TrainingSettings(epochs=20, threads=1)
+
+
 def of_text(place: Path, n_queries: int) -> RunConfig:
     """A run on a small GPT-2 and documents of the demo."""
     corpus = write_corpus(
         place / "data", 0, subjects=12, plain_documents=250, queried_facts=n_queries
     )
     texts = [document.text for document in corpus.documents]
-    settings = ModelSettings(vocabulary=512, width=32)
     done = ensure_model(
-        place / "model",
-        texts,
-        0,
-        model=settings,
-        training=TrainingSettings(epochs=20, threads=1),
-        console=Console(quiet=True),
+        place / "model", texts, model=SIZES, training=TRAINING, console=Console(quiet=True)
     )
     print(
         f"text: {len(texts)} documents, {done.tokens:,} tokens, {done.parameters:,} parameters, "
@@ -211,10 +229,10 @@ class Bench:
             for name, one in of_module.items()
         }
         splits = run.corpus.plan(run.numerics.split_tokens)
+        #: Of all sequences.
         self.table = pa.concat_tables([read_split(run.corpus_store, one) for one in splits])
-        ekfac = {name: self._solver("ekfac", name) for name in of_module}
-        assert all(isinstance(one, EKFAC) for one in ekfac.values())
-        self.curvature = Curvature(run.replica, self.table, ekfac)  # type: ignore[arg-type]
+        self.ekfac: dict[str, EKFAC] = {name: self._solver("ekfac", name) for name in of_module}
+        self.curvature = Curvature(run.replica, self.table, self.ekfac)
 
     def _solver(self, method: str, name: str) -> Any:
         shape = self.run.replica.shapes[name]
@@ -308,7 +326,9 @@ def costs(bench: Bench, fitting: float, n_most: int) -> None:
     print(f"\nfitting alone: {fitting:.2f} s\n", flush=True)
 
 
-def bench_of(config: RunConfig, n_points: int, n_queries: int, n_timed: int) -> None:
+def bench_of(
+    config: RunConfig, n_points: int, n_queries: int, n_timed: int, most_basis: int
+) -> None:
     """All figures of one run."""
     with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
         run.begin(needs_queries=True)
@@ -316,7 +336,7 @@ def bench_of(config: RunConfig, n_points: int, n_queries: int, n_timed: int) -> 
         fitting = timed(lambda: run.fit("ekfac"))
         bench = Bench(run)
         started = time.monotonic()
-        found = pbrf_report(run, n_points, n_queries, most_basis=10**6)
+        found = pbrf_report(run, n_points, n_queries, most_basis=most_basis)
         print(f"responses: {time.monotonic() - started:.0f} s")
         compared(bench, found)
         costs(bench, fitting, n_timed)
@@ -329,20 +349,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--points", type=int)
     parser.add_argument("--queries", type=int)
-    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--epochs", type=int, default=150, help="of networks on tables")
+    parser.add_argument("--basis", type=int, default=1000, help="sequences, at most")
+    parser.add_argument("--only", choices=TABLES)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         if options.what == "text":
             config = of_text(Path(place), options.queries or 5)
-            bench_of(config, options.points or 20, options.queries or 5, options.queries or 5)
+            n_queries = options.queries or 5
+            bench_of(config, options.points or 20, n_queries, n_queries, options.basis)
             return
         if options.folder is None:
             sys.exit("name the folder that holds concrete/ and energy/.")
         sys.path.insert(0, place)
-        for name in TABLES:
+        for name in [options.only] if options.only else TABLES:
             config = of_table(Path(place), options.folder, name, 100, options.epochs)
-            bench_of(config, options.points or 500, options.queries or 10, 100)
+            bench_of(config, options.points or 500, options.queries or 10, 100, options.basis)
 
 
 if __name__ == "__main__":
