@@ -55,8 +55,6 @@ from rayinfluence.methods.method import Fitted
 from rayinfluence.methods.registry import solving
 
 TABLES = ("concrete", "energy")
-#: Queries that solvers are timed with at most; they take one after another.
-_MEASURED = 10
 NETWORK = """
 from torch import nn
 
@@ -250,19 +248,21 @@ class Bench:
         return dict(zip(scored.ids_N.tolist(), scored.scores_NQ, strict=True))
 
 
-def compared(bench: Bench, found: Pbrf) -> None:
-    """Print how methods and solvers agree with responses."""
+def compared(bench: Bench, found: Pbrf) -> dict[str, float]:
+    """Print how methods and solvers agree with responses; seconds of solvers, of a query."""
     print("\n| method | Pearson | lowest and highest query | Spearman | residual |")
     print("|---|---|---|---|---|")
     for name, said in METHODS.items():
         line(said, found.predicted_ZQ[name], found.responses_ZQ, None)
-    queries = bench.run.queries[: len(found.query_ids)]
+    queries, seconds = bench.run.queries[: len(found.query_ids)], {}
     for said, solver in SOLVERS.items():
+        started = time.process_time()
         try:
             solved = bench.curvature.solved(solver, queries)
         except NumericsError as error:
             print(f"| {said} | {error} | | | |")
             continue
+        seconds[said] = (time.process_time() - started) / len(queries)
         scores = bench.scores(solved.bank)
         predicted = found.epsilon * np.stack([scores[one] for one in found.sequence_ids])
         line(said, predicted, found.responses_ZQ, max(solved.residuals_Q))
@@ -273,6 +273,7 @@ def compared(bench: Bench, found: Pbrf) -> None:
         f"{found.evaluations_Z.mean():.0f} on average, {found.evaluations_Z.max()} at most\n",
         flush=True,
     )
+    return seconds
 
 
 def line(
@@ -298,37 +299,31 @@ def timed(work: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
-def costs(bench: Bench, fitting: float, n_most: int) -> None:
-    """Print seconds for several numbers of queries, fitting included where there is any."""
-    numbers = [n for n in (1, 10, 100) if n <= n_most]
-    queries, seconds = bench.run.queries, 0.0
+def costs(bench: Bench, fitting: float, solving: dict[str, float]) -> None:
+    """Print seconds for several numbers of queries, with the fit where one is needed.
+
+    Solvers take one query after another, so theirs are multiples of what one took on average.
+    """
+    queries = bench.run.queries
+    numbers = [n for n in (1, 10, 100) if n <= len(queries)]
     print(f"| seconds of CPU, of queries | {' | '.join(map(str, numbers))} |")
     print(f"|---|{'---|' * len(numbers)}")
-    work: dict[str, Callable[[int], Any]] = {
-        METHODS[method]: lambda n, method=method: bench.by_method(method, queries[:n])
-        for method in ("ekfac", "kfac", "gradient_product")
-    }
-    work |= {
-        said: lambda n, solver=solver: bench.curvature.solved(solver, queries[:n])
-        for said, solver in SOLVERS.items()
-    }
-    for said, make in work.items():
-        # Lambda is of the fit, too, but could be had for less.
-        extra = 0.0 if said in ("gradient product", "CG", "LiSSA") else fitting
-        cells = []
-        for n in numbers:
-            if said in SOLVERS and n > _MEASURED:
-                cells.append(f"about {extra + seconds * n / _MEASURED:.0f}")  # query by query
-                continue
-            seconds = timed(lambda n=n, make=make: make(n))
-            cells.append(f"{extra + seconds:.2f}")
-        print(f"| {said} | {' | '.join(cells)} |", flush=True)
+    for method in ("ekfac", "kfac", "gradient_product"):
+        extra = 0.0 if method == "gradient_product" else fitting
+        cells = [
+            f"{extra + timed(lambda n=n, method=method: bench.by_method(method, queries[:n])):.2f}"
+            for n in numbers
+        ]
+        print(f"| {METHODS[method]} | {' | '.join(cells)} |")
+    for said, seconds in solving.items():
+        # Of the others lambda alone is of the fit, and could be had for less.
+        extra = fitting if SOLVERS[said].name in ("pcg", "astra") else 0.0
+        cells = [f"{extra + n * seconds:.1f}" for n in numbers]
+        print(f"| {said} | {' | '.join(cells)} |")
     print(f"\nfitting alone: {fitting:.2f} s\n", flush=True)
 
 
-def bench_of(
-    config: RunConfig, n_points: int, n_queries: int, n_timed: int, most_basis: int
-) -> None:
+def bench_of(config: RunConfig, n_points: int, n_queries: int, most_basis: int) -> None:
     """All figures of one run."""
     with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
         run.begin(needs_queries=True)
@@ -338,8 +333,7 @@ def bench_of(
         started = time.monotonic()
         found = pbrf_report(run, n_points, n_queries, most_basis=most_basis)
         print(f"responses: {time.monotonic() - started:.0f} s")
-        compared(bench, found)
-        costs(bench, fitting, n_timed)
+        costs(bench, fitting, compared(bench, found))
 
 
 def main() -> None:
@@ -358,14 +352,14 @@ def main() -> None:
         if options.what == "text":
             config = of_text(Path(place), options.queries or 5)
             n_queries = options.queries or 5
-            bench_of(config, options.points or 20, n_queries, n_queries, options.basis)
+            bench_of(config, options.points or 20, n_queries, options.basis)
             return
         if options.folder is None:
             sys.exit("name the folder that holds concrete/ and energy/.")
         sys.path.insert(0, place)
         for name in [options.only] if options.only else TABLES:
             config = of_table(Path(place), options.folder, name, 100, options.epochs)
-            bench_of(config, options.points or 500, options.queries or 10, 100, options.basis)
+            bench_of(config, options.points or 500, options.queries or 10, options.basis)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Search:
 
     Attributes:
         tolerance: see :func:`minimised`. Responses still err more than gradients do: on networks
-            with 18,000 weights by 2 to 5 % at 0.005.
+            with 18,000 weights by 2 to 7 % at 0.005.
         most_evaluations: of an objective with its gradient.
     """
 
