@@ -192,8 +192,9 @@ def test_what_the_model_says_at_the_start_need_not_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequences = token_sequences(2, (9, 5, 7, 3))
-    replica = make_replica(MLP)
-    solvers = operator_of(fit_factors(replica, sequences, tmp_path))
+    replica = make_replica(SMALL[1])
+    fitted = operator_of(fit_factors(replica, sequences, tmp_path))
+    solvers = {n: EKFAC(one.factors, n, damping_scale=100.0) for n, one in fitted.items()}
 
     def response() -> np.ndarray:
         responses = Responses(
