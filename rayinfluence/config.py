@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     ValidationError,
     field_validator,
@@ -34,6 +35,7 @@ from rayinfluence.config_places import (
 )
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
+from rayinfluence.config_solver import SolverConfig, named, refuse_unrefinable
 from rayinfluence.errors import ConfigError, brief
 from rayinfluence.text import holds_credentials
 from rayinfluence.yamls import RepeatedKey, read_yaml
@@ -138,6 +140,8 @@ class ScanConfig(Section):
     """lambda = damping_scale * mean(Lambda), for each module by itself."""
     damping: float | None = Field(default=None, gt=0, lt=_MOST_DAMPING)
     """An absolute lambda for every module, instead of ``damping_scale``."""
+    solver: Annotated[SolverConfig | None, BeforeValidator(named)] = None
+    """What refines the queries of ``ekfac``; None is EK-FAC's inverse as it is."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
     token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
@@ -341,6 +345,11 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _rows_are_no_texts(self) -> RunConfig:
         refuse_texts_of_rows(self.model_dump())
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_refine(self) -> RunConfig:
+        refuse_unrefinable(self.scan.model_dump(), self.objective.function)
         return self
 
     @model_validator(mode="after")

@@ -107,7 +107,7 @@ class RunnerConfig(Section):
     None: one on a cluster, and in this process (``inline``) as few as have twice the memory of the
     weights. More than one needs ``device: cuda``."""
     checkpoint_seconds: float = Field(default=60, ge=0)
-    """Least time between two checkpoints of a lane of the fit."""
+    """Least time between two checkpoints of a lane of the fit, or of queries under a solver."""
     stall_seconds: float = Field(default=1800, gt=0)
     """A stage in which no worker reports anything for this long is ended with an error."""
     address: str | None = None

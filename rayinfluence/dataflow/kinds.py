@@ -42,6 +42,10 @@ def _of_a_fit(key: str, what: str) -> Kind:
     return Kind(f"{layout.FACTORS}/<fingerprint>/{key}", stage_names.FACTORS, what)
 
 
+def _refined(key: str, what: str) -> Kind:
+    return Kind(f"{layout.REFINED}/<fingerprint>/{key}", stage_names.SCAN, what)
+
+
 def _of_a_bank(key: str, what: str) -> Kind:
     return Kind(f"{layout.BANKS}/<bank>/{key}", stage_names.SCAN, what)
 
@@ -114,6 +118,15 @@ KINDS = (
         stage_names.SCAN,
         "a query, as one method has it",
     ),
+    _refined(layout.sample_key(0), "rows of the sample that a solver's curvature is a mean over"),
+    _refined(layout.prepared_key(), "what a solver makes once for all queries"),
+    _refined(layout.query_key("<query>"), "a query as a solver has it, at full rank"),
+    *(
+        _refined(layout.checkpoint_key(key), "the same so far, of a solve under way")
+        for key in (layout.prepared_key(), layout.query_key("<query>"))
+    ),
+    _refined(layout.lane_sums_key("<name>", 0, 0), "a lane's sums of products that a solve wants"),
+    _refined(layout.asked_key("<name>", 0), "vectors whose products it wants"),
     _of_a_bank(layout.MANIFEST, "which queries, and how they are scanned"),
     _of_a_bank(layout.SPLITS, "the splits, where they are of a part of the corpus"),
     _of_a_bank(layout.partial_key("<split>"), "what a split yields"),

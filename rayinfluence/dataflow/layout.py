@@ -33,6 +33,11 @@ VIEWS = "views"
 CORPUS, MODELS, PASSED, SCRATCH = stage_names.CORPUS, "models", "preflight", "plan"
 #: Those with a folder for each fit, each way of preconditioning, and each bank, by fingerprint.
 FACTORS, QUERIES, BANKS = stage_names.FACTORS, stage_names.QUERIES, results.BANKS
+#: With a folder for each way of preconditioning that a solver refines: its sample, what it makes
+#: once for all queries, and queries at full rank.
+REFINED = "refined"
+#: Folder of solves whose products are made lane by lane.
+TURNS = "turns"
 #: With a folder for each set of terms.
 COUNTS = stage_names.COUNTS
 #: With a folder for each pair of conditions that rows are chosen by.
@@ -94,7 +99,7 @@ def lane_key(stage: str, piece: str, lane: str) -> str:
 
 
 def checkpoint_key(lane_key: str) -> str:
-    """Where the sums so far of a lane are, which the worker that folds it writes and deletes."""
+    """Where it is what will be a lane, or a solution, and is under way; its worker deletes it."""
     return lane_key.removesuffix(TENSORS) + ".checkpoint"
 
 
@@ -116,6 +121,32 @@ def module_key(module: str) -> str:
 def query_key(query_digest: str) -> str:
     """Where a query is, as one method has it."""
     return f"{query_digest}{TENSORS}"
+
+
+def prepared_key() -> str:
+    """Where it is what a solver makes once for all queries."""
+    return f"prepared{TENSORS}"
+
+
+def asked_key(key: str, turn: int) -> str:
+    """Where vectors are whose products the solve of an object goes on with, in a turn of it."""
+    return f"{TURNS}/{named(key)}-{turn:05d}{TENSORS}"
+
+
+def lane_sums_key(key: str, turn: int, lane: int) -> str:
+    """Where a lane's sums of these products are."""
+    return f"{TURNS}/{named(key)}-{turn:05d}-{lane_name(lane)}{TENSORS}"
+
+
+def turn_of(key: str) -> tuple[str, int, bool]:
+    """Of a key of such: what is solved for, the turn, and whether it is a lane's."""
+    name, turn, *lane = named(key).split("-")
+    return name, int(turn), bool(lane)
+
+
+def sample_key(piece: int) -> str:
+    """Where some rows are of the sample that a solver's curvature is a mean over."""
+    return f"sample/rows-{piece:05d}{TENSORS}"
 
 
 def counts_key(split_digest: str) -> str:

@@ -19,12 +19,13 @@ from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import Timing
 from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
+from rayinfluence.dataflow.stages.refine import solver_report
 from rayinfluence.dataflow.stages.results import Written
 from rayinfluence.dataflow.stages.scan import Aside
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import DamagedError
 from rayinfluence.methods.method import FactorKind
-from rayinfluence.methods.registry import GRADIENT_METHODS, meaning_of
+from rayinfluence.methods.registry import GRADIENT_METHODS, meaning_of, refined
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import (
     MANIFEST,
@@ -247,8 +248,15 @@ def _method(
     asked = scanned.asked(run.queries)
     places = [scanned.of_query(query.digest) for query in asked]
     scored = [partial.scored(place) for partial, place in places]
+    meaning = meaning_of(scanned.method, run.config.objective.function)
+    solver: dict[str, Any] = {}
+    if queries.refinement is not None:
+        settings = queries.refinement.settings
+        meaning = refined(meaning, settings.name, settings.curvature)
+        solver = {"solver": solver_report(queries, run.queries)}
     return {
-        "meaning": asdict(meaning_of(scanned.method, run.config.objective.function)),
+        "meaning": asdict(meaning),
+        **solver,
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
         **({"rank": _largest_rank(run)} if scanned.method in GRADIENT_METHODS else {}),
         "damping": query_report(queries, asked[0]).get("damping"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from rayinfluence.config import RunConfig, ScanConfig
 from rayinfluence.corpus.chunks import Framing
@@ -49,6 +49,8 @@ from rayinfluence.dataflow.stages.queries import (
     precondition,
     refuse_mixing,
 )
+from rayinfluence.dataflow.stages.refine import Refine, residual_warning, solver_report
+from rayinfluence.dataflow.stages.refinement import Refinement
 from rayinfluence.dataflow.stages.results import Documents, write_results
 from rayinfluence.dataflow.stages.sample import FitPlan
 from rayinfluence.dataflow.stages.scan import Aside, note_splits, scan
@@ -198,9 +200,10 @@ class Run(Parts):
         splits = self.corpus.plan(self.numerics.split_tokens)
         config = self.config.scan
         prepared = self._prepared(config)
-        stores = [one.store for one in prepared]
+        made = list(prepared)
         if (cheap := cheap_pass(config)) is not None:
-            stores += [one.store for one in self._prepared(cheap)]
+            made += self._prepared(cheap)
+        stores = [store for one in made for store in (one.store, one.whole) if store is not None]
         self._without_damage(stores, lambda: self._scan(prepared, splits))
         return {method: Results.load(self.store, method) for method in config.methods}
 
@@ -287,6 +290,19 @@ class Run(Parts):
             config,
             self.numerics,
             self.corpus.fingerprint,
+            self._refinement,
+        )
+
+    @cached_property
+    def _refinement(self) -> Refinement | None:
+        """How queries of EK-FAC are refined, where they are; its factors are there."""
+        settings = self.config.scan.solver
+        if settings is None:
+            return None
+        n_shards = int(self._factors["ekfac"][1].manifest["parts"]["n_shards"])
+        splits = self.corpus.plan(self.numerics.split_tokens)
+        return Refinement.plan(
+            settings, self.corpus, splits, n_shards, self.bad_sequences, self.config.seed
         )
 
     def _banks(
@@ -310,6 +326,27 @@ class Run(Parts):
         """Make the queries of a pass; terms count over all of the corpus, whatever is scanned."""
         operands = partial(self._operands, counts=self._counts(prepared, splits))
         precondition(self.runner, prepared, operands, self.queries, config, self.progress)
+        for one in prepared:
+            if one.refinement is None:
+                continue
+            (of_method,) = self._operands([one])
+            rank = None if config.rank == "dense" else config.rank
+            self._refine.run(one, of_method, self.queries, rank)
+            if said := residual_warning(solver_report(one, self.queries)):
+                self._warn(said)
+
+    @property
+    def _refine(self) -> Refine:
+        runner = self.config.runner
+        return Refine(
+            self.runner,
+            self.corpus_store,
+            self.replica.shapes,
+            self.numerics.device,
+            runner.most_actors,
+            runner.checkpoint_seconds,
+            self.progress,
+        )
 
     def _score(
         self,

@@ -16,6 +16,8 @@ COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS = (
     "factors",
 )
 QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "rescore"
+#: Of queries, by a solver.
+REFINE = "refine"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
 #: Of rows, where a part of the corpus is scanned.
@@ -31,7 +33,7 @@ CORPUS, RESULTS, EVALUATION = "corpus", "results", "evaluation"
 STAGES = {
     CORPUS: (TOKENIZE,),
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
-    SCAN: (SELECT, COUNTS, QUERIES, SCAN, MERGE, GATHER, RESCORE),
+    SCAN: (SELECT, COUNTS, QUERIES, REFINE, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
     EVALUATION: (RESPOND,),
 }

@@ -288,7 +288,7 @@ def _banks(
 
 
 def _how(queries: Mapping[str, Any]) -> str:
-    """With which factors a bank's queries were made, at which rank and damping."""
+    """With which factors a bank's queries were made, at which rank and damping, and refined by."""
     factors, damping = queries.get("factors"), queries.get("damping")
     parts = []
     if factors:
@@ -298,6 +298,8 @@ def _how(queries: Mapping[str, Any]) -> str:
         parts.append(f"damping {damping:g}" if damping is not None else f"damping_scale {scale:g}")
     if queries.get("rank") is not None:
         parts.append(f"rank {queries['rank']}")
+    if queries.get("solver") is not None:
+        parts.append(f"solver {queries['solver']['name']}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

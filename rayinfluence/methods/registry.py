@@ -34,6 +34,8 @@ GRADIENT_METHODS: Mapping[str, GradientMethod] = {
 TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25(), "tfidf": TFIDF()}
 #: Those that read each sequence by itself.
 SELF_METHODS: Mapping[str, SelfMethod] = {"self_influence": SelfInfluence()}
+#: The one whose map a solver refines.
+REFINABLE = "ekfac"
 METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS, **SELF_METHODS}
 
 
@@ -70,6 +72,16 @@ def meaning_of(method: str, own: str | None) -> Meaning:
         "curvature.",
         unit=ANY_UNIT,
         predicts=False,
+    )
+
+
+def refined(meaning: Meaning, solver: str, curvature: str) -> Meaning:
+    """What scores mean of queries that a solver refined."""
+    of = "the Gauss-Newton matrix" if curvature == "gauss_newton" else "the Hessian"
+    return replace(
+        meaning,
+        description=f"{meaning.description} EK-FAC's inverse was refined by {solver} on "
+        f"products of {of} (scan.solver).",
     )
 
 

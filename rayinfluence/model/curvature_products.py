@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from rayinfluence.model.losses import log_probabilities, wide
 from rayinfluence.model.targets import Targets
 
 Curvature = Literal["gauss_newton", "hessian"]
+CURVATURES: tuple[Curvature, ...] = get_args(Curvature)
 #: [O, J] by module.
 Vectors = Mapping[str, Tensor]
 
@@ -57,14 +58,80 @@ def curvature_products(
     Returns:
         Of each direction [O, J] by module, summed over the batch, in the dtype of the weights.
     """
-    # Fused attention has no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _trained(modules) as weights:
-        logits_NV = wide(target_logits(forward_logits(model, targets.given(batch)), targets))
-        if not logits_NV.requires_grad:  # none but experts are tracked, and no token chose one
-            return [weights.none() for _ in directions]
+    with linearised(model, modules, batch, targets) as linear:
         if curvature == "hessian":
-            return _hessian(logits_NV, targets, weights, directions)
-        return _gauss_newton(logits_NV, targets, weights, directions)
+            return _hessian(linear, targets, directions)
+        return _gauss_newton(linear, targets, directions)
+
+
+@contextmanager
+def linearised(
+    model: nn.Module, modules: Mapping[str, nn.Module], batch: Batch, targets: Targets
+) -> Iterator[Linearised]:
+    """A model's logits at the targets of a batch, as a function of the weights of some modules.
+
+    Args:
+        model: the model; none of its parameters requires a gradient, but for these meanwhile.
+        modules: as above.
+        batch: sequences.
+        targets: of the batch.
+    """
+    weights = _Weights(modules)
+    for weight in weights.tensors:
+        weight.requires_grad_(True)
+    try:
+        # Fused attention has no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            logits = target_logits(forward_logits(model, targets.given(batch)), targets)
+            yield Linearised(wide(logits), weights)
+    finally:
+        for weight in weights.tensors:
+            weight.requires_grad_(False)
+
+
+class Linearised:
+    """Logits [N, V], and their derivative J in some weights."""
+
+    def __init__(self, logits_NV: Tensor, weights: _Weights) -> None:
+        self.logits_NV, self.weights = logits_NV, weights
+        self._u_NV: Tensor | None = None
+        self._linear: Sequence[Tensor | None] = ()
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether they depend on a weight; not where all are experts, and no token chose one."""
+        return self.logits_NV.requires_grad
+
+    def along(self, direction: Vectors) -> Tensor:
+        """J P [N, V]."""
+        if self._u_NV is None:
+            # The gradient of <u, logits> is linear in u: its derivative in u along P is J P.
+            self._u_NV = torch.zeros_like(self.logits_NV).requires_grad_()
+            self._linear = torch.autograd.grad(
+                self.logits_NV,
+                self.weights.tensors,
+                self._u_NV,
+                create_graph=True,
+                allow_unused=True,
+            )
+        gradients, moves = self.weights.along(self._linear, direction)
+        if not gradients:  # all of it is code that cannot be differentiated
+            return torch.zeros_like(self._u_NV)
+        (moved_NV,) = torch.autograd.grad(
+            gradients, self._u_NV, moves, retain_graph=True, materialize_grads=True
+        )
+        return moved_NV
+
+    def back(self, cotangent_NV: Tensor) -> dict[str, Tensor]:
+        """J^T of it, [O, J] by module."""
+        found = torch.autograd.grad(
+            self.logits_NV,
+            self.weights.tensors,
+            cotangent_NV,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return self.weights.joined(found)
 
 
 class _Weights:
@@ -114,55 +181,37 @@ class _Weights:
 
 
 def _gauss_newton(
-    logits_NV: Tensor, targets: Targets, weights: _Weights, directions: Sequence[Vectors]
+    linear: Linearised, targets: Targets, directions: Sequence[Vectors]
 ) -> list[dict[str, Tensor]]:
-    # The gradient of <u, logits> is linear in u, so that its derivative in u along P is J P.
-    u_NV = torch.zeros_like(logits_NV).requires_grad_()
-    linear = torch.autograd.grad(
-        logits_NV, weights.tensors, u_NV, create_graph=True, allow_unused=True
-    )
+    if not linear.is_reached:
+        return [linear.weights.none() for _ in directions]
     is_number = targets.labels_N.is_floating_point()
-    p_NV = torch.softmax(logits_NV.detach(), dim=-1)
+    p_NV = torch.softmax(linear.logits_NV.detach(), dim=-1)
     found = []
     for direction in directions:
-        gradients, moves = weights.along(linear, direction)
-        (moved_NV,) = torch.autograd.grad(
-            gradients, u_NV, moves, retain_graph=True, materialize_grads=True
-        )
+        moved_NV = linear.along(direction)
         if not is_number:
             moved_NV = p_NV * (moved_NV - (p_NV * moved_NV).sum(dim=-1, keepdim=True))
         if targets.weights_N is not None:
             moved_NV = moved_NV * targets.weights_N[:, None].to(moved_NV.dtype)
-        products = torch.autograd.grad(
-            logits_NV, weights.tensors, moved_NV, retain_graph=True, allow_unused=True
-        )
-        found.append(weights.joined(products))
+        found.append(linear.back(moved_NV))
     return found
 
 
 def _hessian(
-    logits_NV: Tensor, targets: Targets, weights: _Weights, directions: Sequence[Vectors]
+    linear: Linearised, targets: Targets, directions: Sequence[Vectors]
 ) -> list[dict[str, Tensor]]:
-    loss = -targets.by_sequence(log_probabilities(logits_NV, targets.labels_N)).sum()
-    linear = torch.autograd.grad(loss, weights.tensors, create_graph=True, allow_unused=True)
+    weights = linear.weights
+    if not linear.is_reached:
+        return [weights.none() for _ in directions]
+    log_ps_N = log_probabilities(linear.logits_NV, targets.labels_N)
+    loss = -targets.by_sequence(log_ps_N).sum()
+    first = torch.autograd.grad(loss, weights.tensors, create_graph=True, allow_unused=True)
     found = []
     for direction in directions:
-        gradients, moves = weights.along(linear, direction)
+        gradients, moves = weights.along(first, direction)
         products = torch.autograd.grad(
             gradients, weights.tensors, moves, retain_graph=True, allow_unused=True
         )
         found.append(weights.joined(products))
     return found
-
-
-@contextmanager
-def _trained(modules: Mapping[str, nn.Module]) -> Iterator[_Weights]:
-    """Weights require gradients meanwhile."""
-    weights = _Weights(modules)
-    for weight in weights.tensors:
-        weight.requires_grad_(True)
-    try:
-        yield weights
-    finally:
-        for weight in weights.tensors:
-            weight.requires_grad_(False)

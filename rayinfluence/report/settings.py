@@ -35,6 +35,7 @@ def choices(manifest: Manifest) -> list[tuple[str, str]]:
         ("Curvature", _curvature(manifest, "factors")),
         ("Curvature, diagonal", _curvature(manifest, "diagonal_factors")),
         ("Damping", _damping(manifest)),
+        ("Solver", _solver(manifest)),
         ("Sequences", _sequences(manifest)),
         ("Training", _objective(manifest)),
     ]
@@ -99,6 +100,33 @@ def _damping(manifest: Manifest) -> str:
         return f"{scan['damping']:.3g} for every module"
     scale = scan.get("damping_scale")
     return "" if scale is None else f"{scale:.3g} times the mean of a module's Lambda"
+
+
+def _solver(manifest: Manifest) -> str:
+    """How EK-FAC's inverse was refined, and how far that came."""
+    methods = (manifest.get("methods") or {}).values()
+    found = [method["solver"] for method in methods if method.get("solver")]
+    if not found or not found[0]["queries"]:
+        return ""
+    solver = found[0]
+    of = "Gauss-Newton matrix" if solver["curvature"] == "gauss_newton" else "Hessian"
+    queries = solver["queries"].values()
+    before, after = (
+        _range([one[key] for one in queries]) for key in ("residual_before", "residual")
+    )
+    lost = _range([one["lost_by_rank"] for one in queries])
+    return (
+        f"queries by ekfac were refined by {solver['name']} (scan.solver), with the {of} of "
+        f"{count(solver['sequences'])} sequences: what is left unsolved of a gradient is {after} "
+        f"of it, and was {before} with EK-FAC alone. Of what was solved, the rank of the scan "
+        f"loses {lost}."
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    """The least and the most."""
+    least, most = (f"{one:.2g}" for one in (min(values), max(values)))
+    return least if least == most else f"{least} to {most}"
 
 
 def _sequences(manifest: Manifest) -> str:

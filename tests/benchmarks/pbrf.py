@@ -38,7 +38,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import read_split
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.curvature.iterative.solvers import Solver
+from rayinfluence.curvature.iterative.solvers import IterativeSolver
 from rayinfluence.dataflow.compute.rescoring import whole_banks
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.run import Run
@@ -65,10 +65,10 @@ def build():
     )
 """
 SOLVERS = {
-    "CG": Solver("cg", 400, 1e-3),
-    "CG, preconditioned by EK-FAC": Solver("pcg", 400, 1e-3),
-    "LiSSA": Solver("lissa", 2000),
-    "ASTRA": Solver("astra", 400),
+    "CG": IterativeSolver("cg", 400, 1e-3),
+    "CG, preconditioned by EK-FAC": IterativeSolver("pcg", 400, 1e-3),
+    "LiSSA": IterativeSolver("lissa", 2000),
+    "ASTRA": IterativeSolver("astra", 400),
 }
 METHODS = {
     "ekfac": "EK-FAC",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.curvature.iterative.solvers import Solver, solve
+from rayinfluence.curvature.iterative.solvers import IterativeSolver, solve
 from rayinfluence.curvature.iterative.system import System
 from rayinfluence.curvature.iterative.vectors import Vectors
 from rayinfluence.curvature.solver import Identity
@@ -85,7 +85,7 @@ class Curvature:
             )
         return [{name: one / n for name, one in of.items()} for of in sums]
 
-    def solved(self, solver: Solver, queries: Sequence[EncodedQuery]) -> Solved:
+    def solved(self, solver: IterativeSolver, queries: Sequence[EncodedQuery]) -> Solved:
         """(G + lambda I)^-1 grad f of some queries."""
         gradients = []
         for query in queries:

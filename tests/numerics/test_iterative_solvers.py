@@ -13,7 +13,8 @@ from harness import encoded, fit_factors, make_replica, operator_of
 from torch import Tensor
 
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.curvature.iterative.solvers import Solver, solve
+from rayinfluence.curvature.iterative.solvers import IterativeSolver as Solver
+from rayinfluence.curvature.iterative.solvers import solve
 from rayinfluence.curvature.iterative.system import State, System, advance, begin, wanted
 from rayinfluence.curvature.iterative.vectors import Vectors, flat, unflat
 from rayinfluence.dataflow.compute.scoring import query_gradient

@@ -17,7 +17,7 @@ from rayinfluence.corpus.features import Features, bits
 from rayinfluence.corpus.queries import EncodedQuery, encode_queries
 from rayinfluence.corpus.query_forms import queries_of
 from rayinfluence.curvature.ekfac import EKFAC
-from rayinfluence.curvature.iterative.solvers import Solver, solve
+from rayinfluence.curvature.iterative.solvers import IterativeSolver, solve
 from rayinfluence.curvature.iterative.system import System
 from rayinfluence.curvature.iterative.vectors import Vectors, inner
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -179,7 +179,7 @@ def influences(
     ]
     solved = [
         state.vector("solution")
-        for state in solve(Solver("explicit", 0), system, gradients, products)
+        for state in solve(IterativeSolver("explicit", 0), system, gradients, products)
     ]
     theirs = [
         naive.gradients(twin, names, naive.log_probability(twin, list(sequence)))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from rayinfluence.curvature.iterative.solvers import Solver, solve
+from rayinfluence.curvature.iterative.solvers import IterativeSolver, solve
 from rayinfluence.curvature.iterative.system import System
 from rayinfluence.curvature.iterative.vectors import Vectors
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
@@ -59,7 +59,7 @@ def test_leaving_a_row_out_is_its_influence_over_one_less_its_leverage(
         return [{"0": one["0"] / N} for one in curvature_products(*told)]
 
     system = System({"0": DAMPING}, dict, dict)
-    solver = Solver(name, steps=50, tolerance=1e-12)
+    solver = IterativeSolver(name, steps=50, tolerance=1e-12)
     residuals = y - X @ w
     for query in (0, 5):
         (state,) = solve(solver, system, [{"0": X[query][None]}], products)

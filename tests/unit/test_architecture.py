@@ -18,6 +18,7 @@ DATA = {
     "config_places",
     "config_corpus",
     "config_rows",
+    "config_solver",
     "text",
     "guest",
     "addresses",
@@ -44,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "config_places": {"text", "addresses"},
     "config_corpus": {"config_places", "config_rows", "config_sentences"},
     "config_rows": {"config_places"},
+    "config_solver": {"config_places"},
     "config_objective": {"config_places", "config_sentences"},
     "config_features": {"addresses"},
     "config": {
@@ -53,6 +55,7 @@ ARROWS: dict[str, set[str]] = {
         "yamls",
         "config_sentences",
         "config_set",
+        "config_solver",
         "config_places",
         "config_corpus",
         "config_objective",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rayinfluence.curvature.iterative.measure import noted
 from rayinfluence.curvature.iterative.system import State, System, Wanted
-from rayinfluence.curvature.iterative.vectors import Vectors, inner, plus
+from rayinfluence.curvature.iterative.vectors import Vectors, inner, plus, times
 from rayinfluence.errors import NumericsError
 
 
@@ -64,7 +64,9 @@ class ConjugateGradients:
         return noted(replace(state.counted(product=product), steps=state.steps + 1), residual)
 
     def _conditioned(self, system: System, residual: Vectors) -> dict[str, Tensor]:
-        return system.inverse(residual) if self.preconditioned else dict(residual)
+        if self.preconditioned:
+            return system.inverse(residual)
+        return times(1.0, residual)  # of its own: a state's vectors are stored one by one
 
 
 def not_positive(curvature: float, step: int | None = None) -> NumericsError:

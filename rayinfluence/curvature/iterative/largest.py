@@ -13,7 +13,7 @@ from rayinfluence.curvature.iterative.system import State, System, Wanted
 from rayinfluence.curvature.iterative.vectors import Vectors, inner, norm, random_like, times
 
 #: Products with each part. The estimate is from below, and a series converges up to twice of it.
-_STEPS = 6
+STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Largest:
 
     def wanted(self, system: System, state: State) -> Wanted | None:
         """G_j u."""
-        part = state.steps // _STEPS
+        part = state.steps // STEPS
         return None if part == system.n_parts else Wanted([state.vector("direction")], part)
 
     def advance(self, system: System, state: State, products: Sequence[Vectors]) -> State:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from rayinfluence.curvature.iterative.arnoldi import InKrylovSpace, KrylovSpace
 from rayinfluence.curvature.iterative.cg import ConjugateGradients
 from rayinfluence.curvature.iterative.explicit import Columns, Explicit
-from rayinfluence.curvature.iterative.largest import Largest
+from rayinfluence.curvature.iterative.largest import STEPS, Largest
 from rayinfluence.curvature.iterative.measure import Measure
 from rayinfluence.curvature.iterative.neumann import Neumann
 from rayinfluence.curvature.iterative.system import Phase, State, System, advance, begin, wanted
-from rayinfluence.curvature.iterative.vectors import Vectors, norm
+from rayinfluence.curvature.iterative.vectors import Vectors, norm, times
 
 #: Makes products G v of some directions, over a part of the sample or all of it.
 Products = Callable[[Sequence[Vectors], int | None], list[Vectors]]
 
 
 @dataclass(frozen=True)
-class Solver:
+class IterativeSolver:
     """A solver with its settings.
 
     Attributes:
@@ -48,6 +48,23 @@ class Solver:
         if self.name in ("astra", "lissa") and self.scale is None:
             return (Largest(self.name == "astra"),)
         return ()
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether each product is of all of the sample, and not of a part of it."""
+        return self.name not in ("astra", "lissa")
+
+    def passes(self, n_parts: int) -> float:
+        """Over the sample, of a gradient at most; with a residual at both ends."""
+        if self.name in ("cg", "pcg"):
+            return self.steps + 2
+        return 2 + self.steps * self.repeats / n_parts if self.name in ("astra", "lissa") else 2
+
+    def passes_before(self, n_weights: int) -> float:
+        """Of what is made once for all gradients, at most."""
+        if self.name == "explicit":
+            return n_weights
+        return min(self.steps, n_weights) if self.name == "arnoldi" else STEPS
 
     def phases(self, system: System, prepared: State | None) -> tuple[Phase, ...]:
         """What is done for each gradient, between residuals of EK-FAC's solution and its own.
@@ -81,7 +98,7 @@ def run(system: System, phases: Sequence[Phase], state: State, products: Product
 
 
 def solve(
-    solver: Solver, system: System, gradients: Sequence[Vectors], products: Products
+    solver: IterativeSolver, system: System, gradients: Sequence[Vectors], products: Products
 ) -> list[State]:
     """Solve for some gradients, one after another.
 
@@ -107,4 +124,6 @@ def started(system: System, phases: Sequence[Phase], gradient: Vectors) -> State
     state = State().vectors(gradient=gradient)
     if norm(gradient):
         return begin(system, phases, state)
-    return State(state.vectors(solution=gradient).tensors, history=(0.0, 0.0), phase=len(phases))
+    return State(
+        state.vectors(solution=times(0.0, gradient)).tensors, history=(0.0, 0.0), phase=len(phases)
+    )

@@ -63,6 +63,7 @@ class State:
         phase: the number of the solver's phase.
         steps: of the solver so far.
         passes: over the sample so far, parts counted as parts.
+        turns: how often products were asked for and came.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class State:
     phase: int = 0
     steps: int = 0
     passes: float = 0.0
+    turns: int = 0
 
     def vector(self, name: str) -> dict[str, Tensor]:
         """A vector by its name."""
@@ -78,8 +80,13 @@ class State:
         return {k.removeprefix(begin): t for k, t in self.tensors.items() if k.startswith(begin)}
 
     def vectors(self, **named: Vectors) -> State:
-        """The same with some vectors put in their places."""
-        new = {f"{name}/{key}": t for name, of in named.items() for key, t in of.items()}
+        """The same with some vectors put in their places; as they would be read from a store.
+
+        So what follows has the same bits whether or not they were stored meanwhile.
+        """
+        new = {
+            f"{name}/{key}": t.contiguous() for name, of in named.items() for key, t in of.items()
+        }
         return replace(self, tensors={**self.tensors, **new})
 
     def counted(self, **named: float) -> State:
@@ -100,6 +107,7 @@ class State:
             "phase": self.phase,
             "steps": self.steps,
             "passes": self.passes,
+            "turns": self.turns,
         }
 
     @classmethod
@@ -112,6 +120,7 @@ class State:
             int(header["phase"]),
             int(header["steps"]),
             float(header["passes"]),
+            int(header["turns"]),
         )
 
 
@@ -148,7 +157,8 @@ def advance(
     assert asked is not None
     passes = len(asked.directions) / (1 if asked.part is None else system.n_parts)
     state = phases[state.phase].advance(system, state, products)
-    return _settled(system, phases, replace(state, passes=state.passes + passes))
+    counted = replace(state, passes=state.passes + passes, turns=state.turns + 1)
+    return _settled(system, phases, counted)
 
 
 def _settled(system: System, phases: Sequence[Phase], state: State) -> State:

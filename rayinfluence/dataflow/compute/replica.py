@@ -22,6 +22,7 @@ from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.model.answers import objective
 from rayinfluence.model.batches import Batch, make_batch, plan_batches
 from rayinfluence.model.capture import backward
+from rayinfluence.model.curvature_products import CURVATURES, Curvature, curvature_products
 from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import LanguageModel, forward_logits, vocabulary_of
 from rayinfluence.model.load import assemble, context_length
@@ -212,11 +213,25 @@ class Replica:
     @cached_property
     def _repeats_token_influences(self) -> bool:
         """The same of a pass for token influences, which has operations of its own."""
-        nowhere = {
+        return self._adds_in_order(lambda little: self._token_influences(little, self._nowhere))
+
+    @cached_property
+    def _repeats_products(self) -> bool:
+        """The same of products of curvature."""
+        return self._adds_in_order(
+            lambda little: [
+                self._curvature_products(little, [self._nowhere], curvature)
+                for curvature in CURVATURES
+            ]
+        )
+
+    @property
+    def _nowhere(self) -> dict[str, Tensor]:
+        """A direction of no length."""
+        return {
             name: torch.zeros(shape.d_out, shape.columns, device=self.devices[name])
             for name, shape in self.shapes.items()
         }
-        return self._adds_in_order(lambda little: self._token_influences(little, nowhere))
 
     def _adds_in_order(self, run: Callable[[Batch], object]) -> bool:
         """Whether every operation of a pass can; tried on two tokens."""
@@ -340,6 +355,21 @@ class Replica:
     def _token_influences(self, batch: Batch, directions: Mapping[str, Tensor]) -> TokenInfluences:
         targets = self.trained_on.targets(batch)
         return token_influences(self.model, self.modules, batch, targets, directions)
+
+    def curvature_products(
+        self, batch: Batch, directions: Sequence[Mapping[str, Tensor]], curvature: Curvature
+    ) -> list[dict[str, Tensor]]:
+        """Products of a batch's curvature with directions [O, J] of the same modules, summed."""
+        with repeatable(self.device) if self._repeats_products else nullcontext():
+            return self._curvature_products(batch, directions, curvature)
+
+    def _curvature_products(
+        self, batch: Batch, directions: Sequence[Mapping[str, Tensor]], curvature: Curvature
+    ) -> list[dict[str, Tensor]]:
+        modules = {name: self.modules[name] for name in directions[0]}
+        targets = self.trained_on.targets(batch)
+        told = self.model, modules, batch, targets, directions, curvature
+        return curvature_products(*told)
 
     @property
     def _maximised(self) -> str:

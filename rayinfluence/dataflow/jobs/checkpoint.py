@@ -11,8 +11,29 @@ from rayinfluence.errors import DamagedError
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header, read_tensors, write_tensors
 
-#: A lane spends no more than this part of its time on writing checkpoints.
+#: No more than this part of the time is spent on writing checkpoints.
 _SHARE = 0.05
+
+
+class Pace:
+    """When sums, or whatever else is under way, are to be kept.
+
+    Args:
+        seconds: least time between two times.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = time.monotonic() + seconds
+
+    def keep(self, write: Callable[[], None]) -> None:
+        """Keep it, if it is time to."""
+        started = time.monotonic()
+        if started < self._next:
+            return
+        write()
+        now = time.monotonic()
+        self._next = now + max(self._seconds, (now - started) / _SHARE)
 
 
 class Checkpoint:
@@ -29,8 +50,7 @@ class Checkpoint:
         self._store = store
         self._key = checkpoint_key(lane_key)
         self._lane = lane
-        self._seconds = seconds
-        self._next = time.monotonic() + seconds
+        self._pace = Pace(seconds)
 
     def read(self) -> Fold | None:
         """The sums of an earlier worker; None where there are none, or none that can be used."""
@@ -54,13 +74,12 @@ class Checkpoint:
 
     def offer(self, fold: Callable[[], Fold]) -> None:
         """Keep the sums, if it is time to."""
-        started = time.monotonic()
-        if started < self._next:
-            return
-        made = fold()
-        write_tensors(self._store, self._key, made.tensors, made.header(self._lane))
-        now = time.monotonic()
-        self._next = now + max(self._seconds, (now - started) / _SHARE)
+
+        def write() -> None:
+            made = fold()
+            write_tensors(self._store, self._key, made.tensors, made.header(self._lane))
+
+        self._pace.keep(write)
 
     def drop(self) -> None:
         """Delete it: the lane is committed."""

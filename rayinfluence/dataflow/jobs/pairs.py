@@ -93,7 +93,7 @@ class PairsJob:
         by_gradients = [
             Asked(partial(one.solver, replica), one.normalised, wanted)
             for one, wanted in zip(self.methods, item.wanted, strict=True)
-            if one.reads_queries
+            if one.has_parts
         ]
         found: Iterator[PairScores] = iter(())
         if by_gradients:
@@ -101,9 +101,7 @@ class PairsJob:
             scored = pair_scores(replica, item.query, item.ends, by_gradients, rows, watch.advance)
             found = iter(scored)
         return [
-            next(found)
-            if one.reads_queries
-            else self._by_text(replica, one, item, _of(table, wanted))
+            next(found) if one.has_parts else self._by_text(replica, one, item, _of(table, wanted))
             for one, wanted in zip(self.methods, item.wanted, strict=True)
         ]
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY
 from rayinfluence.curvature.ekfac import ModuleFactors
-from rayinfluence.curvature.solver import Solver
+from rayinfluence.curvature.solver import Cut, Solver
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.scoring import QueryGradient, query_gradient
@@ -72,12 +72,15 @@ class MethodOperands:
         store: of its queries.
         curvature: of all modules; None for methods that need none.
         counts: of the queries' terms, while there are queries to be made that need them.
+        whole: where its queries are at full rank, if a solver refines them; others are made
+            again where they are needed whole.
     """
 
     method: str
     store: Store
     curvature: SharedCurvature | None = None
     counts: TermCounts | None = None
+    whole: Store | None = None
 
     @property
     def reads_texts(self) -> bool:
@@ -93,6 +96,14 @@ class MethodOperands:
     def reads_queries(self) -> bool:
         """Whether it has gradients of queries."""
         return self.method in GRADIENT_METHODS
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether parts of a query are made as all of it is.
+
+        Of one that a solver refined each would take a solve of its own.
+        """
+        return self.reads_queries and self.whole is None
 
     @property
     def normalised(self) -> bool:
@@ -118,6 +129,24 @@ class MethodOperands:
 _NONE = QueryGradient({}, [], [], 0.0)
 #: A query and the places of the methods that lack it.
 Unsolved = tuple[EncodedQuery, tuple[int, ...]]
+
+
+def query_header(
+    query: EncodedQuery, found: QueryGradient, damping: Mapping[str, float]
+) -> dict[str, Any]:
+    """What is said of a query beside its tensors: what the model thinks of it, and lambda."""
+    return {
+        "query": query.digest,
+        "log_probabilities": found.log_probabilities,
+        "ranks": found.ranks,
+        **({} if query.measurement == LOG_PROBABILITY else {"value": found.value}),
+        "damping": dict(damping),
+    }
+
+
+def cut_of(query: EncodedQuery, rank: int, seed: int) -> Cut:
+    """What cuts the matrices of a query to a rank; its random numbers are the query's own."""
+    return partial(low_rank, rank=rank, seed=int(query.digest[:8], 16) ^ seed)
 
 
 @dataclass
@@ -153,13 +182,7 @@ class QueryJob:
                     tensors[place, method] = operands.counts.query(of_texts, query.terms)
         for (place, method), solved in tensors.items():
             query = item[place][0]
-            header = {
-                "query": query.digest,
-                "log_probabilities": found[place].log_probabilities,
-                "ranks": found[place].ranks,
-                **({} if query.measurement == LOG_PROBABILITY else {"value": found[place].value}),
-                "damping": damping.get(method, {}),
-            }
+            header = query_header(query, found[place], damping.get(method, {}))
             write_tensors(self.methods[method].store, query_key(query.digest), solved, header)
         watch.advance(sum(query.n_tokens for query, _ in item))
 
@@ -187,8 +210,7 @@ class QueryJob:
                     if self.methods[method].reads_itself:
                         tensors[place, method] = {}  # its factors are read where it scans
                         continue
-                    seed = int(query.digest[:8], 16) ^ replica.numerics.seed
-                    cut = self.rank and partial(low_rank, rank=self.rank, seed=seed)
+                    cut = self.rank and cut_of(query, self.rank, replica.numerics.seed)
                     parts = inverse.of_tokens(*gradients[place].tokens[name], cut or None)
                     tensors.setdefault((place, method), {}).update(
                         {f"{name}/{part}": tensor.cpu() for part, tensor in parts.items()}

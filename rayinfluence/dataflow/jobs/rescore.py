@@ -113,7 +113,8 @@ class Asking:
 class RescoreJob:
     """Score what a scan found again, with the whole gradients of a block of queries.
 
-    Those are made when the block begins, kept while its rows follow each other, and never written.
+    Those are made when the block begins, or read where a solver refined them, and kept while its
+    rows follow each other.
     """
 
     corpus: Store
@@ -150,9 +151,7 @@ class RescoreJob:
     ) -> list[_Whole | TextBank | None]:
         """The queries of a block, by method; None by those that ask none of them."""
         digests = [query.digest for query in queries]
-        gradients = [
-            one for one in self.methods if one.reads_queries and asks(one.method, digests[0])
-        ]
+        gradients = [one for one in self.methods if one.has_parts and asks(one.method, digests[0])]
         solvers = [partial(operands.solver, replica) for operands in gradients]
         normalised = [operands.normalised for operands in gradients]
         whole = iter(whole_banks(replica, solvers, queries, normalised) if gradients else ())
@@ -163,7 +162,13 @@ class RescoreJob:
             if operands.reads_itself:
                 return operands.itself(replica), None
             scanned = _as_scanned(replica, operands, digests)
-            return scanned if isinstance(scanned, TextBank) else (next(whole), scanned)
+            if isinstance(scanned, TextBank):
+                return scanned
+            if operands.whole is None:
+                return next(whole), scanned
+            refined = stored_bank(replica, operands.method, operands.whole, digests)
+            assert isinstance(refined, QueryBank)
+            return refined, scanned
 
         return list(map(bank, self.methods))
 

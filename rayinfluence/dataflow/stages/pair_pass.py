@@ -110,7 +110,7 @@ class PairPass:
         if there are too few with one, whatever has the most.
         """
         methods = self.again.methods
-        by_gradients = [one.method for one in methods if one.reads_queries]
+        by_gradients = [one.method for one in methods if one.has_parts]
         by_texts = [one.method for one in methods if one.reads_texts]
         best: tuple[int, int, tuple[str, ...]] = (0, 0, ())
         wanted: _Wanted = {}
@@ -150,7 +150,7 @@ class PairPass:
     def _run_again(self, ids: Sequence[Ids]) -> Ids:
         """The sequences that run through the model."""
         methods = self.again.methods
-        return union(i for one, i in zip(methods, ids, strict=True) if one.reads_queries)
+        return union(i for one, i in zip(methods, ids, strict=True) if one.has_parts)
 
     def _most_parts(self, wanted: _Wanted) -> int:
         if not wanted:
@@ -163,7 +163,7 @@ class PairPass:
                 [
                     self._tokens(of_method)
                     for one, of_method in zip(self.again.methods, ids, strict=True)
-                    if one.reads_queries
+                    if one.has_parts
                 ],
             )
             for query, ids in wanted.values()

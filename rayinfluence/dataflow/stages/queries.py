@@ -21,14 +21,24 @@ from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.jobs.banks import BankPlan
 from rayinfluence.dataflow.jobs.handles import read_stored
 from rayinfluence.dataflow.jobs.query import MethodOperands, QueryJob, SharedCurvature
-from rayinfluence.dataflow.layout import BANKS, MANIFEST, QUERIES, named, query_key, with_manifest
+from rayinfluence.dataflow.layout import (
+    BANKS,
+    MANIFEST,
+    QUERIES,
+    REFINED,
+    named,
+    query_key,
+    with_manifest,
+)
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
+from rayinfluence.dataflow.stages.refinement import Refinement
 from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import (
+    REFINABLE,
     SELF_METHODS,
     TEXT_METHODS,
     asked,
@@ -66,6 +76,8 @@ class MethodQueries:
         store: where they are.
         corpus: fingerprint of the corpus, where it decides them too; another one is no other
             choice.
+        refinement: by what they are refined, if they are.
+        whole: where they are at full rank then.
     """
 
     method: str
@@ -73,6 +85,8 @@ class MethodQueries:
     parts: dict[str, Any]
     store: Store
     corpus: str | None = None
+    refinement: Refinement | None = None
+    whole: Store | None = None
 
     def lacks(self, queries: Sequence[EncodedQuery]) -> bool:
         """Whether one of some queries, of those that the method asks, is not made yet."""
@@ -88,8 +102,12 @@ def plan_methods(
     config: ScanConfig,
     numerics: Numerics,
     corpus: str,
+    refinement: Refinement | None = None,
 ) -> list[MethodQueries]:
-    """Where the queries of each method are, and what decides them; ``corpus`` is a fingerprint."""
+    """Where the queries of each method are, and what decides them.
+
+    ``corpus`` is a fingerprint; ``refinement`` is of those of EK-FAC, if they are refined.
+    """
     planned = []
     for method in config.methods:
         kind, texts = factors_of(method), method in TEXT_METHODS
@@ -105,10 +123,15 @@ def plan_methods(
             "rank": None if texts or itself else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
+        refined = refinement if method == REFINABLE else None
+        if refined is not None:  # others have the fingerprints that they had before there were any
+            parts["solver"] = refined.parts
         of_corpus = corpus if texts else None
         fingerprint = queries_fingerprint(parts, of_corpus)
         store = root / QUERIES / fingerprint
-        planned.append(MethodQueries(method, fingerprint, parts, store, of_corpus))
+        whole = root / REFINED / fingerprint if refined is not None else None
+        found = MethodQueries(method, fingerprint, parts, store, of_corpus, refined, whole)
+        planned.append(found)
     return planned
 
 
@@ -127,8 +150,9 @@ def precondition(
 ) -> None:
     """Precondition every query by every method that has not done so, and commit each.
 
-    ``operands`` reads what some methods need.
+    ``operands`` reads what some methods need. Those that are refined are none of them.
     """
+    methods = [one for one in methods if one.refinement is None]
 
     def work(lacking: Sequence[Lacking[EncodedQuery]], stage: StageProgress) -> Iterator[Any]:
         wanted = [
@@ -184,6 +208,7 @@ def method_operands(
             one.store,
             curvatures[kind] if (kind := factors_of(one.method)) else None,
             counts if one.method in TEXT_METHODS else None,
+            one.whole,
         )
         for one in methods
     ]

@@ -51,7 +51,12 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         runner={"name": "inline"},
         fit={"lanes": 2, "error_bound": 5.0},
         corpus={"select": "year > 1990"},
-        scan={"methods": ["ekfac", "bm25"], "scores": "dense", "split_tokens": 120},
+        scan={
+            "methods": ["ekfac", "bm25"],
+            "scores": "dense",
+            "split_tokens": 120,
+            "solver": {"name": "pcg", "steps": 1, "sequences": 10},
+        },
     )
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(config.model_dump()))
@@ -74,6 +79,13 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         # While work is under way.
         f"{layout.SCRATCH}/{layout.scratch_key(0)}",
         *(f"factors/<fingerprint>/{layout.checkpoint_key(key)}" for key in lane),
+        f"refined/<fingerprint>/{layout.prepared_key()}",  # of some solvers
+        *(
+            f"refined/<fingerprint>/{layout.checkpoint_key(key)}"
+            for key in (layout.prepared_key(), layout.query_key("<query>"))
+        ),
+        f"refined/<fingerprint>/{layout.asked_key('<name>', 0)}",
+        f"refined/<fingerprint>/{layout.lane_sums_key('<name>', 0, 0)}",
         # Where something is wrong.
         *(f"corpus/{folder}/<name>" for folder in ("bad-files", "quarantine")),
         f"scan/<bank>/{layout.aside_key('<split>')}",
@@ -121,6 +133,16 @@ def test_keys_of_a_bank_are_found_by_their_kinds() -> None:
     ]
     assert layout.marked(layout.mark_key(SOME, 12)) == (SOME, 12)
     assert {layout.named(key(SOME)) for key in keys} == {SOME}
+
+
+def test_keys_of_solves_in_turns_are_found_by_their_kinds_and_say_what_they_are() -> None:
+    for of in (layout.query_key(SOME), layout.prepared_key()):
+        asked, lane = layout.asked_key(of, 12), layout.lane_sums_key(of, 12, 3)
+        begin = "refined/<fingerprint>/turns/<name>-00000"
+        assert kind_of(f"refined/{SOME}/{asked}") == f"{begin}.safetensors"
+        assert kind_of(f"refined/{SOME}/{lane}") == f"{begin}-lane-000.safetensors"
+        assert layout.turn_of(asked) == (layout.named(of), 12, False)
+        assert layout.turn_of(lane) == (layout.named(of), 12, True)
 
 
 def test_what_a_run_does_not_write_has_no_kind() -> None:

@@ -1,0 +1,201 @@
+"""Refining: queries of EK-FAC are brought nearer to (G + lambda I)^-1 grad f_q by a solver.
+
+Between queries and banks, so that the scan knows nothing of it. The sample is copied to where
+workers read all of it; what a solver makes once for all queries comes first; then queries are
+solved in blocks, which share the passes of their products, or a few of them in turns, which all
+replicas share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rayinfluence.corpus.queries import EncodedQuery
+from rayinfluence.curvature.iterative.solvers import IterativeSolver
+from rayinfluence.dataflow import stage_names
+from rayinfluence.dataflow.compute.refining import lane_count
+from rayinfluence.dataflow.jobs.query import MethodOperands
+from rayinfluence.dataflow.jobs.refine import RefineJob
+from rayinfluence.dataflow.jobs.sample_rows import CopySample, SampleRows
+from rayinfluence.dataflow.jobs.solving import SolverOperands, Subject
+from rayinfluence.dataflow.runners.base import Runner
+from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
+from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
+from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
+from rayinfluence.dataflow.stages.turns import in_turns
+from rayinfluence.methods.registry import asked
+from rayinfluence.model.modules import ModuleShape
+from rayinfluence.storage.store import Store
+
+#: Bytes of vectors that a block of queries keeps at once, and vectors of a query: its gradient,
+#: solution, residual and direction, a product and its sum in float64.
+_BYTES = {"cpu": 1 << 31, "cuda": 1 << 35}
+_VECTORS, _NUMBER = 8, 4
+#: Operations of a product per token and weight: what directions share, the forward and the first
+#: backward pass with gradients of weights, and each one's own two; and how many a second a device
+#: makes at the least. A solve of fewer seconds is no turn's.
+_SHARED_FLOPS, _FLOPS = 6, 8
+_RATE = {"cpu": 2e10, "cuda": 2e13}
+_SECONDS = 60
+#: Tokens of a sample that are copied sooner than a process that does it starts.
+_FEW_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Refine:
+    """What refining needs.
+
+    Attributes:
+        runner: where it runs.
+        corpus: with the rows of the sample.
+        shapes: of the tracked modules.
+        device: of the replicas.
+        most_actors: replicas that there may be.
+        seconds: least time between two checkpoints.
+        progress: told of it.
+    """
+
+    runner: Runner
+    corpus: Store
+    shapes: Mapping[str, ModuleShape]
+    device: str
+    most_actors: int
+    seconds: float
+    progress: ProgressLog
+
+    def run(
+        self,
+        method: MethodQueries,
+        operands: MethodOperands,
+        queries: Sequence[EncodedQuery],
+        rank: int | None,
+    ) -> None:
+        """Refine every query that is not yet, and commit each.
+
+        Args:
+            method: whose queries they are.
+            operands: with EK-FAC.
+            queries: all of the run.
+            rank: that they are cut to; None is whole.
+        """
+        refinement, whole = method.refinement, method.whole
+        assert refinement is not None
+        assert whole is not None
+        # The same question may be asked under several ids.
+        distinct = {query.digest: query for query in asked(method.method, queries)}
+        subjects = [Subject(query) for query in distinct.values()]
+        pieces = refinement.pieces()
+        ours = SolverOperands(
+            refinement.solver,
+            refinement.settings.curvature,
+            operands,
+            rank,
+            tuple(piece.key for piece in pieces),
+            lane_count(len(refinement.ids)),
+            self.seconds,
+        )
+
+        def places(subject: Subject) -> list[Place]:
+            at_full_rank = [Place(whole, subject.key)]
+            return at_full_rank + [Place(method.store, subject.key)] * (subject.query is not None)
+
+        def copy(lacking: Sequence[Lacking[SampleRows]], told: StageProgress) -> Iterator[Any]:
+            small = refinement.n_tokens <= _FEW_TOKENS
+            items = [one.item for one in lacking]
+            return self.runner.tasks(CopySample(self.corpus, whole), items, small)
+
+        def solving(some: Sequence[Subject], is_prepared: bool, passes: float) -> Stage[Subject]:
+            tokens = int(passes * refinement.n_tokens)
+
+            def solve(lacking: Sequence[Lacking[Subject]], told: StageProgress) -> Iterator[Any]:
+                left = [one.item for one in lacking]
+                if self._is_for_turns(ours.solver, len(left), tokens):
+                    done = partial(_is_done, places)
+                    blocks = _cut(left, self._most_at_once)
+                    return in_turns(self.runner, ours, is_prepared, blocks, done, told.advance)
+                # Something for all replicas; company changes no bit of a query.
+                size = min(self._most_at_once, -(-len(left) // self.most_actors))
+                job = RefineJob(ours, is_prepared)
+                return self.runner.replicas(job, _cut(left, size), told.advance)
+
+            return Stage(stage_names.REFINE, some, places, solve, n_tokens=lambda _: tokens)
+
+        queries_stage = solving(subjects, True, ours.solver.passes(ours.n_lanes))
+        if not queries_stage.lacking():
+            return
+        rows = Stage(stage_names.REFINE, pieces, lambda one: [Place(whole, one.key)], copy)
+        ensure(rows, self.progress)
+        if ours.solver.preparation():
+            once = ours.solver.passes_before(self._n_weights)
+            ensure(solving([Subject()], False, once), self.progress)
+        ensure(queries_stage, self.progress)
+
+    @property
+    def _n_weights(self) -> int:
+        return sum(shape.d_out * shape.columns for shape in self.shapes.values())
+
+    @property
+    def _most_at_once(self) -> int:
+        """Subjects of a block: as many as fit."""
+        return max(1, _BYTES[self.device] // (_VECTORS * _NUMBER * self._n_weights))
+
+    def _is_for_turns(self, solver: IterativeSolver, n_subjects: int, tokens: int) -> bool:
+        """Whether products are dealt to replicas lane by lane, as half of them had no work else.
+
+        By counted operations: of a short solve turns would take longer than products. Bits are the
+        same either way.
+
+        Args:
+            solver: which.
+            n_subjects: that are to be solved for.
+            tokens: that products of a subject are made of.
+        """
+        flops = tokens * self._n_weights * (_SHARED_FLOPS + _FLOPS)
+        is_long = flops >= _SECONDS * _RATE[self.device]
+        return is_long and solver.takes_all and 2 * n_subjects <= self.most_actors
+
+
+def _cut(subjects: Sequence[Subject], size: int) -> list[Sequence[Subject]]:
+    return [subjects[start : start + size] for start in range(0, len(subjects), size)]
+
+
+def _is_done(places: Callable[[Subject], Sequence[Place]], subject: Subject) -> bool:
+    return all(place.store.exists(place.key) for place in places(subject))
+
+
+def solver_report(method: MethodQueries, queries: Sequence[EncodedQuery]) -> dict[str, Any]:
+    """What the manifest says of a solver, and of each query: residuals, steps, and what is lost.
+
+    ``residual_before`` is of EK-FAC's solution.
+    """
+    assert method.refinement is not None
+    settings, found = method.refinement.parts, {}
+    for query in asked(method.method, queries):
+        refined = query_report(method, query)["refined"]
+        found[query.query.query_id] = {
+            "residual_before": refined["history"][0],
+            "residual": refined["history"][-1],
+            "converged": refined["history"][-1] <= settings["tolerance"],
+            "steps": refined["steps"],
+            "passes": refined["passes"],
+            "lost_by_rank": refined["lost_by_rank"],
+        }
+    return {**settings, "queries": found}
+
+
+def residual_warning(solver: Mapping[str, Any]) -> str | None:
+    """What to warn of: queries whose residual is above the tolerance."""
+    above = {name: one for name, one in solver["queries"].items() if not one["converged"]}
+    if not above:
+        return None
+    worst = max(above, key=lambda name: float(above[name]["residual"]))
+    said = above[worst]
+    return (
+        f"scan.solver: {solver['name']} left a residual above {solver['tolerance']:g} of "
+        f"{len(above)} of {len(solver['queries'])} queries, the largest of {worst!r}: "
+        f"{said['residual']:.2g} after {said['steps']} steps, and {said['residual_before']:.2g} of "
+        "EK-FAC before. Allow more steps, or read these scores as those of a rougher solution."
+    )
