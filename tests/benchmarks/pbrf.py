@@ -129,7 +129,9 @@ def trained(
     return network
 
 
-def of_table(place: Path, folder: Path, name: str, n_queries: int, epochs: int) -> RunConfig:
+def of_table(
+    place: Path, folder: Path, name: str, n_queries: int, epochs: int, scan: dict[str, Any]
+) -> RunConfig:
     """A run on a network and its rows."""
     train, test = rows_of(folder, name)
     network = trained(train, epochs)
@@ -166,7 +168,7 @@ def of_table(place: Path, folder: Path, name: str, n_queries: int, epochs: int) 
             "dtype": "float64",
             "device": "cpu",
             "fit": {"error_bound": None},
-            "scan": {"rank": "dense"},
+            "scan": scan,
             "runner": {"name": "inline"},
             "batch_tokens": 2**17,
         }
@@ -178,7 +180,7 @@ SIZES = ModelSettings(vocabulary=512, width=32)
 TRAINING = TrainingSettings(epochs=20, threads=1)
 
 
-def of_text(place: Path, n_queries: int) -> RunConfig:
+def of_text(place: Path, n_queries: int, scan: dict[str, Any]) -> RunConfig:
     """A run on a small GPT-2 and documents of the demo."""
     corpus = write_corpus(
         place / "data", 0, subjects=12, plain_documents=250, queried_facts=n_queries
@@ -207,7 +209,7 @@ def of_text(place: Path, n_queries: int) -> RunConfig:
             "fit": {"error_bound": None},
             "device": "cpu",
             "dtype": "float64",
-            "scan": {"rank": "dense"},
+            "scan": scan,
             "runner": {"name": "inline"},
         }
     )
@@ -222,7 +224,11 @@ class Bench:
         of_module = factors.by_module()
         self._curvatures = {
             name: Factors(
-                one, factors.n_routed.get(name, factors.n_tokens), factors.n_sequences, 0.1, None
+                one,
+                factors.n_routed.get(name, factors.n_tokens),
+                factors.n_sequences,
+                run.config.scan.damping_scale,
+                None,
             )
             for name, one in of_module.items()
         }
@@ -346,11 +352,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=150, help="of networks on tables")
     parser.add_argument("--basis", type=int, default=1000, help="sequences, at most")
     parser.add_argument("--only", choices=TABLES)
+    parser.add_argument("--damping", type=float, default=0.1, help="over the mean of Lambda")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    scan = {"rank": "dense", "damping_scale": options.damping}
     with tempfile.TemporaryDirectory() as place:
         if options.what == "text":
-            config = of_text(Path(place), options.queries or 5)
+            config = of_text(Path(place), options.queries or 5, scan)
             n_queries = options.queries or 5
             bench_of(config, options.points or 20, n_queries, options.basis)
             return
@@ -358,7 +366,7 @@ def main() -> None:
             sys.exit("name the folder that holds concrete/ and energy/.")
         sys.path.insert(0, place)
         for name in [options.only] if options.only else TABLES:
-            config = of_table(Path(place), options.folder, name, 100, options.epochs)
+            config = of_table(Path(place), options.folder, name, 100, options.epochs, scan)
             bench_of(config, options.points or 500, options.queries or 10, options.basis)
 
 

@@ -35,6 +35,9 @@ from rayinfluence.evaluation.pbrf.response import Responses
 from rayinfluence.model.load import freeze
 from rayinfluence.model.row_task import row_task
 
+#: Of its runs.
+SCAN = {"rank": "dense"}
+
 
 def of_rows(bench: Bench, rows: np.ndarray, epochs: int) -> Retrain:
     """Trains networks on rows again."""
@@ -120,10 +123,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             sys.path.insert(0, place)
             if name == "text":
-                config = of_text(Path(place), options.queries)
+                config = of_text(Path(place), options.queries, SCAN)
             else:
                 config = of_table(
-                    Path(place), options.folder, name, options.queries, options.epochs
+                    Path(place), options.folder, name, options.queries, options.epochs, SCAN
                 )
             with Run(config, ProgressLog(Console(file=io.StringIO()))) as run:
                 run.begin(needs_queries=True)
