@@ -188,6 +188,10 @@ KINDS = (
     Kind(layout.EVALUATED_PAGE, stage_names.EVALUATION, "the same as a page"),
     Kind(layout.DAMPINGS, stage_names.EVALUATION, "what was measured of dampings"),
     Kind(layout.DAMPINGS_PAGE, stage_names.EVALUATION, "the same as a page"),
+    _of_a_recipe(
+        layout.response_key("<digest>"),
+        "what moving the weights by a sequence does to queries, and what was predicted",
+    ),
 )
 #: What earlier versions left, and no run reads any more.
 _EARLIER = (

@@ -47,7 +47,8 @@ RESCORED, RESULTS = "rescored", results.RESULTS
 #: What methods were measured to be, and over dampings: values, and the page of each.
 EVALUATED, EVALUATED_PAGE = "evaluation.json", "evaluation.html"
 DAMPINGS, DAMPINGS_PAGE = "damping.json", "damping.html"
-#: With a folder for each recipe that models are trained by again, on parts of the corpus.
+#: With a folder for each recipe that models are trained by again on parts of the corpus, and for
+#: each way in which responses are found.
 EVALUATION = stage_names.EVALUATION
 #: What a full training took; and the table of all trainings that were asked for last.
 TOOK, RETRAINED = "took.json", "bank.parquet"
@@ -232,6 +233,11 @@ def retrained_key(digest: str) -> str:
 def full_model_key(digest: str) -> str:
     """Where a model is that was trained on all of the corpus, as files in one object."""
     return f"{digest}.model{TENSORS}"
+
+
+def response_key(digest: str) -> str:
+    """Where the responses of queries to a sequence are."""
+    return f"{digest}.response{TENSORS}"
 
 
 def factor_kind(parts: Mapping[str, Any]) -> str:

@@ -74,7 +74,7 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         f"{layout.ASKED}/{layout.question_key('<digest>')}",  # of `ask`
         f"{layout.REPORT_PAGES}/<page>.html",  # of many queries
         *(f"{layout.VIEWS}/<digest>{end}.html" for end in ("", "/<page>")),  # of `report`
-        # Of training again.
+        # Of training again, and of moving the weights.
         *(one.key for one in KINDS if one.part == stage_names.EVALUATION),
         # While work is under way.
         f"{layout.SCRATCH}/{layout.scratch_key(0)}",
