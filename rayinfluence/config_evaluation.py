@@ -75,6 +75,15 @@ class GroupsConfig(Section):
     """The largest so many groups: of each there is a training for each seed."""
 
 
+class ResponseConfig(Section):
+    """Moving the weights to the minimum of the proximal Bregman objective."""
+
+    sequences: int = Field(default=20, ge=3)
+    """So many, at random, are taken out, one at a time; each takes minutes."""
+    queries: int = Field(default=5, ge=1)
+    """The first so many queries."""
+
+
 class EvaluationConfig(Section):
     """Which models are trained again, on parts of the corpus, and how.
 
@@ -113,6 +122,8 @@ class EvaluationConfig(Section):
     Such as ``ekfac at 0.01: {damping_scale: 0.01}``."""
     dampings: list[float] = Field(default=[1, 0.1, 0.01, 0.001, 0.0001], min_length=2)
     """Values of ``scan.damping_scale`` that ``evaluate damping`` tries."""
+    pbrf: ResponseConfig = Field(default_factory=ResponseConfig)
+    """How much ``evaluate pbrf`` asks; it trains nothing, and needs no other key."""
     bank: Address | None = None
     """A table of what was trained before, which is used instead of training."""
 

@@ -8,6 +8,7 @@ import typer
 
 from rayinfluence.cli.opening import configured
 from rayinfluence.cli.options import AsJson, Quiet, RunnerName, Settings
+from rayinfluence.cli.responses import show_responses
 from rayinfluence.cli.saying import say
 from rayinfluence.display import Shown, show
 from rayinfluence.display.as_json import json_text
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
     from rayinfluence.storage.store import Store
 
 #: What can stand before the configuration.
-_DAMPING = "damping"
+_DAMPING, _PBRF = "damping", "pbrf"
 
 
 def evaluate(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="[damping] CONFIG",
-            help="The run's YAML file, or its run directory; after `damping`, that is measured.",
+            metavar="[damping|pbrf] CONFIG",
+            help="The run's YAML file, or its run directory; before it `damping`, to measure that, "
+            "or `pbrf`, to compare with proximal Bregman responses.",
         ),
     ],
     settings: Settings = None,
@@ -34,14 +36,17 @@ def evaluate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure methods, or dampings, by training again on parts of the corpus."""
-    of_dampings = len(what) == 2 and what[0] == _DAMPING
-    if len(what) > 1 and not of_dampings:
+    """Measure methods, or dampings, by training again; or beside moved weights."""
+    asked = what[0] if len(what) == 2 else None
+    if len(what) > 1 and asked not in (_DAMPING, _PBRF):
         raise ConfigError(
             f"evaluate: {' '.join(what[:3])} is no configuration; write `rayinfluence evaluate "
-            "CONFIG` or `rayinfluence evaluate damping CONFIG`."
+            f"CONFIG`, with {_DAMPING} or {_PBRF} before it where that is asked for."
         )
     config = configured(what[-1], runner, settings=settings)
+    if asked == _PBRF:
+        show_responses(config, quiet, as_json)
+        return
     if config.evaluation is None:
         raise ConfigError(
             f"evaluation: {what[-1]} has no such section, which says how models are trained and "
@@ -55,7 +60,7 @@ def evaluate(
     from rayinfluence.report.evaluated import evaluation_parts
     from rayinfluence.storage.store import Store
 
-    if of_dampings:
+    if asked == _DAMPING:
         config, rivals = damped(config)
         keys = layout.DAMPINGS, layout.DAMPINGS_PAGE
     else:

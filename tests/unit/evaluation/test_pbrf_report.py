@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from rayinfluence.evaluation.pbrf.response import Search
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
 
+Say = Callable[..., tuple[int, str, str]]
 #: So much of it that responses are as good as linear, and a minimum is found in seconds.
 DAMPED = {"methods": ["ekfac"], "damping_scale": 1000.0, "rank": "dense", "scores": "dense"}
 
@@ -63,6 +66,23 @@ def test_much_damped_influences_are_what_is_found(made: tuple[RunConfig, Pbrf]) 
     ratio = found.responses_ZQ / found.predicted_ZQ["ekfac"]
     assert 0.8 < np.median(ratio) < 1.25
     assert found.predicted_ZQ.keys() == {"ekfac", "kfac", "gradient_product", "identity"}
+
+
+def test_a_command_shows_how_near_each_method_is(made: tuple[RunConfig, Pbrf], say: Say) -> None:
+    config, found = made
+    sizes = ("--set", "evaluation.pbrf.sequences=6", "--set", "evaluation.pbrf.queries=2")
+    code, printed, errors = say("evaluate", "pbrf", config.run, *sizes)
+    assert code == 0, errors
+    assert "Predicted changes beside proximal Bregman responses" in printed
+    assert f"6 sequences were taken out of {found.n_basis}, one at a time" in printed
+    code, printed, errors = say("evaluate", "pbrf", config.run, *sizes, "--json", "--quiet")
+    values = json.loads(printed)
+    ekfac = next(one for one in values["methods"] if one["method"] == "ekfac")
+    assert ekfac["pearson"]["mean"] == pytest.approx(found.pearson("ekfac").mean())
+    assert values["responses"] == found.responses_ZQ.tolist()
+    code, printed, errors = say("evaluate", "something", config.run)
+    assert code == 2
+    assert "evaluate CONFIG`, with damping or pbrf before it" in errors
 
 
 def test_what_is_there_is_not_looked_for_again(made: tuple[RunConfig, Pbrf]) -> None:
