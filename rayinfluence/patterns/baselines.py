@@ -87,7 +87,7 @@ def attention_paths(
     """From some tokens the path with the most attention to where the question is asked.
 
     The weight of a path is the product of (A + 1) / 2 over its blocks, with A the mean over heads
-    and 1 of the skip connection (Abnar & Zuidema 2020, section 3). Where it stays at a token it
+    and 1 of the skip connection (Abnar & Zuidema 2020). Where it stays at a token it
     takes the skip connection, elsewhere the head that looks there most.
 
     Args:

@@ -1,6 +1,6 @@
 """The compression test: what a model still says when all but some nodes hold nothing of the input.
 
-Lu et al. 2021, section 5: nodes of patterns keep what they compute, every other node gets what it
+Lu et al. 2021: nodes of patterns keep what they compute, every other node gets what it
 is on average over the questions of a group, or zeros. Nodes are tokens behind blocks, and the ways
 into these.
 

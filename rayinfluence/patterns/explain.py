@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rayinfluence.errors import QueryError
 from rayinfluence.guest import own_arithmetic
+from rayinfluence.model.foreign import in_words
 from rayinfluence.patterns.anatomy import Anatomy
 from rayinfluence.patterns.baselines import (
     attention_of,
@@ -27,6 +28,8 @@ from rayinfluence.patterns.trace import ends, value_of
 
 #: How often nodes are drawn by chance, and the seed of the draws.
 _DRAWS, _SEED = 5, 0
+#: What to do where a model's own code fails.
+_ADVICE = "Fewer `--points` take less memory; or name another model."
 #: Prints a line.
 Say = Callable[[str], None]
 
@@ -84,16 +87,18 @@ def flow_of(
     model: nn.Module, anatomy: Anatomy, question: Question, baseline_D: Tensor, points: int
 ) -> tuple[Flowing, Shares]:
     """What flows in one question, and how it is parted at each depth."""
-    line = Line(model, anatomy, question, baseline_D, points)
+    with in_words(model, "be followed along a line", _ADVICE):
+        line = Line(model, anatomy, question, baseline_D, points)
     if not line.starts:
         raise QueryError(
             f"query {question.query_id!r} holds no token but those that stay as they are, and "
             "those that are the baseline: nothing flows. Give it a text."
         )
     start_TD, step_TD = ends(model, question, baseline_D)
-    with torch.no_grad():
+    with torch.no_grad(), in_words(model, "be followed along a line", _ADVICE):
         at_ends = torch.stack([start_TD, start_TD + step_TD])
         before, after = value_of(model, question, at_ends).tolist()
+        patterns = refined(line)
     shares = line.shares
     by_skip = shares.skips_LT.sum(1)
     by_heads = shares.heads_LTH.sum((1, 2))
@@ -102,7 +107,7 @@ def flow_of(
         question,
         after,
         before,
-        refined(line),
+        patterns,
         tuple(by_skip.tolist()),
         tuple(by_heads.tolist()),
         tuple(

@@ -1,6 +1,6 @@
 """A model along the line from a baseline to an input, as linear maps from block to block.
 
-Distributional influence over that line (Leino et al. 2018; Lu et al. 2021, section 3): with Q what
+Distributional influence over that line (Leino et al. 2018; Lu et al. 2021): with Q what
 is asked, x what the tokens are embedded as and b the baseline, the influence of token t is
 
     I_t = E_a[ dQ/dx_t at b + a (x - b) ] . (x_t - b_t),     a uniform in [0, 1],

@@ -1,10 +1,10 @@
 """Guided pattern refinement: the path that carries the most, one node after the other.
 
-Lu et al. 2021, section 4. Of one token of the input: block by block the token is taken through
-which most of its influence flows, given those before (the last is where the question is asked);
-then, with these, block by block the head or the skip connection. More than one path has the
-pattern of tokens, exactly one that of ways. What is behind the node that is chosen is open, so one
-gradient serves all choices of tokens; of ways it is taken again, along the tokens.
+Lu et al. 2021. Of one token of the input: block by block the token is taken through which most of
+its influence flows, given those before (the last is where the question is asked); then, with these,
+block by block the head or the skip connection. More than one path has the pattern of tokens,
+exactly one that of ways. What is behind the node that is chosen is open, so one gradient serves all
+choices of tokens; of ways it is taken again, along the tokens.
 
 K token whose pattern is looked for, R point of the line, T token, D width, H head, C column of a
 head, L depth.
@@ -50,21 +50,6 @@ class Pattern:
     def start(self) -> int:
         """The token that it begins at."""
         return self.positions[0]
-
-
-def influence_of(line: Line, positions: Sequence[int], ways: Sequence[int] | None = None) -> float:
-    """What flows through some tokens, by some ways.
-
-    Args:
-        line: of the question.
-        positions: before the first block, and behind each.
-        ways: of each block; all where it is None.
-    """
-    tangent = at(line.tangents_RTD[None], positions[:1])
-    for block, position in enumerate(positions[1:]):
-        way = None if ways is None else [ways[block]]
-        tangent = at(line.push(block, tangent, way).output_KRTD, [position])
-    return float(line.mean((line.gradients[-1] * tangent).sum((2, 3)))[0])
 
 
 def refined(line: Line) -> tuple[Pattern, ...]:

@@ -64,17 +64,13 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence up to its verb, the verb as it agrees and as it does not, and what follows.
-
-    ``attracts`` says whether the noun between is of the other number.
-    """
+    """A sentence up to its verb, the verb as it agrees and as it does not, and what follows."""
 
     kind: str
     words: tuple[str, ...]
     right: str
     wrong: str
     rest: tuple[str, ...]
-    attracts: bool
 
     @property
     def text(self) -> str:
@@ -105,7 +101,7 @@ def sentences(kind: str, n: int, seed: int, asked: bool) -> Iterator[Sentence]:
             "object relative": ("the", subject, "that", "the", other, verb[b]),
             "subject relative": ("the", subject, "that", verb[a], "the", other),
         }
-        yield Sentence(kind, words[kind], main[a], main[1 - a], (str(rest), "."), a != b)
+        yield Sentence(kind, words[kind], main[a], main[1 - a], (str(rest), "."))
         found += 1
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from two_blocks import N_BLOCKS, N_HEADS, Path, all_paths, two_blocks
+from two_blocks import N_BLOCKS, N_HEADS, Path, all_paths, influence_of, two_blocks
 
 from rayinfluence.errors import NumericsError
 from rayinfluence.patterns.line import SKIP, Line, quadrature
 from rayinfluence.patterns.question import Question
-from rayinfluence.patterns.refine import influence_of, refined
+from rayinfluence.patterns.refine import refined
 from rayinfluence.patterns.trace import ends, value_of
 
 POINTS, POSITION, RIGHT, WRONG = 80, 1, 3, 5

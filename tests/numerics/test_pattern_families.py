@@ -24,12 +24,13 @@ from transformers import (
     RobertaConfig,
     RobertaForMaskedLM,
 )
+from two_blocks import influence_of
 
 from rayinfluence.patterns.anatomy import FAMILIES, Anatomy, anatomy_of
 from rayinfluence.patterns.gates import Change, Gates, gated
 from rayinfluence.patterns.line import SKIP, Line, quadrature
 from rayinfluence.patterns.question import Question
-from rayinfluence.patterns.refine import influence_of, refined
+from rayinfluence.patterns.refine import refined
 from rayinfluence.patterns.trace import ends, value_of
 from rayinfluence.testing import tiny_gpt2
 from rayinfluence.testing.models import CONTEXT, VOCABULARY

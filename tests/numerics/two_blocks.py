@@ -6,7 +6,7 @@ T token, D width, H head, C column of a head, V vocabulary, W way: the skip conn
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayinfluence.patterns.anatomy import Anatomy, Shape, block_of
+from rayinfluence.patterns.line import Line, at
 
 WIDTH, N_HEADS, VOCABULARY, N_BLOCKS = 4, 2, 9, 2
 COLUMNS = WIDTH // N_HEADS
@@ -144,3 +145,18 @@ def _by_way(block: nn.Module, hidden_TD: Tensor) -> list[Tensor]:
     jacobian = torch.autograd.functional.jacobian
     behind = jacobian(block.behind, middle)
     return [torch.tensordot(behind, jacobian(way, hidden_TD), 2) for way in ways]
+
+
+def influence_of(line: Line, positions: Sequence[int], ways: Sequence[int] | None = None) -> float:
+    """What flows through some tokens, by some ways.
+
+    Args:
+        line: of the question.
+        positions: before the first block, and behind each.
+        ways: of each block; all where it is None.
+    """
+    tangent = at(line.tangents_RTD[None], positions[:1])
+    for block, position in enumerate(positions[1:]):
+        way = None if ways is None else [ways[block]]
+        tangent = at(line.push(block, tangent, way).output_KRTD, [position])
+    return float(line.mean((line.gradients[-1] * tangent).sum((2, 3)))[0])

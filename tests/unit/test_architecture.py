@@ -77,7 +77,16 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": BELOW_DATAFLOW | {"dataflow", "config_evaluation"},
     "report": {"storage", "influence", "errors", "text", "guest", "display"},
     # A page of its own, in the report's frame; the report itself reads no models.
-    "patterns": {"corpus", "storage", "report", "display", "errors", "guest", "objective_kinds"},
+    "patterns": {
+        "model",
+        "corpus",
+        "storage",
+        "report",
+        "display",
+        "errors",
+        "guest",
+        "objective_kinds",
+    },
     "demo": BELOW_DATAFLOW | {"dataflow", "evaluation"},
     "testing": BELOW_DATAFLOW | {"dataflow"},
     "submit": DATA | {"corpus", "dataflow"},

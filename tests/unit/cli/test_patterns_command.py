@@ -15,7 +15,7 @@ from other_kinds import bert, bert_classifier
 from other_kinds import tokenizer as masked_tokenizer
 
 from rayinfluence.config import RunConfig
-from rayinfluence.testing import tiny_gpt2, tiny_opt
+from rayinfluence.testing import tiny_gpt2, tiny_llama, tiny_opt
 from rayinfluence.testing.models import tiny_tokenizer
 
 Say = Callable[..., tuple[int, str, str]]
@@ -32,6 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, model, tokenizer in (
         ("gpt2", tiny_gpt2(), tiny_tokenizer()),
         ("bert", bert(), masked_tokenizer()),
+        ("llama", tiny_llama(), tiny_tokenizer()),
         ("opt", tiny_opt(), tiny_tokenizer()),
         ("classifier", bert_classifier(), masked_tokenizer()),
     ):
@@ -89,6 +90,18 @@ def test_a_single_query_has_no_compression(models: Path, say: Say) -> None:
     code, printed, _ = say("patterns", models / "gpt2", "--query", CAUSAL, "--json")
     assert code == 0
     assert json.loads(printed)["groups"][0]["compressed"] == []
+
+
+def test_a_line_that_bends_is_told(models: Path, say: Say) -> None:
+    """Weights are large here, and a norm that divides by little is what bends it."""
+    arguments = ("patterns", models / "llama", "--query", CAUSAL, "--quiet", "--points")
+    code, printed, errors = say(*arguments, 2)
+    assert (code, errors) == (0, "")
+    assert "warning: influences add up to" in printed
+    assert "Take more `--points`." in printed
+    code, printed, errors = say(*arguments, 400)
+    assert (code, errors) == (0, "")
+    assert "warning" not in printed
 
 
 def test_the_model_of_a_run_will_do(finished: tuple[Path, RunConfig], say: Say) -> None:
