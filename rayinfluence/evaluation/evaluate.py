@@ -218,12 +218,15 @@ class _Evaluation:
 
     def _evaluated(self, rows: Sequence[Row], n_trainings: int, became: Outcomes) -> Evaluated:
         trainings, asked = self._trainings, self._asked
-        groups = None
-        if trainings.groups is not None and became.groups is not None:
-            resolved = became.groups.resolved
-            told = None if np.isnan(resolved) else resolved
+        groups, effects = None, became.groups
+        if trainings.groups is not None and effects is not None:
             groups = Groups(
-                trainings.groups.key, trainings.groups.names, len(trainings.seeds), told
+                trainings.groups.key,
+                trainings.groups.names,
+                len(trainings.seeds),
+                None if np.isnan(effects.resolved) else effects.resolved,
+                effects.mean_GQ.tolist(),
+                effects.error_GQ.tolist(),
             )
         shown = tuple(
             Protocol(name, values_RSQ.shape[1], len(values_RSQ), ceiling(values_RSQ))

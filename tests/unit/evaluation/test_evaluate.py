@@ -105,6 +105,8 @@ def test_every_method_and_baseline_has_every_figure(found: tuple[RunConfig, Eval
     assert [(one.n_subsets, one.n_seeds) for one in evaluated.protocols] == [(2, 2), (3, 2)]
     assert evaluated.groups is not None
     assert sorted(evaluated.groups.names) == list(SOURCES)
+    assert np.shape(evaluated.groups.effects) == np.shape(evaluated.groups.errors) == (3, 3)
+    assert evaluated.groups.resolved is not None
     assert evaluated.removed is not None
     assert evaluated.removed[1] == 1
 
