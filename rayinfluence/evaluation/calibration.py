@@ -3,12 +3,15 @@
 For an added copy of sequence k and query q
 
     predicted_kq = I(k, q) / N                       delta_nats, what a report says
-    measured_kq  = f_q(trained with one more copy of k) - f_q(trained on all)
+    measured_kq  = f_q(trained with one more copy of k)
 
-with the same seed for both, the mean over seeds. The slope is that of the line through zero that
-fits best, sum(predicted measured) / sum(predicted^2): 1 where predictions have the right size, 0.5
-where they are twice too large. Through zero, as a sequence without influence changes nothing.
-R^2 is the share of the sum of squares of what was measured that the line explains.
+the mean over seeds. Of both the mean over all k is taken off, query by query (of a bin, over those
+in it), so that trainings with a copy are compared with each other: the same training without any is
+a single one, and what it has by chance would be in all differences from it, where no number of
+copies shows it. The slope is that of the line through zero that fits what is left best,
+sum(predicted measured) / sum(predicted^2): 1 where predictions have the right size, 0.5 where they
+are twice too large. R^2 is the share of the sum of squares of what was measured that the line
+explains.
 
 All queries are measured after the same training, so that a training is what is drawn for the
 interval (`intervals.py`), with all of its queries.
@@ -39,31 +42,32 @@ _DRAWN = 1000
 def calibration(
     predicted_KQ: NDArray[np.float64], measured_KQ: NDArray[np.float64], seed: int = 0
 ) -> Calibration | None:
-    """Compare sizes; None where nothing was added, or where nothing is predicted at all.
+    """Compare sizes; None of fewer than two trainings, or where all predictions are equal.
 
     Args:
         predicted_KQ: changes in nats; NaN for pairs of which there is no prediction.
-        measured_KQ: changes in nats.
+        measured_KQ: f, or its change from any one model, in nats.
         seed: of the interval's draws.
     """
     known_KQ = np.isfinite(predicted_KQ) & np.isfinite(measured_KQ)
-    p_KQ, m_KQ = (np.where(known_KQ, one, 0.0) for one in (predicted_KQ, measured_KQ))
-    slope = _slope(p_KQ, m_KQ, known_KQ, seed)
+    slope = _slope(predicted_KQ, measured_KQ, known_KQ, seed)
     if slope is None:
         return None
+    p_KQ, m_KQ = (_centred(one, known_KQ) for one in (predicted_KQ, measured_KQ))
     total = float((m_KQ**2).sum())
     left = float(((m_KQ - slope.mean * p_KQ) ** 2).sum())
     p, m = p_KQ[known_KQ], m_KQ[known_KQ]
-    order = np.argsort(np.abs(p_KQ), axis=None, kind="stable")
+    sizes_KQ = np.abs(np.where(known_KQ, predicted_KQ, 0.0))
+    order = np.argsort(sizes_KQ, axis=None, kind="stable")
     order = order[known_KQ.ravel()[order]]
     bins = []
     for places in np.array_split(order, max(1, min(_BINS, len(order) // _FEWEST_IN_A_BIN))):
         inside_KQ = np.zeros(p_KQ.shape, dtype=np.bool_)
         inside_KQ.ravel()[places] = True
-        own = _slope(np.where(inside_KQ, p_KQ, 0.0), m_KQ, inside_KQ, seed)
+        own = _slope(predicted_KQ, measured_KQ, inside_KQ, seed)
         if own is None:
             continue
-        sizes = np.abs(p_KQ[inside_KQ])
+        sizes = sizes_KQ[inside_KQ]
         holds = own.excludes_zero and own.overlaps(slope)
         bins.append(Bin(float(sizes.min()), float(sizes.max()), len(places), own, holds))
     rank = float(spearman(p[:, None], m[:, None])[0])
@@ -73,18 +77,28 @@ def calibration(
     return Calibration(slope, r_squared, rank, len(p), tuple(bins), pairs)
 
 
+def _centred(values_KQ: NDArray[np.float64], inside_KQ: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of the pairs inside, values less the mean of their query's; zero elsewhere."""
+    n_Q = np.maximum(inside_KQ.sum(axis=0), 1)
+    mean_Q = np.where(inside_KQ, values_KQ, 0.0).sum(axis=0) / n_Q
+    return np.where(inside_KQ, values_KQ - mean_Q, 0.0)
+
+
 def _slope(
-    p_KQ: NDArray[np.float64], m_KQ: NDArray[np.float64], inside_KQ: NDArray[np.bool_], seed: int
+    predicted_KQ: NDArray[np.float64],
+    measured_KQ: NDArray[np.float64],
+    inside_KQ: NDArray[np.bool_],
+    seed: int,
 ) -> Interval | None:
-    """Of the pairs inside; its `n` is how many trainings have any."""
+    """Of the pairs inside, beside each other; its `n` is how many trainings have any.
+
+    None where no query has two trainings inside that are predicted to differ.
+    """
+    p_KQ, m_KQ = (_centred(one, inside_KQ) for one in (predicted_KQ, measured_KQ))
     some_K = inside_KQ.any(axis=1)
-    products_K = np.where(inside_KQ, p_KQ * m_KQ, 0.0).sum(axis=1)[some_K]
-    squares_K = np.where(inside_KQ, p_KQ**2, 0.0).sum(axis=1)[some_K]
+    products_K, squares_K = (p_KQ * m_KQ).sum(axis=1)[some_K], (p_KQ**2).sum(axis=1)[some_K]
     if not squares_K.sum() > 0:
         return None
-    slope, n = float(products_K.sum() / squares_K.sum()), len(squares_K)
-    if n == 1:
-        return Interval(slope, None, None, n)
     products_B, squares_B = draws(np.stack([products_K, squares_K]), seed)
     low, high = percentiles(products_B[squares_B > 0] / squares_B[squares_B > 0])
-    return Interval(slope, low, high, n)
+    return Interval(float(products_K.sum() / squares_K.sum()), low, high, len(squares_K))

@@ -22,9 +22,11 @@ def test_a_slope_s_interval_holds_it_in_95_of_100_cases() -> None:
     generator = np.random.default_rng(0)
     held = 0
     for seed in range(120):
-        predicted = generator.standard_normal((60, 3))
-        # What a training does by itself, all of its queries have.
+        predicted = np.abs(generator.standard_normal((60, 3)))
+        # What a training does by itself, all of its queries have; what the one without a copy
+        # does, all differences from it.
         noise = generator.standard_normal((60, 1)) + generator.standard_normal((60, 3))
+        noise += 10 * generator.standard_normal((1, 3))
         found = calibration(predicted, 0.8 * predicted + noise, seed)
         assert found is not None
         assert found.slope.low is not None
@@ -64,18 +66,27 @@ def test_the_range_leaves_out_what_drowns_in_noise() -> None:
 
 
 def test_pairs_without_a_prediction_are_left_out_and_nothing_predicted_is_nothing() -> None:
-    predicted = np.array([[1.0, np.nan], [2.0, 3.0]])
-    found = calibration(predicted, np.array([[1.0, 9.0], [2.0, 3.0]]))
+    predicted = np.array([[1.0, np.nan], [2.0, 3.0], [4.0, 5.0]])
+    measured = np.array([[1.0, 9.0], [2.0, 3.0], [4.0, 5.0]])
+    found = calibration(predicted, measured)
     assert found is not None
-    assert found.n_pairs == 3
+    assert found.n_pairs == 5
     assert found.slope.mean == pytest.approx(1)
+    assert found.r_squared == pytest.approx(1)
     assert calibration(np.zeros((3, 2)), np.ones((3, 2))) is None
     assert calibration(np.zeros((0, 2)), np.zeros((0, 2))) is None
 
 
-def test_a_single_training_has_a_slope_without_an_interval() -> None:
-    found = calibration(np.array([[1.0, 2.0]]), np.array([[1.0, 2.0]]))
+def test_a_single_training_says_nothing_of_sizes() -> None:
+    assert calibration(np.array([[1.0, 2.0]]), np.array([[1.0, 2.0]])) is None
+
+
+def test_it_does_not_matter_which_model_changes_are_from() -> None:
+    generator = np.random.default_rng(3)
+    predicted, measured = generator.standard_normal((2, 12, 4))
+    found = calibration(predicted, measured)
+    shifted = calibration(predicted, measured - 7 * generator.standard_normal((1, 4)))
     assert found is not None
-    assert found.slope.mean == pytest.approx(1)
-    assert found.slope.low is None
-    assert found.holds is None
+    assert shifted is not None
+    assert found.slope.mean == pytest.approx(shifted.slope.mean)
+    assert found.r_squared == pytest.approx(shifted.r_squared)
