@@ -42,8 +42,8 @@ from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
 
 #: Of fewer, intervals say little and nearly any order comes by chance.
 _FEW_SUBSETS = 20
-#: Of fewer copies, the interval of a slope is too short.
-_FEW_COPIES = 40
+#: Of fewer copies, a slope is mostly chance.
+_FEW_COPIES = 20
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,8 @@ def _remarks(
     ]
     if n_added is not None and n_added < _FEW_COPIES:
         found.append(
-            f"{n_added} copies are few: intervals of slopes are too short; {_FEW_COPIES} at least."
+            f"{n_added} copies are few: slopes are mostly chance; {_FEW_COPIES} at least, better "
+            "40 with several seeds."
         )
     if len(seeds) == 1:
         found.append(
