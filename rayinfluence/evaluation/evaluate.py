@@ -42,6 +42,8 @@ from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
 
 #: Of fewer, intervals say little and nearly any order comes by chance.
 _FEW_SUBSETS = 20
+#: Of fewer copies, a slope is mostly chance.
+_FEW_COPIES = 20
 
 
 @dataclass(frozen=True)
@@ -218,17 +220,22 @@ class _Evaluation:
 
     def _evaluated(self, rows: Sequence[Row], n_trainings: int, became: Outcomes) -> Evaluated:
         trainings, asked = self._trainings, self._asked
-        groups = None
-        if trainings.groups is not None and became.groups is not None:
-            resolved = became.groups.resolved
-            told = None if np.isnan(resolved) else resolved
+        groups, effects = None, became.groups
+        if trainings.groups is not None and effects is not None:
             groups = Groups(
-                trainings.groups.key, trainings.groups.names, len(trainings.seeds), told
+                trainings.groups.key,
+                trainings.groups.names,
+                len(trainings.seeds),
+                None if np.isnan(effects.resolved) else effects.resolved,
+                effects.mean_GQ.tolist(),
+                effects.error_GQ.tolist(),
             )
         shown = tuple(
             Protocol(name, values_RSQ.shape[1], len(values_RSQ), ceiling(values_RSQ))
             for name, values_RSQ in became.protocols.items()
         )
+        n_added = len(trainings.added[0]) if trainings.added else None
+        remarks = _remarks(shown, trainings.seeds, n_added, self._queries)
         return Evaluated(
             self._farm.about.recipe,
             self._run.corpus.fingerprint,
@@ -236,7 +243,7 @@ class _Evaluation:
             tuple(query.query.query_id for query in self._queries),
             trainings.seeds,
             n_trainings,
-            (*self._notes, *_remarks(shown, trainings.seeds, self._queries)),
+            (*self._notes, *remarks),
             shown,
             groups,
             (asked.n_removed, len(asked.removed_for)) if asked.removed_for else None,
@@ -246,7 +253,10 @@ class _Evaluation:
 
 
 def _remarks(
-    shown: Sequence[Protocol], seeds: Sequence[int], queries: Sequence[EncodedQuery]
+    shown: Sequence[Protocol],
+    seeds: Sequence[int],
+    n_added: int | None,
+    queries: Sequence[EncodedQuery],
 ) -> list[str]:
     """What to beware of."""
     found = [
@@ -255,6 +265,11 @@ def _remarks(
         for one in shown
         if one.n_subsets < _FEW_SUBSETS
     ]
+    if n_added is not None and n_added < _FEW_COPIES:
+        found.append(
+            f"{n_added} copies are few: slopes are mostly chance; {_FEW_COPIES} at least, better "
+            "40 with several seeds."
+        )
     if len(seeds) == 1:
         found.append(
             "One seed of training: there is no noise ceiling and no standard error. List two or "

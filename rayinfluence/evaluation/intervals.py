@@ -37,8 +37,9 @@ def mean_interval(values_Q: NDArray[np.float64], seed: int = 0) -> Interval | No
     mean, n = float(found.mean()), len(found)
     if n == 1:
         return Interval(mean, None, None, n)
-    low, high = percentiles(draws(found[None], seed)[0] / n)
-    return Interval(mean, low, high, n)
+    outside = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(_means(found, seed), [outside, 100 - outside])
+    return Interval(mean, float(low), float(high), n)
 
 
 def paired_difference(
@@ -52,29 +53,13 @@ def paired_difference(
     return mean_interval(ours_Q - theirs_Q, seed)
 
 
-def draws(values_CQ: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Sums over queries that are drawn with replacement, of several values at once [C, B].
-
-    Args:
-        values_CQ: C values of each query, which is drawn with all of them.
-        seed: the same draws for the same seed and number of queries.
-    """
-    n = values_CQ.shape[1]
+def _means(values_Q: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Means over queries that are drawn with replacement [B]."""
+    n = len(values_Q)
     generator = np.random.Generator(np.random.Philox(seed))
-    found = np.empty((len(values_CQ), _DRAWS))
-    step = max(1, _AT_ONCE // max(1, n))
-    for start in range(0, _DRAWS, step):
-        stop = min(start + step, _DRAWS)
-        drawn_Bn = generator.integers(0, n, (stop - start, n))
-        # How often each was drawn, and then a product: several times as fast as to look each up.
-        places_Bn = drawn_Bn + n * np.arange(stop - start)[:, None]
-        counts_Bn = np.bincount(places_Bn.ravel(), minlength=places_Bn.size).reshape(drawn_Bn.shape)
-        found[:, start:stop] = values_CQ @ counts_Bn.T
-    return found
-
-
-def percentiles(values_B: NDArray[np.float64]) -> tuple[float, float]:
-    """What holds the middle of some draws, a share of `CONFIDENCE`."""
-    outside = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values_B, [outside, 100 - outside])
-    return float(low), float(high)
+    step = max(1, _AT_ONCE // n)
+    found = [
+        values_Q[generator.integers(0, n, (min(step, _DRAWS - start), n))].mean(axis=1)
+        for start in range(0, _DRAWS, step)
+    ]
+    return np.concatenate(found)

@@ -73,13 +73,9 @@ def _lds(protocol: str) -> str:
     return f"lds {protocol}"
 
 
-REMOVAL, RECALL, RECIPROCAL, GROUPS, TAIL_PATCH = (
-    "removal",
-    "recall",
-    "reciprocal_rank",
-    "groups",
-    "tail_patch",
-)
+REMOVAL, RECALL, RECIPROCAL, TAIL_PATCH = "removal", "recall", "reciprocal_rank", "tail_patch"
+#: Agreement with groups that were left out, of ranks and of values.
+GROUPS, GROUPS_BY_VALUE = "groups", "groups_by_value"
 
 
 def figures(
@@ -106,7 +102,8 @@ def figures(
     found[REMOVAL], found[TAIL_PATCH] = losses_Q, patched_Q
     found[RECALL], found[RECIPROCAL] = said.recall_Q, said.reciprocal_Q
     if became.groups is not None:
-        found[GROUPS] = agreement(said.groups_GQ, became.groups.mean_GQ).spearman_Q
+        agreed = agreement(said.groups_GQ, became.groups.mean_GQ)
+        found[GROUPS], found[GROUPS_BY_VALUE] = agreed.spearman_Q, agreed.pearson_Q
     told = None
     if copy_Q is not None and became.added_KQ is not None:
         told = calibration(said.added_KQ * copy_Q, became.added_KQ)

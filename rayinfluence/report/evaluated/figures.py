@@ -72,8 +72,8 @@ def changes(one: MethodFigures) -> Figure | None:
     dots = tuple(
         Mark.at(p, m, f"predicted {signed(p)}, measured {signed(m)} nats") for p, m in told.pairs
     )
-    x = linear("predicted: delta_nats of one copy more", predicted)
-    y = linear("measured, nats", measured)
+    x = linear("predicted: delta_nats of one copy more, less its mean", predicted)
+    y = linear("measured, less its mean, nats", measured)
 
     def line(name: str, slope: float) -> tuple[Mark, ...]:
         """A line through zero, as far as it is in the drawing."""
@@ -97,8 +97,8 @@ def changes(one: MethodFigures) -> Figure | None:
             Series(fitted, "line", "chance", line(fitted, told.slope.mean)),
         ),
         (
-            "Each dot is a query after training with a sequence once more, less the same after "
-            f"training without it.{some}",
+            "Each dot is a query and a training with a sequence once more; of both numbers the "
+            f"query's mean over all such trainings is taken off.{some}",
         ),
         ("predicted", "measured"),
         told.pairs,

@@ -119,12 +119,17 @@ class Groups:
         n_seeds: of training.
         resolved: the share of effects, over groups and queries, that are more than two standard
             errors from zero; None of one seed.
+        effects: by group and query, in nats: f after training on all, less f without the group,
+            the mean over seeds.
+        errors: their standard errors over seeds; NaN of one.
     """
 
     key: str
     names: tuple[str, ...]
     n_seeds: int
     resolved: float | None
+    effects: Sequence[Sequence[float]] = ()
+    errors: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
