@@ -176,7 +176,7 @@ def of_table(
 
 
 #: Of the small language model.
-SIZES = ModelSettings(vocabulary=512, width=32)
+SIZES = ModelSettings(vocabulary=512, context=192, width=32)
 TRAINING = TrainingSettings(epochs=20, threads=1)
 
 
