@@ -102,7 +102,7 @@ def shown(found: GapReport) -> None:
     print("|---|---|---|")
     for gap in found.gaps:
         print(f"| {gap.name} | {gap.size:.2g} | {gap.correlation:.2f} |")
-    print(flush=True)
+    print(f"\ngradient left of the proximal loss: at most {found.left_Z.max():.2g}\n", flush=True)
 
 
 def main() -> None:

@@ -97,6 +97,7 @@ def test_gaps_add_up_and_are_measured(made: tuple[np.ndarray, Replica, GapReport
     total = sum(found.differences)
     np.testing.assert_allclose(total, found.steps[0] - found.steps[-1], rtol=1e-12, atol=1e-15)
     assert [gap.name for gap in found.gaps] == list(GAPS)
+    assert (found.left_Z <= 5e-6).all()
     first, *_, last = found.gaps
     # Half of the way is half of it, for every pair.
     assert first.share == pytest.approx(0.5)

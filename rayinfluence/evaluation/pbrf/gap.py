@@ -28,7 +28,6 @@ from torch import nn
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.errors import NumericsError
 from rayinfluence.evaluation.correlations import pearson
-from rayinfluence.evaluation.pbrf.objective import Term
 from rayinfluence.evaluation.pbrf.response import Responses, twin_of
 
 #: The six responses, in order.
@@ -69,9 +68,12 @@ class GapReport:
 
     Attributes:
         steps: in the order of :data:`STEPS`, each [Z, Q], in the unit of f.
+        left_Z: the gradient of the proximal loss over that at the start, where its search ended.
+            That loss is not convex: it may have gone down far and have no minimum nearby.
     """
 
     steps: tuple[NDArray[np.float64], ...]
+    left_Z: NDArray[np.float64]
 
     @property
     def differences(self) -> list[NDArray[np.float64]]:
@@ -113,22 +115,25 @@ def gap_report(
         predicted_ZQ: epsilon times an approximate solver's scores of these rows.
 
     Raises:
-        NumericsError: a minimum was not found.
+        NumericsError: the minimum of a proximal Bregman objective was not found.
     """
+    left: list[float] = []
     found: list[list[NDArray[np.float64]]] = [[] for _ in STEPS[:-1]]
     for row in rows:
         sequence_id = int(row["sequence_id"][0].as_py())
         for place, warm in enumerate((False, True)):
             twin = twin_of(replica, retrain(sequence_id, warm))
             found[place].append(responses.values(twin) - responses.start_Q)
-        found[2].append(_moved(responses, row, epsilon, "loss"))
-        found[3].append(_moved(responses, row, epsilon, "divergence"))
-        found[4].append(_moved(responses, row, _SMALL * epsilon, "divergence") / _SMALL)
-    return GapReport((*(np.stack(one) for one in found), predicted_ZQ))
+        proximal = responses.of(row, epsilon, "loss")
+        left.append(proximal.minimum.gradient)
+        found[2].append(proximal.changes_Q)
+        found[3].append(_moved(responses, row, epsilon))
+        found[4].append(_moved(responses, row, _SMALL * epsilon) / _SMALL)
+    return GapReport((*(np.stack(one) for one in found), predicted_ZQ), np.array(left))
 
 
-def _moved(responses: Responses, row: pa.Table, epsilon: float, term: Term) -> NDArray[np.float64]:
-    found = responses.of(row, epsilon, term)
+def _moved(responses: Responses, row: pa.Table, epsilon: float) -> NDArray[np.float64]:
+    found = responses.of(row, epsilon)
     if not found.converged:
         raise NumericsError(
             f"the response to sequence {row['sequence_id'][0]} did not converge: its gradient is "
