@@ -11,7 +11,7 @@ from rayinfluence.config_places import Section
 
 #: Products that a query takes at most, where nothing is said: of Arnoldi the dimension of the
 #: space, of Neumann series with parts of the sample.
-_STEPS = {"explicit": 0, "cg": 100, "pcg": 20, "astra": 200, "lissa": 1000, "arnoldi": 100}
+_STEPS = {"explicit": 0, "cg": 100, "pcg": 50, "astra": 200, "lissa": 1000, "arnoldi": 100}
 _SERIES = ("astra", "lissa")
 
 
@@ -35,7 +35,7 @@ class SolverConfig(Section):
     steps: int | None = Field(default=None, ge=1)
     """Of a query, at most; of ``arnoldi`` the dimension of the space, of ``lissa`` the depth.
 
-    None is 20 of pcg, 100 of cg and arnoldi, 200 of astra and 1,000 of lissa."""
+    None is 50 of pcg, 100 of cg and arnoldi, 200 of astra and 1,000 of lissa."""
     tolerance: float = Field(default=0.01, gt=0, lt=1)
     """Of |v - (G + lambda I) x| / |v|: cg and pcg end below it, and a query that ends above it is
     named in a warning."""

@@ -5,8 +5,7 @@
 FOLDER gets the demo, if it has none. Of some of its queries the table says, for each solver and
 number of steps, how many passes over the sample a query took (of the series with those that measure
 their scale, which all queries share, and of Arnoldi with those of its space), and the median of
-|v - (G + lambda I) x| / |v|; and of those whose steps are few the distance |x - x*| / |x*| to what
-conjugate gradients have at 1e-6.
+|v - (G + lambda I) x| / |v| and of |x - x*| / |x*|, with x* what pcg has at a residual of 1e-4.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ from rayinfluence.model.curvature_products import Curvature
 TRIED = {
     "pcg": (3, 10, 30),
     "cg": (3, 10, 30, 100),
-    "astra": (16, 64, 256),
-    "lissa": (64, 256, 1024),
+    "astra": (8, 32, 128),
+    "lissa": (32, 128, 512),
     "arnoldi": (10, 30),
 }
 
@@ -105,9 +104,9 @@ def compare(work: Refining, gradients: Sequence[dict[str, Tensor]], console: Con
         states = [run(system, phases, started(system, phases, one), products) for one in gradients]
         return states, 0.0 if before is None else before.passes
 
-    exact, _ = solved(IterativeSolver("pcg", 400, 1e-6))
+    exact, _ = solved(IterativeSolver("pcg", 150, 1e-4))
     said = [f"{one.history[-1]:.1e} after {one.steps} steps" for one in exact]
-    console.print(f"pcg to 1e-6: {', '.join(said)}")
+    console.print(f"x*, by pcg: {', '.join(said)}")
     table = Table("solver", "steps", "passes", "residual", "distance", "seconds a query")
     ekfac = [one.history[0] for one in exact]
     away = [_distance(work.system.inverse(one), x) for one, x in zip(gradients, exact, strict=True)]
@@ -115,7 +114,7 @@ def compare(work: Refining, gradients: Sequence[dict[str, Tensor]], console: Con
     for name, tried in TRIED.items():
         for steps in tried:
             started_at = time.monotonic()
-            states, before = solved(IterativeSolver(name, steps, 1e-6))
+            states, before = solved(IterativeSolver(name, steps, 1e-4))
             seconds = (time.monotonic() - started_at) / len(states)
             # The last pass of a query only measures.
             passes = np.mean([one.passes - 1 for one in states]) + before

@@ -26,7 +26,7 @@ def test_its_name_stands_for_it(name: str) -> None:
 
 def test_steps_are_the_solver_s_own_unless_they_are_set() -> None:
     found = [parsed({"solver": name}).scan.solver for name in ("pcg", "cg", "lissa")]
-    assert [one and one.most_steps for one in found] == [20, 100, 1000]
+    assert [one and one.most_steps for one in found] == [50, 100, 1000]
     (solver,) = [parsed({"solver": {"name": "pcg", "steps": 3}}).scan.solver]
     assert solver is not None
     assert solver.most_steps == 3

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rayinfluence.curvature.iterative.arnoldi import InKrylovSpace, KrylovSpace
-from rayinfluence.curvature.iterative.cg import ConjugateGradients
+from rayinfluence.curvature.iterative.cg import ConjugateGradients, not_positive
 from rayinfluence.curvature.iterative.explicit import Columns, Explicit
 from rayinfluence.curvature.iterative.largest import STEPS, Largest
 from rayinfluence.curvature.iterative.measure import Measure
@@ -83,6 +83,8 @@ class IterativeSolver:
             if scale is None:
                 assert prepared is not None
                 scale = prepared.numbers["largest"]
+                if not scale > 0:
+                    raise not_positive(scale)
             return Neumann(self.name, self.name == "astra", self.steps, scale, self.repeats)
         assert prepared is not None
         if self.name == "arnoldi":

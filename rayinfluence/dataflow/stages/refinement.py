@@ -22,6 +22,7 @@ from rayinfluence.dataflow.layout import sample_key
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.scanned import Ids
 from rayinfluence.dataflow.stages.select import sampled
+from rayinfluence.errors import CorpusError
 from rayinfluence.storage.digest import digest_bytes
 
 #: Rows of a piece of the sample.
@@ -71,10 +72,18 @@ class Refinement:
             n_shards: the first ones, which factors were fitted on.
             bad: ids of sequences that the model cannot be scored on.
             seed: of the run.
+
+        Raises:
+            CorpusError: none that was drawn can be used.
         """
         ours = [one for one in splits if one.first_sequence_id < n_shards * ROWS_PER_SHARD]
         ids = sampled(ours, settings.sequences, seed + _STREAM)
         ids = ids[~np.isin(ids, np.fromiter(bad, np.int64, len(bad)))]
+        if not len(ids):
+            raise CorpusError(
+                f"scan.solver.sequences: {settings.sequences:,}, and the model cannot be scored on "
+                "any that were drawn. Take more."
+            )
         rows = sum(one.n_rows for one in ours)
         n_tokens = sum(one.n_tokens for one in ours) * len(ids) // rows
         fingerprint = corpus.prefix_fingerprint(n_shards)
