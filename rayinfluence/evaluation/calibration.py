@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.evaluation.correlations import spearman
-from rayinfluence.evaluation.intervals import draws, percentiles
+from rayinfluence.influence.intervals import draws, percentiles
 from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 
 _BINS, _FEWEST_IN_A_BIN = 5, 10
