@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from rayinfluence import __version__
+from rayinfluence.cli.analysing import analyse
 from rayinfluence.cli.ask import ask
 from rayinfluence.cli.corpus import app as corpus_app
 from rayinfluence.cli.evaluating import evaluate
@@ -45,7 +46,7 @@ app = typer.Typer(
 #: As --help has them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, run, report, plot, ask, probe, merge, tokenize, fit, scan),
-    *(status, plan, inspect, patterns, submit, evaluate, clean),
+    *(status, plan, inspect, patterns, submit, evaluate, analyse, clean),
 )
 for _command in _COMMANDS:
     app.command()(_command)

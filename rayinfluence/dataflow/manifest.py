@@ -160,6 +160,7 @@ def run_manifest(
             "reached_parameters": run.tracked.coverage.reached,
             "coverage": run.tracked.coverage.share,
             "modules": list(replica.modules),
+            "parameters_by_module": {n: s.n_parameters for n, s in replica.shapes.items()},
             "base": folders.source.weights if folders.source.adapter else None,
             "base_commit": None if folders.base is None else folders.base.commit,
             "frozen_parameters": run.tracked.frozen,

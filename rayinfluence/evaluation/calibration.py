@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.evaluation.correlations import spearman
-from rayinfluence.evaluation.intervals import CONFIDENCE
+from rayinfluence.influence.intervals import CONFIDENCE
 from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 
 _BINS, _FEWEST_IN_A_BIN = 5, 10

@@ -9,7 +9,8 @@ from rayinfluence.report.markup import Html, note, tag
 from rayinfluence.report.overview import FIRST, AskedQuery, LeadingDocument, Overview
 from rayinfluence.report.question import teaser
 from rayinfluence.report.tables import Cell, table
-from rayinfluence.report.text import count, per_token_probability, percent, shorten
+from rayinfluence.report.text import count, percent, shorten
+from rayinfluence.storage.results.likelihood import per_token_probability
 
 _NAME = 60
 

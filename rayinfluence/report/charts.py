@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
+from rayinfluence.influence.blocks import by_block
 from rayinfluence.report.markup import Html, tag
 from rayinfluence.report.text import signed
 
@@ -70,26 +70,6 @@ def strongest_blocks(layer_scores: Mapping[str, float]) -> str:
     rest = len(sums) - len(first)
     more = f" and {rest} more in the results table" if rest else ""
     return ", ".join(f"{name} {signed(sums[name])}" for name in first) + more
-
-
-def by_block(layer_scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Module scores by block, the first number in a module's name; blocks in order, others last.
-
-    Within a block a module is called by what follows the number.
-    """
-    numbered: dict[int, dict[str, float]] = {}
-    others: dict[str, float] = {}
-    for name, score in layer_scores.items():
-        if not math.isfinite(score):
-            continue
-        found = re.search(r"(?<![^.])[0-9]+(?![^.])", name) or re.search(r"[0-9]+", name)
-        if found:
-            rest = name[found.end() :].lstrip(".") or name
-            numbered.setdefault(int(found.group()[:9]), {})[rest] = score
-        else:
-            others[name] = score
-    blocks = {f"block {number}": numbered[number] for number in sorted(numbered)}
-    return blocks | ({"other modules": others} if others else {})
 
 
 def _share(value: float, largest: float) -> float:

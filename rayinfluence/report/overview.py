@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayinfluence.report.asked import said
-from rayinfluence.report.text import BY_ITSELF, per_token_probability
+from rayinfluence.report.text import BY_ITSELF
 from rayinfluence.storage.results import Results, is_itself
+from rayinfluence.storage.results.likelihood import per_token_probability
 
 #: First proponents of a query that are looked at for documents.
 FIRST = 10

@@ -13,12 +13,11 @@ from rayinfluence.report.text import (
     BY_ITSELF,
     count,
     drawn_together,
-    n_counted,
-    per_token_probability,
     percent,
     shorten,
 )
 from rayinfluence.storage.results import is_itself
+from rayinfluence.storage.results.likelihood import n_counted, per_token_probability
 
 _TEASER = 90
 _PROMPT = 600

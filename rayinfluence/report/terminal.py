@@ -22,15 +22,14 @@ from rayinfluence.report.text import (
     SUSPECT,
     isolates,
     measured,
-    n_counted,
     one_line,
-    per_token_probability,
     percent,
     shorten,
     things,
 )
 from rayinfluence.report.trust import left_out, looked_at
 from rayinfluence.storage.results import Results, Survivor, is_itself
+from rayinfluence.storage.results.likelihood import n_counted, per_token_probability
 from rayinfluence.text import visible_parts
 
 _NUMBERS_WIDTH = 32

@@ -142,20 +142,6 @@ def things(n: int, one: str, many: str | None = None) -> str:
     return f"{count(n)} {one if n == 1 else many or f'{one}s'}"
 
 
-def n_counted(query: Mapping[str, Any]) -> int:
-    """How many tokens of the completion count."""
-    counts = query.get("token_counts")
-    return sum(counts) if counts else query.get("n_completion_tokens") or 0
-
-
-def per_token_probability(query: Mapping[str, Any]) -> float | None:
-    """The geometric mean of the probabilities of tokens that count, where the row has it."""
-    total, tokens = query.get("log_probability"), n_counted(query)
-    if total is None or not tokens or not math.isfinite(total):
-        return None
-    return math.exp(min(total / tokens, 0.0))
-
-
 def pairs(values: Mapping[str, Any] | None) -> str:
     """Names and values that are known, on one line."""
     known = {key: value for key, value in (values or {}).items() if value is not None}

@@ -75,7 +75,9 @@ ARROWS: dict[str, set[str]] = {
     "methods": ALGEBRA | DATA | {"model", "corpus"},
     "dataflow": BELOW_DATAFLOW | {"yamls"},
     "evaluation": BELOW_DATAFLOW | {"dataflow", "config_evaluation"},
-    "report": {"storage", "influence", "errors", "text", "guest", "display"},
+    # Of results alone: never of models, nor of the corpus.
+    "analysis": {"storage", "influence", "errors", "text"},
+    "report": {"analysis", "storage", "influence", "errors", "text", "guest", "display"},
     # A page of its own, in the report's frame; the report itself reads no models.
     "patterns": {
         "model",
@@ -91,7 +93,7 @@ ARROWS: dict[str, set[str]] = {
     "testing": BELOW_DATAFLOW | {"dataflow"},
     "submit": DATA | {"corpus", "dataflow"},
     "cli": BELOW_DATAFLOW
-    | {"dataflow", "submit", "evaluation", "report", "demo", "display", "patterns", ""},
+    | {"dataflow", "submit", "evaluation", "report", "analysis", "demo", "display", "patterns", ""},
     "__main__": {"cli"},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rayinfluence.report.charts import by_block
+from rayinfluence.influence.blocks import by_block
 from rayinfluence.report.pictures.figure import Figure, Mark, Series, Tone, categories, linear
 from rayinfluence.report.pictures.seen import Seen, some
 from rayinfluence.report.text import percent, signed

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
-from rayinfluence.influence.tails import Tail, bin_of
+from rayinfluence.analysis.scores import tail_of
+from rayinfluence.influence.tails import Tail
 from rayinfluence.storage.results import Direction, Results, Survivor
 
 _SIGNS: dict[Direction, int] = {"proponent": 1, "opponent": -1}
@@ -35,14 +34,7 @@ class Seen:
 
     def tail(self, direction: Direction) -> Tail:
         """The histogram of all scores of a direction; empty where the results have none."""
-        table = self.results.tails
-        mask = pc.and_(
-            pc.equal(table["query_id"], self.query_id), pc.equal(table["sign"], _SIGNS[direction])
-        )
-        lower, counts, sums = (
-            table.filter(mask)[name].to_numpy() for name in ("lower", "count", "sum")
-        )
-        return Tail(bin_of(lower), counts, sums)
+        return tail_of(self.results, self.query_id, _SIGNS[direction])
 
 
 def some(hits: Sequence[Survivor]) -> str:

@@ -13,8 +13,8 @@ from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.evaluation.baselines import HIDDEN_STATE, RANDOM
 from rayinfluence.evaluation.claims import RECALL_AT
 from rayinfluence.evaluation.contenders import BASELINES, contenders
-from rayinfluence.evaluation.intervals import _DRAWS
 from rayinfluence.evaluation.tail_patch import LEARNING_RATE
+from rayinfluence.influence.intervals import DRAWS
 
 DOCS = Path(rayinfluence.__file__).parents[1] / "docs"
 PAGE = (DOCS / "quality.md").read_text("utf-8")
@@ -40,6 +40,6 @@ def test_every_key_has_a_referee_and_a_line_in_the_reference() -> None:
 
 
 def test_numbers_are_those_of_the_code() -> None:
-    assert f"{_DRAWS:,} draws" in PAGE
+    assert f"{DRAWS:,} draws" in PAGE
     assert f"Adam ({LEARNING_RATE:.0e}".replace("e-04", "e-4") in PAGE
     assert f"recall@{RECALL_AT}" in PAGE

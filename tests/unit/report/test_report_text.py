@@ -13,7 +13,8 @@ from made_up_results import (
     terminal_of,
 )
 
-from rayinfluence.report.charts import by_block, layer_bars
+from rayinfluence.influence.blocks import by_block
+from rayinfluence.report.charts import layer_bars
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.text import measured, percent, prediction, shorten, signed
 from rayinfluence.text import visible

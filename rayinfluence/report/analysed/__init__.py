@@ -1,0 +1,5 @@
+"""Findings of a run, for a terminal and as a page."""
+
+from rayinfluence.report.analysed.page import analysis_page, analysis_parts
+
+__all__ = ["analysis_page", "analysis_parts"]

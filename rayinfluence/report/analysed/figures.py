@@ -1,0 +1,97 @@
+"""Findings as pictures."""
+
+from __future__ import annotations
+
+from rayinfluence.analysis import Layers, Tails
+from rayinfluence.report.evaluated.grids import ranged
+from rayinfluence.report.pictures.figure import Figure, Mark, Series, categories, linear
+
+_ELSEWHERE = "`--json` has all of them."
+
+
+def figures(found: Tails | Layers) -> list[Figure]:
+    """All pictures of an analysis, in their order."""
+    if isinstance(found, Layers):
+        return [_depth(found)]
+    made = _shares(found)
+    return [] if made is None else [made]
+
+
+def _shares(found: Tails) -> Figure | None:
+    known = [
+        (one.query_id, one.top_share, one.random_signs)
+        for one in found.queries
+        if one.top_share is not None
+    ]
+    if not known:
+        return None
+    places = range(len(known))
+    dots = tuple(
+        Mark.at(share, len(known) - place - 0.5, f"{name}: {share:.1%}")
+        for place, (name, share, _) in zip(places, known, strict=True)
+    )
+    bars = tuple(
+        Mark(
+            (signs[0], signs[2]),
+            (len(known) - place - 0.7, len(known) - place - 0.3),
+            f"{name}, random signs: {signs[0]:.1%} to {signs[2]:.1%}",
+        )
+        for place, (name, _, signs) in zip(places, known, strict=True)
+        if signs is not None
+    )
+    noise = f"normal noise: {found.noise_share:.1%}"
+    line = tuple(Mark.at(found.noise_share, y, noise) for y in (0.0, float(len(known))))
+    mean = found.summary["top 1 % share"]
+    return Figure(
+        "top-shares",
+        f"The top 1 % of sequences hold {ranged(mean)} of all positive influence",
+        linear("share of the sum of positive scores", [share for _, share, _ in known] + [1.0]),
+        categories("query", [name for name, *_ in known][::-1]),
+        (
+            Series("with random signs (95 %)", "bars", "chance", bars),
+            Series("normal noise", "line", "quiet", line),
+            Series("a query", "points", "raises", dots),
+        ),
+        (
+            "Random signs keep the sizes of scores, so heavy tails stay in that control: it tells "
+            "whether what raises is more uneven than what lowers. Noise without any tail is the "
+            "line.",
+        ),
+        ("query", "top 1 % share", "random signs, 2.5 %", "97.5 %"),
+        tuple(
+            (name, share, *((signs[0], signs[2]) if signs else (None, None)))
+            for name, share, signs in known
+        ),
+        _ELSEWHERE,
+    )
+
+
+def _depth(found: Layers) -> Figure:
+    several = [one for one in found.classes if one.n_queries]
+    lines = tuple(
+        Series(
+            one.name,
+            "line",
+            "raises" if place == 0 else "plain",
+            tuple(
+                Mark.at(band + 0.5, share.mean, f"{one.name}, block {name}: {ranged(share)}")
+                for band, (name, share) in enumerate(zip(found.bands, one.shares, strict=True))
+                if share is not None
+            ),
+        )
+        for place, one in enumerate(several)
+    )
+    even = 1 / len(found.bands)
+    chance = tuple(Mark.at(x, even, f"even: {even:.1%}") for x in (0.0, float(len(found.bands))))
+    heights = [s.mean for one in several for s in one.shares if s is not None]
+    return Figure(
+        "depth",
+        found.verdicts[0].why,
+        categories("block of the model", found.bands),
+        linear("share of the sizes of hits' scores", heights),
+        (Series("even", "line", "quiet", chance), *lines),
+        (f"Means over queries, of the first {found.n_hits} proponents of each.",),
+        ("queries", *found.bands),
+        tuple((one.name, *(None if s is None else s.mean for s in one.shares)) for one in several),
+        _ELSEWHERE,
+    )

@@ -1,0 +1,107 @@
+"""Depths of hits whose scores by layer are made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up_results import make_results, query, row
+
+from rayinfluence.analysis import analyse_layers
+from rayinfluence.analysis.layers import ALL, WITHOUT
+from rayinfluence.errors import InputError
+from rayinfluence.influence.blocks import bands, depths
+from rayinfluence.storage.results import Results
+
+
+def results_of(weights: dict[str, list[list[float]]], n_hits: int = 5, **manifest: Any) -> Results:
+    """A class of queries for each name, and a query for each row of weights of blocks."""
+    generator = np.random.default_rng(0)
+    rows, asked = [], []
+    for name, queries in weights.items():
+        for number, weight_B in enumerate(queries):
+            query_id = f"{name}-{number}"
+            asked.append(query(query_id, metadata={"class": name} if name else {}))
+            for rank in range(1, n_hits + 1):
+                scores = np.array(weight_B) * generator.uniform(0.8, 1.2, len(weight_B))
+                by_layer = [(f"h.{b}.mlp", float(s)) for b, s in enumerate(scores)]
+                rows.append(row(query_id, rank, layer_scores=by_layer))
+    return make_results(rows, asked, **manifest)
+
+
+def test_a_planted_layer_is_found_and_stands_out_from_shuffled_labels() -> None:
+    even, deep = [[1.0] * 6] * 12, [[1.0, 1.0, 1.0, 1.0, 1.0, 9.0]] * 12
+    found = analyse_layers(results_of({"prose": even, "facts": deep}), "class")
+    classes = {one.name: one for one in found.classes}
+    assert list(classes) == [ALL, "facts", "prose"]
+    facts = classes["facts"]
+    last = facts.shares[-1]
+    assert last is not None
+    assert last.mean == pytest.approx(9 / 14, abs=0.03)
+    assert last.mean > facts.shuffled[-1][1]
+    assert facts.p is not None
+    assert facts.p < 0.01
+    assert facts.centre is not None
+    expected = (np.array([1, 1, 1, 1, 1, 9]) / 14) @ ((np.arange(6) + 0.5) / 6)
+    assert facts.centre.mean == pytest.approx(expected, abs=0.01)
+    assert {one.finding.split()[0]: one.word for one in found.verdicts}["classes"] == "reproduces"
+
+
+def test_classes_that_are_alike_do_not_stand_out() -> None:
+    generator = np.random.default_rng(1)
+    some = {name: generator.uniform(0.5, 1.5, (12, 4)).tolist() for name in ("a", "b")}
+    found = analyse_layers(results_of(some), "class")
+    assert all(one.p is None or one.p > 0.05 for one in found.classes)
+    assert found.verdicts[0].word == "reproduces"
+    assert found.verdicts[1].word == "does not at this size"
+
+
+def test_one_class_has_no_control_and_says_so() -> None:
+    found = analyse_layers(results_of({"a": [[1.0, 2.0]] * 3}))
+    assert [one.name for one in found.classes] == [ALL]
+    assert found.classes[0].p is None
+    assert found.verdicts[1].word == "not asked"
+    assert any("One class has no control" in note for note in found.notes)
+    assert any("gradient energy are not known" in note for note in found.notes)
+
+
+def test_many_blocks_are_nine_bands() -> None:
+    found = analyse_layers(results_of({"a": [[1.0] * 24] * 2}))
+    assert len(found.bands) == 9
+    assert found.bands[0] == "0-2"
+    assert found.bands[-1] == "22-23"
+    assert [len(run) for run in bands(24)] == [3] * 6 + [2] * 3
+    assert [list(run) for run in bands(3)] == [[0], [1], [2]]
+
+
+def test_shares_are_of_sizes_and_a_hit_without_scores_has_none() -> None:
+    shares, centres = depths(np.array([[3.0, -1.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(shares[0], [0.75, 0.25])
+    assert centres[0] == pytest.approx(0.75 * 0.25 + 0.25 * 0.75)
+    assert np.isnan(centres[1])
+
+
+def test_gradient_energy_is_damping_times_weights() -> None:
+    made = results_of(
+        {"a": [[1.0, 1.0]] * 2},
+        methods={"ekfac": {"damping": {"h.0.mlp": 0.1, "h.1.mlp": 0.3}}},
+        model={"parameters_by_module": {"h.0.mlp": 100, "h.1.mlp": 100}},
+        config={"scan": {"damping": None, "damping_scale": 0.1}},
+    )
+    found = analyse_layers(made)
+    assert found.energy == pytest.approx((0.25, 0.75))
+    assert found.over_energy == pytest.approx((0.75, 0.25), abs=0.05)
+    made.manifest["config"]["scan"]["damping"] = 1.0
+    assert analyse_layers(made).energy == ()
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    made = results_of({"a": [[1.0, 2.0]], "": [[2.0, 1.0]]})
+    with pytest.raises(InputError, match=r"--by kind: no known query has it .* they have class"):
+        analyse_layers(made, "kind")
+    assert WITHOUT in {one.name for one in analyse_layers(made, "class").classes}
+    with pytest.raises(InputError, match="has scores of 1 blocks for known queries"):
+        analyse_layers(results_of({"a": [[1.0]]}))
+    with pytest.raises(InputError, match="has scores of 0 blocks for known queries"):
+        analyse_layers(made, least=-1e-9)
