@@ -93,7 +93,8 @@ ARROWS: dict[str, set[str]] = {
     "testing": BELOW_DATAFLOW | {"dataflow"},
     "submit": DATA | {"corpus", "dataflow"},
     "cli": BELOW_DATAFLOW
-    | {"dataflow", "submit", "evaluation", "report", "analysis", "demo", "display", "patterns", ""},
+    | {"dataflow", "submit", "config_evaluation", "evaluation", "report", "analysis", "demo"}
+    | {"display", "patterns", ""},
     "__main__": {"cli"},
 }
 

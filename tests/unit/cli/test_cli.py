@@ -316,8 +316,8 @@ def test_the_stages_one_by_one_and_what_they_say(
 def test_status_at_the_command_line(done: tuple[Path, RunConfig], say: Say) -> None:
     code, printed, _ = say("status", done[0] / "run")
     assert code == 0
-    assert [line.split()[0] for line in printed.splitlines()[1:]] == [
-        "corpus", "factors", "scan", "results"
+    assert [line.split()[0] for line in printed.splitlines()] == [
+        "run", "stage", "corpus", "factors", "scan", "results"
     ]  # fmt: skip
     assert "3 queries" in printed
 
@@ -326,7 +326,7 @@ def test_status_finds_a_corpus_that_is_elsewhere(tmp_path: Path, say: Say) -> No
     config = tiny_run(tmp_path, corpus={"path": str(tmp_path / "corpus")})
     assert say("run", write_yaml(tmp_path, config))[0] == 0
     _, printed, _ = say("status", tmp_path / "run")
-    assert "sequences" in printed.splitlines()[1]
+    assert "sequences" in printed.splitlines()[2]
 
 
 def test_clean_asks_and_deletes_only_what_it_was_told(
@@ -425,6 +425,6 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
 def test_every_command_of_a_run_takes_settings_over_its_file() -> None:
     """As the reference says."""
     places = {"config", "run_directory", "runs", "model"}
-    for command in set(cli._COMMANDS) - {cli.init}:
+    for command in set(cli._COMMANDS) - {cli.init, cli.merge}:
         names = inspect.signature(command).parameters.keys()
         assert not names & places or "settings" in names, command.__name__

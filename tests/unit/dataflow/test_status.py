@@ -45,7 +45,8 @@ def test_status_follows_the_stages(tmp_path: Path, quiet: ProgressLog) -> None:
         assert counts(run_folder)["corpus"] == (1, 1)
         n_sequences, n_tokens = run.corpus.n_sequences, run.corpus.n_tokens
         remark = stages(run_folder)["corpus"][0].remark
-        assert remark == f"{n_sequences:,} sequences, {n_tokens:,} tokens"
+        size = f"{n_sequences:,} sequences, {n_tokens:,} tokens"
+        assert remark == f"{size}; left out: 2 last chunks of one token"
         assert counts(run_folder)["factors"] == (0, None)
         run.fit()
         assert counts(run_folder)["factors"] == (1, 1)

@@ -274,7 +274,7 @@ def test_what_dynamic_angles_do_beyond_the_context_is_said(tmp_path: Path, chang
 
 SPOILT: dict[str, tuple[dict[str, Any], str]] = {
     "a queries file with a wrong line": ({}, "queries.jsonl:1 is not JSON"),
-    "a queries file that is not there": ({"queries": "nowhere.jsonl"}, "there is no file nowhere"),
+    "a queries file that is not there": ({"queries": "nowhere.jsonl"}, "queries: there is no file"),
     "no queries": ({"queries": None}, "queries: name a queries.jsonl"),
     "documents that are not there": (
         {"corpus": {"documents": ["nowhere/*.jsonl"]}},
