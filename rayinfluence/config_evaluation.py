@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rayinfluence.config_objective import of_a_module
 from rayinfluence.config_places import Address, Section
+from rayinfluence.config_scored import Damping
 
 #: The recipe that comes with rayinfluence.
 CAUSAL_LM = "causal_lm"
@@ -120,7 +121,7 @@ class EvaluationConfig(Section):
     """Methods with other settings, by a name: keys of ``scan``, one method each.
 
     Such as ``ekfac at 0.01: {damping_scale: 0.01}``."""
-    dampings: list[float] = Field(default=[1, 0.1, 0.01, 0.001, 0.0001], min_length=2)
+    dampings: list[Damping] = Field(default=[1, 0.1, 0.01, 0.001, 0.0001], min_length=2)
     """Values of ``scan.damping_scale`` that ``evaluate damping`` tries."""
     pbrf: ResponseConfig = Field(default_factory=ResponseConfig)
     """How much ``evaluate pbrf`` asks; it trains nothing, and needs no other key."""
@@ -147,8 +148,8 @@ class EvaluationConfig(Section):
     @field_validator("dampings")
     @classmethod
     def _dampings_are_different(cls, dampings: list[float]) -> list[float]:
-        if len(set(dampings)) < len(dampings) or min(dampings) <= 0:
-            raise ValueError("dampings have to be different, and positive.")
+        if len(set(dampings)) < len(dampings):
+            raise ValueError("dampings have to be different.")
         return dampings
 
     @field_validator("drop")

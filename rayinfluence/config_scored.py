@@ -53,7 +53,7 @@ def scored_methods(
     if isinstance(damping_scale, int | float):
         named = [("", float(damping_scale))]
     else:
-        named = [(f"@{_plain(scale)}", scale) for scale in damping_scale]
+        named = [(f"@{plain(scale)}", scale) for scale in damping_scale]
     return [
         ScoredMethod(method, f"{method}{suffix}", scale)
         for method in methods
@@ -61,6 +61,6 @@ def scored_methods(
     ]
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
     """A number in all of its digits and without an exponent, as it may stand in names of tables."""
     return f"{Decimal(repr(number)).normalize():f}"

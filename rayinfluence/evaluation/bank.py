@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rayinfluence.errors import DamagedError, InputError
+from rayinfluence.errors import DamagedError, InputError, StorageError, brief
 from rayinfluence.evaluation.subsets import Subset
 from rayinfluence.storage.digest import canonical_json, refuse_broken_seal, sealed
 from rayinfluence.storage.store import Store
@@ -105,12 +105,20 @@ class Bank:
         subsets = tuple(self.subsets[row] for row in rows)
         return Bank(self.about, subsets, self.values_SQ[rows], self.losses_S[rows])
 
-    def of_run(self, query_digests: Sequence[str], content_digests: Sequence[str]) -> Bank:
-        """The bank with the queries of a run alone, in their order.
+    def of_run(
+        self,
+        query_digests: Sequence[str],
+        sequence_ids: Sequence[int],
+        content_digests: Sequence[str],
+    ) -> Bank:
+        """The bank with the queries of a run alone, in their order, and with the run's ids.
+
+        A corpus of the same sequences in the same order, in other files, has other ids.
 
         Args:
             query_digests: of the run.
-            content_digests: of the sequences that a model of the run is trained on.
+            sequence_ids: of the sequences that a model of the run is trained on, ascending.
+            content_digests: of the same.
 
         Raises:
             InputError: it lacks some of the queries, or is of other sequences.
@@ -136,8 +144,11 @@ class Bank:
             self.about,
             query_ids=tuple(self.about.query_ids[column] for column in chosen),
             query_digests=tuple(query_digests),
+            sequence_ids=tuple(sequence_ids),
         )
-        return replace(self, about=about, values_SQ=self.values_SQ[:, chosen])
+        ids = dict(zip(self.about.sequence_ids, sequence_ids, strict=True))
+        subsets = tuple(subset.renamed(ids) for subset in self.subsets)
+        return replace(self, about=about, subsets=subsets, values_SQ=self.values_SQ[:, chosen])
 
     def write(self, store: Store, key: str) -> None:
         """Write it as a table; equal banks give equal bytes."""
@@ -168,6 +179,26 @@ class Bank:
                 ],
             }
         )
+
+    @classmethod
+    def given(cls, store: Store) -> Bank:
+        """Read a table that somebody names, whose file the store is.
+
+        Raises:
+            InputError: it cannot be read. It is the user's: nobody is told to delete it.
+
+        And what :meth:`read` raises.
+        """
+        try:
+            return cls.read(store, "")
+        except StorageError as error:
+            if isinstance(error, DamagedError) or not store.exists(""):
+                raise
+            raise InputError(
+                f"evaluation.bank: {store.url} is no table of trained models, or a damaged one "
+                f"({brief(error.__cause__ or error)}). Name one that the evaluation of a run has "
+                "written, or leave the key out to have models trained here."
+            ) from error
 
     @classmethod
     def read(cls, store: Store, key: str) -> Bank:

@@ -103,14 +103,14 @@ def contenders(config: RunConfig) -> list[Contender]:
     assert config.evaluation is not None
     scan, texts = config.scan, not config.model_function
     found = [
-        Contender(one.name, one.method, _alone(scan, one.method, one.damping_scale))
+        Contender(one.name, one.method, alone(scan, one.method, one.damping_scale))
         for one in scan.scored
         if one.method not in SELF_METHODS
     ]
     found += [_variant(config, name) for name in config.evaluation.variants]
     there = [one.name for one in found]
     found += [
-        Contender(name, name, _alone(scan, name, None))
+        Contender(name, name, alone(scan, name, None))
         for name in BASELINES
         if name not in there and (texts or name not in TEXT_METHODS)
     ]
@@ -139,7 +139,7 @@ def _variant(config: RunConfig, name: str) -> Contender:
     return Contender(name, made.methods[0], made)
 
 
-def _alone(scan: ScanConfig, method: str, damping_scale: float | None) -> ScanConfig:
+def alone(scan: ScanConfig, method: str, damping_scale: float | None) -> ScanConfig:
     """Settings of a scan by one method at one damping; None is of a method that has none."""
     changes: dict[str, Any] = {"methods": [method]}
     if damping_scale is not None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from rayinfluence.config import RunConfig
+from rayinfluence.config_scored import plain
 from rayinfluence.errors import ConfigError
-from rayinfluence.evaluation.contenders import Contender
-from rayinfluence.methods.registry import factors_of
+from rayinfluence.evaluation.contenders import Contender, alone
+from rayinfluence.methods.registry import SELF_METHODS
 
 
 def damped(config: RunConfig) -> tuple[RunConfig, list[Contender]]:
-    """The first method that has a damping, as the run has it and at each of some others.
+    """The first method that has a damping, at those that the run has and at each of some others.
+
+    Methods of sequences by themselves are none, as they ask no query.
 
     What is measured is what damping changes: linear datamodeling scores, the size of predicted
-    changes, and ranks beside those of the run's damping.
+    changes, and ranks beside those of the run's first damping.
 
     Args:
         config: with a section ``evaluation``.
@@ -25,25 +28,28 @@ def damped(config: RunConfig) -> tuple[RunConfig, list[Contender]]:
     """
     assert config.evaluation is not None
     scan = config.scan
-    method = next((one for one in scan.methods if factors_of(one)), None)
-    if method is None:
+    asking = [
+        (one.method, one.damping_scale)
+        for one in scan.scored
+        if one.damping_scale is not None and one.method not in SELF_METHODS
+    ]
+    if not asking:
         raise ConfigError(
-            f"evaluate damping: none of scan.methods ({', '.join(scan.methods)}) has factors, and "
-            "so a damping. Name one that has, such as ekfac."
+            f"evaluate damping: none of scan.methods ({', '.join(scan.methods)}) asks queries and "
+            "has a damping. Name one that does, such as ekfac."
         )
+    method = asking[0][0]
     if scan.damping is not None:
         raise ConfigError(
             "scan.damping: it is absolute, and `evaluate damping` tries values of "
             "scan.damping_scale. Leave scan.damping out."
         )
-    names = {scale: f"{method} at {scale:g}" for scale in config.evaluation.dampings}
-    own = Contender(f"{method} at {scan.damping_scale:g}", method, scan)
-    others = [
-        Contender(name, method, scan.model_copy(update={"damping_scale": scale}))
-        for scale, name in names.items()
-        if scale != scan.damping_scale
+    own = [scale for one, scale in asking if one == method]
+    rivals = [
+        Contender(f"{method} at {plain(scale)}", method, alone(scan, method, scale))
+        for scale in dict.fromkeys([*own, *config.evaluation.dampings])
     ]
     section = config.evaluation.model_copy(
         update={"removal": None, "groups": None, "known": None, "tail_patch": 0}
     )
-    return config.model_copy(update={"evaluation": section}), [own, *others]
+    return config.model_copy(update={"evaluation": section}), rivals

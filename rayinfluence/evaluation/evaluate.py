@@ -158,7 +158,7 @@ class _Evaluation:
             if self._asked.n_patched
             else [np.full(len(self._queries), np.nan)] * len(said)
         )
-        n_trainings = len(self._trainings.subsets(said)) + len(self._trainings.seeds)
+        n_trainings = self._trainings.n_there(answers, said)
         rows = [
             Row(
                 one.contender,

@@ -173,17 +173,22 @@ class Farm:
         """The table that the configuration names, or that of the subsets that it asks for.
 
         Raises:
-            InputError: the table that it names is of other queries or sequences.
+            InputError: the table that it names is none, or of other queries or sequences.
             DamagedError: that table is not what was written.
+            StorageError: it is missing, or cannot be read.
 
         And what :meth:`bank` raises.
         """
         path = self._wanted.bank
         if path is None:
             return self.bank(self.planned())
-        given = Bank.read(Store(path, self.run.config.storage.options(path)), "")
-        contents = [one.content_digest for one in self.sequences()]
-        return given.of_run([query.digest for query in self.queries], contents)
+        given = Bank.given(Store(path, self.run.config.storage.options(path)))
+        sequences = self.sequences()
+        return given.of_run(
+            [query.digest for query in self.queries],
+            [one.sequence_id for one in sequences],
+            [one.content_digest for one in sequences],
+        )
 
     @own_arithmetic()
     def bank(self, subsets: Sequence[Subset]) -> Bank:
@@ -356,10 +361,11 @@ def _beginning(config: RunConfig, wanted: EvaluationConfig) -> Iterator[str]:
         yield start
         return
     if wanted.options.sizes is None:
+        new = ", or the `sizes` of a new model" if wanted.recipe == CAUSAL_LM else ""
         raise ConfigError(
             f"model: there is no model in {config.model}, and `evaluation` does not say what it "
             "is made from: name the folder that training begins from as "
-            "`evaluation.options.start`, with its tokenizer, or the `sizes` of a new model."
+            f"`evaluation.options.start`, with its tokenizer{new}."
         )
     if config.tokenizer is None:
         raise ConfigError(

@@ -10,9 +10,9 @@ from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.subsets import Subset
 from rayinfluence.storage.digest import differences
 
-#: What of a recipe does not have to be the same: the corpus is compared by its sequences, and other
-#: versions give other bits of the same models.
-_MAY_DIFFER = ("corpus: ", "versions.")
+#: What of a recipe does not have to be the same: the corpus is compared by the sequences that are
+#: trained on, and other versions give other bits of the same models.
+_MAY_DIFFER = ("corpus: ", "left_out: ", "versions.")
 _SHOWN = 3
 
 

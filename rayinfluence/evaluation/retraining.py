@@ -26,8 +26,8 @@ from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
 from rayinfluence.dataflow.compute.scoring import Advance, query_value
 from rayinfluence.dataflow.jobs.watch import enter_phase
-from rayinfluence.errors import ModelError, NumericsError
-from rayinfluence.evaluation.recipe import Examples, Recipe
+from rayinfluence.errors import ConfigError, ModelError, NumericsError, RayInfluenceError, brief
+from rayinfluence.evaluation.recipe import KEY, Examples, OwnRecipe, Recipe
 from rayinfluence.evaluation.subsets import Subset
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.load import freeze, is_pretrained
@@ -106,7 +106,7 @@ class Retraining:
         seconds = time.monotonic() - started
         if subset.is_full:
             self._keep(model, subset)
-        values_Q = measure(model, self.queries, self.numerics)
+        values_Q = self._measured(model)
         if not np.isfinite(values_Q).all():
             raise NumericsError(
                 f"a model that was trained on a subset ({subset.design} {subset.index}, seed "
@@ -117,6 +117,20 @@ class Retraining:
         header = {"loss": loss if loss is not None and np.isfinite(loss) else None}
         write_tensors(self.store, self.key(subset), tensors, header)
         return seconds
+
+    def _measured(self, model: nn.Module) -> NDArray[np.float64]:
+        """The values of :func:`measure`; where a model of the user's own fails, in a sentence."""
+        try:
+            return measure(model, self.queries, self.numerics)
+        except Exception as error:  # the model is the user's, and may fail in any way
+            others = isinstance(error, RayInfluenceError) and not isinstance(error, ModelError)
+            if others or not isinstance(self.recipe, OwnRecipe):
+                raise
+            raise ConfigError(
+                f"{KEY}: the model that {self.recipe.function.name} returns cannot be asked the "
+                f"queries: {type(error).__name__}: {brief(error)}. It has to give logits of the "
+                "run's tokens, for as many of them as the run's model takes."
+            ) from error
 
     def read(self, subset: Subset) -> Measured:
         """What was committed of a subset.

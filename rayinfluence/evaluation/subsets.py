@@ -71,6 +71,11 @@ class Subset:
         """The same sequences, in a training with another seed."""
         return replace(self, seed=seed)
 
+    def renamed(self, ids: Mapping[int, int]) -> Subset:
+        """The same sequences where they have other ids, in the same order."""
+        dropped, added = (tuple(ids[one] for one in some) for some in (self.dropped, self.added))
+        return replace(self, dropped=dropped, added=added)
+
 
 def full(seed: int) -> Subset:
     """All sequences."""

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from rayinfluence.config_evaluation import GroupsConfig
 from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.errors import ConfigError
-from rayinfluence.evaluation.asked import Answers, BySeed, with_seeds
+from rayinfluence.evaluation.asked import Answers, BySeed, distinct, with_seeds
 from rayinfluence.evaluation.claims import Claims
 from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.leave_out import effects
 from rayinfluence.evaluation.referees import Outcomes
 from rayinfluence.evaluation.removal import losses
-from rayinfluence.evaluation.subsets import Subset, added, additions, without
+from rayinfluence.evaluation.subsets import Subset, added, additions, full, without
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,15 @@ class Trainings:
         rows += [*(self.groups.subsets if self.groups else ()), *(self.added or ())]
         rows += [row for one in said for query in one.removed for row in self.removed(one, query)]
         found = [subset for row in rows for subset in row]
-        return list({subset.digest: subset for subset in found}.values())
+        return distinct(found)
+
+    def n_there(self, answers: Answers, said: Sequence[Claims]) -> int:
+        """How many trainings figures are of, those on all sequences among them.
+
+        A table that was not made here may lack some that were wanted.
+        """
+        wanted = distinct([*map(full, self.seeds), *self.subsets(said)])
+        return sum(answers.has([subset]) for subset in wanted)
 
     def removed(self, said: Claims, query: int) -> BySeed:
         """Without what a contender puts first for a query, with each seed."""

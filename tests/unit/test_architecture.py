@@ -52,7 +52,7 @@ ARROWS: dict[str, set[str]] = {
     "config_objective": {"config_places", "config_sentences"},
     "config_features": {"addresses"},
     "config_scored": set(),
-    "config_evaluation": {"config_places", "config_objective"},
+    "config_evaluation": {"config_places", "config_objective", "config_scored"},
     "config": {
         "errors",
         "text",

@@ -35,6 +35,18 @@ def draws(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
     return model
 
 
+def knows_few_tokens(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """Whose model has no embedding of most tokens."""
+    del sequences, weights
+    return new_model(ModelSettings(2, 16, 8, 1, 2), seed)
+
+
+def without_head(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """Whose model gives hidden states."""
+    del sequences, weights
+    return new_model(ModelSettings(VOCABULARY, 16, 8, 1, 2), seed).transformer
+
+
 def fails(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
     """As some do."""
     raise RuntimeError("no luck")

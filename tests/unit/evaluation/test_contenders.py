@@ -87,14 +87,31 @@ def test_dampings_are_the_run_s_and_others() -> None:
     asked, found = damped(config)
     assert [one.name for one in found] == ["kfac at 0.01", "kfac at 1", "kfac at 0.1"]
     assert [one.scan.damping_scale for one in found if one.scan] == [0.01, 1, 0.1]
+    # Each by one method at one damping, as scores of a contender are those of one.
+    assert [len(one.scan.scored) for one in found if one.scan] == [1, 1, 1]
     assert asked.evaluation is not None
     assert asked.evaluation.removal is None
+
+
+def test_a_run_with_a_list_of_dampings_has_all_of_them_tried() -> None:
+    scan = {"methods": ["self_influence", "ekfac", "kfac"], "damping_scale": [0.01, 10]}
+    _, found = damped(configured(scan, dampings=[1, 10]))
+    # Not self-influence, which asks no query.
+    assert [one.name for one in found] == ["ekfac at 0.01", "ekfac at 10", "ekfac at 1"]
+    assert [one.method for one in found] == ["ekfac"] * 3
+    assert [one.scan.damping_scale for one in found if one.scan] == [0.01, 10, 1]
+
+
+def test_dampings_that_differ_have_different_names() -> None:
+    _, found = damped(configured({"methods": ["ekfac"]}, dampings=[0.1, 0.10000001]))
+    assert [one.name for one in found] == ["ekfac at 0.1", "ekfac at 0.10000001"]
 
 
 @pytest.mark.parametrize(
     ("scan", "said"),
     [
-        ({"methods": ["bm25", "cosine"]}, r"none of scan.methods \(bm25, cosine\) has factors"),
+        ({"methods": ["bm25", "cosine"]}, r"none of scan.methods \(bm25, cosine\) asks queries"),
+        ({"methods": ["self_influence"]}, r"none of scan.methods \(self_influence\) asks"),
         ({"methods": ["ekfac"], "damping": 1e-3}, "scan.damping: it is absolute"),
     ],
 )
@@ -107,7 +124,9 @@ def test_without_a_damping_there_is_nothing_to_try(scan: dict[str, Any], said: s
     ("section", "said"),
     [
         ({"dampings": [0.1, 0.1]}, "dampings have to be different"),
-        ({"dampings": [0.1, 0]}, "and positive"),
+        ({"dampings": [0.1, 0]}, "evaluation.dampings.1"),
+        ({"dampings": [0.1, float("inf")]}, "evaluation.dampings.1"),
+        ({"dampings": [float("nan"), 0.1]}, "evaluation.dampings.0"),
         ({"removal": {"share": 1}}, "evaluation.removal.share"),
         ({"groups": {"key": "source", "most": 1}}, "evaluation.groups.most"),
         ({"groups": {}}, "evaluation.groups.key"),

@@ -236,6 +236,7 @@ def test_a_table_without_some_trainings_says_which(
     assert [one.name for one in again.protocols] == ["half"]
     assert again.groups is None
     assert again.methods[0].removal is None
+    assert again.n_trainings == len(halves)  # of those that were wanted the others are not there
     assert again.methods[0].calibration is None
     assert again.methods[0].lds["half"] == found[1].methods[0].lds["half"]
     assert sum("The table" in note for note in again.notes) == 3

@@ -70,7 +70,7 @@ def test_a_bank_without_a_training_is_one(tmp_path: Path) -> None:
 
 
 def test_the_queries_of_a_run_are_taken_out_in_their_order() -> None:
-    found = BANK.of_run(["d3", "d1"], ABOUT.content_digests)
+    found = BANK.of_run(["d3", "d1"], IDS.tolist(), ABOUT.content_digests)
     assert found.about.query_ids == ("third", "first")
     assert found.about.query_digests == ("d3", "d1")
     assert np.array_equal(found.values_SQ, VALUES[:, [2, 0]])
@@ -88,7 +88,15 @@ def test_another_run_s_bank_is_refused(
     queries: list[str], contents: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        BANK.of_run(queries, contents)
+        BANK.of_run(queries, IDS.tolist(), contents)
+
+
+def test_a_corpus_in_other_files_has_other_ids() -> None:
+    ids = [5, 2**32, 2**32 + 1, 2**33]
+    again = BANK.of_run(ABOUT.query_digests, ids, ABOUT.content_digests)
+    assert again.about == replace(ABOUT, sequence_ids=tuple(ids))
+    assert np.array_equal(again.weights_SN, BANK.weights_SN)
+    assert again.subsets[-1].added == (2**32 + 1, 2**32 + 1)
 
 
 def test_a_table_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
@@ -98,6 +106,20 @@ def test_a_table_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / KEY).write_bytes(b"text")
     with pytest.raises(StorageError):
         Bank.read(Store(str(tmp_path)), KEY)
+
+
+def test_nobody_is_told_to_delete_a_file_of_his_own(store: Store, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query_id": "a"}\n')
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(store.read(KEY)[:-9])
+    for path in (queries, cut):
+        with pytest.raises(InputError, match=r"evaluation\.bank: .* or a damaged one") as refused:
+            Bank.given(Store(str(path)))
+        assert "elete" not in str(refused.value)
+    with pytest.raises(StorageError, match=r"nowhere\.parquet does not exist"):
+        Bank.given(Store(str(tmp_path / "nowhere.parquet")))
+    assert Bank.given(Store(str(tmp_path / KEY))).subsets == SUBSETS
 
 
 def test_a_table_that_says_something_else_than_was_written_is_damaged(

@@ -345,6 +345,8 @@ def test_what_a_recipe_draws_of_torch_follows_from_the_seed(tmp_path: Path) -> N
     [
         ("fails", "recipes_of_users:fails fails: RuntimeError: no luck"),
         ("returns_nothing", "returns a NoneType, and the trained model is needed"),
+        ("knows_few_tokens", "model that .*:knows_few_tokens returns cannot be asked .*IndexError"),
+        ("without_head", "model that .*:without_head returns cannot be asked .*gives no logits"),
         ("nowhere", "defines no function nowhere; write `def nowhere.sequences, weights, seed"),
     ],
 )
