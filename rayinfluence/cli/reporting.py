@@ -72,6 +72,14 @@ def report(
             "\"source = 'x'\": a condition on metadata, as corpus.exclude has them.",
         ),
     ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A-B",
+            help="Rank survivors again by the scores of some blocks of the model: A-B, lower, "
+            "middle or upper (thirds). A scan by those alone may find others.",
+        ),
+    ] = None,
     csv: Annotated[
         str | None, typer.Option(metavar="PATH", help="Write survivors to a CSV file; '-' prints.")
     ] = None,
@@ -116,6 +124,10 @@ def report(
             without_some(by_method, condition, place.corpus)
             for by_method, place in zip(of_runs, run_places, strict=True)
         ]
+    if layers is not None:
+        from rayinfluence.analysis.restricted import restricted_to
+
+        of_runs = [restricted_to(by_method, layers, methods) for by_method in of_runs]
     if is_compared:
         sides_there = sides_of(runs, of_runs, methods)
         _refuse_unknown(sides_there[0].results, asked)
@@ -127,7 +139,7 @@ def report(
     from rayinfluence.report import Overview, hits, of_all
 
     chosen = _chosen(results, next(iter(methods), None), asked)
-    address = _page(store, results, condition is not None or versions[0] is not None, page, context)
+    address = _page(store, results, any((exclude, layers, versions[0])), page, context)
     if csv is not None:
         _write_csv(csv, chosen, results if not methods else {chosen.method: chosen}, asked, top)
     if csv != "-":
@@ -139,8 +151,9 @@ def report(
             if asked
             else glance(results, chosen, overview, n_shown)
         )
-        if told := chosen.manifest.get("without"):
-            parts = [Text(visible_line(told["sentence"]), "yellow"), "", *parts]
+        for view in ("layers", "without"):
+            if told := chosen.manifest.get(view):
+                parts = [Text(visible_line(told["sentence"]), "yellow"), "", *parts]
         if len(asked) > 1:
             comparison = compared(sides_of(runs, of_runs, [chosen.method]), asked, top)
             more, values["comparison"] = comparison_of(store, comparison)
@@ -278,6 +291,7 @@ def values_of(
         "methods": list(manifest["methods"]),
         "page": None if page is None else f"{store.url}/{page}",
         "without": manifest.get("without"),
+        "layers": manifest.get("layers"),
         **overview.to_json(),
         "survivors": some,
     }

@@ -37,7 +37,10 @@ def write_view(store: Store, results: dict[str, Results], context: int | None = 
 
     manifest = next(iter(results.values())).manifest
     told = (manifest.get("without") or {}).get("condition")
-    name = digest([manifest["fingerprint"], list(results), told])
+    parts = [manifest["fingerprint"], list(results), told]
+    if layers := manifest.get("layers"):
+        parts.append(layers["blocks"])
+    name = digest(parts)
     _write(store / VIEWS, results, f"{name}.html", name, context)
     return view_key(name)
 

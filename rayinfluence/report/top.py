@@ -54,7 +54,7 @@ def top(
         tag("p", _standfirst(manifest, results_by_method), class_="standfirst"),
         signs(results_by_method),
         tag("p", join(links, " · "), class_="links"),
-        *_without(manifest),
+        *_viewed(manifest),
         _warnings(list(warnings), base),
     )
 
@@ -81,10 +81,10 @@ def _standfirst(manifest: Mapping[str, Any], results_by_method: Mapping[str, Res
     return f"{scanned} sequences of the corpus scored by {methods}. Nothing was retrained."
 
 
-def _without(manifest: Mapping[str, Any]) -> list[Html]:
-    """What was left out of the page when it was asked for."""
-    told = manifest.get("without")
-    return [tag("p", told["sentence"], class_="warning")] if told else []
+def _viewed(manifest: Mapping[str, Any]) -> list[Html]:
+    """What was left out of the page, or ranked otherwise, when it was asked for."""
+    told = [one for key in ("without", "layers") if (one := manifest.get(key))]
+    return [tag("p", one["sentence"], class_="warning") for one in told]
 
 
 def _warnings(warnings: Sequence[str], base: str) -> Html:

@@ -76,7 +76,10 @@ class Side:
             f"it lacks {count(len(aside))} splits of its corpus" if aside else "",
             selected(self.results.manifest),
             filtered(self.results),
-            str((self.results.manifest.get("without") or {}).get("sentence") or ""),
+            *(
+                str((self.results.manifest.get(view) or {}).get("sentence") or "")
+                for view in ("without", "layers")
+            ),
         ]
         return [f"{self.letter}: {one}" for one in said if one]
 
