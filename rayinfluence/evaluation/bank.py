@@ -192,7 +192,9 @@ class Bank:
         try:
             return cls.read(store, "")
         except StorageError as error:
-            if isinstance(error, DamagedError) or not store.exists(""):
+            if isinstance(error, DamagedError) or not isinstance(
+                error.__cause__, pa.ArrowException
+            ):
                 raise
             raise InputError(
                 f"evaluation.bank: {store.url} is no table of trained models, or a damaged one "
