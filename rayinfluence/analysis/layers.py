@@ -24,6 +24,8 @@ HITS = 20
 #: The class of all queries, where no key is named, and of those without the key.
 ALL, WITHOUT = "all queries", "without the key"
 _SHUFFLES = 2000
+#: Fewer bands have no middle; fewer queries of a class say nothing of it.
+_FEWEST_BANDS, _FEWEST_QUERIES = 3, 5
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,10 @@ def _notes(results: Results, has_others: bool, by: str | None, has_energy: bool)
 def _spread(all_of_them: OfClass) -> Verdict:
     finding = "influence is spread over layers on average"
     shares = [one.mean for one in all_of_them.shares if one is not None]
+    if len(shares) < _FEWEST_BANDS:
+        return Verdict(
+            finding, "not asked", f"{len(shares)} blocks of the model have no middle between them."
+        )
     even = 1 / len(shares)
     why = f"A band has {min(shares):.0%} to {max(shares):.0%}; even shares would be {even:.0%}."
     if max(shares) <= 1.5 * even and min(shares) >= 0.5 * even:
@@ -268,9 +274,15 @@ def _spread(all_of_them: OfClass) -> Verdict:
 
 def _localised(classes: Sequence[OfClass]) -> Verdict:
     finding = "classes of queries are at depths of their own"
-    tested = [(one, one.p) for one in classes if one.p is not None]
-    if not tested:
-        return Verdict(finding, "not asked", "Queries are of one class; name a key with --by.")
+    tested = [
+        (one, one.p) for one in classes if one.p is not None and one.n_queries >= _FEWEST_QUERIES
+    ]
+    if len(tested) < 2:
+        return Verdict(
+            finding,
+            "not asked",
+            f"It takes two classes of {_FEWEST_QUERIES} known queries each; name a key with --by.",
+        )
     one, p = min(tested, key=lambda pair: pair[1])
     centre = 0.0 if one.centre is None else one.centre.mean
     why = (

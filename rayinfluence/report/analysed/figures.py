@@ -86,7 +86,7 @@ def _depth(found: Layers) -> Figure:
     heights = [s.mean for one in several for s in one.shares if s is not None]
     return Figure(
         "depth",
-        found.verdicts[0].why,
+        f"Where the score of the first {found.n_hits} proponents comes about, by block",
         categories("block of the model", found.bands),
         linear("share of the sizes of hits' scores", heights),
         (Series("even", "line", "quiet", chance), *lines),

@@ -61,7 +61,7 @@ def test_one_class_has_no_control_and_says_so() -> None:
     found = analyse_layers(results_of({"a": [[1.0, 2.0]] * 3}))
     assert [one.name for one in found.classes] == [ALL]
     assert found.classes[0].p is None
-    assert found.verdicts[1].word == "not asked"
+    assert [one.word for one in found.verdicts] == ["not asked", "not asked"]
     assert any("One class has no control" in note for note in found.notes)
     assert any("gradient energy are not known" in note for note in found.notes)
 
@@ -105,3 +105,11 @@ def test_what_cannot_be_asked_is_refused() -> None:
         analyse_layers(results_of({"a": [[1.0]]}))
     with pytest.raises(InputError, match="has scores of 0 blocks for known queries"):
         analyse_layers(made, least=-1e-9)
+
+
+def test_a_class_of_few_queries_decides_nothing() -> None:
+    some = {"a": [[1.0] * 4] * 12, "b": [[1.0, 1.0, 1.0, 9.0]] * 4}
+    found = analyse_layers(results_of(some), "class")
+    assert found.verdicts[1].word == "not asked"
+    some["b"] = [[1.0, 1.0, 1.0, 9.0]] * 5
+    assert analyse_layers(results_of(some), "class").verdicts[1].word == "reproduces"
