@@ -108,7 +108,7 @@ def test_a_table_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
         Bank.read(Store(str(tmp_path)), KEY)
 
 
-def test_nobody_is_told_to_delete_a_file_of_his_own(store: Store, tmp_path: Path) -> None:
+def test_a_file_that_is_no_table_stays_where_it_is(store: Store, tmp_path: Path) -> None:
     queries = tmp_path / "queries.jsonl"
     queries.write_text('{"query_id": "a"}\n')
     cut = tmp_path / "cut.parquet"
