@@ -16,7 +16,7 @@ def sequences_needed(law: PowerLaw, n_scored: int, least: float, top: int = TOP)
     """The number of sequences among which ``top`` are expected to have a score above ``least``.
 
     n = top / (p_tail (least / start)^-(exponent - 1)), with p_tail the share of scores that the law
-    is fitted to (Grosse et al. 2023, section 5.2.1). The sequences are like those that were scored.
+    is fitted to (Grosse et al. 2023). The sequences are like those that were scored.
 
     Args:
         law: of the largest scores.
