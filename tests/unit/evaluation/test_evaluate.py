@@ -282,4 +282,4 @@ def test_a_configuration_without_the_section_is_refused(tmp_path: Path, say: Say
     assert "has no such section" in errors
     code, _, errors = say("evaluate", "dampings", tmp_path / "run.yaml")
     assert code == 2
-    assert "rayinfluence evaluate damping CONFIG" in errors
+    assert "with damping or pbrf before it" in errors
