@@ -11,7 +11,7 @@ from rayinfluence.dataflow.stages import refine
 from rayinfluence.dataflow.stages.turns import in_turns
 from rayinfluence.testing import tiny_run
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PCG: dict[str, Any] = {"name": "pcg", "steps": 3}
 
