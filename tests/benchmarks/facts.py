@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rayinfluence.demo.training import TrainingSettings
 from rich.console import Console
 
 from rayinfluence.config import RunConfig
@@ -32,12 +31,14 @@ from rayinfluence.corpus.queries import encode_queries
 from rayinfluence.corpus.query_forms import Query
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
+from rayinfluence.demo.tiny_lm import ensure_model
+from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.tracing import (
     completion_log_probability,
     recall_at,
     reciprocal_rank,
 )
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.storage.results import Results
 
 METHODS = ("ekfac", "gradient_product", "cosine", "bm25", "tfidf")

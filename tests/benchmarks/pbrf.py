@@ -30,7 +30,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from pbrf_solvers import Curvature
-from rayinfluence.demo.training import TrainingSettings
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
@@ -45,10 +44,12 @@ from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.demo.corpus import write_corpus
-from rayinfluence.demo.tiny_lm import ModelSettings, ensure_model
+from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.errors import NumericsError
 from rayinfluence.evaluation.correlations import pearson, spearman
+from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.pbrf.report import Pbrf, pbrf_report
+from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.methods.method import Curvature as Factors
 from rayinfluence.methods.method import Fitted

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pbrf import SIZES, TABLES, TRAINING, Bench, of_table, of_text, rows_of, trained
-from rayinfluence.demo.training import train
 from rich.console import Console
 from torch import nn
 from transformers import GPT2LMHeadModel
@@ -28,10 +27,11 @@ from transformers import GPT2LMHeadModel
 from rayinfluence.corpus.features import float_of
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.demo.tiny_lm import new_model
+from rayinfluence.evaluation.new_model import new_model
 from rayinfluence.evaluation.pbrf.gap import STEPS, GapReport, Retrain, gap_report
 from rayinfluence.evaluation.pbrf.moving import tracked_weights
 from rayinfluence.evaluation.pbrf.response import Responses
+from rayinfluence.evaluation.training import train
 from rayinfluence.model.load import freeze
 from rayinfluence.model.row_task import row_task
 
@@ -58,7 +58,7 @@ def of_rows(bench: Bench, rows: np.ndarray, epochs: int) -> Retrain:
 
 
 def of_documents(bench: Bench) -> Retrain:
-    """Trains the language model on documents again; a batch's mean is over what is left of it."""
+    """Trains the language model on documents again; the divisors of batches stay."""
     rows = [one.tolist() for one in bench.table["tokens"].to_numpy()]
     ids = bench.table["sequence_id"].to_pylist()
     weights = bench.run.replica.model.state_dict()
@@ -67,8 +67,8 @@ def of_documents(bench: Bench) -> Retrain:
         model: GPT2LMHeadModel = new_model(SIZES, 0)
         if warm:
             model.load_state_dict({name: one.float() for name, one in weights.items()})
-        masks = [[one != sequence_id] * len(row) for one, row in zip(ids, rows, strict=True)]
-        train(model, rows, 0, TRAINING, Console(quiet=True), masks)
+        counts = [float(one != sequence_id) for one in ids]
+        train(model, rows, 0, TRAINING, weights_N=counts)
         return freeze(model)
 
     return retrain

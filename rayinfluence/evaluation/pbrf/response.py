@@ -38,7 +38,7 @@ class Search:
     """
 
     tolerance: float = 0.005
-    most_evaluations: int = 1000
+    most_evaluations: int = 3000
 
 
 @dataclass(frozen=True)
