@@ -68,6 +68,8 @@ bench-quality: .venv/ready
 	$(BIN)/python tests/benchmarks/quality_banks.py demo
 	$(BIN)/rayinfluence evaluate jobs/quality/demo.yaml
 	$(BIN)/rayinfluence evaluate damping jobs/quality/demo.yaml
+	$(BIN)/python tests/benchmarks/quality_banks.py tuned
+	$(BIN)/rayinfluence evaluate jobs/quality/tuned.yaml
 ifneq ($(BOOKS),)
 	$(BIN)/python tests/benchmarks/quality_banks.py books --books $(BOOKS)
 	$(BIN)/rayinfluence evaluate jobs/quality/books.yaml

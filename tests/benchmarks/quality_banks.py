@@ -1,13 +1,16 @@
-"""The corpora, questions and configurations of the two banks that docs/quality.md measures on.
+"""The corpora, questions and configurations of the banks that docs/quality.md measures on.
 
     python tests/benchmarks/quality_banks.py demo [--folder runs/quality]
+    python tests/benchmarks/quality_banks.py tuned [--folder runs/quality]
     python tests/benchmarks/quality_banks.py books --books BOOKS [--folder runs/quality]
 
 `demo` is the demo's prose in which facts are planted; asked are facts, in words of the corpus, and
-ends of passages that are not in it. `books` is passages of BOOKS, which has a folder `author_book`
-for each book with a file of XHTML for each chapter, as github.com/standardebooks has them; asked
-are ends of passages of the same authors that are not in the corpus. The configurations are those of
-jobs/quality with the folder's addresses; `rayinfluence evaluate` of what is printed does the rest.
+ends of passages that are not in it. `tuned` has the same corpus, and a model to begin from that was
+trained on other passages of the same prose. `books` is passages of BOOKS, which has a folder
+`author_book` for each book with a file of XHTML for each chapter, as github.com/standardebooks has
+them; asked are ends of passages of the same authors that are not in the corpus. The configurations
+are those of jobs/quality with the folder's addresses; `rayinfluence evaluate` of what is printed
+does the rest.
 """
 
 from __future__ import annotations
@@ -21,19 +24,27 @@ from typing import Any
 import numpy as np
 import yaml
 from books import chapters_of
+from transformers import AutoTokenizer
 
 from rayinfluence.demo.corpus import windows, write_corpus
 from rayinfluence.demo.prose import Passage, read_prose
-from rayinfluence.demo.tiny_lm import ModelSettings, train_tokenizer
+from rayinfluence.demo.tiny_lm import train_tokenizer
+from rayinfluence.evaluation.new_model import ModelSettings, new_model
+from rayinfluence.evaluation.training import TrainingSettings, train
 
 JOBS = Path(__file__).parents[2] / "jobs" / "quality"
-#: Where the configurations say that all of it is.
+#: Where all of it is, and how the configurations have that, from their folder.
 PLACE = "runs/quality"
+THERE = f"../../{PLACE}"
 VOCABULARY = 1024
 #: Facts, and ends of passages, that are asked of the demo's bank.
 FACTS, ENDS = 20, 20
 #: Of each author of the books' bank; who wrote less has fewer in the corpus.
 PASSAGES, ASKED = 64, 5
+#: Passages that the model to begin from was trained on, and how.
+OTHERS = 1500
+FIRST = TrainingSettings(epochs=8, batch=16, learning_rate=4e-3, threads=1)
+SIZES = ModelSettings(vocabulary=VOCABULARY, context=128)
 #: Words of a passage's end that are asked.
 END = 8
 
@@ -77,6 +88,23 @@ def books_bank(folder: Path, books: Path) -> list[str]:
     return [documents[one]["text"] for one in order]
 
 
+def begin(folder: Path) -> None:
+    """Train the model that trainings of the bank begin from, on prose that is not in its corpus."""
+    lines = {
+        key: [json.loads(line)[key] for line in (folder / name).read_text("utf-8").splitlines()]
+        for key, name in (("text", "documents.jsonl"), ("prompt", "queries.jsonl"))
+    }
+    whole = "\n".join(lines["text"]) + "\n".join(lines["prompt"])
+    left = [one for passage in read_prose() for one in passages(passage) if one not in whole]
+    chosen = np.random.default_rng([0, 9]).permutation(len(left))[:OTHERS]
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    rows = tokenizer([left[one] for one in chosen])["input_ids"]
+    model = new_model(SIZES, 0)
+    train(model, rows, 0, FIRST)
+    model.save_pretrained(folder / "start")
+    tokenizer.save_pretrained(folder / "start")
+
+
 def passages(passage: Passage) -> Iterator[str]:
     """Whole sentences that follow each other, up to the demo's longest window."""
     return (" ".join(window) for window in windows(passage))
@@ -102,7 +130,7 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def main() -> None:
     """Write a bank's files, and print where its configuration is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bank", choices=["demo", "books"])
+    parser.add_argument("bank", choices=["demo", "tuned", "books"])
     parser.add_argument("--books", type=Path, help="the folder of books")
     parser.add_argument("--folder", type=Path, default=Path(PLACE))
     options = parser.parse_args()
@@ -110,12 +138,13 @@ def main() -> None:
         parser.error("name the folder of books: --books BOOKS")
     folder = options.folder / options.bank
     folder.mkdir(parents=True, exist_ok=True)
-    texts = demo_bank(folder) if options.bank == "demo" else books_bank(folder, options.books)
-    sizes = ModelSettings(vocabulary=VOCABULARY, context=128)
-    train_tokenizer(texts, sizes).save_pretrained(folder / "tokenizer")
+    texts = books_bank(folder, options.books) if options.bank == "books" else demo_bank(folder)
+    train_tokenizer(texts, SIZES).save_pretrained(folder / "tokenizer")
+    if options.bank == "tuned":
+        begin(folder)
     config = (JOBS / f"{options.bank}.yaml").read_text("utf-8")
     written = folder / "config.yaml"
-    written.write_text(config.replace(PLACE, str(options.folder.absolute())), encoding="utf-8")
+    written.write_text(config.replace(THERE, str(options.folder.absolute())), encoding="utf-8")
     yaml.safe_load(written.read_text("utf-8"))
     print(written)
 
