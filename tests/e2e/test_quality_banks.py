@@ -25,6 +25,7 @@ FEWER = {
     "add": 2,
     "removal": {"queries": 1},
     "groups": {"key": "fact_id", "most": 2},
+    "variants": {"pcg": {"solver": {"name": "pcg", "steps": 1, "sequences": 16}}},
 }
 
 
