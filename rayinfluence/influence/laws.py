@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
@@ -107,6 +106,8 @@ def _lognormal_density(y_N: Vector, middle: float, width: float) -> Vector:
 
 def _lognormal_above(y_N: Vector, middle: float, width: float) -> Vector:
     z_N = (np.log(y_N) - middle) / _exp(width)
+    import torch  # a report reads what is in this module, and torch takes seconds
+
     return np.asarray(torch.special.log_ndtr(torch.from_numpy(-z_N)).numpy(), np.float64)
 
 

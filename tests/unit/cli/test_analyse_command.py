@@ -1,6 +1,7 @@
 """`rayinfluence analyse`: what it prints and writes, and what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,12 +58,15 @@ def test_what_cannot_be_analysed_is_refused(
     assert sentence in errors
 
 
-def test_a_report_by_some_layers_says_that_it_is_of_survivors(finished: Finished, say: Say) -> None:
-    code, printed, errors = say("report", finished[1].run, "--layers", "1", "--json")
+def test_a_report_by_some_layers_says_that_it_is_of_survivors(
+    finished: Finished, say: Say, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[1].run, tmp_path / "run")  # a page is written into it
+    code, printed, errors = say("report", run, "--layers", "1", "--json")
     assert code == 0
     told = json.loads(printed)
     assert told["layers"]["blocks"] == [1]
     assert "Only survivors of the scan by all blocks are ranked again" in told["layers"]["sentence"]
     assert "/views/" in told["page"]
-    code, _, errors = say("report", finished[1].run, "--layers", "nope")
+    code, _, errors = say("report", run, "--layers", "nope")
     assert (code, "--layers nope: write A-B" in errors) == (2, True)
