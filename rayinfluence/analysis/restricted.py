@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from rayinfluence.errors import ConfigError
 from rayinfluence.influence.blocks import OTHERS, by_block
 from rayinfluence.storage.results import (
-    GROUP_SCHEMA,
-    STATISTICS_SCHEMA,
-    TAIL_SCHEMA,
     Direction,
     Results,
     beyond_linear,
@@ -107,17 +104,7 @@ def restricted(results: Results, wanted: str) -> Results:
         "those of the scan."
     )
     told = {"wanted": wanted, "blocks": blocks, "sentence": sentence}
-    methods = {
-        name: {key: value for key, value in method.items() if key != "rescoring"}
-        for name, method in results.manifest["methods"].items()
-    }
-    return results.replaced(
-        survivors=rows,
-        groups=GROUP_SCHEMA.empty_table(),
-        statistics=STATISTICS_SCHEMA.empty_table(),
-        tails=TAIL_SCHEMA.empty_table(),
-        manifest={**results.manifest, "methods": methods, "layers": told},
-    )
+    return results.of_survivors(rows, layers=told)
 
 
 def _ranked(results: Results, table: pa.Table, new_N: NDArray[np.float64]) -> pa.Table:

@@ -21,9 +21,6 @@ from numpy.typing import NDArray
 from rayinfluence.errors import ConfigError
 from rayinfluence.report.text import count, one_line, percent, shorten, signed
 from rayinfluence.storage.results import (
-    GROUP_SCHEMA,
-    STATISTICS_SCHEMA,
-    TAIL_SCHEMA,
     Direction,
     Results,
 )
@@ -105,17 +102,7 @@ def without(
     ]
     told = {"condition": text, "queries": queries, "near_copies": copies, "of_other_kinds": others}
     told["sentence"] = _of_all(told)
-    methods = {
-        name: {key: value for key, value in method.items() if key != "rescoring"}
-        for name, method in results.manifest["methods"].items()
-    }
-    return results.replaced(
-        survivors=kept,
-        groups=GROUP_SCHEMA.empty_table(),
-        statistics=STATISTICS_SCHEMA.empty_table(),
-        tails=TAIL_SCHEMA.empty_table(),
-        manifest={**results.manifest, "methods": methods, "without": told},
-    )
+    return results.of_survivors(kept, without=told)
 
 
 def _refuse_unknown_keys(condition: Condition, rows: Sequence[Metadata], text: str) -> None:

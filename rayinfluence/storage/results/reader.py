@@ -26,7 +26,15 @@ from rayinfluence.storage.results.joining import Join
 from rayinfluence.storage.results.manifest import MANIFEST, read_results_manifest, table_key
 from rayinfluence.storage.results.meaning import Meaning
 from rayinfluence.storage.results.notebook import frame_of, html_of, said_of
-from rayinfluence.storage.results.schema import QUERIES, SEQUENCES, is_itself, method_tables
+from rayinfluence.storage.results.schema import (
+    GROUP_SCHEMA,
+    QUERIES,
+    SEQUENCES,
+    STATISTICS_SCHEMA,
+    TAIL_SCHEMA,
+    is_itself,
+    method_tables,
+)
 from rayinfluence.storage.results.seeds import SEED_COLUMNS, seeds_of
 from rayinfluence.storage.results.survivor import Direction, Survivor
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
@@ -193,20 +201,24 @@ class Results:
         """The metadata of all sequences that survived, for any query and method, by their ids."""
         return self._join.metadata()
 
-    def replaced(
-        self,
-        survivors: pa.Table,
-        groups: pa.Table,
-        statistics: pa.Table,
-        tails: pa.Table,
-        manifest: dict[str, Any],
-    ) -> Results:
-        """The same queries and sequences with other tables, of the columns that ours have."""
+    def of_survivors(self, survivors: pa.Table, **told: Any) -> Results:
+        """The same queries with other survivors, and nothing of all scores, which are not theirs.
+
+        Args:
+            survivors: of the columns that ours have.
+            told: what the manifest says of them, by its key.
+        """
         other = copy(self)
         other.__dict__.pop("table", None)
         other._join = Join(Rows(survivors), self._join.sequences)
-        other.groups, other.statistics, other.tails = groups, statistics, tails
-        other.manifest = manifest
+        other.groups = GROUP_SCHEMA.empty_table()
+        other.statistics = STATISTICS_SCHEMA.empty_table()
+        other.tails = TAIL_SCHEMA.empty_table()
+        methods = {
+            name: {key: value for key, value in method.items() if key != "rescoring"}
+            for name, method in self.manifest["methods"].items()
+        }
+        other.manifest = {**self.manifest, "methods": methods, **told}
         return other
 
     @cached_property
