@@ -78,6 +78,7 @@ def llama() -> nn.Module:
 
 GPT2 = Case("gpt2", tiny_gpt2, ("*",))  # Conv1D, biases, tied output embedding
 LLAMA = Case("llama", llama, ("*proj",))  # grouped queries, SwiGLU, no biases
+TIED = Case("tied", tiny_gpt2, ("*.c_fc", "lm_head"))  # whose weight embeds, too
 MLP = Case("mlp", tiny_mlp, ("*",))  # Linear with and without bias, one of them called twice
 CASES = [
     GPT2,
@@ -96,6 +97,7 @@ CASES = [
     Case("convolutions", tiny_convolutions, ("*",)),  # patches of tokens, causal by padding
     # Whose A is diagonal.
     Case("embeddings", llama, ("*.down_proj", "model.embed_tokens"), on_demand=True),
+    TIED,
     # What is tracked is not W.
     *([Case("lora", lora, PATTERNS, on_demand=True)] if find_spec("peft") else []),
 ]

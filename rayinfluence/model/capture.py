@@ -7,7 +7,7 @@ nothing before it requires a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from rayinfluence.errors import ModelError
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.pairs import of_sides
 from rayinfluence.model.rows import Rows, by_sequence
+from rayinfluence.model.tied import lookups
 
 #: Calls of a module in a message.
 _SHOWN = 6
@@ -36,8 +37,9 @@ def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 @dataclass
 class _Call:
-    """One call of a module in the forward pass."""
+    """One call in the forward pass: of a module, or of the embedding that has its weight."""
 
+    module: nn.Module
     inputs: Tensor
     version: int
     places: Tensor | None
@@ -60,8 +62,9 @@ def backward(
     """Run an objective forward and backward; hand over what each module saw.
 
     A module called n times in one forward pass is handed over once, with the rows of all its calls:
-    sums over rows then sum over calls, as a shared weight's gradient does. Hooks are gone
-    afterwards, whatever happens, and the forward pass computes what it computes without them.
+    sums over rows then sum over calls, as a shared weight's gradient does. What a tied embedding
+    looks up is among the calls of the output embedding. Hooks are gone afterwards, whatever
+    happens, and the forward pass computes what it computes without them.
 
     Args:
         modules: the tracked modules by name; no parameter of the model may require a gradient.
@@ -88,7 +91,7 @@ def backward(
     ) -> Tensor | None:
         given, output = _refuse_no_product(name, module, input_of(args, kwargs), output)
         inputs = given.detach()
-        call = _Call(inputs, inputs._version, places_of(module, args))
+        call = _Call(module, inputs, inputs._version, places_of(module, args))
         calls.setdefault(name, []).append(call)
         if layer_of(module).shares:
             if output.requires_grad:
@@ -116,7 +119,7 @@ def backward(
 
     handles = [
         module.register_forward_hook(partial(on_forward, name), with_kwargs=True)
-        for name, module in modules.items()
+        for name, module in (*modules.items(), *lookups(modules).items())
     ]
     handles += [
         module.register_forward_pre_hook(before)
@@ -173,29 +176,36 @@ def _rows(
     sides: Mapping[int, Tensor] | None,
 ) -> Rows:
     """The rows of all calls of a module, those of a sequence one call after another."""
-    layer, n_tokens = layer_of(module), shape[1]
+    n_tokens = shape[1]
     inputs: list[Tensor] = []
     grads: list[Tensor] = []
     places: list[Tensor] = []
-    for call in calls:
+    # What was looked up comes last.
+    for call in sorted(calls, key=lambda call: call.module is not module):
         if call.inputs._version != call.version:
             raise ModelError(
                 f"the input of module {name} was changed in place after the module used it; "
                 "its gradient cannot be recovered. Leave it out of `modules`."
             )
         assert call.gradient is not None
-        inputs.append(layer.inputs(module, call.inputs, n_tokens))
-        grads.append(layer.grads(module, call.gradient, n_tokens))
+        layer = layer_of(call.module)
+        given = layer.inputs(call.module, call.inputs, n_tokens)
+        gradient = layer.grads(call.module, call.gradient, n_tokens)
+        if call.module is not module:  # its weight is this one's, transposed, and so are its sides
+            given, gradient = gradient, given * gradient.any(dim=-1, keepdim=True)
+        inputs.append(given)
+        grads.append(gradient)
         if call.places is not None:
             places.append(call.places)
-    if layer.routed:
+    if layer_of(module).routed:
         return _routed(name, torch.cat(inputs), torch.cat(grads), torch.cat(places), shape)
     if sides:
         found = of_sides(inputs, grads, sides, n_tokens)
         if found is None:
             raise ModelError(_apart(name, inputs, shape))
         return Rows.scattered(*found, shape)
-    return _checked(name, inputs, grads, shape)
+    n_lookups = sum(call.module is not module for call in calls)
+    return replace(_checked(name, inputs, grads, shape), n_looked_up=n_lookups * n_tokens)
 
 
 def _routed(

@@ -18,6 +18,7 @@ from rayinfluence.model.layers import LAYERS, is_embedding, is_layer, is_linear,
 from rayinfluence.model.parts import Part
 from rayinfluence.model.reach import Reach, patterns_of
 from rayinfluence.model.row_task import row_task
+from rayinfluence.model.tied import lookups, tied_pair
 from rayinfluence.objective_kinds import OF_ROWS, SEQ2SEQ
 
 #: Names of weights in a message.
@@ -120,11 +121,13 @@ def shapes_of(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, M
         for handle in handles:
             handle.remove()
     shapes: dict[str, ModuleShape] = {}
+    tied = lookups(modules)
     first: dict[tuple[bool, tuple[int, ...]], str] = {}
     for name, module in modules.items():
         shape = shape_of(name, module, model)
         # All of them are still there, so that no two have one id.
-        if calls := tuple(map(id, received[name])):
+        # What a tied one sees beside its inputs, others do not.
+        if (calls := tuple(map(id, received[name]))) and name not in tied:
             shape = replace(shape, source=first.setdefault((shape.bias, calls), name))
         shapes[name] = shape
     return shapes
@@ -136,7 +139,8 @@ def chosen(
     """The modules that a configuration asks for, by name, in the model's own order.
 
     Embeddings, that of outputs among them, are left out unless a pattern names them in full: one
-    of their sides is as wide as the vocabulary. So is any module whose weight is another's too.
+    of their sides is as wide as the vocabulary. So is any module whose weight is another's too,
+    but for the output embedding where that is the input embedding.
 
     Args:
         model: any module; its layers of the kinds in :data:`LAYERS` can be tracked.
@@ -179,13 +183,10 @@ def track(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
     for pattern in patterns:
         matched = {name for name in layers if fnmatch.fnmatchcase(name, pattern)}
         if pattern in layers and excluded.get(pattern) == "tied":
-            raise ModelError(
-                f"modules: {pattern} shares its weight with another module; its gradient would be "
-                "counted in part. Leave it out."
-            )
+            raise ModelError(f"modules: {_tied(model, pattern)}")
         allowed = {n for n in matched if n not in excluded or n == pattern}
         if not allowed:
-            why = _why_left_out(matched, excluded) or _fused_experts(model, pattern)
+            why = _why_left_out(model, matched, excluded) or _fused_experts(model, pattern)
             raise ModelError(
                 f"modules: the pattern {_shown(pattern)} matches no linear layer that can be "
                 f"tracked. {why or there_is}"
@@ -279,31 +280,46 @@ class Coverage:
 
 
 def apart(model: nn.Module) -> dict[str, str]:
-    """Layers that are left out unless they are named in full, as ``tied`` or ``embedding``."""
+    """Layers that are left out, as ``tied``, or unless they are named in full, as ``embedding``.
+
+    An output embedding that has the weight of the input embedding is of the latter: under its name
+    both uses are tracked.
+    """
     owners: dict[int, int] = {}
     for module in model.modules():
         for weight in module._parameters.values():
             if weight is not None:
                 owners[id(weight)] = owners.get(id(weight), 0) + 1
-    output = output_embedding(model)
+    output, pair = output_embedding(model), tied_pair(model)
     reasons: dict[str, str] = {}
     for name, module in model.named_modules():
         if not is_layer(module):
             continue
-        if owners.get(id(module.weight), 1) > 1:
+        if owners.get(id(module.weight), 1) > 1 and (pair is None or module is not pair[0]):
             reasons[name] = "tied"
         elif module is output or is_embedding(module):
             reasons[name] = "embedding"
     return reasons
 
 
-def _why_left_out(matched: Collection[str], excluded: Mapping[str, str]) -> str | None:
+def _tied(model: nn.Module, name: str) -> str:
+    """That a layer's weight is another's, too, and what to write."""
+    pair, shares = tied_pair(model), f"{name} shares its weight with another module"
+    if pair is None or model.get_submodule(name) is not pair[1]:
+        return f"{shares}; its gradient would be counted in part. Leave it out."
+    of_both = next(one for one, module in model.named_modules() if module is pair[0])
+    return f"{shares}: write {of_both}, under which both of its uses are counted."
+
+
+def _why_left_out(
+    model: nn.Module, matched: Collection[str], excluded: Mapping[str, str]
+) -> str | None:
     """Why layers that a pattern matches are left out all the same."""
     if not matched:
         return None
     name = min(matched)
     if excluded[name] == "tied":
-        return f"{name} shares its weight with another module, so its gradient would be in part."
+        return _tied(model, name)
     return (
         f"{name} is an embedding, which is tracked only where it is named in full, as one of its "
         f"sides is as wide as the vocabulary: write {name}."

@@ -30,12 +30,16 @@ class Rows:
         tokens_BR: which token each row is of, :data:`NO_TOKEN` where there is no row. None where
             row r is of token r mod T, as of a layer that is called with all tokens, once or
             several times.
+        n_looked_up: so many rows, the last ones of each sequence, are of what a tied embedding
+            looked up, with sides that are swapped. Lambda is of all rows, and bases are not of
+            these.
     """
 
     inputs_BRI: Tensor
     grads_BRO: Tensor
     n_tokens: int
     tokens_BR: Tensor | None = None
+    n_looked_up: int = 0
 
     @classmethod
     def scattered(
@@ -73,6 +77,13 @@ class Rows:
         """The same in another dtype."""
         inputs, grads = self.inputs_BRI.to(dtype), self.grads_BRO.to(dtype)
         return replace(self, inputs_BRI=inputs, grads_BRO=grads)
+
+    def of_calls(self) -> Rows:
+        """Those of the module's own calls."""
+        if not self.n_looked_up:
+            return self
+        own = slice(0, self.inputs_BRI.shape[1] - self.n_looked_up)
+        return Rows(self.inputs_BRI[:, own], self.grads_BRO[:, own], self.n_tokens)
 
     def real_inputs(self, batch: Batch) -> Tensor:
         """The inputs [N, I] at tokens of sequences, without those at padding."""

@@ -37,6 +37,7 @@ from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.layers import layer_of
 from rayinfluence.model.losses import log_probabilities
 from rayinfluence.model.targets import Targets
+from rayinfluence.model.tied import lookups
 
 
 @dataclass(frozen=True)
@@ -151,23 +152,24 @@ class _Taps:
     def __init__(
         self, modules: Mapping[str, nn.Module], directions: Mapping[str, Tensor], n_tokens: int
     ) -> None:
-        self._modules, self._directions, self._n_tokens = modules, directions, n_tokens
+        self._n_tokens = n_tokens
         #: Of each call: the module, y, and the rows P a.
         self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+        # A tied embedding's weight is the output embedding's, transposed.
+        self._taps = [(module, directions[name]) for name, module in modules.items()]
+        self._taps += [(one, directions[name].T) for name, one in lookups(modules).items()]
 
     def hook(self) -> list[Any]:
         """Look at all modules until the handles are removed."""
         return [
-            module.register_forward_hook(
-                lambda *call, name=name: self._see(name, *call), with_kwargs=True
-            )
-            for name, module in self._modules.items()
+            module.register_forward_hook(partial(self._see, direction_OJ), with_kwargs=True)
+            for module, direction_OJ in self._taps
         ]
 
     def along(self, value: Tensor) -> Tensor:
         """The derivative of a value along all directions."""
         products = [product for _, product, _ in self._calls]
-        dtype = next(iter(self._directions.values())).dtype
+        dtype = self._taps[0][1].dtype
         total = torch.zeros((), dtype=dtype, device=value.device)
         if not value.requires_grad or not products:
             return total
@@ -181,13 +183,13 @@ class _Taps:
 
     def _see(
         self,
-        name: str,
+        direction_OJ: Tensor,
         module: nn.Module,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         output: Any,
     ) -> Tensor | None:
-        layer, direction_OJ = layer_of(module), self._directions[name]
+        layer = layer_of(module)
         given, product = input_of(args, kwargs), layer.product(output)
         # The preflight has refused modules of which this cannot be told.
         assert given is not None

@@ -8,9 +8,9 @@
 ends of passages that are not in it. `tuned` has the same corpus, and a model to begin from that was
 trained on other passages of the same prose. `books` is passages of BOOKS, which has a folder
 `author_book` for each book with a file of XHTML for each chapter, as github.com/standardebooks has
-them; asked are ends of passages of the same authors that are not in the corpus. The configurations
-are those of jobs/quality with the folder's addresses; `rayinfluence evaluate` of what is printed
-does the rest.
+them, and a model to begin from that was trained on other passages of the same books; asked are ends
+of passages that neither has. The configurations are those of jobs/quality with the folder's
+addresses; `rayinfluence evaluate` of what is printed does the rest.
 """
 
 from __future__ import annotations
@@ -62,18 +62,21 @@ def demo_bank(folder: Path) -> list[str]:
     return texts
 
 
-def books_bank(folder: Path, books: Path) -> list[str]:
-    """Write documents and questions; the texts of the documents."""
+def books_bank(folder: Path, books: Path) -> tuple[list[str], list[str]]:
+    """Write documents and questions; the texts of the documents, and of passages in neither."""
     rng = np.random.default_rng([0, 8])
     documents: list[dict[str, Any]] = []
     asked: list[dict[str, Any]] = []
+    left: list[str] = []
     for author, files in sorted(chapters_of(books).items()):
         found = [
             one
             for text in files.values()
             for one in passages(Passage(author, " ".join(text.split())))
         ]
-        chosen = [found[one] for one in rng.permutation(len(found))[: PASSAGES + ASKED]]
+        order = rng.permutation(len(found))
+        chosen = [found[one] for one in order[: PASSAGES + ASKED]]
+        left += [found[one] for one in order[PASSAGES + ASKED :]]
         documents += [
             {"id": f"{author}/{place}", "text": text, "author": author}
             for place, text in enumerate(chosen[ASKED:])
@@ -85,17 +88,21 @@ def books_bank(folder: Path, books: Path) -> list[str]:
     order = rng.permutation(len(documents))
     write_lines(folder / "documents.jsonl", [documents[one] for one in order])
     write_lines(folder / "queries.jsonl", asked)
-    return [documents[one]["text"] for one in order]
+    return [documents[one]["text"] for one in order], left
 
 
-def begin(folder: Path) -> None:
-    """Train the model that trainings of the bank begin from, on prose that is not in its corpus."""
+def other_prose(folder: Path) -> list[str]:
+    """Passages of the demo's prose that are neither in the bank's corpus nor asked."""
     lines = {
         key: [json.loads(line)[key] for line in (folder / name).read_text("utf-8").splitlines()]
         for key, name in (("text", "documents.jsonl"), ("prompt", "queries.jsonl"))
     }
     whole = "\n".join(lines["text"]) + "\n".join(lines["prompt"])
-    left = [one for passage in read_prose() for one in passages(passage) if one not in whole]
+    return [one for passage in read_prose() for one in passages(passage) if one not in whole]
+
+
+def begin(folder: Path, left: list[str]) -> None:
+    """Train the model that trainings of the bank begin from, on passages that it lacks."""
     chosen = np.random.default_rng([0, 9]).permutation(len(left))[:OTHERS]
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     rows = tokenizer([left[one] for one in chosen])["input_ids"]
@@ -138,10 +145,14 @@ def main() -> None:
         parser.error("name the folder of books: --books BOOKS")
     folder = options.folder / options.bank
     folder.mkdir(parents=True, exist_ok=True)
-    texts = books_bank(folder, options.books) if options.bank == "books" else demo_bank(folder)
+    if options.bank == "books":
+        texts, left = books_bank(folder, options.books)
+    else:
+        texts = demo_bank(folder)
+        left = other_prose(folder) if options.bank == "tuned" else []
     train_tokenizer(texts, SIZES).save_pretrained(folder / "tokenizer")
-    if options.bank == "tuned":
-        begin(folder)
+    if left:
+        begin(folder, left)
     config = (JOBS / f"{options.bank}.yaml").read_text("utf-8")
     written = folder / "config.yaml"
     written.write_text(config.replace(THERE, str(options.folder.absolute())), encoding="utf-8")

@@ -169,7 +169,15 @@ def covariances(
                 A, S = sums.get(name, (0.0, 0.0))
                 sums[name] = (A + torch.outer(a, a), S + torch.outer(g, g))
     n_rows = rows_seen(model, names, sequences)
-    return {name: (A / n_rows[name], S / n_rows[name]) for name, (A, S) in sums.items()}
+    of_logits = getattr(model, "get_output_embeddings", lambda: None)()
+    return {
+        name: (
+            A / n_rows[name],
+            # As wide as the vocabulary, it is taken for diagonal.
+            (S.diagonal().diag() if model.get_submodule(name) is of_logits else S) / n_rows[name],
+        )
+        for name, (A, S) in sums.items()
+    }
 
 
 def rows_seen(model: nn.Module, names: Sequence[str], sequences: Sequence) -> dict[str, int]:

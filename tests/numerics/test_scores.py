@@ -124,6 +124,14 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
         twin.get_submodule(name).register_forward_hook(
             lambda module, args, output, name=name: note(name, module, args, output)
         )
+    looked_up: list[Tensor] = []
+
+    def keep(output: Tensor) -> None:
+        output.retain_grad()
+        looked_up.append(output)
+
+    if "lm_head" in fitted.names:  # the case whose head has the weight of the embedding
+        twin.get_input_embeddings().register_forward_hook(lambda *call: keep(call[2]))
     naive.log_probability(twin, tokens).backward()
     P = {
         name: whole(bank.modules[name])[query]
@@ -137,6 +145,9 @@ def test_token_scores_belong_to_their_tokens(fitted: Fitted) -> None:
         for t, a, g in zip(of_rows, *rows, strict=True):
             a = torch.cat([a, a.new_ones(1)]) if naive.bias(module) is not None else a
             expected[t] += g @ P[name] @ a
+    for embedded in looked_up:
+        assert embedded.grad is not None
+        expected += (embedded.grad[0] * P["lm_head"][torch.as_tensor(tokens)]).sum(dim=1)
     pair = query, sequence_id
     found = explain_pairs(fitted.replica, bank, fitted.sequences, [pair])[pair]
     assert_same(torch.as_tensor(found.token_scores), expected, tolerance=1e-9)

@@ -116,6 +116,7 @@ def fold_covariance(replica: Replica, rows: LaneRows, n_blocks: int) -> Fold:
                 side_sums.load(found, f"{side}/")
 
         def step(batch: Batch, name: str, seen: Rows) -> None:
+            seen = seen.of_calls()
             if replica.shapes[name].source == name:
                 sums[f"inputs/{name}"].add(seen.real_inputs(batch).to(operand))
             # Gradients are zero where it is padded, or has no row.

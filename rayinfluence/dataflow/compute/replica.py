@@ -36,6 +36,7 @@ from rayinfluence.model.repeatable import in_any_order, missing_order, repeatabl
 from rayinfluence.model.row_task import row_task
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Objective, RootWeights, Targets
+from rayinfluence.model.tied import note_tied
 from rayinfluence.model.token_influences import TokenInfluences, token_influences
 from rayinfluence.named_function import NamedFunction
 from rayinfluence.objective_kinds import CAUSAL, CLASSIFICATION
@@ -150,6 +151,7 @@ class Replica:
     ) -> None:
         self.model = model
         self.modules = dict(modules)
+        note_tied(model, modules.values())
         # Given for a model over several devices, where one input is several tensors.
         self.shapes = dict(shapes) if shapes is not None else shapes_of(model, modules)
         #: Of the weights of each tracked module, where all that is made of its rows is, too.
