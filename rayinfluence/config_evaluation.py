@@ -121,6 +121,11 @@ class EvaluationConfig(Section):
     """Methods with other settings, by a name: keys of ``scan``, one method each.
 
     Such as ``ekfac at 0.01: {damping_scale: 0.01}``."""
+    unrolled: bool = False
+    """Measure predictions by the derivative of the training itself, along its steps, too.
+
+    What linear predictions could be at best; it takes some four trainings a query. For
+    ``causal_lm``."""
     dampings: list[Damping] = Field(default=[1, 0.1, 0.01, 0.001, 0.0001], min_length=2)
     """Values of ``scan.damping_scale`` that ``evaluate damping`` tries."""
     pbrf: ResponseConfig = Field(default_factory=ResponseConfig)

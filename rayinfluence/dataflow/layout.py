@@ -235,6 +235,11 @@ def full_model_key(digest: str) -> str:
     return f"{digest}.model{TENSORS}"
 
 
+def unrolled_key(digest: str) -> str:
+    """Where scores are by the derivative of a training, of a query."""
+    return f"{digest}.unrolled{TENSORS}"
+
+
 def response_key(digest: str) -> str:
     """Where the responses of queries to a sequence are."""
     return f"{digest}.response{TENSORS}"

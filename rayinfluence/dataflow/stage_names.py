@@ -27,6 +27,8 @@ TABLES = "tables"
 RETRAIN = "retrain"
 #: Of hidden states, beside which methods are evaluated; and of steps on what methods put first.
 HIDDEN, PATCH = "hidden", "tail-patch"
+#: Of a training, backwards.
+UNROLL = "unroll"
 #: Of queries to sequences, by moving weights.
 RESPOND = "respond"
 #: Of `rayinfluence plan`: a little of all others.
@@ -39,5 +41,5 @@ STAGES = {
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
     SCAN: (SELECT, COUNTS, QUERIES, REFINE, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
-    EVALUATION: (RETRAIN, HIDDEN, PATCH, RESPOND),
+    EVALUATION: (RETRAIN, UNROLL, HIDDEN, PATCH, RESPOND),
 }

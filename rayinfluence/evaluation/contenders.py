@@ -41,6 +41,8 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import scores_key
 from rayinfluence.storage.store import Store, read_json_if_whole, read_table
 
+#: What is predicted by the derivative of training.
+UNROLLED = "unrolled"
 #: What banks of an evaluation are for.
 USE = "evaluation"
 #: Methods that stand beside those of the configuration in any case.
@@ -68,6 +70,8 @@ class Contender:
             return ("hidden states",)
         if self.method == RANDOM:
             return ()
+        if self.method == UNROLLED:
+            return ("recipe",)
         if self.method in TEXT_METHODS:
             return ("texts",)
         return ("factors", "gradients") if factors_of(self.method) else ("gradients",)
@@ -78,6 +82,8 @@ class Contender:
         Args:
             own: the function that training maximised, where it is the user's own.
         """
+        if self.method == UNROLLED:
+            return True
         return self.method in METHODS and meaning_of(self.method, own).predicts
 
 
@@ -114,6 +120,7 @@ def contenders(config: RunConfig) -> list[Contender]:
         for name in BASELINES
         if name not in there and (texts or name not in TEXT_METHODS)
     ]
+    found += [Contender(UNROLLED, UNROLLED)] * config.evaluation.unrolled
     found += [Contender(HIDDEN_STATE, HIDDEN_STATE), Contender(RANDOM, RANDOM)]
     names = [one.name for one in found]
     if repeated := [name for name in names if names.count(name) > 1]:
@@ -184,7 +191,7 @@ def scored(
     splits = run.corpus.plan(run.numerics.split_tokens)
     whole = n_tokens >= sum(split.n_tokens for split in splits)
     scores_NQ = _read(stores, queries, splits, ids_N)
-    return scores_NQ, _kept(run.store, [store.url for store in stores.values()], cost, whole)
+    return scores_NQ, cost_known(run.store, [store.url for store in stores.values()], cost, whole)
 
 
 def _hidden(run: Run, queries: Sequence[EncodedQuery]) -> Store:
@@ -236,9 +243,16 @@ def _read(
     return scores_NQ
 
 
-def _kept(root: Store, urls: Sequence[str], cost: Cost, whole: bool) -> Cost | None:
-    """A cost of all of the work, kept for later; or what was kept, where some was done before."""
-    store = root / layout.EVALUATION / digest(sorted(set(urls)))
+def cost_known(root: Store, names: Sequence[str], cost: Cost, whole: bool) -> Cost | None:
+    """A cost of all of the work, kept for later; or what was kept, where some was done before.
+
+    Args:
+        root: of the run.
+        names: of what was made.
+        cost: of what was done now.
+        whole: whether that was all of it.
+    """
+    store = root / layout.EVALUATION / digest(sorted(set(names)))
     if whole:
         store.write(layout.TOOK, json.dumps(asdict(cost)).encode())
         return cost

@@ -25,7 +25,7 @@ from rayinfluence.errors import ConfigError, QueryError
 from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
-from rayinfluence.evaluation.contenders import Contender, Cost, scored
+from rayinfluence.evaluation.contenders import UNROLLED, Contender, Cost, scored
 from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
@@ -35,6 +35,7 @@ from rayinfluence.evaluation.patches import patched
 from rayinfluence.evaluation.referees import Outcomes, figures
 from rayinfluence.evaluation.removal import n_removed
 from rayinfluence.evaluation.table import Row, methods_of
+from rayinfluence.evaluation.unrolling import refuse_other_recipes, unrolled_scores
 from rayinfluence.evaluation.wanted import Trainings, added_wanted, groups_wanted
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.weight_files import holds_weights
@@ -108,6 +109,8 @@ class _Evaluation:
     def __init__(self, run: Run, farm: Farm, wanted: EvaluationConfig) -> None:
         self._run, self._farm, self._wanted = run, farm, wanted
         self._queries = farm.queries
+        if wanted.unrolled:
+            refuse_other_recipes(farm)
         self._given, self._notes = given_bank(farm, wanted)
         planned = farm.planned() if self._given is None else self._given.subsets
         found = protocols(planned)
@@ -182,7 +185,7 @@ class _Evaluation:
         found = []
         for rival in rivals:
             try:
-                scores_NQ, cost = scored(self._run, rival, self._queries, self._farm.ids_N)
+                scores_NQ, cost = self._scores(rival)
             except ConfigError as error:
                 if rival.method != HIDDEN_STATE:
                     raise
@@ -199,6 +202,11 @@ class _Evaluation:
             stability_Q = spearman(first_NQ.astype(np.float64), scores_NQ.astype(np.float64))
             found.append(_Scored(rival, claims(self._asked, scores_NQ), cost, stability_Q))
         return found
+
+    def _scores(self, rival: Contender) -> tuple[NDArray[np.float32], Cost | None]:
+        if rival.method == UNROLLED:
+            return unrolled_scores(self._farm, self._queries)
+        return scored(self._run, rival, self._queries, self._farm.ids_N)
 
     def _answers(self, said: Sequence[Claims]) -> Answers:
         """What became of models: those of a given table, or of the farm's."""

@@ -179,12 +179,16 @@ class CausalLM:
         """Of all epochs."""
         return self.settings.n_steps(n_sequences)
 
+    def beginning(self, seed: int) -> nn.Module:
+        """The model that a training begins from, in float32."""
+        begin = self.begin
+        return begin.load() if isinstance(begin, Start) else new_model(begin, seed)
+
     def train(
         self, examples: Examples, weights_N: NDArray[np.float32], seed: int, advance: Advance
     ) -> Trained:
         """Train from the beginning."""
-        begin = self.begin
-        model = begin.load() if isinstance(begin, Start) else new_model(begin, seed)
+        model = self.beginning(seed)
 
         def tell(_loss: float, tokens: int) -> None:
             advance(tokens)

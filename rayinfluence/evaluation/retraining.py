@@ -79,11 +79,15 @@ class Retraining:
         return ids[[one not in self.left_out for one in ids.tolist()]]
 
     @property
+    def measured_by(self) -> list[object]:
+        """What decides f of a query and a model, beside these."""
+        told = self.numerics
+        return [MEASURING_VERSION, told.objective, told.masking and told.masking.token]
+
+    @property
     def measured(self) -> str:
         """The digest of what is asked of each model."""
-        told = self.numerics
-        how = [MEASURING_VERSION, told.objective, told.masking and told.masking.token]
-        return digest([how, [query.digest for query in self.queries]])
+        return digest([self.measured_by, [query.digest for query in self.queries]])
 
     def key(self, subset: Subset) -> str:
         """Where the outcome of a subset is."""

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 IGNORED = -100
+#: Of AdamW, and the norm of a gradient above which it is cut down to that.
+BETAS, EPSILON, CLIP = (0.9, 0.95), 1e-8, 1.0
 
 #: Told of each step: the loss of its batch, and tokens that the batch predicts.
 Tell = Callable[[float, int], None]
@@ -71,11 +73,13 @@ def train(
         masks: say which tokens of each row the loss counts; all where there are none.
         weights_N: how often each row is seen: 0 is dropped, 1 kept, 2 seen twice. None is once.
     """
-    rng = np.random.default_rng(seed)
-    plan = [batch for _ in range(settings.epochs) for batch in batches(rows, settings.batch, rng)]
+    plan = plan_of(rows, seed, settings)
     per_epoch = len(plan) // settings.epochs
     optimizer = torch.optim.AdamW(
-        _decay_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.95)
+        _decay_groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        betas=BETAS,
+        eps=EPSILON,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_share(step, len(plan), settings.warmup)
@@ -92,7 +96,7 @@ def train(
             loss = _loss(model, inputs_BT, labels_BT, weights_B)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             schedule.step()
             predicted = [len(rows[index]) - 1 for index in batch]
@@ -119,8 +123,27 @@ def _sum(model: nn.Module, inputs_BT: Tensor, labels_BT: Tensor, weights_B: Tens
     logits_NV, labels_N = logits_BTV.flatten(0, 1), labels_BT[:, 1:].flatten()
     if (weights_B == 1).all():
         return functional.cross_entropy(logits_NV, labels_N, ignore_index=IGNORED, reduction="sum")
+    return (losses_of(logits_BTV, labels_BT) * weights_B).sum()
+
+
+def losses_of(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    """The sum of the losses of each sequence's tokens that count [B].
+
+    Args:
+        logits_BTV: of all tokens but the last.
+        labels_BT: of all tokens.
+    """
+    logits_NV, labels_N = logits_BTV.flatten(0, 1), labels_BT[:, 1:].flatten()
     losses_N = functional.cross_entropy(logits_NV, labels_N, ignore_index=IGNORED, reduction="none")
-    return (losses_N.view(len(weights_B), -1).sum(dim=1) * weights_B).sum()
+    return losses_N.view(len(labels_BT), -1).sum(dim=1)
+
+
+def plan_of(
+    rows: Sequence[Sequence[int]], seed: int, settings: TrainingSettings
+) -> list[list[int]]:
+    """Which rows each step of a training sees, by their places."""
+    rng = np.random.default_rng(seed)
+    return [batch for _ in range(settings.epochs) for batch in batches(rows, settings.batch, rng)]
 
 
 def batches(

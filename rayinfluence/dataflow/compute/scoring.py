@@ -186,12 +186,18 @@ def _answer_value(
 
 def query_value(replica: Replica, query: EncodedQuery) -> float:
     """The value f of a query, as :func:`query_gradient` has it, by forward passes alone."""
-    function = None if query.function is None else query.function.load()
     with torch.no_grad():
-        return sum(
-            float(_answer_value(replica, query, one, function, copies(replica, one, 1)).value)
-            for one in query.answers
-        )
+        return float(query_tensor(replica, query))
+
+
+def query_tensor(replica: Replica, query: EncodedQuery) -> Tensor:
+    """The same with its history, of a model whose weights require gradients."""
+    function = None if query.function is None else query.function.load()
+    values = [
+        _answer_value(replica, query, one, function, copies(replica, one, 1)).value
+        for one in query.answers
+    ]
+    return torch.stack(values).sum()
 
 
 #: Of one module: the batch's place in the window, and what the module saw of it.

@@ -35,6 +35,7 @@ ALL = {
     "add": 2,
     "known": "source",
     "tail_patch": 2,
+    "unrolled": True,
     "variants": {"ekfac at 10": {"damping_scale": 10}},
 }
 
@@ -87,7 +88,8 @@ def test_every_method_and_baseline_has_every_figure(found: tuple[RunConfig, Eval
     _, evaluated = found
     names = [one.name for one in evaluated.methods]
     assert names == [
-        *("ekfac", "ekfac at 10", "bm25", "gradient_product", "cosine", "hidden_state", "random")
+        *("ekfac", "ekfac at 10", "bm25", "gradient_product", "cosine", "unrolled"),
+        *("hidden_state", "random"),
     ]
     for one in evaluated.methods:
         assert set(one.lds) == {"half", "drop 10%"}
@@ -95,12 +97,12 @@ def test_every_method_and_baseline_has_every_figure(found: tuple[RunConfig, Eval
         assert set(one.removal_over) == others
         for figure in (one.removal, one.recall, one.reciprocal_rank, one.groups, one.tail_patch):
             assert figure is not None
-        assert (one.calibration is not None) == (one.method == "ekfac")
+        assert (one.calibration is not None) == (one.method in ("ekfac", "unrolled"))
         assert (one.seconds is None) == (one.name == "random")
         assert all(len(values) == 3 for values in one.by_query.values())
     assert {name: len(one.needs) for name, one in zip(names, evaluated.methods, strict=True)} == {
         **{"ekfac": 2, "ekfac at 10": 2, "random": 0},
-        **dict.fromkeys(("bm25", "gradient_product", "cosine", "hidden_state"), 1),
+        **dict.fromkeys(("bm25", "gradient_product", "cosine", "unrolled", "hidden_state"), 1),
     }
     assert [(one.n_subsets, one.n_seeds) for one in evaluated.protocols] == [(2, 2), (3, 2)]
     assert evaluated.groups is not None
@@ -283,3 +285,21 @@ def test_a_configuration_without_the_section_is_refused(tmp_path: Path, say: Say
     code, _, errors = say("evaluate", "dampings", tmp_path / "run.yaml")
     assert code == 2
     assert "with damping or pbrf before it" in errors
+
+
+def test_the_derivative_of_training_puts_subsets_into_their_order(
+    found: tuple[RunConfig, Evaluated],
+) -> None:
+    lds = {one.name: one.lds["drop 10%"].mean for one in found[1].methods}
+    assert lds["unrolled"] > max(0.5, lds["random"], lds["bm25"])
+
+
+def test_of_a_recipe_of_the_user_s_own_there_is_none(
+    tmp_path: Path, quiet: ProgressLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    values = configured(tmp_path / "own", half=2).model_dump(exclude_unset=True)
+    options = {"start": values["evaluation"]["options"]["start"]}
+    own = {"options": options, "half": 2, "recipe": "recipes_of_users:one_step", "unrolled": True}
+    with pytest.raises(ConfigError, match="unrolled: it goes back through the steps"):
+        measured(RunConfig.parse({**values, "evaluation": own}), quiet)
