@@ -77,6 +77,24 @@ def _saved(library: Any, getter: str, setter: str) -> Callable[[], None]:
 
 
 @contextmanager
+def same_place() -> Iterator[None]:
+    """What a function of the user's own leaves behind in this process decides nothing after it.
+
+    The working directory, torch's threads and its default dtype are what they were before.
+    """
+    import torch
+
+    folder = os.getcwd()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
 def as_found() -> Iterator[None]:
     """Undo what imports do: to variables and levels that they are known to set, and to draws."""
     found = {name: os.environ.get(name) for name in _VARIABLES}
