@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 #: What imports are known to set. Any other variable that changes meanwhile is another thread's.
@@ -84,7 +85,7 @@ def same_place() -> Iterator[None]:
     """
     import torch
 
-    folder = os.getcwd()
+    folder = Path.cwd()
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     try:
         yield

@@ -15,7 +15,6 @@ from rayinfluence.display.coloured import print_coloured
 from rayinfluence.display.plain import plain_lines
 from rayinfluence.display.value import Shown
 
-
 #: Where an object goes while standard output is another stream.
 _KEPT: ContextVar[TextIO | None] = ContextVar("kept", default=None)
 
