@@ -13,12 +13,14 @@ import pytest
 import yaml
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.display.as_json import json_text
 from rayinfluence.errors import ConfigError, InputError, QueryError
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.contenders import contenders
 from rayinfluence.evaluation.evaluate import evaluate
+from rayinfluence.evaluation.farm import open_farm
 from rayinfluence.storage.results.evaluated import Evaluated
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -283,3 +285,48 @@ def test_a_configuration_without_the_section_is_refused(tmp_path: Path, say: Say
     code, _, errors = say("evaluate", "dampings", tmp_path / "run.yaml")
     assert code == 2
     assert "with damping or pbrf before it" in errors
+
+
+def test_what_could_not_be_scored_counts_as_nothing_and_is_told(
+    found: tuple[RunConfig, Evaluated],
+    tmp_path: Path,
+    quiet: ProgressLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A split that is set aside, by methods whose scores are made anew."""
+
+    def breaks(replica: Any, banks: Any, rows: Any, *told: Any) -> Any:
+        if 0 in rows["sequence_id"].to_pylist():
+            raise RuntimeError("as some do")
+        return score_split(replica, banks, rows, *told)
+
+    config = configured(tmp_path / "some", half=4, add=2, known="source", tail_patch=2)
+    with monkeypatch.context() as broken:
+        broken.setattr("rayinfluence.dataflow.jobs.scan.score_split", breaks)
+        lacking = measured(config, quiet)
+    ekfac = lacking.methods[0]
+    for figure in (ekfac.lds["half"], ekfac.recall, ekfac.tail_patch, ekfac.calibration):
+        assert figure is not None
+    assert all(one.stability is not None for one in lacking.methods[1:])
+    told = [note for note in lacking.notes if "sequences have no score" in note]
+    assert [note.partition(":")[0] for note in told] == [
+        *("ekfac", "bm25", "gradient_product", "cosine")
+    ]
+    healed = measured(config, quiet)
+    assert not [note for note in healed.notes if "no score" in note]
+    assert healed.methods[0].lds["half"] != ekfac.lds["half"]
+
+
+def test_shares_of_few_sequences_and_no_referee_at_all_are_told(
+    tmp_path: Path, quiet: ProgressLog
+) -> None:
+    config = configured(tmp_path / "few", drop={0.001: 2, 0.999: 1})
+    evaluated = measured(config, quiet)
+    n = evaluated.n_sequences
+    for note in (f"drop 0.1%: of {n} sequences 1 is dropped", ", which is 0.0"):
+        assert any(note in one for one in evaluated.notes)
+    assert not any("drop 99.9%: of" in one for one in evaluated.notes)
+    with open_farm(config, quiet) as farm:
+        assert {len(subset.dropped) for subset in farm.planned()} == {1, n - 1}
+    nothing = measured(changed(config), quiet)
+    assert any("No referee was asked for" in note for note in nothing.notes)
