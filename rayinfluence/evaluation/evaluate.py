@@ -200,9 +200,9 @@ class _Evaluation:
                 self._asked = replace(self._asked, added_K=ids)
             if n_lacking := int(np.isnan(scores_NQ).any(axis=1).sum()):
                 self._notes.append(
-                    f"{rival.name}: {n_lacking:,} of {len(scores_NQ):,} sequences have no score, as "
-                    "they could not be scored. Sums of its scores count them as nothing, and they "
-                    "come last in its ranks: its figures are lower for it."
+                    f"{rival.name}: {n_lacking:,} of {len(scores_NQ):,} sequences have no score, "
+                    "as they could not be scored. Sums of its scores count them as nothing, and "
+                    "they come last in its ranks."
                 )
             both_N = np.isfinite(first_NQ).all(axis=1) & np.isfinite(scores_NQ).all(axis=1)
             ours_NQ, theirs_NQ = (one[both_N].astype(np.float64) for one in (first_NQ, scores_NQ))

@@ -25,7 +25,8 @@ def about(found: Evaluated) -> list[str]:
     seeds = len(found.seeds)
     return [
         f"{count(len(found.queries))} queries, {count(found.n_sequences)} sequences, "
-        f"{count(found.n_trainings)} training{'s' * (found.n_trainings != 1)} with {count(seeds)} seed{'s' * (seeds != 1)}; "
+        f"{count(found.n_trainings)} training{'s' * (found.n_trainings != 1)} with "
+        f"{count(seeds)} seed{'s' * (seeds != 1)}; "
         f"recipe {found.recipe[:12]}, corpus {found.corpus[:12]}.",
         *found.notes,
     ]
