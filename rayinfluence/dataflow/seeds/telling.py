@@ -59,9 +59,8 @@ def warnings_of(
     said = []
     if left_out:
         named = ", ".join(map(repr, left_out[:_NAMED])) + ", ..." * (len(left_out) > _NAMED)
-        some = (
-            "1 query, which is" if len(left_out) == 1 else f"{len(left_out):,} queries, which are"
-        )
+        n = len(left_out)
+        some = "1 query, which is" if n == 1 else f"{n:,} queries, which are"
         said.append(f"not all runs were asked {some} left out: {named}.")
     for method, of_queries in hits.items():
         lacking = [one.n_not_by_all for one in of_queries.values()]
@@ -69,10 +68,10 @@ def warnings_of(
         if not dense:
             scored = [one.n_scored for one in of_queries.values()]
             said.append(
-                f"{method}: means are over the sequences that all runs kept, {_range(scored)} "
-                f"of a query; {_range(lacking)} that some run kept are left out. Such means are biased: a sequence is kept where its score is "
-                "large, so that on the whole they are too far from zero. With `scan.scores: dense` "
-                "in each run they are exact."
+                f"{method}: means are over the sequences that all runs kept, {_range(scored)} of a "
+                f"query; {_range(lacking)} that some run kept are left out. Such means are biased: "
+                "a sequence is kept where its score is large, so that on the whole they are too "
+                "far from zero. With `scan.scores: dense` in each run they are exact."
             )
         elif max(lacking, default=0):
             said.append(

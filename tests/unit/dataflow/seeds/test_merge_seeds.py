@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -402,13 +403,13 @@ def test_commands_show_errors_where_there_are_some(
 
 def test_dampings_may_be_in_another_order(runs: list[Path], tmp_path: Path) -> None:
     """Which only says who is shown first."""
-    some = [
-        edited(run, tmp_path / run.name, lambda m, dampings=dampings: dampings_of(m, dampings))
-        for run, dampings in zip(runs[:2], ([0.1, 1], [1, 0.1]), strict=True)
-    ]
+    some = []
+    for number, dampings in enumerate(([0.1, 1], [1, 0.1])):
+        change = partial(dampings_of, dampings)
+        some.append(edited(runs[number], tmp_path / str(number) / "run", change))
     ordered = in_order([source(run) for run in some])
-    assert {Path(one.place) for one in ordered} == set(some)
+    assert {one.store.url for one in ordered} == {str(run) for run in some}
 
 
-def dampings_of(manifest: dict[str, Any], dampings: list[float]) -> None:
+def dampings_of(dampings: list[float], manifest: dict[str, Any]) -> None:
     manifest["config"]["scan"]["damping_scale"] = dampings
