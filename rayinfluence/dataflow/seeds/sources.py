@@ -123,7 +123,7 @@ def _refuse_apart(one: Source, other: Source) -> None:
 
 
 def _differ(one: Source, other: Source, key: str) -> bool:
-    return _alike(_at(one.manifest, key)) != _alike(_at(other.manifest, key))
+    return bool(_alike(_at(one.manifest, key)) != _alike(_at(other.manifest, key)))
 
 
 def _alike(value: Any) -> Any:

@@ -142,6 +142,14 @@ def how_to_read(found: Evaluated) -> Iterator[str]:
             "noise ceiling is what a prediction could have that knows what each subset does, and "
             "not what a seed does."
         )
+    for protocol in found.protocols:
+        errors = [one.lds_errors.get(protocol.name) for one in found.methods]
+        if known := [error for error in errors if error is not None]:
+            yield (
+                f"Other subsets would move LDS {protocol.name} of all queries together: by "
+                f"{min(known):.3f} to {max(known):.3f} (standard errors by the jackknife over "
+                "subsets, of the methods), which is not in the brackets."
+            )
     if found.removed is not None:
         n, queries = found.removed
         yield (

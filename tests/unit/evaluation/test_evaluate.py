@@ -92,7 +92,9 @@ def test_every_method_and_baseline_has_every_figure(found: tuple[RunConfig, Eval
         *("ekfac", "ekfac at 10", "bm25", "gradient_product", "cosine", "hidden_state", "random")
     ]
     for one in evaluated.methods:
-        assert set(one.lds) == {"half", "drop 10%"}
+        assert set(one.lds) == set(one.lds_errors) == {"half", "drop 10%"}
+        assert one.lds_errors["half"] is None  # two halves are drawn together
+        assert one.lds_errors["drop 10%"] is not None
         others = {"bm25", "random"} - {one.name}
         assert set(one.removal_over) == others
         for figure in (one.removal, one.recall, one.reciprocal_rank, one.groups, one.tail_patch):
