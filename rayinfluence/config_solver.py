@@ -46,8 +46,8 @@ class SolverConfig(Section):
 
     @model_validator(mode="after")
     def _keys_are_of_the_solver(self) -> SolverConfig:
-        for key, solvers in (("scale", _SERIES), ("repeats", ("lissa",))):
-            if getattr(self, key) not in (None, 1) and self.name not in solvers:
+        for key, none, solvers in (("scale", None, _SERIES), ("repeats", 1, ("lissa",))):
+            if getattr(self, key) != none and self.name not in solvers:
                 raise ValueError(f"{key}: it is of {' and '.join(solvers)}, not of {self.name}.")
         if self.name == "explicit" and self.steps is not None:
             raise ValueError("steps: an explicit solve has none; leave the key out.")

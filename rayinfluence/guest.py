@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 #: What imports are known to set. Any other variable that changes meanwhile is another thread's.
@@ -74,6 +75,24 @@ def _saved(library: Any, getter: str, setter: str) -> Callable[[], None]:
         return lambda: None
     state = get()
     return lambda: put(state)
+
+
+@contextmanager
+def same_place() -> Iterator[None]:
+    """What a function of the user's own leaves behind in this process decides nothing after it.
+
+    The working directory, torch's threads and its default dtype are what they were before.
+    """
+    import torch
+
+    folder = Path.cwd()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

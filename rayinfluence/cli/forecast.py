@@ -40,6 +40,7 @@ def planned_parts(planned: Plan, config: RunConfig, price: float) -> list[Part]:
         *([_bytes("memory of its fullest GPU", fullest)] if fullest else []),
         f"measured by one worker on {len(planned.rates.splits)} splits; the fit is counted with "
         "all of its sample, and stops earlier where it is sure enough"
+        + ("; a solver with all of its steps" if work.solves else "")
         + (f"; {', '.join(texts)}: not in it, as texts need no model" if texts else ""),
     ]
 

@@ -6,6 +6,16 @@ from typing import Annotated
 
 import typer
 
+from rayinfluence.display import json_alone
+
+
+def _alone(context: typer.Context, is_asked: bool) -> bool:
+    """Keep standard output for the object, if there is to be one."""
+    if is_asked:
+        context.with_resource(json_alone())
+    return is_asked
+
+
 ConfigPath = Annotated[
     str, typer.Argument(metavar="CONFIG", help="The run's YAML file, or its run directory.")
 ]
@@ -32,7 +42,12 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print no progress: results, warnings and errors.")
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object; all else goes to standard error.",
+        callback=_alone,
+    ),
 ]
 EndpointUrl = Annotated[
     str | None, typer.Option(help="The address of an S3-compatible server, instead of AWS.")

@@ -5,7 +5,7 @@ else, or as one JSON object. What others wrote acts on no terminal in any of the
 visible here, and nowhere else has to be.
 """
 
-from rayinfluence.display.show import show
+from rayinfluence.display.show import json_alone, show
 from rayinfluence.display.value import Column, Part, Shown, Table
 
-__all__ = ["Column", "Part", "Shown", "Table", "show"]
+__all__ = ["Column", "Part", "Shown", "Table", "json_alone", "show"]

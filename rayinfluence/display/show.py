@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import TextIO
 
 from rich.console import Console
 
@@ -10,6 +14,23 @@ from rayinfluence.display.as_json import json_text
 from rayinfluence.display.coloured import print_coloured
 from rayinfluence.display.plain import plain_lines
 from rayinfluence.display.value import Shown
+
+#: Where an object goes while standard output is another stream.
+_KEPT: ContextVar[TextIO | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Standard output is for the object of :func:`show` alone.
+
+    Whatever else is printed meanwhile, as by functions of the user's own, goes to standard error.
+    """
+    token = _KEPT.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _KEPT.reset(token)
 
 
 def show(shown: Shown, as_json: bool = False) -> None:
@@ -20,7 +41,7 @@ def show(shown: Shown, as_json: bool = False) -> None:
         as_json: whether a program reads it.
     """
     if as_json:
-        sys.stdout.write(json_text(shown.values) + "\n")
+        (_KEPT.get() or sys.stdout).write(json_text(shown.values) + "\n")
         return
     console = Console()
     if console.is_terminal:

@@ -189,12 +189,16 @@ class Bank:
 
         And what :meth:`read` raises.
         """
+        if not store.exists(""):
+            raise InputError(
+                f"evaluation.bank: there is no file {store.url}. Name a table that the evaluation "
+                "of a run has written, or leave the key out to have models trained here."
+            )
         try:
             return cls.read(store, "")
         except StorageError as error:
-            if isinstance(error, DamagedError) or not isinstance(
-                error.__cause__, pa.ArrowException
-            ):
+            ours = pa.ArrowException, IsADirectoryError
+            if isinstance(error, DamagedError) or not isinstance(error.__cause__, ours):
                 raise
             raise InputError(
                 f"evaluation.bank: {store.url} is no table of trained models, or a damaged one "

@@ -85,6 +85,8 @@ class Claims:
 def claims(asked: Questions, scores_NQ: NDArray[np.float32]) -> Claims:
     """What scores say of all that is asked; larger scores are of proponents.
 
+    A sequence that has no score counts as nothing in sums, and comes last in ranks.
+
     Args:
         asked: of all methods.
         scores_NQ: NaN where a sequence has no score.
@@ -95,10 +97,11 @@ def claims(asked: Questions, scores_NQ: NDArray[np.float32]) -> Claims:
         return tuple(asked.ids_N[top(scores_NQ[:, query], n)].tolist())
 
     found = [_tracing(asked.known, query, scores_NQ[:, query]) for query in queries]
+    counted_NQ = np.nan_to_num(scores_NQ, nan=0.0)
     return Claims(
-        {name: predicted(weights, scores_NQ) for name, weights in asked.weights.items()},
+        {name: predicted(weights, counted_NQ) for name, weights in asked.weights.items()},
         {query: first(query, asked.n_removed) for query in asked.removed_for},
-        group_sums(asked.groups_GN, scores_NQ),
+        group_sums(asked.groups_GN, counted_NQ),
         scores_NQ[np.searchsorted(asked.ids_N, asked.added_K)].astype(np.float64),
         np.array([recall for recall, _ in found]),
         np.array([rank for _, rank in found]),

@@ -43,6 +43,8 @@ from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
 
 #: Of fewer, intervals say little and nearly any order comes by chance.
 _FEW_SUBSETS = 20
+#: Of its size, a share that is dropped may be off without a word.
+_OFF_SHARE = 0.2
 #: Of fewer copies, a slope is mostly chance.
 _FEW_COPIES = 20
 
@@ -199,7 +201,15 @@ class _Evaluation:
                 self._trainings = replace(self._trainings, added=added)
                 ids = tuple(subset.added[0] for subset in added[0])
                 self._asked = replace(self._asked, added_K=ids)
-            stability_Q = spearman(first_NQ.astype(np.float64), scores_NQ.astype(np.float64))
+            if n_lacking := int(np.isnan(scores_NQ).any(axis=1).sum()):
+                self._notes.append(
+                    f"{rival.name}: {n_lacking:,} of {len(scores_NQ):,} sequences have no score, "
+                    "as they could not be scored. Sums of its scores count them as nothing, and "
+                    "they come last in its ranks."
+                )
+            both_N = np.isfinite(first_NQ).all(axis=1) & np.isfinite(scores_NQ).all(axis=1)
+            ours_NQ, theirs_NQ = (one[both_N].astype(np.float64) for one in (first_NQ, scores_NQ))
+            stability_Q = spearman(ours_NQ, theirs_NQ)
             found.append(_Scored(rival, claims(self._asked, scores_NQ), cost, stability_Q))
         return found
 
@@ -244,6 +254,12 @@ class _Evaluation:
         )
         n_added = len(trainings.added[0]) if trainings.added else None
         remarks = _remarks(shown, trainings.seeds, n_added, self._queries)
+        remarks += _rounded_shares(trainings, len(asked.ids_N))
+        if not (shown or groups or n_added or asked.removed_for or asked.known or asked.n_patched):
+            remarks.append(
+                "No referee was asked for: methods are compared with the first one, and nothing "
+                "says which is right. Set evaluation.half, or others of docs/quality.md."
+            )
         return Evaluated(
             self._farm.about.recipe,
             self._run.corpus.fingerprint,
@@ -258,6 +274,20 @@ class _Evaluation:
             RECALL_AT,
             tuple(methods_of(rows)),
         )
+
+
+def _rounded_shares(trainings: Trainings, n_sequences: int) -> list[str]:
+    """Of shares that so few sequences do not have, what was dropped in their place."""
+    found = []
+    for name, rows in trainings.protocols.items():
+        subset = rows[0][0]
+        n, share = len(subset.dropped), subset.share or 0.0
+        if abs(n / n_sequences - share) > _OFF_SHARE * share:
+            found.append(
+                f"{name}: of {n_sequences:,} sequences {n:,} {'is' if n == 1 else 'are'} dropped, "
+                f"which is {n / n_sequences:.2g} of them and not {share:.2g}."
+            )
+    return found
 
 
 def _remarks(

@@ -38,6 +38,9 @@ from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.intervals import mean_interval
 from rayinfluence.storage.results.evaluated import Interval
 
+#: Of fewer, a jackknife says nothing.
+_FEWEST_FOLDS = 3
+
 
 def by_seed(subsets_T: Sequence[Hashable], seeds_T: Sequence[int]) -> NDArray[np.int64]:
     """Trainings put in order: the places of those on each subset with each seed [R, S].
@@ -82,6 +85,35 @@ def linear_scores(
         values_RSQ: f after training on it, by seed, in nats.
     """
     return spearman(predicted_SQ, values_RSQ.mean(axis=0))
+
+
+def error_of_subsets(
+    predicted_SQ: NDArray[np.float64],
+    values_RSQ: NDArray[np.float64],
+    folds_S: Sequence[int],
+) -> float | None:
+    """How far other subsets would move the mean LDS over queries: its standard error.
+
+    By the jackknife (Tukey 1958): queries were asked of the same models, so what is chance in the
+    choice of subsets is in all of them alike, and no more queries make it less. None of fewer than
+    three folds, and where there is no score.
+
+    Args:
+        predicted_SQ: for each subset.
+        values_RSQ: f after training on it, by seed, in nats.
+        folds_S: equal of subsets that were drawn together, which are left out together.
+    """
+    folds = np.array(folds_S)
+    kept = [folds != fold for fold in dict.fromkeys(folds_S)]
+    if len(kept) < _FEWEST_FOLDS:
+        return None
+    found = [linear_scores(predicted_SQ[some], values_RSQ[:, some]) for some in kept]
+    some_Q = np.isfinite(found).all(axis=0)
+    if not some_Q.any():
+        return None
+    means = np.mean(np.array(found)[:, some_Q], axis=1)
+    n = len(means)
+    return float(np.sqrt((n - 1) / n * ((means - means.mean()) ** 2).sum()))
 
 
 def ceiling(values_RSQ: NDArray[np.float64], seed: int = 0) -> Interval | None:

@@ -21,7 +21,7 @@ from rayinfluence.config_evaluation import CAUSAL_LM, EvaluationConfig
 from rayinfluence.errors import ConfigError, ModelError, brief
 from rayinfluence.evaluation.new_model import ModelSettings, new_model
 from rayinfluence.evaluation.training import TrainingSettings, train
-from rayinfluence.guest import as_found, same_draws
+from rayinfluence.guest import as_found, same_draws, same_place
 from rayinfluence.model.adapters import source_of
 from rayinfluence.model.load import load_model
 from rayinfluence.model.pretrained import from_pretrained
@@ -231,11 +231,11 @@ class OwnRecipe:
             ConfigError: it fails, or returns something else.
         """
         function, name = self.function.load(), self.function.name
-        with same_draws():
+        with same_draws(), same_place():
             torch.manual_seed(seed)
             try:
                 found = function(examples.sequences, weights_N.copy(), seed)
-            except Exception as error:  # it is the user's, and may fail in any way
+            except (Exception, SystemExit) as error:  # it is the user's, and may fail in any way
                 raise ConfigError(
                     f"{KEY}: {name} fails: {type(error).__name__}: {brief(error)}."
                 ) from error

@@ -5,8 +5,8 @@ Q query, S subset, G group, K added sequence, R seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rayinfluence.evaluation.calibration import calibration
 from rayinfluence.evaluation.claims import Claims
 from rayinfluence.evaluation.intervals import mean_interval, paired_difference
-from rayinfluence.evaluation.lds import linear_scores
+from rayinfluence.evaluation.lds import error_of_subsets, linear_scores
 from rayinfluence.evaluation.leave_out import Effects, agreement
 from rayinfluence.storage.results.evaluated import Calibration, Interval
 
@@ -31,11 +31,13 @@ class Outcomes:
         groups: effects of leaving groups out; None where none were.
         added_KQ: changes of f by one copy more of each added sequence, in nats, the mean over
             seeds; None where nothing was added.
+        folds: of each protocol's subsets, equal of those that were drawn together [S].
     """
 
     protocols: Mapping[str, NDArray[np.float64]]
     groups: Effects | None
     added_KQ: NDArray[np.float64] | None
+    folds: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,13 @@ class Figures:
         protocols: names of those that there are linear datamodeling scores of.
         by_query: figures by their names [Q]; NaN for queries that have none.
         calibration: of a method that predicts changes.
+        subset_errors: how far other subsets would move linear datamodeling scores, by protocol.
     """
 
     protocols: tuple[str, ...]
     by_query: Mapping[str, NDArray[np.float64]]
     calibration: Calibration | None
+    subset_errors: Mapping[str, float | None] = field(default_factory=dict)
 
     def lds(self, protocol: str) -> Interval | None:
         """The mean linear datamodeling score of a protocol."""
@@ -107,4 +111,8 @@ def figures(
     told = None
     if copy_Q is not None and became.added_KQ is not None:
         told = calibration(said.added_KQ * copy_Q, became.added_KQ)
-    return Figures(tuple(became.protocols), found, told)
+    errors = {
+        name: error_of_subsets(said.predicted[name], became.protocols[name], folds_S)
+        for name, folds_S in became.folds.items()
+    }
+    return Figures(tuple(became.protocols), found, told, errors)

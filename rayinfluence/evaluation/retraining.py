@@ -119,14 +119,34 @@ class Retraining:
             )
         tensors = {_VALUES: torch.from_numpy(values_Q)}
         header = {"loss": loss if loss is not None and np.isfinite(loss) else None}
+        if subset.is_full and isinstance(self.recipe, OwnRecipe):
+            self._refuse_other_weights(self.recipe, subset, values_Q)
         write_tensors(self.store, self.key(subset), tensors, header)
         return seconds
+
+    def _refuse_other_weights(
+        self, recipe: OwnRecipe, subset: Subset, values_Q: NDArray[np.float64]
+    ) -> None:
+        """See that a function of the user's own gives the same model when it is called again.
+
+        What is compared afterwards would else be chance, and what is done again another result.
+        """
+        weights_N = subset.weights(self.ids_N)
+        model, _ = recipe.train(self.examples(), weights_N, subset.seed, lambda _: None)
+        apart_Q = np.abs(self._measured(model) - values_Q)
+        if not (apart_Q == 0).all():
+            raise ConfigError(
+                f"{KEY}: {recipe.function.name} gives another model when it is called again with "
+                f"the same arguments: what it says of a query differs by up to {apart_Q.max():.2g}."
+                " Seed all that it draws with the seed that it is given, begin with a new model "
+                "at each call, and compute on one thread."
+            )
 
     def _measured(self, model: nn.Module) -> NDArray[np.float64]:
         """The values of :func:`measure`; where a model of the user's own fails, in a sentence."""
         try:
             return measure(model, self.queries, self.numerics)
-        except Exception as error:  # the model is the user's, and may fail in any way
+        except (Exception, SystemExit) as error:  # the model is the user's, and may fail in any way
             others = isinstance(error, RayInfluenceError) and not isinstance(error, ModelError)
             if others or not isinstance(self.recipe, OwnRecipe):
                 raise

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.evaluation.removal import n_removed
 from rayinfluence.storage.digest import digest
 
 #: How subsets are called by what is special about them.
@@ -101,7 +102,7 @@ def halves(ids_N: NDArray[np.int64], n: int, draw: int, seed: int) -> list[Subse
 
 
 def drops(ids_N: NDArray[np.int64], share: float, n: int, draw: int, seed: int) -> list[Subset]:
-    """Subsets that lack a share of the sequences at random, one sequence at least.
+    """Subsets that lack a share of the sequences at random: one at least, and not all.
 
     Args:
         ids_N: of all sequences, ascending.
@@ -110,7 +111,7 @@ def drops(ids_N: NDArray[np.int64], share: float, n: int, draw: int, seed: int) 
         draw: seed of what is drawn.
         seed: of the training.
     """
-    n_dropped = max(1, round(share * len(ids_N)))
+    n_dropped = n_removed(share, len(ids_N))
     return [
         Subset(
             DROP,

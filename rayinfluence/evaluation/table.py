@@ -68,4 +68,5 @@ def methods_of(rows: Sequence[Row]) -> Iterator[MethodFigures]:
             found.calibration,
             mean_interval(row.stability_Q) if place else None,
             {key: values_Q.tolist() for key, values_Q in found.by_query.items()},
+            found.subset_errors,
         )

@@ -20,7 +20,7 @@ from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.leave_out import effects
 from rayinfluence.evaluation.referees import Outcomes
 from rayinfluence.evaluation.removal import losses
-from rayinfluence.evaluation.subsets import Subset, added, additions, full, without
+from rayinfluence.evaluation.subsets import HALF, Subset, added, additions, full, without
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,12 @@ class Trainings:
         if self.added is not None:
             changes_KQ = (answers.by_seed(self.added) - full_RQ[:, None]).mean(axis=0)
         by_name = {name: answers.by_seed(subsets) for name, subsets in self.protocols.items()}
-        return Outcomes(by_name, groups, changes_KQ)
+        folds = {
+            # A half is drawn with what it lacks.
+            name: [one.index // 2 if one.design == HALF else one.index for one in subsets[0]]
+            for name, subsets in self.protocols.items()
+        }
+        return Outcomes(by_name, groups, changes_KQ, folds)
 
     def losses(self, answers: Answers, said: Claims) -> NDArray[np.float64]:
         """Rise of the loss of each query [Q] without what a contender puts first; else NaN."""

@@ -41,6 +41,7 @@ from rayinfluence.model.foreign import FORWARD, in_words
 from rayinfluence.model.gradients import Gradients, add_gradients, refuse_no_gradient
 from rayinfluence.model.head import LanguageModel, forward_logits
 from rayinfluence.model.layers import layer_of
+from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.positions import affordable, check_positions
 from rayinfluence.model.reach import listed, without_last_number
 from rayinfluence.model.row_task import row_task
@@ -256,6 +257,21 @@ def made_up(ordinary: Sequence[int], device: torch.device, n_tokens: int = min(_
     generator = np.random.default_rng(0)
     tokens = generator.choice(np.asarray(ordinary), (2, n_tokens))
     return torch.from_numpy(tokens).to(device)
+
+
+def random_directions(
+    model: nn.Module, shapes: Mapping[str, ModuleShape], n: int
+) -> list[dict[str, Tensor]]:
+    """Normal numbers [O, J] by module, in float32 at the least, n times; where the model is."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.promote_types(dtype_of(model), torch.float32)
+    device = next(model.parameters()).device
+
+    def drawn(shape: ModuleShape) -> Tensor:
+        size = shape.d_out, shape.columns
+        return torch.randn(size, generator=generator, dtype=wide).to(device)
+
+    return [{name: drawn(shape) for name, shape in shapes.items()} for _ in range(n)]
 
 
 def of_other_lengths(model: nn.Module, ordinary: Sequence[int], context: int) -> Iterator[Tensor]:

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from rayinfluence.errors import ModelError
 from rayinfluence.model.batches import Batch, unpadded
 from rayinfluence.model.curvature_products import Curvature, curvature_products, linearised
-from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.feeding import kind_of
 from rayinfluence.model.foreign import in_words
 from rayinfluence.model.load import context_length
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.objectives import whole_text
-from rayinfluence.model.preflight import made_up
+from rayinfluence.model.preflight import made_up, random_directions
 from rayinfluence.model.row_task import row_task
 from rayinfluence.model.targets import Targets
 
@@ -57,17 +56,7 @@ def refuse_no_products(
     else:
         batch = unpadded(made_up(ordinary, device)[:, : context_length(model)])
     targets = whole_text(kind_of(model)).targets(batch)
-    generator = torch.Generator().manual_seed(0)
-    wide = torch.promote_types(dtype_of(model), torch.float32)
-    a, b = (
-        {
-            name: torch.randn(shape.d_out, shape.columns, generator=generator, dtype=wide).to(
-                device
-            )
-            for name, shape in shapes.items()
-        }
-        for _ in range(2)
-    )
+    a, b = random_directions(model, shapes, 2)
     with in_words(model, "differentiate its backward pass", _ADVICE):
         wrong = not _off_transpose(model, modules, batch, targets) <= _OFF
         if curvature == "hessian":

@@ -17,7 +17,7 @@ from rayinfluence.model.dtype import dtype_of
 from rayinfluence.model.foreign import in_words
 from rayinfluence.model.load import context_length
 from rayinfluence.model.modules import ModuleShape
-from rayinfluence.model.preflight import made_up
+from rayinfluence.model.preflight import made_up, random_directions
 from rayinfluence.model.targets import NextTokens
 from rayinfluence.model.token_influences import change_along, token_influences
 
@@ -49,12 +49,8 @@ def refuse_no_second_derivatives(
     tokens_T = made_up(ordinary, device)[0, : context_length(model)]
     batch = make_batch([tokens_T.cpu().numpy()], [0], device)
     targets = NextTokens().targets(batch)
-    generator = torch.Generator().manual_seed(0)
     wide = torch.promote_types(dtype_of(model), torch.float32)
-    directions = {
-        name: torch.randn(shape.d_out, shape.columns, generator=generator, dtype=wide).to(device)
-        for name, shape in shapes.items()
-    }
+    [directions] = random_directions(model, shapes, 1)
     ones_N = torch.ones(len(targets.places_N), dtype=wide, device=device)
 
     def along(scale: float) -> float:

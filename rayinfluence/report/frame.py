@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from rayinfluence.report.markup import Html, tag
@@ -24,6 +25,27 @@ def framed(name: str, *body: str, fingerprint: str) -> str:
     """
     page = tag("html", _head(name, fingerprint), tag("body", *body), lang="en")
     return f"<!doctype html>\n{page}\n"
+
+
+def measured_page(
+    heading: str, about: Iterable[str], drawn: Sequence[Html], *sections: Html, fingerprint: str
+) -> str:
+    """A page of what was measured: the first table, pictures if there are any, and all else.
+
+    Args:
+        heading: its title.
+        about: lines of what it is about; they may name what others wrote.
+        drawn: pictures.
+        *sections: the first stands before the pictures.
+        fingerprint: of the results, if it is of some.
+    """
+    first, *others = sections
+    lines = (tag("p", tag("bdi", line), class_="quiet") for line in about)
+    head = tag("header", tag("h1", heading), *lines)
+    pictures = tag("section", tag("h2", "Pictures"), tag("div", *drawn, class_="pictures"))
+    between = [pictures] if drawn else []
+    main = tag("main", first, *between, *others, id="main")
+    return framed(heading, head, main, fingerprint=fingerprint)
 
 
 def _head(name: str, fingerprint: str) -> Html:

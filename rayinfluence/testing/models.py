@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
@@ -55,21 +57,25 @@ def linear_for_conv1d(model: nn.Module) -> nn.Module:
     return model
 
 
+#: Of models that are of Llama's shape, under their configurations' keys.
+LLAMA_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": CONTEXT,
+    "hidden_size": 16,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+
 def tiny_llama(
     seed: int = 0, dtype: torch.dtype = torch.float64, attention: str = "eager"
 ) -> nn.Module:
     """Llama's shape: grouped-query attention, SwiGLU, RMSNorm, rotary positions, no biases."""
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        max_position_embeddings=CONTEXT,
-        hidden_size=16,
-        intermediate_size=20,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+    config = LlamaConfig(**LLAMA_SIZES)
     config._attn_implementation = attention
     return _random(LlamaForCausalLM(config), seed, dtype)
 

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rayinfluence.config import RunConfig
+from rayinfluence.model.pretrained import silent
 from rayinfluence.testing.models import VOCABULARY, tiny_gpt2, tiny_tokenizer
 
 
@@ -39,7 +40,8 @@ def tiny_run(
     """
     if pretrained is None:
         pretrained = cast(PreTrainedModel, tiny_gpt2(seed, dtype=torch.float32, attention="sdpa"))
-    pretrained.save_pretrained(folder / "model")
+    with silent():
+        pretrained.save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
     generator = np.random.default_rng(seed)
     write_documents(folder / "documents.jsonl", generator, n_documents)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.compute import solves_foreseen
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages import refine
 from rayinfluence.dataflow.stages.turns import in_turns
@@ -60,7 +61,7 @@ def test_ray_equals_inline(
 
     monkeypatch.setattr(refine, "in_turns", counted)
     if turns:
-        monkeypatch.setattr(refine, "_SECONDS", 0)
+        monkeypatch.setattr(solves_foreseen, "_SECONDS", 0)
     # Two of eight run, as there is room for no more.
     runner = {"actors": 2, "max_actors": 8} if turns else {"actors": 1}
     found = refined(tmp_path / "ray", solver, name="ray", **runner)

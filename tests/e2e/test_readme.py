@@ -1,5 +1,6 @@
 """The README's snippets, run as they are written."""
 
+import json
 import os
 import re
 import secrets
@@ -89,6 +90,49 @@ def test_probe(
     (tmp_path / "shape.yaml").write_text(shape.group(1))
     texts, queries = read_probes("shape.yaml", config)
     assert (len(texts), queries) == (2, ["president-000-trained"])
+
+
+@pytest.mark.runs
+def test_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command, with the section of docs/quality.md at a smaller size."""
+    [line] = re.findall(r"^rayinfluence (evaluate [^#\n]*)", (ROOT / "README.md").read_text(), re.M)
+    section = {
+        "options": {"start": str(tmp_path / "start"), "epochs": 1, "batch": 8},
+        **{"half": 2, "removal": {"share": 0.1, "queries": 1}, "add": 2, "known": "query"},
+        **{"groups": {"key": "source"}, "seeds": [0, 1]},
+    }
+    config = tiny_run(tmp_path, 20, evaluation=section)
+    (tmp_path / "model").rename(tmp_path / "start")
+    for name, key in (("queries", "query_id"), ("documents", "id")):
+        path = tmp_path / f"{name}.jsonl"
+        rows = [json.loads(row) for row in path.read_text().splitlines()]
+        for number, row in enumerate(rows):
+            known = {"query": f"q{number % 3}"}
+            row.update({"metadata": known} if key == "query_id" else known)
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (tmp_path / "run.yaml").write_text(config.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(line.split())
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    for head in ("LDS half", "QLD without", "recall@10", "without a source", "seconds", "peak"):
+        assert head in said, said
+    for row in ("ekfac", "bm25", "gradient_product", "hidden_state", "random", "noise ceiling"):
+        assert f"\n{row}" in said, said
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert len(found["methods"]) == 6
+    assert (tmp_path / "run" / "evaluation.html").is_file()
+
+
+def test_the_promises_name_tests_that_there_are() -> None:
+    promises = (ROOT / "README.md").read_text().partition("## What it promises")[2]
+    rows = promises.partition("Exit codes")[0].splitlines()[4:]
+    named = [place for row in rows for place in re.findall(r"`(tests/[^`]+)`", row)]
+    assert len(named) > 15
+    assert [place for place in named if not list(ROOT.glob(place))] == []
 
 
 @pytest.mark.deploy

@@ -158,6 +158,14 @@ def test_lissa_diverges_loudly_with_a_scale_that_is_too_small(gauss_newton: Prob
         gauss_newton.solve(Solver("lissa", steps=500, scale=0.3 * largest))
 
 
+def test_a_series_of_a_measured_scale_that_diverges_is_not_told_to_measure(
+    tmp_path: Path,
+) -> None:
+    problem = made(tmp_path, "hessian", damping=1e-3)
+    with pytest.raises(NumericsError, match=r"diverges: .* That was measured, .* `scale: [0-9]"):
+        problem.solve(Solver("lissa", steps=2000))
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_lissa_converges_with_a_right_scale(gauss_newton: Problem, measured: bool) -> None:
     """As far as its steps are random; runs that are averaged come nearer."""

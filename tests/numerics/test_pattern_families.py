@@ -33,7 +33,7 @@ from rayinfluence.patterns.question import Question
 from rayinfluence.patterns.refine import refined
 from rayinfluence.patterns.trace import ends, value_of
 from rayinfluence.testing import tiny_gpt2
-from rayinfluence.testing.models import CONTEXT, VOCABULARY
+from rayinfluence.testing.models import CONTEXT, LLAMA_SIZES, VOCABULARY
 
 TOKENS, POINTS = (3, 9, 22, 7, 5), 12
 
@@ -62,18 +62,7 @@ def bert_like(config: type, model: type, **others: object) -> nn.Module:
 
 
 def llama_like(config: type, model: type, **others: object) -> nn.Module:
-    made = config(
-        vocab_size=VOCABULARY,
-        max_position_embeddings=CONTEXT,
-        hidden_size=16,
-        intermediate_size=20,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=0,
-        eos_token_id=0,
-        **others,
-    )
+    made = config(**LLAMA_SIZES, **others)
     # Eager attention computes its softmax in float32; the plain kernel of the other does not.
     made._attn_implementation = "sdpa"
     return exact(random(model(made)))

@@ -20,7 +20,7 @@ from rayinfluence.curvature.iterative.vectors import Vectors, flat, unflat
 #: Weights, at most: 200 MB.
 MOST_WEIGHTS = 5_000
 #: Columns whose products are made together.
-_COLUMNS = 64
+COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Columns:
     def wanted(self, system: System, state: State) -> Wanted | None:
         """G with the next unit vectors."""
         size, like = len(state.tensors["matrix"]), state.vector("gradient")
-        some = range(state.steps, min(state.steps + _COLUMNS, size))
+        some = range(state.steps, min(state.steps + COLUMNS, size))
         units = (
             torch.zeros(size, dtype=torch.float64).index_fill(0, torch.tensor(place), 1.0)
             for place in some

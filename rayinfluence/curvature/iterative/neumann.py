@@ -38,6 +38,7 @@ class Neumann:
         steps: of a run; its depth.
         scale: as above.
         repeats: runs that are averaged.
+        is_measured: whether the scale was measured, and not set.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Neumann:
     steps: int
     scale: float
     repeats: int = 1
+    is_measured: bool = False
 
     def begin(self, system: System, state: State) -> State:
         """C^-1 v, over the scale where C = I."""
@@ -74,11 +76,14 @@ class Neumann:
         length, done = self._length(system, solution), steps % self.steps or self.steps
         longest = state.numbers["longest"] + done * state.numbers["per_step"]
         if not length <= longest * (1 + _ROUNDING):
+            advice = "Raise `scale`, or leave it out and it is measured"
+            if self.is_measured:
+                advice = f"That was measured, by few steps; set `scale: {2 * self.scale:.2g}`"
             raise NumericsError(
                 f"scan.solver: {self.name} diverges: at step {done} its sum has grown beyond what "
                 f"a scale of {self.scale:.3g} allows where no curvature is above twice of it and "
-                "none is negative. Raise `scale`, or leave it out and it is measured; of "
-                "`curvature: hessian` raise `scan.damping_scale` or take gauss_newton."
+                f"none is negative. {advice}; of `curvature: hessian` raise `scan.damping_scale` "
+                "or take gauss_newton."
             )
         state = replace(state, steps=steps)
         if done < self.steps:

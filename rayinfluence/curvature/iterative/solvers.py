@@ -85,7 +85,10 @@ class IterativeSolver:
                 scale = prepared.numbers["largest"]
                 if not scale > 0:
                     raise not_positive(scale)
-            return Neumann(self.name, self.name == "astra", self.steps, scale, self.repeats)
+            is_measured = self.scale is None
+            return Neumann(
+                self.name, self.name == "astra", self.steps, scale, self.repeats, is_measured
+            )
         assert prepared is not None
         if self.name == "arnoldi":
             return InKrylovSpace(prepared)

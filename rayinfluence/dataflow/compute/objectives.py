@@ -62,7 +62,7 @@ def of_function(answer: EncodedAnswer, name: str, function: Function, logits_TV:
     def value(logits_TV: Tensor) -> Tensor:
         try:
             found = function(logits_TV, tokens_T.clone(), answer.first_target)
-        except Exception as error:  # it is the user's, and may fail in any way
+        except (Exception, SystemExit) as error:  # it is the user's, and may fail in any way
             raise ConfigError(
                 f"query_function: {name} fails: {type(error).__name__}: {brief(error)}."
             ) from error

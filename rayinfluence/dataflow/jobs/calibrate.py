@@ -37,9 +37,11 @@ from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.pair_scores import Asked as PairsAsked
 from rayinfluence.dataflow.compute.pair_scores import pair_scores
 from rayinfluence.dataflow.compute.pairs_foreseen import PairSample
+from rayinfluence.dataflow.compute.refining import Refining
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
 from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.compute.solves_foreseen import product_operations
 from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key
@@ -47,6 +49,7 @@ from rayinfluence.errors import ConfigError
 from rayinfluence.influence.bank import Itself, QueryBank
 from rayinfluence.methods.method import Curvature, Fitted, GradientMethod
 from rayinfluence.methods.registry import GRADIENT_METHODS
+from rayinfluence.model.curvature_products import Curvature as CurvatureKind
 from rayinfluence.storage.store import Store
 from rayinfluence.text import in_bytes
 
@@ -73,6 +76,8 @@ class Rates:
         gpus: that the worker's replica is over; 0 on a CPU.
         gpu_bytes: of memory that each of them has, the smallest where they differ.
         splits: seconds of each split that was scored.
+        refine: seconds per operation of products of curvature, as they are counted; 0 where there
+            are none.
     """
 
     scan: float
@@ -87,6 +92,7 @@ class Rates:
     gpus: int
     gpu_bytes: int
     splits: list[float]
+    refine: float = 0.0
 
 
 @dataclass
@@ -107,6 +113,8 @@ class CalibrateJob:
         n_blocks: of the fit.
         by_token: queries that a survivor is scored for by token, on average.
         pairs: the query that is scored by pairs of tokens, if any is.
+        curvature: that products are made of for a solver, if there is one.
+        n_solved: queries that are solved for together.
     """
 
     corpus: Store
@@ -122,6 +130,8 @@ class CalibrateJob:
     n_blocks: int
     by_token: int
     pairs: PairSample | None
+    curvature: CurvatureKind | None
+    n_solved: int
     stage: ClassVar[str] = stage_names.PLAN
 
     def prepare(self, replica: Replica) -> None:
@@ -198,7 +208,24 @@ class CalibrateJob:
             gpus=len(gpus),
             gpu_bytes=_smallest(gpus),
             splits=seconds,
+            refine=self._refine_rate(replica, bases, first, again),
         )
+
+    def _refine_rate(self, replica: Replica, bases: Bases, rows: pa.Table, n_tokens: int) -> float:
+        """Of products of curvature over some rows, as many together as there will be."""
+        if self.curvature is None:
+            return 0.0
+        operators = {
+            name: EKFAC(_factors(replica, bases, name), name, damping=1.0)
+            for name in replica.shapes
+        }
+        work = Refining(replica, operators, [rows], self.curvature)
+        directions = [
+            {name: torch.ones_like(one) for name, one in work.zeros().items()}
+        ] * self.n_solved
+        n_weights = sum(one.numel() for one in directions[0].values())
+        seconds = _timed(lambda: work.lane_sums(0, directions, lambda _: None))
+        return seconds / product_operations(n_tokens, n_weights, self.n_solved)
 
     def _pairs_rate(self, replica: Replica, bases: Bases, rows: pa.Table, n_tokens: int) -> float:
         """Of a query by pairs of its tokens and those of some rows, all of which have scores."""

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from rayinfluence.curvature.blocks import block_sizes
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.module_groups import module_groups
+from rayinfluence.dataflow.compute.solves_foreseen import ForeseenSolves
 from rayinfluence.dataflow.jobs.calibrate import Rates
 from rayinfluence.model.modules import ModuleShape
 
 #: A sum, and a sum of squares in the eigenbasis, is kept in float32; a basis too.
 _FLOAT = 4
 _WEIGHTS, _BANKS, _FITTING = "weights", "query banks", "bases and sums while fitting"
+_SOLUTIONS, _SOLVING = "refined queries at full rank", "vectors and factors of the solver"
 _QUERY, _FACTORS = "one query at full rank in the second pass", "factors in the scan"
 
 
@@ -37,6 +39,7 @@ class Work:
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.
+        solves: of queries that a solver refines; None where none does.
     """
 
     tokens: int
@@ -57,6 +60,7 @@ class Work:
     rank: int | None
     n_blocks: int
     operand_bytes: int
+    solves: ForeseenSolves | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,11 @@ def forecast(
         stage_names.COVARIANCE: rates.covariance * work.fit_tokens / actors * lanes,
         stage_names.EIGEN: rates.eigen * cubes * work.pieces / eigen_tasks,
         stage_names.MOMENTS: rates.moments * work.moment_tokens / actors * lanes,
+        **(
+            {stage_names.REFINE: rates.refine * work.solves.operations(actors)}
+            if work.solves
+            else {}
+        ),
         stage_names.SCAN: rates.scan * work.tokens / actors,
         stage_names.RESCORE: rates.rescore * work.survivor_tokens / actors
         + rates.pairs * work.pair_multiplications * _largest_part(work.pair_queries, actors),
@@ -129,6 +138,8 @@ def forecast(
         "queries": work.n_banks * bank_bytes(shapes, work.n_queries, work.rank, _FLOAT),
         "partials": rates.partial_bytes * work.splits,
     }
+    if work.solves:
+        stored[_SOLUTIONS] = work.solves.stored_bytes
     whole = Share(sum(share.weights for share in shares), shapes)
     memory = held(work, shapes, whole, device)
     if rates.worker_bytes:
@@ -167,17 +178,20 @@ def held(
     }
     if work.n_themselves:
         found[_FACTORS] = work.n_themselves * factor_bytes(here, work.n_blocks)
+    if work.solves:
+        vectors = work.solves.block_bytes(_numbers(here))
+        found[_SOLVING] = vectors + factor_bytes(here, work.n_blocks)
     return found
 
 
 def at_once(memory: Mapping[str, int]) -> int:
-    """The most bytes that are held at one time: those of a fit, or of a scan and its second pass.
+    """The most bytes held at one time: of a fit, of solves, or of a scan and its second pass.
 
     Args:
         memory: as :func:`held` gives it.
     """
     scan = memory[_BANKS] + memory[_QUERY] + memory.get(_FACTORS, 0)
-    return memory[_WEIGHTS] + max(memory[_FITTING], scan)
+    return memory[_WEIGHTS] + max(memory[_FITTING], memory.get(_SOLVING, 0), scan)
 
 
 def fitting_bytes(

@@ -13,16 +13,20 @@ from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.compute.pairs_foreseen import ForeseenPairs, JobSize, foreseen_pairs
+from rayinfluence.dataflow.compute.refining import lane_count
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
+from rayinfluence.dataflow.compute.solves_foreseen import ForeseenSolves
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
 from rayinfluence.dataflow.layout import SCRATCH
 from rayinfluence.dataflow.plan.forecast import Forecast, Share, Work, at_once, forecast, held
 from rayinfluence.dataflow.plan.fullest import shares_of, told
+from rayinfluence.dataflow.stages.refinement import solver_of
 from rayinfluence.dataflow.stages.sample import FitPlan, Piece
 from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.methods.registry import (
     GRADIENT_METHODS,
+    REFINABLE,
     SELF_METHODS,
     factors_needed,
     has_token_influences,
@@ -77,7 +81,7 @@ def plan_run(run: Parts, actors: int) -> Plan:
     Its corpus is there; nothing else of the run is done.
     """
     scan, numerics = run.config.scan, run.numerics
-    pairs = _pairs(run)
+    pairs, solves = _pairs(run), _solves(run)
     splits = run.corpus.plan(numerics.split_tokens)
     job = CalibrateJob(
         run.corpus_store,
@@ -97,11 +101,13 @@ def plan_run(run: Parts, actors: int) -> Plan:
         n_blocks=run.config.fit.blocks,
         by_token=_by_token(run),
         pairs=pairs.sample,
+        curvature=scan.solver.curvature if solves and scan.solver else None,
+        n_solved=_solved_together(solves, actors),
     )
     chosen = _spread(splits)
     with run.progress.stage(stage_names.PLAN, sum(split.n_tokens for split in chosen)) as stage:
         (rates,) = run.runner.replicas(job, [chosen], stage.advance)
-    work = _work(run, splits, pairs)
+    work = _work(run, splits, pairs, solves)
     replica = run.replica
     shapes, device = replica.shapes, numerics.device
 
@@ -127,7 +133,9 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
     return [splits[int((index + 0.5) * len(splits) / count)] for index in range(count)]
 
 
-def _work(run: Parts, splits: Sequence[Split], pairs: ForeseenPairs) -> Work:
+def _work(
+    run: Parts, splits: Sequence[Split], pairs: ForeseenPairs, solves: ForeseenSolves | None
+) -> Work:
     corpus, scan = run.corpus, run.config.scan
     fits = {kind: run.fit_plan(kind=kind) for kind in factors_needed(scan.methods)}
     ekfac = fits.get("ekfac")
@@ -166,7 +174,31 @@ def _work(run: Parts, splits: Sequence[Split], pairs: ForeseenPairs) -> Work:
         operand_bytes=operand_dtype(
             run.numerics.torch_dtype, torch.device(run.numerics.device)
         ).itemsize,
+        solves=solves,
     )
+
+
+def _solves(run: Parts) -> ForeseenSolves | None:
+    """What is solved for queries that are refined; None where none are."""
+    settings, corpus = run.config.scan.solver, run.corpus
+    n_banks = sum(one.method == REFINABLE for one in run.config.scan.scored)
+    if settings is None or not n_banks or not (n_queries := _n_queries(run)):
+        return None
+    n = min(settings.sequences, corpus.n_sequences)
+    return ForeseenSolves(
+        solver_of(settings),
+        n_banks,
+        n_queries,
+        sum(shape.d_out * shape.columns for shape in run.replica.shapes.values()),
+        corpus.n_tokens * n // max(1, corpus.n_sequences),
+        lane_count(n),
+        run.numerics.device,
+    )
+
+
+def _solved_together(solves: ForeseenSolves | None, actors: int) -> int:
+    """Queries whose products one actor makes together."""
+    return 0 if solves is None else solves.block(solves.n_queries, actors)
 
 
 def _pairs(run: Parts) -> ForeseenPairs:

@@ -29,6 +29,7 @@ _SAME = (
     "config.scan.rank",
     "config.scan.damping_scale",
     "config.scan.damping",
+    "config.scan.solver",
 )
 
 
@@ -122,7 +123,12 @@ def _refuse_apart(one: Source, other: Source) -> None:
 
 
 def _differ(one: Source, other: Source, key: str) -> bool:
-    return bool(_at(one.manifest, key) != _at(other.manifest, key))
+    return bool(_alike(_at(one.manifest, key)) != _alike(_at(other.manifest, key)))
+
+
+def _alike(value: Any) -> Any:
+    """The same of lists in another order: of dampings it says who is shown first."""
+    return sorted(value, key=repr) if isinstance(value, list) else value
 
 
 def _values(one: Source, other: Source, key: str) -> str:

@@ -59,20 +59,19 @@ def warnings_of(
     said = []
     if left_out:
         named = ", ".join(map(repr, left_out[:_NAMED])) + ", ..." * (len(left_out) > _NAMED)
-        said.append(
-            f"not all runs were asked {len(left_out):,} queries, which are left out: {named}."
-        )
+        n = len(left_out)
+        some = "1 query, which is" if n == 1 else f"{n:,} queries, which are"
+        said.append(f"not all runs were asked {some} left out: {named}.")
     for method, of_queries in hits.items():
         lacking = [one.n_not_by_all for one in of_queries.values()]
         cut = [one.n_cut for one in of_queries.values() if one.n_cut]
         if not dense:
             scored = [one.n_scored for one in of_queries.values()]
             said.append(
-                f"{method}: means are over the sequences that all runs kept, {min(scored):,} to "
-                f"{max(scored):,} of a query; {min(lacking):,} to {max(lacking):,} that some run "
-                "kept are left out. Such means are biased: a sequence is kept where its score is "
-                "large, so that on the whole they are too far from zero. With `scan.scores: dense` "
-                "in each run they are exact."
+                f"{method}: means are over the sequences that all runs kept, {_range(scored)} of a "
+                f"query; {_range(lacking)} that some run kept are left out. Such means are biased: "
+                "a sequence is kept where its score is large, so that on the whole they are too "
+                "far from zero. With `scan.scores: dense` in each run they are exact."
             )
         elif max(lacking, default=0):
             said.append(
@@ -85,3 +84,8 @@ def warnings_of(
                 "the first on whose text no run has kept. A larger `scan.top` in the runs keeps it."
             )
     return said
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

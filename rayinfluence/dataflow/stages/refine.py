@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.curvature.iterative.solvers import IterativeSolver
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.refining import lane_count
+from rayinfluence.dataflow.compute.solves_foreseen import is_shared, solved_at_once
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.refine import RefineJob
 from rayinfluence.dataflow.jobs.sample_rows import CopySample, SampleRows
@@ -30,16 +30,6 @@ from rayinfluence.methods.registry import asked
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store
 
-#: Bytes of vectors that a block of queries keeps at once, and vectors of a query: its gradient,
-#: solution, residual and direction, a product and its sum in float64.
-_BYTES = {"cpu": 1 << 31, "cuda": 1 << 35}
-_VECTORS, _NUMBER = 8, 4
-#: Operations of a product per token and weight: what directions share, the forward and the first
-#: backward pass with gradients of weights, and each one's own two; and how many a second a device
-#: makes at the least. A solve of fewer seconds is no turn's.
-_SHARED_FLOPS, _FLOPS = 6, 8
-_RATE = {"cpu": 2e10, "cuda": 2e13}
-_SECONDS = 60
 #: Tokens of a sample that are copied sooner than a process that does it starts.
 _FEW_TOKENS = 1 << 20
 
@@ -109,15 +99,17 @@ class Refine:
 
         def solving(some: Sequence[Subject], is_prepared: bool, passes: float) -> Stage[Subject]:
             tokens = int(passes * refinement.n_tokens)
+            at_once = solved_at_once(self._n_weights, self.device)
 
             def solve(lacking: Sequence[Lacking[Subject]], told: StageProgress) -> Iterator[Any]:
                 left = [one.item for one in lacking]
-                if self._is_for_turns(ours.solver, len(left), tokens):
+                n_weights, most = self._n_weights, self.most_actors
+                if is_shared(ours.solver, len(left), tokens, n_weights, most, self.device):
                     done = partial(_is_done, places)
-                    blocks = _cut(left, self._most_at_once)
+                    blocks = _cut(left, at_once)
                     return in_turns(self.runner, ours, is_prepared, blocks, done, told.advance)
                 # Something for all replicas; company changes no bit of a query.
-                size = min(self._most_at_once, -(-len(left) // self.most_actors))
+                size = min(at_once, -(-len(left) // most))
                 job = RefineJob(ours, is_prepared)
                 return self.runner.replicas(job, _cut(left, size), told.advance)
 
@@ -136,26 +128,6 @@ class Refine:
     @property
     def _n_weights(self) -> int:
         return sum(shape.d_out * shape.columns for shape in self.shapes.values())
-
-    @property
-    def _most_at_once(self) -> int:
-        """Subjects of a block: as many as fit."""
-        return max(1, _BYTES[self.device] // (_VECTORS * _NUMBER * self._n_weights))
-
-    def _is_for_turns(self, solver: IterativeSolver, n_subjects: int, tokens: int) -> bool:
-        """Whether products are dealt to replicas lane by lane, as half of them had no work else.
-
-        By counted operations: of a short solve turns would take longer than products. Bits are the
-        same either way.
-
-        Args:
-            solver: which.
-            n_subjects: that are to be solved for.
-            tokens: that products of a subject are made of.
-        """
-        flops = tokens * self._n_weights * (_SHARED_FLOPS + _FLOPS)
-        is_long = flops >= _SECONDS * _RATE[self.device]
-        return is_long and solver.takes_all and 2 * n_subjects <= self.most_actors
 
 
 def _cut(subjects: Sequence[Subject], size: int) -> list[Sequence[Subject]]:

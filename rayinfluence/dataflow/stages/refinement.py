@@ -33,6 +33,11 @@ _VERSION = 1
 _STREAM = 2
 
 
+def solver_of(ours: SolverConfig) -> IterativeSolver:
+    """The solver that a configuration names, with its settings."""
+    return IterativeSolver(ours.name, ours.most_steps, ours.tolerance, ours.scale, ours.repeats)
+
+
 @dataclass(frozen=True)
 class Refinement:
     """How queries are refined, and on which sample.
@@ -105,9 +110,7 @@ class Refinement:
     @property
     def solver(self) -> IterativeSolver:
         """With its settings."""
-        ours = self.settings
-        told = ours.name, ours.most_steps, ours.tolerance, ours.scale, ours.repeats
-        return IterativeSolver(*told)
+        return solver_of(self.settings)
 
     def pieces(self) -> list[SampleRows]:
         """Of the sample, where workers read all of it."""

@@ -7,7 +7,7 @@ from rayinfluence.report.analysed import grids
 from rayinfluence.report.analysed.figures import figures
 from rayinfluence.report.compare.page import grid_table
 from rayinfluence.report.compare.terminal import grid_parts, line
-from rayinfluence.report.frame import framed
+from rayinfluence.report.frame import measured_page
 from rayinfluence.report.markup import tag
 from rayinfluence.report.pictures.svg import draw
 
@@ -22,21 +22,12 @@ def analysis_parts(found: grids.Found) -> list[Part]:
 
 def analysis_page(found: grids.Found) -> str:
     """The page: verdicts, pictures, tables; equal values give equal text, and all is escaped."""
-    heading = grids.heading(found)
     first, *others = grids.grids(found)
-    head = tag(
-        "header",
-        tag("h1", heading),
-        *(tag("p", tag("bdi", text), class_="quiet") for text in grids.about(found)),
-    )
-    drawn = [draw(figure) for figure in figures(found)]
-    main = tag(
-        "main",
+    return measured_page(
+        grids.heading(found),
+        grids.about(found),
+        [draw(figure) for figure in figures(found)],
         tag("section", grid_table(first)),
-        tag("section", tag("h2", "Pictures"), tag("div", *drawn, class_="pictures"))
-        if drawn
-        else "",
         tag("section", *(grid_table(grid) for grid in others)),
-        id="main",
+        fingerprint=found.fingerprint,
     )
-    return framed(heading, head, main, fingerprint=found.fingerprint)

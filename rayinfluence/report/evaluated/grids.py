@@ -25,7 +25,8 @@ def about(found: Evaluated) -> list[str]:
     seeds = len(found.seeds)
     return [
         f"{count(len(found.queries))} queries, {count(found.n_sequences)} sequences, "
-        f"{count(found.n_trainings)} trainings with {count(seeds)} seed{'s' * (seeds != 1)}; "
+        f"{count(found.n_trainings)} training{'s' * (found.n_trainings != 1)} with "
+        f"{count(seeds)} seed{'s' * (seeds != 1)}; "
         f"recipe {found.recipe[:12]}, corpus {found.corpus[:12]}.",
         *found.notes,
     ]
@@ -141,6 +142,14 @@ def how_to_read(found: Evaluated) -> Iterator[str]:
             "noise ceiling is what a prediction could have that knows what each subset does, and "
             "not what a seed does."
         )
+    for protocol in found.protocols:
+        errors = [one.lds_errors.get(protocol.name) for one in found.methods]
+        if known := [error for error in errors if error is not None]:
+            yield (
+                f"Other subsets would move LDS {protocol.name} of all queries together: by "
+                f"{min(known):.3f} to {max(known):.3f} (standard errors by the jackknife over "
+                "subsets, of the methods), which is not in the brackets."
+            )
     if found.removed is not None:
         n, queries = found.removed
         yield (

@@ -152,6 +152,8 @@ class MethodFigures:
         calibration: of a method that predicts changes.
         stability: rank correlation of its scores of all sequences with those of the first method.
         by_query: the same figures of each query, by the figure's name, in the order of queries.
+        lds_errors: how far other subsets would move `lds`, by protocol: standard errors; None of
+            too few.
     """
 
     name: str
@@ -169,6 +171,7 @@ class MethodFigures:
     calibration: Calibration | None = None
     stability: Interval | None = None
     by_query: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    lds_errors: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -191,3 +191,17 @@ def test_work_on_a_corpus_elsewhere_is_seen(done: Done) -> None:
     age(folder / "shared", YESTERDAY + 3600)
     found = status(Store(str(folder / "run")), Store(str(folder / "shared")))
     assert found.written == pytest.approx(YESTERDAY + 3600, abs=1)
+
+
+def test_what_others_print_is_not_in_an_object(
+    finished: Done, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talks(*told: Any) -> RunStatus:
+        print("a line of somebody's function")
+        return status(*told)
+
+    monkeypatch.setattr("rayinfluence.dataflow.status.status", talks)
+    code, out, err = say("status", str(finished[0] / "run"), "--json")
+    assert code == 0
+    assert json.loads(out)["format"] == 1
+    assert "a line of somebody's function" in err

@@ -18,9 +18,9 @@ from whole_runs import Change, Contents, Execute, add_query, times
 from rayinfluence import load_results
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin import solver as begin
+from rayinfluence.dataflow.compute import solves_foreseen
 from rayinfluence.dataflow.jobs.watch import observers
 from rayinfluence.dataflow.run import Run
-from rayinfluence.dataflow.stages import refine as stage
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError
 from rayinfluence.report import render_page
@@ -193,7 +193,7 @@ def test_a_solve_goes_on_after_a_kill_with_the_same_bytes(
 
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Solves in turns, however short they are; settings of a runner that has many replicas."""
-    monkeypatch.setattr(stage, "_SECONDS", 0)
+    monkeypatch.setattr(solves_foreseen, "_SECONDS", 0)
     return {"actors": 8}
 
 

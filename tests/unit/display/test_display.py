@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from rayinfluence.display import Column, Part, Shown, Table, show
+from rayinfluence.display import Column, Part, Shown, Table, json_alone, show
 from rayinfluence.display.as_json import json_text
 from rayinfluence.display.coloured import print_coloured
 from rayinfluence.display.plain import plain_lines
@@ -82,3 +82,15 @@ def test_styles_are_for_terminals_alone(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_table_without_rows_is_its_heads() -> None:
     assert list(plain_lines([Table([Column("a"), Column("b")], [])])) == ["a  b"]
     assert coloured([Table([Column("a"), Column("b")], [])]).split() == ["a", "b"]
+
+
+def test_an_object_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with json_alone():
+        print("a line of somebody's function")
+        show(Shown(PARTS, {"n": 2}), as_json=True)
+    print("after it")
+    found = capsys.readouterr()
+    told, _, rest = found.out.partition("\nafter it")
+    assert json.loads(told) == {"format": 1, "n": 2}
+    assert rest == "\n"
+    assert found.err == "a line of somebody's function\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -54,3 +57,26 @@ def fails(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
 
 def returns_nothing(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
     """As others do."""
+
+
+def exits(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """As scripts do."""
+    sys.exit("no model for you")
+
+
+_CALLS = itertools.count()
+
+
+def never_the_same(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """Whose seed is its own."""
+    return one_step(sequences, weights, next(_CALLS))
+
+
+def leaves_traces(sequences: list[list[int]], weights: np.ndarray, seed: int) -> Any:
+    """Which prints, moves, and changes how torch computes."""
+    print("training ...")
+    found = one_step(sequences, weights, seed)
+    os.chdir("/")
+    torch.set_num_threads(2)
+    torch.set_default_dtype(torch.float64)
+    return found

@@ -13,12 +13,14 @@ import pytest
 import yaml
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.display.as_json import json_text
 from rayinfluence.errors import ConfigError, InputError, QueryError
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.contenders import contenders
 from rayinfluence.evaluation.evaluate import evaluate
+from rayinfluence.evaluation.farm import open_farm
 from rayinfluence.storage.results.evaluated import Evaluated
 from rayinfluence.storage.store import Store
 from rayinfluence.testing import tiny_run
@@ -92,7 +94,9 @@ def test_every_method_and_baseline_has_every_figure(found: tuple[RunConfig, Eval
         *("hidden_state", "random"),
     ]
     for one in evaluated.methods:
-        assert set(one.lds) == {"half", "drop 10%"}
+        assert set(one.lds) == set(one.lds_errors) == {"half", "drop 10%"}
+        assert one.lds_errors["half"] is None  # two halves are drawn together
+        assert one.lds_errors["drop 10%"] is not None
         others = {"bm25", "random"} - {one.name}
         assert set(one.removal_over) == others
         for figure in (one.removal, one.recall, one.reciprocal_rank, one.groups, one.tail_patch):
@@ -303,3 +307,48 @@ def test_of_a_recipe_of_the_user_s_own_there_is_none(
     own = {"options": options, "half": 2, "recipe": "recipes_of_users:one_step", "unrolled": True}
     with pytest.raises(ConfigError, match="unrolled: it goes back through the steps"):
         measured(RunConfig.parse({**values, "evaluation": own}), quiet)
+
+
+def test_what_could_not_be_scored_counts_as_nothing_and_is_told(
+    found: tuple[RunConfig, Evaluated],
+    tmp_path: Path,
+    quiet: ProgressLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A split that is set aside, by methods whose scores are made anew."""
+
+    def breaks(replica: Any, banks: Any, rows: Any, *told: Any) -> Any:
+        if 0 in rows["sequence_id"].to_pylist():
+            raise RuntimeError("as some do")
+        return score_split(replica, banks, rows, *told)
+
+    config = configured(tmp_path / "some", half=4, add=2, known="source", tail_patch=2)
+    with monkeypatch.context() as broken:
+        broken.setattr("rayinfluence.dataflow.jobs.scan.score_split", breaks)
+        lacking = measured(config, quiet)
+    ekfac = lacking.methods[0]
+    for figure in (ekfac.lds["half"], ekfac.recall, ekfac.tail_patch, ekfac.calibration):
+        assert figure is not None
+    assert all(one.stability is not None for one in lacking.methods[1:])
+    told = [note for note in lacking.notes if "sequences have no score" in note]
+    assert [note.partition(":")[0] for note in told] == [
+        *("ekfac", "bm25", "gradient_product", "cosine")
+    ]
+    healed = measured(config, quiet)
+    assert not [note for note in healed.notes if "no score" in note]
+    assert healed.methods[0].lds["half"] != ekfac.lds["half"]
+
+
+def test_shares_of_few_sequences_and_no_referee_at_all_are_told(
+    tmp_path: Path, quiet: ProgressLog
+) -> None:
+    config = configured(tmp_path / "few", drop={0.001: 2, 0.999: 1})
+    evaluated = measured(config, quiet)
+    n = evaluated.n_sequences
+    for note in (f"drop 0.1%: of {n} sequences 1 is dropped", ", which is 0.0"):
+        assert any(note in one for one in evaluated.notes)
+    assert not any("drop 99.9%: of" in one for one in evaluated.notes)
+    with open_farm(config, quiet) as farm:
+        assert {len(subset.dropped) for subset in farm.planned()} == {1, n - 1}
+    nothing = measured(changed(config), quiet)
+    assert any("No referee was asked for" in note for note in nothing.notes)

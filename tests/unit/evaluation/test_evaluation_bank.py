@@ -113,11 +113,11 @@ def test_a_file_that_is_no_table_stays_where_it_is(store: Store, tmp_path: Path)
     queries.write_text('{"query_id": "a"}\n')
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(store.read(KEY)[:-9])
-    for path in (queries, cut):
+    for path in (queries, cut, tmp_path):
         with pytest.raises(InputError, match=r"evaluation\.bank: .* or a damaged one") as refused:
             Bank.given(Store(str(path)))
         assert "elete" not in str(refused.value)
-    with pytest.raises(StorageError, match=r"nowhere\.parquet does not exist"):
+    with pytest.raises(InputError, match=r"evaluation\.bank: there is no file .*nowhere\.parquet"):
         Bank.given(Store(str(tmp_path / "nowhere.parquet")))
     assert Bank.given(Store(str(tmp_path / KEY))).subsets == SUBSETS
 

@@ -344,6 +344,8 @@ def test_what_a_recipe_draws_of_torch_follows_from_the_seed(tmp_path: Path) -> N
     ("name", "said"),
     [
         ("fails", "recipes_of_users:fails fails: RuntimeError: no luck"),
+        ("exits", "recipes_of_users:exits fails: SystemExit: no model for you"),
+        ("never_the_same", "gives another model when it is called again .* differs by up to [0-9]"),
         ("returns_nothing", "returns a NoneType, and the trained model is needed"),
         ("knows_few_tokens", "model that .*:knows_few_tokens returns cannot be asked .*IndexError"),
         ("without_head", "model that .*:without_head returns cannot be asked .*gives no logits"),
@@ -353,6 +355,17 @@ def test_what_a_recipe_draws_of_torch_follows_from_the_seed(tmp_path: Path) -> N
 def test_a_recipe_that_is_none_is_refused(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         harvest(of_a_user(tmp_path, name))
+
+
+@pytest.mark.usefixtures("recipes")
+def test_what_a_recipe_leaves_behind_decides_nothing(tmp_path: Path) -> None:
+    there = Path.cwd(), torch.get_num_threads(), torch.get_default_dtype()
+    config = of_a_user(tmp_path, "leaves_traces")
+    with open_farm(config, ProgressLog(quiet=True)) as farm:
+        threads = torch.get_num_threads()
+        farm.bank(farm.planned())
+        assert (Path.cwd(), torch.get_num_threads()) == (there[0], threads)
+    assert (Path.cwd(), torch.get_num_threads(), torch.get_default_dtype()) == there
 
 
 @pytest.mark.parametrize(

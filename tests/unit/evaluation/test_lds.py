@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayinfluence.evaluation.lds import by_seed, ceiling, linear_scores, predicted
+from rayinfluence.evaluation.lds import by_seed, ceiling, error_of_subsets, linear_scores, predicted
 
 S, N, Q = 40, 60, 5
 
@@ -95,3 +95,29 @@ def test_a_query_of_which_nothing_changes_has_no_score() -> None:
     values[:, 2] = 0.25
     found = linear_scores(predicted(kept, scores), values[None])
     assert np.isnan(found).tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_error_of_subsets_is_what_other_subsets_do(together: int) -> None:
+    """Of queries that have much in common, beside the spread over many draws of subsets."""
+    generator = np.random.default_rng(0)
+    n_sequences, n_subsets, n_queries = 60, 40, 5
+    common = generator.standard_normal((n_sequences, 1))
+    truth_NQ = common + 0.5 * generator.standard_normal((n_sequences, n_queries))
+    scores_NQ = truth_NQ + generator.standard_normal((n_sequences, 1))
+    means, errors = [], []
+    for _ in range(60):
+        coins = generator.integers(0, 2, (n_subsets // together, n_sequences))
+        weights_SN = np.concatenate([coins, 1 - coins][:together])
+        folds = list(range(len(coins))) * together
+        predicted_SQ, values_SQ = weights_SN @ scores_NQ, weights_SN @ truth_NQ
+        means.append(linear_scores(predicted_SQ, values_SQ[None]).mean())
+        errors.append(error_of_subsets(predicted_SQ, values_SQ[None], folds))
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.25)
+
+
+def test_few_or_empty_subsets_have_no_error() -> None:
+    values = np.arange(8.0).reshape(4, 2)
+    assert error_of_subsets(values, values[None], [0, 0, 1, 1]) is None
+    assert error_of_subsets(values, values[None], [0, 1, 2, 3]) == 0.0
+    assert error_of_subsets(np.zeros((4, 2)), values[None], [0, 1, 2, 3]) is None

@@ -24,6 +24,7 @@ from rayinfluence.dataflow.plan.forecast import (
     forecast,
 )
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
@@ -57,7 +58,7 @@ WORK = Work(
 )
 
 
-def made(actors: int = 1, **changes: int) -> Forecast:
+def made(actors: int = 1, **changes: Any) -> Forecast:
     return forecast(
         RATES,
         replace(WORK, **changes),
@@ -133,6 +134,30 @@ def test_plan_says_what_a_run_takes_and_does_nothing_of_it(
     found = {path.name for path in (tmp_path / "run").iterdir()}
     assert found - {"plan"} == {"corpus", "config.json", "plan.json", "preflight"}
     assert not [path for path in (tmp_path / "run").glob("plan/**/*") if path.is_file()]
+
+
+def test_a_solver_is_in_the_plan(tmp_path: Path) -> None:
+    values = {"methods": ["ekfac", "cosine"], "damping_scale": [0.1, 0.01]}
+    solver = {"name": "pcg", "steps": 4, "sequences": 20}
+    plans = []
+    for name, scan in (("plain", values), ("solver", {**values, "solver": solver})):
+        (tmp_path / name).mkdir()
+        with Run(tiny_run(tmp_path / name, scan=scan), ProgressLog(quiet=True)) as run:
+            run.tokenize()
+            plans.append(run.plan(actors=2))
+            n_weights = sum(shape.n_parameters for shape in run.replica.shapes.values())
+    plain, refined = plans
+    assert "refine" not in plain.forecast.seconds
+    solves = refined.work.solves
+    assert solves is not None
+    assert (solves.n_banks, solves.n_queries, solves.n_weights) == (2, 3, n_weights)
+    # Of two actors one has two of three queries, and goes through the sample six times.
+    operations = 2 * 6 * (6 + 8 * 2) * solves.n_tokens * n_weights
+    assert solves.operations(2) == operations
+    assert refined.forecast.seconds["refine"] == pytest.approx(refined.rates.refine * operations)
+    assert refined.rates.refine > 0
+    assert refined.forecast.stored["refined queries at full rank"] == 2 * 3 * 4 * n_weights
+    assert refined.forecast.memory["vectors and factors of the solver"] > 2 * 8 * 4 * n_weights
 
 
 def test_rows_that_cannot_be_scored_do_not_stop_a_plan(

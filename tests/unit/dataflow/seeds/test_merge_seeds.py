@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 import rayinfluence
 from rayinfluence.dataflow.seeds import all_scores
 from rayinfluence.dataflow.seeds.merge import merge_seeds
-from rayinfluence.dataflow.seeds.sources import Source
+from rayinfluence.dataflow.seeds.sources import Source, in_order
 from rayinfluence.errors import ConfigError, IncompleteResultsWarning
 from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results, seeds_schema
@@ -217,7 +218,7 @@ def test_of_survivors_means_are_over_what_all_kept_and_that_is_said(
             assert hit.scan_score == pytest.approx(scanned, rel=1e-13)
             assert hit.direction == ("proponent" if scores.mean() > 0 else "opponent")
     lines = results.warnings
-    assert lines[0] == "not all runs were asked 1 queries, which are left out: 'more'."
+    assert lines[0] == "not all runs were asked 1 query, which is left out: 'more'."
     assert any(line.startswith("ekfac: means are over the sequences that all") for line in lines)
     assert "Such means are biased" in lines[1]
 
@@ -294,6 +295,8 @@ def edited(run: Path, folder: Path, change: Callable[[dict[str, Any]], object]) 
         ),
         (lambda m: m["methods"].pop("bm25"), r"results by different methods, ekfac, "),
         (lambda m: m["config"]["scan"].update(damping_scale=0.5), r"scan\.damping_scale, 0\.[15] "),
+        (lambda m: m["config"]["scan"].update(solver={"name": "pcg"}), r"differ in scan\.solver, "),
+        (lambda m: m["config"]["scan"].update(damping_scale=[1, 2]), r"scan\.damping_scale, "),
         (lambda m: m["config"]["scan"].update(rank=9), r"differ in scan\.rank, [94] and [94]: "),
         (lambda m: m["config"]["objective"].update(loss="completion"), r"differ in objective, "),
         (lambda m: m["model"].update(modules=["h.0"]), r"differ in model\.modules, "),
@@ -396,3 +399,17 @@ def test_commands_show_errors_where_there_are_some(
     found = json.loads(say("merge", *runs, "--into", tmp_path / "json", "--json")[1])
     assert (found["n"], found["of_all_scores"]) == (4, False)
     assert found["queries_left_out"] == ["more"]
+
+
+def test_dampings_may_be_in_another_order(runs: list[Path], tmp_path: Path) -> None:
+    """Which only says who is shown first."""
+    some = []
+    for number, dampings in enumerate(([0.1, 1], [1, 0.1])):
+        change = partial(dampings_of, dampings)
+        some.append(edited(runs[number], tmp_path / str(number) / "run", change))
+    ordered = in_order([source(run) for run in some])
+    assert {one.store.url for one in ordered} == {str(run) for run in some}
+
+
+def dampings_of(dampings: list[float], manifest: dict[str, Any]) -> None:
+    manifest["config"]["scan"]["damping_scale"] = dampings
