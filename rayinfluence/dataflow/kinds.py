@@ -186,6 +186,8 @@ KINDS = (
     _of_a_recipe(results.scores_key("<split>"), "likeness of hidden states, beside methods"),
     Kind(layout.EVALUATED, stage_names.EVALUATION, "what was measured of methods"),
     Kind(layout.EVALUATED_PAGE, stage_names.EVALUATION, "the same as a page"),
+    Kind(layout.VALUED, stage_names.EVALUATION, "what groups of sequences are worth"),
+    Kind(layout.VALUED_PAGE, stage_names.EVALUATION, "the same as a page"),
     Kind(layout.DAMPINGS, stage_names.EVALUATION, "what was measured of dampings"),
     Kind(layout.DAMPINGS_PAGE, stage_names.EVALUATION, "the same as a page"),
     _of_a_recipe(

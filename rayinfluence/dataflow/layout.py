@@ -47,6 +47,8 @@ RESCORED, RESULTS = "rescored", results.RESULTS
 #: What methods were measured to be, and over dampings: values, and the page of each.
 EVALUATED, EVALUATED_PAGE = "evaluation.json", "evaluation.html"
 DAMPINGS, DAMPINGS_PAGE = "damping.json", "damping.html"
+#: What groups of sequences are worth: values, and their page.
+VALUED, VALUED_PAGE = results.VALUED, "shapley.html"
 #: With a folder for each recipe that models are trained by again on parts of the corpus, and for
 #: each way in which responses are found.
 EVALUATION = stage_names.EVALUATION

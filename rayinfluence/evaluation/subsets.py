@@ -191,7 +191,8 @@ def order_of(n: int, draw: int, index: int) -> list[int]:
         draw: seed of what is drawn.
         index: which order.
     """
-    return np.argsort(_draws(draw, ORDER, index, n=n), kind="stable").tolist()
+    order: list[int] = np.argsort(_draws(draw, ORDER, index, n=n), kind="stable").tolist()
+    return order
 
 
 def _order(

@@ -81,15 +81,15 @@ class Enumeration:
     @property
     def most(self) -> int:
         """2^G."""
-        return 2**self.n_players
+        return 1 << self.n_players
 
     def lacking(self, known: Known) -> list[Coalition]:
         """All that are not known."""
-        return [one for one in range(2**self.n_players) if one not in known]
+        return [one for one in range(1 << self.n_players) if one not in known]
 
     def found(self, known: Known) -> Estimate:
         """Exact values."""
-        utilities_SRQ = np.stack([known[one] for one in range(2**self.n_players)])
+        utilities_SRQ = np.stack([known[one] for one in range(1 << self.n_players)])
         values_RGQ = exact(self.semivalue, self.n_players, utilities_SRQ)
         return Estimate(values_RGQ, np.zeros(values_RGQ.shape[1:]))
 
@@ -145,7 +145,7 @@ class Permutations:
     @property
     def most(self) -> int:
         """Each order has G - 1 coalitions of its own."""
-        return min(2**self.n_players, self.stopping.most * (self.n_players - 1) + 2)
+        return min(1 << self.n_players, self.stopping.most * (self.n_players - 1) + 2)
 
     def lacking(self, known: Known) -> list[Coalition]:
         """The next coalition of each order that is under way."""
@@ -231,7 +231,7 @@ class SampleReuse:
     @property
     def most(self) -> int:
         """The draws, and all and none of the players."""
-        return min(2**self.n_players, self.stopping.most + 2)
+        return min(1 << self.n_players, self.stopping.most + 2)
 
     def lacking(self, known: Known) -> list[Coalition]:
         """Of the draws up to the next look at errors."""
