@@ -242,6 +242,11 @@ def response_key(digest: str) -> str:
     return f"{digest}.response{TENSORS}"
 
 
+def neighbours_key(split_digest: str) -> str:
+    """Where distances of a split's places from tokens of completions are."""
+    return f"{split_digest}.neighbours{TENSORS}"
+
+
 def factor_kind(parts: Mapping[str, Any]) -> str:
     """Of which kind factors are, by what a manifest says that decides their bytes."""
     return str(parts.get("kind", "ekfac"))

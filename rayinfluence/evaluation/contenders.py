@@ -30,6 +30,7 @@ from rayinfluence.evaluation.baselines import (
     HiddenJob,
     random_scores,
 )
+from rayinfluence.evaluation.shapley.neighbour_job import neighbour_scores
 from rayinfluence.methods.registry import (
     METHODS,
     SELF_METHODS,
@@ -41,6 +42,8 @@ from rayinfluence.storage.digest import digest
 from rayinfluence.storage.results import scores_key
 from rayinfluence.storage.store import Store, read_json_if_whole, read_table
 
+#: Values of places in a vote of nearest hidden states, where the configuration says of how many.
+KNN = "knn_shapley"
 #: What banks of an evaluation are for.
 USE = "evaluation"
 #: Methods that stand beside those of the configuration in any case.
@@ -64,7 +67,7 @@ class Contender:
     @property
     def needs(self) -> tuple[str, ...]:
         """What it takes."""
-        if self.method == HIDDEN_STATE:
+        if self.method in (HIDDEN_STATE, KNN):
             return ("hidden states",)
         if self.method == RANDOM:
             return ()
@@ -114,7 +117,10 @@ def contenders(config: RunConfig) -> list[Contender]:
         for name in BASELINES
         if name not in there and (texts or name not in TEXT_METHODS)
     ]
-    found += [Contender(HIDDEN_STATE, HIDDEN_STATE), Contender(RANDOM, RANDOM)]
+    found.append(Contender(HIDDEN_STATE, HIDDEN_STATE))
+    if (shapley := config.evaluation.shapley) is not None and shapley.neighbours is not None:
+        found.append(Contender(KNN, KNN))
+    found.append(Contender(RANDOM, RANDOM))
     names = [one.name for one in found]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ConfigError(
@@ -168,6 +174,12 @@ def scored(
         return np.stack(columns, axis=1).astype(np.float32), None
     if contender.scan is not None and (kind := factors_of(contender.method)) is not None:
         run.fit(kind)  # shared by methods, and in nobody's time
+    if contender.method == KNN:
+        assert run.config.evaluation is not None
+        assert run.config.evaluation.shapley is not None
+        k = run.config.evaluation.shapley.neighbours
+        assert k is not None
+        return neighbour_scores(run, queries, ids_N, k).astype(np.float32), None
     before, started = dict(run.progress.timings), time.monotonic()
     inline = run.config.runner.name == "inline"
     reset_peak()

@@ -25,7 +25,7 @@ from rayinfluence.errors import ConfigError, QueryError
 from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
-from rayinfluence.evaluation.contenders import Contender, Cost, scored
+from rayinfluence.evaluation.contenders import KNN, Contender, Cost, scored
 from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
@@ -184,7 +184,7 @@ class _Evaluation:
             try:
                 scores_NQ, cost = scored(self._run, rival, self._queries, self._farm.ids_N)
             except ConfigError as error:
-                if rival.method != HIDDEN_STATE:
+                if rival.method not in (HIDDEN_STATE, KNN):
                     raise
                 self._notes.append(f"Without {rival.name}: {error}")
                 continue

@@ -70,6 +70,8 @@ def _texts(config: RunConfig, path: str) -> list[str]:
         if not isinstance(one, Document):
             raise InputError(f"{_KEY}: {one.place} is no document: {one.reason}. Leave it out.")
         if not one.text:
-            raise InputError(f"{_KEY}: document {number} of {path} is no plain text. Give texts.")
+            raise InputError(
+                f"{_KEY}: document {number} of {path} has no plain text. Leave it out."
+            )
         found.append(one.text)
     return found

@@ -53,7 +53,8 @@ def sums_beside(
         scale = 1 / results.manifest["n_training_sequences"] if predicts else 1.0
         sums_GU = np.full((len(players.names), len(columns)), np.nan)
         for u, column in enumerate(columns):
-            if column.kind == "queries":
+            # A query of the same id may ask something else by now.
+            if column.digest == results.queries.get(column.name, {}).get("digest", ""):
                 for g, group in enumerate(players.names):
                     sums_GU[g, u] = scale * rows.get((column.name, group), np.nan)
         if np.isnan(sums_GU).all():

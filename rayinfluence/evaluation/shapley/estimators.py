@@ -347,6 +347,9 @@ def _differences(drawn: Sequence[Coalition], known: Known, n_players: int) -> Es
         has_P = np.array([one >> player & 1 == 1 for one in drawn])
         sides = utilities_PRQ[has_P], utilities_PRQ[~has_P]
         values.append(sides[0].mean(axis=0) - sides[1].mean(axis=0))
+        if min(map(len, sides)) < 2:  # too early to look
+            errors.append(np.full(utilities_PRQ.shape[2], np.inf))
+            continue
         squares = [side.mean(axis=1).var(axis=0, ddof=1) / len(side) for side in sides]
         errors.append(np.sqrt(squares[0] + squares[1]))
     return Estimate(np.stack(values, axis=1), np.stack(errors), len(drawn))

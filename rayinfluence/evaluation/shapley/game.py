@@ -72,12 +72,16 @@ def players_of(farm: Farm, wanted: ShapleyConfig) -> Players:
 
 @dataclass(frozen=True)
 class Column:
-    """A utility: what it is called, of which kind it is, its unit, and f of which queries it is."""
+    """A utility: what it is called, of which kind it is, its unit, and f of which queries it is.
+
+    Where it is of one of the run's queries, with the digest of that.
+    """
 
     name: str
     kind: str
     unit: str
     queries: tuple[int, ...]
+    digest: str | None = None
 
 
 def columns_of(queries: Sequence[EncodedQuery], wanted: ShapleyConfig) -> list[Column]:
@@ -95,7 +99,10 @@ def columns_of(queries: Sequence[EncodedQuery], wanted: ShapleyConfig) -> list[C
     found: list[Column] = []
     for kind in wanted.utilities:
         if kind == "queries":
-            found += [Column(ids[place], kind, queries[place].unit, (place,)) for place in own]
+            found += [
+                Column(ids[place], kind, queries[place].unit, (place,), queries[place].digest)
+                for place in own
+            ]
         elif kind == "mean":
             units = list(dict.fromkeys(queries[place].unit for place in own))
             if len(units) > 1:

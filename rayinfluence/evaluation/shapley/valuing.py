@@ -8,12 +8,14 @@ allows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from rayinfluence.config import RunConfig
 from rayinfluence.config_evaluation import EvaluationConfig, ShapleyConfig
+from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.asked import Answers
@@ -38,6 +40,7 @@ from rayinfluence.evaluation.shapley.game import (
     columns_of,
     players_of,
 )
+from rayinfluence.evaluation.shapley.hidden import values_by_neighbours
 from rayinfluence.evaluation.shapley.semivalues import (
     BANZHAF,
     MOST_EXACT,
@@ -80,8 +83,19 @@ def value_groups(config: RunConfig, progress: ProgressLog | None = None) -> Valu
             f"{_KEY}: the configuration has no such section, which says what the groups are and "
             "how much may be trained. docs/methods.md has one to begin with."
         )
-    with open_farm(config, progress, evaluation.shapley.validation) as farm, own_arithmetic():
-        return _Valuing(farm, evaluation, evaluation.shapley).found()
+    wanted, log = evaluation.shapley, progress or ProgressLog()
+    with open_farm(config, log, wanted.validation) as farm, own_arithmetic():
+        valuing = _Valuing(farm, evaluation, wanted)
+        found = valuing.found()
+    if wanted.neighbours is None:
+        return found
+    with Run(config, log) as run, own_arithmetic():  # whose model there is by now
+        run.begin(needs_queries=True)
+        run.tokenize()
+        by_neighbours = values_by_neighbours(
+            run, valuing.players, valuing.columns, wanted.neighbours
+        )
+    return replace(found, methods=(*found.methods, by_neighbours))
 
 
 class _Valuing:
@@ -98,25 +112,25 @@ class _Valuing:
         given, self._notes = given_bank(farm, evaluation)
         self._given = None if given is None else Answers(given)
         self._seeds = farm.seeds if given is None else seeds_of(given)
-        self._players = players_of(farm, wanted)
-        self._columns = columns_of(farm.queries, wanted)
-        self._asked = asked_of(self._players, wanted, farm.draw, len(self._seeds))
+        self.players = players_of(farm, wanted)
+        self.columns = columns_of(farm.queries, wanted)
+        self._asked = asked_of(self.players, wanted, farm.draw, len(self._seeds))
         if given is None:
-            refuse_budget(self._asked, self._players, wanted.most, len(self._seeds), farm.seconds)
+            refuse_budget(self._asked, self.players, wanted.most, len(self._seeds), farm.seconds)
 
     def found(self) -> Valued:
         """Train what is lacking, and make values of it."""
         estimators = [one.estimator for one in self._asked]
         if self._given is not None:
-            utility = by_table(self._given, self._seeds, self._players, self._columns)
+            utility = by_table(self._given, self._seeds, self.players, self.columns)
             known = play(estimators, utility)
         else:
             earlier = asked_before(self._farm)
             self._farm.bank([])
             self._tell_budget()
-            known = play(estimators, by_training(self._farm, self._players, self._columns))
+            known = play(estimators, by_training(self._farm, self.players, self.columns))
             trained = [
-                self._players.subset(one, seed, index)
+                self.players.subset(one, seed, index)
                 for seed in self._seeds
                 for index, one in enumerate(known)
             ]
@@ -127,13 +141,13 @@ class _Valuing:
     def _tell_budget(self) -> None:
         most = sum_of_most(self._asked)
         self._farm.run.progress.note(
-            f"shapley      {len(self._players.names):,} groups: up to {most:,} coalitions, "
+            f"shapley      {len(self.players.names):,} groups: up to {most:,} coalitions, "
             f"{most * len(self._seeds):,} trainings"
             f"{_hours(most * len(self._seeds), self._farm.seconds)}"
         )
 
     def _valued(self, known: Known) -> Valued:
-        farm, players = self._farm, self._players
+        farm, players = self._farm, self.players
         found = [(one, one.estimator.found(known)) for one in self._asked]
         ends = [known[one].mean(axis=0) for one in (everybody(len(players.names)), 0)]
         methods = tuple(
@@ -150,7 +164,7 @@ class _Valuing:
             for one, estimate in found
         )
         means = {one.name: estimate.values_RGQ.mean(axis=0) for one, estimate in found}
-        beside = sums_beside(farm.run, players, self._columns, means)
+        beside = sums_beside(farm.run, players, self.columns, means)
         if not beside:
             self._notes.append(
                 "No sums of scores are beside these values: the run has no results of this corpus "
@@ -167,8 +181,8 @@ class _Valuing:
             len(known) * len(self._seeds),
             (*self._notes, *self._remarks(methods)),
             tuple(
-                Utility(one.name, one.kind, one.unit, *pair)
-                for one, *pair in zip(self._columns, *map(np.ndarray.tolist, ends), strict=True)
+                Utility(one.name, one.kind, one.unit, *pair, one.digest)
+                for one, *pair in zip(self.columns, *map(np.ndarray.tolist, ends), strict=True)
             ),
             methods,
             beside,
@@ -177,7 +191,7 @@ class _Valuing:
     def _remarks(self, methods: Sequence[GroupValues]) -> list[str]:
         """What to beware of."""
         return [
-            *remarks(self._players, self._columns, len(self._seeds)),
+            *remarks(self.players, self.columns, len(self._seeds)),
             *(
                 f"{one.name}: {one.n_cut:,} of {one.n_draws:,} orders were cut short, where all "
                 f"utilities were within {self._wanted.tolerance:g} of what all groups together "

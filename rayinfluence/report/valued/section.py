@@ -11,35 +11,25 @@ from rayinfluence.report.valued import grids
 from rayinfluence.storage.results.valued import Valued
 
 
-def valued_section(found: Valued | None, manifest: Mapping[str, Any], query_id: str) -> Html:
-    """The table of a query; nothing where there is none, or of another corpus.
+def valued_section(found: Valued | None, query: Mapping[str, Any]) -> Html:
+    """The table of a query; nothing where it was not asked.
 
     Args:
-        found: what the run directory has, if anything.
-        manifest: of the results that are shown.
-        query_id: of the query.
+        found: what groups of the same corpus are worth, if that is known.
+        query: its entry in the results.
     """
-    corpus = (manifest.get("corpus") or {}).get("fingerprint")
-    if found is None or found.corpus != corpus:
-        return Html()
-    place = next(
-        (
-            number
-            for number, one in enumerate(found.utilities)
-            if one.kind == "queries" and one.name == query_id
-        ),
-        None,
-    )
-    if place is None:
+    utilities = () if found is None else found.utilities
+    places = [at for at, one in enumerate(utilities) if one.digest == query.get("digest", "")]
+    if found is None or not places:
         return Html()
     note = (
         "Found by training on coalitions of groups (`rayinfluence shapley`; shapley.html has "
-        "pictures and more). Sums are of the scores on this page."
+        "pictures and more). Sums are of scores, as on this page."
     )
     return tag(
         "section",
         tag("h3", "What groups are worth, by training again"),
         tag("p", note, class_="quiet"),
-        grid_table(grids.utility_grid(found, place)),
+        grid_table(grids.utility_grid(found, places[0])),
         class_="groups",
     )

@@ -56,6 +56,7 @@ class Utility:
         unit: of it.
         everything: of all groups together, the mean over seeds.
         nothing: of none of them.
+        digest: of the query, where it is one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Utility:
     unit: str
     everything: float
     nothing: float
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
