@@ -44,6 +44,8 @@ from rayinfluence.storage.store import Store, read_json_if_whole, read_table
 
 #: Values of places in a vote of nearest hidden states, where the configuration says of how many.
 KNN = "knn_shapley"
+#: Values that trainings on coalitions gave before.
+COALITIONS = "coalitions"
 #: What banks of an evaluation are for.
 USE = "evaluation"
 #: Methods that stand beside those of the configuration in any case.
@@ -69,6 +71,8 @@ class Contender:
         """What it takes."""
         if self.method in (HIDDEN_STATE, KNN):
             return ("hidden states",)
+        if self.method == COALITIONS:
+            return ("trainings",)
         if self.method == RANDOM:
             return ()
         if self.method in TEXT_METHODS:

@@ -34,11 +34,13 @@ from rayinfluence.evaluation.lds import ceiling
 from rayinfluence.evaluation.patches import patched
 from rayinfluence.evaluation.referees import Outcomes, figures
 from rayinfluence.evaluation.removal import n_removed
+from rayinfluence.evaluation.shapley.contending import NOTE, valued_rows
 from rayinfluence.evaluation.table import Row, methods_of
 from rayinfluence.evaluation.wanted import Trainings, added_wanted, groups_wanted
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
+from rayinfluence.storage.results.valued import read_valued
 
 #: Of fewer, intervals say little and nearly any order comes by chance.
 _FEW_SUBSETS = 20
@@ -174,7 +176,24 @@ class _Evaluation:
             )
             for one, patch_Q in zip(found, patches, strict=True)
         ]
-        return self._evaluated(rows, n_trainings, became)
+        return self._evaluated([*rows, *self._valued(became)], n_trainings, became)
+
+    def _valued(self, became: Outcomes) -> list[Row]:
+        """Values of the same groups, where they were found before."""
+        groups, effects = self._trainings.groups, became.groups
+        if groups is None or effects is None:
+            return []
+        rows = valued_rows(
+            read_valued(self._run.store),
+            self._farm.about.recipe,
+            groups.names,
+            self._queries,
+            effects.mean_GQ,
+        )
+        if rows:
+            names = ", ".join(row.contender.name for row in rows)
+            self._notes.append(NOTE.format(names=names))
+        return rows
 
     def _scored(self, rivals: Sequence[Contender]) -> list[_Scored]:
         """What every contender's scores say; a matrix at a time, and the first one's."""

@@ -70,8 +70,6 @@ def _texts(config: RunConfig, path: str) -> list[str]:
         if not isinstance(one, Document):
             raise InputError(f"{_KEY}: {one.place} is no document: {one.reason}. Leave it out.")
         if not one.text:
-            raise InputError(
-                f"{_KEY}: document {number} of {path} has no plain text. Leave it out."
-            )
+            raise InputError(f"{_KEY}: document {number} of {path} has no text. Leave it out.")
         found.append(one.text)
     return found

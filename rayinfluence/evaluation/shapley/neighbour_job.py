@@ -42,6 +42,8 @@ from rayinfluence.storage.tensors import read_tensors, write_tensors
 
 #: Raised whenever the same texts would have other distances.
 NEIGHBOURS_VERSION = 1
+#: By differences: by products, distances of equal states differ by more than is cut off.
+_EXACT = "donot_use_mm_for_euclid_dist"
 #: Bytes of distances that are kept of a corpus.
 _MOST_BYTES = 1 << 35
 _KEY = "evaluation.shapley.neighbours"
@@ -85,14 +87,20 @@ class NeighbourJob:
             targets = replica.trained_on.targets(batch)
             with torch.no_grad():
                 states_PD = _states(self._model, batch, targets)
-                distances.append(torch.cdist(self._asked_AD, states_PD).float().cpu())
+                near_AP = torch.cdist(self._asked_AD, states_PD, compute_mode=_EXACT)
+                # The same beginnings have the same states up to rounding, which is cut off here:
+                # they are equally near, whatever batches they were in.
+                distances.append(near_AP.float().cpu())
             tokens.append(targets.labels_N.cpu())
             ids.append(torch.from_numpy(batch.sequence_ids)[targets.sequences_N.cpu()])
             watch.advance(batch.n_tokens)
+        # In the order of the corpus, by which the earlier of equally near places is the nearer.
+        ids_P = torch.cat(ids)
+        order_P = ids_P.argsort(stable=True)
         found = {
-            "ids": torch.cat(ids),
-            "tokens": torch.cat(tokens),
-            "distances": torch.cat(distances, dim=1),
+            "ids": ids_P[order_P],
+            "tokens": torch.cat(tokens)[order_P],
+            "distances": torch.cat(distances, dim=1)[:, order_P],
         }
         write_tensors(self.store, layout.neighbours_key(split.digest), found, {})
         return split

@@ -181,8 +181,10 @@ class _Valuing:
             len(known) * len(self._seeds),
             (*self._notes, *self._remarks(methods)),
             tuple(
-                Utility(one.name, one.kind, one.unit, *pair, one.digest)
-                for one, *pair in zip(self.columns, *map(np.ndarray.tolist, ends), strict=True)
+                Utility(one.name, one.kind, one.unit, everything, nothing, one.digest)
+                for one, everything, nothing in zip(
+                    self.columns, *map(np.ndarray.tolist, ends), strict=True
+                )
             ),
             methods,
             beside,
