@@ -60,13 +60,14 @@ def _gap(one: GroupValues, found: Valued) -> str:
 def utility_grid(found: Valued, place: int) -> Grid:
     """The values of all groups for a utility, the largest by the first method first."""
     methods = [one for one in found.methods if one.values[0][place] is not None]
+    beside = [one for one in found.beside if any(row[place] is not None for row in one.sums)]
     order = sorted(range(len(found.groups)), key=lambda g: -_mean(methods[0].values[g][place]))
     rows = [
         (
             shorten(found.groups[g].name, _NAME) or "(empty)",
             count(found.groups[g].n_sequences),
             *(valued(one.values[g][place]) for one in methods),
-            *(_sum(one.sums[g][place]) for one in found.beside),
+            *(_sum(one.sums[g][place]) for one in beside),
         )
         for g in order
     ]
@@ -74,7 +75,7 @@ def utility_grid(found: Valued, place: int) -> Grid:
         found.key or "sequence",
         "sequences",
         *(one.name for one in methods),
-        *(f"{one.method}, sum, {one.unit}" for one in found.beside),
+        *(f"{one.method}, sum, {one.unit}" for one in beside),
     )
     rest = len(rows) - MOST_ROWS
     more = f"; {count(rest)} more in JSON" if rest > 0 else ""
