@@ -20,7 +20,6 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.runners.memory import peak_bytes, reset_peak
-from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.baselines import (
@@ -30,6 +29,7 @@ from rayinfluence.evaluation.baselines import (
     HiddenJob,
     random_scores,
 )
+from rayinfluence.evaluation.passes import pass_over
 from rayinfluence.evaluation.shapley.neighbour_job import neighbour_scores
 from rayinfluence.methods.registry import (
     METHODS,
@@ -212,19 +212,7 @@ def _hidden(run: Run, queries: Sequence[EncodedQuery]) -> Store:
         "numerics": asdict(run.numerics),
     }
     store = run.store / layout.EVALUATION / digest(made_of)
-    job = HiddenJob(run.corpus_store, store, queries)
-    ensure(
-        Stage(
-            stage_names.HIDDEN,
-            run.corpus.plan(run.numerics.split_tokens),
-            lambda split: [Place(store, scores_key(split.digest))],
-            lambda lacking, told: run.runner.replicas(
-                job, [one.item for one in lacking], told.advance
-            ),
-            n_tokens=lambda split: split.n_tokens,
-        ),
-        run.progress,
-    )
+    pass_over(run, HiddenJob(run.corpus_store, store, queries), store, scores_key)
     return store
 
 

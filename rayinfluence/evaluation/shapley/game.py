@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from rayinfluence.config_evaluation import ShapleyConfig
 from rayinfluence.corpus.queries import EncodedQuery
-from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.errors import ConfigError, InputError
 from rayinfluence.evaluation.asked import Answers
 from rayinfluence.evaluation.farm import Farm
+from rayinfluence.evaluation.largest_groups import largest_groups
 from rayinfluence.evaluation.shapley.estimators import Coalition
 from rayinfluence.evaluation.subsets import Subset, coalition
 from rayinfluence.evaluation.validation import VALIDATION
@@ -56,18 +56,18 @@ def players_of(farm: Farm, wanted: ShapleyConfig) -> Players:
         ConfigError: documents have no such key, or fewer than two values of it.
     """
     if wanted.key is None:
-        found = {str(one): [one] for one in farm.ids_N.tolist()}
+        found = {str(one): [one] for one in farm.ids_N[: wanted.groups].tolist()}
     else:
-        refuse_unknown_keys([wanted.key], farm.run.corpus, "evaluation.shapley.key")
-        found = farm.groups(wanted.key)
-    names = sorted(found, key=lambda name: (-len(found[name]), name))[: wanted.groups]
-    if len(names) < 2:
-        raise ConfigError(
-            f"evaluation.shapley: documents have {len(names)} value of {wanted.key!r}, and what "
-            "groups are worth is asked of two at least. Name another key."
+        found = largest_groups(
+            farm,
+            wanted.key,
+            wanted.groups,
+            "evaluation.shapley.key",
+            "what groups are worth is asked of two at least",
         )
-    members = tuple(tuple(found[name]) for name in names)
-    return Players(wanted.key, tuple(names), members, len(farm.ids_N) - sum(map(len, members)))
+    members = tuple(map(tuple, found.values()))
+    n_always = len(farm.ids_N) - sum(map(len, members))
+    return Players(wanted.key, tuple(found), members, n_always)
 
 
 @dataclass(frozen=True)

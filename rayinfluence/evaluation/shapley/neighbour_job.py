@@ -28,9 +28,9 @@ from rayinfluence.dataflow.compute.replica import Quarantine, Replica
 from rayinfluence.dataflow.compute.scoring import copies
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.run import Run
-from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.baselines import body_of
+from rayinfluence.evaluation.passes import pass_over
 from rayinfluence.evaluation.shapley.neighbours import neighbour_values
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.head import LanguageModel
@@ -144,11 +144,11 @@ def neighbour_scores(
             f"would take {n_bytes / 2**30:,.0f} GiB, and {_MOST_BYTES >> 30} are kept at most. Ask "
             "fewer queries, or a part of the corpus (`corpus.sample`)."
         )
-    job = _measured(run, queries, splits)
+    job = _measured(run, queries)
     return _merged(job, splits, queries, ids_N, k)
 
 
-def _measured(run: Run, queries: Sequence[EncodedQuery], splits: Sequence[Split]) -> NeighbourJob:
+def _measured(run: Run, queries: Sequence[EncodedQuery]) -> NeighbourJob:
     """Distances of all splits, as far as they are not there; where they are."""
     made_of = {
         "neighbours": NEIGHBOURS_VERSION,
@@ -158,18 +158,7 @@ def _measured(run: Run, queries: Sequence[EncodedQuery], splits: Sequence[Split]
     }
     store = run.store / layout.EVALUATION / digest(made_of)
     job = NeighbourJob(run.corpus_store, store, queries)
-    ensure(
-        Stage(
-            stage_names.HIDDEN,
-            splits,
-            lambda split: [Place(store, layout.neighbours_key(split.digest))],
-            lambda lacking, told: run.runner.replicas(
-                job, [one.item for one in lacking], told.advance
-            ),
-            n_tokens=lambda split: split.n_tokens,
-        ),
-        run.progress,
-    )
+    pass_over(run, job, store, layout.neighbours_key)
     return job
 
 

@@ -54,6 +54,8 @@ from rayinfluence.storage.results.valued import GroupValues, Player, Utility, Va
 #: How values were found, as they are shown.
 ENUMERATION, ORDERS, COINS = "enumeration", "orders", "coins"
 _KEY = "evaluation.shapley"
+#: Of groups and utilities, by each kind of values: they are held, shown and written whole.
+_MOST_VALUES = 1_000_000
 
 
 class Asked(NamedTuple):
@@ -114,6 +116,13 @@ class _Valuing:
         self._seeds = farm.seeds if given is None else seeds_of(given)
         self.players = players_of(farm, wanted)
         self.columns = columns_of(farm.queries, wanted)
+        n_values = len(self.players.names) * len(self.columns)
+        if n_values > _MOST_VALUES:
+            raise ConfigError(
+                f"{_KEY}: {len(self.players.names):,} groups have {n_values:,} values for "
+                f"{len(self.columns):,} utilities, and {_MOST_VALUES:,} are kept at most. Ask for "
+                "`utilities: [mean]`, or take fewer `groups`."
+            )
         self._asked = asked_of(self.players, wanted, farm.draw, len(self._seeds))
         if given is None:
             refuse_budget(self._asked, self.players, wanted.most, len(self._seeds), farm.seconds)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from counted_trainings import count
 from rich.console import Console
 
 from rayinfluence.config import RunConfig
@@ -21,6 +22,7 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, InputError
 from rayinfluence.evaluation import retraining as module
 from rayinfluence.evaluation.farm import open_farm
+from rayinfluence.evaluation.shapley import valuing
 from rayinfluence.evaluation.shapley.valuing import value_groups
 from rayinfluence.evaluation.subsets import full, without
 from rayinfluence.storage.results.evaluated import Interval
@@ -79,15 +81,7 @@ def copy(done: tuple[RunConfig, Valued, str], tmp_path: Path) -> RunConfig:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Digests of the subsets that are trained on from now on."""
-    found: list[str] = []
-    original = module.Retraining._retrain
-
-    def counted(self: Any, subset: Any, advance: Any) -> float:
-        found.append(subset.digest)
-        return original(self, subset, advance)
-
-    monkeypatch.setattr(module.Retraining, "_retrain", counted)
-    return found
+    return count(monkeypatch)
 
 
 def test_values_are_of_what_models_say_that_were_trained_on_parts(
@@ -207,6 +201,14 @@ def test_what_cannot_be_is_refused_before_it_is_trained(
     with pytest.raises(ConfigError, match=said):
         found_by(changed(copy, **shapley))
     assert trained == []
+
+
+def test_more_values_than_are_kept_are_refused(
+    copy: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(valuing, "_MOST_VALUES", 11)
+    with pytest.raises(ConfigError, match="3 groups have 12 values for 4 utilities"):
+        found_by(copy)
 
 
 def test_sequences_of_no_chosen_group_are_in_every_coalition(copy: RunConfig) -> None:
