@@ -18,7 +18,7 @@ from rayinfluence.evaluation.asked import Answers
 from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.largest_groups import largest_groups
 from rayinfluence.evaluation.shapley.estimators import Coalition
-from rayinfluence.evaluation.subsets import Subset, coalition
+from rayinfluence.evaluation.subsets import Subset, coalition, full
 from rayinfluence.evaluation.validation import VALIDATION
 
 
@@ -45,8 +45,8 @@ class Players:
 
     def subset(self, one: Coalition, seed: int, index: int = 0) -> Subset:
         """What is trained on where some groups are in."""
-        out = [ids for place, ids in enumerate(self.members) if not one >> place & 1]
-        return coalition([i for ids in out for i in ids], index, seed)
+        out = [i for at, ids in enumerate(self.members) if not one >> at & 1 for i in ids]
+        return coalition(out, index, seed) if out else full(seed)
 
 
 def players_of(farm: Farm, wanted: ShapleyConfig) -> Players:

@@ -18,7 +18,7 @@ from rayinfluence.config_evaluation import EvaluationConfig, ShapleyConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError
-from rayinfluence.evaluation.asked import Answers
+from rayinfluence.evaluation.asked import Answers, distinct
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
 from rayinfluence.evaluation.shapley.beside import sums_beside
@@ -144,7 +144,7 @@ class _Valuing:
                 for index, one in enumerate(known)
             ]
             # What was asked for before stays in the table that is written.
-            self._farm.bank([*trained, *(one for one in earlier if one not in trained)])
+            self._farm.bank(distinct([*trained, *earlier]))
         return self._valued(known)
 
     def _tell_budget(self) -> None:

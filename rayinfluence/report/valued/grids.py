@@ -75,7 +75,7 @@ def utility_grid(found: Valued, place: int) -> Grid:
         found.key or "sequence",
         "sequences",
         *(one.name for one in methods),
-        *(f"{one.method}, sum, {one.unit}" for one in beside),
+        *(f"sum of {one.method}{', nats' * (one.unit == 'nats')}" for one in beside),
     )
     rest = len(rows) - MOST_ROWS
     more = f"; {count(rest)} more in JSON" if rest > 0 else ""
@@ -92,12 +92,15 @@ def title(utility: Utility) -> str:
 
 def agreement_grid(found: Valued) -> Grid:
     """How sums of scores agree with values."""
+    names = [
+        of.name for of in found.methods if any(one.agreement.get(of.name) for one in found.beside)
+    ]
     rows = tuple(
-        (one.method, *(ranged(one.agreement.get(of.name)) for of in found.methods))
+        (one.method, *(ranged(one.agreement.get(name)) for name in names))
         for one in found.beside
         if any(one.agreement.values())
     )
-    heads = ("sums of", *(f"with {one.name}" for one in found.methods))
+    heads = ("sums of", *(f"with {name}" for name in names))
     return Grid("Rank correlation over groups", heads, rows)
 
 

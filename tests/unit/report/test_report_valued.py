@@ -63,7 +63,7 @@ FOUND = Valued(
 def test_a_table_has_groups_by_their_values_and_sums_beside() -> None:
     lines = list(plain_lines(valued_parts(FOUND)))
     text = "\n".join(lines)
-    [head] = [line for line in lines if "ekfac, sum, nats" in line and line.startswith("source")]
+    [head] = [line for line in lines if "sum of ekfac, nats" in line and line.startswith("source")]
     first, second = lines[lines.index(head) + 1 : lines.index(head) + 3]
     assert first.startswith("web")
     assert "+1.50 [+1.40, +1.60]" in first

@@ -315,6 +315,6 @@ def test_the_command_leaves_values_a_page_and_a_part_of_the_report(
     report = (Path(copy.run) / "report.html").read_text()
     assert report.count("What groups are worth, by training again") == 3
     code, printed, errors = say("shapley", path)
-    assert "ekfac, sum, nats" in printed
+    assert "sum of ekfac, nats" in printed
     code, _, errors = say("shapley", path, "--set", "evaluation.shapley=null")
     assert (code, "has no such section" in errors) == (2, True)
