@@ -34,12 +34,14 @@ class Estimate(NamedTuple):
     Attributes:
         values_RGQ: by seed, in the unit of the utilities.
         error_GQ: standard error that draws give the mean over seeds; 0 where nothing is drawn.
+        freedom_GQ: degrees of freedom of that; 0 where nothing is drawn.
         n_draws: permutations or coalitions that were drawn; 0 where all are enumerated.
         n_cut: permutations that were cut short.
     """
 
     values_RGQ: NDArray[np.float64]
     error_GQ: NDArray[np.float64]
+    freedom_GQ: NDArray[np.float64]
     n_draws: int = 0
     n_cut: int = 0
 
@@ -91,7 +93,8 @@ class Enumeration:
         """Exact values."""
         utilities_SRQ = np.stack([known[one] for one in range(1 << self.n_players)])
         values_RGQ = exact(self.semivalue, self.n_players, utilities_SRQ)
-        return Estimate(values_RGQ, np.zeros(values_RGQ.shape[1:]))
+        none_GQ = np.zeros(values_RGQ.shape[1:])
+        return Estimate(values_RGQ, none_GQ, none_GQ)
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,9 @@ class Permutations:
         if lacking:
             return _nothing(), list(lacking)
         values_RGQ = np.mean(added_PRGQ, axis=0)
-        return Estimate(values_RGQ, _error(added_PRGQ), len(added_PRGQ), n_cut), []
+        n = len(added_PRGQ)
+        freedom_GQ = np.full(values_RGQ.shape[1:], n - 1.0)
+        return Estimate(values_RGQ, _error(added_PRGQ), freedom_GQ, n, n_cut), []
 
     def _order(
         self, known: Known, number: int, span_Q: NDArray[np.float64]
@@ -321,7 +326,7 @@ def _by_coins(names: tuple[str, ...], number: int, draw: int) -> Coalition:
 
 
 def _nothing() -> Estimate:
-    return Estimate(np.zeros((0, 0, 0)), np.zeros((0, 0)))
+    return Estimate(np.zeros((0, 0, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
 
 
 def _span(known: Known, n_players: int) -> NDArray[np.float64]:
@@ -340,16 +345,30 @@ def _error(added_PRGQ: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _differences(drawn: Sequence[Coalition], known: Known, n_players: int) -> Estimate:
-    """Mean utilities with each player less those without [R, G, Q], and their errors."""
+    """Mean utilities with each player less those without [R, G, Q], and their errors.
+
+    Variances of the two means add up, and degrees of freedom are Welch's (1947).
+    """
     utilities_PRQ = np.stack([known[one] for one in drawn])
-    values, errors = [], []
+    n_utilities = utilities_PRQ.shape[2]
+    values, errors, freedoms = [], [], []
     for player in range(n_players):
         has_P = np.array([one >> player & 1 == 1 for one in drawn])
         sides = utilities_PRQ[has_P], utilities_PRQ[~has_P]
         values.append(sides[0].mean(axis=0) - sides[1].mean(axis=0))
         if min(map(len, sides)) < 2:  # too early to look
-            errors.append(np.full(utilities_PRQ.shape[2], np.inf))
+            errors.append(np.full(n_utilities, np.inf))
+            freedoms.append(np.ones(n_utilities))
             continue
         squares = [side.mean(axis=1).var(axis=0, ddof=1) / len(side) for side in sides]
         errors.append(np.sqrt(squares[0] + squares[1]))
-    return Estimate(np.stack(values, axis=1), np.stack(errors), len(drawn))
+        freedoms.append(_welch(squares, [len(side) - 1 for side in sides]))
+    return Estimate(np.stack(values, axis=1), np.stack(errors), np.stack(freedoms), len(drawn))
+
+
+def _welch(squares: Sequence[NDArray[np.float64]], freedoms: Sequence[int]) -> NDArray[np.float64]:
+    """Degrees of freedom of a sum of two squared errors [Q]; where both are 0, of the fewer."""
+    total_Q = squares[0] + squares[1]
+    safe_Q = np.where(total_Q > 0, total_Q, 1.0)
+    parts = [(one / safe_Q) ** 2 / n for one, n in zip(squares, freedoms, strict=True)]
+    return np.where(total_Q > 0, 1 / np.where(total_Q > 0, parts[0] + parts[1], 1), min(freedoms))

@@ -27,36 +27,35 @@ def group_values(found: Estimate) -> list[list[GroupValue]]:
     seeds_GU = np.full_like(mean_GU, np.nan)
     if n_seeds > 1:
         seeds_GU = found.values_RGQ.std(axis=0, ddof=1) / np.sqrt(n_seeds)
-    freedoms = (found.n_draws - 1, n_seeds - 1)
+    rows = zip(
+        *map(np.ndarray.tolist, (mean_GU, found.error_GQ, found.freedom_GQ, seeds_GU)), strict=True
+    )
     return [
         [
-            _value(mean, (of_draws, of_seeds), freedoms)
-            for mean, of_draws, of_seeds in zip(*row, strict=True)
+            _value(mean, (of_draws, freedom), (of_seeds, n_seeds - 1.0))
+            for mean, of_draws, freedom, of_seeds in zip(*row, strict=True)
         ]
-        for row in zip(mean_GU.tolist(), found.error_GQ.tolist(), seeds_GU.tolist(), strict=True)
+        for row in rows
     ]
 
 
-def _value(mean: float, errors: tuple[float, float], freedoms: tuple[int, int]) -> GroupValue:
+def _value(mean: float, draws: tuple[float, float], seeds: tuple[float, float]) -> GroupValue:
     """A value with its interval.
 
     Args:
         mean: the value.
-        errors: of draws, and of seeds; NaN of one seed.
-        freedoms: degrees of freedom of both; below 1 where there is no such error.
+        draws: standard error that draws give it, and its degrees of freedom; 0 of no draws.
+        seeds: the same of seeds; NaN of one.
     """
-    of_draws, of_seeds = errors
-    told = (of_draws, None if freedoms[1] < 1 else of_seeds)
-    known = [
-        (error, freedom) for error, freedom in zip(errors, freedoms, strict=True) if freedom > 0
-    ]
+    told = (draws[0], None if seeds[1] < 1 else seeds[0])
+    known = [one for one in (draws, seeds) if one[1] > 0]
     if not known:
         return GroupValue(mean, None, None, *told)
     half = _half(known)
     return GroupValue(mean, mean - half, mean + half, *told)
 
 
-def _half(known: Sequence[tuple[float, int]]) -> float:
+def _half(known: Sequence[tuple[float, float]]) -> float:
     """Half of an interval, of errors and their degrees of freedom."""
     variance = sum(error**2 for error, _ in known)
     if not variance:

@@ -16,6 +16,7 @@ from rayinfluence.evaluation.shapley.estimators import (
     Permutations,
     SampleReuse,
     Stopping,
+    _differences,
     everybody,
     play,
 )
@@ -196,6 +197,22 @@ def test_a_player_that_is_always_in_is_refused_before_anything_is_trained() -> N
     else:
         pytest.fail("no draw has a player in all coalitions")
     SAMPLERS[2].refuse_one_sided()
+
+
+def test_degrees_of_freedom_are_those_of_two_means() -> None:
+    """Of 4 coalitions with a player and 12 without: of the fewer, as they vary more."""
+    generator = np.random.default_rng(0)
+    known = {one: generator.normal(size=(1, 1)) for one in range(2**N)}
+    for one in known:
+        known[one] = known[one] * (10 if one & 1 else 0.01)
+    drawn = [one for one in known if one & 1][:4] + [one for one in known if not one & 1][:12]
+    found = _differences(drawn, known, 1)
+    assert found.freedom_GQ[0, 0] == pytest.approx(3, rel=1e-3)
+    sides = [np.array([known[one].item() for one in some]) for some in (drawn[:4], drawn[4:])]
+    square = sum(side.var(ddof=1) / len(side) for side in sides)
+    assert found.error_GQ[0, 0] == pytest.approx(np.sqrt(square))
+    alike = {one: np.zeros((1, 1)) for one in known}
+    assert _differences(drawn, alike, 1).freedom_GQ[0, 0] == 3
 
 
 def test_utilities_that_are_not_finite_are_refused() -> None:
