@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -85,6 +85,59 @@ class ResponseConfig(Section):
     """The first so many queries."""
 
 
+class ShapleyConfig(Section):
+    """What `rayinfluence shapley` finds: what groups of sequences are worth, by training again."""
+
+    key: str | None = None
+    """Of the documents' metadata: sequences with the same value are a player of the game.
+
+    None makes each sequence a player of its own."""
+    groups: int | None = Field(default=None, ge=2)
+    """The largest so many are players, all others are in every coalition; None is all."""
+    values: list[Literal["shapley", "banzhaf", "beta"]] = Field(default=["shapley"], min_length=1)
+    """Which means of what a player adds to others."""
+    by: Literal["enumeration", "sampling"] | None = None
+    """All coalitions (10 players at most), or some at random; None is all where they fit ``most``.
+
+    Random orders, of Banzhaf values coalitions by coins."""
+    alpha: float = Field(default=4, gt=0)
+    """Of Beta values: the larger, the more weight is on SMALL coalitions."""
+    beta: float = Field(default=1, gt=0)
+    """Of Beta values: the larger, the more weight is on large coalitions."""
+    permutations: int = Field(default=50, ge=2)
+    """Random orders, at most."""
+    tolerance: float = Field(default=0.01, ge=0, lt=1)
+    """An order is cut short where all utilities are within this share of v(all) - v(none)."""
+    draws: int = Field(default=100, ge=8)
+    """Coalitions of Banzhaf values, at most."""
+    error: float = Field(default=0.02, ge=0)
+    """Draws end once all standard errors are below this share of v(all) - v(none); 0: never."""
+    most: int = Field(default=1000, ge=1)
+    """Trainings that may be spent; what may take more is refused before it starts."""
+    utilities: list[Literal["queries", "mean", "validation"]] = Field(
+        default=["queries"], min_length=1
+    )
+    """What coalitions are worth: each query's f, their mean, or what ``validation`` says."""
+    validation: Address | None = None
+    """A file of documents; its utility is their mean log-probability per token."""
+    neighbours: int | None = Field(default=None, ge=1)
+    """K of the values by nearest hidden states, which train nothing; None is without them."""
+
+    @field_validator("values", "utilities")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        return list(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _validation_is_there(self) -> ShapleyConfig:
+        if ("validation" in self.utilities) != (self.validation is not None):
+            raise ValueError(
+                "validation: it is a file of documents, and a name in utilities; give both, or "
+                "neither."
+            )
+        return self
+
+
 class EvaluationConfig(Section):
     """Which models are trained again, on parts of the corpus, and how.
 
@@ -130,6 +183,8 @@ class EvaluationConfig(Section):
     """Values of ``scan.damping_scale`` that ``evaluate damping`` tries."""
     pbrf: ResponseConfig = Field(default_factory=ResponseConfig)
     """How much ``evaluate pbrf`` asks; it trains nothing, and needs no other key."""
+    shapley: ShapleyConfig | None = None
+    """What `rayinfluence shapley` finds of groups."""
     bank: Address | None = None
     """A table of what was trained before, which is used instead of training."""
 

@@ -32,6 +32,7 @@ from rayinfluence.cli.saying import say
 from rayinfluence.cli.showing import say_report, write_report
 from rayinfluence.cli.stages import fit, plan, run, scan, submit, tokenize
 from rayinfluence.cli.starting import init
+from rayinfluence.cli.valuing import shapley
 from rayinfluence.cli.watching import clean, status
 from rayinfluence.dataflow.runners.memory import prepare_process
 from rayinfluence.errors import IncompleteResultsWarning, RayInfluenceError, StageError
@@ -46,7 +47,7 @@ app = typer.Typer(
 #: As --help has them.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, run, report, plot, ask, probe, merge, tokenize, fit, scan),
-    *(status, plan, inspect, patterns, submit, evaluate, analyse, clean),
+    *(status, plan, inspect, patterns, submit, evaluate, shapley, analyse, clean),
 )
 for _command in _COMMANDS:
     app.command()(_command)

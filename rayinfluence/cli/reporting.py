@@ -226,16 +226,16 @@ def _refuse_unknown(results: Results, query: Sequence[str]) -> None:
 
 
 def is_current(store: Store) -> bool:
-    """Whether there is a page, and it is no older than the results, as far as is known."""
+    """Whether there is a page, and it is no older than what it shows, as far as is known."""
     from rayinfluence.dataflow.layout import REPORT
-    from rayinfluence.storage.results import MANIFEST
+    from rayinfluence.storage.results import MANIFEST, VALUED
 
-    times = [
-        listed.modified
-        for key in (MANIFEST, REPORT)
+    times = {
+        key: listed.modified
+        for key in (MANIFEST, VALUED, REPORT)
         if (listed := store.list(key).get(key)) is not None and listed.modified is not None
-    ]
-    return len(times) == 2 and times[0] <= times[1]
+    }
+    return {MANIFEST, REPORT} <= times.keys() and max(times.values()) == times[REPORT]
 
 
 def glance(

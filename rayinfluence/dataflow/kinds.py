@@ -184,8 +184,14 @@ KINDS = (
     _of_a_recipe(layout.TOOK, "seconds of a training on all of it, or of a method's scores"),
     _of_a_recipe(layout.RETRAINED, "the table of such models"),
     _of_a_recipe(results.scores_key("<split>"), "likeness of hidden states, beside methods"),
+    _of_a_recipe(
+        layout.neighbours_key("<split>"),
+        "distances of hidden states of a split from those where queries are answered",
+    ),
     Kind(layout.EVALUATED, stage_names.EVALUATION, "what was measured of methods"),
     Kind(layout.EVALUATED_PAGE, stage_names.EVALUATION, "the same as a page"),
+    Kind(layout.VALUED, stage_names.EVALUATION, "what groups of sequences are worth"),
+    Kind(layout.VALUED_PAGE, stage_names.EVALUATION, "the same as a page"),
     Kind(layout.DAMPINGS, stage_names.EVALUATION, "what was measured of dampings"),
     Kind(layout.DAMPINGS_PAGE, stage_names.EVALUATION, "the same as a page"),
     _of_a_recipe(

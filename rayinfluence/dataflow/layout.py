@@ -47,6 +47,8 @@ RESCORED, RESULTS = "rescored", results.RESULTS
 #: What methods were measured to be, and over dampings: values, and the page of each.
 EVALUATED, EVALUATED_PAGE = "evaluation.json", "evaluation.html"
 DAMPINGS, DAMPINGS_PAGE = "damping.json", "damping.html"
+#: What groups of sequences are worth: values, and their page.
+VALUED, VALUED_PAGE = results.VALUED, "shapley.html"
 #: With a folder for each recipe that models are trained by again on parts of the corpus, and for
 #: each way in which responses are found.
 EVALUATION = stage_names.EVALUATION
@@ -243,6 +245,11 @@ def unrolled_key(digest: str) -> str:
 def response_key(digest: str) -> str:
     """Where the responses of queries to a sequence are."""
     return f"{digest}.response{TENSORS}"
+
+
+def neighbours_key(split_digest: str) -> str:
+    """Where distances of a split's places from tokens of completions are."""
+    return f"{split_digest}.neighbours{TENSORS}"
 
 
 def factor_kind(parts: Mapping[str, Any]) -> str:

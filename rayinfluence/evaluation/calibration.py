@@ -32,13 +32,11 @@ K training with an added copy, Q query.
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.evaluation.correlations import spearman
-from rayinfluence.influence.intervals import CONFIDENCE
+from rayinfluence.evaluation.intervals import student
 from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 
 _BINS, _FEWEST_IN_A_BIN = 5, 10
@@ -112,7 +110,7 @@ def _slope(
     if len(known) < n:
         return Interval(slope, None, None, n)
     error = float(np.sqrt((n - 1) / n * ((known - known.mean()) ** 2).sum()))
-    half = _student(n - 1) * error
+    half = student(n - 1) * error
     return Interval(slope, slope - half, slope + half, n)
 
 
@@ -125,19 +123,3 @@ def _fitted(
     p_KQ, m_KQ = (_centred(one, inside_KQ) for one in (predicted_KQ, measured_KQ))
     squares = float((p_KQ**2).sum())
     return float((p_KQ * m_KQ).sum()) / squares if squares > 0 else None
-
-
-def _student(freedom: int) -> float:
-    """The quantile of Student's distribution that a two-sided interval reaches to.
-
-    By four terms of its expansion in that of the normal distribution (Abramowitz & Stegun 1964,
-    26.7.5): 0.7 % too small with 3 degrees of freedom, less with more.
-    """
-    z, n = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), freedom
-    terms = (
-        z,
-        (z**3 + z) / (4 * n),
-        (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2),
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3),
-    )
-    return sum(terms)

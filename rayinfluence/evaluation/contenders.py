@@ -20,7 +20,6 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow import layout, stage_names
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.runners.memory import peak_bytes, reset_peak
-from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.dataflow.stages.scanned import Scanned
 from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.baselines import (
@@ -30,6 +29,8 @@ from rayinfluence.evaluation.baselines import (
     HiddenJob,
     random_scores,
 )
+from rayinfluence.evaluation.passes import pass_over
+from rayinfluence.evaluation.shapley.neighbour_job import neighbour_scores
 from rayinfluence.methods.registry import (
     METHODS,
     SELF_METHODS,
@@ -43,6 +44,10 @@ from rayinfluence.storage.store import Store, read_json_if_whole, read_table
 
 #: What is predicted by the derivative of training.
 UNROLLED = "unrolled"
+#: Values of places in a vote of nearest hidden states, where the configuration says of how many.
+KNN = "knn_shapley"
+#: Values that trainings on coalitions gave before.
+COALITIONS = "coalitions"
 #: What banks of an evaluation are for.
 USE = "evaluation"
 #: Methods that stand beside those of the configuration in any case.
@@ -66,8 +71,10 @@ class Contender:
     @property
     def needs(self) -> tuple[str, ...]:
         """What it takes."""
-        if self.method == HIDDEN_STATE:
+        if self.method in (HIDDEN_STATE, KNN):
             return ("hidden states",)
+        if self.method == COALITIONS:
+            return ("trainings",)
         if self.method == RANDOM:
             return ()
         if self.method == UNROLLED:
@@ -121,7 +128,10 @@ def contenders(config: RunConfig) -> list[Contender]:
         if name not in there and (texts or name not in TEXT_METHODS)
     ]
     found += [Contender(UNROLLED, UNROLLED)] * config.evaluation.unrolled
-    found += [Contender(HIDDEN_STATE, HIDDEN_STATE), Contender(RANDOM, RANDOM)]
+    found.append(Contender(HIDDEN_STATE, HIDDEN_STATE))
+    if (shapley := config.evaluation.shapley) is not None and shapley.neighbours is not None:
+        found.append(Contender(KNN, KNN))
+    found.append(Contender(RANDOM, RANDOM))
     names = [one.name for one in found]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ConfigError(
@@ -175,6 +185,12 @@ def scored(
         return np.stack(columns, axis=1).astype(np.float32), None
     if contender.scan is not None and (kind := factors_of(contender.method)) is not None:
         run.fit(kind)  # shared by methods, and in nobody's time
+    if contender.method == KNN:
+        assert run.config.evaluation is not None
+        assert run.config.evaluation.shapley is not None
+        k = run.config.evaluation.shapley.neighbours
+        assert k is not None
+        return neighbour_scores(run, queries, ids_N, k).astype(np.float32), None
     before, started = dict(run.progress.timings), time.monotonic()
     inline = run.config.runner.name == "inline"
     reset_peak()
@@ -203,19 +219,7 @@ def _hidden(run: Run, queries: Sequence[EncodedQuery]) -> Store:
         "numerics": asdict(run.numerics),
     }
     store = run.store / layout.EVALUATION / digest(made_of)
-    job = HiddenJob(run.corpus_store, store, queries)
-    ensure(
-        Stage(
-            stage_names.HIDDEN,
-            run.corpus.plan(run.numerics.split_tokens),
-            lambda split: [Place(store, scores_key(split.digest))],
-            lambda lacking, told: run.runner.replicas(
-                job, [one.item for one in lacking], told.advance
-            ),
-            n_tokens=lambda split: split.n_tokens,
-        ),
-        run.progress,
-    )
+    pass_over(run, HiddenJob(run.corpus_store, store, queries), store, scores_key)
     return store
 
 

@@ -25,7 +25,7 @@ from rayinfluence.errors import ConfigError, QueryError
 from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
-from rayinfluence.evaluation.contenders import UNROLLED, Contender, Cost, scored
+from rayinfluence.evaluation.contenders import KNN, UNROLLED, Contender, Cost, scored
 from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
@@ -34,12 +34,14 @@ from rayinfluence.evaluation.lds import ceiling
 from rayinfluence.evaluation.patches import patched
 from rayinfluence.evaluation.referees import Outcomes, figures
 from rayinfluence.evaluation.removal import n_removed
+from rayinfluence.evaluation.shapley.contending import NOTE, valued_rows
 from rayinfluence.evaluation.table import Row, methods_of
 from rayinfluence.evaluation.unrolling import refuse_other_recipes, unrolled_scores
 from rayinfluence.evaluation.wanted import Trainings, added_wanted, groups_wanted
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
+from rayinfluence.storage.results.valued import read_valued
 
 #: Of fewer, intervals say little and nearly any order comes by chance.
 _FEW_SUBSETS = 20
@@ -179,7 +181,24 @@ class _Evaluation:
             )
             for one, patch_Q in zip(found, patches, strict=True)
         ]
-        return self._evaluated(rows, n_trainings, became)
+        return self._evaluated([*rows, *self._valued(became)], n_trainings, became)
+
+    def _valued(self, became: Outcomes) -> list[Row]:
+        """Values of the same groups, where they were found before."""
+        groups, effects = self._trainings.groups, became.groups
+        if groups is None or effects is None:
+            return []
+        rows = valued_rows(
+            read_valued(self._run.store),
+            self._farm.about.recipe,
+            groups.names,
+            self._queries,
+            effects.mean_GQ,
+        )
+        if rows:
+            names = ", ".join(row.contender.name for row in rows)
+            self._notes.append(NOTE.format(names=names))
+        return rows
 
     def _scored(self, rivals: Sequence[Contender]) -> list[_Scored]:
         """What every contender's scores say; a matrix at a time, and the first one's."""
@@ -189,7 +208,7 @@ class _Evaluation:
             try:
                 scores_NQ, cost = self._scores(rival)
             except ConfigError as error:
-                if rival.method != HIDDEN_STATE:
+                if rival.method not in (HIDDEN_STATE, KNN):
                     raise
                 self._notes.append(f"Without {rival.name}: {error}")
                 continue

@@ -38,6 +38,7 @@ from rayinfluence.evaluation.recipe import KEY, Recipe, recipe_of, sizes_of, ver
 from rayinfluence.evaluation.retraining import Retraining
 from rayinfluence.evaluation.sequences import CorpusSequence, ReadSequences
 from rayinfluence.evaluation.subsets import Subset, drops, full, halves
+from rayinfluence.evaluation.validation import validation_query
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.model.pretrained import silent
@@ -52,11 +53,18 @@ _FEW_TOKENS = 1 << 22
 
 
 @contextmanager
-def open_farm(config: RunConfig, progress: ProgressLog | None = None) -> Iterator[Farm]:
+def open_farm(
+    config: RunConfig, progress: ProgressLog | None = None, validation: str | None = None
+) -> Iterator[Farm]:
     """The farm of a configuration; the run that it belongs to need not have begun.
 
     Where the run's model is not there, the recipe makes it: documents are tokenised for the model
     that training begins from, which has the same tokenizer and context.
+
+    Args:
+        config: of the run.
+        progress: told of it.
+        validation: a file of documents that each model is asked, besides the queries.
 
     Raises:
         ConfigError: the configuration does not say how models are trained.
@@ -66,13 +74,13 @@ def open_farm(config: RunConfig, progress: ProgressLog | None = None) -> Iterato
     refuse_written_over(config)
     if hub_address(config.model) is not None or is_taken(Path(config.model)):
         with Run(config, progress) as run:
-            yield Farm(run)
+            yield Farm(run, validation)
         return
     log = progress or ProgressLog()
     with _beginning(config, wanted) as folder:
         inputs = Inputs.of(config.model_copy(update={"model": folder}), log.note)
         with Run(config, log, inputs=inputs) as run:
-            yield Farm(run)
+            yield Farm(run, validation)
 
 
 class Farm:
@@ -80,14 +88,16 @@ class Farm:
 
     Args:
         run: an open run.
+        validation: a file of documents that each model is asked, besides the queries.
 
     Raises:
         ConfigError: its configuration does not say how models are trained, or by a recipe that is
             not for its objective.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, validation: str | None = None) -> None:
         self.run = run
+        self._validation = validation
         self._wanted = _section(run.config)
         with own_arithmetic():
             run.begin(needs_queries=True)
@@ -131,10 +141,13 @@ class Farm:
             run.store / layout.EVALUATION / digest(self.parts),
         )
 
-    @property
+    @cached_property
     def queries(self) -> tuple[EncodedQuery, ...]:
         """What each model is asked."""
-        return tuple(query for query in self.run.queries if query is not ITSELF)
+        asked = [query for query in self.run.queries if query is not ITSELF]
+        if self._validation is not None:
+            asked.append(validation_query(self.run, self._validation))
+        return tuple(asked)
 
     @property
     def ids_N(self) -> NDArray[np.int64]:
@@ -207,6 +220,29 @@ class Farm:
             lambda: self._bank(subsets),
             self.run.progress,
         )
+
+    @own_arithmetic()
+    def values(self, subsets: Sequence[Subset]) -> NDArray[np.float64]:
+        """F of each query after training on each of some subsets [S, Q], as far as it is not done.
+
+        No table is written, and no budget told.
+
+        Raises:
+            As :meth:`bank`.
+        """
+
+        def read() -> NDArray[np.float64]:
+            ensure(self._stage(subsets), self.run.progress)
+            return np.stack([self.retraining.read(subset).values_Q for subset in subsets])
+
+        store = self.retraining.store
+        return without_damage(self.run.runner, [store], read, self.run.progress)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a training on all sequences on one CPU; None where none was timed."""
+        known = read_json_if_whole(self.retraining.store, layout.TOOK)
+        return None if known is None else float(known["seconds"])
 
     def _bank(self, subsets: Sequence[Subset]) -> Bank:
         """The table, from whatever of it is there."""
@@ -299,12 +335,12 @@ class Farm:
             f"retrain      {n_lacking:,} of {n_all:,} trainings{steps} are to be done, on parts of "
             f"{n_sequences:,} sequences"
         )
-        known = read_json_if_whole(self.retraining.store, layout.TOOK)
-        if known is None or not n_lacking:
+        seconds = self.seconds
+        if seconds is None or not n_lacking:
             return said
-        hours = n_lacking * known["seconds"] / 3600
+        hours = n_lacking * seconds / 3600
         return (
-            f"{said}; a training on all of them took {known['seconds']:,.1f} s on one CPU, so that "
+            f"{said}; a training on all of them took {seconds:,.1f} s on one CPU, so that "
             f"these take about {hours:,.2f} machine hours, less where much is dropped"
         )
 

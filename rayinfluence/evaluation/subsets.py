@@ -8,7 +8,7 @@ N sequence of the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,8 @@ from rayinfluence.storage.digest import digest
 
 #: How subsets are called by what is special about them.
 FULL, HALF, DROP, ADD, WITHOUT, GROUPS = "full", "half", "drop", "add", "without", "groups"
+#: What orders of groups are drawn under.
+ORDER = "order"
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,37 @@ def group_draws(groups: Mapping[str, Sequence[int]], n: int, draw: int, seed: in
     """
     found = []
     for index in range(n):
-        out = [name for name in groups if _draws(draw, GROUPS, index, name, n=1)[0] >> 63]
-        dropped = [one for name in out for one in groups[name]]
+        dropped = [one for name in groups_out(groups, index, draw) for one in groups[name]]
         found.append(Subset(GROUPS, seed, _ascending(dropped), index=index))
     return found
+
+
+def groups_out(names: Iterable[str], index: int, draw: int) -> list[str]:
+    """Which groups a draw leaves out: each with probability 1/2, whatever the others are.
+
+    Args:
+        names: of the groups.
+        index: which draw.
+        draw: seed of what is drawn.
+    """
+    return [name for name in names if _draws(draw, GROUPS, index, name, n=1)[0] >> 63]
+
+
+def coalition(ids: Sequence[int], index: int, seed: int) -> Subset:
+    """All but the sequences of the groups that are out of a coalition."""
+    return Subset(GROUPS, seed, _ascending(ids), index=index)
+
+
+def order_of(n: int, draw: int, index: int) -> list[int]:
+    """A random order of n groups, by their numbers.
+
+    Args:
+        n: how many.
+        draw: seed of what is drawn.
+        index: which order.
+    """
+    order: list[int] = np.argsort(_draws(draw, ORDER, index, n=n), kind="stable").tolist()
+    return order
 
 
 def _order(

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.config_evaluation import GroupsConfig
-from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
-from rayinfluence.errors import ConfigError
 from rayinfluence.evaluation.asked import Answers, BySeed, distinct, with_seeds
 from rayinfluence.evaluation.claims import Claims
 from rayinfluence.evaluation.farm import Farm
+from rayinfluence.evaluation.largest_groups import largest_groups
 from rayinfluence.evaluation.leave_out import effects
 from rayinfluence.evaluation.referees import Outcomes
 from rayinfluence.evaluation.removal import losses
@@ -42,16 +41,15 @@ def groups_wanted(
     """
     if wanted is None:
         return None
-    refuse_unknown_keys([wanted.key], farm.run.corpus, "evaluation.groups.key")
-    found = farm.groups(wanted.key)
-    names = sorted(found, key=lambda name: (-len(found[name]), name))[: wanted.most]
-    if len(names) < 2:
-        raise ConfigError(
-            f"evaluation.groups: documents have {len(names)} value of {wanted.key!r}, and groups "
-            "that are left out are compared with each other. Name another key, or leave it out."
-        )
-    subsets = [without(found[name], number, seeds[0]) for number, name in enumerate(names)]
-    return GroupsWanted(wanted.key, tuple(names), with_seeds(subsets, seeds))
+    found = largest_groups(
+        farm,
+        wanted.key,
+        wanted.most,
+        "evaluation.groups.key",
+        "groups that are left out are compared with each other",
+    )
+    subsets = [without(ids, number, seeds[0]) for number, ids in enumerate(found.values())]
+    return GroupsWanted(wanted.key, tuple(found), with_seeds(subsets, seeds))
 
 
 def added_wanted(

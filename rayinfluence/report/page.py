@@ -112,7 +112,7 @@ class _Report:
             raise ValueError("a report needs the results of at least one method")
         self._results = results_by_method
         self._found = [
-            Found(results, groups_of(results), statistics(results))
+            Found(results, groups_of(results), statistics(results), results.valued)
             for results in results_by_method.values()
         ]
         self._queries: dict[str, dict[str, Any]] = {}

@@ -14,18 +14,24 @@ from rayinfluence.report.pictures import Seen
 from rayinfluence.report.pictures.section import pictures_section
 from rayinfluence.report.question import question, teaser
 from rayinfluence.report.text import shorten
+from rayinfluence.report.valued.section import valued_section
 from rayinfluence.storage.results import Results, is_itself
+from rayinfluence.storage.results.valued import Valued
 
 _NAME = 90
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found, with the groups and a sentence of statistics of every query."""
+    """What a method found, with the groups and a sentence of statistics of every query.
+
+    And what groups are worth by training again, if the run directory has that.
+    """
 
     results: Results
     groups: Groups
     statistics: Mapping[str, str]
+    valued: Valued | None = None
 
     def asks(self, query: Mapping[str, Any]) -> bool:
         """Whether a query is of the method's kind: asked, or each sequence for itself."""
@@ -106,4 +112,5 @@ def _panel(
             note(agreement(found.results, by_method.values(), query_id)),
             pictures_section(seen, by_method, room.pictures),
         ]
-    return join((*parts, groups_section(found.groups.get(query_id, []))))
+    parts.append(groups_section(found.groups.get(query_id, [])))
+    return join((*parts, valued_section(found.valued, query)))

@@ -60,6 +60,11 @@ def test_a_section_is_what_it_was_after_json() -> None:
         ({"drop": {1.5: 3}}, "1.5: 3: write a share"),
         ({"drop": {0.1: -3}}, "0.1: -3: write a share"),
         ({"half": -1}, "evaluation.half: must be at least 0"),
+        ({"shapley": {"values": ["owen"]}}, "evaluation.shapley.values"),
+        ({"shapley": {"alpha": 0}}, "evaluation.shapley.alpha: must be more than 0"),
+        ({"shapley": {"utilities": ["validation"]}}, "validation: it is a file of documents"),
+        ({"shapley": {"validation": "held.jsonl"}}, "give both, or neither"),
+        ({"shapley": {"groups": 1}}, "evaluation.shapley.groups: must be at least 2"),
         ({"bank": "s3://key:hidden@bucket/x"}, "evaluation.bank: there is a password"),
     ],
 )

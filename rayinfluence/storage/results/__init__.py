@@ -55,6 +55,7 @@ from rayinfluence.storage.results.schema import (
 )
 from rayinfluence.storage.results.seeds import SEED_COLUMNS, seeds_of, seeds_schema
 from rayinfluence.storage.results.survivor import Direction, Survivor
+from rayinfluence.storage.results.valued import VALUED
 
 __all__ = [
     "BANKS",
@@ -71,6 +72,7 @@ __all__ = [
     "SEQUENCES",
     "STATISTICS_SCHEMA",
     "TAIL_SCHEMA",
+    "VALUED",
     "Direction",
     "Meaning",
     "Partition",

@@ -37,6 +37,7 @@ from rayinfluence.storage.results.schema import (
 )
 from rayinfluence.storage.results.seeds import SEED_COLUMNS, seeds_of
 from rayinfluence.storage.results.survivor import Direction, Survivor
+from rayinfluence.storage.results.valued import Valued, read_valued
 from rayinfluence.storage.store import Store, parse_table, read_json, read_table
 from rayinfluence.storage.tables import Rows, damaged
 from rayinfluence.text import visible_line
@@ -168,6 +169,13 @@ class Results:
     def warnings(self) -> list[str]:
         """What the run warned of, in sentences."""
         return list(self.manifest.get("warnings", ()))
+
+    @cached_property
+    def valued(self) -> Valued | None:
+        """What groups of the same corpus are worth, if the run directory has that."""
+        found = None if self._store is None else read_valued(self._store)
+        corpus = (self.manifest.get("corpus") or {}).get("fingerprint")
+        return found if found is not None and found.corpus == corpus else None
 
     @property
     def survivors(self) -> pa.Table:

@@ -57,6 +57,7 @@ def folder(finished: tuple[Path, RunConfig], tmp_path_factory: pytest.TempPathFa
         ("tokenize documents.yaml", 4, "names no file"),
         ("fit model.yaml", 4, "there is no folder /no/model"),
         ("submit value.yaml", 2, "fit.lanes"),
+        ("shapley good.yaml", 2, "evaluation.shapley: good.yaml has no such section"),
         ("inspect nothing", 4, "there is no folder nothing"),
         ("status typo", 2, "typo does not exist"),
         ("report typo", 2, "typo does not exist"),

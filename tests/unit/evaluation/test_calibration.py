@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayinfluence.evaluation.calibration import _student, calibration
+from rayinfluence.evaluation.calibration import calibration
 
 
 def test_changes_that_are_all_half_of_what_was_predicted_have_a_slope_of_a_half() -> None:
@@ -78,11 +78,6 @@ def test_pairs_without_a_prediction_are_left_out_and_nothing_predicted_is_nothin
     assert found.r_squared == pytest.approx(1)
     assert calibration(np.zeros((3, 2)), np.ones((3, 2))) is None
     assert calibration(np.zeros((0, 2)), np.zeros((0, 2))) is None
-
-
-def test_student_s_quantiles_are_those_of_tables() -> None:
-    found = [_student(freedom) for freedom in (3, 5, 10, 30)]
-    assert found == pytest.approx([3.182, 2.571, 2.228, 2.042], rel=8e-3)
 
 
 def test_two_trainings_have_a_slope_without_an_interval() -> None:

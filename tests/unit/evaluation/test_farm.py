@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counted_trainings import count
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -151,19 +152,6 @@ def test_more_subsets_are_trained_alone(copy: RunConfig, monkeypatch: pytest.Mon
     assert {key: after[key] for key in before if "bank" not in key} == {
         key: body for key, body in before.items() if "bank" not in key
     }
-
-
-def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The digests of subsets that are trained on from now on."""
-    trained: list[str] = []
-    original = module.Retraining._retrain
-
-    def counted(self: Any, subset: Any, advance: Any) -> float:
-        trained.append(subset.digest)
-        return original(self, subset, advance)
-
-    monkeypatch.setattr(module.Retraining, "_retrain", counted)
-    return trained
 
 
 def test_an_interrupted_farm_goes_on_to_the_same_bytes(

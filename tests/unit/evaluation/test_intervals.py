@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayinfluence.evaluation.intervals import mean_interval, paired_difference
+from rayinfluence.evaluation.intervals import mean_interval, paired_difference, student
 
 
 def coverage(n: int, repetitions: int = 250) -> float:
@@ -65,3 +65,9 @@ def test_queries_without_a_value_are_left_out_and_counted() -> None:
     assert alone is not None
     assert (alone.mean, alone.low, alone.high, alone.n) == (2.0, None, None, 1)
     assert not alone.excludes_zero
+
+
+def test_student_s_quantiles_are_those_of_tables() -> None:
+    found = [student(freedom) for freedom in (1, 2, 3, 5, 10, 30)]
+    assert found[:2] == pytest.approx([12.7062, 4.30265], rel=1e-5)
+    assert found[2:] == pytest.approx([3.182, 2.571, 2.228, 2.042], rel=8e-3)

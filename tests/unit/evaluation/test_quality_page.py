@@ -19,7 +19,7 @@ from rayinfluence.influence.intervals import DRAWS
 DOCS = Path(rayinfluence.__file__).parents[1] / "docs"
 PAGE = (DOCS / "quality.md").read_text("utf-8")
 #: Keys that are no referee's.
-OTHERS = {"recipe", "options", "seeds", "bank", "variants", "dampings", "pbrf"}
+OTHERS = {"recipe", "options", "seeds", "bank", "variants", "dampings", "pbrf", "shapley"}
 
 
 def test_the_configuration_is_one_and_its_variants_are_methods() -> None:
