@@ -33,6 +33,7 @@ from rayinfluence.config_places import (
     Section,
     StorageConfig,
 )
+from rayinfluence.config_representer import RepresenterConfig, refuse_unrepresentable
 from rayinfluence.config_scored import Damping, DampingScale, ScoredMethod, scored_methods
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
@@ -51,12 +52,20 @@ _OF_ITS_OWN = {
 
 #: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
 Method = Literal[
-    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf", "self_influence"
+    "ekfac",
+    "kfac",
+    "diagonal",
+    "gradient_product",
+    "cosine",
+    "bm25",
+    "tfidf",
+    "self_influence",
+    "representer",
 ]
 #: Of those, the ones that read each sequence by itself, and ask no query.
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
 #: Those among them that have no token influences, as `methods/registry.py` says.
-NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
+NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence", "representer"})
 #: Those among them that have a curvature, and so a damping.
 DAMPED: frozenset[Method] = frozenset({"ekfac", "kfac", "diagonal", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
@@ -139,6 +148,8 @@ class ScanConfig(Section):
     """An absolute lambda for every module, instead of ``damping_scale``."""
     solver: Annotated[SolverConfig | None, BeforeValidator(named)] = None
     """What refines the queries of ``ekfac``; None is EK-FAC's inverse as it is."""
+    representer: RepresenterConfig = Field(default_factory=RepresenterConfig)
+    """How the last layer is fitted again for ``representer``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
     token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
@@ -366,6 +377,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _there_is_something_to_refine(self) -> RunConfig:
         refuse_unrefinable(self.scan.model_dump(), self.objective.function)
+        if "representer" in self.scan.methods:
+            refuse_unrepresentable(self.query_function, self.objective.function)
         return self
 
     @model_validator(mode="after")

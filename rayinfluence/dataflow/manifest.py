@@ -258,9 +258,14 @@ def _method(
         settings = queries.refinement.settings
         meaning = refined(meaning, settings.name, settings.curvature)
         solver = {"solver": solver_report(queries, run.queries)}
+    last_layer: dict[str, Any] = {}
+    if queries.refit is not None:
+        logits = {one.query.query_id: query_report(queries, one)["logits"] for one in asked}
+        last_layer = {"last_layer": {**queries.refit.told(), "queries": logits}}
     return {
         "meaning": asdict(meaning),
         **solver,
+        **last_layer,
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
         **({"rank": _largest_rank(run)} if scanned.method in GRADIENT_METHODS else {}),
         "damping": query_report(queries, asked[0]).get("damping"),

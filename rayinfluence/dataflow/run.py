@@ -30,7 +30,7 @@ from rayinfluence.dataflow.manifest import (
     write_manifest,
 )
 from rayinfluence.dataflow.plan.planning import Plan, plan_run
-from rayinfluence.dataflow.stages.counts import count_terms
+from rayinfluence.dataflow.querying import make_queries
 from rayinfluence.dataflow.stages.damaged import without_damage
 from rayinfluence.dataflow.stages.factors import (
     Factors,
@@ -46,10 +46,8 @@ from rayinfluence.dataflow.stages.queries import (
     method_operands,
     plan_banks,
     plan_methods,
-    precondition,
     refuse_mixing,
 )
-from rayinfluence.dataflow.stages.refine import Refine, residual_warning, solver_report
 from rayinfluence.dataflow.stages.refinement import Refinement
 from rayinfluence.dataflow.stages.results import Documents, write_results
 from rayinfluence.dataflow.stages.sample import FitPlan
@@ -60,7 +58,12 @@ from rayinfluence.dataflow.stages.select import Selection, select
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
-from rayinfluence.methods.registry import REFINABLE, SELF_METHODS, TEXT_METHODS, factors_needed
+from rayinfluence.methods.registry import (
+    LAST_LAYER_METHODS,
+    REFINABLE,
+    SELF_METHODS,
+    factors_needed,
+)
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -338,31 +341,9 @@ class Run(Parts):
     def _precondition(
         self, config: ScanConfig, prepared: Sequence[MethodQueries], splits: Sequence[Split]
     ) -> None:
-        """Make the queries of a pass; terms count over all of the corpus, whatever is scanned."""
-        counts = self._counts(prepared, splits)
-        operands = partial(self._operands, counts=counts)
-        precondition(self.runner, prepared, operands, self.queries, config, self.progress)
-        for one in prepared:
-            if one.refinement is None:
-                continue
-            (of_method,) = self._operands([one])
-            rank = None if config.rank == "dense" else config.rank
-            self._refine.run(one, of_method, self.queries, rank)
-            if said := residual_warning(solver_report(one, self.queries)):
-                self._warn(said)
-
-    @property
-    def _refine(self) -> Refine:
-        runner = self.config.runner
-        return Refine(
-            self.runner,
-            self.corpus_store,
-            self.replica.shapes,
-            self.numerics.device,
-            runner.most_actors,
-            runner.checkpoint_seconds,
-            self.progress,
-        )
+        """Make the queries of a pass."""
+        for text in make_queries(self, config, prepared, self._operands, splits):
+            self._warn(text)
 
     def _score(
         self,
@@ -375,8 +356,8 @@ class Run(Parts):
         """Score some of the splits, or splits of some of their rows."""
         note_splits(banks, chosen, splits)
         names = {query.digest: query.query.query_id for query in self.queries}
-        by_themselves = [one for one in prepared if one.method in SELF_METHODS]
-        themselves = self._operands(by_themselves)
+        beside = {**SELF_METHODS, **LAST_LAYER_METHODS}
+        themselves = self._operands([one for one in prepared if one.method in beside])
         return scan(
             self.runner, self.corpus, chosen, banks, config, self.progress, names, themselves
         )
@@ -451,16 +432,6 @@ class Run(Parts):
         self._factors[kind] = plan, factors
         return factors
 
-    def _counts(
-        self, methods: Sequence[MethodQueries], splits: Sequence[Split]
-    ) -> TermCounts | None:
-        """Of the terms of all queries, where a method of texts has queries to make."""
-        if not any(one.method in TEXT_METHODS and one.lacks(self.queries) for one in methods):
-            return None
-        return count_terms(
-            self.runner, self.corpus_store, self.store, splits, self.queries, self.progress
-        )
-
     def _operands(
         self, methods: Sequence[MethodQueries], counts: TermCounts | None = None
     ) -> list[MethodOperands]:
@@ -485,8 +456,10 @@ class Run(Parts):
 
 
 def _stores(methods: Sequence[MethodQueries]) -> list[Store]:
-    """Where queries are, as they are scanned and as solvers have them."""
-    return [store for one in methods for store in (one.store, one.whole) if store is not None]
+    """Where queries are, as they are scanned and as solvers have them, and last layers."""
+    stores = [store for one in methods for store in (one.store, one.whole) if store is not None]
+    refits = [one.refit for one in methods if one.refit is not None]
+    return stores + [store for one in refits for store in (one.store, one.features)]
 
 
 def run(config: RunConfig) -> Results:

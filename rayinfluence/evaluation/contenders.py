@@ -31,6 +31,7 @@ from rayinfluence.evaluation.baselines import (
     random_scores,
 )
 from rayinfluence.methods.registry import (
+    LAST_LAYER_METHODS,
     METHODS,
     SELF_METHODS,
     TEXT_METHODS,
@@ -70,6 +71,8 @@ class Contender:
             return ()
         if self.method in TEXT_METHODS:
             return ("texts",)
+        if self.method in LAST_LAYER_METHODS:
+            return ("a last layer fitted again",)
         return ("factors", "gradients") if factors_of(self.method) else ("gradients",)
 
     def predicts(self, own: str | None) -> bool:

@@ -19,6 +19,7 @@ from rayinfluence.methods.method import (
     SolvingMethod,
     TextMethod,
 )
+from rayinfluence.methods.representer import Representer
 from rayinfluence.methods.tfidf import TFIDF
 from rayinfluence.storage.results.meaning import ANY_UNIT, Meaning
 
@@ -34,9 +35,16 @@ GRADIENT_METHODS: Mapping[str, GradientMethod] = {
 TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25(), "tfidf": TFIDF()}
 #: Those that read each sequence by itself.
 SELF_METHODS: Mapping[str, SelfMethod] = {"self_influence": SelfInfluence()}
+#: Those that read what the last layer sees, after it was fitted again.
+LAST_LAYER_METHODS: Mapping[str, Method] = {"representer": Representer()}
 #: The one whose map a solver refines.
 REFINABLE = "ekfac"
-METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS, **SELF_METHODS}
+METHODS: Mapping[str, Method] = {
+    **GRADIENT_METHODS,
+    **TEXT_METHODS,
+    **SELF_METHODS,
+    **LAST_LAYER_METHODS,
+}
 
 
 def solving(method: str) -> SolvingMethod:
@@ -46,7 +54,9 @@ def solving(method: str) -> SolvingMethod:
 
 def factors_of(method: str) -> FactorKind | None:
     """Which factors a method needs to be fitted."""
-    return None if method in TEXT_METHODS else solving(method).factors
+    if method in TEXT_METHODS or method in LAST_LAYER_METHODS:
+        return None
+    return solving(method).factors
 
 
 def factors_needed(methods: Sequence[str]) -> list[FactorKind]:

@@ -26,6 +26,7 @@ from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
+from rayinfluence.dataflow.begin.last_layer import refuse_no_last_layer
 from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
@@ -43,7 +44,7 @@ from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.methods.method import ITSELF, FactorKind
-from rayinfluence.methods.registry import SELF_METHODS
+from rayinfluence.methods.registry import LAST_LAYER_METHODS, SELF_METHODS
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.own_objective_checks import refuse_unfit
 from rayinfluence.model.placement import dealt
@@ -379,6 +380,9 @@ class Parts:
             )
         if self.config.scan.solver is not None:
             refuse_unsolvable(self.config.scan.solver, self.replica, self.tracked.ordinary)
+        if LAST_LAYER_METHODS.keys() & set(self.config.scan.fitted_for):
+            if said := refuse_no_last_layer(self.replica):
+                self._warn(said)
         self._note_commits()
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:
