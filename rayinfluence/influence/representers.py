@@ -5,9 +5,11 @@ the label there.
 
     J(W) = (1/n) sum_i w_i (-log p(y_i | W f_i)) + l |W|^2
 
-Where the gradient of J is zero, W = sum_i alpha_i f_i^T with alpha_i = w_i (e_{y_i} - p_i) / (2 l n)
-(their theorem 3.1, with the loss in the place of a loss and its sum in that of a mean), so that
-every logit is a sum over points:
+Where the gradient of J is zero, W = sum_i alpha_i f_i^T with
+
+    alpha_i = w_i (e_{y_i} - p_i) / (2 l n)
+
+(their theorem 3.1), so that every logit is a sum over points:
 
     (W f)_v = sum_i alpha_iv <f_i, f>
 
@@ -140,8 +142,8 @@ class LastLayerFit:
     Args:
         points: some at a time, on one device.
         before_VD: the model's own weights, which it begins from.
-        l2: l; None is ``l2_scale`` times half the mean of the Hessian's diagonal without it, as that
-            is known, so that it does not depend on the size of features and of the vocabulary.
+        l2: l; None is ``l2_scale`` times half the mean of the Hessian's diagonal without it, as far
+            as that is known, so that it depends on no size of features and of the vocabulary.
         l2_scale: the same, relative.
     """
 
@@ -228,9 +230,7 @@ class LastLayerFit:
         optimiser.step(value)
         return place_VD.detach()
 
-    def value(
-        self, weight_VD: Tensor, dtype: torch.dtype = torch.float64
-    ) -> tuple[float, Tensor]:
+    def value(self, weight_VD: Tensor, dtype: torch.dtype = torch.float64) -> tuple[float, Tensor]:
         """J and its gradient [V, D], summed in float64 over tiles that are made in a dtype."""
         n_classes, of_tiles_VD = len(weight_VD), weight_VD.to(dtype)
         total, gradient_VD = 0.0, torch.zeros_like(weight_VD)
@@ -240,7 +240,10 @@ class LastLayerFit:
                 total += float(loss_n.double() @ weights_n.double())
                 gradient_VD += (errors_nV * weights_n[:, None]).T @ features_nD
         penalty = self.l2 * float(weight_VD.square().sum())
-        return total / self.n_points + penalty, gradient_VD / self.n_points + 2 * self.l2 * weight_VD
+        return (
+            total / self.n_points + penalty,
+            gradient_VD / self.n_points + 2 * self.l2 * weight_VD,
+        )
 
     def end(self, progress: Progress, dtype: torch.dtype) -> Refit:
         """The layer, rounded to a dtype, and what it is worth as it is then."""
@@ -327,7 +330,7 @@ class RepresenterBank:
         return len(self.query_digests)
 
     def values(self, points: Points) -> Tensor:
-        """sum over a query's targets k of c_k alpha_{i, v_k} <f_i, f_k> [N, Q], in float64."""
+        """Sum over a query's targets k of c_k alpha_{i, v_k} <f_i, f_k> [N, Q], in float64."""
         found = [torch.zeros(0, len(self), dtype=torch.float64)]
         for features_nD, labels_n, weights_n in points.tiles(len(self._weight_VD)):
             logits_nV = features_nD @ self._weight_VD.T

@@ -18,8 +18,8 @@ class Representer:
     meaning = Meaning(
         "no estimate of a change: representer points share out the logits of the query's tokens "
         "over all training sequences. The last layer was fitted again with a penalty, and of that "
-        "layer the logits, each less their mean over all tokens, are the sum of the scores. What is "
-        "below the last layer is as it was.",
+        "layer the logits, each less their mean over all tokens, are the sum of the scores. What "
+        "is below the last layer is as it was.",
         "logits",
         predicts=False,
         has_layers=False,

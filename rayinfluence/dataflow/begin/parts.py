@@ -380,9 +380,9 @@ class Parts:
             )
         if self.config.scan.solver is not None:
             refuse_unsolvable(self.config.scan.solver, self.replica, self.tracked.ordinary)
-        if LAST_LAYER_METHODS.keys() & set(self.config.scan.fitted_for):
-            if said := refuse_no_last_layer(self.replica):
-                self._warn(said)
+        has_representers = LAST_LAYER_METHODS.keys() & set(self.config.scan.fitted_for)
+        if has_representers and (said := refuse_no_last_layer(self.replica)):
+            self._warn(said)
         self._note_commits()
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:

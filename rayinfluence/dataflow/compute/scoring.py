@@ -363,5 +363,6 @@ def _by_gradients(
         for of_bank, part_BQ in zip(found, parts, strict=True):
             of_bank.append((batch, part_BQ))
     return [
-        finite_scores(of_bank, len(bank), quarantine) for bank, of_bank in zip(banks, found, strict=True)
+        finite_scores(of_bank, len(bank), quarantine)
+        for bank, of_bank in zip(banks, found, strict=True)
     ]

@@ -56,14 +56,13 @@ class FeaturesJob:
 
 
 def _tensors(found: Sequence[Points]) -> dict[str, Tensor]:
-    some = [one for one in found if len(one)]
-    if not some:  # a split may have no target
-        return {"labels": torch.zeros(0, dtype=torch.int64)}
+    if not found:  # none of its rows can be taken
+        return {"features": torch.zeros(0, 0), "labels": torch.zeros(0, dtype=torch.int64)}
     tensors = {
-        "features": torch.cat([one.features_ND for one in some]).cpu(),
-        "labels": torch.cat([one.labels_N for one in some]).cpu(),
+        "features": torch.cat([one.features_ND for one in found]).cpu(),
+        "labels": torch.cat([one.labels_N for one in found]).cpu(),
     }
-    weights = [one.weights_N for one in some if one.weights_N is not None]
+    weights = [one.weights_N for one in found if one.weights_N is not None]
     return tensors | ({"weights": torch.cat(weights).cpu()} if weights else {})
 
 
@@ -105,9 +104,8 @@ class RefitJob:
         """
         ours, layer = self.settings, replica.last_layer
         there = layer.layer.weight.device
-        points = [
-            found for split in item.splits if (found := self._points(item.features, split, there))
-        ]
+        found = [self._points(item.features, split, there) for split in item.splits]
+        points = [some for some in found if len(some)]
         if not points:
             raise CorpusError(
                 "representer: no sequence of the corpus has a token that is predicted, and so "
@@ -130,29 +128,27 @@ class RefitJob:
             lambda reached: pace.keep(lambda: keep(reached)),
             lambda _: watch.advance(item.n_tokens),
         )
-        found = fit.end(progress, accumulation_dtype(replica.numerics.torch_dtype))
-        if not found.residual <= ours.tolerance:
+        refitted = fit.end(progress, accumulation_dtype(replica.numerics.torch_dtype))
+        if not refitted.residual <= ours.tolerance:
             keep(progress)
             raise NumericsError(
-                f"representer: after {found.steps} steps the last layer is {found.residual:.2g} of "
+                f"representer: after {refitted.steps} steps the last layer is {refitted.residual:.2g} of "
                 f"its length from the sum of its representers, and scan.representer.tolerance is "
                 f"{ours.tolerance:g}. Raise scan.representer.steps (the fit goes on from where it "
                 "is), or l2_scale, which makes it easier, or the tolerance, if a sum that is so "
                 "far off will do."
             )
         tensors = {
-            "weight": found.weight_VD.cpu(),
-            "residual": found.residual_VD.cpu(),
-            "l2": torch.tensor(found.l2, dtype=torch.float64),
-            "n_points": torch.tensor(found.n_points),
+            "weight": refitted.weight_VD.cpu(),
+            "residual": refitted.residual_VD.cpu(),
+            "l2": torch.tensor(refitted.l2, dtype=torch.float64),
+            "n_points": torch.tensor(refitted.n_points),
         }
-        write_tensors(item.store, fitted_key(), tensors, found.told())
+        write_tensors(item.store, fitted_key(), tensors, refitted.told())
         item.store.delete(checkpoint_key(fitted_key()))
 
-    def _points(self, features: Store, split: str, there: torch.device) -> Points | None:
+    def _points(self, features: Store, split: str, there: torch.device) -> Points:
         tensors, _ = read_tensors(features, features_key(split))
-        if not len(tensors["labels"]):
-            return None
         on = {name: tensor.to(there) for name, tensor in tensors.items()}
         return Points(on["features"], on["labels"], on.get("weights"))
 

@@ -143,8 +143,9 @@ def test_a_fit_that_does_not_end_is_refused_with_what_is_left_and_goes_on_with_m
     config = tiny_run(tmp_path, dtype="float64", scan=scan)
     with pytest.raises(NumericsError, match=r"after 50 steps the last layer is .* of its length"):
         execute(config)
-    more = config.scan.model_copy(update={"representer": config.scan.representer.model_copy(
-        update={"steps": 1000})})
+    more = config.scan.model_copy(
+        update={"representer": config.scan.representer.model_copy(update={"steps": 1000})}
+    )
     results = execute(config.model_copy(update={"scan": more}))[METHOD]
     for query_id in results.queries:
         assert results.scores(query_id).equals(whole[1].scores(query_id))
