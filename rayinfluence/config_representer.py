@@ -10,7 +10,7 @@ from rayinfluence.config_places import Section
 class RepresenterConfig(Section):
     """The fit of the last layer, with a penalty l |W|^2, that `representer` is of."""
 
-    l2_scale: float = Field(default=0.1, gt=0)
+    l2_scale: float = Field(default=1.0, gt=0)
     """2 l over the mean curvature of the loss in the layer's weights, as it is known beforehand."""
     l2: float | None = Field(default=None, gt=0)
     """An absolute l, instead of ``l2_scale``."""

@@ -263,7 +263,8 @@ class LastLayerFit:
         )
 
     def _weight(self, place_VD: Tensor) -> Tensor:
-        return (place_VD / self._scale_VD) @ self._basis_DD.T
+        weight_VD: Tensor = (place_VD / self._scale_VD) @ self._basis_DD.T
+        return weight_VD
 
     def _measured(self, progress: Progress) -> tuple[float, float]:
         """J, and |R| / |W|."""

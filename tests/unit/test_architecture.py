@@ -190,7 +190,9 @@ ROOMS: dict[str, set[str]] = {
     "seeds": NAMES | {"compute", "stages", "manifest"},
     "looking": {"begin", "places"},
     "tokenised": {"begin", "places"},
-    "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+    "querying": {"compute", "jobs", "stages", "begin"},
+    "run": NAMES
+    | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest", "querying"},
     "asking": {"begin", "run"},
 }
 

@@ -132,11 +132,11 @@ class RefitJob:
         if not refitted.residual <= ours.tolerance:
             keep(progress)
             raise NumericsError(
-                f"representer: after {refitted.steps} steps the last layer is {refitted.residual:.2g} of "
-                f"its length from the sum of its representers, and scan.representer.tolerance is "
-                f"{ours.tolerance:g}. Raise scan.representer.steps (the fit goes on from where it "
-                "is), or l2_scale, which makes it easier, or the tolerance, if a sum that is so "
-                "far off will do."
+                f"representer: after {refitted.steps} steps the last layer is "
+                f"{refitted.residual:.2g} of its length from the sum of its representers, and "
+                f"scan.representer.tolerance is {ours.tolerance:g}. Raise scan.representer.steps "
+                "(the fit goes on from where it is), or l2_scale, which makes it easier, or the "
+                "tolerance, if a sum that is so far off will do."
             )
         tensors = {
             "weight": refitted.weight_VD.cpu(),

@@ -137,18 +137,21 @@ def test_beside_other_methods_and_alone_it_has_the_same_scores(
 
 
 def test_a_fit_that_does_not_end_is_refused_with_what_is_left_and_goes_on_with_more_steps(
-    tmp_path: Path, execute: Execute, whole: tuple[RunConfig, Results]
+    tmp_path: Path, execute: Execute
 ) -> None:
-    scan = {**SCAN, "representer": {"tolerance": 1e-6, "steps": 1}}
-    config = tiny_run(tmp_path, dtype="float64", scan=scan)
+    """To the bytes of one that was not stopped."""
+
+    def config(folder: str, steps: int) -> RunConfig:
+        fit = {"tolerance": 1e-6, "l2_scale": 0.01, "steps": steps}
+        scan = {**SCAN, "representer": fit}
+        return tiny_run(tmp_path / folder, dtype="float64", scan=scan)
+
     with pytest.raises(NumericsError, match=r"after 50 steps the last layer is .* of its length"):
-        execute(config)
-    more = config.scan.model_copy(
-        update={"representer": config.scan.representer.model_copy(update={"steps": 1000})}
-    )
-    results = execute(config.model_copy(update={"scan": more}))[METHOD]
+        execute(config("stopped", 1))
+    results = execute(config("stopped", 1000))[METHOD]
+    through = execute(config("through", 1000))[METHOD]
     for query_id in results.queries:
-        assert results.scores(query_id).equals(whole[1].scores(query_id))
+        assert results.scores(query_id).equals(through.scores(query_id))
 
 
 def test_a_tied_layer_is_said(whole: tuple[RunConfig, Results]) -> None:
