@@ -24,6 +24,7 @@ from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.config_features import refuse_texts_of_rows
 from rayinfluence.config_file import beside, values_of
+from rayinfluence.config_methods import BY_ITSELF, DAMPED, NO_DERIVATIVES, Method
 from rayinfluence.config_objective import ObjectiveConfig, of_a_module
 from rayinfluence.config_places import (
     SECRET,
@@ -37,7 +38,7 @@ from rayinfluence.config_representer import RepresenterConfig, refuse_unrepresen
 from rayinfluence.config_scored import Damping, DampingScale, ScoredMethod, scored_methods
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
-from rayinfluence.config_solver import SolverConfig, named, refuse_unrefinable
+from rayinfluence.config_solver import SolverConfig, named, of_koh_liang, refuse_unrefinable
 from rayinfluence.errors import ConfigError
 from rayinfluence.text import holds_credentials
 
@@ -50,24 +51,6 @@ _OF_ITS_OWN = {
     "objective.loss": "characters that counted",
 }
 
-#: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
-Method = Literal[
-    "ekfac",
-    "kfac",
-    "diagonal",
-    "gradient_product",
-    "cosine",
-    "bm25",
-    "tfidf",
-    "self_influence",
-    "representer",
-]
-#: Of those, the ones that read each sequence by itself, and ask no query.
-BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
-#: Those among them that have no token influences, as `methods/registry.py` says.
-NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence", "representer"})
-#: Those among them that have a curvature, and so a damping.
-DAMPED: frozenset[Method] = frozenset({"ekfac", "kfac", "diagonal", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -148,6 +131,10 @@ class ScanConfig(Section):
     """An absolute lambda for every module, instead of ``damping_scale``."""
     solver: Annotated[SolverConfig | None, BeforeValidator(named)] = None
     """What refines the queries of ``ekfac``; None is EK-FAC's inverse as it is."""
+    koh_liang: Annotated[SolverConfig, BeforeValidator(of_koh_liang)] = Field(
+        default_factory=lambda: SolverConfig(name="cg", curvature="hessian")
+    )
+    """What solves for the queries of ``koh_liang``: ``explicit``, ``cg`` or ``lissa``."""
     representer: RepresenterConfig = Field(default_factory=RepresenterConfig)
     """How the last layer is fitted again for ``representer``."""
     top: int = Field(default=100, ge=1)

@@ -256,7 +256,7 @@ def _method(
     solver: dict[str, Any] = {}
     if queries.refinement is not None:
         settings = queries.refinement.settings
-        meaning = refined(meaning, settings.name, settings.curvature)
+        meaning = refined(meaning, scanned.method, settings.name, settings.curvature)
         solver = {"solver": solver_report(queries, run.queries)}
     last_layer: dict[str, Any] = {}
     if queries.refit is not None:

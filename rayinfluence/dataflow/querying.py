@@ -51,7 +51,7 @@ def make_queries(
         if one.refinement is not None:
             (of_method,) = operands([one], None)
             _refine(run).run(one, of_method, run.queries, rank)
-            said.append(residual_warning(solver_report(one, run.queries)))
+            said.append(residual_warning(solver_report(one, run.queries), one.refinement.key))
     return [text for text in said if text]
 
 

@@ -18,6 +18,7 @@ from rayinfluence.dataflow.begin.lost import lost_sequences
 from rayinfluence.dataflow.begin.narrowing import earlier_results
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.begin.reading import framed, refuse_overlap, settings_of
+from rayinfluence.dataflow.begin.solver import solvers_of
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.texts import TermCounts
@@ -311,17 +312,18 @@ class Run(Parts):
             config,
             self.numerics,
             self.corpus.fingerprint,
-            self._refinement(config),
+            self._refinements(config),
         )
 
-    def _refinement(self, config: ScanConfig) -> Refinement | None:
-        """How queries of EK-FAC are refined, where they are; its factors are there."""
-        settings = config.solver
-        if settings is None or REFINABLE not in config.methods:
-            return None
-        n_shards = self._factors["ekfac"][1].manifest["parts"]["n_shards"]
-        drawn_from = self.corpus, self.corpus.plan(self.numerics.split_tokens), n_shards
-        return Refinement.plan(settings, *drawn_from, self.bad_sequences, self.config.seed)
+    def _refinements(self, config: ScanConfig) -> dict[str, Refinement]:
+        """How queries are refined, by the methods of which they are; EK-FAC's factors are there."""
+        found = {}
+        for method, settings in solvers_of(config).items():
+            n_shards = self._factors["ekfac"][1].manifest["parts"]["n_shards"]
+            drawn_from = self.corpus, self.corpus.plan(self.numerics.split_tokens), n_shards
+            told = *drawn_from, self.bad_sequences, self.config.seed, REFINABLE[method]
+            found[method] = Refinement.plan(settings, *told)
+        return found
 
     def _banks(
         self, config: ScanConfig, prepared: Sequence[MethodQueries], use: str | None = None

@@ -31,7 +31,7 @@ from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, classes_of_rows, masking_of
-from rayinfluence.dataflow.begin.solver import refuse_unsolvable
+from rayinfluence.dataflow.begin.solver import refuse_unsolvable, solvers_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_numbers, ordinary_tokens
 from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.dataflow.compute.devices import devices_here, so_many_gpus
@@ -378,8 +378,8 @@ class Parts:
             refuse_no_second_derivatives(
                 replica.model, replica.modules, replica.shapes, self.tracked.ordinary
             )
-        if self.config.scan.solver is not None:
-            refuse_unsolvable(self.config.scan.solver, self.replica, self.tracked.ordinary)
+        for method, settings in solvers_of(self.config.scan).items():
+            refuse_unsolvable(method, settings, self.replica, self.tracked.ordinary)
         has_representers = LAST_LAYER_METHODS.keys() & set(self.config.scan.fitted_for)
         if has_representers and (said := refuse_no_last_layer(self.replica)):
             self._warn(said)

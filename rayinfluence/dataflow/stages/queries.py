@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from rayinfluence.config import ScanConfig
@@ -40,7 +41,6 @@ from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import (
     LAST_LAYER_METHODS,
-    REFINABLE,
     SELF_METHODS,
     TEXT_METHODS,
     asked,
@@ -109,11 +109,11 @@ def plan_methods(
     config: ScanConfig,
     numerics: Numerics,
     corpus: str,
-    refinement: Refinement | None = None,
+    refinements: Mapping[str, Refinement] = MappingProxyType({}),
 ) -> list[MethodQueries]:
     """Where the queries of each method are, and what decides them.
 
-    ``corpus`` is a fingerprint; ``refinement`` is of those of EK-FAC, if they are refined.
+    ``corpus`` is a fingerprint; ``refinements`` are of methods whose queries are refined.
     """
     planned = []
     for scored in config.scored:
@@ -131,7 +131,7 @@ def plan_methods(
             "rank": None if texts or itself or last else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        refined = refinement if method == REFINABLE else None
+        refined = refinements.get(method)
         if refined is not None:  # others have the fingerprints that they had before there were any
             parts["solver"] = refined.parts
         refit = None
