@@ -38,7 +38,7 @@ from rayinfluence.storage.store import Store, read_json_if_whole
 from rayinfluence.storage.tables import is_table
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 9
+_TABLES_VERSION = 10
 #: What is known of a stage.
 _TIMED = {"seconds", "tokens", "tokens_per_second"}
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")

@@ -36,7 +36,7 @@ from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import tensor_names, write_tensors
 
 #: Names of what there is where token influences are asked for, as of the tables' columns.
-INFLUENCES = ("output_token_influences", "input_token_influences")
+INFLUENCES = ("output_token_influences", "input_token_influences", "embedding_influences")
 #: Queries of a method at full rank, and as the scan had them; None where that is whole.
 _Whole = tuple[QueryBank, QueryBank | None]
 #: Those of a method of which nothing was cut.

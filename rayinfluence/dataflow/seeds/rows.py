@@ -19,7 +19,8 @@ from rayinfluence.storage.results import Meaning, ceiling_of, is_predicted, log_
 from rayinfluence.storage.results.seeds import seeds_schema
 
 #: Lists of scores that a row may have, and how a table calls them.
-_LISTS = ("token_scores", "output_token_influences", "input_token_influences", "pair_scores")
+_INFLUENCES = ("output_token_influences", "input_token_influences", "embedding_influences")
+_LISTS = ("token_scores", *_INFLUENCES, "pair_scores")
 
 Lists = Mapping[int, NDArray[np.float64]]
 
@@ -74,7 +75,7 @@ def rows_of(
     rows = [[of[i] for of in found if i in of] for i in hits.ids_H.tolist()]
     suspect_H = np.array([any(one["suspect"] for one in some) for some in rows], np.bool_)
     whole = {place: some for place, some in enumerate(rows) if len(some) == n_seeds}
-    by_token, outputs, inputs, pairs = (_means(whole, name) for name in _LISTS)
+    by_token, *influences, pairs = (_means(whole, name) for name in _LISTS)
     pairs = pairs if asked.same_parts else {}
     tokens = dict(
         zip(
@@ -86,7 +87,8 @@ def rows_of(
     texts = dict(
         zip(sequences["sequence_id"].to_pylist(), sequences["token_texts"].to_pylist(), strict=True)
     )
-    read = Read((), np.zeros((n, 0)), by_token, outputs, inputs, pairs, tokens, texts)
+    of_tokens = dict(zip(_INFLUENCES, influences, strict=True))
+    read = Read((), np.zeros((n, 0)), by_token, of_tokens, pairs, tokens, texts)
     predicted = n_training if meaning.predicts else None
     table = survivor_table(_ranked(hits, suspect_H), [asked.completion()], read, predicted, meaning)
     layers = [_layers(whole.get(place)) for place in range(n)]

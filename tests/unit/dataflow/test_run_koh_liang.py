@@ -18,7 +18,7 @@ from rayinfluence.testing import tiny_run
 pytestmark = pytest.mark.runs
 
 METHOD = "koh_liang"
-SOLVE = {"sequences": 80, "tolerance": 1e-10, "steps": 600}
+SOLVE: dict[str, Any] = {"sequences": 80, "tolerance": 1e-10, "steps": 600}
 
 
 def configured(folder: Path, **scan: Any) -> RunConfig:
@@ -87,11 +87,13 @@ def test_it_is_the_dense_solve_with_the_hessian(tmp_path: Path, execute: Execute
 
 def test_each_of_its_solvers_gives_the_same(tmp_path: Path, execute: Execute) -> None:
     found = [
-        survivors(execute(configured(tmp_path / name, koh_liang={"name": name, **settings}))[METHOD])
+        survivors(
+            execute(configured(tmp_path / name, koh_liang={"name": name, **settings}))[METHOD]
+        )
         for name, settings in (
-            ("explicit", {"sequences": 80, "tolerance": 1e-10}),
-            ("cg", SOLVE),
-            ("lissa", {**SOLVE, "steps": 300, "tolerance": 1e-6}),
+            {"name": "explicit", "sequences": 80, "tolerance": 1e-10},
+            {**SOLVE, "name": "cg"},
+            {**SOLVE, "name": "lissa", "steps": 300, "tolerance": 1e-6},
         )
     ]
     for others in found[1:]:
