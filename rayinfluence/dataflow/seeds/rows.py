@@ -19,8 +19,9 @@ from rayinfluence.storage.results import Meaning, ceiling_of, is_predicted, log_
 from rayinfluence.storage.results.seeds import seeds_schema
 
 #: Lists of scores that a row may have, and how a table calls them.
+_BY_TOKEN, _BY_PAIRS = "token_scores", "pair_scores"
 _INFLUENCES = ("output_token_influences", "input_token_influences", "embedding_influences")
-_LISTS = ("token_scores", *_INFLUENCES, "pair_scores")
+_LISTS = (_BY_TOKEN, *_INFLUENCES, _BY_PAIRS)
 
 Lists = Mapping[int, NDArray[np.float64]]
 
