@@ -9,13 +9,13 @@ Method = Literal[
     "ekfac",
     "kfac",
     "diagonal",
+    "koh_liang",
     "gradient_product",
     "cosine",
     "bm25",
     "tfidf",
     "self_influence",
     "representer",
-    "koh_liang",
 ]
 #: Of those, the ones that read each sequence by itself, and ask no query.
 BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})

@@ -213,6 +213,8 @@ def _written(
             }
         },
         "queries": [{name: one.row.get(name) for name in _OF_A_QUERY} for one in asked.values()],
+        "factors": None,
+        "diagonal_factors": None,
         "dense_scores": None,
         "set_aside": [],
         "seeds": {"n": n_seeds},
