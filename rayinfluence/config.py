@@ -24,6 +24,7 @@ from rayinfluence.config_corpus import CorpusConfig
 from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.config_features import refuse_texts_of_rows
 from rayinfluence.config_file import beside, values_of
+from rayinfluence.config_methods import BY_ITSELF, DAMPED, NO_DERIVATIVES, Method
 from rayinfluence.config_objective import ObjectiveConfig, of_a_module
 from rayinfluence.config_places import (
     SECRET,
@@ -33,10 +34,11 @@ from rayinfluence.config_places import (
     Section,
     StorageConfig,
 )
+from rayinfluence.config_representer import RepresenterConfig, refuse_unrepresentable
 from rayinfluence.config_scored import Damping, DampingScale, ScoredMethod, scored_methods
 from rayinfluence.config_sentences import refuse_unknown, sentences, shown
 from rayinfluence.config_set import with_set
-from rayinfluence.config_solver import SolverConfig, named, refuse_unrefinable
+from rayinfluence.config_solver import SolverConfig, named, of_koh_liang, refuse_unrefinable
 from rayinfluence.errors import ConfigError
 from rayinfluence.text import holds_credentials
 
@@ -49,16 +51,6 @@ _OF_ITS_OWN = {
     "objective.loss": "characters that counted",
 }
 
-#: Those of `methods/registry.py`; a configuration is read without torch, and so without that.
-Method = Literal[
-    "ekfac", "kfac", "diagonal", "gradient_product", "cosine", "bm25", "tfidf", "self_influence"
-]
-#: Of those, the ones that read each sequence by itself, and ask no query.
-BY_ITSELF: frozenset[Method] = frozenset({"self_influence"})
-#: Those among them that have no token influences, as `methods/registry.py` says.
-NO_DERIVATIVES = frozenset({"cosine", "bm25", "tfidf", "self_influence"})
-#: Those among them that have a curvature, and so a damping.
-DAMPED: frozenset[Method] = frozenset({"ekfac", "kfac", "diagonal", "self_influence"})
 #: Of linear layers, by the part that they have in their block.
 Kind = Literal["mlp", "attention", "all"]
 
@@ -139,6 +131,12 @@ class ScanConfig(Section):
     """An absolute lambda for every module, instead of ``damping_scale``."""
     solver: Annotated[SolverConfig | None, BeforeValidator(named)] = None
     """What refines the queries of ``ekfac``; None is EK-FAC's inverse as it is."""
+    koh_liang: Annotated[SolverConfig, BeforeValidator(of_koh_liang)] = Field(
+        default_factory=lambda: SolverConfig(name="cg", curvature="hessian")
+    )
+    """What solves for the queries of ``koh_liang``: ``explicit``, ``cg`` or ``lissa``."""
+    representer: RepresenterConfig = Field(default_factory=RepresenterConfig)
+    """How the last layer is fitted again for ``representer``."""
     top: int = Field(default=100, ge=1)
     """How many proponents, and how many opponents, are kept for each query."""
     token_scores: Annotated[int, Field(ge=0)] | Literal["all"] = 20
@@ -366,6 +364,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _there_is_something_to_refine(self) -> RunConfig:
         refuse_unrefinable(self.scan.model_dump(), self.objective.function)
+        if "representer" in self.scan.methods:
+            refuse_unrepresentable(self.query_function, self.objective.function)
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,8 @@ from rayinfluence.config_places import Section
 #: space, of Neumann series with parts of the sample.
 _STEPS = {"explicit": 0, "cg": 100, "pcg": 50, "astra": 200, "lissa": 1000, "arnoldi": 100}
 _SERIES = ("astra", "lissa")
+#: Those of them that know nothing of EK-FAC.
+_KOH_LIANG = ("explicit", "cg", "lissa")
 
 
 class SolverConfig(Section):
@@ -64,6 +66,23 @@ def named(solver: Any) -> Any:
     return {"name": solver} if isinstance(solver, str) else solver
 
 
+def of_koh_liang(solver: Any) -> Any:
+    """A solver as :func:`named`, with what Koh and Liang have where nothing is said.
+
+    Raises:
+        ValueError: it is none of theirs.
+    """
+    found = named(solver)
+    if not isinstance(found, dict):
+        return found
+    if (name := found.get("name", "cg")) not in _KOH_LIANG:
+        raise ValueError(
+            f"name: must be {', '.join(_KOH_LIANG)}, which begin from nothing, not {name!r}; "
+            "scan.solver has the others."
+        )
+    return {"name": "cg", "curvature": "hessian", **found}
+
+
 def refuse_unrefinable(scan: Mapping[str, Any], function: str | None) -> None:
     """See that there is something to refine.
 
@@ -74,6 +93,11 @@ def refuse_unrefinable(scan: Mapping[str, Any], function: str | None) -> None:
     Raises:
         ValueError: what is missing.
     """
+    if "koh_liang" in scan["methods"] and function is not None:
+        raise ValueError(
+            f"scan.methods: koh_liang solves with products of curvature, which are of "
+            f"distributions, and {function} (objective.kind) has none that is known. Take it out."
+        )
     if scan["solver"] is None:
         return
     if "ekfac" not in scan["methods"]:

@@ -28,7 +28,8 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 #: What is of all layers, and is not known of some.
 _OF_ALL = (
     *("concentration", "carried_by", "carrier_in_completion", "token_scores", "pair_scores"),
-    *("output_token_influences", "input_token_influences", "score_se", "delta_nats_se"),
+    *("output_token_influences", "input_token_influences", "embedding_influences"),
+    *("score_se", "delta_nats_se"),
 )
 
 

@@ -15,22 +15,32 @@ from rayinfluence.display.as_json import json_text
 from rayinfluence.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rayinfluence.config import RunConfig
     from rayinfluence.storage.results.evaluated import Evaluated
     from rayinfluence.storage.store import Store
 
 #: What can stand before the configuration.
-_DAMPING, _PBRF = "damping", "pbrf"
+_DAMPING, _PBRF, _LEAVE_ONE_OUT = "damping", "pbrf", "leave-one-out"
 
 
 def evaluate(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="[damping|pbrf] CONFIG",
+            metavar="[damping|pbrf|leave-one-out] CONFIG",
             help="The run's YAML file, or its run directory; before it `damping`, to measure that, "
-            "or `pbrf`, to compare with proximal Bregman responses.",
+            "`pbrf`, to compare with proximal Bregman responses, or `leave-one-out`, to train "
+            "without each of the run's first hits.",
         ),
     ],
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Of leave-one-out: where its results go."),
+    ] = None,
+    first: Annotated[
+        int,
+        typer.Option(min=1, help="Of leave-one-out: hits of each query, direction and method."),
+    ] = 3,
     settings: Settings = None,
     runner: RunnerName = None,
     quiet: Quiet = False,
@@ -38,10 +48,16 @@ def evaluate(
 ) -> None:
     """Measure methods, or dampings, by training again; or beside moved weights."""
     asked = what[0] if len(what) == 2 else None
-    if len(what) > 1 and asked not in (_DAMPING, _PBRF):
+    if len(what) > 1 and asked not in (_DAMPING, _PBRF, _LEAVE_ONE_OUT):
         raise ConfigError(
             f"evaluate: {' '.join(what[:3])} is no configuration; write `rayinfluence evaluate "
-            f"CONFIG`, with {_DAMPING} or {_PBRF} before it where that is asked for."
+            f"CONFIG`, with {_DAMPING}, {_PBRF} or {_LEAVE_ONE_OUT} before it where that is asked "
+            "for."
+        )
+    if (into is None) == (asked == _LEAVE_ONE_OUT):
+        raise ConfigError(
+            "--into: it is the folder that results of leave-one-out go to. Name it with "
+            f"`rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG`, and there alone."
         )
     config = configured(what[-1], runner, settings=settings)
     if asked == _PBRF:
@@ -52,6 +68,9 @@ def evaluate(
             f"evaluation: {what[-1]} has no such section, which says how models are trained and "
             "what is measured. docs/quality.md has one to begin with."
         )
+    if into is not None:
+        _leave_one_out(config, into, first, quiet, as_json)
+        return
     from rayinfluence.dataflow import layout
     from rayinfluence.dataflow.stages.progress import ProgressLog
     from rayinfluence.evaluation.contenders import contenders
@@ -70,6 +89,37 @@ def evaluate(
     page = _write(store, found, *keys)
     show(Shown(evaluation_parts(found), {**found.to_json(), "page": page}), as_json)
     say(f"evaluation: {page}", error=as_json)
+
+
+def _leave_one_out(config: RunConfig, into: str, first: int, quiet: bool, as_json: bool) -> None:
+    """Train without each of the first hits of a run, and leave what came as results."""
+    from rayinfluence.addresses import expanded, why_no_address
+    from rayinfluence.cli.showing import all_results, say_report, write_report
+    from rayinfluence.dataflow.stages.progress import ProgressLog
+    from rayinfluence.evaluation.leave_one_out import METHOD, leave_one_out
+    from rayinfluence.storage.store import Store
+
+    if why := why_no_address(into):
+        raise ConfigError(f"--into: {why}")
+    folder = expanded(into)
+    store = Store(folder, config.storage.options(folder))
+    manifest = leave_one_out(config, first, store, ProgressLog(quiet=quiet))
+    write_report(store, all_results(store))
+    told = manifest["methods"][METHOD]
+    n, n_seeds = told["scanned_sequences"], manifest["seeds"]["n"]
+    values = {
+        "run": store.url,
+        "results": manifest["fingerprint"],
+        "sequences": n,
+        "seeds": n_seeds,
+        "resolved": told["resolved"],
+        "warnings": manifest["warnings"],
+    }
+    said = f"{store.url}: {n:,} sequences, each left out alone, by {n_seeds} seeds"
+    show(Shown([said], values), as_json)
+    for text in manifest["warnings"]:
+        say(f"warning: {text}", error=True)
+    say_report(store, error=as_json)
 
 
 def _write(store: Store, found: Evaluated, key: str, page_key: str) -> str:

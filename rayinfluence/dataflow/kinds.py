@@ -118,6 +118,21 @@ KINDS = (
         "how many of a split's sequences have each term of the queries",
     ),
     Kind(
+        f"{layout.FEATURES}/<fingerprint>/{layout.features_key('<split>')}",
+        stage_names.SCAN,
+        "what the last layer sees of a split's targets",
+    ),
+    Kind(
+        f"{layout.LAST_LAYER}/<fingerprint>/{layout.fitted_key()}",
+        stage_names.SCAN,
+        "the last layer, fitted again for representer points",
+    ),
+    Kind(
+        f"{layout.LAST_LAYER}/<fingerprint>/{layout.checkpoint_key(layout.fitted_key())}",
+        stage_names.SCAN,
+        "the same so far, of a fit under way",
+    ),
+    Kind(
         f"{layout.QUERIES}/<fingerprint>/{layout.query_key('<query>')}",
         stage_names.SCAN,
         "a query, as one method has it",

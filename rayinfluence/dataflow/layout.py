@@ -40,6 +40,8 @@ REFINED = "refined"
 TURNS = "turns"
 #: With a folder for each set of terms.
 COUNTS = stage_names.COUNTS
+#: With a folder for each model whose last layer is fitted again, and for each such fit.
+FEATURES, LAST_LAYER = stage_names.FEATURES, "last_layer"
 #: With a folder for each pair of conditions that rows are chosen by.
 SELECTED = "selected"
 #: What the second pass found, with the rows of tables; and the tables.
@@ -160,6 +162,16 @@ def sample_key(piece: int) -> str:
 def counts_key(split_digest: str) -> str:
     """Where the counts of a split's terms are: its name is what they were made of."""
     return f"{split_digest}{TENSORS}"
+
+
+def features_key(split_digest: str) -> str:
+    """Where it is what the last layer sees of a split."""
+    return f"{split_digest}{TENSORS}"
+
+
+def fitted_key() -> str:
+    """Where a last layer is that was fitted again."""
+    return f"fitted{TENSORS}"
 
 
 def chosen_key(split_digest: str) -> str:

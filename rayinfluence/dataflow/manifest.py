@@ -38,7 +38,7 @@ from rayinfluence.storage.store import Store, read_json_if_whole
 from rayinfluence.storage.tables import is_table
 
 #: Raised whenever the same partials would give other tables.
-_TABLES_VERSION = 9
+_TABLES_VERSION = 10
 #: What is known of a stage.
 _TIMED = {"seconds", "tokens", "tokens_per_second"}
 _PACKAGES = ("rayinfluence", "torch", "transformers", "ray", "pyarrow", "numpy")
@@ -256,11 +256,16 @@ def _method(
     solver: dict[str, Any] = {}
     if queries.refinement is not None:
         settings = queries.refinement.settings
-        meaning = refined(meaning, settings.name, settings.curvature)
+        meaning = refined(meaning, scanned.method, settings.name, settings.curvature)
         solver = {"solver": solver_report(queries, run.queries)}
+    last_layer: dict[str, Any] = {}
+    if queries.refit is not None:
+        logits = {one.query.query_id: query_report(queries, one)["logits"] for one in asked}
+        last_layer = {"last_layer": {**queries.refit.told(), "queries": logits}}
     return {
         "meaning": asdict(meaning),
         **solver,
+        **last_layer,
         "banks": [bank.plan.fingerprint for bank, _ in scanned.banks],
         **({"rank": _largest_rank(run)} if scanned.method in GRADIENT_METHODS else {}),
         "damping": query_report(queries, asked[0]).get("damping"),

@@ -18,6 +18,7 @@ from rayinfluence.dataflow.begin.lost import lost_sequences
 from rayinfluence.dataflow.begin.narrowing import earlier_results
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.begin.reading import framed, refuse_overlap, settings_of
+from rayinfluence.dataflow.begin.solver import solvers_of
 from rayinfluence.dataflow.compute.grouping import left_out, too_many_values
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.texts import TermCounts
@@ -30,7 +31,7 @@ from rayinfluence.dataflow.manifest import (
     write_manifest,
 )
 from rayinfluence.dataflow.plan.planning import Plan, plan_run
-from rayinfluence.dataflow.stages.counts import count_terms
+from rayinfluence.dataflow.querying import make_queries
 from rayinfluence.dataflow.stages.damaged import without_damage
 from rayinfluence.dataflow.stages.factors import (
     Factors,
@@ -46,10 +47,8 @@ from rayinfluence.dataflow.stages.queries import (
     method_operands,
     plan_banks,
     plan_methods,
-    precondition,
     refuse_mixing,
 )
-from rayinfluence.dataflow.stages.refine import Refine, residual_warning, solver_report
 from rayinfluence.dataflow.stages.refinement import Refinement
 from rayinfluence.dataflow.stages.results import Documents, write_results
 from rayinfluence.dataflow.stages.sample import FitPlan
@@ -60,7 +59,12 @@ from rayinfluence.dataflow.stages.select import Selection, select
 from rayinfluence.dataflow.stages.tokenize import tokenize_files
 from rayinfluence.guest import own_arithmetic
 from rayinfluence.methods.method import FactorKind
-from rayinfluence.methods.registry import REFINABLE, SELF_METHODS, TEXT_METHODS, factors_needed
+from rayinfluence.methods.registry import (
+    LAST_LAYER_METHODS,
+    REFINABLE,
+    SELF_METHODS,
+    factors_needed,
+)
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 
@@ -308,17 +312,18 @@ class Run(Parts):
             config,
             self.numerics,
             self.corpus.fingerprint,
-            self._refinement(config),
+            self._refinements(config),
         )
 
-    def _refinement(self, config: ScanConfig) -> Refinement | None:
-        """How queries of EK-FAC are refined, where they are; its factors are there."""
-        settings = config.solver
-        if settings is None or REFINABLE not in config.methods:
-            return None
-        n_shards = self._factors["ekfac"][1].manifest["parts"]["n_shards"]
-        drawn_from = self.corpus, self.corpus.plan(self.numerics.split_tokens), n_shards
-        return Refinement.plan(settings, *drawn_from, self.bad_sequences, self.config.seed)
+    def _refinements(self, config: ScanConfig) -> dict[str, Refinement]:
+        """How queries are refined, by the methods of which they are; EK-FAC's factors are there."""
+        found = {}
+        for method, settings in solvers_of(config).items():
+            n_shards = self._factors["ekfac"][1].manifest["parts"]["n_shards"]
+            drawn_from = self.corpus, self.corpus.plan(self.numerics.split_tokens), n_shards
+            told = *drawn_from, self.bad_sequences, self.config.seed, REFINABLE[method]
+            found[method] = Refinement.plan(settings, *told)
+        return found
 
     def _banks(
         self, config: ScanConfig, prepared: Sequence[MethodQueries], use: str | None = None
@@ -338,31 +343,9 @@ class Run(Parts):
     def _precondition(
         self, config: ScanConfig, prepared: Sequence[MethodQueries], splits: Sequence[Split]
     ) -> None:
-        """Make the queries of a pass; terms count over all of the corpus, whatever is scanned."""
-        counts = self._counts(prepared, splits)
-        operands = partial(self._operands, counts=counts)
-        precondition(self.runner, prepared, operands, self.queries, config, self.progress)
-        for one in prepared:
-            if one.refinement is None:
-                continue
-            (of_method,) = self._operands([one])
-            rank = None if config.rank == "dense" else config.rank
-            self._refine.run(one, of_method, self.queries, rank)
-            if said := residual_warning(solver_report(one, self.queries)):
-                self._warn(said)
-
-    @property
-    def _refine(self) -> Refine:
-        runner = self.config.runner
-        return Refine(
-            self.runner,
-            self.corpus_store,
-            self.replica.shapes,
-            self.numerics.device,
-            runner.most_actors,
-            runner.checkpoint_seconds,
-            self.progress,
-        )
+        """Make the queries of a pass."""
+        for text in make_queries(self, config, prepared, self._operands, splits):
+            self._warn(text)
 
     def _score(
         self,
@@ -375,8 +358,8 @@ class Run(Parts):
         """Score some of the splits, or splits of some of their rows."""
         note_splits(banks, chosen, splits)
         names = {query.digest: query.query.query_id for query in self.queries}
-        by_themselves = [one for one in prepared if one.method in SELF_METHODS]
-        themselves = self._operands(by_themselves)
+        beside = {**SELF_METHODS, **LAST_LAYER_METHODS}
+        themselves = self._operands([one for one in prepared if one.method in beside])
         return scan(
             self.runner, self.corpus, chosen, banks, config, self.progress, names, themselves
         )
@@ -451,16 +434,6 @@ class Run(Parts):
         self._factors[kind] = plan, factors
         return factors
 
-    def _counts(
-        self, methods: Sequence[MethodQueries], splits: Sequence[Split]
-    ) -> TermCounts | None:
-        """Of the terms of all queries, where a method of texts has queries to make."""
-        if not any(one.method in TEXT_METHODS and one.lacks(self.queries) for one in methods):
-            return None
-        return count_terms(
-            self.runner, self.corpus_store, self.store, splits, self.queries, self.progress
-        )
-
     def _operands(
         self, methods: Sequence[MethodQueries], counts: TermCounts | None = None
     ) -> list[MethodOperands]:
@@ -485,8 +458,10 @@ class Run(Parts):
 
 
 def _stores(methods: Sequence[MethodQueries]) -> list[Store]:
-    """Where queries are, as they are scanned and as solvers have them."""
-    return [store for one in methods for store in (one.store, one.whole) if store is not None]
+    """Where queries are, as they are scanned and as solvers have them, and last layers."""
+    stores = [store for one in methods for store in (one.store, one.whole) if store is not None]
+    refits = [one.refit for one in methods if one.refit is not None]
+    return stores + [store for one in refits for store in (one.store, one.features)]
 
 
 def run(config: RunConfig) -> Results:

@@ -20,6 +20,8 @@ QUERIES, SCAN, MERGE, GATHER, RESCORE = "queries", "scan", "merge", "gather", "r
 REFINE = "refine"
 #: Of terms, for methods by texts.
 COUNTS = "counts"
+#: What the last layer sees, and its fit, for methods that read that.
+FEATURES, REFIT = "features", "refit"
 #: Of rows, where a part of the corpus is scanned.
 SELECT = "select"
 TABLES = "tables"
@@ -39,7 +41,7 @@ CORPUS, RESULTS, EVALUATION = "corpus", "results", "evaluation"
 STAGES = {
     CORPUS: (TOKENIZE,),
     FACTORS: (COVARIANCE, EIGEN, MOMENTS, HELD_OUT, FACTORS),
-    SCAN: (SELECT, COUNTS, QUERIES, REFINE, SCAN, MERGE, GATHER, RESCORE),
+    SCAN: (SELECT, COUNTS, FEATURES, REFIT, QUERIES, REFINE, SCAN, MERGE, GATHER, RESCORE),
     RESULTS: (TABLES,),
     EVALUATION: (RETRAIN, UNROLL, HIDDEN, PATCH, RESPOND),
 }

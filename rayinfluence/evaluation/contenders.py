@@ -32,6 +32,7 @@ from rayinfluence.evaluation.baselines import (
 from rayinfluence.evaluation.passes import pass_over
 from rayinfluence.evaluation.shapley.neighbour_job import neighbour_scores
 from rayinfluence.methods.registry import (
+    LAST_LAYER_METHODS,
     METHODS,
     SELF_METHODS,
     TEXT_METHODS,
@@ -81,6 +82,8 @@ class Contender:
             return ("recipe",)
         if self.method in TEXT_METHODS:
             return ("texts",)
+        if self.method in LAST_LAYER_METHODS:
+            return ("a last layer fitted again",)
         return ("factors", "gradients") if factors_of(self.method) else ("gradients",)
 
     def predicts(self, own: str | None) -> bool:

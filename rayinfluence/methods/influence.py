@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | ekfac | EK-FAC | George et al. 2018; Grosse et al. 2023 |
 | kfac | K-FAC: the same with Lambda from eigenvalues | Martens & Grosse 2015 |
+| koh_liang | that of the Hessian or the Gauss-Newton matrix itself, solved | Koh & Liang 2017 |
 | diagonal | the diagonal of the Fisher matrix of the weights | Kirkpatrick et al. 2017 |
 """
 
@@ -23,6 +24,24 @@ class EkfacInfluence:
     meaning = Meaning(
         "an estimate, by EK-FAC influence functions: a linear prediction of what training on a "
         "sequence once more would change. Nothing was retrained."
+    )
+
+    def solver(self, fitted: Fitted) -> Solver:
+        """With the moments in the eigenbasis."""
+        return fitted.ekfac()
+
+
+class KohLiangInfluence:
+    """Influence by a solve of its own, which begins from nothing.
+
+    What stands here is EK-FAC, whose Lambda says how large lambda is, and how far it would be off.
+    """
+
+    factors: FactorKind | None = "ekfac"
+    normalised = False
+    meaning = Meaning(
+        "an estimate, by influence functions as Koh & Liang 2017 have them: a linear prediction of "
+        "what training on a sequence once more would change. Nothing was retrained."
     )
 
     def solver(self, fitted: Fitted) -> Solver:

@@ -1,7 +1,7 @@
 """The method seam: what a run has to know of an attribution method.
 
-A method reads gradients, texts, or each sequence by itself. One that reads gradients gives a linear
-map for each module, and a score is
+A method reads gradients, texts, each sequence by itself, or what the last layer of the model sees.
+One that reads gradients gives a linear map for each module, and a score is
 
     I(z, q) = sum over modules <G^-1 grad f_q, grad log p(z)>
 
@@ -13,6 +13,9 @@ ids, and a score is
 One that reads each sequence by itself gives such a map, too, and asks no query:
 
     I(z, z) = sum over modules <G^-1 grad log p(z), grad log p(z)>
+
+One that reads what the last layer sees has nothing to say but what its scores mean: the layer is
+fitted again by a stage, and scores are as `influence/representers.py` says.
 
 Passes over the corpus, banks, partials, the second pass and tables are the same for all of them.
 

@@ -7,7 +7,12 @@ from dataclasses import replace
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.methods.bm25 import BM25
-from rayinfluence.methods.influence import DiagonalInfluence, EkfacInfluence, KfacInfluence
+from rayinfluence.methods.influence import (
+    DiagonalInfluence,
+    EkfacInfluence,
+    KfacInfluence,
+    KohLiangInfluence,
+)
 from rayinfluence.methods.itself import SelfInfluence
 from rayinfluence.methods.likeness import Cosine, GradientProduct
 from rayinfluence.methods.method import (
@@ -19,6 +24,7 @@ from rayinfluence.methods.method import (
     SolvingMethod,
     TextMethod,
 )
+from rayinfluence.methods.representer import Representer
 from rayinfluence.methods.tfidf import TFIDF
 from rayinfluence.storage.results.meaning import ANY_UNIT, Meaning
 
@@ -27,6 +33,7 @@ GRADIENT_METHODS: Mapping[str, GradientMethod] = {
     "ekfac": EkfacInfluence(),
     "kfac": KfacInfluence(),
     "diagonal": DiagonalInfluence(),
+    "koh_liang": KohLiangInfluence(),
     "gradient_product": GradientProduct(),
     "cosine": Cosine(),
 }
@@ -34,9 +41,17 @@ GRADIENT_METHODS: Mapping[str, GradientMethod] = {
 TEXT_METHODS: Mapping[str, TextMethod] = {"bm25": BM25(), "tfidf": TFIDF()}
 #: Those that read each sequence by itself.
 SELF_METHODS: Mapping[str, SelfMethod] = {"self_influence": SelfInfluence()}
-#: The one whose map a solver refines.
-REFINABLE = "ekfac"
-METHODS: Mapping[str, Method] = {**GRADIENT_METHODS, **TEXT_METHODS, **SELF_METHODS}
+#: Those that read what the last layer sees, after it was fitted again.
+LAST_LAYER_METHODS: Mapping[str, Method] = {"representer": Representer()}
+#: Those whose maps a solver refines, and the key of the scan's section that says which; of the
+#: first that is none by default.
+REFINABLE: Mapping[str, str] = {"ekfac": "solver", "koh_liang": "koh_liang"}
+METHODS: Mapping[str, Method] = {
+    **GRADIENT_METHODS,
+    **TEXT_METHODS,
+    **SELF_METHODS,
+    **LAST_LAYER_METHODS,
+}
 
 
 def solving(method: str) -> SolvingMethod:
@@ -46,7 +61,9 @@ def solving(method: str) -> SolvingMethod:
 
 def factors_of(method: str) -> FactorKind | None:
     """Which factors a method needs to be fitted."""
-    return None if method in TEXT_METHODS else solving(method).factors
+    if method in TEXT_METHODS or method in LAST_LAYER_METHODS:
+        return None
+    return solving(method).factors
 
 
 def factors_needed(methods: Sequence[str]) -> list[FactorKind]:
@@ -75,14 +92,12 @@ def meaning_of(method: str, own: str | None) -> Meaning:
     )
 
 
-def refined(meaning: Meaning, solver: str, curvature: str) -> Meaning:
-    """What scores mean of queries that a solver refined."""
+def refined(meaning: Meaning, method: str, solver: str, curvature: str) -> Meaning:
+    """What scores of a method mean whose queries a solver refined."""
     of = "the Gauss-Newton matrix" if curvature == "gauss_newton" else "the Hessian"
-    return replace(
-        meaning,
-        description=f"{meaning.description} EK-FAC's inverse was refined by {solver} on "
-        f"products of {of} (scan.solver).",
-    )
+    did = "EK-FAC's inverse was refined" if method == "ekfac" else "Its inverse was solved for"
+    said = f"{did} by {solver} on products of {of} (scan.{REFINABLE[method]})."
+    return replace(meaning, description=f"{meaning.description} {said}")
 
 
 def asks(method: str, query_digest: str) -> bool:

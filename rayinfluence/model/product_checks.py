@@ -25,7 +25,7 @@ from rayinfluence.model.preflight import made_up, random_directions
 from rayinfluence.model.row_task import row_task
 from rayinfluence.model.targets import Targets
 
-_ADVICE = "Leave `scan.solver` out; EK-FAC needs no second derivatives."
+_ADVICE = "Leave `scan.solver` out, and the method `koh_liang`; EK-FAC needs no second derivatives."
 #: What rounding may do to <w, J P> beside <J^T w, P>, where what is left out of a module is a part
 #: of 1, and to <a, H b> beside <b, H a>.
 _OFF, _ASYMMETRIC = 1e-2, 1e-3
@@ -64,7 +64,7 @@ def refuse_no_products(
             wrong = wrong or not _asymmetry(a, b, *curvature_products(*told)) <= _ASYMMETRIC
     if wrong:
         raise ModelError(
-            f"scan.solver: products of the curvature of {type(model).__name__} are not what its "
+            f"products of the curvature of {type(model).__name__} are not what its "
             "gradients say: a part of its backward pass is code of its own, which cannot be "
             f"differentiated. {_ADVICE}"
         )

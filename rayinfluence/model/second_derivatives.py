@@ -19,7 +19,7 @@ from rayinfluence.model.load import context_length
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.preflight import made_up, random_directions
 from rayinfluence.model.targets import NextTokens
-from rayinfluence.model.token_influences import change_along, token_influences
+from rayinfluence.model.token_influences import Embedded, change_along, token_influences
 
 _ADVICE = "Leave `scan.token_influences` out; scores by token need no second derivatives."
 #: Embeddings are scaled by 1 +- these: one step is small enough for a model that bends much, the
@@ -54,8 +54,8 @@ def refuse_no_second_derivatives(
     ones_N = torch.ones(len(targets.places_N), dtype=wide, device=device)
 
     def along(scale: float) -> float:
-        eps_BT = torch.full(batch.shape, scale, dtype=wide, device=device).requires_grad_()
-        found: Tensor = change_along(model, modules, batch, targets, directions, ones_N, eps_BT)
+        embedded = Embedded(batch.shape, scale)
+        found: Tensor = change_along(model, modules, batch, targets, directions, ones_N, embedded)
         return float(found.detach())
 
     with in_words(model, "differentiate its backward pass", _ADVICE):

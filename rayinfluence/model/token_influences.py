@@ -9,21 +9,26 @@ alpha are taken at 0 (Grosse et al. 2023, appendix B):
 with e_t the embedding of token t. The paper takes differences of a finite alpha. These are exact:
 where v_n weighs target n, y is what a tracked module gives and a what it gets,
 
-    s(v, eps) = sum over modules and rows of  <dL/dy, P a>,     L = sum_n v_n log p(y_n)
+    s(v, e) = sum over modules and rows of  <dL/dy, P a>,     L = sum_n v_n log p(y_n)
 
-is the derivative of L along P, and output and input influences are ds/dv and ds/deps at v = 1, eps
-= 0: one backward pass through the backward pass. No weight moves, so none has to be put back, and
-there is no alpha to lose digits by, which matters in bfloat16.
+is the derivative of L along P. By one backward pass through the backward pass
 
-B sequence in batch, T token, N target, I input width, O output width, J = I + 1 where there is a
-bias.
+    output = ds/dv        input_t = <e_t, ds/de_t>        embedding_t = |ds/de_t|
+
+at v = 1. The third is how far a step of length one of an embedding can bring the score, whichever
+way it goes: ds/de is what Koh & Liang 2017 (section 2.2) call the influence of perturbing an input,
+grad f_q^T (G + lambda I)^-1 (d/de) grad log p(z), of which an embedding is the nearest thing that a
+token has. No weight moves, so none has to be put back, and there is no alpha to lose digits by,
+which matters in bfloat16.
+
+B sequence in batch, T token, N target, D width of embeddings, I input width, O output width, J = I
++ 1 where there is a bias.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -48,10 +53,13 @@ class TokenInfluences:
         output_BT: entry t is of the prediction of token t + 1, as of scores by token; over t they
             add up to the score.
         input_BT: entry t is of token t itself, as the model reads it.
+        embedding_BT: entry t is of token t's embedding, in whichever direction it is most; never
+            negative.
     """
 
     output_BT: Tensor
     input_BT: Tensor
+    embedding_BT: Tensor
 
 
 def embedding_of(model: nn.Module) -> nn.Module:
@@ -96,15 +104,57 @@ def token_influences(
         ModelError: the embedding does not give a vector per token, or cannot be found.
     """
     dtype, device = next(iter(directions.values())).dtype, batch.tokens_BT.device
-    eps_BT = torch.zeros(batch.shape, dtype=dtype, device=device).requires_grad_()
     v_N = torch.ones(len(targets.places_N), dtype=dtype, device=device).requires_grad_()
-    along = change_along(model, modules, batch, targets, directions, v_N, eps_BT)
-    output_N, input_BT = torch.zeros_like(v_N), torch.zeros_like(eps_BT)
+    embedded = Embedded(batch.shape)
+    along = change_along(model, modules, batch, targets, directions, v_N, embedded)
+    output_N, embedding_BTD = torch.zeros_like(v_N), torch.zeros_like(embedded.vectors_BTD)
     if along.requires_grad:  # unless none but experts are tracked, and no token chose one
-        output_N, input_BT = torch.autograd.grad(along, (v_N, eps_BT), materialize_grads=True)
-    output_BT = torch.zeros_like(input_BT)
+        both = (v_N, embedded.vectors_BTD)
+        output_N, embedding_BTD = torch.autograd.grad(along, both, materialize_grads=True)
+    output_BT = torch.zeros(batch.shape, dtype=dtype, device=device)
     output_BT.view(-1)[targets.places_N] = output_N
-    return TokenInfluences(output_BT, input_BT)
+    gradients_BTD = embedding_BTD.to(device, dtype)
+    vectors_BTD = embedded.vectors_BTD.detach().to(device, dtype)
+    input_BT = (vectors_BTD * gradients_BTD).sum(dim=-1)
+    return TokenInfluences(output_BT, input_BT, gradients_BTD.norm(dim=-1))
+
+
+class Embedded:
+    """The embeddings of a batch's tokens, as they are given on: what a derivative is taken in.
+
+    Args:
+        shape: of the batch, sequences and tokens.
+        longer: by which share of their lengths they are given on.
+    """
+
+    def __init__(self, shape: tuple[int, int], longer: float = 0.0) -> None:
+        self._shape, self._longer = shape, longer
+        self._vectors: Tensor | None = None
+
+    @property
+    def vectors_BTD(self) -> Tensor:
+        """They themselves, after a forward pass."""
+        assert self._vectors is not None
+        return self._vectors
+
+    def __call__(self, module: nn.Module, _args: tuple[Any, ...], output: Any) -> Tensor:
+        """Keep what the embedding gives.
+
+        Raises:
+            ModelError: it is no vector per token.
+        """
+        if not isinstance(output, Tensor) or output.shape[:-1] != self._shape:
+            raise ModelError(
+                f"scan.token_influences: the embedding of tokens ({type(module).__name__}) does "
+                "not give one vector per token, and token influences are of these. Leave the key "
+                "out."
+            )
+        if self._longer:
+            output = output * (1 + self._longer)
+        # A tracked embedding gives what moves with its weights; others a tensor of no history.
+        self._vectors = output if output.requires_grad else output.detach().requires_grad_()
+        # The clone keeps an in-place operation that follows legal.
+        return self._vectors.clone()
 
 
 def change_along(
@@ -114,9 +164,9 @@ def change_along(
     targets: Targets,
     directions: Mapping[str, Tensor],
     v_N: Tensor,
-    eps_BT: Tensor,
+    embedded: Embedded,
 ) -> Tensor:
-    """The derivative s(v, eps) of the log-probabilities along a direction, to be differentiated.
+    """The derivative s(v, e) of the log-probabilities along a direction, to be differentiated.
 
     Args:
         model: the model; none of its parameters requires a gradient.
@@ -125,7 +175,7 @@ def change_along(
         targets: of the batch.
         directions: P [O, J] of each module.
         v_N: weights of the targets, beside those that they have.
-        eps_BT: what embeddings are scaled by, less one; with a gradient, too.
+        embedded: keeps the embeddings.
 
     Raises:
         ModelError: as above.
@@ -134,7 +184,7 @@ def change_along(
     embedding = embedding_of(model)
     handles = taps.hook()
     # After those of tracked modules, of which it may be one.
-    handles.append(embedding.register_forward_hook(partial(_scaled, eps_BT)))
+    handles.append(embedding.register_forward_hook(embedded))
     try:
         # Fused attention has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -204,13 +254,3 @@ class _Taps:
         self._calls.append((module, product, moved))
         # The clone keeps an in-place operation that follows legal.
         return None if layer.shares else product.clone()
-
-
-def _scaled(eps_BT: Tensor, module: nn.Module, _args: tuple[Any, ...], output: Any) -> Tensor:
-    """What the embedding gives, that of each token times 1 + eps."""
-    if not isinstance(output, Tensor) or output.shape[:-1] != eps_BT.shape:
-        raise ModelError(
-            f"scan.token_influences: the embedding of tokens ({type(module).__name__}) does not "
-            "give one vector per token, and input-token influences scale these. Leave the key out."
-        )
-    return (output * (1 + eps_BT)[..., None]).to(output.dtype)

@@ -17,7 +17,7 @@ from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Survivor
 
 _N_HOTTEST = 6
-#: Of the two kinds of token influences, what they are called and what they say.
+#: Of the kinds of token influences, what they are called and what they say.
 _PREDICTED = (
     "by token as it is predicted",
     "A coloured token is one that raises or lowers the completion where it is learnt by itself, "
@@ -27,6 +27,11 @@ _READ = (
     "by token as it is read",
     "A coloured token is one that the score comes by when it is read: with more of it the score "
     "would be further up or down. They do not add up to the score.",
+)
+_MOVED = (
+    "by token as it might have been",
+    "A coloured token is one with whose embedding the score changes fast, whichever way that is "
+    "moved. They have no sign, and do not add up to the score.",
 )
 #: Of a hit that has scores by pairs of tokens, but not here.
 _UNPAIRED = (
@@ -138,13 +143,14 @@ def _kinds(hit: Survivor) -> list[str]:
 
 
 def _influences(hit: Survivor) -> list[Html]:
-    """The text twice more, coloured by token influences, where there are any.
+    """The text again and again, coloured by token influences, where there are any.
 
-    The first of them is of predictions, as scores by token are, and the second of tokens as read.
+    The first of them is of predictions, as scores by token are, and the others of tokens as read.
     """
     views = (
         (_PREDICTED, hit.output_token_influences, 1),
         (_READ, hit.input_token_influences, 0),
+        (_MOVED, hit.embedding_influences, 0),
     )
     return [
         tag(

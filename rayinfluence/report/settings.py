@@ -106,20 +106,25 @@ def _damping(manifest: Manifest) -> str:
 
 
 def _solver(manifest: Manifest) -> str:
-    """How EK-FAC's inverse was refined, and how far that came."""
-    methods = (manifest.get("methods") or {}).values()
-    found = [method["solver"] for method in methods if method.get("solver")]
-    if not found or not found[0]["queries"]:
+    """How queries were solved for, and how far that came."""
+    methods = (manifest.get("methods") or {}).items()
+    said = [_solved(name, one["solver"]) for name, one in methods if one.get("solver")]
+    return " ".join(filter(None, said))
+
+
+def _solved(method: str, solver: Mapping[str, Any]) -> str:
+    if not solver["queries"]:
         return ""
-    solver = found[0]
     of = "Gauss-Newton matrix" if solver["curvature"] == "gauss_newton" else "Hessian"
     queries = solver["queries"].values()
     before, after = (
         _range([one[key] for one in queries]) for key in ("residual_before", "residual")
     )
     lost = _range([one["lost_by_rank"] for one in queries])
+    ours = method.startswith("ekfac")
+    how = f"refined by {solver['name']} (scan.solver)" if ours else f"solved by {solver['name']}"
     return (
-        f"queries by ekfac were refined by {solver['name']} (scan.solver), with the {of} of "
+        f"queries by {method} were {how}, with the {of} of "
         f"{count(solver['sequences'])} sequences: what is left unsolved of a gradient is {after} "
         f"of it, and was {before} with EK-FAC alone. Of what was solved, the rank of the scan "
         f"loses {lost}."

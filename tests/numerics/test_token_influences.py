@@ -31,6 +31,7 @@ pytestmark = pytest.mark.runs
 
 #: Sequences of different lengths, which stand side by side.
 SEQUENCES = (0, 2, 3, 4, 6)
+KINDS = ("output", "input", "embedding")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def directions_of(bank: QueryBank, query: int) -> dict[str, Tensor]:
 
 
 def found_of(replica: Replica, bank: QueryBank, query: int) -> dict[int, np.ndarray]:
-    """Both influences [2, T] by sequence."""
+    """Influences [3, T] by sequence."""
     sequences = token_sequences()
     pairs = {z: (z, query) for z in SEQUENCES}
     return pairs_token_influences(replica, bank, table(sequences), pairs)
@@ -80,14 +81,17 @@ def log_ps(model: nn.Module, tokens: np.ndarray, **of_model: Tensor) -> Tensor:
 
 
 def exact(model: nn.Module, directions: dict[str, Tensor], tokens: np.ndarray) -> np.ndarray:
-    """Forward derivatives along the direction: of each log p, and of each d/deps log p."""
+    """Forward derivatives along the direction: of each log p, and of each d/deps log p.
+
+    And how long that of each d/de log p is.
+    """
     moves = steps(model, directions)
     named = dict(model.named_parameters(remove_duplicate=False))
     weights = {name: named[name] for name in moves}
     embedding = model.get_input_embeddings()
 
-    def values(weights: dict[str, Tensor], eps_T: Tensor) -> Tensor:
-        scale = lambda _module, _args, output: output * (1 + eps_T)[:, None]  # noqa: E731
+    def values(weights: dict[str, Tensor], eps_T: Tensor, moved_TD: Tensor) -> Tensor:
+        scale = lambda _module, _args, output: output * (1 + eps_T)[:, None] + moved_TD  # noqa: E731
         handle = embedding.register_forward_hook(scale)
         try:
             ids = torch.from_numpy(tokens).long().to(DEVICE)[None]
@@ -98,12 +102,17 @@ def exact(model: nn.Module, directions: dict[str, Tensor], tokens: np.ndarray) -
             handle.remove()
 
     zeros_T = torch.zeros(len(tokens), dtype=torch.float64, device=DEVICE)
-    of_eps = grad(lambda weights, eps_T: values(weights, eps_T).sum(), argnums=1)
+    zeros_TD = zeros_T[:, None] * embedding.weight.detach()[:1]
+    both = grad(lambda *told: values(*told).sum(), argnums=(1, 2))
     with sdpa_kernel(SDPBackend.MATH):
-        _, output_n = jvp(lambda weights: values(weights, zeros_T), (weights,), (moves,))
-        _, input_T = jvp(lambda weights: of_eps(weights, zeros_T), (weights,), (moves,))
+        here = lambda weights: values(weights, zeros_T, zeros_TD)  # noqa: E731
+        _, output_n = jvp(here, (weights,), (moves,))
+        _, (input_T, moved_TD) = jvp(
+            lambda weights: both(weights, zeros_T, zeros_TD), (weights,), (moves,)
+        )
     last = output_n.new_zeros(1)
-    return torch.stack([torch.cat([output_n, last]), input_T]).detach().cpu().numpy()
+    rows = torch.cat([output_n, last]), input_T, moved_TD.norm(dim=1)
+    return torch.stack(rows).detach().cpu().numpy()
 
 
 def test_they_are_the_exact_derivatives_along_the_direction(fitted: Fitted, tmp_path: Path) -> None:
@@ -114,7 +123,7 @@ def test_they_are_the_exact_derivatives_along_the_direction(fitted: Fitted, tmp_
         for z, one in found.items():
             directions = directions_of(bank, query)
             expected = exact(fitted.replica.model, directions, token_sequences()[z])
-            for kind, ours, theirs in zip(("output", "input"), one, expected, strict=True):
+            for kind, ours, theirs in zip(KINDS, one, expected, strict=True):
                 assert_same(torch.from_numpy(ours), torch.from_numpy(theirs), kind, 1e-8)
 
 
@@ -123,7 +132,7 @@ def test_output_token_influences_add_up_to_the_score(fitted: Fitted, tmp_path: P
     bank = bank_of(fitted, tmp_path)
     naive_NQ = torch.stack(list(naive_scores(fitted, "ekfac").values())).sum(dim=0)
     for query in range(len(bank)):
-        for z, (output_T, input_T) in found_of(fitted.replica, bank, query).items():
+        for z, (output_T, input_T, _) in found_of(fitted.replica, bank, query).items():
             assert len(output_T) == len(input_T) == len(token_sequences()[z])
             assert output_T[-1] == 0
             assert_same(output_T.sum(), naive_NQ[z, query], "sum", 1e-9, float(naive_NQ.max()))
@@ -209,7 +218,7 @@ def test_moving_the_weights_by_hand_gives_the_same(
                         along * scale * float(log_ps(model, tokens, inputs_embeds=embeds).sum())
                     )
             input_T.append(total / (4 * alpha * eps))
-    output_T, ours_T = found_of(replica, bank, 0)[0]
+    output_T, ours_T, _ = found_of(replica, bank, 0)[0]
     assert_same(torch.from_numpy(output_T[:-1]), output_n, "output", 1e-6)
     assert_same(torch.from_numpy(ours_T), torch.tensor(input_T), "input", 1e-4)
 
@@ -217,7 +226,7 @@ def test_moving_the_weights_by_hand_gives_the_same(
 @SHAPES
 @pytest.mark.parametrize(
     ("dtype", "tolerances"),
-    [(torch.float32, (1e-5, 1e-5)), (torch.bfloat16, (0.1, 0.2))],
+    [(torch.float32, (1e-5, 1e-5, 1e-5)), (torch.bfloat16, (0.1, 0.2, 0.2))],
     ids=["float32", "bfloat16"],
 )
 def test_in_less_precision_they_are_still_right(
@@ -225,7 +234,7 @@ def test_in_less_precision_they_are_still_right(
     wide: Callable[[], nn.Module],
     patterns: list[str],
     dtype: torch.dtype,
-    tolerances: tuple[float, float],
+    tolerances: tuple[float, float, float],
 ) -> None:
     """Beside the exact ones at the very same weights; fused attention has no second derivative."""
     replica, bank = made(make, patterns, dtype=dtype, attention="sdpa")
@@ -333,9 +342,10 @@ def test_the_first_of_each_direction_have_them(fitted: Fitted, tmp_path: Path, n
     bank = bank_of(fitted, tmp_path / "bank")
     places = {query.query.query_id: place for place, query in enumerate(fitted.queries)}
     for row in rows:
-        ours = [row["output_token_influences"], row["input_token_influences"]]
+        columns = ("output_token_influences", "input_token_influences", "embedding_influences")
+        ours = [row[column] for column in columns]
         if row["rank"] > n:
-            assert ours == [None, None]
+            assert ours == [None] * len(columns)
             continue
         query, z = places[row["query_id"]], row["sequence_id"]
         pair = {0: (z, query)}

@@ -20,6 +20,8 @@ DATA = {
     "config_corpus",
     "config_rows",
     "config_scored",
+    "config_methods",
+    "config_representer",
     "config_solver",
     "text",
     "guest",
@@ -49,6 +51,8 @@ ARROWS: dict[str, set[str]] = {
     "config_corpus": {"config_places", "config_rows", "config_sentences"},
     "config_rows": {"config_places"},
     "config_solver": {"config_places"},
+    "config_methods": set(),
+    "config_representer": {"config_places"},
     "config_objective": {"config_places", "config_sentences"},
     "config_features": {"addresses"},
     "config_scored": set(),
@@ -60,6 +64,8 @@ ARROWS: dict[str, set[str]] = {
         "config_sentences",
         "config_set",
         "config_solver",
+        "config_methods",
+        "config_representer",
         "config_places",
         "config_corpus",
         "config_objective",
@@ -187,7 +193,9 @@ ROOMS: dict[str, set[str]] = {
     "seeds": NAMES | {"compute", "stages", "manifest"},
     "looking": {"begin", "places"},
     "tokenised": {"begin", "places"},
-    "run": NAMES | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest"},
+    "querying": {"compute", "jobs", "stages", "begin"},
+    "run": NAMES
+    | {"compute", "jobs", "runners", "stages", "begin", "plan", "manifest", "querying"},
     "asking": {"begin", "run"},
 }
 

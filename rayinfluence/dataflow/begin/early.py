@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rayinfluence.addresses import hub_address, may_be_on_a_hub, why_no_folder
-from rayinfluence.config import BY_ITSELF, RunConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_methods import BY_ITSELF
 from rayinfluence.corpus.beginning import beginning
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.documents import refuse_other_content

@@ -26,11 +26,12 @@ from rayinfluence.dataflow.begin import preflight
 from rayinfluence.dataflow.begin.counted import Counted, counted
 from rayinfluence.dataflow.begin.early import Inputs, corpus_store
 from rayinfluence.dataflow.begin.fetched import note_commits
+from rayinfluence.dataflow.begin.last_layer import refuse_no_last_layer
 from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, classes_of_rows, masking_of
-from rayinfluence.dataflow.begin.solver import refuse_unsolvable
+from rayinfluence.dataflow.begin.solver import refuse_unsolvable, solvers_of
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_numbers, ordinary_tokens
 from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.dataflow.compute.devices import devices_here, so_many_gpus
@@ -43,7 +44,7 @@ from rayinfluence.dataflow.stages.sample import FitPlan, plan_fit
 from rayinfluence.errors import ConfigError, CorpusError
 from rayinfluence.guest import as_found, own_arithmetic
 from rayinfluence.methods.method import ITSELF, FactorKind
-from rayinfluence.methods.registry import SELF_METHODS
+from rayinfluence.methods.registry import LAST_LAYER_METHODS, SELF_METHODS
 from rayinfluence.model.identity import model_identity
 from rayinfluence.model.own_objective_checks import refuse_unfit
 from rayinfluence.model.placement import dealt
@@ -377,8 +378,11 @@ class Parts:
             refuse_no_second_derivatives(
                 replica.model, replica.modules, replica.shapes, self.tracked.ordinary
             )
-        if self.config.scan.solver is not None:
-            refuse_unsolvable(self.config.scan.solver, self.replica, self.tracked.ordinary)
+        for method, settings in solvers_of(self.config.scan).items():
+            refuse_unsolvable(method, settings, self.replica, self.tracked.ordinary)
+        has_representers = LAST_LAYER_METHODS.keys() & set(self.config.scan.fitted_for)
+        if has_representers and (said := refuse_no_last_layer(self.replica)):
+            self._warn(said)
         self._note_commits()
         self.progress.note(self.tracked.line)
         for text in self.tracked.warnings:

@@ -159,8 +159,9 @@ class Refining:
             advance(batch.n_tokens * len(directions))
         if not all(bool(torch.isfinite(one).all()) for one in sums.values()):
             raise NumericsError(
-                "scan.solver: a product of curvature with a gradient is not finite in the sample "
-                "that products are made of; set `dtype: float64`, or leave the solver out."
+                "a product of curvature with a gradient is not finite in the sample "
+                "that products are made of; set `dtype: float64`, or leave out what solves with it "
+                "(scan.solver, or the method koh_liang)."
             )
         return {**sums, "n": torch.tensor(n, dtype=torch.int64)}
 

@@ -25,6 +25,7 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.curvature_products import CURVATURES, Curvature, curvature_products
 from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import LanguageModel, forward_logits, vocabulary_of
+from rayinfluence.model.last_layer import LastLayer
 from rayinfluence.model.load import assemble, context_length
 from rayinfluence.model.losses import Choose, sample_labels, sample_numbers, uniforms
 from rayinfluence.model.masking import Masking
@@ -184,6 +185,15 @@ class Replica:
         if told.function is None:
             return None
         return OwnObjective.load(told.function, told.objective)
+
+    @cached_property
+    def last_layer(self) -> LastLayer:
+        """What makes the logits.
+
+        Raises:
+            ModelError: no linear layer does.
+        """
+        return LastLayer.of(self.model)
 
     @property
     def of_curvature(self) -> Replica:

@@ -69,8 +69,8 @@ class Rescored:
             no scores by module has the score alone, as if all were one.
         scanned_P: what the scan's queries give in this pass.
         token_scores: by place among the pairs, of those that were asked for by token.
-        influences: by place among the pairs, output- and input-token influences [2, T] of those
-            that were asked for them.
+        influences: by place among the pairs, output-token, input-token and embedding influences
+            [3, T] of those that were asked for them.
     """
 
     rows_P: NDArray[np.int64]

@@ -21,24 +21,22 @@ from rayinfluence.corpus.queries import EncodedAnswer, EncodedQuery
 from rayinfluence.corpus.query_forms import LOG_PROBABILITY
 from rayinfluence.corpus.shards import bad_rows, sequences_of
 from rayinfluence.curvature.products import accumulation_dtype, operand_dtype
-from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.objectives import (
     MEASUREMENTS,
     Function,
     of_function,
     of_measurements,
 )
-from rayinfluence.dataflow.compute.partial import Partial
-from rayinfluence.dataflow.compute.quarantine import Bad, whole
+from rayinfluence.dataflow.compute.quarantine import whole
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica, own_labels
+from rayinfluence.dataflow.compute.representing import score_representers
+from rayinfluence.dataflow.compute.scored import Scored, finite_scores
 from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.errors import NumericsError
 from rayinfluence.influence.bank import QueryBank
 from rayinfluence.influence.contraction import Contraction
-from rayinfluence.influence.groups import GroupSums
+from rayinfluence.influence.representers import RepresenterBank
 from rayinfluence.influence.squares import Squares, per_length
-from rayinfluence.influence.tails import Tails
-from rayinfluence.influence.topk import TopK
 from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.capture import backward
 from rayinfluence.model.feeding import sides_of
@@ -49,6 +47,8 @@ from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Targets
 
 Advance = Callable[[int], None]
+#: Queries as a scan has them: by gradients, by texts, or by what the last layer sees.
+AnyBank = QueryBank | TextBank | RepresenterBank
 #: Inputs and output gradients that wait to be scored together.
 WINDOW_BYTES = {"cpu": 1 << 28, "cuda": 1 << 33}
 #: More sequences than that of a small model only cost memory: at rank 32 queries are rebuilt for a
@@ -309,53 +309,30 @@ class Window:
         ]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The scores [N, Q] of a split's sequences by a bank, NaN where one is not finite.
-
-    ``n_tokens`` are of these sequences; those that no query has a score of are not among them.
-    """
-
-    ids_N: NDArray[np.int64]
-    scores_NQ: NDArray[np.float64]
-    n_tokens: int
-    quarantine: dict[int, Bad]
-
-    def partial(self, groups: SplitGroups, top: int) -> Partial:
-        """The partial, of which the statistics are over all scores.
-
-        Args:
-            groups: of the split's sequences.
-            top: survivors of each query and direction.
-        """
-        return Partial(
-            proponents=TopK.of(self.scores_NQ, self.ids_N, top),
-            opponents=TopK.of(-self.scores_NQ, self.ids_N, top),
-            groups=GroupSums.of(self.scores_NQ, groups.of(self.ids_N)),
-            tails=Tails.of(self.scores_NQ),
-            n_sequences=len(self.ids_N),
-            n_tokens=self.n_tokens,
-            quarantine=dict(sorted(self.quarantine.items())),
-        )
-
-
 def score_split(
     replica: Replica,
-    banks: Sequence[QueryBank | TextBank],
+    banks: Sequence[AnyBank],
     table: pa.Table,
     advance: Advance = lambda tokens: None,
 ) -> list[Scored]:
     """Score a split against every query of every bank, in one forward and backward pass.
 
-    There is none for banks that read texts alone. What a bank yields does not depend on the banks
-    beside it. ``advance`` is told of the tokens of each batch.
+    There is none for banks that read texts alone, and one forward for each that reads what the last
+    layer sees. What a bank yields does not depend on the banks beside it. ``advance`` is told of
+    the tokens of each batch of what takes longest.
     """
     of_gradients = [bank for bank in banks if isinstance(bank, QueryBank)]
     scored = iter(_by_gradients(replica, of_gradients, table, advance) if of_gradients else ())
-    return [
-        next(scored) if isinstance(bank, QueryBank) else _by_texts(replica, bank, table)
-        for bank in banks
-    ]
+    untold = advance if not of_gradients else lambda tokens: None
+
+    def by(bank: AnyBank) -> Scored:
+        if isinstance(bank, QueryBank):
+            return next(scored)
+        if isinstance(bank, TextBank):
+            return _by_texts(replica, bank, table)
+        return score_representers(replica, bank, table, untold)
+
+    return list(map(by, banks))
 
 
 def _by_texts(replica: Replica, bank: TextBank, table: pa.Table) -> Scored:
@@ -392,24 +369,6 @@ def _by_gradients(
         for of_bank, part_BQ in zip(found, parts, strict=True):
             of_bank.append((batch, part_BQ))
     return [
-        _finite(of_bank, len(bank), quarantine) for bank, of_bank in zip(banks, found, strict=True)
+        finite_scores(of_bank, len(bank), quarantine)
+        for bank, of_bank in zip(banks, found, strict=True)
     ]
-
-
-def _finite(
-    found: Sequence[tuple[Batch, NDArray[np.float64]]], n_queries: int, quarantine: Quarantine
-) -> Scored:
-    """The scores of sequences that have a finite one by some query of a bank."""
-    ids, scores, n_tokens = [np.zeros(0, np.int64)], [np.zeros((0, n_queries))], 0
-    reason, bad = "its influence is not finite", whole(quarantine)
-    for batch, part_BQ in found:
-        finite_BQ = np.isfinite(part_BQ)
-        some_B = finite_BQ.any(axis=1) | finite_BQ.all(axis=1)
-        bad |= whole({int(i): reason for i in batch.sequence_ids[~some_B]})
-        for row in np.flatnonzero(some_B & ~finite_BQ.all(axis=1)):
-            queries = tuple(np.flatnonzero(~finite_BQ[row]).tolist())
-            bad[int(batch.sequence_ids[row])] = Bad(reason, queries, int(batch.lengths_B[row]))
-        ids.append(batch.sequence_ids[some_B])
-        scores.append(np.where(finite_BQ, part_BQ, np.nan)[some_B])
-        n_tokens += int(batch.lengths_B[some_B].sum())
-    return Scored(np.concatenate(ids), np.concatenate(scores), n_tokens, bad)

@@ -114,7 +114,7 @@ class Read:
         modules: by name; none where the method has no scores by module.
         layer_scores_RM: by module.
         token_scores: by row, where there are any.
-        output_influences, input_influences: of tokens, by row, where there are any.
+        influences: of tokens, by column and row, where there are any.
         pair_scores: by part of a completion and by token [C, T], by row, where there are any.
         tokens: by sequence.
         texts: of those, by sequence, where a row of it has token scores.
@@ -123,8 +123,7 @@ class Read:
     modules: Sequence[str]
     layer_scores_RM: NDArray[np.float64]
     token_scores: Mapping[int, NDArray[np.float64]]
-    output_influences: Mapping[int, NDArray[np.float64]]
-    input_influences: Mapping[int, NDArray[np.float64]]
+    influences: Mapping[str, Mapping[int, NDArray[np.float64]]]
     pair_scores: Mapping[int, NDArray[np.float64]]
     tokens: Mapping[int, NDArray[np.int32]]
     texts: Mapping[int, Sequence[str]]
@@ -192,8 +191,7 @@ def survivor_table(
         ],
         "layer_scores": _layers(read.modules, read.layer_scores_RM),
         "token_scores": [read.token_scores.get(row) for row in range(n)],
-        "output_token_influences": [read.output_influences.get(row) for row in range(n)],
-        "input_token_influences": [read.input_influences.get(row) for row in range(n)],
+        **{name: [of.get(row) for row in range(n)] for name, of in read.influences.items()},
         "pair_scores": [
             None if (scores_CT := read.pair_scores.get(row)) is None else list(scores_CT)
             for row in range(n)

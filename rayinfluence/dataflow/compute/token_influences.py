@@ -1,6 +1,6 @@
 """Token influences of the second pass: pairs of a row and a query, a query at a time.
 
-T token.
+T token; K kind of influence: output, input, embedding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pairs_token_influences(
     pairs: Mapping[int, tuple[int, int]],
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> dict[int, NDArray[np.float64]]:
-    """Output- and input-token influences [2, T] of some pairs.
+    """Output-token, input-token and embedding influences [K, T] of some pairs.
 
     Args:
         replica: the model.
@@ -67,12 +67,13 @@ def pairs_token_influences(
                 masks and [masks[row] for row in rows],
             )
             one = replica.token_influences(batch, directions)
-            of_batch_B2T = torch.stack([one.output_BT, one.input_BT], dim=1).double().cpu().numpy()
-            for number, row_2T, length in zip(numbers, of_batch_B2T, batch.lengths_B, strict=True):
-                found[number] = row_2T[:, :length].copy()
+            kinds = one.output_BT, one.input_BT, one.embedding_BT
+            of_batch_BKT = torch.stack(kinds, dim=1).double().cpu().numpy()
+            for number, row_KT, length in zip(numbers, of_batch_BKT, batch.lengths_B, strict=True):
+                found[number] = row_KT[:, :length].copy()
             advance(batch.n_tokens)
-    for number, row_2T in found.items():
-        if not np.isfinite(row_2T).all():
+    for number, row_KT in found.items():
+        if not np.isfinite(row_KT).all():
             sequence_id = table["sequence_id"][pairs[number][0]].as_py()
             raise NumericsError(
                 f"sequence {sequence_id} was scored, and its token influences are not finite: they "
@@ -90,13 +91,13 @@ def refuse_other_sums(
     The checks at the start ran on the driver, and on another device a model may have other code.
 
     Args:
-        found: both influences [2, T] by pair.
+        found: influences [K, T] by pair.
         scores_P: at full rank.
 
     Raises:
         NumericsError: with the sum and the score.
     """
-    for place, (output_T, _) in found.items():
+    for place, (output_T, *_) in found.items():
         score, total = float(scores_P[place]), float(output_T.sum())
         if not abs(total - score) <= _APART * (abs(score) + np.abs(output_T).sum()):
             raise NumericsError(

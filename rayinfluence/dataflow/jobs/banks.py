@@ -10,12 +10,14 @@ from torch import Tensor
 
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.scoring import AnyBank
 from rayinfluence.dataflow.compute.texts import TextBank, stack_texts
 from rayinfluence.dataflow.jobs.handles import Handle
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.bank import QueryBank, stack_queries
-from rayinfluence.methods.registry import GRADIENT_METHODS, TEXT_METHODS
+from rayinfluence.influence.representers import stack_representers
+from rayinfluence.methods.registry import GRADIENT_METHODS, LAST_LAYER_METHODS, TEXT_METHODS
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
@@ -40,7 +42,7 @@ class BankPlan:
 
 def load_bank(plan: BankPlan) -> SharedTensors:
     """Read a bank's queries and stack them."""
-    return SharedTensors(_stacked(plan.method, plan.queries, plan.query_digests))
+    return SharedTensors(load_stacked(plan.method, plan.queries, plan.query_digests))
 
 
 def stored_bank(
@@ -54,7 +56,7 @@ def stored_bank(
         queries: where they are.
         digests: of some of them.
     """
-    tensors = _stacked(method, queries, digests)
+    tensors = load_stacked(method, queries, digests)
     if method in TEXT_METHODS:
         return TextBank(TEXT_METHODS[method], digests, tensors)
     return QueryBank.from_tensors(
@@ -70,8 +72,11 @@ def _device(replica: Replica, part: str) -> torch.device:
     return replica.devices[part.rpartition("/")[0]]
 
 
-def _stacked(method: str, queries: Store, digests: Sequence[str]) -> dict[str, Tensor]:
+def load_stacked(method: str, queries: Store, digests: Sequence[str]) -> dict[str, Tensor]:
+    """Some queries of a method, read and joined."""
     read = [read_tensors(queries, query_key(digest))[0] for digest in digests]
+    if method in LAST_LAYER_METHODS:
+        return stack_representers(read)
     return stack_texts(read) if method in TEXT_METHODS else stack_queries(read)
 
 
@@ -82,15 +87,19 @@ class BankOperands:
     Attributes:
         plan: what it is.
         tensors: of its queries.
-        method: what is read instead, of a method that reads each sequence by itself.
+        method: what is read instead, of a method that reads each sequence by itself; and beside
+            them, of one that reads what the last layer sees.
     """
 
     plan: BankPlan
     tensors: Handle[SharedTensors]
     method: MethodOperands | None = None
 
-    def bank(self, replica: Replica) -> QueryBank | TextBank:
+    def bank(self, replica: Replica) -> AnyBank:
         """The bank on its modules' devices; on a CPU its tensors are the shared ones."""
+        if self.method is not None and self.method.reads_last_layer:
+            digests, tensors = self.plan.query_digests, self.tensors.get()
+            return self.method.representers(replica, digests, tensors)
         if self.method is not None:
             return self.method.itself(replica)
         method = self.plan.method

@@ -1,7 +1,7 @@
 """The queries' job: what each method keeps of a query, committed.
 
 By gradients: preconditioned and cut. By texts: terms and what they count. Of sequences by
-themselves: the damping alone.
+themselves: the damping alone. By the last layer: what it sees of the query's tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rayinfluence.curvature.ekfac import ModuleFactors
 from rayinfluence.curvature.solver import Cut, Solver
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.representer_queries import logits_of, query_points
 from rayinfluence.dataflow.compute.scoring import QueryGradient, query_gradient
 from rayinfluence.dataflow.compute.texts import TermCounts
 from rayinfluence.dataflow.compute.unit_gradients import unit_gradient
@@ -27,8 +28,15 @@ from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key
 from rayinfluence.influence.bank import Itself, QueryBank
 from rayinfluence.influence.lowrank import low_rank
+from rayinfluence.influence.representers import RepresenterBank
 from rayinfluence.methods.method import ITSELF, Curvature, Fitted
-from rayinfluence.methods.registry import GRADIENT_METHODS, SELF_METHODS, TEXT_METHODS, solving
+from rayinfluence.methods.registry import (
+    GRADIENT_METHODS,
+    LAST_LAYER_METHODS,
+    SELF_METHODS,
+    TEXT_METHODS,
+    solving,
+)
 from rayinfluence.storage.shared import SharedTensors
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import write_tensors
@@ -75,6 +83,7 @@ class MethodOperands:
         counts: of the queries' terms, while there are queries to be made that need them.
         whole: where its queries are at full rank, if a solver refines them; others are made
             again where they are needed whole.
+        last_layer: that was fitted again, of a method that reads what it sees.
     """
 
     method: str
@@ -83,6 +92,7 @@ class MethodOperands:
     curvature: SharedCurvature | None = None
     counts: TermCounts | None = None
     whole: Store | None = None
+    last_layer: Handle[SharedTensors] | None = None
 
     @property
     def reads_texts(self) -> bool:
@@ -95,9 +105,19 @@ class MethodOperands:
         return self.method in SELF_METHODS
 
     @property
+    def reads_last_layer(self) -> bool:
+        """Whether it reads what the last layer sees."""
+        return self.method in LAST_LAYER_METHODS
+
+    @property
     def reads_queries(self) -> bool:
         """Whether it has gradients of queries."""
         return self.method in GRADIENT_METHODS
+
+    @property
+    def has_solver(self) -> bool:
+        """Whether it has a map of each module."""
+        return self.reads_queries or self.reads_itself
 
     @property
     def has_parts(self) -> bool:
@@ -125,6 +145,24 @@ class MethodOperands:
             for name, shape in replica.shapes.items()
         }
         return QueryBank([ITSELF.digest], modules)
+
+    def fitted(self) -> Mapping[str, Tensor]:
+        """The last layer that was fitted again: ``weight``, ``residual``, ``l2``, ``n_points``."""
+        assert self.last_layer is not None
+        return self.last_layer.get()
+
+    def representers(
+        self, replica: Replica, digests: Sequence[str], tensors: Mapping[str, Tensor]
+    ) -> RepresenterBank:
+        """Some queries of a method that reads what the last layer sees, on that layer's device."""
+        fitted, there = self.fitted(), replica.last_layer.layer.weight.device
+        return RepresenterBank(
+            digests,
+            {part: tensor.to(there) for part, tensor in tensors.items()},
+            fitted["weight"].to(there),
+            float(fitted["l2"]),
+            int(fitted["n_points"]),
+        )
 
 
 #: The gradient of no query.
@@ -182,9 +220,13 @@ class QueryJob:
                     assert operands.counts is not None
                     of_texts = TEXT_METHODS[operands.method]
                     tensors[place, method] = operands.counts.query(of_texts, query.terms)
+                elif operands.reads_last_layer:
+                    tensors[place, method] = query_points(replica, query)
         for (place, method), solved in tensors.items():
-            query = item[place][0]
+            query, operands = item[place][0], self.methods[method]
             header = query_header(query, found[place], damping.get(method, {}))
+            if operands.reads_last_layer:
+                header["logits"] = logits_of(replica, solved, operands.fitted())
             write_tensors(self.methods[method].store, query_key(query.digest), solved, header)
         watch.advance(sum(query.n_tokens for query, _ in item))
 
@@ -195,7 +237,7 @@ class QueryJob:
         tensors: dict[tuple[int, int], dict[str, Tensor]] = {}
         damping: dict[int, dict[str, float]] = {}
         wanted = sorted({method for _, methods in item for method in methods})
-        wanted = [method for method in wanted if not self.methods[method].reads_texts]
+        wanted = [method for method in wanted if self.methods[method].has_solver]
         units: Sequence[QueryGradient] = []
         if any(self.methods[method].normalised for method in wanted):
             units = [unit_gradient(one, replica.shapes) for one in found]

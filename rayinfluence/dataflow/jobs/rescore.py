@@ -20,23 +20,27 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.splits import Split, read_rows
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Replica
+from rayinfluence.dataflow.compute.representer_queries import rescore_representers
 from rayinfluence.dataflow.compute.rescoring import Asked, Rescored, rescore, whole_banks
 from rayinfluence.dataflow.compute.text_rescoring import rescore_texts
 from rayinfluence.dataflow.compute.texts import TextBank
 from rayinfluence.dataflow.compute.token_influences import pairs_token_influences, refuse_other_sums
-from rayinfluence.dataflow.jobs.banks import stored_bank
+from rayinfluence.dataflow.jobs.banks import load_stacked, stored_bank
 from rayinfluence.dataflow.jobs.query import MethodOperands
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import query_key, survivors_key
 from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.representers import RepresenterBank
 from rayinfluence.methods.registry import asks
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import tensor_names, write_tensors
 
 #: Names of what there is where token influences are asked for, as of the tables' columns.
-INFLUENCES = ("output_token_influences", "input_token_influences")
+INFLUENCES = ("output_token_influences", "input_token_influences", "embedding_influences")
 #: Queries of a method at full rank, and as the scan had them; None where that is whole.
 _Whole = tuple[QueryBank, QueryBank | None]
+#: Those of a method of which nothing was cut.
+_Uncut = TextBank | RepresenterBank
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,12 @@ class Pairs:
         by_token_NQ[self.rows_P, self.queries_P] = self.by_token_P
         return Asked(whole, cut, wanted_NQ, by_token_NQ)
 
-    def by_text(self, bank: TextBank, table: pa.Table) -> Rescored:
-        """What is found of them by the texts of a table's rows."""
-        return rescore_texts(bank, table, self.rows_P, self.queries_P, self.by_token_P)
+    def uncut(self, replica: Replica, bank: _Uncut, table: pa.Table) -> Rescored:
+        """What is found of them by the texts of a table's rows, or by what the last layer sees."""
+        told = table, self.rows_P, self.queries_P, self.by_token_P
+        if isinstance(bank, TextBank):
+            return rescore_texts(bank, *told)
+        return rescore_representers(replica, bank, *told)
 
     def with_influences(
         self,
@@ -122,7 +129,7 @@ class RescoreJob:
     methods: Sequence[MethodOperands]
     stage: ClassVar[str] = stage_names.RESCORE
     _block: tuple[str, ...] = ()
-    _banks: list[_Whole | TextBank | None] = field(default_factory=list)
+    _banks: list[_Whole | _Uncut | None] = field(default_factory=list)
 
     def prepare(self, replica: Replica) -> None:
         """Nothing; what a block needs is made when it begins."""
@@ -148,7 +155,7 @@ class RescoreJob:
 
     def _begun(
         self, replica: Replica, queries: Sequence[EncodedQuery]
-    ) -> list[_Whole | TextBank | None]:
+    ) -> list[_Whole | _Uncut | None]:
         """The queries of a block, by method; None by those that ask none of them."""
         digests = [query.digest for query in queries]
         gradients = [one for one in self.methods if one.has_parts and asks(one.method, digests[0])]
@@ -156,11 +163,14 @@ class RescoreJob:
         normalised = [operands.normalised for operands in gradients]
         whole = iter(whole_banks(replica, solvers, queries, normalised) if gradients else ())
 
-        def bank(operands: MethodOperands) -> _Whole | TextBank | None:
+        def bank(operands: MethodOperands) -> _Whole | _Uncut | None:
             if not asks(operands.method, digests[0]):
                 return None
             if operands.reads_itself:
                 return operands.itself(replica), None
+            if operands.reads_last_layer:
+                tensors = load_stacked(operands.method, operands.store, digests)
+                return operands.representers(replica, digests, tensors)
             scanned = _as_scanned(replica, operands, digests)
             if isinstance(scanned, TextBank):
                 return scanned
@@ -179,7 +189,7 @@ class RescoreJob:
         asked = [
             of_method.asked(*bank, len(table))
             for of_method, bank in zip(pairs, self._banks, strict=True)
-            if bank is not None and not isinstance(bank, TextBank)
+            if bank is not None and not isinstance(bank, _Uncut)
         ]
         run_N = np.zeros(len(table), dtype=np.bool_)
         for one in asked:
@@ -193,8 +203,8 @@ class RescoreJob:
         return [
             Rescored.none(len(replica.modules))
             if bank is None
-            else of_method.by_text(bank, table)
-            if isinstance(bank, TextBank)
+            else of_method.uncut(replica, bank, table)
+            if isinstance(bank, _Uncut)
             else of_method.with_influences(replica, next(found), bank[0], table, watch.advance)
             for of_method, bank in zip(pairs, self._banks, strict=True)
         ]

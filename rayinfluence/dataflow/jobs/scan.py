@@ -21,14 +21,13 @@ from rayinfluence.dataflow.compute.grouping import SplitGroups
 from rayinfluence.dataflow.compute.partial import Partial
 from rayinfluence.dataflow.compute.quarantine import LeftOut, worst
 from rayinfluence.dataflow.compute.replica import Replica
-from rayinfluence.dataflow.compute.scoring import Scored, score_split
-from rayinfluence.dataflow.compute.texts import TextBank
+from rayinfluence.dataflow.compute.scored import Scored
+from rayinfluence.dataflow.compute.scoring import AnyBank, score_split
 from rayinfluence.dataflow.jobs.banks import BankOperands
 from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import MOST_STARTS, Leaders, Watch
 from rayinfluence.dataflow.layout import aside_key, mark_key, partial_key
 from rayinfluence.errors import ConfigError, StorageError
-from rayinfluence.influence.bank import QueryBank
 from rayinfluence.storage.results import dense_table, scores_key
 from rayinfluence.storage.store import Store, write_table
 
@@ -74,7 +73,7 @@ class ScanJob:
     top: int
     group_by: tuple[str, ...]
     stage: ClassVar[str] = stage_names.SCAN
-    _banks: list[QueryBank | TextBank] = field(default_factory=list)
+    _banks: list[AnyBank] = field(default_factory=list)
     #: Tokens of the split under way that the watch was told of.
     _advanced: int = 0
 

@@ -105,9 +105,7 @@ class MakePiece:
         layers_RM: NDArray[np.float64] | None = None
         modules: list[str] = []
         by_token: dict[int, NDArray[np.float64]] = {}
-        outputs: dict[int, NDArray[np.float64]] = {}
-        inputs: dict[int, NDArray[np.float64]] = {}
-        influences = dict(zip(INFLUENCES, (outputs, inputs), strict=True))
+        influences: dict[str, dict[int, NDArray[np.float64]]] = {name: {} for name in INFLUENCES}
         for place, key in enumerate(item.items):
             parts, modules = _by_method(self.store, key)
             modules = modules if has_layers else []
@@ -122,7 +120,7 @@ class MakePiece:
             _take(ours, "influence", rows, ranked.influence_pairs_R, influences)
         assert layers_RM is not None
         pairs = self._pairs(item)
-        told = modules, layers_RM, by_token, outputs, inputs, pairs
+        told = modules, layers_RM, by_token, influences, pairs
         return Read(*told, *self._sequences(item, by_token))
 
     def _pairs(self, item: Piece) -> dict[int, NDArray[np.float64]]:

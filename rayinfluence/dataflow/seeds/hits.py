@@ -106,10 +106,25 @@ def hits_of_survivors(rows: Sequence[pa.Table]) -> Hits:
         np.stack([_of(table, name, common) for table in rows]) for name in ("score", "scan_score")
     )
     (means_N, errors_N), (scan_means_N, _) = over_seeds(scores_SN), over_seeds(scanned_SN)
+    return hits_of_means(common, means_N, errors_N, scan_means_N, n_by_some - n_by_all)
+
+
+def hits_of_means(
+    ids_N: Ids, means_N: Scores, errors_N: Scores, scan_means_N: Scores, n_not_by_all: int = 0
+) -> Hits:
+    """All sequences of a query that have a mean, by it.
+
+    Args:
+        ids_N: of the sequences, ascending.
+        means_N: of their scores, over seeds.
+        errors_N: standard errors of these.
+        scan_means_N: the same of the scan's scores.
+        n_not_by_all: sequences besides, of which not all seeds have one.
+    """
     (there,) = np.nonzero(means_N)  # a mean of zero is of neither direction
     directions_N = (means_N < 0).astype(np.int8)
-    order = there[np.lexsort((common[there], -np.abs(means_N[there]), directions_N[there]))]
-    ids_H, directions_H, means_H = common[order], directions_N[order], means_N[order]
+    order = there[np.lexsort((ids_N[there], -np.abs(means_N[there]), directions_N[there]))]
+    ids_H, directions_H, means_H = ids_N[order], directions_N[order], means_N[order]
     return Hits(
         ids_H,
         directions_H,
@@ -118,8 +133,8 @@ def hits_of_survivors(rows: Sequence[pa.Table]) -> Hits:
         errors_N[order],
         _ranks(ids_H, scan_means_N[order], directions_H),
         scan_means_N[order],
-        n_by_all,
-        n_by_some - n_by_all,
+        len(ids_N),
+        n_not_by_all,
     )
 
 

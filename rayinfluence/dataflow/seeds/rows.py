@@ -19,7 +19,9 @@ from rayinfluence.storage.results import Meaning, ceiling_of, is_predicted, log_
 from rayinfluence.storage.results.seeds import seeds_schema
 
 #: Lists of scores that a row may have, and how a table calls them.
-_LISTS = ("token_scores", "output_token_influences", "input_token_influences", "pair_scores")
+_BY_TOKEN, _BY_PAIRS = "token_scores", "pair_scores"
+_INFLUENCES = ("output_token_influences", "input_token_influences", "embedding_influences")
+_LISTS = (_BY_TOKEN, *_INFLUENCES, _BY_PAIRS)
 
 Lists = Mapping[int, NDArray[np.float64]]
 
@@ -74,32 +76,60 @@ def rows_of(
     rows = [[of[i] for of in found if i in of] for i in hits.ids_H.tolist()]
     suspect_H = np.array([any(one["suspect"] for one in some) for some in rows], np.bool_)
     whole = {place: some for place, some in enumerate(rows) if len(some) == n_seeds}
-    by_token, outputs, inputs, pairs = (_means(whole, name) for name in _LISTS)
+    by_token, *influences, pairs = (_means(whole, name) for name in _LISTS)
     pairs = pairs if asked.same_parts else {}
-    tokens = dict(
-        zip(
-            sequences["sequence_id"].to_pylist(),
-            (np.array(one, np.int32) for one in sequences["tokens"].to_pylist()),
-            strict=True,
-        )
-    )
+    tokens = _tokens(sequences)
     texts = dict(
         zip(sequences["sequence_id"].to_pylist(), sequences["token_texts"].to_pylist(), strict=True)
     )
-    read = Read((), np.zeros((n, 0)), by_token, outputs, inputs, pairs, tokens, texts)
+    of_tokens = dict(zip(_INFLUENCES, influences, strict=True))
+    read = Read((), np.zeros((n, 0)), by_token, of_tokens, pairs, tokens, texts)
     predicted = n_training if meaning.predicts else None
     table = survivor_table(_ranked(hits, suspect_H), [asked.completion()], read, predicted, meaning)
     layers = [_layers(whole.get(place)) for place in range(n)]
     place = table.schema.get_field_index("layer_scores")
     field = table.schema.field(place)
     table = table.set_column(place, field, pa.array(layers, field.type))
+    return _with_errors(table, hits, n_seeds, n_training, meaning)
+
+
+def measured_rows(
+    asked: Asked, hits: Hits, n_seeds: int, sequences: pa.Table, meaning: Meaning
+) -> pa.Table:
+    """The rows of a query of which there are means and their errors, and nothing else.
+
+    Args:
+        asked: the query.
+        hits: which they are.
+        n_seeds: that means are over.
+        sequences: of all hits, with tokens.
+        meaning: of the scores, which predict no change.
+    """
+    n = len(hits.ids_H)
+    nothing: Mapping[str, Lists] = {name: {} for name in _INFLUENCES}
+    read = Read((), np.zeros((n, 0)), {}, nothing, {}, _tokens(sequences), {})
+    ranked = _ranked(hits, np.zeros(n, np.bool_))
+    table = survivor_table(ranked, [asked.completion()], read, None, meaning)
+    return _with_errors(table, hits, n_seeds, 1, meaning)
+
+
+def _tokens(sequences: pa.Table) -> dict[int, NDArray[np.int32]]:
+    """Of some sequences, by id."""
+    ids, tokens = (sequences[name].to_pylist() for name in ("sequence_id", "tokens"))
+    return {i: np.array(one, np.int32) for i, one in zip(ids, tokens, strict=True)}
+
+
+def _with_errors(
+    table: pa.Table, hits: Hits, n_seeds: int, n_training: int, meaning: Meaning
+) -> pa.Table:
+    """Rows with the columns that means over seeds have besides."""
     nats = table["delta_nats"].to_pylist()
     errors = hits.errors_H.tolist()
     of_nats = [
         None if nat is None else error / n_training for nat, error in zip(nats, errors, strict=True)
     ]
     schema = seeds_schema(meaning)
-    more = {"score_se": errors, "delta_nats_se": of_nats, "n_seeds": [n_seeds] * n}
+    more = {"score_se": errors, "delta_nats_se": of_nats, "n_seeds": [n_seeds] * len(errors)}
     for name, values in more.items():
         table = table.append_column(schema.field(name), pa.array(values, schema.field(name).type))
     return table

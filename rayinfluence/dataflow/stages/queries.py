@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from rayinfluence.config import ScanConfig
@@ -35,10 +36,11 @@ from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.factors import Factors
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.dataflow.stages.refinement import Refinement
+from rayinfluence.dataflow.stages.refit import RefitPlan
 from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import (
-    REFINABLE,
+    LAST_LAYER_METHODS,
     SELF_METHODS,
     TEXT_METHODS,
     asked,
@@ -80,6 +82,7 @@ class MethodQueries:
             choice.
         refinement: by what they are refined, if they are.
         whole: where they are at full rank then.
+        refit: of the last layer, of a method that reads what that sees.
     """
 
     method: str
@@ -90,6 +93,7 @@ class MethodQueries:
     corpus: str | None = None
     refinement: Refinement | None = None
     whole: Store | None = None
+    refit: RefitPlan | None = None
 
     def lacks(self, queries: Sequence[EncodedQuery]) -> bool:
         """Whether one of some queries, of those that the method asks, is not made yet."""
@@ -105,37 +109,43 @@ def plan_methods(
     config: ScanConfig,
     numerics: Numerics,
     corpus: str,
-    refinement: Refinement | None = None,
+    refinements: Mapping[str, Refinement] = MappingProxyType({}),
 ) -> list[MethodQueries]:
     """Where the queries of each method are, and what decides them.
 
-    ``corpus`` is a fingerprint; ``refinement`` is of those of EK-FAC, if they are refined.
+    ``corpus`` is a fingerprint; ``refinements`` are of methods whose queries are refined.
     """
     planned = []
     for scored in config.scored:
         method = scored.method
         kind, texts = factors_of(method), method in TEXT_METHODS
-        itself = method in SELF_METHODS
+        itself, last = method in SELF_METHODS, method in LAST_LAYER_METHODS
         parts = {
             "method": method,
             # Texts need no model, but what it thinks of a query is kept beside them.
             "model": model_digest,
-            "modules": None if texts else list(modules),
+            "modules": None if texts or last else list(modules),
             "factors": factors[kind].fingerprint if kind else None,
             "damping_scale": scored.damping_scale,
             "damping": config.damping if kind else None,
-            "rank": None if texts or itself else config.rank,
+            "rank": None if texts or itself or last else config.rank,
             "numerics": {k: v for k, v in asdict(numerics).items() if k != "split_tokens"},
         }
-        refined = refinement if method == REFINABLE else None
+        refined = refinements.get(method)
         if refined is not None:  # others have the fingerprints that they had before there were any
             parts["solver"] = refined.parts
-        of_corpus = corpus if texts else None
+        refit = None
+        if last:
+            refit = RefitPlan.plan(root, config.representer, model_digest, numerics, corpus)
+            parts["last_layer"] = refit.parts
+        of_corpus = corpus if texts or last else None
         fingerprint = queries_fingerprint(parts, of_corpus)
         store = root / QUERIES / fingerprint
         whole = root / REFINED / fingerprint if refined is not None else None
         planned.append(
-            MethodQueries(method, scored.name, fingerprint, parts, store, of_corpus, refined, whole)
+            MethodQueries(
+                method, scored.name, fingerprint, parts, store, of_corpus, refined, whole, refit
+            )
         )
     return planned
 
@@ -216,6 +226,7 @@ def method_operands(
             else None,
             counts if one.method in TEXT_METHODS else None,
             one.whole,
+            None if one.refit is None else runner.share(read_stored, [one.refit.fitted])[0],
         )
         for one in methods
     ]

@@ -158,15 +158,20 @@ def solver_report(method: MethodQueries, queries: Sequence[EncodedQuery]) -> dic
     return {**settings, "queries": found}
 
 
-def residual_warning(solver: Mapping[str, Any]) -> str | None:
-    """What to warn of: queries whose residual is above the tolerance."""
+def residual_warning(solver: Mapping[str, Any], key: str) -> str | None:
+    """What to warn of: queries whose residual is above the tolerance.
+
+    Args:
+        solver: as it is reported.
+        key: of its settings, in the section of the scan.
+    """
     above = {name: one for name, one in solver["queries"].items() if not one["converged"]}
     if not above:
         return None
     worst = max(above, key=lambda name: float(above[name]["residual"]))
     said = above[worst]
     return (
-        f"scan.solver: {solver['name']} left a residual above {solver['tolerance']:g} of "
+        f"scan.{key}: {solver['name']} left a residual above {solver['tolerance']:g} of "
         f"{len(above)} of {len(solver['queries'])} queries, the largest of {worst!r}: "
         f"{said['residual']:.2g} after {said['steps']} steps, and {said['residual_before']:.2g} of "
         "EK-FAC before. Allow more steps, or read these scores as those of a rougher solution."

@@ -49,6 +49,7 @@ class Refinement:
         n_tokens: of the sample, about.
         n_shards: that it was drawn from.
         drawn_from: fingerprint of those.
+        key: of the settings, in the section of the scan.
     """
 
     settings: SolverConfig
@@ -57,6 +58,7 @@ class Refinement:
     n_tokens: int
     n_shards: int
     drawn_from: str
+    key: str = "solver"
 
     @classmethod
     def plan(
@@ -67,6 +69,7 @@ class Refinement:
         n_shards: int,
         bad: Collection[int],
         seed: int,
+        key: str = "solver",
     ) -> Refinement:
         """Draw the sample: sequences at random, each as likely as any other.
 
@@ -77,6 +80,7 @@ class Refinement:
             n_shards: the first ones, which factors were fitted on.
             bad: ids of sequences that the model cannot be scored on.
             seed: of the run.
+            key: of the settings, in the section of the scan.
 
         Raises:
             CorpusError: none that was drawn can be used.
@@ -86,13 +90,13 @@ class Refinement:
         ids = ids[~np.isin(ids, np.fromiter(bad, np.int64, len(bad)))]
         if not len(ids):
             raise CorpusError(
-                f"scan.solver.sequences: {settings.sequences:,}, and the model cannot be scored on "
+                f"scan.{key}.sequences: {settings.sequences:,}, and the model cannot be scored on "
                 "any that were drawn. Take more."
             )
         rows = sum(one.n_rows for one in ours)
         n_tokens = sum(one.n_tokens for one in ours) * len(ids) // rows
         fingerprint = corpus.prefix_fingerprint(n_shards)
-        return cls(settings, ids, splits, n_tokens, n_shards, fingerprint)
+        return cls(settings, ids, splits, n_tokens, n_shards, fingerprint, key)
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def scan(
 
     A partial that turns out to be damaged when it is merged is discarded and its split scored
     again. Splits that were set aside by an earlier run are tried again. ``names`` of queries, by
-    digest, are for the progress. ``themselves``: methods that read each sequence by itself.
+    digest, are for the progress. ``themselves``: methods that read more than banks hold: each
+    sequence by itself, or a last layer.
 
     Returns:
         Per bank, the operands that the second pass needs, and the merged partial; and the splits

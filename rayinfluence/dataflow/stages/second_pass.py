@@ -39,7 +39,7 @@ _BATCHES = 16
 #: Objects whose scores are read at once, and sooner than a process that reads them starts.
 _READ_AT_ONCE, _FEW_ITEMS = 16, 64
 #: Raised whenever the same survivors would get other numbers.
-_VERSION = 1
+_VERSION = 2
 
 #: By method, ids of sequences by query digest; ascending.
 Wanted = Sequence[Mapping[str, Ids]]

@@ -32,6 +32,7 @@ _FIRST_INFLUENCES = (
 )
 #: Stands for the unit of a method's scores, until it is known (:func:`of_method`).
 _RAW = "that of score"
+_PER_LENGTH = "that of score, per unit of length of an embedding"
 
 
 def method_tables(method: str) -> tuple[str, str, str, str]:
@@ -171,6 +172,15 @@ def survivor_schema(meaning: Meaning) -> pa.Schema:
                 "as the embedding of token t does, whichever predictions it goes by. They do not "
                 f"add up to the score. Null beyond the first {_FIRST_INFLUENCES}",
                 _RAW,
+            ),
+            _field(
+                "embedding_influences",
+                scores,
+                "By token as it is read: entry t is how fast the score changes, at the most, as "
+                "the embedding of token t moves, in whichever direction (the length of Koh & Liang "
+                f"2017's influence of perturbing an input). Null beyond the first "
+                f"{_FIRST_INFLUENCES}",
+                _PER_LENGTH,
             ),
             _field(
                 "pair_scores",

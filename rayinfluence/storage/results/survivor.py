@@ -27,11 +27,12 @@ class Survivor:
     both sum to the score up to rounding. What follows from token scores is None without them.
 
     ``output_token_influences`` (entry t of the prediction of token t + 1 alone; they sum to the
-    score) and ``input_token_influences`` (entry t of token t as it is read; they do not) are there
-    where the run was asked for them (``scan.token_influences``). ``pair_scores`` [C][T], by part c
-    of the query's completion (``part_ends`` of its row) and token t, are there for the first
-    ``scan.pair_scores``: over parts they add up to ``token_scores``, up to rounding, over tokens to
-    the score of the part.
+    score), ``input_token_influences`` (entry t of token t as it is read; they do not) and
+    ``embedding_influences`` (entry t of how far a step of length one of that token's embedding may
+    bring the score) are there where the run was asked for them (``scan.token_influences``).
+    ``pair_scores`` [C][T], by part c of the query's completion (``part_ends`` of its row) and token
+    t, are there for the first ``scan.pair_scores``: over parts they add up to ``token_scores``, up
+    to rounding, over tokens to the score of the part.
 
     ``concentration`` says how the score is spread over tokens (0 evenly, 1 on a single one),
     ``carried_by`` is the place in ``token_texts`` of the token that outweighs all others, and
@@ -81,6 +82,7 @@ class Survivor:
     #: Tables that were written before there were any do not have them.
     output_token_influences: list[float] | None = None
     input_token_influences: list[float] | None = None
+    embedding_influences: list[float] | None = None
     text_before: str | None = None
     text_after: str | None = None
     pair_scores: list[list[float]] | None = None

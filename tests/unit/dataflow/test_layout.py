@@ -52,7 +52,7 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         fit={"lanes": 2, "error_bound": 5.0},
         corpus={"select": "year > 1990"},
         scan={
-            "methods": ["ekfac", "bm25"],
+            "methods": ["ekfac", "bm25", "representer"],
             "scores": "dense",
             "split_tokens": 120,
             "solver": {"name": "pcg", "steps": 1, "sequences": 10},
@@ -79,6 +79,7 @@ def test_a_run_leaves_nothing_that_has_no_name(tmp_path: Path, say: Say) -> None
         # While work is under way.
         f"{layout.SCRATCH}/{layout.scratch_key(0)}",
         *(f"factors/<fingerprint>/{layout.checkpoint_key(key)}" for key in lane),
+        f"last_layer/<fingerprint>/{layout.checkpoint_key(layout.fitted_key())}",
         f"refined/<fingerprint>/{layout.prepared_key()}",  # of some solvers
         *(
             f"refined/<fingerprint>/{layout.checkpoint_key(key)}"

@@ -18,7 +18,8 @@ from rich.console import Console
 from whole_runs import Change, Contents, Execute, add_query, results_of, survivors, times
 
 import rayinfluence
-from rayinfluence.config import BY_ITSELF, DAMPED, Method, RunConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_methods import BY_ITSELF, DAMPED, Method
 from rayinfluence.corpus.corpus import Corpus
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.dataflow.compute.replica import Replica

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from whole_runs import Change, Contents, Execute, survivors
 
-from rayinfluence.config import NO_DERIVATIVES, RunConfig
+from rayinfluence.config import RunConfig
+from rayinfluence.config_methods import NO_DERIVATIVES
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError
@@ -18,7 +19,7 @@ from rayinfluence.testing import tiny_run
 
 pytestmark = pytest.mark.runs
 
-COLUMNS = ["output_token_influences", "input_token_influences"]
+COLUMNS = ["output_token_influences", "input_token_influences", "embedding_influences"]
 SCAN = {"methods": ["ekfac", "cosine", "gradient_product", "bm25"], "token_influences": 2}
 
 
@@ -38,7 +39,7 @@ def test_the_first_of_each_direction_have_them_by_methods_that_are_derivatives(
         rows = results.survivors.to_pylist()
         assert {(row["query_id"], row["direction"]) for row in rows if row["rank"] == 1}
         for row in rows:
-            assert [row[name] is not None for name in COLUMNS] == [row["rank"] <= n] * 2
+            assert [row[name] is not None for name in COLUMNS] == [row["rank"] <= n] * 3
 
 
 def test_output_token_influences_add_up_to_the_score(
@@ -56,6 +57,11 @@ def test_output_token_influences_add_up_to_the_score(
             total = sum(hit.output_token_influences)
             assert total == pytest.approx(hit.score, abs=1e-4 * largest)
             assert np.any(hit.input_token_influences)
+            assert hit.embedding_influences is not None
+            assert len(hit.embedding_influences) == hit.n_tokens
+            # No direction brings the score further than the one that it grows in most.
+            assert min(hit.embedding_influences) >= 0
+            assert max(hit.embedding_influences) > 0
             # Another way to look at them than scores by token.
             assert hit.token_scores is not None
             assert not np.allclose(hit.output_token_influences, hit.token_scores, rtol=0.01)
@@ -63,10 +69,11 @@ def test_output_token_influences_add_up_to_the_score(
 
 def test_columns_say_what_they_are(asked: tuple[RunConfig, dict[str, Results]]) -> None:
     schema = asked[1]["ekfac"].survivors.schema
-    output, fed = (schema.field(name).metadata for name in COLUMNS)
+    output, fed, moved = (schema.field(name).metadata for name in COLUMNS)
     assert output[b"unit"] == fed[b"unit"] == schema.field("score").metadata[b"unit"]
     assert b"They add up to the score" in output[b"description"]
     assert b"They do not add up to the score" in fed[b"description"]
+    assert moved[b"unit"] == b"that of score, per unit of length of an embedding"
 
 
 def test_asked_for_later_they_are_added_and_nothing_is_scanned_again(

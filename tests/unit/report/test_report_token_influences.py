@@ -11,6 +11,7 @@ from rayinfluence.report import render_page
 ASKED = {
     "output_token_influences": [10.0, 0.0, 110.0, 0.0],
     "input_token_influences": [0.0, 40.0, 0.0, -80.0],
+    "embedding_influences": [0.0, 0.0, 9.0, 0.0],
 }
 
 
@@ -24,15 +25,17 @@ def coloured(page: str) -> list[list[tuple[str, str]]]:
 def test_each_view_colours_the_tokens_that_it_is_about() -> None:
     """A prediction's number stands on the token that is predicted, another on its own token."""
     page = render_page({"ekfac": make_results([row(**ASKED)])})
-    _, by_position, predicted, read = coloured(page)
+    _, by_position, predicted, read, moved = coloured(page)
     assert [token for token, _ in by_position] == [" two", " three", " four"]
     assert predicted == [(" four", "+110")]
     assert read == [(" two", "+40.0"), (" four", "-80.0")]
+    assert moved == [(" three", "+9.00")]
     text = page_of(make_results([row(**ASKED)])).text
     assert "by token as it is predicted" in text
     assert "They add up to the score." in text
     assert "by token as it is read" in text
     assert "They do not add up to the score." in text
+    assert "by token as it might have been" in text
 
 
 def test_without_them_a_card_is_what_it_was() -> None:

@@ -173,7 +173,12 @@ def test_scores_by_layer_and_token_are_means_where_all_seeds_have_them(
                 for name, score in hit.layer_scores.items():
                     mean = np.mean([row.layer_scores[name] for row in rows])
                     assert score == pytest.approx(mean, rel=1e-6, abs=1e-6)
-            for part in ("token_scores", "output_token_influences", "input_token_influences"):
+            for part in (
+                "token_scores",
+                "output_token_influences",
+                "input_token_influences",
+                "embedding_influences",
+            ):
                 values = [getattr(row, part) for row in rows]
                 if not whole or any(value is None for value in values):
                     assert getattr(hit, part) is None
