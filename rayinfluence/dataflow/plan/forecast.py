@@ -39,7 +39,7 @@ class Work:
         rank: of the queries, or None where they are dense.
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.
-        solves: of queries that a solver refines; None where none does.
+        solves: of queries that a solver refines, by method.
     """
 
     tokens: int
@@ -60,7 +60,7 @@ class Work:
     rank: int | None
     n_blocks: int
     operand_bytes: int
-    solves: ForeseenSolves | None = None
+    solves: tuple[ForeseenSolves, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def forecast(
         stage_names.EIGEN: rates.eigen * cubes * work.pieces / eigen_tasks,
         stage_names.MOMENTS: rates.moments * work.moment_tokens / actors * lanes,
         **(
-            {stage_names.REFINE: rates.refine * work.solves.operations(actors)}
+            {stage_names.REFINE: rates.refine * sum(one.operations(actors) for one in work.solves)}
             if work.solves
             else {}
         ),
@@ -139,7 +139,7 @@ def forecast(
         "partials": rates.partial_bytes * work.splits,
     }
     if work.solves:
-        stored[_SOLUTIONS] = work.solves.stored_bytes
+        stored[_SOLUTIONS] = sum(one.stored_bytes for one in work.solves)
     whole = Share(sum(share.weights for share in shares), shapes)
     memory = held(work, shapes, whole, device)
     if rates.worker_bytes:
@@ -179,7 +179,7 @@ def held(
     if work.n_themselves:
         found[_FACTORS] = work.n_themselves * factor_bytes(here, work.n_blocks)
     if work.solves:
-        vectors = work.solves.block_bytes(_numbers(here))
+        vectors = max(one.block_bytes(_numbers(here)) for one in work.solves)
         found[_SOLVING] = vectors + factor_bytes(here, work.n_blocks)
     return found
 

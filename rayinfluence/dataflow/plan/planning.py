@@ -12,6 +12,7 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.curvature.products import operand_dtype
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.begin.parts import Parts
+from rayinfluence.dataflow.begin.solver import solvers_of
 from rayinfluence.dataflow.compute.pairs_foreseen import ForeseenPairs, JobSize, foreseen_pairs
 from rayinfluence.dataflow.compute.refining import lane_count
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
@@ -26,7 +27,6 @@ from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.methods.registry import (
     GRADIENT_METHODS,
-    REFINABLE,
     SELF_METHODS,
     factors_needed,
     has_token_influences,
@@ -101,7 +101,10 @@ def plan_run(run: Parts, actors: int) -> Plan:
         n_blocks=run.config.fit.blocks,
         by_token=_by_token(run),
         pairs=pairs.sample,
-        curvature=scan.solver.curvature if solves and scan.solver else None,
+        # Of several methods, products of the first stand for those of all.
+        curvature=next((one.curvature for one in solvers_of(scan).values()), None)
+        if solves
+        else None,
         n_solved=_solved_together(solves, actors),
     )
     chosen = _spread(splits)
@@ -134,7 +137,7 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
 
 
 def _work(
-    run: Parts, splits: Sequence[Split], pairs: ForeseenPairs, solves: ForeseenSolves | None
+    run: Parts, splits: Sequence[Split], pairs: ForeseenPairs, solves: Sequence[ForeseenSolves]
 ) -> Work:
     corpus, scan = run.corpus, run.config.scan
     fits = {kind: run.fit_plan(kind=kind) for kind in factors_needed(scan.methods)}
@@ -174,31 +177,36 @@ def _work(
         operand_bytes=operand_dtype(
             run.numerics.torch_dtype, torch.device(run.numerics.device)
         ).itemsize,
-        solves=solves,
+        solves=tuple(solves),
     )
 
 
-def _solves(run: Parts) -> ForeseenSolves | None:
-    """What is solved for queries that are refined; None where none are."""
-    settings, corpus = run.config.scan.solver, run.corpus
-    n_banks = sum(one.method == REFINABLE for one in run.config.scan.scored)
-    if settings is None or not n_banks or not (n_queries := _n_queries(run)):
-        return None
-    n = min(settings.sequences, corpus.n_sequences)
-    return ForeseenSolves(
-        solver_of(settings),
-        n_banks,
-        n_queries,
-        sum(shape.d_out * shape.columns for shape in run.replica.shapes.values()),
-        corpus.n_tokens * n // max(1, corpus.n_sequences),
-        lane_count(n),
-        run.numerics.device,
-    )
+def _solves(run: Parts) -> list[ForeseenSolves]:
+    """What is solved for queries that are refined, by method."""
+    corpus, n_queries = run.corpus, _n_queries(run)
+    if not n_queries:
+        return []
+    n_weights = sum(shape.d_out * shape.columns for shape in run.replica.shapes.values())
+    found = []
+    for method, settings in solvers_of(run.config.scan).items():
+        n = min(settings.sequences, corpus.n_sequences)
+        found.append(
+            ForeseenSolves(
+                solver_of(settings),
+                sum(one.method == method for one in run.config.scan.scored),
+                n_queries,
+                n_weights,
+                corpus.n_tokens * n // max(1, corpus.n_sequences),
+                lane_count(n),
+                run.numerics.device,
+            )
+        )
+    return found
 
 
-def _solved_together(solves: ForeseenSolves | None, actors: int) -> int:
+def _solved_together(solves: Sequence[ForeseenSolves], actors: int) -> int:
     """Queries whose products one actor makes together."""
-    return 0 if solves is None else solves.block(solves.n_queries, actors)
+    return max((one.block(one.n_queries, actors) for one in solves), default=0)
 
 
 def _pairs(run: Parts) -> ForeseenPairs:
