@@ -129,7 +129,9 @@ def write_memorised(
     )
     if most is not None:
         if len(prose) < most:
-            raise CorpusError(f"{most:,} windows of prose are wanted, and there are {len(prose):,}.")
+            raise CorpusError(
+                f"{most:,} windows of prose are wanted, and there are {len(prose):,}."
+            )
         prose = [prose[one] for one in sorted(rng.permutation(len(prose))[:most])]
     rows: list[dict[str, Any]] = [{"text": text} for text in prose]
     for one in planted:
