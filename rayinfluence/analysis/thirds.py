@@ -106,7 +106,8 @@ def middle_is_least_literal(thirds: Sequence[OfThird]) -> Verdict:
 def _other(place: int, queries: Sequence[str], labels: Sequence[str]) -> str:
     turned = [*range(place + 1, len(queries)), *range(place)]
     others = [one for one in turned if labels[one] != labels[place]]
-    return queries[[*others, *turned, place][0]]
+    found: str = queries[[*others, *turned, place][0]]
+    return found
 
 
 def _overlaps(results: Results, hits: _Hits, weights: Mapping[int, float]) -> NDArray[np.float64]:

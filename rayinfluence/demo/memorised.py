@@ -20,7 +20,7 @@ from rayinfluence.errors import CorpusError
 
 #: How often passages are planted; none is the control whose rewordings alone are there.
 COPIES = (0, 1, 4, 16, 64)
-#: Words of a window, from one window's beginning to the next, and of a question's prompt.
+#: Words of a window, from one window's beginning to the next, and of a question's prompt: a half.
 WORDS, STRIDE, PROMPT = 12, 3, 6
 #: Words of a rewording that are others, at least.
 REPLACED = 4
@@ -105,7 +105,8 @@ def write_memorised(
 
     Documents have ``planted``, such as ``p03 copy`` and ``p03 reworded``, where they are of a
     planted passage, and questions ``passage`` and ``copies``: a passage's first words, and the rest
-    as the completion. The prose around a planted passage is in no other document.
+    as the completion. Neither the prose around a planted passage nor a window with one of these two
+    halves is in any other document: documentation repeats itself.
 
     Args:
         folder: where the two files go.
@@ -119,12 +120,14 @@ def write_memorised(
     """
     rng = np.random.default_rng([seed, 4])
     planted, used = _plant(passages, per_number, rng)
+    halves = {half for one in planted for half in _halves(one.text)}
     prose = list(
         dict.fromkeys(
             window
             for place, passage in enumerate(passages)
             if place not in used
             for window in word_windows(passage)
+            if halves.isdisjoint(_runs(window))
         )
     )
     if most is not None:
@@ -153,6 +156,7 @@ def _plant(
     """Passages that can be reworded, of different places, which are given too."""
     planted: list[Planted] = []
     used: set[int] = set()
+    halves: set[str] = set()
     for place in rng.permutation(len(passages)).tolist():
         if len(planted) == per_number * len(COPIES):
             break
@@ -161,7 +165,8 @@ def _plant(
             continue
         text = windows[int(rng.integers(len(windows)))]
         (first, n), (second, _) = (reword(text, which) for which in (0, 1))
-        if n >= REPLACED and text[0].isalpha():
+        if n >= REPLACED and text[0].isalpha() and halves.isdisjoint(_halves(text)):
+            halves.update(_halves(text))
             copies = COPIES[len(planted) % len(COPIES)]
             planted.append(Planted(f"p{len(planted):02d}", copies, text, (first, second)))
             used.add(place)
@@ -173,12 +178,23 @@ def _plant(
     return tuple(planted), used
 
 
+def _halves(text: str) -> tuple[str, str]:
+    words = text.split()
+    return " ".join(words[:PROMPT]), " ".join(words[PROMPT:])
+
+
+def _runs(text: str) -> set[str]:
+    """All runs of as many words as halves have."""
+    words = text.split()
+    return {" ".join(words[start : start + PROMPT]) for start in range(len(words) - PROMPT + 1)}
+
+
 def _question(one: Planted) -> dict[str, Any]:
-    words = one.text.split()
+    prompt, rest = _halves(one.text)
     return {
         "query_id": f"{one.passage_id}-{one.copies}",
-        "prompt": " ".join(words[:PROMPT]),
-        "completion": " " + " ".join(words[PROMPT:]),
+        "prompt": prompt,
+        "completion": f" {rest}",
         "metadata": {"passage": one.passage_id, "copies": one.copies},
     }
 

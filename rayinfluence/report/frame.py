@@ -10,8 +10,23 @@ from importlib import resources
 from rayinfluence.report.markup import Html, tag
 
 #: Put one after the other; a page has a single style and a single script.
-_STYLES = ("base.css", "top.css", "query.css", "hit.css", "pictures.css", "print.css")
-_SCRIPTS = ("start.js", "queries.js", "hits.js", "tables.js", "panes.js", "pictures.js", "keys.js")
+_STYLES: tuple[str, ...] = (
+    "base.css",
+    "top.css",
+    "query.css",
+    "hit.css",
+    "pictures.css",
+    "print.css",
+)
+_SCRIPTS: tuple[str, ...] = (
+    "start.js",
+    "queries.js",
+    "hits.js",
+    "tables.js",
+    "panes.js",
+    "pictures.js",
+    "keys.js",
+)
 
 
 def framed(name: str, *body: str, fingerprint: str, own: tuple[str, str] | None = None) -> str:

@@ -202,7 +202,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(InputError, match="no sheet has an answer"):
         reviewed(review, [Sheet("a.csv", "Ada", {}, {})])
     for values in ({}, [], {"what": "tails"}, {**review.key(), "items": [{}]}):
-        with pytest.raises(InputError, match="k.json is no key of a review"):
+        with pytest.raises(InputError, match=r"k\.json is no key of a review"):
             Review.of_key(values, "k.json")
     with pytest.raises(ConfigError, match="--topic: name different ones"):
         review_of(("x", "X"))
