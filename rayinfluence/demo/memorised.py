@@ -156,7 +156,7 @@ def _plant(
     """Passages that can be reworded, of different places, which are given too."""
     planted: list[Planted] = []
     used: set[int] = set()
-    halves: set[str] = set()
+    runs: set[str] = set()
     for place in rng.permutation(len(passages)).tolist():
         if len(planted) == per_number * len(COPIES):
             break
@@ -165,8 +165,8 @@ def _plant(
             continue
         text = windows[int(rng.integers(len(windows)))]
         (first, n), (second, _) = (reword(text, which) for which in (0, 1))
-        if n >= REPLACED and text[0].isalpha() and halves.isdisjoint(_halves(text)):
-            halves.update(_halves(text))
+        if n >= REPLACED and text[0].isalpha() and runs.isdisjoint(_runs(text)):
+            runs.update(_runs(text))
             copies = COPIES[len(planted) % len(COPIES)]
             planted.append(Planted(f"p{len(planted):02d}", copies, text, (first, second)))
             used.add(place)

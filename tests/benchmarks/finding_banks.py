@@ -34,7 +34,7 @@ CHARACTERS = 10**8
 PER_NUMBER, WINDOWS = 8, 49_500
 MEMORISATION = (
     ModelSettings(vocabulary=2048, context=96, width=48, layers=2, heads=4),
-    TrainingSettings(epochs=4, batch=64, learning_rate=4e-3, threads=1),
+    TrainingSettings(epochs=2, batch=64, learning_rate=4e-3, threads=1),
 )
 LAYERS = (
     ModelSettings(vocabulary=1024, context=128, width=64, layers=8, heads=4),
