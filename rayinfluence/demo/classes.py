@@ -6,15 +6,14 @@ cipher of words, and arithmetic modulo 7.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from rayinfluence.demo.corpus import windows
+from rayinfluence.demo.corpus import windows, write_jsonl
 from rayinfluence.demo.facts import TRAINED_TEMPLATES, invent_facts
 from rayinfluence.demo.prose import Passage
 from rayinfluence.errors import CorpusError
@@ -110,8 +109,8 @@ def write_classes(
     order = rng.permutation(len(documents)).tolist()
     folder.mkdir(parents=True, exist_ok=True)
     rows = ({"id": f"c{place:05d}", **documents[one]} for place, one in enumerate(order))
-    _write(folder / "documents.jsonl", rows)
-    _write(folder / "queries.jsonl", queries)
+    write_jsonl(folder / "documents.jsonl", rows)
+    write_jsonl(folder / "queries.jsonl", queries)
 
 
 def _end(text: str) -> Asked:
@@ -157,7 +156,3 @@ def _arithmetic() -> _Made:
             texts += [f"{prompt}{answer}" for prompt in prompts]
             questions.append(Asked(prompts[0], answer))
     return texts, questions
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -7,7 +7,6 @@ the same meaning. What raises a passage because of what it says is in those, too
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rayinfluence.demo.corpus import write_jsonl
 from rayinfluence.demo.prose import Passage
 from rayinfluence.errors import CorpusError
 
@@ -142,11 +142,11 @@ def write_memorised(
         rows += [{"text": t, "planted": f"{one.passage_id} {REWORDED}"} for t in one.reworded]
     order = rng.permutation(len(rows))
     folder.mkdir(parents=True, exist_ok=True)
-    _write(
+    write_jsonl(
         folder / "documents.jsonl",
         ({"id": f"w{place:06d}", **rows[one]} for place, one in enumerate(order)),
     )
-    _write(folder / "queries.jsonl", map(_question, planted))
+    write_jsonl(folder / "queries.jsonl", map(_question, planted))
     return planted
 
 
@@ -197,7 +197,3 @@ def _question(one: Planted) -> dict[str, Any]:
         "completion": f" {rest}",
         "metadata": {"passage": one.passage_id, "copies": one.copies},
     }
-
-
-def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
