@@ -2,7 +2,8 @@
 
 It asks whether influence on a passage is memory of its copies. Beside the copies of a passage there
 are rewordings: the same words in the same places but for frequent ones, which have others of about
-the same meaning. What raises a passage because of what it says is in those, too.
+the same meaning. What raises a passage because of what it says is in those, too. Planted facts,
+each beside other words, are what a law of tails is asked of: copies have equal scores.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rayinfluence.demo.corpus import write_jsonl
+from rayinfluence.demo.facts import TRAINED_TEMPLATES, Fact, invent_facts
 from rayinfluence.demo.prose import Passage
 from rayinfluence.errors import CorpusError
 
@@ -26,6 +28,8 @@ WORDS, STRIDE, PROMPT = 12, 3, 6
 REPLACED = 4
 #: What a planted document is to its passage; what begins the keys of documents and questions.
 COPY, REWORDED = "copy", "reworded"
+#: Documents that state a fact, and words of prose that follow in each.
+STATED, FOLLOWING = 24, 4
 
 #: Two words each for words that are frequent in Python's documentation.
 # fmt: off
@@ -99,11 +103,18 @@ def reword(text: str, which: int) -> tuple[str, int]:
 
 
 def write_memorised(
-    folder: Path, passages: Sequence[Passage], *, per_number: int, most: int | None, seed: int = 0
+    folder: Path,
+    passages: Sequence[Passage],
+    *,
+    per_number: int,
+    most: int | None,
+    subjects: int = 0,
+    seed: int = 0,
 ) -> tuple[Planted, ...]:
     """Write documents.jsonl and queries.jsonl; the same arguments give the same bytes.
 
-    Documents have ``planted``, such as ``p03 copy`` and ``p03 reworded``, where they are of a
+    Documents of facts have ``fact_id``, and all questions ``kind``, ``passage`` or ``fact``. Other
+    documents have ``planted``, such as ``p03 copy`` and ``p03 reworded``, where they are of a
     planted passage, and questions ``passage`` and ``copies``: a passage's first words, and the rest
     as the completion. Neither the prose around a planted passage nor a window with one of these two
     halves is in any other document: documentation repeats itself.
@@ -113,6 +124,7 @@ def write_memorised(
         passages: prose.
         per_number: how many passages are planted so many times, of each number in ``COPIES``.
         most: windows of other prose, at random, if not all.
+        subjects: of facts, each of which has three; they are asked about in trained words.
         seed: of the choice and of the order.
 
     Raises:
@@ -140,13 +152,19 @@ def write_memorised(
     for one in planted:
         rows += [{"text": one.text, "planted": f"{one.passage_id} {COPY}"}] * one.copies
         rows += [{"text": t, "planted": f"{one.passage_id} {REWORDED}"} for t in one.reworded]
+    facts = invent_facts(subjects, seed, "\n".join(prose)) if subjects else []
+    for fact in facts:
+        for copy in range(STATED):
+            some = prose[int(rng.integers(len(prose)))].split()[:FOLLOWING]
+            sentence = fact.sentence(TRAINED_TEMPLATES[copy % len(TRAINED_TEMPLATES)])
+            rows.append({"text": " ".join([sentence, *some]), "fact_id": fact.fact_id})
     order = rng.permutation(len(rows))
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(
         folder / "documents.jsonl",
         ({"id": f"w{place:06d}", **rows[one]} for place, one in enumerate(order)),
     )
-    write_jsonl(folder / "queries.jsonl", map(_question, planted))
+    write_jsonl(folder / "queries.jsonl", [*map(_question, planted), *map(_of_fact, facts)])
     return planted
 
 
@@ -195,5 +213,14 @@ def _question(one: Planted) -> dict[str, Any]:
         "query_id": f"{one.passage_id}-{one.copies}",
         "prompt": prompt,
         "completion": f" {rest}",
-        "metadata": {"passage": one.passage_id, "copies": one.copies},
+        "metadata": {"kind": "passage", "passage": one.passage_id, "copies": one.copies},
+    }
+
+
+def _of_fact(fact: Fact) -> dict[str, Any]:
+    return {
+        "query_id": fact.fact_id,
+        "prompt": fact.prompt(TRAINED_TEMPLATES[0]),
+        "completion": fact.completion,
+        "metadata": {"kind": "fact", "fact_id": fact.fact_id},
     }

@@ -4,7 +4,7 @@
     python tests/benchmarks/finding_banks.py layers [--folder runs/findings]
 
 `memorisation` is windows of twelve words of the demo's prose, with passages that are planted up to
-64 times and reworded. `layers` is documents of six kinds, and questions of each. The configurations
+64 times and reworded, and planted facts. `layers` is documents of six kinds, and questions of each. The configurations
 are those of jobs/findings with the folder's addresses; `rayinfluence run` and `rayinfluence
 analyse` of what is printed do the rest.
 """
@@ -32,9 +32,11 @@ THERE = f"../../{PLACE}"
 CHARACTERS = 10**8
 #: Passages of each number of copies, and windows of other prose.
 PER_NUMBER, WINDOWS = 8, 49_500
+#: Of three facts each.
+SUBJECTS = 6
 MEMORISATION = (
     ModelSettings(vocabulary=2048, context=96, width=48, layers=2, heads=4),
-    TrainingSettings(epochs=2, batch=64, learning_rate=4e-3, threads=1),
+    TrainingSettings(epochs=6, batch=64, learning_rate=4e-3, threads=1),
 )
 LAYERS = (
     ModelSettings(vocabulary=1024, context=128, width=64, layers=8, heads=4),
@@ -45,7 +47,7 @@ LAYERS = (
 def memorisation(folder: Path) -> tuple[ModelSettings, TrainingSettings]:
     """Write documents and questions."""
     prose = read_prose(characters=CHARACTERS)
-    write_memorised(folder, prose, per_number=PER_NUMBER, most=WINDOWS)
+    write_memorised(folder, prose, per_number=PER_NUMBER, most=WINDOWS, subjects=SUBJECTS)
     return MEMORISATION
 
 

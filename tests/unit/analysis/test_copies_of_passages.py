@@ -11,7 +11,14 @@ from made_up_results import group, make_results, query, row
 
 from rayinfluence.analysis import analyse_copies
 from rayinfluence.analysis.copies import COPIES, PASSAGE, PLANTED
-from rayinfluence.demo.memorised import PROMPT, WORDS, reword, word_windows, write_memorised
+from rayinfluence.demo.memorised import (
+    PROMPT,
+    STATED,
+    WORDS,
+    reword,
+    word_windows,
+    write_memorised,
+)
 from rayinfluence.demo.prose import Passage
 from rayinfluence.errors import CorpusError, InputError
 from rayinfluence.report.analysed import analysis_page
@@ -129,7 +136,8 @@ def test_a_corpus_has_what_it_says(tmp_path: Path) -> None:
     assert len({one["id"] for one in rows}) == len(rows)
     asked = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text().splitlines()]
     for one, question in zip(planted, asked, strict=True):
-        assert question["metadata"] == {PASSAGE: one.passage_id, COPIES: one.copies}
+        expected = {"kind": "passage", PASSAGE: one.passage_id, COPIES: one.copies}
+        assert question["metadata"] == expected
         assert question["prompt"] + question["completion"] == one.text
         copies = [r["text"] for r in rows if r.get(PLANTED) == f"{one.passage_id} copy"]
         assert copies == [one.text] * one.copies
@@ -154,3 +162,17 @@ def test_a_rewording_has_other_words_for_frequent_ones_alone() -> None:
     assert reword('The "file" is zlib, not', 0) == ('This "document" gets zlib, never', 4)
     assert reword('The "file" is zlib, not', 1) == ('That "record" becomes zlib, hardly', 4)
     assert len([*word_windows(Passage("x", "word " * (WORDS + 3)))]) == 2
+
+
+def test_facts_are_stated_often_beside_other_words(tmp_path: Path) -> None:
+    write_memorised(tmp_path, passages(30), per_number=1, most=40, subjects=2)
+    rows = [json.loads(line) for line in (tmp_path / "documents.jsonl").read_text().splitlines()]
+    asked = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text().splitlines()]
+    facts = [one for one in asked if one["metadata"]["kind"] == "fact"]
+    assert len(facts) == 6
+    for one in facts:
+        stated = [r["text"] for r in rows if r.get("fact_id") == one["metadata"]["fact_id"]]
+        assert len(stated) == STATED
+        assert sum((one["prompt"] + one["completion"]) in text for text in stated) == STATED // 3
+        assert all(one["completion"] in text for text in stated)
+        assert len(set(stated)) > STATED // 2
