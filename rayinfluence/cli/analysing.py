@@ -29,6 +29,12 @@ def analyse(
         str | None,
         typer.Option(metavar="KEY", help="Of layers: a metadata key of queries, for classes."),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Of queries alone that have this in their metadata."
+        ),
+    ] = None,
     least: Annotated[
         float | None,
         typer.Option(
@@ -59,10 +65,13 @@ def analyse(
         raise ConfigError("--by: classes of queries are of --what layers.")
     if pairs is not None and what != "layers":
         raise ConfigError("--pairs: hits of other queries are a control of --what layers.")
+    key, equals, value = (only or "").partition("=")
+    if only is not None and not (key and equals):
+        raise ConfigError(f"--only {only}: write KEY=VALUE, a metadata key of queries and a value.")
     if out is not None and (why := why_no_address(out)):
         raise ConfigError(f"--out: {why}")
     from rayinfluence.analysis import analyse_copies, analyse_layers, analyse_tails
-    from rayinfluence.analysis.asked import LEAST
+    from rayinfluence.analysis.asked import LEAST, only_of
     from rayinfluence.cli.showing import all_results
     from rayinfluence.dataflow.places import run_place
     from rayinfluence.report.analysed import analysis_page, analysis_parts
@@ -72,6 +81,8 @@ def analyse(
     if method is not None and method not in by_method:
         raise ConfigError(f"--method {method}: the run has {', '.join(by_method)}.")
     results = by_method[method or next(iter(by_method))]
+    if only is not None:
+        results = only_of(results, key, value)
     nats = LEAST if least is None else least
     found: Found
     if what == "tails":

@@ -4,9 +4,9 @@
     python tests/benchmarks/finding_banks.py layers [--folder runs/findings]
 
 `memorisation` is windows of twelve words of the demo's prose, with passages that are planted up to
-64 times and reworded, and planted facts. `layers` is documents of six kinds, and questions of each. The configurations
-are those of jobs/findings with the folder's addresses; `rayinfluence run` and `rayinfluence
-analyse` of what is printed do the rest.
+64 times and reworded, and planted facts. `layers` is documents of six kinds, and questions of
+each. The configurations are those of jobs/findings with the folder's addresses; `rayinfluence run`
+and `rayinfluence analyse` of what is printed do the rest.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 from made_up_results import make_results, query, row
 
 from rayinfluence.analysis import analyse_layers
+from rayinfluence.analysis.asked import only_of
 from rayinfluence.analysis.layers import ALL, WITHOUT
 from rayinfluence.errors import InputError
 from rayinfluence.influence.blocks import bands, depths
@@ -169,3 +170,13 @@ def test_a_third_that_finds_other_words_is_found() -> None:
     assert beside is not None
     assert beside.mean == pytest.approx(-1.0)
     assert found.verdicts[2].word == "reproduces"
+
+
+def test_some_queries_are_asked_alone() -> None:
+    made = results_of({"a": [[1.0, 2.0]] * 2, "b": [[2.0, 1.0]] * 3})
+    some = only_of(made, "class", "b")
+    assert list(some.queries) == ["b-0", "b-1", "b-2"]
+    assert analyse_layers(some).gate.known == ("b-0", "b-1", "b-2")
+    assert len(made.queries) == 5
+    with pytest.raises(InputError, match=r"--only class=c: no query has that .* keys are class"):
+        only_of(made, "class", "c")

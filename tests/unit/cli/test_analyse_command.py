@@ -45,6 +45,8 @@ def test_too_few_scores_are_told(finished: Finished, say: Say) -> None:
     [
         (["--what", "tail"], 2, "--what tail: it is tails, layers or copies."),
         (["--what", "tails", "--by", "kind"], 2, "--by: classes of queries are of --what layers."),
+        (["--what", "tails", "--only", "kind"], 2, "--only kind: write KEY=VALUE"),
+        (["--what", "tails", "--only", "kind=x"], 4, "--only kind=x: no query has that in its"),
         (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are a control"),
         (["--what", "layers", "--pairs", "3"], 4, "--pairs: no known query has a hit."),
         (["--what", "copies", *ALL], 4, "copies: no query has `passage` and `copies`"),
