@@ -3,8 +3,10 @@
 It computes on results alone: no model is loaded, and nothing of the corpus is read.
 """
 
-from rayinfluence.analysis.layers import Layers, analyse_layers
+from rayinfluence.analysis.copies import Copies, analyse_copies
+from rayinfluence.analysis.layer_values import Layers
+from rayinfluence.analysis.layers import analyse_layers
 from rayinfluence.analysis.tail_values import Tails
 from rayinfluence.analysis.tails import analyse_tails
 
-__all__ = ["Layers", "Tails", "analyse_layers", "analyse_tails"]
+__all__ = ["Copies", "Layers", "Tails", "analyse_copies", "analyse_layers", "analyse_tails"]

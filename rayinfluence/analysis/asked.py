@@ -7,13 +7,16 @@ queries are gated by their log-probability per token that counts.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.errors import InputError
 from rayinfluence.influence.intervals import mean_and_ends
+from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Results, is_difference, seeds_of
 from rayinfluence.storage.results.evaluated import Interval
 from rayinfluence.storage.results.likelihood import per_token_probability
@@ -80,6 +83,27 @@ class Gate:
         if self.unmeasured:
             text += f"; {len(self.unmeasured):,} ask for no log-probability, and are left out too"
         return f"{text}."
+
+
+def only_of(results: Results, key: str, value: str) -> Results:
+    """The same results, of the queries alone whose metadata has a value under a key.
+
+    Raises:
+        InputError: no query has it.
+    """
+    some = copy(results)
+    some.queries = {
+        query_id: row
+        for query_id, row in results.queries.items()
+        if key in row["metadata"] and as_text(row["metadata"][key]) == value
+    }
+    if not some.queries:
+        there = sorted({name for row in results.queries.values() for name in row["metadata"]})
+        raise InputError(
+            f"--only {key}={value}: no query has that in its metadata; keys are "
+            f"{', '.join(there) or 'none'}."
+        )
+    return some
 
 
 def notes_of(results: Results, gate: Gate) -> tuple[str, ...]:

@@ -6,18 +6,19 @@ Q query, H hit, B band of neighbouring blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.analysis.asked import LEAST, Gate, Verdict, notes_of, over_queries
+from rayinfluence.analysis.layer_values import Layers, OfClass
+from rayinfluence.analysis.restricted import THIRDS
+from rayinfluence.analysis.thirds import middle_is_least_literal, overlaps_by_third
 from rayinfluence.errors import InputError
 from rayinfluence.influence.blocks import OTHERS, bands, by_block, depths
 from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import Results
-from rayinfluence.storage.results.evaluated import Interval
 
 #: First proponents of each query that are looked at.
 HITS = 20
@@ -28,72 +29,21 @@ _SHUFFLES = 2000
 _FEWEST_BANDS, _FEWEST_QUERIES = 3, 5
 
 
-@dataclass(frozen=True)
-class OfClass:
-    """Of the queries of one class.
-
-    Attributes:
-        name: the value of the metadata key.
-        n_queries: known ones with hits.
-        shares: of each band, the mean over queries of its share in the sizes of hits' scores.
-        centre: of mass, from 0 at the first band to 1 at the last.
-        shuffled: of each band, between which shares 95 % of classes are that are made by dealing
-            the same labels to the queries at random; empty where there is one class.
-        p: how often such a class has a centre as far from that of all queries; None likewise.
-    """
-
-    name: str
-    n_queries: int
-    shares: tuple[Interval | None, ...]
-    centre: Interval | None
-    shuffled: tuple[tuple[float, float], ...]
-    p: float | None
+#: Of a query, scores by module of sequences that are no hits of it.
+Pairs = Mapping[str, Sequence[Mapping[str, float]]]
 
 
-@dataclass(frozen=True)
-class Layers:
-    """What the analysis says.
-
-    Attributes:
-        method: whose scores they are.
-        fingerprint: of the results.
-        by: the metadata key of queries; None where all are one class.
-        bands: names of the bands of blocks, in the order of depth.
-        n_hits: that are looked at.
-        gate: which queries it is of.
-        energy: of each band, its share of the gradients' energy; empty where that is not known.
-        over_energy: shares of all queries over those, scaled to add up to 1; empty likewise.
-        classes: all queries first.
-        centres: of each hit, by query.
-        verdicts: by finding.
-        notes: on all figures.
-    """
-
-    method: str
-    fingerprint: str
-    by: str | None
-    bands: tuple[str, ...]
-    n_hits: int
-    gate: Gate
-    energy: tuple[float, ...]
-    over_energy: tuple[float, ...]
-    classes: tuple[OfClass, ...]
-    centres: Mapping[str, tuple[float, ...]]
-    verdicts: tuple[Verdict, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values; the reference has the keys."""
-        return {"what": "layers", **asdict(self)}
-
-
-def analyse_layers(results: Results, by: str | None = None, least: float = LEAST) -> Layers:
+def analyse_layers(
+    results: Results, by: str | None = None, least: float = LEAST, pairs: Pairs | None = None
+) -> Layers:
     """Shares by depth of the first hits of all known queries.
 
     Args:
         results: of one method that has scores by layer.
         by: the metadata key of queries whose values are classes; None makes one class of all.
         least: log-probability per token of a known query, in nats.
+        pairs: of queries, scores of hits of other queries, which are the control of what a query's
+            and the model's gradients do by themselves.
 
     Raises:
         InputError: there are no scores by layer in two blocks, or no query has the key.
@@ -116,20 +66,18 @@ def analyse_layers(results: Results, by: str | None = None, least: float = LEAST
     runs = bands(len(blocks))
     shares, centres = {}, {}
     for query_id, hits in scores.items():
-        scores_HB = np.array(
-            [[sum(hit.get(blocks[b], 0.0) for b in run) for run in runs] for hit in hits]
-        ).reshape(len(hits), len(runs))
-        shares_HB, centres_H = depths(scores_HB)
-        kept = np.isfinite(centres_H)
-        if kept.any():
-            shares[query_id] = shares_HB[kept].mean(axis=0)
-            centres[query_id] = centres_H[kept]
+        found = _depths(hits, blocks, runs)
+        if found is not None:
+            shares[query_id], centres[query_id] = found
     if not shares:
         raise InputError(f"layers: no known query has a hit with scores by layer ({gate.sentence})")
     shares_QB = np.array(list(shares.values()))
     centres_Q = np.array([one.mean() for one in centres.values()])
     labels = [_label(results, one, by) for one in shares]
-    classes = _classes(shares_QB, centres_Q, labels)
+    beside = _Beside.of(pairs or {}, list(shares), blocks, runs)
+    classes = _classes(shares_QB, centres_Q, labels, beside)
+    asked = list(shares)
+    thirds = overlaps_by_third(results, asked, labels) if len(blocks) >= len(THIRDS) else ()
     energy_B = _energy(results, blocks, runs)
     over = shares_QB.mean(axis=0) / energy_B if len(energy_B) else energy_B
     return Layers(
@@ -141,22 +89,61 @@ def analyse_layers(results: Results, by: str | None = None, least: float = LEAST
         gate,
         tuple(energy_B.tolist()),
         tuple((over / over.sum()).tolist()) if len(over) else (),
+        beside.most,
         classes,
-        {query_id: tuple(found.tolist()) for query_id, found in centres.items()},
-        (_spread(classes[0]), _localised(classes)),
-        (*notes_of(results, gate), *_notes(results, OTHERS in names, by, bool(len(energy_B)))),
+        thirds,
+        {query_id: tuple(one.tolist()) for query_id, one in centres.items()},
+        (_spread(classes[0]), _localised(classes), middle_is_least_literal(thirds)),
+        (
+            *notes_of(results, gate),
+            *_notes(results, OTHERS in names, by, bool(len(energy_B)), beside.most),
+        ),
     )
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Depths of shuffled pairs, NaN of queries that have none: shares [Q, B] and centres [Q]."""
+
+    most: int
+    shares_QB: NDArray[np.float64]
+    centres_Q: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, pairs: Pairs, queries: Sequence[str], blocks: Sequence[str], runs: Sequence[range]
+    ) -> _Beside:
+        shares_QB = np.full((len(queries), len(runs)), np.nan)
+        centres_Q = np.full(len(queries), np.nan)
+        for place, query_id in enumerate(queries):
+            found = _depths([_sums(one) for one in pairs.get(query_id, ())], blocks, runs)
+            if found is not None:
+                shares_QB[place], centres_Q[place] = found[0], found[1].mean()
+        return cls(max(map(len, pairs.values()), default=0), shares_QB, centres_Q)
+
+
+def _depths(
+    hits: Sequence[Mapping[str, float]], blocks: Sequence[str], runs: Sequence[range]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Mean shares of bands [B] and the centre of each [H]; None where none has a score."""
+    scores_HB = np.array(
+        [[sum(hit.get(blocks[b], 0.0) for b in run) for run in runs] for hit in hits]
+    ).reshape(len(hits), len(runs))
+    shares_HB, centres_H = depths(scores_HB)
+    kept = np.isfinite(centres_H)
+    return (shares_HB[kept].mean(axis=0), centres_H[kept]) if kept.any() else None
+
+
+def _sums(layer_scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores by block."""
+    return {name: sum(of.values()) for name, of in by_block(layer_scores).items()}
 
 
 def _by_block(results: Results, query_id: str) -> list[dict[str, float]]:
     """Scores by block of a query's first proponents."""
     rows = results.rows(query_id).select(["rank", "direction", "layer_scores"]).to_pylist()
     first = [row for row in rows if row["direction"] == "proponent" and row["rank"] <= HITS]
-    return [
-        {name: sum(of.values()) for name, of in by_block(dict(row["layer_scores"])).items()}
-        for row in first
-        if row["layer_scores"]
-    ]
+    return [_sums(dict(row["layer_scores"])) for row in first if row["layer_scores"]]
 
 
 def _number(name: str) -> tuple[int, int]:
@@ -177,14 +164,18 @@ def _label(results: Results, query_id: str, by: str | None) -> str:
 
 
 def _classes(
-    shares_QB: NDArray[np.float64], centres_Q: NDArray[np.float64], labels: Sequence[str]
+    shares_QB: NDArray[np.float64],
+    centres_Q: NDArray[np.float64],
+    labels: Sequence[str],
+    beside: _Beside,
 ) -> tuple[OfClass, ...]:
     """All queries, and each class beside classes that are dealt at random.
 
     The control is about labels: it says whether classes differ by more than queries do. Whether
-    hits are deeper than other sequences it does not say, as those have no scores by layer.
+    hits are deeper than other sequences is what shuffled pairs say.
     """
-    found = [_of_class(ALL, shares_QB, centres_Q)]
+    every_Q = np.ones(len(labels), np.bool_)
+    found = [_of_class(ALL, shares_QB, centres_Q, every_Q, beside)]
     names = sorted(set(labels))
     if len(names) < 2:
         return tuple(found)
@@ -201,7 +192,7 @@ def _classes(
         p = (1 + int((apart >= ours - 1e-12).sum())) / (1 + _SHUFFLES)
         low, high = np.quantile(bands_SB, (0.025, 0.975), axis=0)
         ends = tuple(zip(low.tolist(), high.tolist(), strict=True))
-        found.append(_of_class(name, shares_QB[chosen], centres_Q[chosen], ends, p))
+        found.append(_of_class(name, shares_QB, centres_Q, chosen, beside, ends, p))
     return tuple(found)
 
 
@@ -209,11 +200,25 @@ def _of_class(
     name: str,
     shares_QB: NDArray[np.float64],
     centres_Q: NDArray[np.float64],
+    chosen_Q: NDArray[np.bool_],
+    beside: _Beside,
     shuffled: tuple[tuple[float, float], ...] = (),
     p: float | None = None,
 ) -> OfClass:
-    shares = tuple(over_queries(share_Q) for share_Q in shares_QB.T)
-    return OfClass(name, len(shares_QB), shares, over_queries(centres_Q), shuffled, p)
+    shares, pairs = (
+        tuple(over_queries(share_Q) for share_Q in one_QB[chosen_Q].T)
+        for one_QB in (shares_QB, beside.shares_QB)
+    )
+    return OfClass(
+        name,
+        int(chosen_Q.sum()),
+        shares,
+        over_queries(centres_Q[chosen_Q]),
+        shuffled,
+        p,
+        pairs if beside.most else (),
+        over_queries((centres_Q - beside.centres_Q)[chosen_Q]),
+    )
 
 
 def _energy(results: Results, blocks: Sequence[str], runs: Sequence[range]) -> NDArray[np.float64]:
@@ -236,7 +241,9 @@ def _energy(results: Results, blocks: Sequence[str], runs: Sequence[range]) -> N
     return energy_B / energy_B.sum() if (energy_B > 0).all() else np.zeros(0)
 
 
-def _notes(results: Results, has_others: bool, by: str | None, has_energy: bool) -> list[str]:
+def _notes(
+    results: Results, has_others: bool, by: str | None, has_energy: bool, n_pairs: int
+) -> list[str]:
     said = [
         f"Of the first {HITS} proponents of each query; a hit's share of a band is the size of its "
         "score there over the sum of these sizes, and all hits of a query weigh alike."
@@ -244,11 +251,17 @@ def _notes(results: Results, has_others: bool, by: str | None, has_energy: bool)
     if has_others:
         said.append("Scores of modules that are in no block are left out.")
     said.append(
-        "The control deals the labels of queries at random: it says whether classes differ by more "
-        "than queries do. Sequences that are no hits have no scores by layer, so whether hits "
-        "differ from them is not known."
+        "Shuffled labels: those of queries are dealt at random, which says whether classes differ "
+        "by more than queries do."
         if by is not None
         else "One class has no control: `--by KEY` compares classes of queries."
+    )
+    said.append(
+        f"Shuffled pairs: each query beside up to {n_pairs:,} hits of others. Where its hits are "
+        "as deep as those, depth is of its gradient and of damping, and not of what hits say."
+        if n_pairs
+        else "Sequences that are no hits have no scores by layer, so whether hits differ from them "
+        "is not known: `--pairs N` scores each query with hits of others."
     )
     if not has_energy:
         said.append(

@@ -23,7 +23,7 @@ from rayinfluence.storage.results import (
     log_probability_of,
 )
 
-_THIRDS = ("lower", "middle", "upper")
+THIRDS = ("lower", "middle", "upper")
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 #: What is of all layers, and is not known of some.
 _OF_ALL = (
@@ -43,13 +43,13 @@ def chosen_blocks(there: Sequence[int], wanted: str) -> list[int]:
     Raises:
         ConfigError: it means none of them.
     """
-    if wanted in _THIRDS:
-        if len(there) < len(_THIRDS):
+    if wanted in THIRDS:
+        if len(there) < len(THIRDS):
             raise ConfigError(
                 f"--layers {wanted}: the hits have scores of {len(there)} blocks, and thirds are "
                 "of three at least."
             )
-        part = np.array_split(np.array(there), len(_THIRDS))[_THIRDS.index(wanted)]
+        part = np.array_split(np.array(there), len(THIRDS))[THIRDS.index(wanted)]
         return [int(one) for one in part]
     found = _RANGE.fullmatch(wanted)
     if found is None:

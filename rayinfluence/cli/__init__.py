@@ -28,6 +28,7 @@ from rayinfluence.cli.patterns import patterns
 from rayinfluence.cli.plot import plot
 from rayinfluence.cli.probing import probe
 from rayinfluence.cli.reporting import report
+from rayinfluence.cli.reviewing import app as review_app
 from rayinfluence.cli.saying import say
 from rayinfluence.cli.showing import say_report, write_report
 from rayinfluence.cli.stages import fit, plan, run, scan, submit, tokenize
@@ -52,6 +53,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(corpus_app)
+app.add_typer(review_app)
 
 #: The exit code that typer gives an interrupt from the keyboard.
 _INTERRUPTED = 130

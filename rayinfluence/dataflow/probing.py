@@ -91,13 +91,17 @@ def probe(probing: Probing) -> Probed:
     )
     scores = found.layer_scores_PM.sum(axis=1).reshape(len(texts), len(distinct))
     n_training = manifest["n_training_sequences"]
+    layers = list(replica.modules) if results.meaning.has_layers else []
 
     def score(query: str, text: int) -> ProbeScore:
         place = distinct.index(digests[query])
         value = float(scores[text, place])
         change = predicted(value, results.meaning, n_training, results.queries[query])
-        by_token = found.token_scores[text * len(distinct) + place].tolist()
-        return ProbeScore(value, *change, by_token)
+        pair = text * len(distinct) + place
+        by_token = found.token_scores[pair].tolist()
+        by_module = found.layer_scores_PM[pair].tolist()
+        by_layer = dict(zip(layers, by_module, strict=True)) if layers else {}
+        return ProbeScore(value, *change, by_token, by_layer)
 
     return Probed(
         method,

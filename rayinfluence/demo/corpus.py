@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,8 @@ def write_corpus(
         queries=tuple(_queries(facts, queried_facts, np.random.default_rng([seed, 3]))),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _write_jsonl(corpus.documents_path, (document.row() for document in corpus.documents))
-    _write_jsonl(corpus.queries_path, (query.row() for query in corpus.queries))
+    write_jsonl(corpus.documents_path, (document.row() for document in corpus.documents))
+    write_jsonl(corpus.queries_path, (query.row() for query in corpus.queries))
     return corpus
 
 
@@ -187,6 +187,7 @@ def _queries(facts: Sequence[Fact], count: int, rng: np.random.Generator) -> Ite
             )
 
 
-def _write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, the same bytes for the same rows."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_bytes("".join(lines).encode())

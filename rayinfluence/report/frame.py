@@ -11,19 +11,39 @@ from importlib import resources
 from rayinfluence.report.markup import Html, tag
 
 #: Put one after the other; a page has a single style and a single script.
-_STYLES = ("base.css", "top.css", "query.css", "hit.css", "pictures.css", "print.css")
-_SCRIPTS = ("start.js", "queries.js", "hits.js", "tables.js", "panes.js", "pictures.js", "keys.js")
+_STYLES: tuple[str, ...] = (
+    "base.css",
+    "top.css",
+    "query.css",
+    "hit.css",
+    "pictures.css",
+    "print.css",
+)
+_SCRIPTS: tuple[str, ...] = (
+    "start.js",
+    "queries.js",
+    "hits.js",
+    "tables.js",
+    "panes.js",
+    "pictures.js",
+    "keys.js",
+)
 
 
-def framed(name: str, *body: str, fingerprint: str) -> str:
+def framed(name: str, *body: str, fingerprint: str, own: tuple[str, str] | None = None) -> str:
     """A whole document that needs nothing else.
 
     Args:
         name: its title.
         *body: what it shows.
         fingerprint: of the results, which stands at the foot of printed pages.
+        own: of a page that is no report, a style after the first of ours, and its only script.
     """
-    page = tag("html", _head(name, fingerprint), tag("body", *body), lang="en")
+    styles, scripts = _STYLES, _SCRIPTS
+    if own is not None:
+        styles, scripts = (_STYLES[0], own[0]), (own[1],)
+    head = _head(name, fingerprint, styles, scripts)
+    page = tag("html", head, tag("body", *body), lang="en")
     return f"<!doctype html>\n{page}\n"
 
 
@@ -48,9 +68,9 @@ def measured_page(
     return framed(heading, head, main, fingerprint=fingerprint)
 
 
-def _head(name: str, fingerprint: str) -> Html:
-    style = Html("".join(map(_resource, _STYLES)) + _foot(fingerprint))
-    script = Html("".join(map(_resource, _SCRIPTS)))
+def _head(name: str, fingerprint: str, styles: tuple[str, ...], scripts: tuple[str, ...]) -> Html:
+    style = Html("".join(map(_resource, styles)) + _foot(fingerprint))
+    script = Html("".join(map(_resource, scripts)))
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"

@@ -85,9 +85,9 @@ def survivors_csv(
     file = io.StringIO()
     # Text stands in quotes, so that no separator of any spreadsheet ends its cell.
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
-    writer.writerow(_safe([*COLUMNS, *more, *(f"metadata.{key}" for key in keys)]))
+    writer.writerow(safe_cells([*COLUMNS, *more, *(f"metadata.{key}" for key in keys)]))
     for cells, metadata in rows:
-        writer.writerow(_safe([*cells, *(_plain(metadata.get(key)) for key in keys)]))
+        writer.writerow(safe_cells([*cells, *(_plain(metadata.get(key)) for key in keys)]))
     return file.getvalue()
 
 
@@ -101,7 +101,8 @@ def _plain(value: Any) -> Any:
     return "" if value is None else value if number else as_text(value)
 
 
-def _safe(cells: Iterable[Any]) -> list[Any]:
+def safe_cells(cells: Iterable[Any]) -> list[Any]:
+    """Cells of a row, none of which a spreadsheet computes."""
     return [_cell(cell) for cell in cells]
 
 

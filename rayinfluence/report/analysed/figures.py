@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Layers, Tails
+from rayinfluence.analysis import Copies, Layers, Tails
 from rayinfluence.report.evaluated.grids import ranged
-from rayinfluence.report.pictures.figure import Figure, Mark, Series, categories, linear
+from rayinfluence.report.pictures.figure import Figure, Mark, Series, Tone, categories, linear
+from rayinfluence.storage.results.evaluated import Interval
 
 _ELSEWHERE = "`--json` has all of them."
 
 
-def figures(found: Tails | Layers) -> list[Figure]:
+def figures(found: Tails | Layers | Copies) -> list[Figure]:
     """All pictures of an analysis, in their order."""
     if isinstance(found, Layers):
         return [_depth(found)]
-    made = _shares(found)
+    made = _by_copies(found) if isinstance(found, Copies) else _shares(found)
     return [] if made is None else [made]
+
+
+def _by_copies(found: Copies) -> Figure | None:
+    known = [one for one in found.numbers if one.n_queries]
+    if not known:
+        return None
+
+    parts: dict[str, tuple[Tone, list[float | None]]] = {
+        "copies": ("raises", [_mean(one.copies_share) for one in known]),
+        "rewordings": ("plain", [_mean(one.reworded_share) for one in known]),
+        "all others": ("quiet", [_mean(one.others_share) for one in known]),
+    }
+    lines = tuple(
+        Series(
+            name,
+            "line",
+            tone,
+            tuple(
+                Mark.at(place + 0.5, share, f"{known[place].copies} times, {name}: {share:.1%}")
+                for place, share in enumerate(shares)
+                if share is not None
+            ),
+        )
+        for name, (tone, shares) in parts.items()
+    )
+    return Figure(
+        "copies",
+        "What holds the positive influence on a passage",
+        categories("times that the passage is there", [str(one.copies) for one in known]),
+        linear("share of the sum of positive scores", [0.0, 1.0]),
+        lines,
+        ("Means over known queries.",),
+        ("times", *parts),
+        tuple(
+            (one.copies, *(shares[place] for _, shares in parts.values()))
+            for place, one in enumerate(known)
+        ),
+        _ELSEWHERE,
+    )
+
+
+def _mean(interval: Interval | None) -> float | None:
+    return None if interval is None else interval.mean
 
 
 def _shares(found: Tails) -> Figure | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Layers, Tails
+from rayinfluence.analysis import Copies, Layers, Tails
 from rayinfluence.analysis.asked import Verdict
 from rayinfluence.analysis.tail_values import QueryTail
 from rayinfluence.report.compare.grids import Grid
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.text import count, percent
 
-Found = Tails | Layers
+Found = Tails | Layers | Copies
 
 
 def heading(found: Found) -> str:
     """What was asked, in a few words."""
     if isinstance(found, Tails):
         return f"Tails and concentration of influence, by {found.method}"
+    if isinstance(found, Copies):
+        return f"Copies and rewordings of passages, by {found.method}"
     return f"Influence by depth of the model, by {found.method}"
 
 
@@ -35,7 +37,9 @@ def verdicts(told: tuple[Verdict, ...]) -> Grid:
 def grids(found: Found) -> list[Grid]:
     """All tables, verdicts first."""
     told = verdicts(found.verdicts)
-    return [told, *(_of_tails(found) if isinstance(found, Tails) else _of_layers(found))]
+    if isinstance(found, Tails):
+        return [told, *_of_tails(found)]
+    return [told, *(_of_copies(found) if isinstance(found, Copies) else _of_layers(found))]
 
 
 def _of_tails(found: Tails) -> list[Grid]:
@@ -135,4 +139,70 @@ def _of_layers(found: Layers) -> list[Grid]:
         if found.energy
         else (),
     )
-    return [shares, shuffled, energy]
+    pairs = Grid(
+        "Beside hits of other queries (shuffled pairs)",
+        ("queries", *(f"block {name}" for name in found.bands), "hits' centre is deeper by"),
+        tuple(
+            (one.name, *map(ranged, one.pairs), ranged(one.beyond_pairs))
+            for one in found.classes
+            if one.pairs
+        ),
+    )
+    names = [*found.thirds[0].classes] if found.thirds else []
+    thirds = Grid(
+        "Tokens of the query, by rarity, that first hits have",
+        ("ranked by", "all queries", "beside all blocks", *names),
+        tuple(
+            (
+                one.name,
+                ranged(one.overlap),
+                ranged(one.beside_all),
+                *(ranged(one.classes[name]) for name in names),
+            )
+            for one in found.thirds
+        ),
+    )
+    return [shares, shuffled, pairs, thirds, energy]
+
+
+def _of_copies(found: Copies) -> list[Grid]:
+    shares = Grid(
+        "Shares of all positive influence, by how often the passage is there",
+        ("copies", "known", "not known", "copies hold", "rewordings hold", "all others hold"),
+        tuple(
+            (
+                count(one.copies),
+                count(one.n_queries),
+                count(one.n_unknown),
+                ranged(one.copies_share),
+                ranged(one.reworded_share),
+                ranged(one.others_share),
+            )
+            for one in found.numbers
+        ),
+    )
+    strength = Grid(
+        "Strength and ranks",
+        (
+            *("copies", "a copy is first", "a rewording over a copy", "rewordings over others'"),
+            *("all copies, of -log p", "first copy's rank", "first rewording's rank"),
+        ),
+        tuple(
+            (
+                count(one.copies),
+                ranged(one.copy_first),
+                ranged(one.reworded_of_copy),
+                ranged(one.reworded_above_others),
+                ranged(one.copies_of_information),
+                _middle(one.copy_rank, one.n_queries if one.copies else 0),
+                _middle(one.reworded_rank, one.n_queries),
+            )
+            for one in found.numbers
+        ),
+    )
+    return [shares, strength]
+
+
+def _middle(rank: float | None, n_queries: int) -> str:
+    """A median rank; of some queries none where more than half of them kept none."""
+    return f"{rank:g}" if rank is not None else "not kept" if n_queries else ""

@@ -50,12 +50,14 @@ class ProbeScore:
         delta_nats: score / N, as of a survivor; None by a method that predicts no change.
         beyond_linear: whether that is no prediction; None where there is none.
         token_scores: by token, as of a survivor; their sum is the score up to rounding.
+        layer_scores: by module, likewise; empty by a method that has no layers.
     """
 
     score: float
     delta_nats: float | None
     beyond_linear: bool | None
     token_scores: list[float]
+    layer_scores: dict[str, float]
 
 
 @dataclass(frozen=True)

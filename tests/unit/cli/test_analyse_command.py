@@ -43,8 +43,13 @@ def test_too_few_scores_are_told(finished: Finished, say: Say) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--what", "tail"], 2, "--what tail: it is tails or layers."),
+        (["--what", "tail"], 2, "--what tail: it is tails, layers or copies."),
         (["--what", "tails", "--by", "kind"], 2, "--by: classes of queries are of --what layers."),
+        (["--what", "tails", "--only", "kind"], 2, "--only kind: write KEY=VALUE"),
+        (["--what", "tails", "--only", "kind=x"], 4, "--only kind=x: no query has that in its"),
+        (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are a control"),
+        (["--what", "layers", "--pairs", "3"], 4, "--pairs: no known query has a hit."),
+        (["--what", "copies", *ALL], 4, "copies: no query has `passage` and `copies`"),
         (["--what", "tails", "--method", "bm25"], 2, "--method bm25: the run has ekfac."),
         (["--what", "layers", *ALL, "--by", "nope"], 4, "--by nope: no known query has it"),
         (["--what", "layers", "--least", "-1e-6"], 4, "has scores of 0 blocks for known queries"),
@@ -70,3 +75,16 @@ def test_a_report_by_some_layers_says_that_it_is_of_survivors(
     assert "/views/" in told["page"]
     code, _, errors = say("report", run, "--layers", "nope")
     assert (code, "--layers nope: write A-B" in errors) == (2, True)
+
+
+def test_hits_of_others_are_scored_by_the_run_s_model(finished: Finished, say: Say) -> None:
+    run = finished[1].run
+    code, printed, errors = say("analyse", run, "--what", "layers", *ALL, "--pairs", 4, "--json")
+    assert (code, errors) == (0, "")
+    told = json.loads(printed)
+    assert 1 <= told["n_pairs"] <= 4
+    [everything, *_] = told["classes"]
+    assert sum(one["mean"] for one in everything["pairs"]) == pytest.approx(1.0)
+    assert everything["beyond_pairs"] is not None
+    code, printed, _ = say("analyse", run, "--what", "layers", *ALL, "--pairs", 4)
+    assert "Beside hits of other queries (shuffled pairs)" in printed
