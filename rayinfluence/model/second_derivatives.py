@@ -54,7 +54,7 @@ def refuse_no_second_derivatives(
     ones_N = torch.ones(len(targets.places_N), dtype=wide, device=device)
 
     def along(scale: float) -> float:
-        embedded = Embedded(batch.shape, scale)
+        embedded = Embedded(batch.shape, wide, device, scale)
         found: Tensor = change_along(model, modules, batch, targets, directions, ones_N, embedded)
         return float(found.detach())
 

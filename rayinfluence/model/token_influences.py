@@ -106,40 +106,52 @@ def token_influences(
     """
     dtype, device = next(iter(directions.values())).dtype, batch.tokens_BT.device
     v_N = torch.ones(len(targets.places_N), dtype=dtype, device=device).requires_grad_()
-    embedded = Embedded(batch.shape)
+    embedded = Embedded(batch.shape, dtype, device)
     along = change_along(model, modules, batch, targets, directions, v_N, embedded)
-    output_N, embedding_BTD = torch.zeros_like(v_N), torch.zeros_like(embedded.vectors_BTD)
+    output_N, input_BT = torch.zeros_like(v_N), torch.zeros_like(embedded.eps_BT)
+    added_BTD = torch.zeros_like(embedded.added_BTD)
     if along.requires_grad:  # unless none but experts are tracked, and no token chose one
-        both = (v_N, embedded.vectors_BTD)
-        output_N, embedding_BTD = torch.autograd.grad(along, both, materialize_grads=True)
-    output_BT = torch.zeros(batch.shape, dtype=dtype, device=device)
+        of = (v_N, embedded.eps_BT, embedded.added_BTD)
+        output_N, input_BT, added_BTD = torch.autograd.grad(along, of, materialize_grads=True)
+    output_BT = torch.zeros_like(input_BT)
     output_BT.view(-1)[targets.places_N] = output_N
-    gradients_BTD = embedding_BTD.to(device, dtype)
-    vectors_BTD = embedded.vectors_BTD.detach().to(device, dtype)
-    input_BT = (vectors_BTD * gradients_BTD).sum(dim=-1)
-    return TokenInfluences(output_BT, input_BT, gradients_BTD.norm(dim=-1))
+    lengths_BT = added_BTD.to(device, dtype).norm(dim=-1)
+    return TokenInfluences(output_BT, input_BT, lengths_BT)
 
 
 class Embedded:
-    """The embeddings of a batch's tokens, as they are given on: what a derivative is taken in.
+    """The embeddings of a batch's tokens, as they are given on: what derivatives are taken in.
 
     Args:
         shape: of the batch, sequences and tokens.
+        dtype: that is summed in.
+        device: of the tokens.
         longer: by which share of their lengths they are given on.
+
+    Attributes:
+        eps_BT: that share. Where the embedding is tracked, what moves with its weights is as much
+            longer.
     """
 
-    def __init__(self, shape: tuple[int, int], longer: float = 0.0) -> None:
-        self._shape, self._longer = shape, longer
-        self._vectors: Tensor | None = None
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        longer: float = 0.0,
+    ) -> None:
+        self.eps_BT = torch.full(shape, longer, dtype=dtype, device=device).requires_grad_()
+        self._shape = shape
+        self._added: Tensor | None = None
 
     @property
-    def vectors_BTD(self) -> Tensor:
-        """They themselves, after a forward pass."""
-        assert self._vectors is not None
-        return self._vectors
+    def added_BTD(self) -> Tensor:
+        """What is added to them, zero; after a forward pass."""
+        assert self._added is not None
+        return self._added
 
     def __call__(self, module: nn.Module, _args: tuple[Any, ...], output: Any) -> Tensor:
-        """Keep what the embedding gives.
+        """Give on what the embedding gives.
 
         Raises:
             ModelError: it is no vector per token.
@@ -150,12 +162,10 @@ class Embedded:
                 "not give one vector per token, and token influences are of these. Leave the key "
                 "out."
             )
-        if self._longer:
-            output = output * (1 + self._longer)
-        # A tracked embedding gives what moves with its weights; others a tensor of no history.
-        self._vectors = output if output.requires_grad else output.detach().requires_grad_()
-        # The clone keeps an in-place operation that follows legal.
-        return self._vectors.clone()
+        self._added = torch.zeros_like(output, requires_grad=True)
+        # It may be on another device than the tokens.
+        scaled = output * (1 + self.eps_BT.to(output.device))[..., None]
+        return scaled.to(output.dtype) + self._added
 
 
 def change_along(
@@ -176,7 +186,7 @@ def change_along(
         targets: of the batch.
         directions: P [O, J] of each module.
         v_N: weights of the targets, beside those that they have.
-        embedded: keeps the embeddings.
+        embedded: gives the embeddings on.
 
     Raises:
         ModelError: as above.

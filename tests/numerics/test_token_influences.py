@@ -226,7 +226,7 @@ def test_moving_the_weights_by_hand_gives_the_same(
 @SHAPES
 @pytest.mark.parametrize(
     ("dtype", "tolerances"),
-    [(torch.float32, (1e-5, 1e-5, 1e-5)), (torch.bfloat16, (0.1, 0.2, 0.2))],
+    [(torch.float32, (1e-5, 1e-5, 1e-5)), (torch.bfloat16, (0.1, 0.2, 0.3))],
     ids=["float32", "bfloat16"],
 )
 def test_in_less_precision_they_are_still_right(
