@@ -40,7 +40,7 @@ def partial_of(scores: np.ndarray, start: int = 0) -> Partial:
     """The partial of a split, scored in two batches."""
     ids = np.arange(N) + start
     found: Any = [(FakeBatch(part), scores[part - start]) for part in np.split(ids, [17])]
-    scored = scoring._finite(found, scores.shape[1], {})
+    scored = scoring.finite_scores(found, scores.shape[1], {})
     sources = ["web" if i % 3 else "books" for i in range(N - 20)] + ["law"] * 20
     sources[20] = sources[21] = "rare"
     table = pa.table(

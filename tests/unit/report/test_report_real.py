@@ -163,14 +163,14 @@ def test_quarantined_sequences_of_every_bank_are_in_the_manifest_and_the_report(
     execute(config)
     with (tmp_path / "queries.jsonl").open("a") as file:
         file.write('{"query_id": "late", "prompt": "w1 w2", "completion": " w3"}\n')
-    original = stages._finite
+    original = stages.finite_scores
 
     def spoiled(found: Any, n_queries: int, quarantine: Any) -> Any:
         for batch, scores in found:
             scores[batch.sequence_ids == 7] = float("nan")
         return original(found, n_queries, quarantine)
 
-    monkeypatch.setattr(stages, "_finite", spoiled)
+    monkeypatch.setattr(stages, "finite_scores", spoiled)
     results = execute(config)
     method = results["ekfac"].manifest["methods"]["ekfac"]
     reason = "its influence is not finite"
@@ -192,14 +192,14 @@ def test_a_score_that_overflows_for_one_query_is_missing_there_alone(
     victim = whole.proponents("q0")[0].sequence_id
     [bank] = (tmp_path / "whole").glob("**/scan/*/manifest.json")
     place = json.loads(bank.read_text())["query_digests"].index(whole.queries["q0"]["digest"])
-    original = stages._finite
+    original = stages.finite_scores
 
     def spoiled(found: Any, n_queries: int, quarantine: Any) -> Any:
         for batch, scores in found:
             scores[batch.sequence_ids == victim, place] = float("inf")
         return original(found, n_queries, quarantine)
 
-    monkeypatch.setattr(stages, "_finite", spoiled)
+    monkeypatch.setattr(stages, "finite_scores", spoiled)
     results = execute(tiny_run(tmp_path / "spoiled", 200, scan={"scores": "dense"}))
     found, n_all = results["ekfac"], whole.manifest["n_sequences"]
     first, *others = (query["query_id"] for query in found.manifest["queries"])

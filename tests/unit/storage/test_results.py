@@ -196,14 +196,14 @@ def test_a_score_that_the_scan_saw_otherwise_is_suspect(
     tmp_path: Path, execute: Callable[..., dict[str, Results]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a neighbour in the batch had a part in it: the second pass has other neighbours."""
-    original = stages._finite
+    original = stages.finite_scores
 
     def disturbed(found: Any, n_queries: int, quarantine: Any) -> Any:
         for batch, scores in found:
             scores[batch.sequence_ids == 7] *= 1.5
         return original(found, n_queries, quarantine)
 
-    monkeypatch.setattr(stages, "_finite", disturbed)
+    monkeypatch.setattr(stages, "finite_scores", disturbed)
     rows = execute(tiny_run(tmp_path, 12, scan={"top": 50}))["ekfac"].table.to_pylist()
     suspects = [(row["query_id"], row["sequence_id"]) for row in rows if row["suspect"]]
     assert sorted(suspects) == [("q0", 7), ("q1", 7), ("q2", 7)]

@@ -144,7 +144,7 @@ def overflowing(
     monkeypatch: pytest.MonkeyPatch, share: float, place: int | None = None
 ) -> list[int]:
     """Some share of all sequences has no finite score, for one query or all; counts splits."""
-    original, splits = scoring._finite, []
+    original, splits = scoring.finite_scores, []
 
     def spoiled(found: Any, n_queries: int, quarantine: Any) -> Any:
         splits.append(1)
@@ -153,7 +153,7 @@ def overflowing(
             scores[np.ix_(bad, range(n_queries) if place is None else [place])] = np.inf
         return original(found, n_queries, quarantine)
 
-    monkeypatch.setattr(scoring, "_finite", spoiled)
+    monkeypatch.setattr(scoring, "finite_scores", spoiled)
     return splits
 
 
@@ -180,7 +180,7 @@ def test_a_scan_that_was_killed_counts_what_it_has(
 ) -> None:
     """Two splits together are over the limit, and the first is of an earlier driver."""
     ids: dict[int, int] = {}
-    original = scoring._finite
+    original = scoring.finite_scores
 
     def spoiled(found: Any, n_queries: int, quarantine: Any) -> Any:
         ids[len(ids)] = first = min(int(batch.sequence_ids.min()) for batch, _ in found)
@@ -191,7 +191,7 @@ def test_a_scan_that_was_killed_counts_what_it_has(
             raise KeyboardInterrupt
         return original(found, n_queries, quarantine)
 
-    monkeypatch.setattr(scoring, "_finite", spoiled)
+    monkeypatch.setattr(scoring, "finite_scores", spoiled)
     kill_at = 2
     with pytest.raises(KeyboardInterrupt):
         execute(fitted)
