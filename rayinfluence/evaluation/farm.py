@@ -50,6 +50,8 @@ from rayinfluence.storage.store import Store, read_json_if_whole
 TRAINING_VERSION = 1
 #: Tokens that are read sooner than a process that does it starts.
 _FEW_TOKENS = 1 << 22
+#: What takes less is told in seconds.
+_HOURS = 0.1
 
 
 @contextmanager
@@ -339,9 +341,12 @@ class Farm:
         if seconds is None or not n_lacking:
             return said
         hours = n_lacking * seconds / 3600
+        about = (
+            f"{hours:,.2f} machine hours" if hours >= _HOURS else f"{3600 * hours:,.0f} s of one"
+        )
         return (
             f"{said}; a training on all of them took {seconds:,.1f} s on one CPU, so that "
-            f"these take about {hours:,.2f} machine hours, less where much is dropped"
+            f"these take about {about}, less where much is dropped"
         )
 
     def _refuse_other_objectives(self) -> None:

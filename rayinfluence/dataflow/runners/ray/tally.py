@@ -22,9 +22,13 @@ from rayinfluence.storage.retry import retries
 _TELL_SECONDS = 1.0
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Tally:
-    """What the workers of a driver have begun and done; it lives and dies beside the driver."""
+    """What the workers of a driver have begun and done; it lives and ends beside the driver.
+
+    Where its process is killed another counts from nothing on: progress is told wrong for a while,
+    and work that kills its workers may do so a few times more.
+    """
 
     def __init__(self) -> None:
         self._tokens = 0
