@@ -33,9 +33,7 @@ def written(review: Review, folder: Path) -> Path:
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_a_sheet_is_filled_in_by_keys(
-    visit: Open, tmp_path: Path, width: int, dark: bool
-) -> None:
+def test_a_sheet_is_filled_in_by_keys(visit: Open, tmp_path: Path, width: int, dark: bool) -> None:
     review = review_of(("a topic", "another"))
     opened = visit(written(review, tmp_path), width=width, dark=dark)
     page = opened.page
