@@ -1,10 +1,23 @@
-"""Findings of an article, asked of the results of a run; docs/findings.md says what each is.
+"""Findings of an article, asked of the results of runs; docs/findings.md says what each is.
 
-It computes on results alone: no model is loaded, and nothing of the corpus is read.
+It computes on results alone: no model is loaded, and nothing of the corpus is read. Scores of texts
+that are in no corpus are given to it.
 """
 
 from rayinfluence.analysis.layers import Layers, analyse_layers
+from rayinfluence.analysis.order import Order, analyse_order
+from rayinfluence.analysis.scale import Scale, Sized, analyse_scale
 from rayinfluence.analysis.tail_values import Tails
 from rayinfluence.analysis.tails import analyse_tails
 
-__all__ = ["Layers", "Tails", "analyse_layers", "analyse_tails"]
+__all__ = [
+    "Layers",
+    "Order",
+    "Scale",
+    "Sized",
+    "Tails",
+    "analyse_layers",
+    "analyse_order",
+    "analyse_scale",
+    "analyse_tails",
+]

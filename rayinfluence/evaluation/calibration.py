@@ -37,7 +37,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.evaluation.correlations import spearman
+from rayinfluence.influence.correlations import spearman
 from rayinfluence.influence.intervals import CONFIDENCE
 from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 

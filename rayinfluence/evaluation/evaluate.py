@@ -26,7 +26,6 @@ from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
 from rayinfluence.evaluation.contenders import Contender, Cost, scored
-from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
 from rayinfluence.evaluation.known import known_documents
@@ -37,6 +36,7 @@ from rayinfluence.evaluation.removal import n_removed
 from rayinfluence.evaluation.table import Row, methods_of
 from rayinfluence.evaluation.wanted import Trainings, added_wanted, groups_wanted
 from rayinfluence.guest import own_arithmetic
+from rayinfluence.influence.correlations import spearman
 from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
 

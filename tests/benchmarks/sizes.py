@@ -15,12 +15,10 @@ the usual way round: docs/findings.md says how it is read.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch

@@ -161,24 +161,40 @@ def read_probes(path: str, config: RunConfig) -> tuple[list[Probe], list[str]]:
         ConfigError: there is no such file.
         InputError: it is none, and what is wrong in it.
     """
-    if why := why_no_address(path):
-        raise ConfigError(f"--file: {why}")
-    path = expanded(path)
-    file = Store(path, config.storage.options(path))
-    if file.is_local and Path(path).is_dir():
-        raise ConfigError(f"--file: {path} is a folder; name the file in it.")
-    if not file.exists(""):
-        raise ConfigError(f"--file: there is no file {path}.")
-    try:
-        values = read_yaml(file.read("").decode("utf-8-sig"))
-    except RepeatedKey as error:
-        raise InputError(f"{path}: {error}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {brief(error)}. {_WANTED}") from error
+    values = yaml_of(path, config, "--file", _WANTED)
     try:
         return _probes(values)
     except InputError as error:
+        raise InputError(f"{expanded(path)}: {error}") from error
+
+
+def yaml_of(path: str, config: RunConfig, option: str, wanted: str) -> Any:
+    """The values of a YAML file that an option names.
+
+    Args:
+        path: of it; may be s3://.
+        config: of the run, whose storage it may be in.
+        option: such as ``--file``, for messages.
+        wanted: a sentence on what such a file has.
+
+    Raises:
+        ConfigError: there is no such file.
+        InputError: it is no YAML.
+    """
+    if why := why_no_address(path):
+        raise ConfigError(f"{option}: {why}")
+    path = expanded(path)
+    file = Store(path, config.storage.options(path))
+    if file.is_local and Path(path).is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; name the file in it.")
+    if not file.exists(""):
+        raise ConfigError(f"{option}: there is no file {path}.")
+    try:
+        return read_yaml(file.read("").decode("utf-8-sig"))
+    except RepeatedKey as error:
         raise InputError(f"{path}: {error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {brief(error)}. {wanted}") from error
 
 
 def _probes(values: Any) -> tuple[list[Probe], list[str]]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Layers, Tails
+from rayinfluence.analysis import Layers, Scale, Tails
+from rayinfluence.report.analysed.grids import Found
+from rayinfluence.report.analysed.order import order_figures
+from rayinfluence.report.analysed.scale import scale_figures
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.pictures.figure import Figure, Mark, Series, categories, linear
 
 _ELSEWHERE = "`--json` has all of them."
 
 
-def figures(found: Tails | Layers) -> list[Figure]:
+def figures(found: Found) -> list[Figure]:
     """All pictures of an analysis, in their order."""
     if isinstance(found, Layers):
         return [_depth(found)]
+    if isinstance(found, Scale):
+        return scale_figures(found)
+    if not isinstance(found, Tails):
+        return order_figures(found)
     made = _shares(found)
     return [] if made is None else [made]
 

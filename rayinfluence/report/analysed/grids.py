@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Layers, Tails
+from rayinfluence.analysis import Layers, Order, Scale, Tails
 from rayinfluence.analysis.asked import Verdict
 from rayinfluence.analysis.tail_values import QueryTail
+from rayinfluence.report.analysed.order import order_grids
+from rayinfluence.report.analysed.scale import scale_grids
 from rayinfluence.report.compare.grids import Grid
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.text import count, percent
 
-Found = Tails | Layers
+Found = Tails | Layers | Order | Scale
 
 
 def heading(found: Found) -> str:
     """What was asked, in a few words."""
     if isinstance(found, Tails):
         return f"Tails and concentration of influence, by {found.method}"
+    if isinstance(found, Scale):
+        return f"{count(len(found.sizes))} sizes of models, by {found.method}"
+    if isinstance(found, Order):
+        return f"Order of words, by {found.method}"
     return f"Influence by depth of the model, by {found.method}"
 
 
@@ -34,8 +40,15 @@ def verdicts(told: tuple[Verdict, ...]) -> Grid:
 
 def grids(found: Found) -> list[Grid]:
     """All tables, verdicts first."""
-    told = verdicts(found.verdicts)
-    return [told, *(_of_tails(found) if isinstance(found, Tails) else _of_layers(found))]
+    return [verdicts(found.verdicts), *_figures(found)]
+
+
+def _figures(found: Found) -> list[Grid]:
+    if isinstance(found, Tails):
+        return _of_tails(found)
+    if isinstance(found, Scale):
+        return scale_grids(found)
+    return order_grids(found) if isinstance(found, Order) else _of_layers(found)
 
 
 def _of_tails(found: Tails) -> list[Grid]:
