@@ -134,14 +134,13 @@ def analyse_order(results: Results, scored: Sequence[Scored], least: float = LEA
     names = [one for one in (*PARTS, REVERSED, BEGINNING, BEYOND) if one in values]
     counts = Counter(one.part for one in scored if one.query in gate.known)
     counts[BEYOND] = counts[REVERSED]
-    n_training = results.manifest.get("n_training_sequences")
-    predicts = results.meaning.predicts and n_training
+    n_training = results.manifest["n_training_sequences"]
     parts = tuple(
         OfPart(
             name,
             counts[name],
             _interval(share(values[name], values[FORWARD])),
-            over_queries(values[name] / n_training) if predicts else None,
+            over_queries(values[name] / n_training) if results.meaning.predicts else None,
         )
         for name in names
     )
