@@ -200,7 +200,8 @@ def _notes(results: Results, scored: Sequence[Scored], asked: Sequence[str]) -> 
     ]
     left = len(results.queries) - len(asked)
     if left:
-        said.append(f"{left:,} queries of the run have no texts, and are left out.")
+        n = len(results.queries)
+        said.append(f"{left:,} of {n:,} queries of the run have no texts, and are left out.")
     pairs = list(
         zip(
             (one for one in scored if one.part == REVERSED),
