@@ -132,7 +132,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
     strange = [Scored("other", FORWARD, (1, 2), 1.0)]
     with pytest.raises(InputError, match="the run has no query 'other'"):
         analyse_order(results_of(), strange)
-    with pytest.raises(InputError, match="knows none of the queries .* 0 of 30 queries are known"):
+    with pytest.raises(InputError, match=r"knows none of the queries .* 0 of 30 queries are known"):
         analyse_order(results_of(log_probability=-9.0), scored_of(NULL))
 
 

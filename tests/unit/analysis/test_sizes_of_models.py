@@ -185,9 +185,7 @@ def test_queries_that_one_model_does_not_know_are_left_out_of_all() -> None:
     assert found.notes[0].startswith("7 of 8 queries are known to all models")
     for one in large.queries.values():
         one["log_probability"] = -9.0
-    with pytest.raises(
-        InputError, match=r"no query is known to all of the models \(they know 8, 0"
-    ):
+    with pytest.raises(InputError, match=r"no query is known to all .* \(they know 8, 0 of 8\)"):
         sized(run(10, [1]), large)
 
 
