@@ -166,7 +166,7 @@ def analyse_scale(runs: Sequence[Sized], by: str | None = None, least: float = L
         tuple(known),
         by,
         figures,
-        verdicts(figures, len(sizes)),
+        verdicts(figures, [len(some) for some in places]),
         _notes(runs, known, least, places, by),
     )
 

@@ -21,35 +21,41 @@ _FINDINGS = (
 )
 
 
-def verdicts(figures: Sequence[Figure], n_sizes: int) -> tuple[Verdict, ...]:
+def verdicts(figures: Sequence[Figure], runs_of_sizes: Sequence[int]) -> tuple[Verdict, ...]:
     """What runs say of each finding; docs/findings.md has the rules.
 
     Args:
         figures: over runs.
-        n_sizes: of models.
+        runs_of_sizes: how many runs there are of each size, smallest first.
     """
     by_name = {one.name: one for one in figures}
     return tuple(
-        _verdict(finding, by_name.get(name), sign, n_sizes) for finding, name, sign in _FINDINGS
+        _verdict(finding, by_name.get(name), sign, runs_of_sizes)
+        for finding, name, sign in _FINDINGS
     )
 
 
-def _verdict(finding: str, figure: Figure | None, sign: int, n_sizes: int) -> Verdict:
-    if n_sizes < 2:
+def _verdict(
+    finding: str, figure: Figure | None, sign: int, runs_of_sizes: Sequence[int]
+) -> Verdict:
+    if len(runs_of_sizes) < 2:
         return Verdict(finding, "not asked", "All models are of one size.")
     if figure is None:
         return Verdict(finding, "not asked", "It was not measured of these runs.")
     change, means = figure.change, [one for one in figure.sizes if one is not None]
     if change is None or change.low is None or change.high is None:
         return Verdict(finding, "not asked", "It takes two queries that all runs have it of.")
-    said = "seeds" if len(figure.runs) > n_sizes else "one run of a size, so of seeds nothing"
-    apart = "do" if figure.apart else "do not"
+    several = min(runs_of_sizes[0], runs_of_sizes[-1]) > 1
+    apart = "lie" if figure.apart else "do not lie"
     why = (
         f"From {means[0].mean:.3f} to {means[-1].mean:.3f}, {change.mean:+.3f} "
-        f"[{change.low:+.3f}, {change.high:+.3f}]; all runs of the largest size {apart} lie on one "
-        f"side of all of the smallest ({said})."
+        f"[{change.low:+.3f}, {change.high:+.3f}]; "
+        + (
+            f"runs of the largest size {apart} apart from all of the smallest."
+            if several
+            else "of one run of a size nothing says how seeds differ."
+        )
     )
     clear = change.low > 0 if sign > 0 else change.high < 0
     word: Word = "partly" if clear else "does not at this size"
-    several = len(figure.runs) >= 2 * n_sizes
     return Verdict(finding, "reproduces" if clear and figure.apart and several else word, why)
