@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rayinfluence.addresses import expanded
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.begin.probes import Probe, probes_of, yaml_of
+from rayinfluence.dataflow.begin.probes import Probe, probes_of, read_as
 from rayinfluence.errors import InputError
 from rayinfluence.influence.order import BEGINNING, FORWARD, PARTS, REVERSED
 
@@ -47,11 +46,7 @@ def read_parts(path: str, config: RunConfig) -> list[Part]:
         ConfigError: there is no such file.
         InputError: it is none, and what is wrong in it.
     """
-    values = yaml_of(path, config, "--probes", _WANTED)
-    try:
-        return parts_of(values)
-    except InputError as error:
-        raise InputError(f"{expanded(path)}: {error}") from error
+    return read_as(parts_of, path, config, "--probes", _WANTED)
 
 
 def parts_of(values: Any) -> list[Part]:

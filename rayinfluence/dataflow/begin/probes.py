@@ -5,10 +5,10 @@ All of it is read, and what is wrong refused, before torch is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -24,6 +24,7 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.yamls import RepeatedKey, read_yaml
 
+T = TypeVar("T")
 #: A text, or its prompt and completion under these keys.
 Text = str | Mapping[str, str]
 #: Texts, or texts by the partition that they belong to.
@@ -161,17 +162,14 @@ def read_probes(path: str, config: RunConfig) -> tuple[list[Probe], list[str]]:
         ConfigError: there is no such file.
         InputError: it is none, and what is wrong in it.
     """
-    values = yaml_of(path, config, "--file", _WANTED)
-    try:
-        return _probes(values)
-    except InputError as error:
-        raise InputError(f"{expanded(path)}: {error}") from error
+    return read_as(_probes, path, config, "--file", _WANTED)
 
 
-def yaml_of(path: str, config: RunConfig, option: str, wanted: str) -> Any:
-    """The values of a YAML file that an option names.
+def read_as(kind: Callable[[Any], T], path: str, config: RunConfig, option: str, wanted: str) -> T:
+    """Read a YAML file that an option names.
 
     Args:
+        kind: what is made of its values.
         path: of it; may be s3://.
         config: of the run, whose storage it may be in.
         option: such as ``--file``, for messages.
@@ -179,7 +177,7 @@ def yaml_of(path: str, config: RunConfig, option: str, wanted: str) -> Any:
 
     Raises:
         ConfigError: there is no such file.
-        InputError: it is no YAML.
+        InputError: it is no YAML, or none of the kind; the message names the file.
     """
     if why := why_no_address(path):
         raise ConfigError(f"{option}: {why}")
@@ -190,11 +188,15 @@ def yaml_of(path: str, config: RunConfig, option: str, wanted: str) -> Any:
     if not file.exists(""):
         raise ConfigError(f"{option}: there is no file {path}.")
     try:
-        return read_yaml(file.read("").decode("utf-8-sig"))
+        values = read_yaml(file.read("").decode("utf-8-sig"))
     except RepeatedKey as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {brief(error)}. {wanted}") from error
+    try:
+        return kind(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _probes(values: Any) -> tuple[list[Probe], list[str]]:
