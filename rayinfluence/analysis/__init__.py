@@ -5,8 +5,10 @@ that are in no corpus are given to it.
 """
 
 from rayinfluence.analysis.layers import Layers, analyse_layers
-from rayinfluence.analysis.order import Order, analyse_order
-from rayinfluence.analysis.scale import Scale, Sized, analyse_scale
+from rayinfluence.analysis.order import analyse_order
+from rayinfluence.analysis.order_values import Order, Scored
+from rayinfluence.analysis.scale import analyse_scale
+from rayinfluence.analysis.scale_values import Scale, Sized
 from rayinfluence.analysis.tail_values import Tails
 from rayinfluence.analysis.tails import analyse_tails
 
@@ -14,6 +16,7 @@ __all__ = [
     "Layers",
     "Order",
     "Scale",
+    "Scored",
     "Sized",
     "Tails",
     "analyse_layers",

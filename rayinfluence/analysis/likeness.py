@@ -9,20 +9,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.analysis.order import part_means
+from rayinfluence.analysis.scale_values import Sized
 from rayinfluence.analysis.scores import dense_of
 from rayinfluence.influence.correlations import spearman
 from rayinfluence.influence.order import FORWARD, HELD_OUT, OTHER_SUBJECT
 from rayinfluence.influence.rankings import rarities, share_of
 from rayinfluence.storage.results import Results
-
-if TYPE_CHECKING:
-    from rayinfluence.analysis.scale import Sized
 
 #: First proponents of each query that are looked at.
 HITS = 10

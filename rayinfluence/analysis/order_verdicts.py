@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from rayinfluence.analysis.asked import Verdict, Word
+from rayinfluence.analysis.order_values import Signs
 from rayinfluence.influence.order import (
     BEGINNING,
     BEYOND,
@@ -15,9 +15,6 @@ from rayinfluence.influence.order import (
     REVERSED,
 )
 from rayinfluence.storage.results.evaluated import Interval
-
-if TYPE_CHECKING:
-    from rayinfluence.analysis.order import Signs
 
 #: What is next to nothing: a quarter of the influence of the forward sentence.
 LITTLE = 0.25

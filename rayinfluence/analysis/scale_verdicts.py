@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rayinfluence.analysis.asked import Verdict, Word
 from rayinfluence.analysis.likeness import BINDING, BY_TEXTS, OVERLAP, PARAPHRASE, REWORDED
-
-if TYPE_CHECKING:
-    from rayinfluence.analysis.scale import Figure
+from rayinfluence.analysis.scale_values import Figure
 
 #: Each finding with its figure, and whether larger models have more of it (1) or less (-1).
 _FINDINGS = (

@@ -16,7 +16,7 @@ from rayinfluence.display.as_json import json_text
 from rayinfluence.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rayinfluence.analysis.order import Scored
+    from rayinfluence.analysis import Scored
     from rayinfluence.report.analysed.grids import Found
     from rayinfluence.storage.results import Results
 
@@ -126,7 +126,7 @@ class _Opened:
 
     def scored(self, run: str) -> list[Scored]:
         """The texts of the file, each scored with its query of the run."""
-        from rayinfluence.analysis.order import Scored
+        from rayinfluence.analysis import Scored
         from rayinfluence.dataflow.begin.order import read_parts
         from rayinfluence.dataflow.begin.probes import Probing
         from rayinfluence.dataflow.places import run_config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rayinfluence.analysis import Scale
-from rayinfluence.analysis.scale import Figure as Measured
+from rayinfluence.analysis.scale_values import Figure as Measured
 from rayinfluence.report.compare.grids import Grid
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.pictures.figure import Figure, Mark, Series, categories, linear

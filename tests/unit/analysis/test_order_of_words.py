@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from made_up_results import make_results, query, row
 
-from rayinfluence.analysis import analyse_order
-from rayinfluence.analysis.order import Scored
+from rayinfluence.analysis import Scored, analyse_order
 from rayinfluence.errors import InputError
 from rayinfluence.influence.order import (
     BEGINNING,

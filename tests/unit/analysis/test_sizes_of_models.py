@@ -10,10 +10,9 @@ import pyarrow as pa
 import pytest
 from made_up_results import make_results, query, row
 
-from rayinfluence.analysis import Scale, Sized, analyse_scale
+from rayinfluence.analysis import Scale, Scored, Sized, analyse_scale
 from rayinfluence.analysis.likeness import BINDING, BY_TEXTS, OVERLAP, OWN, PARAPHRASE, REWORDED
-from rayinfluence.analysis.order import Scored
-from rayinfluence.analysis.scale import Figure
+from rayinfluence.analysis.scale_values import Figure
 from rayinfluence.errors import InputError
 from rayinfluence.influence.order import FORWARD, HELD_OUT, OTHER_SUBJECT
 from rayinfluence.report.analysed import analysis_page, analysis_parts
