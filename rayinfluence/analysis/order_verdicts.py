@@ -45,7 +45,7 @@ def _order(shares: Mapping[str, Interval | None], signs: Mapping[str, Signs]) ->
         return Verdict(finding, "not asked", "Forward sentences of two queries need influence.")
     why = (
         f"Beyond its beginning a reversed sentence has {_ranged(beyond)} of the forward one's "
-        f"influence ({whole.mean:.0%} with it, the beginning alone {string.mean:.0%}); forward is "
+        f"influence ({whole.mean:.1%} with it, the beginning alone {string.mean:.1%}); forward is "
         f"larger for {test.larger} of {test.n} queries (p = {test.p:.2g})."
     )
     forward_wins = test.p <= _RARE and test.larger > test.n / 2
@@ -76,5 +76,5 @@ def _removed(one: Interval | None) -> Verdict:
 
 
 def _ranged(one: Interval) -> str:
-    ends = "" if one.low is None or one.high is None else f" [{one.low:.0%}, {one.high:.0%}]"
-    return f"{one.mean:.0%}{ends}"
+    ends = "" if one.low is None or one.high is None else f" [{one.low:.1%}, {one.high:.1%}]"
+    return f"{one.mean:.1%}{ends}"

@@ -30,7 +30,7 @@ REVERSED = "reversed"
 #: Of a reversed sentence; a part of its own in what is scored, and given with it in a file.
 BEGINNING = "its beginning"
 #: The one without the other.
-BEYOND = "reversed, beyond its beginning"
+BEYOND = "beyond its beginning"
 
 #: Parts that a file may have beside the reversed sentences.
 PARTS = (

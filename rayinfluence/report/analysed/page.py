@@ -32,7 +32,7 @@ def analysis_page(found: grids.Found) -> str:
     drawn = [draw(figure) for figure in figures(found)]
     main = tag(
         "main",
-        tag("section", grid_table(first)),
+        tag("section", grid_table(first), class_="verdicts"),
         tag("section", tag("h2", "Pictures"), tag("div", *drawn, class_="pictures"))
         if drawn
         else "",
