@@ -16,6 +16,7 @@ from rayinfluence.analysis.scale_values import Figure, Model, Scale, Sized
 from rayinfluence.analysis.scale_verdicts import verdicts
 from rayinfluence.errors import InputError
 from rayinfluence.influence.intervals import draws, percentiles
+from rayinfluence.storage.results import seeds_of
 from rayinfluence.storage.results.evaluated import Interval
 
 
@@ -28,11 +29,12 @@ def analyse_scale(runs: Sequence[Sized], by: str | None = None, least: float = L
         least: log-probability per token of a known query, in nats.
 
     Raises:
-        InputError: runs are not of the same corpus, tokenizer and queries; one model stands twice;
-            no query is known to all; or none of those has the key.
+        InputError: there is one run, or one of merged seeds; runs are not of the same corpus,
+            tokenizer and queries; one model stands twice; no query is known to all; or none of
+            those has the key.
     """
-    runs = sorted(runs, key=lambda one: one.parameters)
     _refuse(runs)
+    runs = sorted(runs, key=lambda one: one.parameters)
     gates = [Gate.of(one.results, least) for one in runs]
     known = [q for q in gates[0].known if all(q in gate.known for gate in gates)]
     if not known:
@@ -76,6 +78,11 @@ def _refuse(runs: Sequence[Sized]) -> None:
     """Refuse runs that differ in more than their models."""
     if len(runs) < 2:
         raise InputError("scale: name two runs or more, of models of different sizes.")
+    if merged := [one.place for one in runs if seeds_of(one.results.manifest) is not None]:
+        raise InputError(
+            f"scale: {merged[0]} has means over seeds, which were merged. Name the runs: those of "
+            "one size are its seeds here."
+        )
     first = runs[0]
     for other in runs[1:]:
         both = f"scale: {first.place} and {other.place}"

@@ -210,6 +210,8 @@ def test_other_queries_or_a_key_that_none_has_are_refused() -> None:
         sized(run(10, [0]), other)
     with pytest.raises(InputError, match=r"--by nope: no query .* they have fact"):
         sized(run(10, [0]), run(90, [0]), by="nope")
+    with pytest.raises(InputError, match=r"runs/1 has means over seeds, .* Name the runs"):
+        sized(run(10, [0]), run(90, [0], seeds={"n": 2}))
     with pytest.raises(InputError, match="two runs or more"):
         sized(run(10, [0]))
 
