@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench bench-quality fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench bench-quality bench-findings fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
@@ -60,6 +60,13 @@ bench: .venv-bench/ready
 JOB ?=
 bench-job: .venv/ready
 	$(BIN)/python tests/benchmarks/job.py $(JOB)
+
+# Order of words and sizes of models, on the demo's prose: three sizes by three seeds, and models that
+# read facts reversed. What is trained and scored is kept in runs/findings, and not made again.
+bench-findings: .venv/ready
+	$(BIN)/python tests/benchmarks/sizes.py
+	$(BIN)/rayinfluence analyse runs/findings/*/[0-9]/run --what scale --by fact_id --probes runs/findings/order.yaml --out runs/findings/found
+	$(BIN)/python tests/benchmarks/sizes.py reversed
 
 # Methods beside each other by training again: on the demo's prose, and on passages of books where
 # BOOKS names a folder of them. Hours; what is trained is kept in runs/quality, and not trained again.

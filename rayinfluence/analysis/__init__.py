@@ -1,12 +1,30 @@
-"""Findings of an article, asked of the results of a run; docs/findings.md says what each is.
+"""Findings of an article, asked of the results of runs; docs/findings.md says what each is.
 
-It computes on results alone: no model is loaded, and nothing of the corpus is read.
+It computes on results alone: no model is loaded, and nothing of the corpus is read. Scores of texts
+that are in no corpus are given to it.
 """
 
 from rayinfluence.analysis.copies import Copies, analyse_copies
 from rayinfluence.analysis.layer_values import Layers
 from rayinfluence.analysis.layers import analyse_layers
+from rayinfluence.analysis.order import analyse_order
+from rayinfluence.analysis.order_values import Order, Scored
+from rayinfluence.analysis.scale import analyse_scale
+from rayinfluence.analysis.scale_values import Scale, Sized
 from rayinfluence.analysis.tail_values import Tails
 from rayinfluence.analysis.tails import analyse_tails
 
-__all__ = ["Copies", "Layers", "Tails", "analyse_copies", "analyse_layers", "analyse_tails"]
+__all__ = [
+    "Copies",
+    "Layers",
+    "Order",
+    "Scale",
+    "Scored",
+    "Sized",
+    "Tails",
+    "analyse_copies",
+    "analyse_layers",
+    "analyse_order",
+    "analyse_scale",
+    "analyse_tails",
+]

@@ -7,6 +7,7 @@ queries are gated by their log-probability per token that counts.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,12 @@ class Gate:
             else:
                 sides[int(probability < math.exp(least))].append(query_id)
         return cls(least, *map(tuple, sides))
+
+    def only(self, query_ids: Collection[str]) -> Gate:
+        """The same of some queries."""
+        sides = (self.known, self.unknown, self.unmeasured)
+        kept = (tuple(one for one in side if one in query_ids) for side in sides)
+        return Gate(self.least, *kept)
 
     @property
     def sentence(self) -> str:

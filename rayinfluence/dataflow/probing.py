@@ -8,12 +8,13 @@ scan had. So a text that is in the corpus gets its scan's score, up to rounding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from rayinfluence.corpus.chunks import AUTO, Framing
 from rayinfluence.corpus.shards import bad_rows
@@ -61,58 +62,127 @@ def probe(probing: Probing) -> Probed:
         ConfigError: it was made by a release whose numbers are others.
         NumericsError: a text has no finite score.
     """
-    results, method = probing.results, probing.results.method
-    manifest = results.manifest
-    base, stored = _bank(probing)
-    numerics = _numerics(base["numerics"])
-    tokenizer = _tokenizer(probing)
-    counting = Counting(
-        numerics.objective,
-        manifest["preflight"]["context"],
-        Framing.of(tokenizer, *(manifest["corpus"].get(key, AUTO) for key in ("bos", "eos"))),
-        numerics.loss != "all" and results.meaning.of_predictions,
-        numerics.masking,
-        numerics.seed,
-    )
-    texts = tokenised(tokenizer, probing.probes, counting)
-    table = rows_of(texts)
-    _refuse(texts, bad_rows(table, None, None), InputError)  # before a model is loaded
-    # What is masked is told by the rows, as places of masks have no chance here.
-    told = replace(numerics, loss="completion") if numerics.objective == MASKED else numerics
-    replica = _replica(probing, base["queries"]["model"], told)
-    if numerics.objective == CLASSIFICATION:
-        table = rows_of(texts, labels_of_probes(probing.probes, classes_of(replica.model)))
-    _refuse(texts, bad_rows(table, replica.vocabulary, replica.context), InputError)
-    digests = {query: results.queries[query]["digest"] for query in probing.queries}
-    # The same question may be asked under several ids.
-    distinct = list(dict.fromkeys(digests.values()))
-    found = _scored(
-        replica, stored_bank(replica, base["queries"]["method"], stored, distinct), table, texts
-    )
-    scores = found.layer_scores_PM.sum(axis=1).reshape(len(texts), len(distinct))
-    n_training = manifest["n_training_sequences"]
-    layers = list(replica.modules) if results.meaning.has_layers else []
+    ready = _Ready.of(probing)
+    results, texts, n_queries = probing.results, ready.texts, len(ready.digests)
+    everything_NQ = np.ones((len(texts), n_queries), dtype=np.bool_)
+    found = ready.scored(everything_NQ, everything_NQ)
+    scores = found.layer_scores_PM.sum(axis=1).reshape(everything_NQ.shape)
+    n_training = results.manifest["n_training_sequences"]
+    layers = list(ready.replica.modules) if results.meaning.has_layers else []
 
     def score(query: str, text: int) -> ProbeScore:
-        place = distinct.index(digests[query])
+        place = ready.place(query)
         value = float(scores[text, place])
         change = predicted(value, results.meaning, n_training, results.queries[query])
-        pair = text * len(distinct) + place
+        pair = text * n_queries + place
         by_token = found.token_scores[pair].tolist()
         by_module = found.layer_scores_PM[pair].tolist()
         by_layer = dict(zip(layers, by_module, strict=True)) if layers else {}
         return ProbeScore(value, *change, by_token, by_layer)
 
     return Probed(
-        method,
+        results.method,
         results.meaning,
-        manifest["fingerprint"],
+        results.manifest["fingerprint"],
         n_training,
-        numerics.loss,
+        ready.loss,
         {query: results.queries[query] for query in probing.queries},
         texts,
         {query: [score(query, text) for text in range(len(texts))] for query in probing.queries},
     )
+
+
+@as_found()
+@own_arithmetic()
+def probe_own(probing: Probing, own_N: Sequence[str]) -> tuple[list[ProbedText], list[float]]:
+    """Score each text with a query of its own, and with no other.
+
+    Args:
+        probing: texts, and all queries that one of them has.
+        own_N: the id of the query of each text.
+
+    Returns:
+        The texts as the model saw them, and the score of each.
+
+    Raises:
+        RayInfluenceError: as :func:`probe` does.
+    """
+    ready = _Ready.of(probing)
+    wanted_NQ = np.zeros((len(own_N), len(ready.digests)), dtype=np.bool_)
+    wanted_NQ[np.arange(len(own_N)), [ready.place(query) for query in own_N]] = True
+    found = ready.scored(wanted_NQ, np.zeros_like(wanted_NQ))
+    return ready.texts, found.layer_scores_PM.sum(axis=1).tolist()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What scores texts.
+
+    Attributes:
+        probing: what is asked.
+        replica: the run's model.
+        bank: its queries that texts are scored with.
+        digests: of those, each once: the same question may be asked under several ids.
+        loss: of the run's training.
+        table: of the texts, as rows of a split.
+        texts: as the model sees them.
+    """
+
+    probing: Probing
+    replica: Replica
+    bank: QueryBank | TextBank
+    digests: list[str]
+    loss: str
+    table: pa.Table
+    texts: list[ProbedText]
+
+    @classmethod
+    def of(cls, probing: Probing) -> _Ready:
+        """Read texts, model and queries, and refuse what does not belong together."""
+        results = probing.results
+        manifest = results.manifest
+        base, stored = _bank(probing)
+        numerics = _numerics(base["numerics"])
+        tokenizer = _tokenizer(probing)
+        counting = Counting(
+            numerics.objective,
+            manifest["preflight"]["context"],
+            Framing.of(tokenizer, *(manifest["corpus"].get(key, AUTO) for key in ("bos", "eos"))),
+            numerics.loss != "all" and results.meaning.of_predictions,
+            numerics.masking,
+            numerics.seed,
+        )
+        texts = tokenised(tokenizer, probing.probes, counting)
+        table = rows_of(texts)
+        _refuse(texts, bad_rows(table, None, None), InputError)  # before a model is loaded
+        # What is masked is told by the rows, as places of masks have no chance here.
+        told = replace(numerics, loss="completion") if numerics.objective == MASKED else numerics
+        replica = _replica(probing, base["queries"]["model"], told)
+        if numerics.objective == CLASSIFICATION:
+            table = rows_of(texts, labels_of_probes(probing.probes, classes_of(replica.model)))
+        _refuse(texts, bad_rows(table, replica.vocabulary, replica.context), InputError)
+        digests = list(dict.fromkeys(results.queries[one]["digest"] for one in probing.queries))
+        bank = stored_bank(replica, base["queries"]["method"], stored, digests)
+        return cls(probing, replica, bank, digests, numerics.loss, table, texts)
+
+    def place(self, query: str) -> int:
+        """Of a query among those of the bank."""
+        return self.digests.index(self.probing.results.queries[query]["digest"])
+
+    def scored(self, wanted_NQ: NDArray[np.bool_], by_token_NQ: NDArray[np.bool_]) -> Rescored:
+        """Some pairs of texts and queries, and which of them by token too.
+
+        Raises:
+            NumericsError: a text has no finite score.
+        """
+        if isinstance(self.bank, TextBank):
+            rows_P, queries_P = np.nonzero(wanted_NQ)
+            by_token_P = by_token_NQ[wanted_NQ]
+            return rescore_texts(self.bank, self.table, rows_P, queries_P, by_token_P)
+        asked = Asked(self.bank, None, wanted_NQ, by_token_NQ)
+        (found,), bad = score_pairs(self.replica, [asked], self.table)
+        _refuse(self.texts, bad, NumericsError)
+        return found
 
 
 def _bank(probing: Probing) -> tuple[dict[str, Any], Store]:
@@ -216,21 +286,3 @@ def _refuse(
     if reasons:
         place = min(reasons)
         raise error(f"{texts[place].name!r} cannot be scored: {reasons[place]}.")
-
-
-def _scored(
-    replica: Replica, bank: QueryBank | TextBank, table: pa.Table, texts: Sequence[ProbedText]
-) -> Rescored:
-    """All pairs of texts and queries, each by token too.
-
-    Raises:
-        NumericsError: a text has no finite score.
-    """
-    everything_NQ = np.ones((len(table), len(bank)), dtype=np.bool_)
-    if isinstance(bank, TextBank):
-        rows_P, queries_P = np.nonzero(everything_NQ)
-        return rescore_texts(bank, table, rows_P, queries_P, everything_NQ.ravel())
-    asked = Asked(bank, None, everything_NQ, everything_NQ)
-    (found,), bad = score_pairs(replica, [asked], table)
-    _refuse(texts, bad, NumericsError)
-    return found

@@ -22,6 +22,7 @@ from rayinfluence.demo.corpus import (
     DemoQuery,
     write_corpus,
 )
+from rayinfluence.demo.order import write_parts
 from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.demo.variants import variants, write_variants
 from rayinfluence.evaluation.tracing import completion_log_probability, mean_recall
@@ -33,6 +34,8 @@ from rayinfluence.storage.store import Store
 K = 10
 #: Texts for `rayinfluence probe`: a fact that the model knows, in other words.
 VARIANTS = "variants.yaml"
+#: Texts for `rayinfluence analyse --what order`: all facts, and what differs in one thing.
+ORDER = "order.yaml"
 #: Survivors kept per query and side; the report needs no more.
 _TOP = 20
 
@@ -118,6 +121,7 @@ def run_demo(
         method: {query.query_id: _documents(found, query) for query in corpus.queries}
         for method, found in results.items()
     } | {"bm25": bm25}
+    write_parts(folder / ORDER, corpus)
     planted = corpus.planted()
     recalls = tuple(
         Recall(method, *(_recall(found, known[side], planted) for side in (False, True)))

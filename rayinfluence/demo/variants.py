@@ -15,7 +15,7 @@ import yaml
 from rayinfluence.demo.facts import TEMPLATES, Fact
 
 #: How a sentence goes on that begins with the object.
-_FLIPPED = {
+FLIPPED = {
     "president": "the president of",
     "capital": "the capital of",
     "river": "the longest river in",
@@ -28,7 +28,7 @@ def variants(fact: Fact, facts: Sequence[Fact]) -> dict[str, list[str]]:
     other = next(one for one in others if one.relation == fact.relation)
     irrelevant = [one for one in others if one.relation != fact.relation][: len(TEMPLATES)]
     templates = range(len(TEMPLATES[fact.relation]))
-    relation = _FLIPPED[fact.relation]
+    relation = FLIPPED[fact.relation]
     return {
         "paraphrases": [fact.sentence(i) for i in templates],
         "completion removed": [fact.prompt(i) for i in templates],

@@ -35,8 +35,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.intervals import student
+from rayinfluence.influence.correlations import spearman
 from rayinfluence.storage.results.evaluated import Bin, Calibration, Interval
 
 _BINS, _FEWEST_IN_A_BIN = 5, 10

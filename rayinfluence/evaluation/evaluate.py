@@ -26,7 +26,6 @@ from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
 from rayinfluence.evaluation.contenders import KNN, UNROLLED, Contender, Cost, scored
-from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.farm import Farm, open_farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
 from rayinfluence.evaluation.known import known_documents
@@ -39,6 +38,7 @@ from rayinfluence.evaluation.table import Row, methods_of
 from rayinfluence.evaluation.unrolling import refuse_other_recipes, unrolled_scores
 from rayinfluence.evaluation.wanted import Trainings, added_wanted, groups_wanted
 from rayinfluence.guest import own_arithmetic
+from rayinfluence.influence.correlations import spearman
 from rayinfluence.model.weight_files import holds_weights
 from rayinfluence.storage.results.evaluated import Evaluated, Groups, Protocol
 from rayinfluence.storage.results.valued import read_valued

@@ -34,8 +34,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.intervals import mean_interval
+from rayinfluence.influence.correlations import spearman
 from rayinfluence.storage.results.evaluated import Interval
 
 #: Of fewer, a jackknife says nothing.

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.evaluation.correlations import pearson, spearman
+from rayinfluence.influence.correlations import pearson, spearman
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rayinfluence.evaluation.correlations import mean_ranks
+from rayinfluence.influence.correlations import mean_ranks
 
 
 def area(scores_N: NDArray[np.float64], changed_N: NDArray[np.bool_]) -> float:

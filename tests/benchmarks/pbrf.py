@@ -46,11 +46,11 @@ from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.demo.corpus import write_corpus
 from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.errors import NumericsError
-from rayinfluence.evaluation.correlations import pearson, spearman
 from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.pbrf.report import Pbrf, pbrf_report
 from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.influence.bank import QueryBank
+from rayinfluence.influence.correlations import pearson, spearman
 from rayinfluence.methods.method import Curvature as Factors
 from rayinfluence.methods.method import Fitted
 from rayinfluence.methods.registry import solving

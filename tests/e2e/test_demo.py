@@ -9,8 +9,9 @@ from small_demo import SMALL
 
 import rayinfluence
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.begin.order import read_parts
 from rayinfluence.dataflow.begin.probes import read_probes
-from rayinfluence.demo.run import VARIANTS, DemoOutcome, run_demo
+from rayinfluence.demo.run import ORDER, VARIANTS, DemoOutcome, run_demo
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,15 @@ def test_a_fact_s_influence_is_in_its_words_and_their_order(
         assert means[name] < whole / 2, name
     # Of the whole demo a quarter is left, and of this model more than half.
     assert means["order flipped"] < whole
+
+
+def test_its_file_of_parts_is_of_the_facts_that_it_asks_for(
+    folder: Path, outcome: DemoOutcome
+) -> None:
+    config = RunConfig.parse({"run": str(folder / "run"), "model": str(folder / "model")})
+    queries = outcome.results["ekfac"].queries
+    trained = {one for one, row in queries.items() if row["metadata"]["template"] == "trained"}
+    assert {one.query for one in read_parts(str(folder / ORDER), config)} == trained
 
 
 def test_second_run_reuses_everything(folder: Path, outcome: DemoOutcome) -> None:

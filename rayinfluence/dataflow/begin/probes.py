@@ -5,10 +5,10 @@ All of it is read, and what is wrong refused, before torch is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -24,6 +24,7 @@ from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
 from rayinfluence.yamls import RepeatedKey, read_yaml
 
+T = TypeVar("T")
 #: A text, or its prompt and completion under these keys.
 Text = str | Mapping[str, str]
 #: Texts, or texts by the partition that they belong to.
@@ -161,22 +162,39 @@ def read_probes(path: str, config: RunConfig) -> tuple[list[Probe], list[str]]:
         ConfigError: there is no such file.
         InputError: it is none, and what is wrong in it.
     """
+    return read_as(_probes, path, config, "--file", _WANTED)
+
+
+def read_as(kind: Callable[[Any], T], path: str, config: RunConfig, option: str, wanted: str) -> T:
+    """Read a YAML file that an option names.
+
+    Args:
+        kind: what is made of its values.
+        path: of it; may be s3://.
+        config: of the run, whose storage it may be in.
+        option: such as ``--file``, for messages.
+        wanted: a sentence on what such a file has.
+
+    Raises:
+        ConfigError: there is no such file.
+        InputError: it is no YAML, or none of the kind; the message names the file.
+    """
     if why := why_no_address(path):
-        raise ConfigError(f"--file: {why}")
+        raise ConfigError(f"{option}: {why}")
     path = expanded(path)
     file = Store(path, config.storage.options(path))
     if file.is_local and Path(path).is_dir():
-        raise ConfigError(f"--file: {path} is a folder; name the file in it.")
+        raise ConfigError(f"{option}: {path} is a folder; name the file in it.")
     if not file.exists(""):
-        raise ConfigError(f"--file: there is no file {path}.")
+        raise ConfigError(f"{option}: there is no file {path}.")
     try:
         values = read_yaml(file.read("").decode("utf-8-sig"))
     except RepeatedKey as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {brief(error)}. {_WANTED}") from error
+        raise InputError(f"{path} cannot be read as YAML: {brief(error)}. {wanted}") from error
     try:
-        return _probes(values)
+        return kind(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -27,8 +27,8 @@ from torch import nn
 
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.errors import NumericsError
-from rayinfluence.evaluation.correlations import pearson
 from rayinfluence.evaluation.pbrf.response import Responses, twin_of
+from rayinfluence.influence.correlations import pearson
 
 #: The six responses, in order.
 STEPS = ("scratch", "warm start", "proximal", "proximal Bregman", "linear", "approximate")

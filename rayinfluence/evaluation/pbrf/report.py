@@ -22,10 +22,10 @@ from rayinfluence.dataflow.stages.progress import StageProgress
 from rayinfluence.dataflow.stages.queries import method_operands, plan_methods
 from rayinfluence.dataflow.stages.select import narrowed, sampled
 from rayinfluence.errors import ConfigError, NumericsError
-from rayinfluence.evaluation.correlations import pearson, spearman
 from rayinfluence.evaluation.pbrf.job import Answered, ResponseAsked, ResponseJob, read_answer
 from rayinfluence.evaluation.pbrf.response import Search
 from rayinfluence.guest import own_arithmetic
+from rayinfluence.influence.correlations import pearson, spearman
 from rayinfluence.methods.method import ITSELF, FactorKind
 from rayinfluence.storage.digest import digest
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.errors import StorageError
-from rayinfluence.evaluation.correlations import spearman
 from rayinfluence.evaluation.intervals import mean_interval
 from rayinfluence.evaluation.shapley.game import Column, Players
+from rayinfluence.influence.correlations import spearman
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.results.valued import Sums
 

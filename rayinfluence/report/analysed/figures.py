@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Copies, Layers, Tails
+from rayinfluence.analysis import Copies, Layers, Order, Scale, Tails
+from rayinfluence.report.analysed.grids import Found
+from rayinfluence.report.analysed.order import order_figures
+from rayinfluence.report.analysed.scale import scale_figures
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.pictures.figure import Figure, Mark, Series, Tone, categories, linear
 from rayinfluence.storage.results.evaluated import Interval
@@ -10,10 +13,14 @@ from rayinfluence.storage.results.evaluated import Interval
 _ELSEWHERE = "`--json` has all of them."
 
 
-def figures(found: Tails | Layers | Copies) -> list[Figure]:
+def figures(found: Found) -> list[Figure]:
     """All pictures of an analysis, in their order."""
     if isinstance(found, Layers):
         return [_depth(found)]
+    if isinstance(found, Scale):
+        return scale_figures(found)
+    if isinstance(found, Order):
+        return order_figures(found)
     made = _by_copies(found) if isinstance(found, Copies) else _shares(found)
     return [] if made is None else [made]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Copies, Layers, Tails
+from rayinfluence.analysis import Copies, Layers, Order, Scale, Tails
 from rayinfluence.analysis.asked import Verdict
 from rayinfluence.analysis.tail_values import QueryTail
+from rayinfluence.report.analysed.order import order_grids
+from rayinfluence.report.analysed.scale import scale_grids
 from rayinfluence.report.compare.grids import Grid
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.text import count, percent
 
-Found = Tails | Layers | Copies
+Found = Tails | Layers | Copies | Order | Scale
 
 
 def heading(found: Found) -> str:
@@ -18,6 +20,10 @@ def heading(found: Found) -> str:
         return f"Tails and concentration of influence, by {found.method}"
     if isinstance(found, Copies):
         return f"Copies and rewordings of passages, by {found.method}"
+    if isinstance(found, Scale):
+        return f"{count(len(found.sizes))} sizes of models, by {found.method}"
+    if isinstance(found, Order):
+        return f"Order of words, by {found.method}"
     return f"Influence by depth of the model, by {found.method}"
 
 
@@ -36,10 +42,17 @@ def verdicts(told: tuple[Verdict, ...]) -> Grid:
 
 def grids(found: Found) -> list[Grid]:
     """All tables, verdicts first."""
-    told = verdicts(found.verdicts)
+    return [verdicts(found.verdicts), *_figures(found)]
+
+
+def _figures(found: Found) -> list[Grid]:
     if isinstance(found, Tails):
-        return [told, *_of_tails(found)]
-    return [told, *(_of_copies(found) if isinstance(found, Copies) else _of_layers(found))]
+        return _of_tails(found)
+    if isinstance(found, Scale):
+        return scale_grids(found)
+    if isinstance(found, Copies):
+        return _of_copies(found)
+    return order_grids(found) if isinstance(found, Order) else _of_layers(found)
 
 
 def _of_tails(found: Tails) -> list[Grid]:

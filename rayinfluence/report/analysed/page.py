@@ -27,7 +27,7 @@ def analysis_page(found: grids.Found) -> str:
         grids.heading(found),
         grids.about(found),
         [draw(figure) for figure in figures(found)],
-        tag("section", grid_table(first)),
+        tag("section", grid_table(first), class_="verdicts"),
         tag("section", *(grid_table(grid) for grid in others)),
         fingerprint=found.fingerprint,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rayinfluence
 from rayinfluence.config import RunConfig
 
 Say = Callable[..., tuple[int, str, str]]
@@ -40,11 +41,53 @@ def test_too_few_scores_are_told(finished: Finished, say: Say) -> None:
     assert "more are needed: scan 49," in printed
 
 
+PARTS = """queries:
+  q0:
+    forward: [w3 w9 w2 w11 w3]
+    completion removed: [w3 w9 w2]
+    reversed: [{text: w1 w11 w3 w9 w2, beginning: w1 w11}]
+  q1:
+    forward: [w5 w6 w7]
+    reversed: [{text: w1 w7 w6 w5, beginning: w1 w7}]
+"""
+
+
+def test_the_order_of_words_is_scored_with_the_run_s_queries(
+    finished: Finished, say: Say, tmp_path: Path
+) -> None:
+    run, file, out = finished[1].run, tmp_path / "parts.yaml", tmp_path / "found"
+    file.write_text(PARTS)
+    asked = ("analyse", run, "--what", "order", "--probes", file, *ALL)
+    code, printed, _ = say(*asked, "--out", out)
+    assert code == 0
+    assert printed.endswith(f"page: {out}/order.html\n")
+    written = json.loads((out / "order.json").read_text())
+    code, told, _ = say(*asked, "--json")
+    assert json.loads(told) == {**written, "page": None}
+    reference = (DOCS / "reference.md").read_text("utf-8")
+    assert all(f"`{key}`" in reference for key in {**written, "page": None} if key != "format")
+    # As `probe` has it, query by query.
+    probed = rayinfluence.probe(run, ["w3 w9 w2 w11 w3", "w5 w6 w7"], queries=["q0", "q1"])
+    wanted = [probed.scores["q0"][0].score, probed.scores["q1"][1].score]
+    assert [written["queries"][q]["forward"] for q in ("q0", "q1")] == pytest.approx(wanted)
+
+
+def test_one_model_is_no_two_sizes(finished: Finished, say: Say) -> None:
+    run = finished[1].run
+    code, _, errors = say("analyse", run, f"{run}/", "--what", "scale", *ALL)
+    assert (code, "are of one model, which would count twice." in errors) == (4, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--what", "tail"], 2, "--what tail: it is tails, layers or copies."),
-        (["--what", "tails", "--by", "kind"], 2, "--by: classes of queries are of --what layers."),
+        (["--what", "tail"], 2, "--what tail: it is tails, layers, copies, order or scale."),
+        (["--what", "tails", "--by", "kind"], 2, "--by: keys of metadata are of --what layers and"),
+        (["--what", "order"], 2, "name the file of sentences by parts with --probes FILE"),
+        (["--what", "order", "--probes", "nope.yaml"], 2, "--probes: there is no file nope.yaml."),
+        (["--what", "tails", "--probes", "f"], 2, "--probes: sentences by parts are of --what"),
+        (["--what", "scale"], 2, "--what scale: name two runs or more, of models of different"),
+        (["nope", "--what", "layers"], 2, "--what layers is of one run, and 2 are named."),
         (["--what", "tails", "--only", "kind"], 2, "--only kind: write KEY=VALUE"),
         (["--what", "tails", "--only", "kind=x"], 4, "--only kind=x: no query has that in its"),
         (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are a control"),

@@ -19,7 +19,9 @@ from whole_runs import add_query
 
 import rayinfluence
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.begin.probes import Probing, probes_of
 from rayinfluence.dataflow.layout import query_key
+from rayinfluence.dataflow.probing import probe_own
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.dataflow.stages.queries import queries_fingerprint
@@ -91,6 +93,21 @@ def test_a_text_of_the_corpus_gets_its_scan_s_score(exact: Exact, method: str) -
         predicts = method in ("ekfac", "kfac")
         n = results.manifest["n_training_sequences"]
         assert found.delta_nats == (found.score / n if predicts else None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_texts_with_queries_of_their_own_get_the_scores_that_all_pairs_have(
+    exact: Exact, method: str
+) -> None:
+    config, texts = exact[1], [NEW, "w5 w6 w7", "w9 w3 w1 w5"]
+    own = ["q1", "q0", "q1"]
+    probing = Probing.of(config, probes_of(texts), own, method)
+    seen, scores = probe_own(probing, own)
+    probed = rayinfluence.probe(config, texts, queries=["q0", "q1"], method=method)
+    assert seen == probed.texts
+    wanted = [probed.scores[query][place].score for place, query in enumerate(own)]
+    assert scores == pytest.approx(wanted, rel=1e-12)
+    assert len(set(wanted)) == len(wanted)
 
 
 def test_another_text_gets_the_score_of_autograd(exact: Exact) -> None:

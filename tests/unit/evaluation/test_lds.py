@@ -64,7 +64,7 @@ def noisy(n_seeds: int, signal: float, subsets: int = 4000) -> tuple[np.ndarray,
 def test_the_ceiling_is_what_knowing_the_effects_themselves_would_have(
     n_seeds: int, signal: float
 ) -> None:
-    from rayinfluence.evaluation.correlations import spearman
+    from rayinfluence.influence.correlations import spearman
 
     values, true = noisy(n_seeds, signal)
     found = ceiling(values)

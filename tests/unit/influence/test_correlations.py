@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayinfluence.evaluation.correlations import mean_ranks, pearson, spearman
+from rayinfluence.influence.correlations import mean_ranks, pearson, spearman
 
 
 def columns(*values: list[float]) -> np.ndarray:
