@@ -90,6 +90,9 @@ def test_a_text_of_the_corpus_gets_its_scan_s_score(exact: Exact, method: str) -
         assert found.score == pytest.approx(one.scan_score, rel=1e-9)
         assert sum(found.token_scores) == pytest.approx(found.score, rel=1e-9)
         assert len(found.token_scores) == len(probed.texts[place].token_texts) == one.n_tokens
+        assert list(found.layer_scores) == list(one.layer_scores)
+        if one.layer_scores:
+            assert sum(found.layer_scores.values()) == pytest.approx(found.score, rel=1e-9)
         predicts = method in ("ekfac", "kfac")
         n = results.manifest["n_training_sequences"]
         assert found.delta_nats == (found.score / n if predicts else None)
