@@ -75,7 +75,7 @@ class Neumann:
         longest = state.numbers["longest"] + done * state.numbers["per_step"]
         if not length <= longest * (1 + _ROUNDING):
             raise NumericsError(
-                f"scan.solver: {self.name} diverges: at step {done} its sum has grown beyond what "
+                f"solver: {self.name} diverges: at step {done} its sum has grown beyond what "
                 f"a scale of {self.scale:.3g} allows where no curvature is above twice of it and "
                 "none is negative. Raise `scale`, or leave it out and it is measured; of "
                 "`curvature: hessian` raise `scan.damping_scale` or take gauss_newton."
