@@ -78,7 +78,7 @@ def not_positive(curvature: float, step: int | None = None) -> NumericsError:
     """
     at = "" if step is None else f" (step {step})"
     return NumericsError(
-        f"scan.solver: G + lambda I has a curvature of {curvature:.3g} in some direction{at}, and "
+        f"solver: G + lambda I has a curvature of {curvature:.3g} in some direction{at}, and "
         "an influence is defined where all are positive. Take `curvature: gauss_newton`, which has "
         f"no negative ones, or add more than {-curvature:.2g} to the lambda of every module "
         "(`scan.damping`, or a larger `scan.damping_scale`)."

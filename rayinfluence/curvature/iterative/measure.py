@@ -49,7 +49,7 @@ def noted(state: State, residual: Vectors) -> State:
     relative = norm(residual) / length if length else 0.0
     if not np.isfinite(relative):
         raise NumericsError(
-            "scan.solver: a residual is not finite: products of curvature overflow. Set `dtype: "
+            "solver: a residual is not finite: products of curvature overflow. Set `dtype: "
             "float32` or float64, or raise `scan.damping_scale`."
         )
     return replace(state, history=(*state.history, relative))

@@ -80,7 +80,7 @@ class Neumann:
             if self.is_measured:
                 advice = f"That was measured, by few steps; set `scale: {2 * self.scale:.2g}`"
             raise NumericsError(
-                f"scan.solver: {self.name} diverges: at step {done} its sum has grown beyond what "
+                f"solver: {self.name} diverges: at step {done} its sum has grown beyond what "
                 f"a scale of {self.scale:.3g} allows where no curvature is above twice of it and "
                 f"none is negative. {advice}; of `curvature: hessian` raise `scan.damping_scale` "
                 "or take gauss_newton."
