@@ -90,7 +90,7 @@ def test_one_model_is_no_two_sizes(finished: Finished, say: Say) -> None:
         (["nope", "--what", "layers"], 2, "--what layers is of one run, and 2 are named."),
         (["--what", "tails", "--only", "kind"], 2, "--only kind: write KEY=VALUE"),
         (["--what", "tails", "--only", "kind=x"], 4, "--only kind=x: no query has that in its"),
-        (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are of --what layers."),
+        (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are of --what"),
         (["--what", "layers", "--pairs", "3"], 4, "--pairs: no known query has a hit."),
         (["--what", "copies", *ALL], 4, "copies: no query has `passage` and `copies`"),
         (["--what", "tails", "--method", "bm25"], 2, "--method bm25: the run has ekfac."),
