@@ -27,6 +27,7 @@ _WANTED = (
 _PLACES = (
     *("run", "queries", "corpus.path", "corpus.select.ids", "corpus.exclude.ids"),
     *("scan.candidates.run", "evaluation.bank", "evaluation.options.start"),
+    "evaluation.shapley.validation",
 )
 #: Of folders that a name may stand for which is a hub's.
 _MODELS = ("model", "base_model", "tokenizer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, get_args, get_origin
 
@@ -26,8 +27,9 @@ _MUST = {
     "model_type": "must hold keys of its own",
 }
 
-#: Characters of names in a sentence.
-_LONGEST = 160
+#: Characters of names in a sentence, and values that may be set of which each is quoted.
+_LONGEST, _QUOTED = 160, 6
+_KEY = re.compile(r"([a-z_0-9]+): ")
 
 
 def sentences(error: ValidationError) -> list[str]:
@@ -43,11 +45,16 @@ def sentences(error: ValidationError) -> list[str]:
             said = "is missing; set it"
         elif kind == "value_error":
             said = str(problem["ctx"]["error"])
+            # Of a section that says which of its keys is meant, that is the place.
+            if path and (key := _KEY.match(said)):
+                path, said = f"{path}.{key[1]}", said[key.end() :]
         else:
             must = next((text for name, text in _MUST.items() if kind.startswith(name)), "is wrong")
             bounds = problem.get("ctx", {})
             if isinstance(bounds.get("lt"), float):  # of a whole number, all digits count
                 bounds = {**bounds, "lt": f"{bounds['lt']:g}"}
+            if len(options := str(bounds.get("expected", "")).split(",")) > _QUOTED:
+                bounds = {**bounds, "expected": ",".join(options).replace("'", "")}
             said = must.format(**bounds)
             values[path] = problem["input"]
         found.setdefault(path, []).append(said)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rayinfluence.config_places import Section
+from rayinfluence.config_sentences import shown
 
 #: Products that a query takes at most, where nothing is said: of Arnoldi the dimension of the
 #: space, of Neumann series with parts of the sample.
@@ -77,7 +78,7 @@ def of_koh_liang(solver: Any) -> Any:
         return found
     if (name := found.get("name", "cg")) not in _KOH_LIANG:
         raise ValueError(
-            f"name: must be {', '.join(_KOH_LIANG)}, which begin from nothing, not {name!r}; "
+            f"name: must be {', '.join(_KOH_LIANG)}, which begin from nothing, not {shown(name)}; "
             "scan.solver has the others."
         )
     return {"name": "cg", "curvature": "hessian", **found}

@@ -196,6 +196,9 @@ KINDS = (
         "what a model says that was trained on a part of the corpus",
     ),
     _of_a_recipe(layout.full_model_key("<digest>"), "the model that was trained on all of it"),
+    _of_a_recipe(
+        layout.unrolled_key("<digest>"), "scores of a query by the derivative of the training"
+    ),
     _of_a_recipe(layout.TOOK, "seconds of a training on all of it, or of a method's scores"),
     _of_a_recipe(layout.RETRAINED, "the table of such models"),
     _of_a_recipe(results.scores_key("<split>"), "likeness of hidden states, beside methods"),

@@ -95,9 +95,9 @@ def test_unknown_keys_are_refused_with_a_suggestion(values: dict[Any, Any], expe
         ({"scan": {"damping_scale": [1, 1.0]}}, "scan.damping_scale: 1.0 is listed twice."),
         (
             {"scan": {"damping_scale": [0.1], "damping": 2}},
-            "scan: damping: 2 would take the place of each of damping_scale, which is a list.",
+            "scan.damping: 2 would take the place of each of damping_scale, which is a list.",
         ),
-        ({"scan": {"candidates": {"method": "bm52"}}}, "scan.candidates: method: must be ekfac, "),
+        ({"scan": {"candidates": {"method": "bm52"}}}, "scan.candidates.method: must be ekfac, "),
         ({"scan": {"top": 0}}, "scan.top: "),
         ({"runner": {"name": "spark"}}, "runner.name: "),
         ({"runner": {"actors": 0}}, "runner.actors: "),

@@ -288,7 +288,7 @@ def test_a_configuration_without_the_section_is_refused(tmp_path: Path, say: Say
     assert "has no such section" in errors
     code, _, errors = say("evaluate", "dampings", tmp_path / "run.yaml")
     assert code == 2
-    assert "with damping or pbrf before it" in errors
+    assert "with damping, pbrf or leave-one-out before it" in errors
 
 
 def test_the_derivative_of_training_puts_subsets_into_their_order(

@@ -82,7 +82,7 @@ def test_a_command_shows_how_near_each_method_is(made: tuple[RunConfig, Pbrf], s
     assert values["responses"] == found.responses_ZQ.tolist()
     code, printed, errors = say("evaluate", "something", config.run)
     assert code == 2
-    assert "evaluate CONFIG`, with damping or pbrf before it" in errors
+    assert "evaluate CONFIG`, with damping, pbrf or leave-one-out before it" in errors
 
 
 def test_what_is_there_is_not_looked_for_again(made: tuple[RunConfig, Pbrf]) -> None:

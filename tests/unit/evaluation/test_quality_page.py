@@ -12,22 +12,32 @@ from rayinfluence.config import RunConfig
 from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.evaluation.baselines import HIDDEN_STATE, RANDOM
 from rayinfluence.evaluation.claims import RECALL_AT
-from rayinfluence.evaluation.contenders import BASELINES, contenders
+from rayinfluence.evaluation.contenders import BASELINES, UNROLLED, contenders
 from rayinfluence.evaluation.tail_patch import LEARNING_RATE
 from rayinfluence.influence.intervals import DRAWS
 
 DOCS = Path(rayinfluence.__file__).parents[1] / "docs"
 PAGE = (DOCS / "quality.md").read_text("utf-8")
 #: Keys that are no referee's.
-OTHERS = {"recipe", "options", "seeds", "bank", "variants", "dampings", "pbrf", "shapley"}
+OTHERS = {
+    "recipe",
+    "options",
+    "seeds",
+    "bank",
+    "variants",
+    "dampings",
+    "pbrf",
+    "shapley",
+    "unrolled",
+}
 
 
 def test_the_configuration_is_one_and_its_variants_are_methods() -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     names = [one.name for one in contenders(RunConfig.parse(yaml.safe_load(block)))]
     assert names[:3] == ["ekfac", "bm25", "ekfac at 0.01"]
-    assert set(names) == {*names[:3], *BASELINES, HIDDEN_STATE, RANDOM}
-    for name in (*BASELINES, HIDDEN_STATE, RANDOM):
+    assert set(names) == {*names[:3], *BASELINES, UNROLLED, HIDDEN_STATE, RANDOM}
+    for name in (*BASELINES, UNROLLED, HIDDEN_STATE, RANDOM):
         assert f"`{name}`" in PAGE
 
 

@@ -148,8 +148,7 @@ def test_a_solver_is_in_the_plan(tmp_path: Path) -> None:
             n_weights = sum(shape.n_parameters for shape in run.replica.shapes.values())
     plain, refined = plans
     assert "refine" not in plain.forecast.seconds
-    solves = refined.work.solves
-    assert solves is not None
+    [solves] = refined.work.solves
     assert (solves.n_banks, solves.n_queries, solves.n_weights) == (2, 3, n_weights)
     # Of two actors one has two of three queries, and goes through the sample six times.
     operations = 2 * 6 * (6 + 8 * 2) * solves.n_tokens * n_weights
