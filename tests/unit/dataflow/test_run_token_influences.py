@@ -108,7 +108,7 @@ def test_a_damaged_object_is_made_again(tmp_path: Path, execute: Execute, change
 
 
 def test_where_no_method_has_them_they_are_refused_by_the_configuration(tmp_path: Path) -> None:
-    said = r"scan: token_influences: scores by cosine and bm25 are no derivatives .*Add ekfac"
+    said = r"scan.token_influences: scores by cosine and bm25 are no derivatives .*Add ekfac"
     with pytest.raises(ConfigError, match=said):
         tiny_run(tmp_path, scan={"methods": ["cosine", "bm25"], "token_influences": 1})
     tiny_run(tmp_path, scan={"methods": ["cosine", "bm25"]})
