@@ -71,15 +71,18 @@ bench-findings: .venv/ready
 # Methods beside each other by training again: on the demo's prose, and on passages of books where
 # BOOKS names a folder of them. Hours; what is trained is kept in runs/quality, and not trained again.
 BOOKS ?=
+WITH_EMBEDDING = --set 'modules=["*.mlp.*", "lm_head"]' --set run=$(CURDIR)/runs/quality/
 bench-quality: .venv/ready
 	$(BIN)/python tests/benchmarks/quality_banks.py demo
 	$(BIN)/rayinfluence evaluate jobs/quality/demo.yaml
 	$(BIN)/rayinfluence evaluate damping jobs/quality/demo.yaml
 	$(BIN)/python tests/benchmarks/quality_banks.py tuned
 	$(BIN)/rayinfluence evaluate jobs/quality/tuned.yaml
+	$(BIN)/rayinfluence evaluate jobs/quality/tuned.yaml $(WITH_EMBEDDING)tuned/embedding
 ifneq ($(BOOKS),)
 	$(BIN)/python tests/benchmarks/quality_banks.py books --books $(BOOKS)
 	$(BIN)/rayinfluence evaluate jobs/quality/books.yaml
+	$(BIN)/rayinfluence evaluate jobs/quality/books.yaml $(WITH_EMBEDDING)books/embedding
 	$(BIN)/rayinfluence evaluate damping jobs/quality/books.yaml
 endif
 
