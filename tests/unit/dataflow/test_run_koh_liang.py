@@ -87,10 +87,8 @@ def test_it_is_the_dense_solve_with_the_hessian(tmp_path: Path, execute: Execute
 
 def test_each_of_its_solvers_gives_the_same(tmp_path: Path, execute: Execute) -> None:
     found = [
-        survivors(
-            execute(configured(tmp_path / name, koh_liang={"name": name, **settings}))[METHOD]
-        )
-        for name, settings in (
+        survivors(execute(configured(tmp_path / settings["name"], koh_liang=settings))[METHOD])
+        for settings in (
             {"name": "explicit", "sequences": 80, "tolerance": 1e-10},
             {**SOLVE, "name": "cg"},
             {**SOLVE, "name": "lissa", "steps": 300, "tolerance": 1e-6},
