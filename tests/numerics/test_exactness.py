@@ -201,6 +201,9 @@ def test_sampled_lambda_converges_to_the_fisher(fitted: Fitted) -> None:
             continue
         standard_error = drawn.std(dim=0) / math.sqrt(n_chunks)
         z = (drawn.mean(dim=0) - exact) / standard_error.clamp_min(1e-12 * float(exact.max()))
+        if fitted.replica.shapes[name].diagonal == "outputs":
+            # A row is a token's: those that are hardly ever drawn have errors that no draw shows.
+            z = z[exact > 0.01 * exact.max()]
         assert float(z.abs().max()) < 5, f"{name}: {float(z.abs().max()):.1f} standard errors"
         means = drawn.unflatten(0, (-1, 8)).mean(dim=1)
         for errors, scale in ((drawn - exact, 1), (means - exact, 8)):
