@@ -164,10 +164,14 @@ class TokenConvolution:
 
 
 class Embedding(Linear):
-    """torch's ``nn.Embedding`` of token ids [B, T]: its rows are one-hot, I is the vocabulary."""
+    """torch's ``nn.Embedding`` of token ids [B, T]: its rows are one-hot, I is the vocabulary.
+
+    Those of Gemma and others multiply what they look up by a number of their own, which is W times
+    rows that have it in place of the one.
+    """
 
     def fits(self, module: nn.Module) -> bool:
-        """Whether it looks its rows up and does no more."""
+        """Whether it looks its rows up and does no more than multiply them."""
         return (
             isinstance(module, nn.Embedding)
             and module.max_norm is None
@@ -183,6 +187,8 @@ class Embedding(Linear):
         """A one at each token's id; all zero for the padding id, whose row is never trained."""
         embedding: Any = module
         ones = nn.functional.one_hot(given, embedding.num_embeddings).to(embedding.weight.dtype)
+        if (scale := getattr(embedding, "embed_scale", None)) is not None:
+            ones *= scale
         if embedding.padding_idx is not None:
             ones[..., embedding.padding_idx] = 0
         return ones

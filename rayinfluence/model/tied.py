@@ -6,7 +6,8 @@ over both uses:
     sum over rows of  g h^T,  g the gradient in the logits   +   sum over tokens of  1_v e^T
 
 with e the gradient in what the embedding gives, and a one at token v: a row as of a call of the
-output embedding, whose input is e and in whose outputs the gradient is 1_v.
+output embedding, whose input is e and in whose outputs the gradient is 1_v. Where an embedding
+multiplies what it looks up (Gemma), that number stands in place of the one.
 
 V vocabulary, D width.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import naive
@@ -22,6 +23,7 @@ from harness import (
     table,
 )
 from torch import nn
+from transformers import GemmaConfig, GemmaForCausalLM
 
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.errors import ModelError
@@ -39,8 +41,29 @@ def adapted() -> nn.Module:
     return model.requires_grad_(False)
 
 
+def gemma(tied: bool) -> nn.Module:
+    """Gemma's shape, whose embedding multiplies what it looks up."""
+    torch.manual_seed(4)
+    config = GemmaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=16,
+        eos_token_id=1,
+        tie_word_embeddings=tied,
+    )
+    model: nn.Module = GemmaForCausalLM(config).double().eval()
+    return model.requires_grad_(False)
+
+
 BOTH = Case("both", llama, ("model.embed_tokens", "*.down_proj", "lm_head"))
 ADAPTED = Case("adapted", adapted, ("*.lora_A.*", "*.lora_B.*"))
+SCALED = Case("scaled", partial(gemma, tied=False), ("model.embed_tokens", "lm_head"))
+SCALED_TIED = Case("scaled and tied", partial(gemma, tied=True), ("*.down_proj", "lm_head"))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +92,9 @@ def test_the_output_embedding_has_the_diagonal_of_s(
     assert_same(operator[head].inverse() @ V, naive.solve(dense, V), "solve", 1e-9)
 
 
-@pytest.mark.parametrize("case", [BOTH, TIED, ADAPTED], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [BOTH, TIED, ADAPTED, SCALED, SCALED_TIED], ids=lambda case: case.name
+)
 @pytest.mark.parametrize("rank", [None, VOCABULARY])
 def test_scores_are_inner_products_of_autograd_s_gradients(
     case: Case, rank: int | None, tmp_path: Path
