@@ -86,7 +86,7 @@ def train(
     )
     losses: list[tuple[float, int, float]] = []
     model.train(False)
-    with _threads(settings.threads):
+    with threads_of(settings.threads):
         for batch in plan:
             chosen = None if masks is None else [masks[index] for index in batch]
             inputs_BT, labels_BT = pad([rows[index] for index in batch], chosen)
@@ -198,7 +198,8 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, objec
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(count: int) -> Iterator[None]:
+    """Let torch have so many threads, on which the last bits of a training depend."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

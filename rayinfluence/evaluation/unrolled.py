@@ -41,6 +41,7 @@ from rayinfluence.evaluation.training import (
     losses_of,
     pad,
     plan_of,
+    threads_of,
 )
 
 #: Below the square of any gradient that moves a weight; where none did, a root has no derivative.
@@ -82,7 +83,15 @@ def unrolled(
     Returns:
         d f_q / d w_n [N, Q], w_n as often as sequence n is seen in each epoch.
     """
-    training = _Training(model, rows, seed, settings, masks)
+    with threads_of(settings.threads):
+        return _there_and_back(_Training(model, rows, seed, settings, masks), gradients, advance)
+
+
+def _there_and_back(
+    training: _Training,
+    gradients: Callable[[nn.Module], Sequence[Tensor]],
+    advance: Callable[[int], None],
+) -> Tensor:
     kept = [training.beginning()]
     stride = max(1, math.isqrt(len(training.plan)))
     state = kept[0]
@@ -92,17 +101,16 @@ def unrolled(
         state = training.after(number, state)
         advance(training.n_tokens(number))
     training.put(state)
-    adjoint_QW = torch.stack(list(gradients(model))).to(state.weights)
+    adjoint_QW = torch.stack(list(gradients(training.model))).to(state.weights)
     adjoint = _State(adjoint_QW, torch.zeros_like(adjoint_QW), torch.zeros_like(adjoint_QW))
-    found_NQ = adjoint_QW.new_zeros(len(rows), len(adjoint_QW))
+    found_NQ = adjoint_QW.new_zeros(training.n_rows, len(adjoint_QW))
     for segment in reversed(range(len(kept))):
         numbers = range(segment * stride, min((segment + 1) * stride, len(training.plan)))
         states = [kept.pop()]
         for number in numbers[:-1]:
             states.append(training.after(number, states[-1]))
         for number in reversed(numbers):
-            adjoint, by_sequence_QB = training.back(number, states.pop(), adjoint)
-            found_NQ[training.plan[number]] += by_sequence_QB.T
+            found_NQ[training.plan[number]] += training.back(number, states.pop(), adjoint).T
             advance(training.n_tokens(number))
     return found_NQ
 
@@ -119,7 +127,8 @@ class _Training:
         masks: Sequence[Sequence[bool] | NDArray[np.bool_] | None] | None,
     ) -> None:
         model.train(False)
-        self._model, self._rows, self._masks, self._settings = model, rows, masks, settings
+        self.model, self.n_rows = model, len(rows)
+        self._rows, self._masks, self._settings = rows, masks, settings
         self.plan = plan_of(rows, seed, settings)
         named = dict(model.named_parameters())
         self._shapes = {name: parameter.shape for name, parameter in named.items()}
@@ -131,12 +140,12 @@ class _Training:
 
     def beginning(self) -> _State:
         """Of the model as it is."""
-        weights_W = _flat(one.detach() for one in self._model.parameters())
+        weights_W = _flat(one.detach() for one in self.model.parameters())
         return _State(weights_W, torch.zeros_like(weights_W), torch.zeros_like(weights_W))
 
     def put(self, state: _State) -> None:
         """Give the model the weights of a state."""
-        parameters = dict(self._model.named_parameters())
+        parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, weight in self._by_name(state.weights).items():
                 parameters[name].copy_(weight)
@@ -152,31 +161,32 @@ class _Training:
         found = self._step(number, state._replace(weights=weights_W), ones_B, twice=False)
         return _State(*(one.detach() for one in found))
 
-    def back(self, number: int, state: _State, adjoint: _State) -> tuple[_State, Tensor]:
+    def back(self, number: int, state: _State, adjoint: _State) -> Tensor:
         """What a change before a step does to the queries, and what one of each sequence does.
 
         Args:
             number: of the step.
             state: before it.
-            adjoint: of the state after it, [Q, W] each.
+            adjoint: of the state after it, [Q, W] each; in place, that of the state before it.
 
         Returns:
-            The adjoint of the state before it, and d f_q / d w by this step [Q, B].
+            d f_q / d w by this step [Q, B].
         """
         before = _State(*(one.detach().requires_grad_() for one in state))
         weights_B = torch.ones(len(self.plan[number])).requires_grad_()
         # Fused attention has no second derivative.
         with sdpa_kernel(SDPBackend.MATH):
             found = self._step(number, before, weights_B, twice=True)
-            # One query after another: batched, it is slower on CPUs.
-            by_query = [
-                torch.autograd.grad(
+            by_sequence: list[Tensor] = []
+            # One query after another: batched, it is slower on CPUs and takes more memory.
+            for of_query in zip(*adjoint, strict=True):
+                *earlier, by_sequence_B = torch.autograd.grad(
                     found, (*before, weights_B), of_query, retain_graph=True, materialize_grads=True
                 )
-                for of_query in zip(*adjoint, strict=True)
-            ]
-        *of_state, by_sequence_QB = (torch.stack(one) for one in zip(*by_query, strict=True))
-        return _State(*of_state), by_sequence_QB
+                for later_W, earlier_W in zip(of_query, earlier, strict=True):
+                    later_W.copy_(earlier_W)
+                by_sequence.append(by_sequence_B)
+        return torch.stack(by_sequence)
 
     def _step(self, number: int, state: _State, weights_B: Tensor, twice: bool) -> _State:
         """A step of AdamW after the norm was clipped, as torch has them; differentiable.
@@ -192,7 +202,7 @@ class _Training:
         masks = None if self._masks is None else [self._masks[row] for row in batch]
         inputs_BT, labels_BT = pad([self._rows[row] for row in batch], masks)
         logits_BTV = functional_call(
-            self._model,
+            self.model,
             self._by_name(state.weights),
             kwargs={"input_ids": inputs_BT, "use_cache": False},
         ).logits[:, :-1]

@@ -302,13 +302,20 @@ def apart(model: nn.Module) -> dict[str, str]:
     return reasons
 
 
+def name_for_both(model: nn.Module, name: str) -> str | None:
+    """Under which both uses of an input embedding's weight are tracked; None of other layers."""
+    pair = tied_pair(model)
+    if pair is None or model.get_submodule(name) is not pair[1]:
+        return None
+    return next(one for one, module in model.named_modules() if module is pair[0])
+
+
 def _tied(model: nn.Module, name: str) -> str:
     """That a layer's weight is another's, too, and what to write."""
-    pair, shares = tied_pair(model), f"{name} shares its weight with another module"
-    if pair is None or model.get_submodule(name) is not pair[1]:
+    output, shares = name_for_both(model, name), f"{name} shares its weight with another module"
+    if output is None:
         return f"{shares}; its gradient would be counted in part. Leave it out."
-    of_both = next(one for one, module in model.named_modules() if module is pair[0])
-    return f"{shares}: write {of_both}, under which both of its uses are counted."
+    return f"{shares}: write {output}, under which both of its uses are counted."
 
 
 def _why_left_out(

@@ -25,9 +25,12 @@ from harness import (
 from torch import nn
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.compute.replica import own_labels
+from rayinfluence.dataflow.compute.scoring import score_split, seen_widths
 from rayinfluence.errors import ModelError
+from rayinfluence.model.batches import Batch, make_batch
 from rayinfluence.model.modules import track
+from rayinfluence.model.rows import Rows
 from rayinfluence.testing import tiny_gpt2, tiny_llama
 from rayinfluence.testing.models import VOCABULARY
 
@@ -142,3 +145,19 @@ def test_embeddings_are_tracked_where_they_are_named_in_full() -> None:
     assert list(track(tiny_gpt2(), ["lm_head"])) == ["lm_head"]
     with pytest.raises(ModelError, match=r"transformer\.wte shares its weight .* write lm_head,"):
         track(tiny_gpt2(), ["transformer.wte"])
+
+
+@pytest.mark.parametrize("case", [TIED, SCALED_TIED, BOTH], ids=lambda case: case.name)
+def test_windows_count_all_that_modules_see_of_a_token(case: Case) -> None:
+    """Of a tied embedding, what it gets as the output and what it looks up."""
+    replica, (tokens, *_) = make_replica(case), token_sequences()
+    batch = make_batch([tokens], [0], replica.device)
+    seen: list[int] = []
+    held: dict[int, int] = {}
+
+    def count(_batch: Batch, name: str, rows: Rows) -> None:
+        held[rows.inputs_BRI.data_ptr()] = rows.inputs_BRI.numel()
+        seen.append(rows.grads_BRO.numel())
+
+    replica.run(batch, own_labels, count, {})
+    assert sum(seen) + sum(held.values()) == seen_widths(replica) * len(tokens)

@@ -65,3 +65,17 @@ def test_it_is_what_differences_of_trainings_come_to(make, masked: bool) -> None
                 values.append([float(log_p(other, tokens)) for tokens in ASKED])
         expected_Q = (np.array(values[0]) - np.array(values[1])) / (2 * step)
         np.testing.assert_allclose(found_NQ[row].detach(), expected_Q, rtol=1e-5, atol=1e-8)
+
+
+def test_it_has_the_threads_of_the_recipe_whatever_its_process_has() -> None:
+    """Bits depend on them, and a worker has others than a process that computes inline."""
+    seen, model = set(), model_of(tiny_gpt2)
+    model.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        unrolled(model, ROWS, 5, SETTINGS, gradients)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {SETTINGS.threads}

@@ -7,7 +7,7 @@ B sequence in batch, T token, O and J widths of a module, Q query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,9 +42,9 @@ from rayinfluence.model.capture import backward
 from rayinfluence.model.feeding import sides_of
 from rayinfluence.model.head import forward_logits, target_logits
 from rayinfluence.model.losses import log_probabilities, ranks
-from rayinfluence.model.modules import ModuleShape
 from rayinfluence.model.rows import Rows
 from rayinfluence.model.targets import Targets
+from rayinfluence.model.tied import lookups
 
 Advance = Callable[[int], None]
 #: Queries as a scan has them: by gradients, by texts, or by what the last layer sees.
@@ -204,11 +204,15 @@ def query_tensor(replica: Replica, query: EncodedQuery) -> Tensor:
 Part = tuple[int, Rows]
 
 
-def seen_widths(shapes: Iterable[ModuleShape]) -> int:
-    """Numbers that modules see of each token; inputs that they share are held once."""
+def seen_widths(replica: Replica) -> int:
+    """Numbers that modules see of each token; inputs that they share are held once.
+
+    Those of experts are not among them. A tied embedding sees each token twice.
+    """
+    shapes, tied = replica.shapes, lookups(replica.modules)
     return sum(
-        shape.d_out + (shape.d_in if shape.source == shape.name else 0)
-        for shape in shapes
+        (shape.d_out + (shape.d_in if shape.source == name else 0)) * (2 if name in tied else 1)
+        for name, shape in shapes.items()
         if not shape.routed
     )
 
@@ -218,7 +222,7 @@ class Held:
 
     def __init__(self, replica: Replica) -> None:
         # A function of shapes alone, so that a split is always cut into the same windows.
-        self._widths = seen_widths(replica.shapes.values())
+        self._widths = seen_widths(replica)
         self._operand = operand_dtype(replica.numerics.torch_dtype, replica.device)
         self._capacity = WINDOW_BYTES[replica.device.type] // self._operand.itemsize
         self._most = WINDOW_SEQUENCES[replica.device.type]

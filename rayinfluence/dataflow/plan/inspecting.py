@@ -34,7 +34,7 @@ from rayinfluence.model.adapters import source_of
 from rayinfluence.model.batches import make_batch
 from rayinfluence.model.layers import is_layer
 from rayinfluence.model.load import vocabulary_size
-from rayinfluence.model.modules import ModuleShape, apart, shape_of
+from rayinfluence.model.modules import ModuleShape, apart, name_for_both, shape_of
 from rayinfluence.model.positions import affordable
 from rayinfluence.model.preflight import Passed, preflight
 from rayinfluence.model.reach import patterns_of
@@ -197,7 +197,7 @@ def _seen(tracked: TrackedModel, context: int) -> int:
     length = max(2, min(context, affordable(replica.model, 2, _MEASURED)))
     some = np.resize(np.asarray(tracked.ordinary), length)
     routed = routed_numbers(replica, make_batch([some], [0], torch.device("cpu")))
-    return (seen_widths(replica.shapes.values()) + -(-routed // length)) * _operand(replica)
+    return (seen_widths(replica) + -(-routed // length)) * _operand(replica)
 
 
 def _window(replica: Replica, context: int, seen: int) -> tuple[int, int]:
@@ -296,7 +296,11 @@ def _why(tracked: TrackedModel, name: str, left_out: Mapping[str, str]) -> str:
         return "text does not reach it"
     if name in tracked.reach.unfit:
         return tracked.reach.unfit[name]
-    reasons = {"tied": "its weight is tied", "embedding": "an embedding: where it is named in full"}
+    output = name_for_both(tracked.replica.model, name)
+    reasons = {
+        "tied": f"its weight is {output}'s" if output else "its weight is tied",
+        "embedding": "an embedding: where it is named in full",
+    }
     return reasons.get(left_out.get(name, ""), "not asked for")
 
 

@@ -124,12 +124,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any] | None, dict[str, Any], int, tuple[
         4,
         ("the pattern '*.experts.*' matches no linear layer", "transformer.h.0.mlp.c_fc"),
     ),
-    "tied module": (
-        None,
-        {"modules": ["transformer.wte"]},
-        4,
-        ("transformer.wte shares its weight", "write lm_head"),
-    ),
+    "tied module": (None, {"modules": ["transformer.wte"]}, 4, (": write lm_head, under which",)),
     "NaN in a weight": (
         lambda f: weights(f, nan),
         {},

@@ -95,8 +95,8 @@ def test_a_model_s_folder_is_shown_with_what_is_tracked_of_it_and_what_that_take
     }
     assert layers["transformer.h.*.attn.c_attn"]["part"] == "attention"
     assert layers["transformer.h.*.attn.c_attn"]["why"] == "not asked for"
+    assert layers["transformer.wte"]["why"] == "its weight is lm_head's"
     assert layers["lm_head"]["why"] == "an embedding: where it is named in full"
-    assert layers["transformer.wte"]["why"] == "its weight is tied"
     numbers = 2 * (48 * 13 + 12 * 49)
     assert found["parameters"]["share"] == numbers / 4560
     assert found["parameters"]["not_tracked"]["transformer.wte.weight"] == 48 * 12
@@ -168,7 +168,10 @@ def test_what_a_run_would_refuse_is_said_after_what_is_known(tmp_path: Path, say
     ("asked", "words"),
     [
         (["*.nothing.*"], "modules: the pattern '*.nothing.*' matches no linear layer"),
-        (["transformer.wte"], "modules: transformer.wte shares its weight with another module"),
+        (
+            ["transformer.wte"],
+            "shares its weight with another module: write lm_head, under which both",
+        ),
     ],
 )
 def test_where_a_choice_of_modules_is_refused_the_layers_are_shown_all_the_same(
