@@ -234,7 +234,7 @@ class _Evaluation:
 
     def _scores(self, rival: Contender) -> tuple[NDArray[np.float32], Cost | None]:
         if rival.method == UNROLLED:
-            return unrolled_scores(self._farm, self._queries)
+            return unrolled_scores(self._farm, self._queries, self._trainings.seeds[0])
         return scored(self._run, rival, self._queries, self._farm.ids_N)
 
     def _answers(self, said: Sequence[Claims]) -> Answers:

@@ -122,14 +122,14 @@ def refuse_other_recipes(farm: Farm) -> None:
 
 
 def unrolled_scores(
-    farm: Farm, queries: Sequence[EncodedQuery]
+    farm: Farm, queries: Sequence[EncodedQuery], seed: int
 ) -> tuple[NDArray[np.float32], Cost | None]:
-    """Scores [N, Q] of the training with the first seed, after those that are lacking were made.
+    """Scores [N, Q] of the training with a seed, after those that are lacking were made.
 
     And what they took, where that is known.
     """
     run = farm.run
-    job = Unrolling(farm.retraining, farm.seeds[0], run.n_training_sequences)
+    job = Unrolling(farm.retraining, seed, run.n_training_sequences)
     blocks = [tuple(queries[at : at + _TOGETHER]) for at in range(0, len(queries), _TOGETHER)]
 
     def work(

@@ -248,6 +248,27 @@ def test_a_table_without_some_trainings_says_which(
     assert sum("The table" in note for note in again.notes) == 3
 
 
+def test_the_training_is_differentiated_whose_seed_a_given_table_has(
+    found: tuple[RunConfig, Evaluated], tmp_path: Path, quiet: ProgressLog
+) -> None:
+    """Not the first of the configuration's, which others of the table are not beside."""
+    folder = tmp_path / "all"
+    shutil.copytree(Path(found[0].run).parent, folder)
+    config = RunConfig.load(folder / "run.yaml")
+    config = config.model_copy(update={"run": str(folder / "run")})
+    [path] = folder.glob("run/evaluation/*/bank.parquet")
+    bank = Bank.read(Store(str(path)), "")
+    rows = [row for row, subset in enumerate(bank.subsets) if subset.seed == 1]
+    kept = tuple(bank.subsets[row] for row in rows)
+    Bank(bank.about, kept, bank.values_SQ[rows], bank.losses_S[rows]).write(
+        Store(str(tmp_path)), "second.parquet"
+    )
+    of_first = set(folder.glob("run/evaluation/*/*.unrolled.*"))
+    section = {**ALL, "bank": str(tmp_path / "second.parquet")}
+    assert measured(changed(config, **section), quiet).methods
+    assert len(set(folder.glob("run/evaluation/*/*.unrolled.*")) - of_first) == len(of_first) == 3
+
+
 def test_one_seed_has_no_ceiling_and_says_so(tmp_path: Path, quiet: ProgressLog) -> None:
     evaluated = measured(configured(tmp_path / "one", half=2), quiet)
     assert [one.ceiling for one in evaluated.protocols] == [None]
