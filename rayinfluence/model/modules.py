@@ -307,7 +307,8 @@ def name_for_both(model: nn.Module, name: str) -> str | None:
     pair = tied_pair(model)
     if pair is None or model.get_submodule(name) is not pair[1]:
         return None
-    return next(one for one, module in model.named_modules() if module is pair[0])
+    found: str = next(one for one, module in model.named_modules() if module is pair[0])
+    return found
 
 
 def _tied(model: nn.Module, name: str) -> str:
