@@ -11,6 +11,7 @@ from rayinfluence.analysis.asked import LEAST, Gate, notes_of, over_queries
 from rayinfluence.analysis.scores import dense_of, statistics_of, tail_of
 from rayinfluence.analysis.tail_values import REJECTED, Fitted, QueryTail, Tails
 from rayinfluence.analysis.tail_verdicts import verdicts
+from rayinfluence.errors import InputError
 from rayinfluence.influence.against import against_others
 from rayinfluence.influence.concentration import (
     share_of_largest,
@@ -42,9 +43,18 @@ def analyse_tails(
         others: of the run's methods, by name: the tenth hit of a method by texts says which score
             is wanted.
         least: log-probability per token of a known query, in nats.
+
+    Raises:
+        InputError: nothing is known of the scores that were not kept.
     """
     gate = Gate.of(results, least)
     statistics = statistics_of(results)
+    if not statistics:
+        raise InputError(
+            f"tails: these results say of {results.method} what was kept, and nothing of all "
+            "scores, which tails and shares are of. Name the directory of a run that scanned a "
+            "corpus; of `merge`, runs that kept all (`scan.scores: dense`)."
+        )
     asked = [query_id for query_id in gate.known if query_id in statistics]
     found = tuple(_of_query(results, others or {}, one, statistics[one]) for one in asked)
     dense = results.manifest.get("dense_scores") is not None

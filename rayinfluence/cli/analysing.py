@@ -18,6 +18,7 @@ from rayinfluence.errors import ConfigError
 if TYPE_CHECKING:
     from rayinfluence.analysis import Scored
     from rayinfluence.analysis.layers import Pairs
+    from rayinfluence.config import RunConfig
     from rayinfluence.report.analysed.grids import Found
     from rayinfluence.storage.results import Results
 
@@ -154,17 +155,22 @@ class _Opened:
         results = by_method[self.method or next(iter(by_method))]
         return results if self.only is None else only_of(results, *self.only), by_method
 
+    def config(self, run: str) -> RunConfig:
+        """Of the run, for what its model and its queries are asked."""
+        from rayinfluence.dataflow.places import run_config
+
+        server = [] if self.endpoint_url is None else [f"storage.endpoint_url={self.endpoint_url}"]
+        return run_config(run, settings=[*self.settings, *server])
+
     def scored(self, run: str) -> list[Scored]:
         """The texts of the file, each scored with its query of the run."""
         from rayinfluence.analysis import Scored
         from rayinfluence.dataflow.begin.order import read_parts
         from rayinfluence.dataflow.begin.probes import Probing
-        from rayinfluence.dataflow.places import run_config
 
         if self.probes is None:
             return []
-        server = [] if self.endpoint_url is None else [f"storage.endpoint_url={self.endpoint_url}"]
-        config = run_config(run, settings=[*self.settings, *server])
+        config = self.config(run)
         parts = read_parts(self.probes, config)
         own = [one.query for one in parts]
         texts = [one.probe for one in parts]
@@ -215,23 +221,21 @@ def _found(
     if what == "copies":
         return analyse_copies(results, least)
     if what == "layers":
-        beside = None if pairs is None else _pairs(run, results, least, pairs, opened.settings)
+        beside = None if pairs is None else _pairs(opened.config(run), results, least, pairs)
         return analyse_layers(results, by, least, beside)
     return analyse_order(results, opened.scored(run), least)
 
 
-def _pairs(place: str, results: Results, least: float, n: int, settings: Sequence[str]) -> Pairs:
+def _pairs(config: RunConfig, results: Results, least: float, n: int) -> Pairs:
     """Known queries with hits of others, by the run's own model."""
     from rayinfluence.analysis.asked import Gate
     from rayinfluence.analysis.pairs import drawn_hits, shuffled_pairs
     from rayinfluence.dataflow.begin.probes import Probing, probes_of
-    from rayinfluence.dataflow.places import run_config
 
     if not results.meaning.has_layers:
         raise ConfigError(f"--pairs: {results.method} has no scores by layer; name another method.")
     texts = drawn_hits(results, least, n)
     known = Gate.of(results, least).known
-    config = run_config(place, settings=settings)
     probing = Probing.of(
         config,
         probes_of(list(texts.values())),

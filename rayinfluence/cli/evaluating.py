@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What can stand before the configuration.
 _DAMPING, _PBRF, _LEAVE_ONE_OUT = "damping", "pbrf", "leave-one-out"
+#: Hits that are left out where nobody says how many.
+_FIRST = 3
 
 
 def evaluate(
@@ -38,9 +40,11 @@ def evaluate(
         typer.Option(metavar="FOLDER", help="Of leave-one-out: where its results go."),
     ] = None,
     first: Annotated[
-        int,
-        typer.Option(min=1, help="Of leave-one-out: hits of each query, direction and method."),
-    ] = 3,
+        int | None,
+        typer.Option(
+            min=1, help="Of leave-one-out: hits of each query, direction and method; 3 by default."
+        ),
+    ] = None,
     settings: Settings = None,
     runner: RunnerName = None,
     quiet: Quiet = False,
@@ -59,6 +63,11 @@ def evaluate(
             "--into: it is the folder that results of leave-one-out go to. Name it with "
             f"`rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG`, and there alone."
         )
+    if first is not None and asked != _LEAVE_ONE_OUT:
+        raise ConfigError(
+            f"--first: it says how many hits `rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG` leaves "
+            "out, and nothing else has it."
+        )
     config = configured(what[-1], runner, settings=settings)
     if asked == _PBRF:
         show_responses(config, quiet, as_json)
@@ -69,7 +78,7 @@ def evaluate(
             "what is measured. docs/quality.md has one to begin with."
         )
     if into is not None:
-        _leave_one_out(config, into, first, quiet, as_json)
+        _leave_one_out(config, into, _FIRST if first is None else first, quiet, as_json)
         return
     from rayinfluence.dataflow import layout
     from rayinfluence.dataflow.stages.progress import ProgressLog

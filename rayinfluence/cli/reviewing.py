@@ -17,6 +17,7 @@ from rayinfluence.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from rayinfluence.analysis.reviewed import Drawn
+    from rayinfluence.dataflow.places import RunPlace
 
 app = typer.Typer(
     name="review",
@@ -65,7 +66,8 @@ def export(
             f"--out {out}: there is a {_KEY} already, which answers may be waiting for. Name "
             "another folder."
         )
-    results = all_results(run_place(run_directory, endpoint_url, settings or ()).store)
+    place = run_place(run_directory, endpoint_url, settings or ())
+    results = all_results(place.store)
     if unknown := [one for one in method or () if one not in results]:
         raise ConfigError(f"--method {unknown[0]}: the run has {', '.join(results)}.")
     # What asks no query has no question to show.
@@ -81,7 +83,12 @@ def export(
             f"--query {missing[0]}: the run has {', '.join([*asked][:3])} and others."
         )
     queries = {one: asked[one] for one in dict.fromkeys(query or asked)}
-    drawn = _random(run_directory, list(queries), random, seed) if random else {}
+    drawn: dict[str, list[Drawn]] = {}
+    if random:
+        server = [] if endpoint_url is None else [f"storage.endpoint_url={endpoint_url}"]
+        drawn = _random(
+            run_directory, place, [*(settings or ()), *server], [*queries], random, seed
+        )
     review = chosen(by_method, queries, top, drawn, topic or (), seed)
     folder.write(_SHEET, sheet_csv(review).encode("utf-8-sig"))
     folder.write(_PAGE, sheet_page(review).encode())
@@ -141,14 +148,26 @@ def _files() -> dict[str, str]:
     return {"sheet": _SHEET, "page": _PAGE, "key": _KEY}
 
 
-def _random(place: str, queries: list[str], n: int, seed: int) -> dict[str, list[Drawn]]:
+def _random(
+    run: str, place: RunPlace, settings: list[str], queries: list[str], n: int, seed: int
+) -> dict[str, list[Drawn]]:
     """As many random sequences of the corpus for each query as were asked for, or as there are."""
     import numpy as np
 
     from rayinfluence.analysis.reviewed import Drawn
+    from rayinfluence.corpus.ordinals import entry_key
+    from rayinfluence.corpus.corpus import Corpus
+    from rayinfluence.dataflow.places import run_config
     from rayinfluence.dataflow.tokenised import Tokenised
 
-    corpus = Tokenised.at(place, lambda text: say(text, error=True))
+    if not place.corpus.exists(entry_key(0)):
+        raise ConfigError(
+            f"--random {n}: {place.corpus.url} holds no tokenised corpus to draw sequences from, as "
+            "of results of `merge` and of leave-one-out. Take --random 0, which compares hits with "
+            "nothing, or export from the directory of a run."
+        )
+    config = run_config(run, settings=settings)
+    corpus = Tokenised(Corpus.open(place.corpus), config, lambda text: say(text, error=True))
     found = [
         Drawn(sequence.sequence_id, "".join(token.text for token in sequence.tokens))
         for document in corpus.some(n * len(queries), False, seed, None)
@@ -158,8 +177,8 @@ def _random(place: str, queries: list[str], n: int, seed: int) -> dict[str, list
     # They come in the order of the corpus.
     order = np.random.default_rng([seed, 6]).permutation(len(found)).tolist()
     return {
-        query_id: [found[one] for one in order[place :: len(queries)]]
-        for place, query_id in enumerate(queries)
+        query_id: [found[one] for one in order[first :: len(queries)]]
+        for first, query_id in enumerate(queries)
     }
 
 

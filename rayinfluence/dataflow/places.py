@@ -128,7 +128,7 @@ def _run_config(place: str, settings: Sequence[str]) -> RunConfig:
     if not store.exists(CONFIG):
         raise ConfigError(
             f"{store.url} does not hold the configuration of its run ({CONFIG}); name its YAML "
-            "file."
+            "file. Results of `merge` and of leave-one-out have none: name a run that they are of."
         )
     # It may have been moved since.
     values = {**read_json(store, CONFIG), "run": store.url}

@@ -11,6 +11,7 @@ Positive: with z in training the answer is more likely. G what is left out, Q qu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -50,8 +51,10 @@ from rayinfluence.storage.store import Store
 from rayinfluence.storage.tables import writing_table
 
 METHOD = "leave_one_out"
+#: What is left out, of which results; there from the beginning.
+BEGUN = "left_out.json"
 #: Raised whenever the same trainings would make other results.
-_VERSION = 1
+_VERSION = 2
 #: Of the table of queries, what the manifest says of each.
 _OF_A_QUERY = ("query_id", "digest", "objective", "unit", "value", "log_probability", "warning")
 #: What the manifest of a run says of its own scores.
@@ -89,6 +92,9 @@ def leave_one_out(
     ids = chosen(results, first)
     if not len(ids):
         raise ConfigError(f"leave-one-out: {store.url} has no hits that could be left out.")
+    # First of all, as hours of training should not end where nothing can be written.
+    begun = {"of": results[0].manifest["fingerprint"], "sequence_ids": ids.tolist()}
+    into.write(BEGUN, json.dumps(begun).encode())
     with open_farm(config, progress) as farm:
         subsets = [
             without([one], index, seed)
@@ -97,7 +103,7 @@ def leave_one_out(
         ]
         bank, seeds = farm.bank(subsets), farm.seeds
     found = measured(bank, ids, seeds)
-    return _written(into, results, bank, found, ids, len(seeds))
+    return _written(into, results, store.url, bank, found, ids, len(seeds))
 
 
 def chosen(results: Sequence[Results], first: int) -> NDArray[np.int64]:
@@ -160,12 +166,15 @@ def _meaning(n_seeds: int) -> Meaning:
         "that of the query: nats of log-probabilities",
         predicts=False,
         has_layers=False,
+        of_predictions=False,
+        measured=True,
     )
 
 
 def _written(
     store: Store,
     results: Sequence[Results],
+    source_url: str,
     bank: Bank,
     found: Effects,
     ids: NDArray[np.int64],
@@ -216,6 +225,13 @@ def _written(
         "factors": None,
         "diagonal_factors": None,
         "dense_scores": None,
+        "filter": {
+            "candidates": len(ids),
+            "sequences": source["n_sequences"],
+            "method": ", ".join(one.method for one in asking),
+            "run": source_url,
+            "recall": {},
+        },
         "set_aside": [],
         "seeds": {"n": n_seeds},
         "warnings": [

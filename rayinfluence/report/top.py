@@ -78,7 +78,9 @@ def _standfirst(manifest: Mapping[str, Any], results_by_method: Mapping[str, Res
     n = (manifest.get("methods") or {}).get(next(iter(results_by_method)), {})
     scanned = count(n.get("scanned_sequences") or manifest["n_sequences"])
     methods = ", ".join(results_by_method)
-    return f"{scanned} sequences of the corpus scored by {methods}. Nothing was retrained."
+    measured = any(one.meaning.measured for one in results_by_method.values())
+    trained = "" if measured else " Nothing was retrained."
+    return f"{scanned} sequences of the corpus scored by {methods}.{trained}"
 
 
 def _viewed(manifest: Mapping[str, Any]) -> list[Html]:

@@ -12,6 +12,9 @@ from rayinfluence.report.text import count, percent, shorten
 from rayinfluence.storage.results import LINEAR_RANGE, Results
 
 _MAX_NAMED = 8
+_PROOF = (
+    "train again without the sequences, and ask again. Until then say “estimated”, not “caused”."
+)
 
 Manifest = Mapping[str, Any]
 
@@ -39,15 +42,15 @@ def trust(results_by_method: Mapping[str, Results]) -> Html:
         ("Selected", selected(manifest)),
         *((f"Filter, {name}", filtered(results)) for name, results in results_by_method.items()),
         ("Left out", left_out(results_by_method)),
-        (
-            "Proof",
-            "train again without the sequences, and ask again. Until then say “estimated”, not "
-            "“caused”.",
-        ),
+        ("Proof", "" if _all_measured(results_by_method) else _PROOF),
     ]
     pairs = [(tag("dt", name), tag("dd", text)) for name, text in rows if text]
     body = tag("dl", *(part for pair in pairs for part in pair))
     return tag("section", tag("h2", "How far to trust this"), body, class_="box", id="trust")
+
+
+def _all_measured(results_by_method: Mapping[str, Results]) -> bool:
+    return all(one.meaning.measured for one in results_by_method.values())
 
 
 def looked_at(results_by_method: Mapping[str, Results]) -> str:
@@ -203,8 +206,11 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
         for kind in ("factors", "diagonal_factors")
         for row in (manifest.get(kind) or {}).get("quarantined") or []
     }
+    chosen, filtered_to = (manifest.get(n) or {} for n in ("selection", "filter"))
     bad_files, empty_files = (corpus.get(n) or [] for n in ("bad_files", "files_without_rows"))
     named = [
+        (_fewer(chosen, "corpus_sequences", "sequences"), "sequences not selected", ""),
+        (_fewer(filtered_to, "sequences", "candidates"), "sequences that were no candidates", ""),
         (len(aside), "splits that could not be scored", _names(aside)),
         (len(quarantined), "sequences quarantined in the scan", ""),
         (len(in_fit), "sequences quarantined in the fit", ""),
@@ -221,6 +227,11 @@ def _left_out(manifest: Manifest, results: Iterable[Results]) -> list[str]:
         return []
     found = [f"{what}: {count(n)}{names}" for n, what, names in named if n]
     return found or ["nothing: every document and every sequence was scored"]
+
+
+def _fewer(told: Manifest, whole: str, part: str) -> int:
+    """By how many sequences a part is smaller than the whole; 0 where nothing is told."""
+    return int(told[whole] - told[part]) if told else 0
 
 
 def _names(several: Sequence[Mapping[str, Any]], key: str = "name") -> str:

@@ -26,6 +26,7 @@ class Meaning:
             as of gradients, and not about token t itself.
         of_itself: whether each sequence is scored for itself, and for none of the run's queries:
             then no score is negative, and predictions are of its own log-probability.
+        measured: whether models were trained without what is scored, so that nothing is estimated.
     """
 
     description: str = "an estimate; nothing was retrained."
@@ -35,6 +36,7 @@ class Meaning:
     has_layers: bool = True
     of_predictions: bool = True
     of_itself: bool = False
+    measured: bool = False
 
     @property
     def ahead(self) -> int:

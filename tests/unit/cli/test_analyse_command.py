@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import rayinfluence
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow import places
 
 Say = Callable[..., tuple[int, str, str]]
 Finished = tuple[Path, RunConfig]
@@ -131,3 +132,22 @@ def test_hits_of_others_are_scored_by_the_run_s_model(finished: Finished, say: S
     assert everything["beyond_pairs"] is not None
     code, printed, _ = say("analyse", run, "--what", "layers", *ALL, "--pairs", 4)
     assert "Beside hits of other queries (shuffled pairs)" in printed
+
+
+def test_a_server_that_is_named_is_that_of_the_model_and_the_corpus_too(
+    finished: Finished, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    whole = places.run_config
+
+    def told(place: str, strict: bool = False, settings: Sequence[str] = ()) -> RunConfig:
+        asked.append([*settings])
+        return whole(place, strict, settings)
+
+    monkeypatch.setattr(places, "run_config", told)
+    run, server = finished[1].run, ("--endpoint-url", "http://127.0.0.1:9")
+    code, _, errors = say("analyse", run, "--what", "layers", "--pairs", 1, *ALL, *server)
+    assert (code, errors) == (0, "")
+    code, _, errors = say("review", "export", run, "--out", tmp_path / "review", *server)
+    assert (code, errors) == (0, "")
+    assert asked == [["storage.endpoint_url=http://127.0.0.1:9"]] * 2

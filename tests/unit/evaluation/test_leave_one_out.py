@@ -104,6 +104,13 @@ def test_texts_are_those_of_the_run_and_a_report_says_what_scores_are(
     page = render_page({METHOD: results})
     assert "measured, and no estimate" in page
     assert "±" in page
+    assert "retrained" not in page
+    assert "is an estimate that" not in page
+    left = (
+        results.manifest["n_sequences"] - results.manifest["methods"][METHOD]["scanned_sequences"]
+    )
+    assert left > 0
+    assert f"sequences that were no candidates: {left}" in page
     (said,) = results.warnings
     assert "more than two standard errors from zero" in said
 
@@ -123,6 +130,13 @@ def test_a_command_makes_them_and_a_comparison_opens_them_beside_ekfac(
     code, out, err = say("report", config.run, into, "--json")
     assert code == 0, err
     assert METHOD in out
+    side = json.loads(out)["sides"][1]
+    assert f"{told['sequences']} of 20 sequences were candidates" in side["notes"][0]
+    code, _, err = say("analyse", into, "--what", "tails")
+    assert (code, "and nothing of all scores" in err) == (4, True)
+    code, _, err = say("review", "export", into, "--out", tmp_path / "review")
+    assert (code, "Take --random 0" in err) == (2, True)
+    assert say("review", "export", into, "--out", tmp_path / "review", "--random", 0)[0] == 0
 
 
 def test_what_cannot_be_measured_is_refused_in_words(
@@ -140,6 +154,9 @@ def test_what_cannot_be_measured_is_refused_in_words(
     path.write_text(json.dumps(config.model_dump()))
     assert "--into" in say("evaluate", "leave-one-out", path)[2]
     assert "--into" in say("evaluate", path, "--into", tmp_path / "x")[2]
+    assert "--first" in say("evaluate", path, "--first", 2)[2]
+    code, _, err = say("evaluate", "leave-one-out", path, "--into", path)
+    assert (code, "cannot write" in err, "trainings" in err) == (5, True, False)
 
 
 def test_what_is_not_finite_is_refused_by_name(done: tuple[RunConfig, Store]) -> None:
