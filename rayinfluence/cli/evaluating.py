@@ -65,8 +65,8 @@ def evaluate(
         )
     if first is not None and asked != _LEAVE_ONE_OUT:
         raise ConfigError(
-            f"--first: it says how many hits `rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG` leaves "
-            "out, and nothing else has it."
+            f"--first: it says how many hits `rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG` "
+            "leaves out, and nothing else has it."
         )
     config = configured(what[-1], runner, settings=settings)
     if asked == _PBRF:

@@ -155,16 +155,16 @@ def _random(
     import numpy as np
 
     from rayinfluence.analysis.reviewed import Drawn
-    from rayinfluence.corpus.ordinals import entry_key
     from rayinfluence.corpus.corpus import Corpus
+    from rayinfluence.corpus.ordinals import entry_key
     from rayinfluence.dataflow.places import run_config
     from rayinfluence.dataflow.tokenised import Tokenised
 
     if not place.corpus.exists(entry_key(0)):
         raise ConfigError(
-            f"--random {n}: {place.corpus.url} holds no tokenised corpus to draw sequences from, as "
-            "of results of `merge` and of leave-one-out. Take --random 0, which compares hits with "
-            "nothing, or export from the directory of a run."
+            f"--random {n}: {place.corpus.url} holds no tokenised corpus to draw sequences from, "
+            "as of results of `merge` and of leave-one-out. Take --random 0, which compares hits "
+            "with nothing, or export from the directory of a run."
         )
     config = run_config(run, settings=settings)
     corpus = Tokenised(Corpus.open(place.corpus), config, lambda text: say(text, error=True))

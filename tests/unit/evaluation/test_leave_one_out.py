@@ -131,7 +131,9 @@ def test_a_command_makes_them_and_a_comparison_opens_them_beside_ekfac(
     assert code == 0, err
     assert METHOD in out
     side = json.loads(out)["sides"][1]
-    assert f"{told['sequences']} of 20 sequences were candidates" in side["notes"][0]
+    assert (
+        f"{told['sequences']} of {side['sequences']} sequences were candidates" in side["notes"][0]
+    )
     code, _, err = say("analyse", into, "--what", "tails")
     assert (code, "and nothing of all scores" in err) == (4, True)
     code, _, err = say("review", "export", into, "--out", tmp_path / "review")
