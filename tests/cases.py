@@ -101,9 +101,13 @@ CASES = [
     # What is tracked is not W.
     *([Case("lora", lora, PATTERNS, on_demand=True)] if find_spec("peft") else []),
 ]
-#: The cases as parameters of tests.
+#: The cases as parameters of tests. What is special to tied embeddings has tests of its own.
 PARAMETERS = [
-    pytest.param(case, id=case.name, marks=[pytest.mark.models] if case.on_demand else [])
+    pytest.param(
+        case,
+        id=case.name,
+        marks=[pytest.mark.models] * case.on_demand + [pytest.mark.runs] * (case is TIED),
+    )
     for case in CASES
 ]
 

@@ -14,6 +14,7 @@ from rayinfluence.evaluation.training import TrainingSettings, train
 from rayinfluence.evaluation.unrolled import unrolled
 from rayinfluence.testing import tiny_gpt2
 
+pytestmark = pytest.mark.runs
 SETTINGS = TrainingSettings(epochs=2, batch=3, learning_rate=3e-3, warmup=0.2, threads=1)
 ROWS = [
     np.random.default_rng([3, n]).integers(0, 13, length).tolist()

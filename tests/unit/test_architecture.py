@@ -50,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "config_places": {"text", "addresses"},
     "config_corpus": {"config_places", "config_rows", "config_sentences"},
     "config_rows": {"config_places"},
-    "config_solver": {"config_places"},
+    "config_solver": {"config_places", "config_sentences"},
     "config_methods": set(),
     "config_representer": {"config_places"},
     "config_objective": {"config_places", "config_sentences"},
