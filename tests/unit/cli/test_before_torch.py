@@ -10,6 +10,8 @@ import yaml
 
 from rayinfluence.config import RunConfig
 
+#: A process each.
+pytestmark = pytest.mark.runs
 SEES = """
 import sys
 from rayinfluence.cli import main
