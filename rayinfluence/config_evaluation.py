@@ -177,7 +177,7 @@ class EvaluationConfig(Section):
     unrolled: bool = False
     """Measure predictions by the derivative of the training itself, along its steps, too.
 
-    What linear predictions could be at best; it takes some four trainings a query. For
+    What linear predictions could be at best; it takes two to three trainings a query. For
     ``causal_lm``."""
     dampings: list[Damping] = Field(default=[1, 0.1, 0.01, 0.001, 0.0001], min_length=2)
     """Values of ``scan.damping_scale`` that ``evaluate damping`` tries."""
