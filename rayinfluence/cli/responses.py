@@ -39,6 +39,7 @@ def _values(found: Pbrf) -> dict[str, Any]:
         "epsilon": found.epsilon,
         "n_basis": found.n_basis,
         "gradients": found.gradients_Z.tolist(),
+        "unfinished": found.unfinished_Z.tolist(),
         "responses": found.responses_ZQ.tolist(),
         "methods": [
             {
@@ -63,13 +64,19 @@ def _table(values: dict[str, Any]) -> Table:
 
 def _said(found: Pbrf) -> str:
     n, n_queries = len(found.sequence_ids), len(found.query_ids)
+    n_unfinished = int(found.unfinished_Z.sum())
+    unfinished = (
+        f" {n_unfinished} of them did not converge, and are among them as far as they came."
+        if n_unfinished
+        else ""
+    )
     return (
         f"{n} sequences were taken out of {found.n_basis:,}, one at a time, by moving the tracked "
         f"weights to the minimum of the proximal Bregman objective (gradients fell to "
         f"{found.gradients_Z.max():.1%} at most), and {n_queries} queries asked before and after. "
-        "Correlations are over sequences, means over queries, in brackets 95 % of draws. They say "
-        "whether the question of influence functions is answered, not whether training again "
-        "would change as much."
+        "Correlations are over sequences, means over queries, in brackets 95 % of draws."
+        f"{unfinished} They say whether the question of influence functions is answered, not "
+        "whether training again would change as much."
     )
 
 

@@ -16,6 +16,7 @@ from rayinfluence.dataflow.layout import EVALUATION
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, NumericsError
+from rayinfluence.evaluation.pbrf import report
 from rayinfluence.evaluation.pbrf.report import Pbrf, pbrf_report
 from rayinfluence.evaluation.pbrf.response import Search
 from rayinfluence.storage.store import Store
@@ -109,3 +110,18 @@ def test_what_did_not_converge_is_refused_and_so_are_too_few(
         reported(config, 3, search=few)
     with pytest.raises(ConfigError, match="2 sequences are too few"):
         reported(config, 2)
+
+
+def test_few_that_did_not_converge_are_named_and_kept(
+    made: tuple[RunConfig, Pbrf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, whole = made
+    assert not whole.unfinished_Z.any()
+    second, largest = np.sort(whole.gradients_Z)[-2:]
+    almost = Search(tolerance=float(largest + second) / 2, most_evaluations=1)
+    with pytest.raises(NumericsError, match=r"1 of 6 .* did not converge"):
+        reported(config, search=almost)
+    monkeypatch.setattr(report, "_MOST_UNFINISHED", 0.2)
+    found = reported(config, search=almost)
+    np.testing.assert_array_equal(found.unfinished_Z, whole.gradients_Z == largest)
+    np.testing.assert_array_equal(found.responses_ZQ, whole.responses_ZQ)
