@@ -35,19 +35,25 @@ from rayinfluence.testing.models import linear_for_conv1d
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Token ids, and where what is asked begins."""
+    """Token ids, where what is asked begins, and where padding does.
 
-    def __init__(self, rows: list[tuple[NDArray[Any], int]]) -> None:
+    Queries are padded to one length, as each of their batches is a pass over the corpus.
+    """
+
+    def __init__(self, rows: list[tuple[NDArray[Any], int]], is_padded: bool = False) -> None:
         self.rows = rows
+        self.n_tokens = max(len(tokens) for tokens, _ in rows) if is_padded else 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         tokens, first = self.rows[index]
+        padding = max(self.n_tokens - len(tokens), 0)
         return {
-            "tokens": torch.as_tensor(np.asarray(tokens, np.int64)),
+            "tokens": torch.as_tensor(np.pad(np.asarray(tokens, np.int64), (0, padding))),
             "first": torch.tensor(first),
+            "end": torch.tensor(len(tokens)),
         }
 
 
@@ -76,7 +82,8 @@ class OnBank:
 
     def answers(self) -> list[tuple[NDArray[Any], int]]:
         """Tokens of queries, and where what is asked begins."""
-        return [(one.answers[0].tokens, one.answers[0].first_target) for one in self.asked]
+        found = [one.answers[0] for one in self.asked]
+        return [(np.asarray(one.tokens, np.int64), one.first_target) for one in found]
 
 
 def by_bergson(bank: OnBank) -> NDArray[np.float64]:
@@ -110,13 +117,14 @@ def by_kronfluence(bank: OnBank) -> NDArray[np.float64]:
         def compute_train_loss(
             self, batch: dict[str, Tensor], model: nn.Module, sample: bool = False
         ) -> Tensor:
-            tokens, first = batch["tokens"], int(batch["first"][0])
-            logits = (
-                model(input_ids=tokens, use_cache=False).logits[:, first - 1 : -1].flatten(0, 1)
-            )
-            labels = tokens[:, first:].flatten()
+            tokens = batch["tokens"]
+            logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
+            labels = tokens[:, 1:].flatten()
             if sample:
                 labels = torch.multinomial(logits.detach().softmax(-1), 1).flatten()
+            places = torch.arange(1, tokens.shape[1])
+            counts = (places >= batch["first"][:, None]) & (places < batch["end"][:, None])
+            labels = labels.masked_fill(~counts.flatten(), -100)
             return nn.functional.cross_entropy(logits, labels, reduction="sum")
 
         def compute_measurement(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
@@ -126,14 +134,15 @@ def by_kronfluence(bank: OnBank) -> NDArray[np.float64]:
             return names
 
         def get_attention_mask(self, batch: dict[str, Tensor]) -> Tensor:
-            return torch.ones_like(batch["tokens"])
+            places = torch.arange(batch["tokens"].shape[1])
+            return (places < batch["end"][:, None]).long()
 
     for weight in model.parameters():
         weight.requires_grad_(True)
     task = LanguageModelling()
     torch.manual_seed(0)
     train = _Rows([(tokens, 1) for tokens in sequences])
-    asked = _Rows(bank.answers())
+    asked = _Rows(bank.answers(), is_padded=True)
     with tempfile.TemporaryDirectory() as folder:
         analyzer = Analyzer(
             "quality",
@@ -154,7 +163,7 @@ def by_kronfluence(bank: OnBank) -> NDArray[np.float64]:
             "ekfac",
             query_dataset=asked,
             train_dataset=train,
-            per_device_query_batch_size=1,
+            per_device_query_batch_size=len(asked),
             per_device_train_batch_size=1,
             score_args=ScoreArguments(damping_factor=None, amp_dtype=None),
         )
