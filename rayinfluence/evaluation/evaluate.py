@@ -332,6 +332,11 @@ def _remarks(
             "One seed of training: there is no noise ceiling and no standard error. List two or "
             "more under evaluation.seeds."
         )
+    if again := len(queries) - len({query.digest for query in queries}):
+        found.append(
+            f"{again} of {len(queries)} queries {'asks' if again == 1 else 'ask'} what another one "
+            "asks: intervals take them for different ones, and are too short."
+        )
     if others := sum(query.unit != "nats" for query in queries):
         found.append(
             f"{others} of {len(queries)} queries ask for something that is not in nats: means of "

@@ -16,6 +16,7 @@ from rayinfluence.model.folder_code import FolderCode
 from rayinfluence.model.load import is_pretrained
 from rayinfluence.model.names_read import names_read
 from rayinfluence.model.row_task import row_task
+from rayinfluence.model.tied import has_copy
 from rayinfluence.storage.digest import changed, digest, digest_bytes
 from rayinfluence.storage.tensors import tensor_bytes
 
@@ -49,6 +50,7 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
         beside those of a model that has others.
     """
     own, defaults = _configuration(model)
+    copies = {f"{name}.weight" for name, one in model.named_modules() if has_copy(one)}
     return {
         "class": type(model).__name__,
         "code": _code(model),
@@ -56,6 +58,7 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
         "weights": {
             name: [str(tensor.dtype), list(tensor.shape), digest_bytes(tensor_bytes(tensor))]
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            if name not in copies
         },
         "defaults": defaults,
     }

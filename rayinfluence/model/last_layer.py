@@ -23,6 +23,7 @@ from rayinfluence.model.losses import wide
 from rayinfluence.model.pairs import Pairs
 from rayinfluence.model.row_task import row_task
 from rayinfluence.model.targets import Targets
+from rayinfluence.model.tied import has_copy
 from rayinfluence.objective_kinds import CLASSIFICATION, OF_ROWS, SEQ2SEQ
 
 _PROBE_TOKENS = 8
@@ -79,7 +80,8 @@ class LastLayer:
                 "representers. Take `representer` out of scan.methods."
             )
         weight = layers[name].weight
-        tied = any(one.weight is weight for one in model.modules() if isinstance(one, nn.Embedding))
+        embeddings = [one for one in model.modules() if isinstance(one, nn.Embedding)]
+        tied = has_copy(layers[name]) or any(one.weight is weight for one in embeddings)
         return cls(name, layers[name], tied)
 
     @property

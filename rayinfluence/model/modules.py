@@ -316,7 +316,10 @@ def _tied(model: nn.Module, name: str) -> str:
     output, shares = name_for_both(model, name), f"{name} shares its weight with another module"
     if output is None:
         return f"{shares}; its gradient would be counted in part. Leave it out."
-    return f"{shares}: write {output}, under which both of its uses are counted."
+    return (
+        f"{shares}: write {output}, under which both of its uses are counted; or both names in "
+        "full, and each use is a module by itself."
+    )
 
 
 def _why_left_out(

@@ -9,12 +9,16 @@ with e the gradient in what the embedding gives, and a one at token v: a row as 
 output embedding, whose input is e and in whose outputs the gradient is 1_v. Where an embedding
 multiplies what it looks up (Gemma), that number stands in place of the one.
 
+Where both are asked for by name, they are two modules instead: the outputs get a copy of the
+weight, the model computes what it did, and each use has a gradient, a curvature and a damping of
+its own. What one use does to the other is then in no score.
+
 V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
@@ -22,6 +26,8 @@ from rayinfluence.model.layers import is_embedding, is_linear
 
 #: Of an output embedding; in a list, so that torch takes the other one for no part of it.
 _KEY = "embeds_with_its_weight"
+#: Of an output embedding whose weight is a copy of that of the embedding of inputs.
+_COPIED = "has_a_copy_of_the_weight"
 
 
 def tied_pair(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
@@ -45,6 +51,29 @@ def tied_pair(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     ]
     both = len(owners) == 2 and all(any(one is own for own in owners) for one in (outputs, inputs))
     return (outputs, inputs) if known and both else None
+
+
+def take_apart(model: nn.Module, named: Collection[str]) -> None:
+    """Make two modules of two uses of one weight, where both are named in full.
+
+    Args:
+        model: frozen; the output embedding gets the copy.
+        named: what is asked for.
+    """
+    pair = tied_pair(model)
+    if pair is None:
+        return
+    names = [name for name, module in model.named_modules() if any(module is one for one in pair)]
+    if all(name in named for name in names):
+        outputs = pair[0]
+        copied = outputs.get_parameter("weight").detach().clone()
+        outputs.weight = nn.Parameter(copied, requires_grad=False)
+        vars(outputs)[_COPIED] = True
+
+
+def has_copy(module: nn.Module) -> bool:
+    """Whether its weight is a copy that :func:`take_apart` made."""
+    return _COPIED in vars(module)
 
 
 def note_tied(model: nn.Module, tracked: Iterable[nn.Module]) -> None:

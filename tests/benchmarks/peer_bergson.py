@@ -31,12 +31,13 @@ class Bergson:
     refuses batches of more tokens than the model's context; its steps, called here, do not.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, names: list[str] | None = None) -> None:
         self.shape, model = shape, shape.build()
         model.config.use_cache = False
         model.get_input_embeddings().requires_grad_(True)
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        names = [name for name in linear if any(fnmatch(name, p) for p in MLP_PATTERNS)]
+        if names is None:
+            names = [name for name in linear if any(fnmatch(name, p) for p in MLP_PATTERNS)]
         prefix = model.base_model_prefix + "."
         targets = {name.removeprefix(prefix) for name in names}
         self.common: dict[str, Any] = {"model": model, "target_modules": targets}
@@ -63,10 +64,19 @@ class Bergson:
             )
         if stage.startswith("scan") and not (self.path / "bank").exists():
             self._hessian(ev_correction=True, **self.bases)
-            self._collect("query", _dataset(self.shape.query_sequences(self.shape.queries[0])))
+            self._collect("query", self._asked())
             apply = EkfacConfig(hessian, query, str(self.path / "bank"), ev_correction=True)
             damping = config.InversionConfig("damped_inverse", 0.1)
             EkfacApplicator(apply, damping).compute_ivhp_sharded()
+
+    def _asked(self) -> Dataset:
+        """Queries, of which all tokens count but the first; or those that a bank asks."""
+        answers = getattr(self.shape, "answers", None)
+        if answers is None:
+            return _dataset(self.shape.query_sequences(self.shape.queries[0]))
+        rows = answers()
+        labels = [[-100] * first + tokens[first:].tolist() for tokens, first in rows]
+        return _dataset([tokens for tokens, _ in rows]).add_column("labels", labels)
 
     def _job(self, name: str, data: Dataset) -> dict[str, Any]:
         index = config.IndexConfig(str(self.path / name), include_bias=True)

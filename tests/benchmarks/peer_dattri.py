@@ -34,8 +34,10 @@ def _sampled(model: nn.Module, batch: Tensor) -> Tensor:
 
 
 def _true(model: nn.Module, batch: Tensor) -> Tensor:
-    logits = model(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1).float()
-    return cross_entropy(logits, batch[:, 1:].flatten(), reduction="sum")
+    # Of what is asked of a bank, labels are beside the tokens.
+    tokens, labels = batch.unbind(1) if batch.ndim == 3 else (batch, batch)
+    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1).float()
+    return cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
 
 
 class Dattri:
@@ -47,21 +49,25 @@ class Dattri:
     The model is frozen and its hooks told so (``include_frozen``): no weight gradients are made.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, names: list[str] | None = None) -> None:
         self.shape, self.model = shape, shape.build()
+        # Documents of a bank have all lengths, and come one at a time.
+        together = names is None
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(name.endswith(_BEFORE_FIRST))
         self.folder = tempfile.TemporaryDirectory()
         self.arguments = AttributionArguments(
             output_dir=self.folder.name,
-            per_device_train_batch_size=max(1, BATCH_TOKENS[shape.device] // shape.n_tokens),
-            per_device_eval_batch_size=max(shape.queries[:2]),  # one block of queries
+            per_device_train_batch_size=(
+                max(1, BATCH_TOKENS[shape.device] // shape.n_tokens) if together else 1
+            ),
+            per_device_eval_batch_size=max(shape.queries[:2]) if together else 1,  # one block
             use_cpu=shape.device == "cpu",
             dataloader_pin_memory=False,
         )
-        patterns = [re.escape(pattern).replace(r"\*", ".*") for pattern in MLP_PATTERNS]
+        patterns = [re.escape(one).replace(r"\*", ".*") for one in names or MLP_PATTERNS]
         self.hooks = HookManagerConfig(linear_io=patterns, include_frozen=True)
-        self.data = [torch.as_tensor(sequence) for sequence in shape.sequences()]
+        self.data = [torch.as_tensor(one.astype("int64")) for one in shape.sequences()]
         self.stages = ("covariance", "lambda", *(f"scan-{n}" for n in shape.queries[:2]))
         self.covariances: dict[str, Any] = {}
         self.factors: dict[str, Any] = {}
@@ -81,15 +87,27 @@ class Dattri:
         self.attributor = self._attributor(EKFACAttributor, _true)
         self.attributor._relative_damping = True
         self.attributor._preconditioner = self.attributor.damp_fit((self.factors, {}), 0.1)
-        queries = self.shape.query_sequences(int(stage.partition("-")[2]))
         source = self.attributor.generate_test_rep(
-            [torch.as_tensor(query) for query in queries], hook_config=self.hooks
+            self._asked(int(stage.partition("-")[2])), hook_config=self.hooks
         )
         with source:
             self.queries = [
                 (step, self.attributor.transform_test_rep(block), names)
                 for step, block, names in source
             ]
+
+    def _asked(self, n: int) -> list[Tensor]:
+        """Queries, of which all tokens count but the first; or those that a bank asks."""
+        answers = getattr(self.shape, "answers", None)
+        if answers is None:
+            return [torch.as_tensor(query) for query in self.shape.query_sequences(n)]
+        found = []
+        for row, first in answers():
+            tokens = torch.as_tensor(row.astype("int64"))
+            labels = tokens.clone()
+            labels[:first] = -100
+            found.append(torch.stack([tokens, labels]))
+        return found
 
     def _attributor(self, kind: Any, loss: Callable[[nn.Module, Any], Tensor]) -> Any:
         return kind(self.arguments, task=AttributionTask(loss, self.model))

@@ -31,7 +31,7 @@ from rayinfluence.dataflow.begin.lost import lost_rows, lost_sequences
 from rayinfluence.dataflow.begin.models import ModelRecord
 from rayinfluence.dataflow.begin.narrowing import earlier_results, refuse_unknown_conditions
 from rayinfluence.dataflow.begin.objective import classes_of, classes_of_rows, masking_of
-from rayinfluence.dataflow.begin.solver import refuse_unsolvable, solvers_of
+from rayinfluence.dataflow.begin.solver import refuse_unsolvable, solvers_of, without_pairs
 from rayinfluence.dataflow.begin.tracked import TrackedModel, ordinary_numbers, ordinary_tokens
 from rayinfluence.dataflow.begin.unknown_keys import refuse_unknown_keys
 from rayinfluence.dataflow.compute.devices import devices_here, so_many_gpus
@@ -380,6 +380,8 @@ class Parts:
             )
         for method, settings in solvers_of(self.config.scan).items():
             refuse_unsolvable(method, settings, self.replica, self.tracked.ordinary)
+        if asks and not self.inputs.features and (said := without_pairs(self.config.scan)):
+            self.progress.note(said)
         has_representers = LAST_LAYER_METHODS.keys() & set(self.config.scan.fitted_for)
         if has_representers and (said := refuse_no_last_layer(self.replica)):
             self._warn(said)

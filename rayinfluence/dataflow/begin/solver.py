@@ -23,6 +23,18 @@ def solvers_of(config: ScanConfig) -> dict[str, SolverConfig]:
     return {method: one for method, one in found.items() if one is not None}
 
 
+def without_pairs(config: ScanConfig) -> str | None:
+    """That methods whose queries are refined have no scores by pairs of tokens, where any would."""
+    refined = solvers_of(config)
+    if not (config.pair_scores and refined):
+        return None
+    keys = " and ".join(f"scan.{REFINABLE[method]}" for method in refined)
+    return (
+        f"pair scores  none by {' and '.join(refined)}: queries are refined ({keys}), and each "
+        "part of a completion would take a solve of its own; their column is null"
+    )
+
+
 def refuse_unsolvable(
     method: str, settings: SolverConfig, replica: Replica, ordinary: Sequence[int]
 ) -> None:

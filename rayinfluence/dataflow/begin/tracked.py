@@ -40,6 +40,7 @@ from rayinfluence.model.reach import (
     without_unfit,
 )
 from rayinfluence.model.row_task import RowTask, row_task
+from rayinfluence.model.tied import take_apart
 from rayinfluence.model.weight_files import CONFIG, read_config
 from rayinfluence.objective_kinds import CAUSAL, KINDS
 
@@ -133,6 +134,7 @@ class TrackedModel:
             refuse_plain_look_ahead(model, probe[0].numpy(), ids)
         wanted = "mlp" if config.modules is None else config.modules
         kind = wanted if isinstance(wanted, str) else None
+        take_apart(model, () if kind else wanted)
         # Whoever names layers asks about those, as if they had been trained.
         trained = adapted(model) if kind else None
         named = chosen(model, trained or wanted, {}) if trained or not kind else {}

@@ -149,6 +149,35 @@ def test_what_survived_is_scored_with_the_solution_and_not_with_ekfac(
     assert results.manifest["pair_scores"]["methods"] == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "methods"),
+    [
+        ({}, "ekfac: queries are refined (scan.solver)"),
+        (
+            {"methods": ["ekfac", "koh_liang", "cosine"]},
+            "ekfac and koh_liang: queries are refined (scan.solver and scan.koh_liang)",
+        ),
+        ({"pair_scores": 0}, None),
+        ({"solver": None}, None),
+    ],
+)
+def test_methods_without_scores_by_pairs_are_named_before_work_begins(
+    short: tuple[Path, RunConfig],
+    tmp_path: Path,
+    change: Change,
+    quiet: ProgressLog,
+    said: io.StringIO,
+    changes: dict[str, Any],
+    methods: str | None,
+) -> None:
+    config = change(copied(short, tmp_path / "copy"), scan=changes)
+    with Run(config, quiet) as run:
+        run.begin(needs_queries=True)
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("pair scores")]
+    expected = [] if methods is None else [f"pair scores  none by {methods}, and each part of a"]
+    assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
+
+
 class Killed(BaseException):
     """As a process that is gone: nothing catches it."""
 

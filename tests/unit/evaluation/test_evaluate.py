@@ -373,3 +373,17 @@ def test_shares_of_few_sequences_and_no_referee_at_all_are_told(
         assert {len(subset.dropped) for subset in farm.planned()} == {1, n - 1}
     nothing = measured(changed(config), quiet)
     assert any("No referee was asked for" in note for note in nothing.notes)
+
+
+def test_queries_that_ask_the_same_are_told(tmp_path: Path, quiet: ProgressLog) -> None:
+    """Intervals are of queries drawn one by one."""
+    config = configured(tmp_path / "same", half=2)
+    path = tmp_path / "same" / "queries.jsonl"
+    asked = [json.loads(line) for line in path.read_text().splitlines()]
+    asked.append({**asked[0], "query_id": "again"})
+    path.write_text("".join(json.dumps(query) + "\n" for query in asked))
+    evaluated = measured(config, quiet)
+    assert sum("1 of 4 queries asks what another one asks" in one for one in evaluated.notes) == 1
+    for one in evaluated.methods:
+        found = one.by_query["lds half"]
+        assert found[0] == found[3] or one.name == "random"
