@@ -182,7 +182,7 @@ def test_features_in_parts_that_no_worker_holds_give_the_layer_that_is_fitted_to
     features = [key for key in held if key.startswith("features/")]
     n_parts = Counter(key.rpartition("-")[0] for key in features)
     assert len(n_parts) > 2
-    assert min(n_parts.values()) > 1
+    assert max(n_parts.values()) > 2
     monkeypatch.setattr(refit, "_PART_BYTES", 1 << 27)
     whole = made("whole")
     for split, n in n_parts.items():
