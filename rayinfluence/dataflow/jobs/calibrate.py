@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,12 @@ from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
 from rayinfluence.dataflow.compute.scoring import AnyBank, score_split
 from rayinfluence.dataflow.compute.solves_foreseen import product_operations
-from rayinfluence.dataflow.jobs.calibrate_layer import LayerRates, layer_rates, random_representers
+from rayinfluence.dataflow.jobs.calibrate_layer import (
+    LayerRates,
+    layer_rates,
+    random_representers,
+    timed,
+)
 from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key

@@ -94,7 +94,9 @@ def _refit_rate(replica: Replica, found: list[Points]) -> float:
     fit = LastLayerFit([some], weight_VD, None, 1.0)
     dtype, weight_VD = accumulation_dtype(some.features_ND.dtype), weight_VD.double()
     fit.value(weight_VD, dtype)  # kernels are found once
-    return timed(lambda: fit.value(weight_VD, dtype)) / refit_operations(len(some), *weight_VD.shape)
+    return timed(lambda: fit.value(weight_VD, dtype)) / refit_operations(
+        len(some), *weight_VD.shape
+    )
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -236,7 +236,9 @@ def _n_asked(run: Parts) -> int:
     """Targets of all queries, where a method reads what the last layer sees of them."""
     if not _n_last(run):
         return 0
-    answers = [one for query in run.queries if query.digest != ITSELF.digest for one in query.answers]
+    answers = [
+        one for query in run.queries if query.digest != ITSELF.digest for one in query.answers
+    ]
     return sum(max(1, len(one.completion)) for one in answers)
 
 
