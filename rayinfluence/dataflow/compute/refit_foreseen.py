@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rayinfluence.dataflow.jobs.stored_points import HELD_BYTES
 from rayinfluence.influence.representers import ROUND, remembered
 
+#: Bytes of features that a worker holds, at most, by its device. What is beyond them is read again
+#: in each pass, which is slower and changes no bit.
+HELD_BYTES = {"cpu": 1 << 33, "cuda": 1 << 34}
 #: Operations of a value and its gradient per target, class and feature: logits, and the gradient.
 _VALUE = 4
 #: Values of a step, about: its own, and now and then more along its line.

@@ -7,13 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from rayinfluence.dataflow.compute.refit_foreseen import HELD_BYTES
 from rayinfluence.influence.representers import Points
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
-
-#: Bytes of it that a worker holds, at most, by its device. What is beyond them is read again in
-#: each pass, which is slower and changes no bit.
-HELD_BYTES = {"cpu": 1 << 33, "cuda": 1 << 34}
 
 
 class StoredPoints:

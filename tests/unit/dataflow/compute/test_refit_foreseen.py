@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rayinfluence.dataflow.compute.refit_foreseen import ForeseenRefit, refit_operations
-from rayinfluence.dataflow.jobs.stored_points import HELD_BYTES
+from rayinfluence.dataflow.compute.refit_foreseen import (
+    HELD_BYTES,
+    ForeseenRefit,
+    refit_operations,
+)
 from rayinfluence.influence import representers
 from rayinfluence.influence.representers import LastLayerFit, Points, remembered
 
