@@ -21,13 +21,12 @@ def planned_parts(planned: Plan, config: RunConfig, price: float) -> list[Part]:
         config: of the run.
         price: of a replica's machine for an hour; 0 where nobody asks.
     """
-    from rayinfluence.methods.registry import LAST_LAYER_METHODS, TEXT_METHODS
+    from rayinfluence.methods.registry import TEXT_METHODS
 
     work, found = planned.work, planned.forecast
     per_gpu = "GPU-hours" if planned.device == "cuda" else "actor-hours"
     actors = "1 actor" if planned.actors == 1 else f"{planned.actors} actors"
     texts = [method for method in config.scan.methods if method in TEXT_METHODS]
-    last = [method for method in config.scan.methods if method in LAST_LAYER_METHODS]
     fullest = found.fullest if planned.rates.gpus > 1 else {}
     return [
         f"{planned.sequences:,} sequences, {work.tokens:,} tokens, {work.splits:,} splits; "
@@ -42,8 +41,9 @@ def planned_parts(planned: Plan, config: RunConfig, price: float) -> list[Part]:
         f"measured by one worker on {len(planned.rates.splits)} splits; the fit is counted with "
         "all of its sample, and stops earlier where it is sure enough"
         + ("; a solver with all of its steps" if work.solves else "")
-        + (f"; {', '.join(texts)}: not in it, as texts need no model" if texts else "")
-        + (f"; {', '.join(last)}: not in it, as nobody knows how many steps it takes" * bool(last)),
+        + ("; the fit of the last layer with all of its steps, most of which it seldom takes")
+        * bool(work.refit)
+        + (f"; {', '.join(texts)}: not in it, as texts need no model" if texts else ""),
     ]
 
 

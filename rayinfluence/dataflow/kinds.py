@@ -118,9 +118,9 @@ KINDS = (
         "how many of a split's sequences have each term of the queries",
     ),
     Kind(
-        f"{layout.FEATURES}/<fingerprint>/{layout.features_key('<split>')}",
+        f"{layout.FEATURES}/<fingerprint>/{layout.features_key('<split>', 0)}",
         stage_names.SCAN,
-        "what the last layer sees of a split's targets",
+        "what the last layer sees of targets of a split",
     ),
     Kind(
         f"{layout.LAST_LAYER}/<fingerprint>/{layout.fitted_key()}",

@@ -164,9 +164,9 @@ def counts_key(split_digest: str) -> str:
     return f"{split_digest}{TENSORS}"
 
 
-def features_key(split_digest: str) -> str:
-    """Where it is what the last layer sees of a split."""
-    return f"{split_digest}{TENSORS}"
+def features_key(split_digest: str, part: int) -> str:
+    """Where it is what the last layer sees of a part of a split."""
+    return f"{split_digest}-{part:05d}{TENSORS}"
 
 
 def fitted_key() -> str:

@@ -26,7 +26,7 @@ N point, V class, D feature, K asked target, Q query, B sequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,8 +37,10 @@ from rayinfluence.curvature.products import accumulation_dtype
 #: Numbers of a temporary [n, V].
 _TILE_NUMBERS = 1 << 22
 #: Steps between two places where a fit may be taken up again, and of how many of these curvature is
-#: remembered. Both decide bits.
-_ROUND, _MEMORY = 50, 50
+#: remembered, at most and at least. All decide bits.
+ROUND, _MOST, _LEAST = 50, 50, 5
+#: Bytes that it may be remembered in; of a step these are two matrices as large as the weights.
+_MEMORY = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,17 @@ class Points:
         """Some of them, by a mask."""
         weights_N = None if self.weights_N is None else self.weights_N[chosen_N]
         return Points(self.features_ND[chosen_N], self.labels_N[chosen_N], weights_N)
+
+    def to(self, device: torch.device) -> Points:
+        """The same on a device."""
+        weights_N = None if self.weights_N is None else self.weights_N.to(device)
+        return Points(self.features_ND.to(device), self.labels_N.to(device), weights_N)
+
+    @property
+    def n_bytes(self) -> int:
+        """In memory."""
+        parts = (self.features_ND, self.labels_N, self.weights_N)
+        return sum(one.nbytes for one in parts if one is not None)
 
     def tiles(
         self, n_classes: int, dtype: torch.dtype = torch.float64
@@ -133,6 +146,11 @@ class Refit:
         }
 
 
+def remembered(n_classes: int, width: int) -> int:
+    """Of how many steps curvature is remembered, of a layer of so many classes and features."""
+    return min(_MOST, max(_LEAST, _MEMORY // (2 * 8 * n_classes * width)))
+
+
 class LastLayerFit:
     """The fit of a last layer, by L-BFGS in coordinates in which its curvature is about one.
 
@@ -140,7 +158,8 @@ class LastLayerFit:
     what is cheap: the eigenbasis of the mean f f^T, and how often each class is a label.
 
     Args:
-        points: some at a time, on one device.
+        points: some at a time, on one device: gone through once for each value, in the same order
+            and parts, which decide bits. They need not be in memory together.
         before_VD: the model's own weights, which it begins from.
         l2: l; None is ``l2_scale`` times half the mean of the Hessian's diagonal without it, as far
             as that is known, so that it depends on no size of features and of the vocabulary.
@@ -149,19 +168,20 @@ class LastLayerFit:
 
     def __init__(
         self,
-        points: Sequence[Points],
+        points: Iterable[Points],
         before_VD: Tensor,
         l2: float | None,
         l2_scale: float,
     ) -> None:
         self._points = points
+        self.n_points, self._dtype = 0, before_VD.dtype
         # Softmax does not see a number that is added to all classes, and the penalty does.
         self._before_VD = before_VD.double() - before_VD.double().mean(dim=0)
-        self.n_points = sum(map(len, points))
         n_classes, width = before_VD.shape
         gram_DD = self._before_VD.new_zeros(width, width)
         counts_V = self._before_VD.new_zeros(n_classes)
         for some in points:
+            self.n_points, self._dtype = self.n_points + len(some), some.features_ND.dtype
             for features_nD, labels_n, weights_n in some.tiles(n_classes):
                 gram_DD += features_nD.T @ (features_nD * weights_n[:, None])
                 counts_V += torch.bincount(labels_n, minlength=n_classes)
@@ -175,7 +195,7 @@ class LastLayerFit:
     def begin(self) -> Progress:
         """At the model's own weights, as exactly as features are."""
         place_VD = (self._before_VD @ self._basis_DD) * self._scale_VD
-        return Progress(place_VD, 0, accumulation_dtype(self._points[0].features_ND.dtype))
+        return Progress(place_VD, 0, accumulation_dtype(self._dtype))
 
     def run(
         self,
@@ -197,7 +217,7 @@ class LastLayerFit:
         best, residual = self._measured(progress)
         while progress.steps < steps and residual > tolerance:
             place_VD = self._round(progress, advance)
-            progress = Progress(place_VD, progress.steps + _ROUND, progress.dtype)
+            progress = Progress(place_VD, progress.steps + ROUND, progress.dtype)
             found, residual = self._measured(progress)
             if not found < best:  # no digit is left to be better by
                 if progress.dtype == torch.float64:
@@ -213,9 +233,9 @@ class LastLayerFit:
         place_VD = torch.nn.Parameter(progress.place_VD.clone())
         optimiser = torch.optim.LBFGS(
             [place_VD],
-            max_iter=_ROUND,
-            max_eval=2 * _ROUND,
-            history_size=_MEMORY,
+            max_iter=ROUND,
+            max_eval=2 * ROUND,
+            history_size=remembered(*place_VD.shape),
             tolerance_grad=0,
             tolerance_change=0,
             line_search_fn="strong_wolfe",

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rayinfluence.demo.training import TrainingSettings, batches, learning_rate_share, train
-from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from torch.nn import functional
@@ -26,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from rayinfluence.evaluation.training import TrainingSettings, batches, learning_rate_share, train
 from rayinfluence.model.load import freeze
 from rayinfluence.patterns.asked import Asked
 
@@ -185,7 +184,7 @@ def trained(masked: bool, seed: int, sizes: Sizes) -> nn.Module:
         config._attn_implementation = "eager"
         model = GPT2LMHeadModel(config)
         settings = TrainingSettings(epochs=sizes.epochs, learning_rate=1e-3, threads=1)
-        train(model, rows, seed, settings, Console(quiet=True))
+        train(model, rows, seed, settings)
     return freeze(model)
 
 

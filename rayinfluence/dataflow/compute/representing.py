@@ -13,11 +13,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from rayinfluence.curvature.products import accumulation_dtype
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica
 from rayinfluence.dataflow.compute.scored import Scored, finite_scores
 from rayinfluence.influence.representers import Points, RepresenterBank
 from rayinfluence.model.batches import Batch
 from rayinfluence.model.targets import Targets
+
+
+def target_bytes(replica: Replica) -> int:
+    """Of what the last layer sees of a target, which is in float32 or wider."""
+    width: int = replica.last_layer.weight_VD.shape[1]
+    return width * accumulation_dtype(replica.numerics.torch_dtype).itemsize
 
 
 def points_of(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +40,14 @@ from rayinfluence.dataflow.compute.pairs_foreseen import PairSample
 from rayinfluence.dataflow.compute.refining import Refining
 from rayinfluence.dataflow.compute.replica import Replica
 from rayinfluence.dataflow.compute.rescoring import Asked, queries_at_once, rescore
-from rayinfluence.dataflow.compute.scoring import score_split
+from rayinfluence.dataflow.compute.scoring import AnyBank, score_split
 from rayinfluence.dataflow.compute.solves_foreseen import product_operations
+from rayinfluence.dataflow.jobs.calibrate_layer import (
+    LayerRates,
+    layer_rates,
+    random_representers,
+    timed,
+)
 from rayinfluence.dataflow.jobs.partials import write_partial
 from rayinfluence.dataflow.jobs.watch import Watch
 from rayinfluence.dataflow.layout import scratch_key
@@ -78,6 +84,7 @@ class Rates:
         splits: seconds of each split that was scored.
         refine: seconds per operation of products of curvature, as they are counted; 0 where there
             are none.
+        layer: of representer points, if they are among the methods.
     """
 
     scan: float
@@ -93,6 +100,7 @@ class Rates:
     gpu_bytes: int
     splits: list[float]
     refine: float = 0.0
+    layer: LayerRates | None = None
 
 
 @dataclass
@@ -115,6 +123,7 @@ class CalibrateJob:
         pairs: the query that is scored by pairs of tokens, if any is.
         curvature: that products are made of for a solver, if there is one.
         n_solved: queries that are solved for together.
+        n_asked: targets of all queries, where representer points are among the methods.
     """
 
     corpus: Store
@@ -132,6 +141,7 @@ class CalibrateJob:
     pairs: PairSample | None
     curvature: CurvatureKind | None
     n_solved: int
+    n_asked: int
     stage: ClassVar[str] = stage_names.PLAN
 
     def prepare(self, replica: Replica) -> None:
@@ -161,10 +171,15 @@ class CalibrateJob:
         watch: Watch,
         gpus: Collection[torch.device],
     ) -> Rates:
-        banks = [random_bank(replica, self.n_queries, self.rank, self.normalised)] * self.n_banks
+        banks: list[AnyBank] = [
+            random_bank(replica, self.n_queries, self.rank, self.normalised)
+        ] * self.n_banks
         labels = fitting_labels(self.labels, replica.numerics.seed)
         bases = trivial_bases(replica, self.n_blocks)
         banks += [itself(replica, bases)] * self.n_themselves
+        if self.n_asked:
+            representers = random_representers(replica, self.n_queries, self.n_asked)
+            banks.append(representers)
         table = read_split(self.corpus, item[0])
         first = table.slice(0, min(len(table), _AGAIN))
         # Once to warm up: allocators, caches, kernels. Rows that cannot be scored drop out.
@@ -190,8 +205,8 @@ class CalibrateJob:
             self.scratch.delete(key)
         rows = LaneRows(lambda start: [table][start:], labels)
         last = item[len(seconds) - 1].n_tokens
-        covariance = _timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
-        moments = _timed(lambda: fold_moments(replica, rows, bases)) / last
+        covariance = timed(lambda: fold_covariance(replica, rows, self.n_blocks)) / last
+        moments = timed(lambda: fold_moments(replica, rows, bases)) / last
         asked = [self._asked(replica, len(first))] * self.n_banks
         asked += [_of_all(itself(replica, bases), len(first))] * self.n_themselves
         again = sum(first["n_tokens"].to_pylist())
@@ -199,7 +214,7 @@ class CalibrateJob:
             scan=sum(seconds) / tokens,
             covariance=covariance,
             moments=moments,
-            rescore=_timed(lambda: rescore(replica, asked, first)) / again,
+            rescore=timed(lambda: rescore(replica, asked, first)) / again if asked else 0.0,
             eigen=_eigen_rate(replica),
             pairs=self._pairs_rate(replica, bases, first, again),
             partial_bytes=partial_bytes,
@@ -209,6 +224,7 @@ class CalibrateJob:
             gpu_bytes=_smallest(gpus),
             splits=seconds,
             refine=self._refine_rate(replica, bases, first, again),
+            layer=layer_rates(replica, representers, first) if self.n_asked else None,
         )
 
     def _refine_rate(self, replica: Replica, bases: Bases, rows: pa.Table, n_tokens: int) -> float:
@@ -229,7 +245,7 @@ class CalibrateJob:
             work.lane_sums(0, directions, lambda _: None)
 
         made()  # second derivatives have kernels of their own, which are found once
-        return _timed(made) / product_operations(n_tokens, n_weights, self.n_solved)
+        return timed(made) / product_operations(n_tokens, n_weights, self.n_solved)
 
     def _pairs_rate(self, replica: Replica, bases: Bases, rows: pa.Table, n_tokens: int) -> float:
         """Of a query by pairs of its tokens and those of some rows, all of which have scores."""
@@ -240,7 +256,7 @@ class CalibrateJob:
             PairsAsked(partial(_solver, replica, bases, method), method.normalised, ids)
             for method in (GRADIENT_METHODS[name] for name in sample.methods)
         ]
-        seconds = _timed(lambda: pair_scores(replica, sample.query, sample.ends, asked, rows))
+        seconds = timed(lambda: pair_scores(replica, sample.query, sample.ends, asked, rows))
         return seconds / sample.multiplications(list(replica.shapes.values()), n_tokens)
 
     def _asked(self, replica: Replica, n_rows: int) -> Asked:
@@ -335,7 +351,7 @@ def _eigen_rate(replica: Replica) -> float:
     rows = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(0))
     matrix = (rows.T @ rows).double().to(replica.device)
     eigenbasis(matrix[:8, :8], "calibration")  # a device loads its library
-    return _timed(lambda: eigenbasis(matrix, "calibration")) / width**3
+    return timed(lambda: eigenbasis(matrix, "calibration")) / width**3
 
 
 def peak_bytes() -> int:
@@ -347,14 +363,6 @@ def peak_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # In bytes on macOS and in KiB elsewhere.
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    started = time.monotonic()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.monotonic() - started
 
 
 def _gpus(replica: Replica) -> set[torch.device]:

@@ -19,6 +19,7 @@ from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.replica import Quarantine, Replica
 from rayinfluence.dataflow.compute.representing import points_of
 from rayinfluence.dataflow.jobs.checkpoint import Pace
+from rayinfluence.dataflow.jobs.stored_points import StoredPoints
 from rayinfluence.dataflow.jobs.watch import Watch, begin_or_refuse
 from rayinfluence.dataflow.layout import checkpoint_key, features_key, fitted_key
 from rayinfluence.errors import CorpusError, DamagedError, NumericsError
@@ -26,13 +27,27 @@ from rayinfluence.influence.representers import LastLayerFit, Points, Progress
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors, write_tensors
 
+#: Bytes of an object of features, about.
+_PART_BYTES = 1 << 27
+_CPU = torch.device("cpu")
+
 
 @dataclass
 class FeaturesJob:
-    """Run a split forward and commit what the last layer sees of its targets, and their labels."""
+    """Run a split forward and commit what the last layer sees of its targets, and their labels.
+
+    Part by part, so that no worker holds a whole split: of a wide model that is larger than most
+    memories.
+
+    Args:
+        corpus: with the splits.
+        store: for what is seen.
+        row_bytes: of what is seen of a target.
+    """
 
     corpus: Store
     store: Store
+    row_bytes: int
     stage: ClassVar[str] = stage_names.FEATURES
 
     def prepare(self, replica: Replica) -> None:
@@ -46,24 +61,55 @@ class FeaturesJob:
             table = read_split(self.corpus, item)
         quarantine: Quarantine = {}
         found: list[Points] = []
-        with watch.phase("score", item.digest):
-            for _, _, points in points_of(replica, table, quarantine, watch.advance):
+        n_parts, part, done = parts_of(item, self.row_bytes), 0, 0
+
+        def write() -> None:
+            nonlocal part
+            with watch.phase("write", item.digest):
+                header = {"quarantine": sorted(quarantine.items())}
+                write_tensors(self.store, features_key(item.digest, part), _tensors(found), header)
+            found.clear()
+            part += 1
+
+        batches = points_of(replica, table, quarantine, watch.advance)
+        while True:
+            with watch.phase("score", item.digest):
+                if (made := next(batches, None)) is None:
+                    break
+                batch, _, points = made
                 finite_N = torch.isfinite(points.features_ND).all(dim=1)
-                found.append(points if bool(finite_N.all()) else points.at(finite_N))
-        with watch.phase("write", item.digest):
-            header = {"quarantine": sorted(quarantine.items())}
-            write_tensors(self.store, features_key(item.digest), _tensors(found), header)
+                found.append((points if bool(finite_N.all()) else points.at(finite_N)).to(_CPU))
+            done += batch.n_tokens
+            if part + 1 < n_parts and done * n_parts >= (part + 1) * item.n_tokens:
+                write()
+        while part < n_parts:  # all but the first of these are empty
+            write()
+
+
+def parts_of(split: Split, row_bytes: int) -> int:
+    """In how many parts what the last layer sees of a split is written.
+
+    Args:
+        split: as above.
+        row_bytes: of what it sees of a target.
+    """
+    return max(1, -(-split.n_tokens * row_bytes // _PART_BYTES))
+
+
+def feature_keys(split: Split, row_bytes: int) -> list[str]:
+    """Where these are, in order; the last knows of all sequences that were quarantined."""
+    return [features_key(split.digest, part) for part in range(parts_of(split, row_bytes))]
 
 
 def _tensors(found: Sequence[Points]) -> dict[str, Tensor]:
     if not found:  # none of its rows can be taken
         return {"features": torch.zeros(0, 0), "labels": torch.zeros(0, dtype=torch.int64)}
     tensors = {
-        "features": torch.cat([one.features_ND for one in found]).cpu(),
-        "labels": torch.cat([one.labels_N for one in found]).cpu(),
+        "features": torch.cat([one.features_ND for one in found]),
+        "labels": torch.cat([one.labels_N for one in found]),
     }
     weights = [one.weights_N for one in found if one.weights_N is not None]
-    return tensors | ({"weights": torch.cat(weights).cpu()} if weights else {})
+    return tensors | ({"weights": torch.cat(weights)} if weights else {})
 
 
 @dataclass(frozen=True)
@@ -73,13 +119,13 @@ class ToFit:
     Attributes:
         store: for the layer.
         features: where what it sees is.
-        splits: whose targets are its points, by digest.
+        parts: of that, in order.
         n_tokens: of those.
     """
 
     store: Store
     features: Store
-    splits: tuple[str, ...]
+    parts: tuple[str, ...]
     n_tokens: int
 
 
@@ -104,9 +150,8 @@ class RefitJob:
         """
         ours, layer = self.settings, replica.last_layer
         there = layer.layer.weight.device
-        found = [self._points(item.features, split, there) for split in item.splits]
-        points = [some for some in found if len(some)]
-        if not points:
+        points = StoredPoints(item.features, item.parts, there)
+        if next(iter(points), None) is None:
             raise CorpusError(
                 "representer: no sequence of the corpus has a token that is predicted, and so "
                 "there is nothing to fit the last layer to. See `objective.loss`."
@@ -146,11 +191,6 @@ class RefitJob:
         }
         write_tensors(item.store, fitted_key(), tensors, refitted.told())
         item.store.delete(checkpoint_key(fitted_key()))
-
-    def _points(self, features: Store, split: str, there: torch.device) -> Points:
-        tensors, _ = read_tensors(features, features_key(split))
-        on = {name: tensor.to(there) for name, tensor in tensors.items()}
-        return Points(on["features"], on["labels"], on.get("weights"))
 
     def _kept(self, item: ToFit, there: torch.device) -> Progress | None:
         """Where an earlier worker was."""

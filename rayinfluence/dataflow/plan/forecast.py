@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rayinfluence.curvature.blocks import block_sizes
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.module_groups import module_groups
+from rayinfluence.dataflow.compute.refit_foreseen import ForeseenRefit
 from rayinfluence.dataflow.compute.solves_foreseen import ForeseenSolves
 from rayinfluence.dataflow.jobs.calibrate import Rates
 from rayinfluence.model.modules import ModuleShape
@@ -16,6 +17,8 @@ from rayinfluence.model.modules import ModuleShape
 _FLOAT = 4
 _WEIGHTS, _BANKS, _FITTING = "weights", "query banks", "bases and sums while fitting"
 _SOLUTIONS, _SOLVING = "refined queries at full rank", "vectors and factors of the solver"
+_FEATURES, _LAYER = "what the last layer sees of targets", "last layer, fitted again"
+_REFITTING, _REPRESENTERS = "fit of the last layer", "last layer and its queries in the scan"
 _QUERY, _FACTORS = "one query at full rank in the second pass", "factors in the scan"
 
 
@@ -40,6 +43,8 @@ class Work:
         n_blocks: that factors are split into.
         operand_bytes: of a number that is multiplied.
         solves: of queries that a solver refines, by method.
+        refit: of the last layer for representer points, if they are among the methods.
+        represented_tokens: of their survivors, once per block of queries.
     """
 
     tokens: int
@@ -61,6 +66,8 @@ class Work:
     n_blocks: int
     operand_bytes: int
     solves: tuple[ForeseenSolves, ...] = ()
+    refit: ForeseenRefit | None = None
+    represented_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ def forecast(
         stage_names.COVARIANCE: rates.covariance * work.fit_tokens / actors * lanes,
         stage_names.EIGEN: rates.eigen * cubes * work.pieces / eigen_tasks,
         stage_names.MOMENTS: rates.moments * work.moment_tokens / actors * lanes,
+        **_refitting(rates, work, actors),
         **(
             {stage_names.REFINE: rates.refine * sum(one.operations(actors) for one in work.solves)}
             if work.solves
@@ -129,7 +137,8 @@ def forecast(
         ),
         stage_names.SCAN: rates.scan * work.tokens / actors,
         stage_names.RESCORE: rates.rescore * work.survivor_tokens / actors
-        + rates.pairs * work.pair_multiplications * _largest_part(work.pair_queries, actors),
+        + rates.pairs * work.pair_multiplications * _largest_part(work.pair_queries, actors)
+        + (rates.layer.rescore * work.represented_tokens / actors if rates.layer else 0.0),
     }
     stored = {
         "corpus": 4 * work.tokens,
@@ -140,6 +149,9 @@ def forecast(
     }
     if work.solves:
         stored[_SOLUTIONS] = sum(one.stored_bytes for one in work.solves)
+    if work.refit:
+        stored[_FEATURES], stored[_LAYER] = work.refit.features_bytes, work.refit.layer_bytes
+        stored["queries"] += work.refit.queries_bytes
     whole = Share(sum(share.weights for share in shares), shapes)
     memory = held(work, shapes, whole, device)
     if rates.worker_bytes:
@@ -148,6 +160,16 @@ def forecast(
         memory["CUDA device, measured"] = rates.device_bytes
     by_device = [held(work, shapes, share, device) for share in shares]
     return Forecast(seconds, stored, memory, max(by_device, key=at_once))
+
+
+def _refitting(rates: Rates, work: Work, actors: int) -> dict[str, float]:
+    """Seconds of what representer points are made of: the fit is one replica's."""
+    if rates.layer is None or work.refit is None:
+        return {}
+    return {
+        stage_names.FEATURES: rates.layer.features * work.tokens / actors,
+        stage_names.REFIT: rates.layer.refit * work.refit.operations,
+    }
 
 
 def _largest_part(n: int, actors: int) -> float:
@@ -181,17 +203,20 @@ def held(
     if work.solves:
         vectors = max(one.block_bytes(_numbers(here)) for one in work.solves)
         found[_SOLVING] = vectors + factor_bytes(here, work.n_blocks)
+    if work.refit:  # each device is counted as the one with the last layer
+        found[_REFITTING], found[_REPRESENTERS] = work.refit.fit_bytes, work.refit.scan_bytes
     return found
 
 
 def at_once(memory: Mapping[str, int]) -> int:
-    """The most bytes held at one time: of a fit, of solves, or of a scan and its second pass.
+    """The most bytes held at one time: of fits, of solves, or of a scan and its second pass.
 
     Args:
         memory: as :func:`held` gives it.
     """
-    scan = memory[_BANKS] + memory[_QUERY] + memory.get(_FACTORS, 0)
-    return memory[_WEIGHTS] + max(memory[_FITTING], memory.get(_SOLVING, 0), scan)
+    scan = memory[_BANKS] + memory[_QUERY] + memory.get(_FACTORS, 0) + memory.get(_REPRESENTERS, 0)
+    fits = (memory.get(one, 0) for one in (_FITTING, _SOLVING, _REFITTING))
+    return memory[_WEIGHTS] + max(scan, *fits)
 
 
 def fitting_bytes(

@@ -15,6 +15,8 @@ from rayinfluence.dataflow.begin.parts import Parts
 from rayinfluence.dataflow.begin.solver import solvers_of
 from rayinfluence.dataflow.compute.pairs_foreseen import ForeseenPairs, JobSize, foreseen_pairs
 from rayinfluence.dataflow.compute.refining import lane_count
+from rayinfluence.dataflow.compute.refit_foreseen import ForeseenRefit
+from rayinfluence.dataflow.compute.representing import target_bytes
 from rayinfluence.dataflow.compute.rescoring import queries_at_once
 from rayinfluence.dataflow.compute.solves_foreseen import ForeseenSolves
 from rayinfluence.dataflow.jobs.calibrate import CalibrateJob, Rates
@@ -27,6 +29,7 @@ from rayinfluence.dataflow.stages.scan import places
 from rayinfluence.methods.method import ITSELF
 from rayinfluence.methods.registry import (
     GRADIENT_METHODS,
+    LAST_LAYER_METHODS,
     SELF_METHODS,
     factors_needed,
     has_token_influences,
@@ -106,11 +109,12 @@ def plan_run(run: Parts, actors: int) -> Plan:
         if solves
         else None,
         n_solved=_solved_together(solves, actors),
+        n_asked=_n_asked(run),
     )
     chosen = _spread(splits)
     with run.progress.stage(stage_names.PLAN, sum(split.n_tokens for split in chosen)) as stage:
         (rates,) = run.runner.replicas(job, [chosen], stage.advance)
-    work = _work(run, splits, pairs, solves)
+    work = _work(run, splits, pairs, solves, rates)
     replica = run.replica
     shapes, device = replica.shapes, numerics.device
 
@@ -137,7 +141,11 @@ def _spread(splits: Sequence[Split]) -> list[Split]:
 
 
 def _work(
-    run: Parts, splits: Sequence[Split], pairs: ForeseenPairs, solves: Sequence[ForeseenSolves]
+    run: Parts,
+    splits: Sequence[Split],
+    pairs: ForeseenPairs,
+    solves: Sequence[ForeseenSolves],
+    rates: Rates,
 ) -> Work:
     corpus, scan = run.corpus, run.config.scan
     fits = {kind: run.fit_plan(kind=kind) for kind in factors_needed(scan.methods)}
@@ -155,6 +163,8 @@ def _work(
     # All methods of sequences by themselves have one query, and its block to themselves.
     survivors += _survivors(run, _n_themselves(run))
     survivors += _INFLUENCES * _influences(run)
+    refit = _refit(run, rates)
+    represented = sum(_survivors(run, n) for n in blocks) if refit else 0
     rank = None if scan.rank == "dense" else scan.rank
     return Work(
         tokens=corpus.n_tokens,
@@ -178,6 +188,8 @@ def _work(
             run.numerics.torch_dtype, torch.device(run.numerics.device)
         ).itemsize,
         solves=tuple(solves),
+        refit=refit,
+        represented_tokens=represented * corpus.n_tokens // corpus.n_sequences,
     )
 
 
@@ -202,6 +214,37 @@ def _solves(run: Parts) -> list[ForeseenSolves]:
             )
         )
     return found
+
+
+def _refit(run: Parts, rates: Rates) -> ForeseenRefit | None:
+    """The fit of the last layer, if a method reads what it sees."""
+    if rates.layer is None:
+        return None
+    n_classes, width = run.replica.last_layer.weight_VD.shape
+    return ForeseenRefit(
+        round(rates.layer.targets * run.corpus.n_tokens),
+        n_classes,
+        width,
+        run.config.scan.representer.steps,
+        target_bytes(run.replica),
+        _n_asked(run),
+        run.numerics.device,
+    )
+
+
+def _n_asked(run: Parts) -> int:
+    """Targets of all queries, where a method reads what the last layer sees of them."""
+    if not _n_last(run):
+        return 0
+    answers = [
+        one for query in run.queries if query.digest != ITSELF.digest for one in query.answers
+    ]
+    return sum(max(1, len(one.completion)) for one in answers)
+
+
+def _n_last(run: Parts) -> int:
+    """Methods that read what the last layer sees."""
+    return sum(one.method in LAST_LAYER_METHODS for one in run.config.scan.scored)
 
 
 def _solved_together(solves: Sequence[ForeseenSolves], actors: int) -> int:
@@ -252,7 +295,7 @@ def _influences(run: Parts) -> int:
 def _n_banks(run: Parts) -> int:
     """Methods by gradients of queries, at each of their dampings; one where none takes any time."""
     n = sum(one.method in GRADIENT_METHODS for one in run.config.scan.scored)
-    return n or int(not _n_themselves(run))
+    return n or int(not _n_themselves(run) and not _n_last(run))
 
 
 def _n_themselves(run: Parts) -> int:

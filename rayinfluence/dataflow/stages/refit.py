@@ -15,22 +15,19 @@ from rayinfluence.corpus.splits import Split
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.quarantine import refuse_many_bad
 from rayinfluence.dataflow.compute.replica import Numerics, Replica
+from rayinfluence.dataflow.compute.representing import target_bytes
 from rayinfluence.dataflow.jobs.handles import Stored
-from rayinfluence.dataflow.jobs.refit import FeaturesJob, RefitJob, ToFit
-from rayinfluence.dataflow.layout import FEATURES, LAST_LAYER, features_key, fitted_key
+from rayinfluence.dataflow.jobs.refit import FeaturesJob, RefitJob, ToFit, feature_keys
+from rayinfluence.dataflow.layout import FEATURES, LAST_LAYER, fitted_key
 from rayinfluence.dataflow.runners.base import Runner
 from rayinfluence.dataflow.stages.ensure import Place, Stage, ensure
 from rayinfluence.dataflow.stages.progress import ProgressLog
-from rayinfluence.errors import ConfigError
 from rayinfluence.storage.digest import digest
 from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_header
-from rayinfluence.text import in_bytes
 
 #: Raised whenever the same points would give another layer.
-_VERSION = 1
-#: Bytes of features that one worker holds, at most, and of a number.
-_MOST_BYTES, _NUMBER = 1 << 36, {"float64": 8}
+_VERSION = 2
 #: Passes over all points that a fit may be told to take, about, for the progress.
 _PASSES = 100
 
@@ -107,12 +104,14 @@ def refit(
         progress: told of it.
 
     Raises:
-        ConfigError: a worker cannot hold what the layer sees.
         CorpusError: more than 1 % of the sequences are bad.
         NumericsError: it does not end where its gradient is zero.
     """
     n_tokens = sum(split.n_tokens for split in splits)
-    item = ToFit(plan.store, plan.features, tuple(split.digest for split in splits), n_tokens)
+    row_bytes = target_bytes(replica)
+    parts = {split.digest: feature_keys(split, row_bytes) for split in splits}
+    keys = tuple(key for split in splits for key in parts[split.digest])
+    item = ToFit(plan.store, plan.features, keys, n_tokens)
     fitted = Stage(
         stage_names.REFIT,
         [item],
@@ -124,28 +123,21 @@ def refit(
     )
     if not fitted.lacking():
         return
-    width = replica.last_layer.weight_VD.shape[1]
-    n_bytes = n_tokens * width * _NUMBER.get(replica.numerics.dtype, 4)
-    if n_bytes > _MOST_BYTES:
-        raise ConfigError(
-            f"scan.methods: representer fits the last layer to all {n_tokens:,} tokens, and what "
-            f"it sees of them, {width:,} numbers each, is {in_bytes(n_bytes)}: more than the "
-            f"{in_bytes(_MOST_BYTES)} that one worker holds. Take a part of the corpus, or take "
-            "representer out."
-        )
     ensure(
         Stage(
             stage_names.FEATURES,
             splits,
-            lambda split: [Place(plan.features, features_key(split.digest))],
+            lambda split: [Place(plan.features, key) for key in parts[split.digest]],
             lambda lacking, told: runner.replicas(
-                FeaturesJob(corpus, plan.features), [one.item for one in lacking], told.advance
+                FeaturesJob(corpus, plan.features, row_bytes),
+                [one.item for one in lacking],
+                told.advance,
             ),
             n_tokens=lambda split: split.n_tokens,
         ),
         progress,
     )
-    headers = (read_header(plan.features, features_key(split.digest)) for split in splits)
+    headers = (read_header(plan.features, parts[split.digest][-1]) for split in splits)
     bad = {int(i): str(reason) for header in headers for i, reason in header["quarantine"]}
     refuse_many_bad(len(bad), sum(split.n_rows for split in splits), bad)
     ensure(fitted, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from other_kinds import CLASSES, CLASSIFIERS, MASKED, PAIRED, tokenizer
 from whole_runs import Execute, add_query
 
 from rayinfluence.config import RunConfig
+from rayinfluence.dataflow.jobs import refit, stored_points
 from rayinfluence.dataflow.run import Run
 from rayinfluence.errors import ConfigError, NumericsError
 from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results
+from rayinfluence.storage.store import Store
 from rayinfluence.storage.tensors import read_tensors
 from rayinfluence.testing import tiny_run
 
@@ -152,6 +155,65 @@ def test_a_fit_that_does_not_end_is_refused_with_what_is_left_and_goes_on_with_m
     through = execute(config("through", 1000))[METHOD]
     for query_id in results.queries:
         assert results.scores(query_id).equals(through.scores(query_id))
+
+
+def test_features_in_parts_that_no_worker_holds_give_the_layer_that_is_fitted_to_all_at_once(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes, and the same after a stop; parts together are what is seen of a split."""
+    monkeypatch.setattr(refit, "_PART_BYTES", 1 << 11)
+
+    def made(folder: str, steps: int = 1000) -> dict[str, bytes]:
+        fit = {"tolerance": 1e-3, "l2_scale": 0.01, "steps": steps}
+        execute(tiny_run(tmp_path / folder, scan={**SCAN, "representer": fit}))
+        root = tmp_path / folder / "run"
+        return {
+            str(path.relative_to(root)): path.read_bytes()
+            for part in ("features", "last_layer", "scan", "queries")
+            for path in sorted((root / part).rglob("*.safetensors"))
+        }
+
+    held = made("held")
+    monkeypatch.setattr(stored_points, "HELD_BYTES", {"cpu": 0})
+    assert made("read") == held
+    with pytest.raises(NumericsError, match="after 50 steps"):
+        made("stopped", 1)
+    assert made("stopped") == held
+    features = [key for key in held if key.startswith("features/")]
+    n_parts = Counter(key.rpartition("-")[0] for key in features)
+    assert len(n_parts) > 2
+    assert max(n_parts.values()) > 2
+    monkeypatch.setattr(refit, "_PART_BYTES", 1 << 27)
+    whole = made("whole")
+    for split, n in n_parts.items():
+        key, found = f"{split}-00000.safetensors", _features(tmp_path / "whole/run", split, 1)
+        assert key in whole
+        assert torch.equal(_features(tmp_path / "held/run", split, n), found)
+
+
+def _features(run: Path, split: str, n: int) -> torch.Tensor:
+    folder, _, name = split.rpartition("/")
+    keys = [f"{name}-{part:05d}.safetensors" for part in range(n)]
+    read = [read_tensors(Store(str(run / folder)), key)[0]["features"] for key in keys]
+    return torch.cat([one for one in read if len(one)])
+
+
+def test_a_damaged_part_of_features_is_made_again(
+    tmp_path: Path, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit, "_PART_BYTES", 1 << 12)
+    fit = {"tolerance": 1e-3, "l2_scale": 0.01}
+
+    def config(steps: int) -> RunConfig:
+        return tiny_run(tmp_path, scan={**SCAN, "representer": {**fit, "steps": steps}})
+
+    with pytest.raises(NumericsError, match="after 50 steps"):
+        execute(config(1))
+    part = sorted((tmp_path / "run/features").rglob("*-00001.safetensors"))[0]
+    body = part.read_bytes()
+    part.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    assert execute(config(1000))[METHOD].queries
+    assert part.read_bytes() == body
 
 
 def test_a_tied_layer_is_said(whole: tuple[RunConfig, Results]) -> None:

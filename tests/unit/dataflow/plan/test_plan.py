@@ -159,6 +159,44 @@ def test_a_solver_is_in_the_plan(tmp_path: Path) -> None:
     assert refined.forecast.memory["vectors and factors of the solver"] > 2 * 8 * 4 * n_weights
 
 
+def test_representer_points_are_in_the_plan(tmp_path: Path) -> None:
+    """Beside another method and alone, in which no gradients are counted."""
+    plans = []
+    for name, methods in (("beside", ["cosine", "representer"]), ("alone", ["representer"])):
+        (tmp_path / name).mkdir()
+        scan = {"methods": methods, "representer": {"steps": 120}}
+        with Run(tiny_run(tmp_path / name, scan=scan), ProgressLog(quiet=True)) as run:
+            run.tokenize()
+            plans.append(run.plan(actors=2))
+            n_tokens, n_sequences = run.corpus.n_tokens, run.corpus.n_sequences
+            n_classes, width = run.replica.last_layer.weight_VD.shape
+            n_asked = sum(len(one.completion) for q in run.queries for one in q.answers)
+    for planned in plans:
+        refit, layer = planned.work.refit, planned.rates.layer
+        assert refit is not None
+        assert layer is not None
+        assert min(layer.features, layer.refit, layer.rescore) > 0
+        # All tokens of a sequence but its first are targets.
+        assert refit.n_targets == pytest.approx(n_tokens - n_sequences, rel=0.1)
+        told = (refit.n_classes, refit.width, refit.steps, refit.target_bytes, refit.n_asked)
+        assert told == (n_classes, width, 120, 4 * width, n_asked)
+        seconds = planned.forecast.seconds
+        # The forward pass is shared, and the fit is one replica's.
+        assert seconds["features"] == pytest.approx(layer.features * n_tokens / 2)
+        assert seconds["refit"] == pytest.approx(layer.refit * refit.operations)
+        assert planned.work.represented_tokens > 0
+        stored, memory = planned.forecast.stored, planned.forecast.memory
+        assert stored["what the last layer sees of targets"] == refit.features_bytes
+        assert stored["last layer, fitted again"] == 16 * n_classes * width
+        assert memory["fit of the last layer"] > refit.features_bytes
+    beside, alone = plans
+    assert (beside.work.n_banks, alone.work.n_banks) == (1, 0)
+    assert alone.rates.rescore == 0 < beside.rates.rescore
+    assert alone.forecast.memory["query banks"] == 0
+    assert alone.rates.scan > 0
+    assert alone.rates.partial_bytes > 0
+
+
 def test_rows_that_cannot_be_scored_do_not_stop_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
