@@ -60,7 +60,7 @@ class SolverConfig(Section):
     def _keys_are_of_the_solver(self) -> SolverConfig:
         for key, none, solvers in (("scale", None, _SERIES), ("repeats", 1, ("lissa",))):
             if getattr(self, key) != none and self.name not in solvers:
-                raise ValueError(f"{key}: it is of {' and '.join(solvers)}, not of {self.name}.")
+                raise ValueError(f"{key}: it is of {', '.join(solvers)}, not of {self.name}.")
         if self.name == "explicit" and self.steps is not None:
             raise ValueError("steps: an explicit solve has none; leave the key out.")
         return self
