@@ -12,8 +12,16 @@ from rayinfluence.config_sentences import shown
 
 #: Products that a query takes at most, where nothing is said: of Arnoldi the dimension of the
 #: space, of Neumann series with parts of the sample.
-_STEPS = {"explicit": 0, "cg": 100, "pcg": 50, "astra": 200, "lissa": 1000, "arnoldi": 100}
-_SERIES = ("astra", "lissa")
+_STEPS = {
+    "explicit": 0,
+    "cg": 100,
+    "pcg": 50,
+    "astra": 200,
+    "lissa": 1000,
+    "arnoldi": 100,
+    "unrolled": 100,
+}
+_SERIES = ("astra", "lissa", "unrolled")
 #: Those of them that know nothing of EK-FAC.
 _KOH_LIANG = ("explicit", "cg", "lissa")
 
@@ -24,12 +32,13 @@ class SolverConfig(Section):
     Its name stands for it with the rest as it is by default.
     """
 
-    name: Literal["explicit", "cg", "pcg", "astra", "lissa", "arnoldi"] = "pcg"
+    name: Literal["explicit", "cg", "pcg", "astra", "lissa", "arnoldi", "unrolled"] = "pcg"
     """``pcg``: conjugate gradients, preconditioned by EK-FAC; ``cg``: without.
 
     ``astra``: stochastic Neumann steps from EK-FAC's solution on, preconditioned by EK-FAC;
     ``lissa``: without, from nothing on. ``arnoldi``: in one Krylov space of all queries.
-    ``explicit``: the whole matrix, of at most 5,000 tracked weights."""
+    ``explicit``: the whole matrix, of at most 5,000 tracked weights. ``unrolled``: no inverse, but
+    so many steps of a training, gone back through at the weights as they are."""
     curvature: Literal["gauss_newton", "hessian"] = "gauss_newton"
     """Of which products are made. A Hessian with negative curvature that lambda does not make up
     for is refused."""
@@ -38,12 +47,12 @@ class SolverConfig(Section):
     steps: int | None = Field(default=None, ge=1)
     """Of a query, at most; of ``arnoldi`` the dimension of the space, of ``lissa`` the depth.
 
-    None is 50 of pcg, 100 of cg and arnoldi, 200 of astra and 1,000 of lissa."""
+    None is 50 of pcg, 100 of cg, arnoldi and unrolled, 200 of astra and 1,000 of lissa."""
     tolerance: float = Field(default=0.01, gt=0, lt=1)
     """Of |v - (G + lambda I) x| / |v|: cg and pcg end below it, and a query that ends above it is
     named in a warning."""
     scale: float | None = Field(default=None, gt=0)
-    """What steps of ``astra`` and ``lissa`` are divided by; None is measured."""
+    """What steps of ``astra``, ``lissa`` and ``unrolled`` are divided by; None is measured."""
     repeats: int = Field(default=1, ge=1)
     """Runs of ``lissa`` that are averaged."""
 
@@ -51,7 +60,7 @@ class SolverConfig(Section):
     def _keys_are_of_the_solver(self) -> SolverConfig:
         for key, none, solvers in (("scale", None, _SERIES), ("repeats", 1, ("lissa",))):
             if getattr(self, key) != none and self.name not in solvers:
-                raise ValueError(f"{key}: it is of {' and '.join(solvers)}, not of {self.name}.")
+                raise ValueError(f"{key}: it is of {', '.join(solvers)}, not of {self.name}.")
         if self.name == "explicit" and self.steps is not None:
             raise ValueError("steps: an explicit solve has none; leave the key out.")
         return self

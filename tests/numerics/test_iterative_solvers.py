@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,7 @@ class Problem:
             lambda v: {name: self.operator[name] @ one for name, one in v.items()},
             lambda v: {name: inverses[name] @ one for name, one in v.items()},
             n_parts=len(self.matrices),
+            sizes={name: 1 + place for place, name in enumerate(sorted(inverses))},
         )
 
     def products(self, directions: Sequence[Vectors], part: int | None) -> list[Vectors]:
@@ -152,6 +153,54 @@ def test_astra_with_one_part_goes_to_the_solution(gauss_newton: Problem) -> None
         assert error(one, expected_D) <= 1e-4
 
 
+@pytest.mark.parametrize("parts", ["one", "all"])
+def test_unrolled_steps_are_those_of_a_descent_from_the_gradient(
+    gauss_newton: Problem, parts: str
+) -> None:
+    """(I - C^-1 G_j / s) ... C^-1 v / s, summed over so many steps and one, without lambda."""
+    matrices = gauss_newton.matrices
+    if parts == "one":
+        matrices = [torch.stack(matrices).mean(dim=0)]
+    problem = Problem(matrices, gauss_newton.gradients, gauss_newton.operator)
+    system = replace(problem.system, damping=dict.fromkeys(problem.operator, 0.0))
+    gradient = problem.gradients[0]
+    metric_D = flat(
+        system.times_metric("sizes", {k: torch.ones_like(v) for k, v in gradient.items()})
+    )
+    assert len(metric_D.unique()) > 1
+    order: list[int] = []
+
+    def products(directions: Sequence[Vectors], part: int | None) -> list[Vectors]:
+        order.extend([] if part is None else [part])
+        return problem.products(directions, part)
+
+    solver = Solver("unrolled", steps=7, scale=3.0)
+    assert not solver.is_damped
+    (found,) = solve(solver, system, [gradient], products)
+    step_D = flat(gradient) / metric_D / 3.0
+    expected_D = step_D
+    for part in order:
+        expected_D = expected_D + step_D - matrices[part] @ expected_D / metric_D / 3.0
+    assert len(order) == 7
+    assert set(order) == set(range(len(matrices)))
+    assert error(found, expected_D) <= 1e-12
+    left_D = flat(gradient) - torch.stack(matrices).mean(dim=0) @ expected_D
+    assert found.history[-1] == pytest.approx(float(left_D.norm() / flat(gradient).norm()))
+
+
+def test_unrolled_steps_without_end_are_the_inverse_where_there_is_one(
+    gauss_newton: Problem,
+) -> None:
+    """Of G + lambda I in the place of G, whose scale is measured in C."""
+    whole = Problem(
+        [torch.stack(gauss_newton.matrices).mean(dim=0)],
+        gauss_newton.gradients,
+        gauss_newton.operator,
+    )
+    (first, _) = whole.solve(Solver("unrolled", steps=6000))
+    assert error(first, whole.solved()[0]) <= 1e-5
+
+
 def test_lissa_diverges_loudly_with_a_scale_that_is_too_small(gauss_newton: Problem) -> None:
     largest = float(torch.linalg.eigvalsh(gauss_newton.damped)[-1])
     with pytest.raises(NumericsError, match=r"lissa diverges: at step \d+ .* Raise `scale`"):
@@ -221,7 +270,7 @@ def test_negative_curvature_is_refused_with_what_would_do(tmp_path: Path, name: 
         assert error(one, expected_D) <= 1e-6
 
 
-@pytest.mark.parametrize("name", [*EXACT, "astra", "lissa"])
+@pytest.mark.parametrize("name", [*EXACT, "astra", "lissa", "unrolled"])
 def test_the_solution_of_nothing_is_nothing(gauss_newton: Problem, name: str) -> None:
     nothing = {name: torch.zeros_like(one) for name, one in gauss_newton.gradients[0].items()}
     (found,) = Problem(gauss_newton.matrices, [nothing], gauss_newton.operator).solve(
@@ -231,7 +280,7 @@ def test_the_solution_of_nothing_is_nothing(gauss_newton: Problem, name: str) ->
     assert float(flat(found.vector("solution")).norm()) == 0
 
 
-@pytest.mark.parametrize("name", [*EXACT, "astra", "lissa"])
+@pytest.mark.parametrize("name", [*EXACT, "astra", "lissa", "unrolled"])
 def test_a_solve_goes_on_from_what_was_stored(gauss_newton: Problem, name: str) -> None:
     """With the bits that it would have had."""
     solver = Solver(name, steps=12, tolerance=1e-9, repeats=2 if name == "lissa" else 1)

@@ -1,7 +1,7 @@
 """The largest eigenvalue of C^-1 (G_j + lambda I) of any part j: the scale of a series.
 
 By power iteration on one part after another, each from where the last one ended. It is the same for
-all gradients, and found once. C is EK-FAC's M or I.
+all gradients, and found once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rayinfluence.curvature.iterative.system import State, System, Wanted
+from rayinfluence.curvature.iterative.system import Metric, State, System, Wanted
 from rayinfluence.curvature.iterative.vectors import Vectors, inner, norm, random_like, times
 
 #: Products with each part. The estimate is from below, and a series converges up to twice of it.
@@ -21,10 +21,10 @@ class Largest:
     """Power iteration from a random vector on.
 
     Attributes:
-        preconditioned: whether C is EK-FAC's M.
+        metric: C.
     """
 
-    preconditioned: bool
+    metric: Metric
 
     def begin(self, system: System, state: State) -> State:
         """A random vector of length 1; ``gradient`` says of which shapes."""
@@ -41,9 +41,9 @@ class Largest:
         """The Rayleigh quotient, and the next vector."""
         direction = state.vector("direction")
         applied = system.damped(direction, products[0])
-        metric = system.forward(direction) if self.preconditioned else direction
-        quotient = inner(direction, applied) / inner(direction, metric)
-        following = system.inverse(applied) if self.preconditioned else applied
+        length = inner(direction, system.times_metric(self.metric, direction))
+        quotient = inner(direction, applied) / length
+        following = system.over_metric(self.metric, applied)
         state = state.vectors(direction=times(1 / norm(following), following))
         largest = max(quotient, state.numbers["largest"])
         return replace(state.counted(largest=largest), steps=state.steps + 1)

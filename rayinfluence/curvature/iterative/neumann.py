@@ -1,10 +1,17 @@
-"""Stochastic Neumann series: LiSSA, and ASTRA, which has EK-FAC as its preconditioner.
+"""Stochastic Neumann series: LiSSA, ASTRA, and the steps of a training, gone back through.
 
 x_j = x_(j-1) + C^-1 (v - (G_j + lambda I) x_(j-1)) / scale
 
 with G_j the mean over one part of the sample, the parts in random order. LiSSA (Agarwal et al.
 2017; Koh & Liang 2017, section 3) has C = I and begins at v / scale; several runs are averaged.
 ASTRA (Wang et al. 2025) has EK-FAC as C and begins at its solution C^-1 v.
+
+Both go on until x is the solution. The third ends before, without lambda: x_j is then the sum over
+k <= j of (I - C^-1 G / scale)^k C^-1 v / scale, which is what j steps of a training by gradients do
+with v, gone back through as if the weights had been all along where they are (unrolled
+differentiation; Bae et al. 2024, TDA via approximate unrolled differentiation, whose segments this
+has one of, and products of G in the place of EK-FAC). C is a size of each module, as AdamW divides
+gradients by theirs.
 
 Where 0 <= (G_j + lambda I) / scale <= 2 C, no step makes the C-norm of x longer than by that of
 C^-1 v / scale. So a series that outgrows this has a scale that is too small, or a G that is not
@@ -20,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from rayinfluence.curvature.iterative.system import State, System, Wanted
+from rayinfluence.curvature.iterative.system import Metric, State, System, Wanted
 from rayinfluence.curvature.iterative.vectors import Vectors, inner, plus, times
 from rayinfluence.errors import NumericsError
 
@@ -34,7 +41,7 @@ class Neumann:
 
     Attributes:
         name: for messages.
-        preconditioned: by EK-FAC.
+        metric: C.
         steps: of a run; its depth.
         scale: as above.
         repeats: runs that are averaged.
@@ -42,17 +49,18 @@ class Neumann:
     """
 
     name: str
-    preconditioned: bool
+    metric: Metric
     steps: int
     scale: float
     repeats: int = 1
     is_measured: bool = False
 
     def begin(self, system: System, state: State) -> State:
-        """C^-1 v, over the scale where C = I."""
+        """C^-1 v of EK-FAC, else C^-1 v over the scale."""
         gradient = state.vector("gradient")
         first = self._first(system, gradient)
-        per_step = self._length(system, self._conditioned(system, gradient)) / self.scale
+        conditioned = system.over_metric(self.metric, gradient)
+        per_step = self._length(system, conditioned) / self.scale
         state = state.vectors(solution=first, sum=times(0.0, first))
         return state.counted(per_step=per_step, longest=self._length(system, first))
 
@@ -70,7 +78,7 @@ class Neumann:
         """
         gradient, solution = state.vector("gradient"), state.vector("solution")
         misfit = plus(gradient, -1.0, system.damped(solution, products[0]))
-        change = self._conditioned(system, misfit)
+        change = system.over_metric(self.metric, misfit)
         solution = plus(solution, 1 / self.scale, change)
         steps = state.steps + 1
         length, done = self._length(system, solution), steps % self.steps or self.steps
@@ -94,17 +102,12 @@ class Neumann:
         return state.vectors(solution=self._first(system, gradient), sum=total)
 
     def _first(self, system: System, gradient: Vectors) -> dict[str, Tensor]:
-        conditioned = self._conditioned(system, gradient)
-        return conditioned if self.preconditioned else times(1 / self.scale, conditioned)
-
-    def _conditioned(self, system: System, vector: Vectors) -> dict[str, Tensor]:
-        """C^-1 of it."""
-        return system.inverse(vector) if self.preconditioned else dict(vector)
+        conditioned = system.over_metric(self.metric, gradient)
+        return conditioned if self.metric == "ekfac" else times(1 / self.scale, conditioned)
 
     def _length(self, system: System, vector: Vectors) -> float:
         """The C-norm."""
-        metric = system.forward(vector) if self.preconditioned else vector
-        return math.sqrt(max(0.0, inner(vector, metric)))
+        return math.sqrt(max(0.0, inner(vector, system.times_metric(self.metric, vector))))
 
     def _part(self, system: System, step: int) -> int:
         """Which part a step takes: all of them in random order, and again in another one."""

@@ -11,11 +11,21 @@ from rayinfluence.curvature.iterative.explicit import Columns, Explicit
 from rayinfluence.curvature.iterative.largest import STEPS, Largest
 from rayinfluence.curvature.iterative.measure import Measure
 from rayinfluence.curvature.iterative.neumann import Neumann
-from rayinfluence.curvature.iterative.system import Phase, State, System, advance, begin, wanted
+from rayinfluence.curvature.iterative.system import (
+    Metric,
+    Phase,
+    State,
+    System,
+    advance,
+    begin,
+    wanted,
+)
 from rayinfluence.curvature.iterative.vectors import Vectors, norm, times
 
 #: Makes products G v of some directions, over a part of the sample or all of it.
 Products = Callable[[Sequence[Vectors], int | None], list[Vectors]]
+#: The C of each series.
+_SERIES: dict[str, Metric] = {"astra": "ekfac", "lissa": "identity", "unrolled": "sizes"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class IterativeSolver:
     """A solver with its settings.
 
     Attributes:
-        name: ``explicit``, ``cg``, ``pcg``, ``astra``, ``lissa`` or ``arnoldi``.
+        name: ``explicit``, ``cg``, ``pcg``, ``astra``, ``lissa``, ``arnoldi`` or ``unrolled``.
         steps: products of a gradient at most; of Arnoldi the dimension of the space.
         tolerance: of the relative residual, at which conjugate gradients end.
         scale: of a Neumann series; None is measured.
@@ -45,20 +55,25 @@ class IterativeSolver:
             return (Columns(),)
         if self.name == "arnoldi":
             return (KrylovSpace(self.steps),)
-        if self.name in ("astra", "lissa") and self.scale is None:
-            return (Largest(self.name == "astra"),)
+        if self.name in _SERIES and self.scale is None:
+            return (Largest(_SERIES[self.name]),)
         return ()
+
+    @property
+    def is_damped(self) -> bool:
+        """Whether it solves with lambda; steps that end before the solution need none."""
+        return self.name != "unrolled"
 
     @property
     def takes_all(self) -> bool:
         """Whether each product is of all of the sample, and not of a part of it."""
-        return self.name not in ("astra", "lissa")
+        return self.name not in _SERIES
 
     def passes(self, n_parts: int) -> float:
         """Over the sample, of a gradient at most; with a residual at both ends."""
         if self.name in ("cg", "pcg"):
             return self.steps + 2
-        return 2 + self.steps * self.repeats / n_parts if self.name in ("astra", "lissa") else 2
+        return 2 + self.steps * self.repeats / n_parts if self.name in _SERIES else 2
 
     def passes_before(self, n_weights: int) -> float:
         """Of what is made once for all gradients, at most."""
@@ -78,7 +93,7 @@ class IterativeSolver:
     def _solving(self, system: System, prepared: State | None) -> Phase:
         if self.name in ("cg", "pcg"):
             return ConjugateGradients(self.name == "pcg", self.steps, self.tolerance)
-        if self.name in ("astra", "lissa"):
+        if self.name in _SERIES:
             scale = self.scale
             if scale is None:
                 assert prepared is not None
@@ -86,9 +101,8 @@ class IterativeSolver:
                 if not scale > 0:
                     raise not_positive(scale)
             is_measured = self.scale is None
-            return Neumann(
-                self.name, self.name == "astra", self.steps, scale, self.repeats, is_measured
-            )
+            metric = _SERIES[self.name]
+            return Neumann(self.name, metric, self.steps, scale, self.repeats, is_measured)
         assert prepared is not None
         if self.name == "arnoldi":
             return InKrylovSpace(prepared)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from rayinfluence.curvature.iterative.vectors import Vectors
+
+#: C, which steps are taken in: I, EK-FAC's M, or I times a size of each module.
+Metric = Literal["identity", "ekfac", "sizes"]
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,13 @@ class System:
     """G + lambda I beside EK-FAC's approximation M of it.
 
     Attributes:
-        damping: lambda of each module that takes part; above zero. EK-FAC has the same, so that
-            solvers compare.
+        damping: lambda of each module that takes part. EK-FAC has the same, so that solvers
+            compare; zero for those that are not damped.
         forward: M v.
         inverse: M^-1 v.
         n_parts: into how many parts the sample that G is a mean over is cut.
         seed: of the order of parts, and of random vectors.
+        sizes: of each module the root of the mean of Lambda: of an entry of a gradient.
     """
 
     damping: Mapping[str, float]
@@ -29,6 +33,7 @@ class System:
     inverse: Callable[[Vectors], dict[str, Tensor]]
     n_parts: int = 1
     seed: int = 0
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
     def damped(self, vector: Vectors, product: Vectors) -> dict[str, Tensor]:
         """(G + lambda I) v, from v and G v."""
@@ -36,6 +41,22 @@ class System:
             name: product[name].to(one).add(one, alpha=self.damping[name])
             for name, one in vector.items()
         }
+
+    def times_metric(self, metric: Metric, vector: Vectors) -> dict[str, Tensor]:
+        """C v."""
+        if metric == "ekfac":
+            return self.forward(vector)
+        if metric == "sizes":
+            return {name: one * self.sizes[name] for name, one in vector.items()}
+        return dict(vector)
+
+    def over_metric(self, metric: Metric, vector: Vectors) -> dict[str, Tensor]:
+        """C^-1 v."""
+        if metric == "ekfac":
+            return self.inverse(vector)
+        if metric == "sizes":
+            return {name: one / self.sizes[name] for name, one in vector.items()}
+        return dict(vector)
 
 
 @dataclass(frozen=True)

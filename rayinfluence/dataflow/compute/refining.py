@@ -10,6 +10,7 @@ O output width, J input width, with the bias column.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -59,6 +60,7 @@ class Refining:
             gradient in have no lambda, and take no part.
         lanes: the rows of each.
         curvature: which.
+        is_damped: whether lambda is added to it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Refining:
         operators: Mapping[str, EKFAC],
         lanes: Sequence[pa.Table],
         curvature: Curvature,
+        is_damped: bool = True,
     ) -> None:
         smaller = copy.copy(replica)
         tokens = max(1, replica.numerics.batch_tokens // _SHARE)
@@ -79,14 +82,21 @@ class Refining:
         self._operators = {name: one for name, one in operators.items() if one.damping > 0}
         self._inverses: dict[str, Inverse] = {}
         self._lanes = lanes
+        self._is_damped = is_damped
         self._batches: dict[int, list[Batch]] = {}
 
     @cached_property
     def system(self) -> System:
-        """G + lambda I."""
-        damping = {name: one.damping for name, one in self._operators.items()}
-        seed = self._replica.numerics.seed
-        return System(damping, self._forward, self._inverse, len(self._lanes), seed)
+        """G + lambda I, or G."""
+        operators = self._operators.items()
+        return System(
+            {name: one.damping if self._is_damped else 0.0 for name, one in operators},
+            self._forward,
+            self._inverse,
+            len(self._lanes),
+            self._replica.numerics.seed,
+            {name: math.sqrt(float(one.factors.moments.mean())) for name, one in operators},
+        )
 
     def zeros(self) -> dict[str, Tensor]:
         """A vector of the modules that take part, which says of which shapes."""

@@ -96,7 +96,7 @@ class SolverOperands:
             operator = self.method.solver(replica, name)
             assert isinstance(operator, EKFAC)
             operators[name] = operator
-        return Refining(replica, operators, lanes, self.curvature)
+        return Refining(replica, operators, lanes, self.curvature, self.solver.is_damped)
 
 
 @dataclass

@@ -141,7 +141,7 @@ def _is_done(places: Callable[[Subject], Sequence[Place]], subject: Subject) -> 
 def solver_report(method: MethodQueries, queries: Sequence[EncodedQuery]) -> dict[str, Any]:
     """What the manifest says of a solver, and of each query: residuals, steps, and what is lost.
 
-    ``residual_before`` is of EK-FAC's solution.
+    ``residual_before`` is of EK-FAC's solution. Steps of a training are not there to converge.
     """
     assert method.refinement is not None
     settings, found = method.refinement.parts, {}
@@ -150,7 +150,9 @@ def solver_report(method: MethodQueries, queries: Sequence[EncodedQuery]) -> dic
         found[query.query.query_id] = {
             "residual_before": refined["history"][0],
             "residual": refined["history"][-1],
-            "converged": refined["history"][-1] <= settings["tolerance"],
+            "converged": refined["history"][-1] <= settings["tolerance"]
+            if method.refinement.solver.is_damped
+            else None,
             "steps": refined["steps"],
             "passes": refined["passes"],
             "lost_by_rank": refined["lost_by_rank"],
@@ -165,7 +167,7 @@ def residual_warning(solver: Mapping[str, Any], key: str) -> str | None:
         solver: as it is reported.
         key: of its settings, in the section of the scan.
     """
-    above = {name: one for name, one in solver["queries"].items() if not one["converged"]}
+    above = {name: one for name, one in solver["queries"].items() if one["converged"] is False}
     if not above:
         return None
     worst = max(above, key=lambda name: float(above[name]["residual"]))
