@@ -18,7 +18,8 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, NumericsError
 from rayinfluence.evaluation.farm import open_farm
-from rayinfluence.evaluation.leave_one_out import METHOD, chosen, leave_one_out, measured
+from rayinfluence.evaluation.leave_one_out import METHOD, chosen, leave_one_out
+from rayinfluence.evaluation.left_out import Left, measured
 from rayinfluence.evaluation.subsets import full, without
 from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results
@@ -165,9 +166,10 @@ def test_what_is_not_finite_is_refused_by_name(done: tuple[RunConfig, Store]) ->
     config, _ = done
     with open_farm(config, _log()) as farm:
         bank = farm.bank([])
-    subsets = (full(0), without([bank.about.sequence_ids[0]], 0, 0))
+    one = bank.about.sequence_ids[0]
+    subsets = (full(0), without([one], 0, 0))
     values = np.array([bank.values_SQ[0], bank.values_SQ[0]])
     values[1, 1] = -np.inf
     broken = replace(bank, subsets=subsets, values_SQ=values, losses_S=np.zeros(2))
     with pytest.raises(NumericsError, match=r"without sequence 0 with seed 0 gives -inf .*'q1'"):
-        measured(broken, np.array([bank.about.sequence_ids[0]]), [0])
+        measured(broken, Left("sequence", (str(one),), ((one,),)), [0])
