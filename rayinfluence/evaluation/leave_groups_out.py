@@ -138,11 +138,13 @@ def _written(
                 for one in sums
             ],
         },
-        {
+        None
+        if n == source["n_sequences"]
+        else {
             "candidates": n,
             "sequences": source["n_sequences"],
-            "method": f"the {len(left.names):,} largest groups by {key}",
-            "run": farm.run.store.url,
+            "method": f"their group, one of the {len(left.names):,} largest by {key}",
+            "run": None,
             "recall": {},
         },
         warnings,

@@ -196,7 +196,8 @@ class Said:
         meaning: of their scores.
         survivors, groups: the schema of each table, and pieces of it.
         of_method: what the manifest says of the method besides.
-        filter: which sequences there was anything to be said of, as the manifest has it.
+        filter: which sequences there was anything to be said of, as the manifest has it; None of
+            all.
         warnings: in sentences.
     """
 
@@ -205,7 +206,7 @@ class Said:
     survivors: tuple[pa.Schema, Sequence[pa.Table]]
     groups: tuple[pa.Schema, Sequence[pa.Table]]
     of_method: Mapping[str, Any]
-    filter: Mapping[str, Any]
+    filter: Mapping[str, Any] | None
     warnings: Sequence[str]
 
 
