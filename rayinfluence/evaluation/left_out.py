@@ -21,8 +21,14 @@ from rayinfluence.config_evaluation import EvaluationConfig
 from rayinfluence.dataflow.layout import CONFIG
 from rayinfluence.dataflow.manifest import write_manifest
 from rayinfluence.dataflow.stages.results import write_queries
-from rayinfluence.errors import ConfigError, InputError, NumericsError
-from rayinfluence.evaluation.asked import Answers, BySeed, distinct, with_seeds
+from rayinfluence.errors import ConfigError, InputError
+from rayinfluence.evaluation.asked import (
+    Answers,
+    BySeed,
+    distinct,
+    refuse_not_finite,
+    with_seeds,
+)
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.given import asked_before, given_bank, seeds_of
@@ -169,15 +175,12 @@ def measured(bank: Bank, left: Left, seeds: Sequence[int]) -> Effects:
     full_RQ, without_RGQ = answers.full(seeds), answers.by_seed(_subsets(left, seeds))
     for seed, full_Q, without_GQ in zip(seeds, full_RQ, without_RGQ, strict=True):
         models = ["of all sequences", *(f"without {left.what} {name}" for name in left.names)]
-        values_MQ = np.concatenate([full_Q[None], without_GQ])
-        bad_M, bad_Q = np.nonzero(~np.isfinite(values_MQ))
-        if len(bad_M):
-            raise NumericsError(
-                f"leave-one-out: the model {models[bad_M[0]]} with seed {seed} gives "
-                f"{values_MQ[bad_M[0], bad_Q[0]]} for query {bank.about.query_ids[bad_Q[0]]!r}: "
-                "no difference can be made of that. Leave the query out, or let the recipe train "
-                "more gently."
-            )
+        refuse_not_finite(
+            np.concatenate([full_Q[None], without_GQ]),
+            [f"{one} with seed {seed}" for one in models],
+            bank.about.query_ids,
+            "leave-one-out",
+        )
     return effects(full_RQ, without_RGQ)
 
 
