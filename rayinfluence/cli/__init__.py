@@ -93,15 +93,23 @@ def job(stage: str) -> None:
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path(".demo"),
     runner: Annotated[str, typer.Option(help="ray or inline.")] = "ray",
+    small: Annotated[
+        bool,
+        typer.Option(
+            "--small",
+            help="A tenth of the documents: its model is trained in seconds, and again for "
+            "`evaluate` and `shapley` of its job.yaml in minutes.",
+        ),
+    ] = False,
 ) -> None:
     """Train a small model on Python's documentation with planted facts, and find the plants."""
     # Read when torch is first imported: threads that spin while they wait starve a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rayinfluence.addresses import expanded
-    from rayinfluence.demo.run import run_demo
+    from rayinfluence.demo.run import SMALL, run_demo
     from rayinfluence.report import render
 
-    outcome = run_demo(Path(expanded(str(folder))), runner)
+    outcome = run_demo(Path(expanded(str(folder))), runner, size=SMALL if small else None)
     write_report(outcome.store, outcome.results)
     first, console = outcome.results["ekfac"], Console()
     render(first, console, 3, list(first.queries)[:2])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rayinfluence.cli.leaving_out import leave_out
 from rayinfluence.cli.opening import configured
 from rayinfluence.cli.options import AsJson, Quiet, RunnerName, Settings
 from rayinfluence.cli.responses import show_responses
@@ -15,14 +16,11 @@ from rayinfluence.display.as_json import json_text
 from rayinfluence.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rayinfluence.config import RunConfig
     from rayinfluence.storage.results.evaluated import Evaluated
     from rayinfluence.storage.store import Store
 
 #: What can stand before the configuration.
 _DAMPING, _PBRF, _LEAVE_ONE_OUT = "damping", "pbrf", "leave-one-out"
-#: Hits that are left out where nobody says how many.
-_FIRST = 3
 
 
 def evaluate(
@@ -32,7 +30,7 @@ def evaluate(
             metavar="[damping|pbrf|leave-one-out] CONFIG",
             help="The run's YAML file, or its run directory; before it `damping`, to measure that, "
             "`pbrf`, to compare with proximal Bregman responses, or `leave-one-out`, to train "
-            "without each of the run's first hits.",
+            "without each of the run's first hits, or of its groups.",
         ),
     ],
     into: Annotated[
@@ -43,6 +41,14 @@ def evaluate(
         int | None,
         typer.Option(
             min=1, help="Of leave-one-out: hits of each query, direction and method; 3 by default."
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Of leave-one-out: leave out groups, the documents with the same value of this "
+            "metadata key, in the place of hits; the largest 20, or evaluation.groups.most.",
         ),
     ] = None,
     settings: Settings = None,
@@ -63,10 +69,16 @@ def evaluate(
             "--into: it is the folder that results of leave-one-out go to. Name it with "
             f"`rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG`, and there alone."
         )
-    if first is not None and asked != _LEAVE_ONE_OUT:
+    for option, given in (("--first", first), ("--groups", groups)):
+        if given is not None and asked != _LEAVE_ONE_OUT:
+            raise ConfigError(
+                f"{option}: it says what `rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG` leaves "
+                "out, and nothing else has it."
+            )
+    if first is not None and groups is not None:
         raise ConfigError(
-            f"--first: it says how many hits `rayinfluence evaluate {_LEAVE_ONE_OUT} CONFIG` "
-            "leaves out, and nothing else has it."
+            "--first and --groups: either first hits are left out, or groups; leave one away. How "
+            "many groups says evaluation.groups.most."
         )
     config = configured(what[-1], runner, settings=settings)
     if asked == _PBRF:
@@ -78,7 +90,7 @@ def evaluate(
             "what is measured. docs/quality.md has one to begin with."
         )
     if into is not None:
-        _leave_one_out(config, into, _FIRST if first is None else first, quiet, as_json)
+        leave_out(config, into, first, groups, quiet, as_json)
         return
     from rayinfluence.dataflow import layout
     from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -98,37 +110,6 @@ def evaluate(
     page = _write(store, found, *keys)
     show(Shown(evaluation_parts(found), {**found.to_json(), "page": page}), as_json)
     say(f"evaluation: {page}", error=as_json)
-
-
-def _leave_one_out(config: RunConfig, into: str, first: int, quiet: bool, as_json: bool) -> None:
-    """Train without each of the first hits of a run, and leave what came as results."""
-    from rayinfluence.addresses import expanded, why_no_address
-    from rayinfluence.cli.showing import all_results, say_report, write_report
-    from rayinfluence.dataflow.stages.progress import ProgressLog
-    from rayinfluence.evaluation.leave_one_out import METHOD, leave_one_out
-    from rayinfluence.storage.store import Store
-
-    if why := why_no_address(into):
-        raise ConfigError(f"--into: {why}")
-    folder = expanded(into)
-    store = Store(folder, config.storage.options(folder))
-    manifest = leave_one_out(config, first, store, ProgressLog(quiet=quiet))
-    write_report(store, all_results(store))
-    told = manifest["methods"][METHOD]
-    n, n_seeds = told["scanned_sequences"], manifest["seeds"]["n"]
-    values = {
-        "run": store.url,
-        "results": manifest["fingerprint"],
-        "sequences": n,
-        "seeds": n_seeds,
-        "resolved": told["resolved"],
-        "warnings": manifest["warnings"],
-    }
-    said = f"{store.url}: {n:,} sequences, each left out alone, by {n_seeds} seeds"
-    show(Shown([said], values), as_json)
-    for text in manifest["warnings"]:
-        say(f"warning: {text}", error=True)
-    say_report(store, error=as_json)
 
 
 def _write(store: Store, found: Evaluated, key: str, page_key: str) -> str:

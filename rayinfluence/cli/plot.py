@@ -106,7 +106,8 @@ _WHY = {
     "tail": "No score of theirs is other than zero.",
     "concentration": "No score of theirs is positive.",
     "layers": "The method has no scores by layer, or found nothing.",
-    "groups": "`scan.group_by` names keys; one with a single value is not drawn.",
+    "groups": "`scan.group_by` names keys; one with a single value is not drawn, nor are groups "
+    "that were left out, of which `report` has tables.",
     "tokens": "`scan.token_scores` is 0, or nothing was found.",
     "agreement": "`scan.methods` has no other method that found something.",
     "rescoring": "Nothing was found.",

@@ -81,7 +81,10 @@ def report(
         ),
     ] = None,
     csv: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Write survivors to a CSV file; '-' prints.")
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Write survivors, or effects of groups, to a CSV file; '-' prints."
+        ),
     ] = None,
     page: Annotated[
         bool, typer.Option("--page", help="Write the HTML page though it is there and current.")
@@ -249,19 +252,22 @@ def glance(
         overview: of those.
         n_shown: survivors of the only query, of each direction.
     """
-    from rayinfluence.report import hits, of_all, overview_parts
+    from rayinfluence.report import effect_parts, hits, of_all, overview_parts
 
-    only = len(chosen.queries) == 1
+    only, of_groups = len(chosen.queries) == 1, chosen.meaning.of_groups
     parts = (
         hits(chosen, Console().width, n_shown, others=results.values())
         if only
+        else effect_parts(chosen)
+        if of_groups
         else overview_parts(overview, chosen.meaning)
     )
     parts += of_all(results)
     if others := [name for name in results if name != chosen.method]:
         parts.append(f"also by {', '.join(others)}: `rayinfluence report RUN --method NAME`")
     if not only:
-        parts.append("the sequences of a query: `rayinfluence report RUN --query ID`")
+        what = "effects on" if of_groups else "sequences of"
+        parts.append(f"the {what} a query: `rayinfluence report RUN --query ID`")
     return parts
 
 
@@ -305,11 +311,12 @@ def _write_csv(
     top: int | None,
 ) -> None:
     """Survivors of all methods that are asked for, of the queries that are, or of all."""
-    from rayinfluence.report import survivors_csv
+    from rayinfluence.report import effects_csv, survivors_csv
     from rayinfluence.storage.store import Store
 
     queries = asked or list(dict.fromkeys(q for one in results.values() for q in one.queries))
-    text = survivors_csv(results, queries, top)
+    of_groups = chosen.meaning.of_groups
+    text = effects_csv(chosen, queries) if of_groups else survivors_csv(results, queries, top)
     if path == "-":
         typer.echo(text.encode(), nl=False)  # in UTF-8, as the file is
         return
@@ -317,4 +324,5 @@ def _write_csv(
     if not name or Path(path).is_dir():
         raise ConfigError(f"--csv {path}: it is a folder; name a file.")
     Store(f"{before}{slash}" or ".").write(name, text.encode())
-    say(f"{path}: {text.count(chr(13)) - 1:,} survivors", error=True)
+    what = "effects of groups" if of_groups else "survivors"
+    say(f"{path}: {text.count(chr(13)) - 1:,} {what}", error=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -25,6 +26,7 @@ from rayinfluence.demo.corpus import (
 from rayinfluence.demo.order import write_parts
 from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.demo.variants import variants, write_variants
+from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.tracing import completion_log_probability, mean_recall
 from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.methods.lexical import BM25
@@ -36,6 +38,8 @@ K = 10
 VARIANTS = "variants.yaml"
 #: Texts for `rayinfluence analyse --what order`: all facts, and what differs in one thing.
 ORDER = "order.yaml"
+#: Facts that `rayinfluence evaluate` of the job leaves out, one by one.
+FACTS_LEFT_OUT = 8
 #: Survivors kept per query and side; the report needs no more.
 _TOP = 20
 
@@ -87,6 +91,15 @@ class DemoSize:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
+#: So small that its model is trained again in seconds: methods are measured on it in minutes.
+SMALL = DemoSize(
+    subjects=10,
+    plain_documents=40,
+    queried_facts=8,
+    training=TrainingSettings(epochs=14, batch=4, learning_rate=3e-3, threads=1),
+)
+
+
 def run_demo(
     folder: Path, runner: str = "ray", seed: int = 0, size: DemoSize | None = None
 ) -> DemoOutcome:
@@ -109,7 +122,7 @@ def run_demo(
     texts = [document.text for document in corpus.documents]
     ensure_model(folder / "model", texts, seed, training=size.training)
     config = demo_config(folder, corpus, runner, seed)
-    _write_job_config(folder, config)
+    _write_job_config(folder, config, again(size.training, seed))
     with Run(config) as run:
         results = run.all()
         known = _known(run, corpus)
@@ -161,11 +174,32 @@ def demo_config(folder: Path, corpus: DemoCorpus, runner: str, seed: int) -> Run
     )
 
 
-def _write_job_config(folder: Path, config: RunConfig) -> None:
-    """The same questions to the same corpus in another run directory, to submit as a job."""
+def again(training: TrainingSettings, seed: int) -> dict[str, Any]:
+    """The section of a configuration that trains the demo's model again, on parts of the corpus.
+
+    Args:
+        training: of the model.
+        seed: of the model, and the first of the trainings.
+    """
+    return {
+        "options": {"sizes": asdict(ModelSettings()), **asdict(training)},
+        "seeds": [seed, seed + 1],
+        "known": "fact_id",
+        "groups": {"key": "fact_id", "most": FACTS_LEFT_OUT},
+        "shapley": {"key": "source"},
+    }
+
+
+def _write_job_config(folder: Path, config: RunConfig, evaluation: Mapping[str, Any]) -> None:
+    """The same questions to the same corpus in another run directory, to submit as a job.
+
+    And how its model is trained again, for `rayinfluence evaluate` and `shapley`.
+    """
     values = config.model_dump(exclude_unset=True)
     values["run"] = str(folder.absolute() / "job")
     values["runner"] = {"name": "ray"}
+    values["scan"]["group_by"] = ["source", "fact_id"]
+    values["evaluation"] = dict(evaluation)
     text = yaml.safe_dump(values, sort_keys=False)
     (folder / "job.yaml").write_text(text, encoding="utf-8")
 

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from rayinfluence.errors import NumericsError
 from rayinfluence.evaluation.bank import Bank
 from rayinfluence.evaluation.lds import by_seed
 from rayinfluence.evaluation.subsets import DROP, HALF, Subset, full
@@ -52,6 +53,29 @@ def weights(subsets: Sequence[Subset], ids_N: NDArray[np.int64]) -> NDArray[np.f
     """How often each sequence is seen in each subset [S, N]."""
     rows = [subset.weights(ids_N) for subset in subsets]
     return np.stack(rows) if rows else np.zeros((0, len(ids_N)), dtype=np.float32)
+
+
+def refuse_not_finite(
+    values_MQ: NDArray[np.float64], models: Sequence[str], query_ids: Sequence[str], whose: str
+) -> None:
+    """See that all models say something finite of all queries.
+
+    Args:
+        values_MQ: f by model and query.
+        models: what each was trained on, after "the model".
+        query_ids: of the queries.
+        whose: who asks, at the beginning of the message.
+
+    Raises:
+        NumericsError: one does not.
+    """
+    bad_M, bad_Q = np.nonzero(~np.isfinite(values_MQ))
+    if len(bad_M):
+        raise NumericsError(
+            f"{whose}: the model {models[bad_M[0]]} gives {values_MQ[bad_M[0], bad_Q[0]]} for "
+            f"query {query_ids[bad_Q[0]]!r}: no difference can be made of that. Leave the query "
+            "out, or let the recipe train more gently."
+        )
 
 
 @dataclass(frozen=True)

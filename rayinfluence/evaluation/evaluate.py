@@ -22,7 +22,7 @@ from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, QueryError
-from rayinfluence.evaluation.asked import Answers, distinct, protocols, weights
+from rayinfluence.evaluation.asked import Answers, distinct, protocols, refuse_not_finite, weights
 from rayinfluence.evaluation.baselines import HIDDEN_STATE
 from rayinfluence.evaluation.claims import RECALL_AT, Claims, Questions, claims
 from rayinfluence.evaluation.contenders import KNN, UNROLLED, Contender, Cost, scored
@@ -34,6 +34,7 @@ from rayinfluence.evaluation.patches import patched
 from rayinfluence.evaluation.referees import Outcomes, figures
 from rayinfluence.evaluation.removal import n_removed
 from rayinfluence.evaluation.shapley.contending import NOTE, valued_rows
+from rayinfluence.evaluation.subsets import full
 from rayinfluence.evaluation.table import Row, methods_of
 from rayinfluence.evaluation.unrolling import refuse_other_recipes, unrolled_scores
 from rayinfluence.evaluation.wanted import Trainings, added_wanted, groups_wanted
@@ -75,6 +76,7 @@ def evaluate(
         ConfigError: there is no such section, or it asks for what the run does not have.
         QueryError: there are fewer than two queries.
         InputError: a table of trainings is of another recipe, other queries or sequences.
+        NumericsError: a model says nothing finite of a query.
     """
     wanted = config.evaluation
     if wanted is None:
@@ -159,6 +161,7 @@ class _Evaluation:
         found = self._scored(rivals)
         said = [one.claims for one in found]
         answers = self._answers(said)
+        self._refuse_not_finite(answers, said)
         became = self._trainings.outcomes(answers)
         patches = (
             patched(self._run, self._queries, said)
@@ -247,6 +250,17 @@ class _Evaluation:
         self._trainings, notes = self._trainings.told_by(answers, said)
         self._notes += notes
         return answers
+
+    def _refuse_not_finite(self, answers: Answers, said: Sequence[Claims]) -> None:
+        """See that figures are not of models that say nothing of a query."""
+        wanted = [*map(full, self._trainings.seeds), *self._trainings.subsets(said)]
+        asked = [subset for subset in distinct(wanted) if answers.has([subset])]
+        models = [
+            f"of {'all sequences' if one.is_full else f'{one.design} {one.index}'} with seed "
+            f"{one.seed}"
+            for one in asked
+        ]
+        refuse_not_finite(answers.of(asked), models, answers.bank.about.query_ids, "evaluation")
 
     def _copy(self, contender: Contender) -> NDArray[np.float64] | None:
         """What a contender's scores are multiplied with to predict changes by a copy more [Q]."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rayinfluence.corpus.metadata import as_text, at_key
+from rayinfluence.corpus.metadata import at_key, canonical, shown
 from rayinfluence.corpus.shards import sequences_of
 from rayinfluence.corpus.splits import Split, read_split
 from rayinfluence.dataflow.jobs.gather import content_digest
@@ -14,12 +14,16 @@ from rayinfluence.storage.store import Store
 
 
 class CorpusSequence(NamedTuple):
-    """A sequence: its id, the digest of its token ids, its document, and its group, if any."""
+    """A sequence: its id, the digest of its token ids, its document, and its group, if any.
+
+    Of a group the value as text, and its type as tables of groups have it.
+    """
 
     sequence_id: int
     content_digest: str
     document_id: str
     group: str | None
+    group_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ class ReadSequences:
             strict=True,
         )
         return [
-            CorpusSequence(one, content_digest(tokens), document, self._group(metadata))
+            CorpusSequence(one, content_digest(tokens), document, *self._group(metadata))
             for one, tokens, document, metadata in rows
             if one not in self.left_out
         ]
 
-    def _group(self, metadata: str) -> str | None:
+    def _group(self, metadata: str) -> tuple[str | None, str | None]:
         if self.group_by is None:
-            return None
+            return None, None
         value: Any = at_key(json.loads(metadata), self.group_by)
-        return None if value is None else as_text(value)
+        return (None, None) if value is None else shown(canonical(value))

@@ -17,6 +17,7 @@ from rayinfluence.corpus.tokenizer import encode, token_texts, with_ending
 from rayinfluence.errors import ConfigError, QueryError
 from rayinfluence.objective_kinds import MASKED
 from rayinfluence.patterns.question import Question
+from rayinfluence.report.text import shorten
 from rayinfluence.storage.store import Store
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Where a text stands, by whether the model is a masked one.
 _KEY = {False: "prompt", True: "text"}
+#: Bytes of the name of a file.
+_LONGEST_NAME = 255
+#: Characters of what was given that are shown.
+_SHOWN = 80
 _EXAMPLE = '{"prompt": ..., "right": ..., "wrong": ...}'
 
 
@@ -64,10 +69,10 @@ def read_asked(given: Sequence[str], opened: Callable[[str], Store]) -> list[Ask
             rows = json_rows(text.encode(), "--query")
         else:
             file = opened(text)
-            if not file.exists("") or ("://" not in text and Path(text).is_dir()):
+            if not _is_file(file, text):
                 raise ConfigError(
-                    f"--query {text}: it is no file; name a file of JSON lines, or give a question "
-                    f"itself, such as '{_EXAMPLE}'."
+                    f"--query {shorten(text, _SHOWN)}: it is no file; name a file of JSON lines, "
+                    f"or give a question itself, such as '{_EXAMPLE}'."
                 )
             rows = json_rows(file.read(""), file.url)
         for place, row in rows:
@@ -83,6 +88,15 @@ def read_asked(given: Sequence[str], opened: Callable[[str], Store]) -> list[Ask
             )
         places[one.query_id] = one.place
     return found
+
+
+def _is_file(file: Store, text: str) -> bool:
+    """Whether there is a file; a text that is too long for the name of one is none."""
+    if "://" in text:
+        return file.exists("")
+    if any(len(part.encode()) > _LONGEST_NAME for part in Path(text).parts):
+        return False
+    return file.exists("") and not Path(text).is_dir()
 
 
 def _asked(row: Any, place: str, name: str) -> Asked:

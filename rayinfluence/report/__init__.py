@@ -11,15 +11,17 @@ from __future__ import annotations
 from rayinfluence.guest import as_found
 
 with as_found():
-    from rayinfluence.report.glance import overview_parts
+    from rayinfluence.report.glance import effect_parts, overview_parts
     from rayinfluence.report.overview import Overview
     from rayinfluence.report.page import render_page, render_report
     from rayinfluence.report.probed import probed_parts
-    from rayinfluence.report.spreadsheet import survivors_csv
+    from rayinfluence.report.spreadsheet import effects_csv, survivors_csv
     from rayinfluence.report.terminal import hits, of_all, render
 
 __all__ = [
     "Overview",
+    "effect_parts",
+    "effects_csv",
     "hits",
     "of_all",
     "overview_parts",

@@ -9,16 +9,24 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from rayinfluence.display import Column, Part, Table
+from rayinfluence.report.effects import agreement_grid, overview_grid
 from rayinfluence.report.groups import value_of
+from rayinfluence.report.lines import grid_parts, isolated
 from rayinfluence.report.overview import FIRST, AskedQuery, LeadingDocument, LeadingGroup, Overview
-from rayinfluence.report.terminal import isolated, style
+from rayinfluence.report.terminal import style
 from rayinfluence.report.text import count, measured, percent, shorten, things
-from rayinfluence.storage.results import Meaning
+from rayinfluence.storage.results import Meaning, Results
 
 #: Rows of queries, and of documents and of the groups of a key, that are printed.
 _QUERIES, _ROWS = 200, 8
 #: Characters of a name, a completion.
 _LONGEST = 28
+
+
+def effect_parts(results: Results) -> list[Part]:
+    """Groups that were left out, over all queries, and how sums of scores agree with effects."""
+    grids = overview_grid(results), agreement_grid(results)
+    return [*(part for grid in grids for part in grid_parts(grid)), ""]
 
 
 def overview_parts(overview: Overview, meaning: Meaning) -> list[Part]:

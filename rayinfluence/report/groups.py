@@ -32,6 +32,8 @@ Groups = Mapping[str, Sequence[Grouping]]
 
 def groups_of(results: Results) -> Groups:
     """What there is to show of each query; the tables are in the order of lifts already."""
+    if results.meaning.of_groups:  # effects have a table of their own
+        return {}
     table = results.groups
     keys = list(zip(table["query_id"].to_pylist(), table["column"].to_pylist(), strict=True))
     starts = [place for place, key in enumerate(keys) if place == 0 or key != keys[place - 1]]

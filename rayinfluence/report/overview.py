@@ -189,6 +189,8 @@ def _documents(leading: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leadi
 
 def _groups(results: Results) -> dict[str, list[LeadingGroup]]:
     """Groups over all queries, by key: what their tops have more of than the corpus has."""
+    if results.meaning.of_groups:  # there is no top
+        return {}
     table = results.groups.select(
         [
             "query_id",

@@ -11,11 +11,12 @@ from typing import Any
 
 from rayinfluence.report.all_questions import Row, overview
 from rayinfluence.report.anchors import HitAnchors, query_anchors
+from rayinfluence.report.effects import effects_overview
 from rayinfluence.report.facts import statistics
 from rayinfluence.report.frame import framed
 from rayinfluence.report.groups import groups_of
 from rayinfluence.report.hits import Room
-from rayinfluence.report.markup import Html, tag
+from rayinfluence.report.markup import Html, join, tag
 from rayinfluence.report.overview import LeadingDocument, Overview
 from rayinfluence.report.query import Found, query_section
 from rayinfluence.report.summary import about
@@ -169,6 +170,11 @@ class _Report:
         """The table of queries, where there are several; on ``pages`` of their own, or on this."""
         if len(self._queries) < 2:
             return Html()
+        if self._first.meaning.of_groups:
+            return join((effects_overview(self._first), self._questions(pages)))
+        return self._questions(pages)
+
+    def _questions(self, pages: Mapping[str, str] | None) -> Html:
         at = pages or {}
         rows = [
             Row(query, f"{at.get(query_id, '')}#{self.anchors[query_id]}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from rayinfluence.display import Column, Part, Table
-from rayinfluence.report.terminal import header, isolated, snippet, style
+from rayinfluence.report.lines import isolated
+from rayinfluence.report.terminal import header, snippet, style
 from rayinfluence.report.text import BEYOND, one_line, signed
 from rayinfluence.storage.results import Partition, Probed, ProbedText, ProbeScore
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rayinfluence.report.effects import effects_section
 from rayinfluence.report.facts import agreement
 from rayinfluence.report.groups import Groups, groups_section
 from rayinfluence.report.hits import Room, hits
@@ -102,6 +103,8 @@ def _panel(
     room: Room,
 ) -> Html:
     query_id = query["query_id"]
+    if found.results.meaning.of_groups:
+        return join((effects_section(found.results, query_id), valued_section(found.valued, query)))
     parts = [
         hits(found.results, query_id, anchor, room),
         note(found.statistics.get(query_id, "")),

@@ -23,13 +23,25 @@ def signs(results_by_method: Mapping[str, Results]) -> Html:
         *(tag("b", "\u2007", class_=f"p{level}") for level in range(1, LEVELS + 1)),
     ]
     sentences = []
-    if measured := [name for name, one in results_by_method.items() if one.meaning.measured]:
+    of_groups = [name for name, one in results_by_method.items() if one.meaning.of_groups]
+    measured = [
+        name
+        for name, one in results_by_method.items()
+        if one.meaning.measured and name not in of_groups
+    ]
+    if measured:
         sentences.append(
             f"A positive score by {', '.join(measured)} says that models that were trained without "
             "the sequence found the completion less likely (a proponent), a negative one that they "
             "found it more likely (an opponent). "
         )
-    if len(undirected) + len(of_itself) + len(measured) < len(results_by_method):
+    if of_groups:
+        sentences.append(
+            f"A positive effect by {', '.join(of_groups)} says that models that were trained "
+            "without the group found the completion less likely, a negative one that they found it "
+            "more likely. "
+        )
+    if len(undirected) + len(of_itself) + len(measured) + len(of_groups) < len(results_by_method):
         sentences.append(
             "A positive score is an estimate that training on the sequence makes the completion "
             "more likely (a proponent), a negative one that it makes it less likely (an opponent). "

@@ -1,4 +1,6 @@
-"""Survivors as CSV for spreadsheets: nothing in it is a formula, whoever wrote the documents.
+"""Survivors, or groups that were left out, as CSV for spreadsheets.
+
+Nothing in it is a formula, whoever wrote the documents.
 
 A cell that a spreadsheet would compute begins with an apostrophe instead, which shows it as text,
 and characters that act instead of showing are shown, as in the report. The exact texts are in the
@@ -13,12 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rayinfluence.report.asked import said
+from rayinfluence.report.effects import effect_rows, told
 from rayinfluence.storage.metadata import as_text
 from rayinfluence.storage.results import (
+    EFFECT_COLUMNS,
     SEED_COLUMNS,
     Direction,
     Results,
     Survivor,
+    group_scores,
     seeds_of,
 )
 from rayinfluence.text import visible
@@ -53,6 +58,28 @@ _OF_A_SURVIVOR = (
 COLUMNS = ("query_id", "prompt", "completion", "method", *_OF_A_SURVIVOR)
 
 
+#: Of a table of effects, besides the sums of scores, which are `sum.<method>`.
+_OF_A_GROUP = ("column", "value", "value_type", "n_sequences", "share_of_corpus", *EFFECT_COLUMNS)
+
+
+def effects_csv(results: Results, queries: Sequence[str]) -> str:
+    """Groups that were left out, a row each: by query and effect.
+
+    Args:
+        results: with effects.
+        queries: their ids.
+    """
+    methods = [one["method"] for one in told(results)["beside"]]
+    rows = []
+    for query_id in queries:
+        prompt, completion, _ = said(results.queries[query_id])
+        for row in effect_rows(results, query_id):
+            sums = group_scores(row)
+            cells = [*(row[name] for name in _OF_A_GROUP), *(sums.get(one) for one in methods)]
+            rows.append([query_id, prompt, completion, results.method, *cells])
+    return _csv([*COLUMNS[:4], *_OF_A_GROUP, *(f"sum.{one}" for one in methods)], rows)
+
+
 def survivors_csv(
     results_by_method: Mapping[str, Results], queries: Sequence[str], n: int | None = None
 ) -> str:
@@ -82,12 +109,19 @@ def survivors_csv(
                     ]
                     rows.append((cells, one.metadata))
     keys = sorted({key for _, metadata in rows for key in metadata})
+    return _csv(
+        [*COLUMNS, *more, *(f"metadata.{key}" for key in keys)],
+        ([*cells, *(_plain(metadata.get(key)) for key in keys)] for cells, metadata in rows),
+    )
+
+
+def _csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     file = io.StringIO()
     # Text stands in quotes, so that no separator of any spreadsheet ends its cell.
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
-    writer.writerow(safe_cells([*COLUMNS, *more, *(f"metadata.{key}" for key in keys)]))
-    for cells, metadata in rows:
-        writer.writerow(safe_cells([*cells, *(_plain(metadata.get(key)) for key in keys)]))
+    writer.writerow(safe_cells(heads))
+    for cells in rows:
+        writer.writerow(safe_cells(cells))
     return file.getvalue()
 
 

@@ -12,15 +12,16 @@ from rich.text import Text
 from rayinfluence.display import Column, Part, Table
 from rayinfluence.display.coloured import print_coloured
 from rayinfluence.report.asked import members, objective, said
+from rayinfluence.report.effects import effects_grid
 from rayinfluence.report.facts import agreement, carried, rescoring, statistics, together
 from rayinfluence.report.heat import LEVELS, heated_tokens, hot_window
 from rayinfluence.report.hits import folded
+from rayinfluence.report.lines import grid_parts, isolated
 from rayinfluence.report.part import filtered_for, selected
 from rayinfluence.report.text import (
     BEYOND,
     BY_ITSELF,
     SUSPECT,
-    isolates,
     measured,
     one_line,
     percent,
@@ -85,6 +86,9 @@ def hits(
     for query_id in asked:
         query = results.queries[query_id]
         parts.append(header(query, results.method, width))
+        if results.meaning.of_groups:
+            parts += [*grid_parts(effects_grid(results, query_id)), ""]
+            continue
         sides = [("Proponents", results.proponents(query_id, n))]
         if not results.meaning.of_itself:  # of which no score is negative
             sides.append(("Opponents", results.opponents(query_id, n)))
@@ -248,12 +252,6 @@ def snippet(texts: Sequence[str], scores: Sequence[float], width: int, ahead: in
             text.append(" ")
     text.append("…" if stop < len(tokens) else "")
     return isolated(text)
-
-
-def isolated(text: Text) -> Text:
-    """A text that keeps to itself in which direction it runs."""
-    before, after = isolates(text.plain)
-    return Text.assemble(before, text, after)
 
 
 def style(value: float) -> str:

@@ -75,7 +75,10 @@ def _heading(queries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _standfirst(manifest: Mapping[str, Any], results_by_method: Mapping[str, Results]) -> str:
-    n = (manifest.get("methods") or {}).get(next(iter(results_by_method)), {})
+    name, first = next(iter(results_by_method.items()))
+    n = (manifest.get("methods") or {}).get(name, {})
+    if first.meaning.of_groups:
+        return f"{count(n['n_groups'])} groups of sequences, each left out of training, by {name}."
     scanned = count(n.get("scanned_sequences") or manifest["n_sequences"])
     methods = ", ".join(results_by_method)
     measured = any(one.meaning.measured for one in results_by_method.values())

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
-from small_demo import SMALL
 from torch import Tensor
 
 from rayinfluence.corpus.splits import read_rows
@@ -36,7 +35,7 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.scan import by_split
 from rayinfluence.dataflow.stages.select import sampled
 from rayinfluence.demo.corpus import write_corpus
-from rayinfluence.demo.run import DemoSize, demo_config, run_demo
+from rayinfluence.demo.run import SMALL, DemoSize, demo_config, run_demo
 from rayinfluence.model.curvature_products import Curvature
 
 #: Steps by solver.

@@ -1,17 +1,21 @@
 """The demo at its smallest, inline: traced, checked; the second run reuses all."""
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
-from small_demo import SMALL
 
 import rayinfluence
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.order import read_parts
 from rayinfluence.dataflow.begin.probes import read_probes
-from rayinfluence.demo.run import ORDER, VARIANTS, DemoOutcome, run_demo
+from rayinfluence.dataflow.stages.progress import ProgressLog
+from rayinfluence.demo.run import ORDER, SMALL, VARIANTS, DemoOutcome, run_demo
+from rayinfluence.evaluation.farm import open_farm
+from rayinfluence.evaluation.largest_groups import largest_groups
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +84,25 @@ def test_second_run_reuses_everything(folder: Path, outcome: DemoOutcome) -> Non
     again = run_demo(folder, "inline", size=SMALL)
     assert again.recalls == outcome.recalls
     assert state() == before
+
+
+@pytest.mark.runs
+def test_its_job_trains_the_very_model_again(
+    folder: Path, outcome: DemoOutcome, tmp_path: Path
+) -> None:
+    """By the section that it leaves, so that what evaluate measures is of the demo's model."""
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    values = yaml.safe_load((folder / "job.yaml").read_text())
+    values |= {"run": str(tmp_path / "run"), "model": str(model), "runner": {"name": "inline"}}
+    config, said = RunConfig.parse(values), io.StringIO()
+    with open_farm(config, ProgressLog(Console(file=said, width=1000))) as farm:
+        farm.bank([])
+        facts = largest_groups(farm, "fact_id", 8, "here", "there are two")
+        assert len(farm.groups("source")) == 3
+    assert (tmp_path / "model-seed-1").is_dir()  # which was looked at
+    assert "is not the model that the recipe makes" not in said.getvalue()
+    assert config.evaluation is not None
+    assert config.evaluation.groups is not None
+    assert config.evaluation.groups.most == len(facts) == 8
+    assert {"source", "fact_id"} <= set(config.scan.group_by or ())

@@ -9,11 +9,10 @@ import pytest
 from browsing import DESK, Visit, missing, running_browser
 from made_up_hits import made_up_hits, written
 from playwright.sync_api import Browser
-from small_demo import SMALL
 
 from rayinfluence.cli.showing import write_report
 from rayinfluence.dataflow.layout import REPORT
-from rayinfluence.demo.run import run_demo
+from rayinfluence.demo.run import SMALL, run_demo
 
 Open = Callable[..., Visit]
 

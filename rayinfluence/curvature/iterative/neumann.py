@@ -90,8 +90,8 @@ class Neumann:
             raise NumericsError(
                 f"solver: {self.name} diverges: at step {done} its sum has grown beyond what "
                 f"a scale of {self.scale:.3g} allows where no curvature is above twice of it and "
-                f"none is negative. {advice}; of `curvature: hessian` raise `scan.damping_scale` "
-                "or take gauss_newton."
+                f"none is negative. {advice}; of a Hessian raise `scan.damping_scale`, or take "
+                "`curvature: gauss_newton`."
             )
         state = replace(state, steps=steps)
         if done < self.steps:

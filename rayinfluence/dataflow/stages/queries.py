@@ -41,6 +41,7 @@ from rayinfluence.errors import ConfigError, DamagedError
 from rayinfluence.methods.method import FactorKind
 from rayinfluence.methods.registry import (
     LAST_LAYER_METHODS,
+    REFINABLE,
     SELF_METHODS,
     TEXT_METHODS,
     asked,
@@ -272,7 +273,10 @@ def plan_banks(
             beside theirs.
     """
     needed = list(dict.fromkeys(query_digests))
-    there = with_manifest((root / BANKS).list())
+    keys = (root / BANKS).list()
+    there = with_manifest(keys)
+    # Of a bank whose queries could not be made nothing was scanned that others might mix with.
+    begun = {key.partition("/")[0] for key in keys if not key.endswith(f"/{MANIFEST}")}
     manifests = {
         fingerprint: _bank(root / BANKS, fingerprint, key) for fingerprint, key in there.items()
     }
@@ -288,9 +292,10 @@ def plan_banks(
             **({} if use is None else {"use": use}),
         }
         others = [
-            compare(base, manifest["base"])
-            for manifest in manifests.values()
-            if manifest["method"] == method.method
+            [_set_as(reason, method.method) for reason in compare(base, manifest["base"])]
+            for fingerprint, manifest in manifests.items()
+            if fingerprint in begun
+            and manifest["method"] == method.method
             # Of a list each damping is there beside the others, as methods are.
             and (method.name == method.method or _scale(manifest["base"]) == _scale(base))
             and (manifest["base"].get("format"), manifest["base"].get("use")) == (FORMAT, use)
@@ -329,6 +334,14 @@ def plan_banks(
                 )
             )
     return banks
+
+
+def _set_as(reason: str, method: str) -> str:
+    """A difference of solvers by the key that a configuration has for it."""
+    before = "queries.solver."
+    if not reason.startswith(before):
+        return reason
+    return f"scan.{REFINABLE[method]}.{reason.removeprefix(before)}"
 
 
 def _scale(base: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rayinfluence.config_solver import SolverConfig
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.dataflow import stage_names
 from rayinfluence.dataflow.compute.refining import lane_count
@@ -26,6 +27,7 @@ from rayinfluence.dataflow.stages.ensure import Lacking, Place, Stage, ensure
 from rayinfluence.dataflow.stages.progress import ProgressLog, StageProgress
 from rayinfluence.dataflow.stages.queries import MethodQueries, query_report
 from rayinfluence.dataflow.stages.turns import in_turns
+from rayinfluence.errors import NumericsError
 from rayinfluence.methods.registry import asked
 from rayinfluence.model.modules import ModuleShape
 from rayinfluence.storage.store import Store
@@ -120,14 +122,33 @@ class Refine:
             return
         rows = Stage(stage_names.REFINE, pieces, lambda one: [Place(whole, one.key)], copy)
         ensure(rows, self.progress)
-        if ours.solver.preparation():
-            once = ours.solver.passes_before(self._n_weights)
-            ensure(solving([Subject()], False, once), self.progress)
-        ensure(queries_stage, self.progress)
+        try:
+            if ours.solver.preparation():
+                once = ours.solver.passes_before(self._n_weights)
+                ensure(solving([Subject()], False, once), self.progress)
+            ensure(queries_stage, self.progress)
+        except NumericsError as error:
+            raise NumericsError(in_section(str(error), refinement.key)) from error
 
     @property
     def _n_weights(self) -> int:
         return sum(shape.d_out * shape.columns for shape in self.shapes.values())
+
+
+def in_section(text: str, key: str) -> str:
+    """What a solver says, which knows its settings and not where they are, by whole keys.
+
+    Args:
+        text: begins with "solver: " where a solver said it, and has its settings in backticks.
+        key: of its settings, in the section of the scan.
+    """
+    if not text.startswith("solver: "):
+        return text
+    text = f"scan.{key}: {text.removeprefix('solver: ')}"
+    for name in SolverConfig.model_fields:
+        text = text.replace(f"`{name}:", f"`scan.{key}.{name}:")
+        text = text.replace(f"`{name}`", f"`scan.{key}.{name}`")
+    return text
 
 
 def _cut(subjects: Sequence[Subject], size: int) -> list[Sequence[Subject]]:

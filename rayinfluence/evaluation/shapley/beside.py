@@ -5,6 +5,7 @@ G group, U utility.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,11 +45,11 @@ def sums_beside(
     found = []
     for name in first.manifest["methods"]:
         results = first if name == first.method else Results.load(run.store, name)
-        rows = {
-            (row["query_id"], row["value"]): row["positive_sum"] + row["negative_sum"]
-            for row in results.groups.to_pylist()
-            if row["column"] == players.key and row["value_type"] not in ("missing", "other")
-        }
+        rows: Counter[tuple[str, str]] = Counter()  # 1 and "1" are one group of those
+        for row in results.groups.to_pylist():
+            if row["column"] == players.key and row["value_type"] not in ("missing", "other"):
+                net = row["positive_sum"] + row["negative_sum"]
+                rows[row["query_id"], row["value"]] += net
         predicts = results.meaning.predicts
         scale = 1 / results.manifest["n_training_sequences"] if predicts else 1.0
         sums_GU = np.full((len(players.names), len(columns)), np.nan)

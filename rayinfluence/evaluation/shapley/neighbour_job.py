@@ -145,7 +145,29 @@ def neighbour_scores(
             "fewer queries, or a part of the corpus (`corpus.sample`)."
         )
     job = _measured(run, queries)
-    return _merged(job, splits, queries, ids_N, k)
+    scores_NQ, n_places = _merged(job, splits, queries, ids_N, k)
+    if said := who_votes(k, n_places):
+        run.progress.warn(said)
+    return scores_NQ
+
+
+def who_votes(k: int, n_places: int) -> str | None:
+    """What to say where no place is too far to vote; None where some are.
+
+    Values are defined there (each is 1 / K where the place has the right token, and else 0), and
+    say how often the corpus has the token, whatever is near.
+
+    Args:
+        k: how many vote.
+        n_places: that there are.
+    """
+    if k < n_places:
+        return None
+    return (
+        f"{_KEY}: {k:,} vote, and the corpus has {n_places:,} places: all of them do, however far, "
+        "so that values count how often the corpus has a completion's tokens, and nothing else. "
+        "10 is a usual number."
+    )
 
 
 def _measured(run: Run, queries: Sequence[EncodedQuery]) -> NeighbourJob:
@@ -168,8 +190,8 @@ def _merged(
     queries: Sequence[EncodedQuery],
     ids_N: NDArray[np.int64],
     k: int,
-) -> NDArray[np.float64]:
-    """Values by token of a completion, added up to sequences and queries."""
+) -> tuple[NDArray[np.float64], int]:
+    """Values by token of a completion, added up to sequences and queries; of how many places."""
     found = [read_tensors(job.store, layout.neighbours_key(split.digest))[0] for split in splits]
     ids_P, tokens_P = (
         np.concatenate([one[name].numpy() for one in found]) for name in ("ids", "tokens")
@@ -189,7 +211,7 @@ def _merged(
                     share = answer.weight / sum(counted)
                     scores_NQ[:, place] += share * np.bincount(rows_P, values_P, len(ids_N))
                 asked += 1
-    return scores_NQ
+    return scores_NQ, int(wanted_P.sum())
 
 
 def _states(model: LanguageModel, batch: Batch, targets: Targets) -> Tensor:

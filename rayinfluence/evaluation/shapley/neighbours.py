@@ -11,7 +11,8 @@ nearest without enumerating anything:
     value_N = m_N min(K, N) / (K N)
     value_i = value_{i+1} + (m_i - m_{i+1}) min(K, i) / (K i)
 
-and add up to v(all). The model trains nothing: points are places in training sequences with the
+and add up to v(all). Of K >= N all vote in any coalition, and a value is m_i / K, whatever the
+distance. The model trains nothing: points are places in training sequences with the
 last hidden state there, and a vote is for the token that follows. A sequence has the sum of its
 places' values, which are the players, and not it.
 

@@ -6,8 +6,8 @@ from rayinfluence.display import Part
 from rayinfluence.report.analysed import grids
 from rayinfluence.report.analysed.figures import figures
 from rayinfluence.report.compare.page import grid_table
-from rayinfluence.report.compare.terminal import grid_parts, line
 from rayinfluence.report.frame import measured_page
+from rayinfluence.report.lines import grid_parts, line
 from rayinfluence.report.markup import tag
 from rayinfluence.report.pictures.svg import draw
 

@@ -31,6 +31,11 @@ class Pair:
     others: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def of_groups(self) -> bool:
+        """Whether a side left groups out, and has no hits that could be compared."""
+        return any(side.results.meaning.of_groups for side in self.sides)
+
     def to_json(self) -> dict[str, Any]:
         """It as plain values."""
         return {
@@ -126,6 +131,14 @@ def _notes(sides: tuple[Side, Side], same_tokens: bool) -> list[str]:
             f"{contexts[1]} in {sides[1].letter}: documents that are longer were cut elsewhere, "
             "and their parts do not match."
         )
-    if ours.method != theirs.method:
+    of_groups = [one.meaning.of_groups for one in (ours, theirs)]
+    if any(of_groups):
+        notes += [
+            f"{side.letter} left groups of sequences out, and no single one: groups are compared, "
+            "and no hits."
+            for side, is_so in zip(sides, of_groups, strict=True)
+            if is_so
+        ]
+    elif ours.method != theirs.method:
         notes.append("Scores of different methods are not on one scale: compare ranks.")
     return notes

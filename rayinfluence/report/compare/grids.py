@@ -9,7 +9,8 @@ from statistics import fmean
 from rayinfluence.report.asked import said
 from rayinfluence.report.compare.beside import ALIKE, Beside, Hit, Hits, Place
 from rayinfluence.report.compare.comparison import Comparison, Pair
-from rayinfluence.report.compare.groups_beside import GroupBeside
+from rayinfluence.report.compare.groups_beside import GroupBeside, agreement
+from rayinfluence.report.compare.sides import Side
 from rayinfluence.report.text import (
     count,
     measured,
@@ -70,6 +71,8 @@ def differing(comparison: Comparison) -> Grid:
 
 def summary(pair: Pair) -> Grid:
     """All queries of a pair at a glance, by the first depth that each has."""
+    if pair.of_groups:
+        return _groups_at_a_glance(pair)
     rows = []
     for one, _ in pair.queries:
         cells = []
@@ -88,8 +91,41 @@ def summary(pair: Pair) -> Grid:
     return Grid("All queries", heads, tuple(rows))
 
 
+def _groups_at_a_glance(pair: Pair) -> Grid:
+    """All queries by how alike groups are ordered on both sides."""
+    columns = list(dict.fromkeys(one.column for _, groups in pair.queries for one in groups))
+    rows = tuple(
+        (_called(one), *(_number(agreement(groups, column)) for column in columns))
+        for one, groups in pair.queries
+    )
+    heads = ("query", *(f"rank correlation by {one_line(column)}" for column in columns))
+    return Grid("All queries", heads, rows if columns else ())
+
+
+def _over_groups(pair: Pair) -> str:
+    """The means over all queries of what groups have in common."""
+    columns = list(dict.fromkeys(one.column for _, groups in pair.queries for one in groups))
+    said_of = []
+    for column in columns:
+        values = [agreement(groups, column) for _, groups in pair.queries]
+        known = [value for value in values if value is not None]
+        if known:
+            said_of.append(
+                f"by {one_line(column)} {fmean(known):.2f} over "
+                f"{things(len(known), 'query', 'queries')}"
+            )
+    if not columns:
+        return (
+            "Both have no groups by the same key: name the key in scan.group_by of the other side, "
+            "and run it again."
+        )
+    return f"Mean rank correlation over groups: {'; '.join(said_of)}." if said_of else ""
+
+
 def over_all(pair: Pair) -> str:
     """The means over all queries."""
+    if pair.of_groups:
+        return _over_groups(pair)
     known = [one.hits[0] for one, _ in pair.queries if one.hits[0].overlaps]
     if not known:
         return ""
@@ -117,6 +153,8 @@ def sentences(pair: Pair, one: Beside) -> Iterator[str]:
     a, b = names(pair, one)
     if one.note:
         yield f"Beside each other: {one.note}."
+    if pair.of_groups:
+        return
     for hits in one.hits:
         if sentence := _in_common(hits, a, b):
             yield sentence
@@ -155,6 +193,8 @@ def _in_common(hits: Hits, a: str, b: str) -> str:
 def hit_grid(pair: Pair, one: Beside, hits: Hits) -> Grid:
     """The first hits of a direction side by side."""
     a, b = names(pair, one)
+    if pair.of_groups:
+        return Grid("", (), ())
     numbers = (f"rank {a}", f"rank {b}", "change", f"score {a}", f"score {b}")
     heads = ("source, document, text", *numbers)
     rows = tuple(_hit(hit, hits) for hit in hits.first)
@@ -185,9 +225,15 @@ def group_grids(pair: Pair, one: Beside, groups: Sequence[GroupBeside]) -> list[
     """Groups side by side, a table for each key."""
     a, b = names(pair, one)
     heads = tuple(f"{what} {name}" for what in ("of the top", "lift", "mean") for name in (a, b))
+    row = _group
+    if pair.of_groups:
+        heads = tuple(
+            f"{_called_whole(side)} {name}" for side, name in zip(pair.sides, (a, b), strict=True)
+        )
+        row = _group_left_out
     found = []
     for column in dict.fromkeys(group.column for group in groups):
-        rows = tuple(_group(group) for group in groups if group.column == column)
+        rows = tuple(row(group) for group in groups if group.column == column)
         found.append(Grid(f"By {one_line(column)}", ("", *heads), rows))
     return found
 
@@ -201,8 +247,32 @@ def _group(group: GroupBeside) -> tuple[str, ...]:
     return one_line(group.name), *tops, *lifts, *means
 
 
+def _called_whole(side: Side) -> str:
+    """What stands in the column of a side of groups that one side left out."""
+    meaning = side.results.meaning
+    if meaning.of_groups:
+        return "effect"
+    return "sum, nats" if meaning.predicts else "sum"
+
+
+def _group_left_out(group: GroupBeside) -> tuple[str, ...]:
+    both = (group.ours, group.theirs)
+    cells = [
+        "" if one is None or one.whole is None else measured(one.whole, one.effect_se)
+        for one in both
+    ]
+    return one_line(group.name), *cells
+
+
 def how_to_read(comparison: Comparison) -> list[str]:
     """What the numbers mean."""
+    if all(pair.of_groups for pair in comparison.pairs):
+        return [
+            "Effect: what models trained on everything say, less what those say that were trained "
+            "without the group. Sum: of all scores over the group; in nats, over N, it predicts "
+            "the effect to first order. Rank correlation: Spearman's, over the groups that were "
+            "left out."
+        ]
     return [
         "In both: of the first k of each, how many are among the first k of the other; the same "
         "text is one, however often it occurs. By chance: what two orders drawn at random would "

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
-from rayinfluence.display import Column, Part, Table
+from rayinfluence.display import Part
 from rayinfluence.report.compare import grids
 from rayinfluence.report.compare.comparison import Comparison, Pair
-from rayinfluence.report.compare.grids import Grid
-from rayinfluence.report.terminal import isolated
-from rayinfluence.report.text import count, one_line
+from rayinfluence.report.lines import grid_parts, line
+from rayinfluence.report.text import count
 
 #: Queries whose hits are printed; of all there is the summary.
 _QUERIES = 5
@@ -47,19 +44,3 @@ def _pair(pair: Pair) -> list[Part]:
     if rest > 0:
         parts += ["", f"and {count(rest)} more queries: --query shows one, the page and --json all"]
     return parts
-
-
-def line(text: str, style: str = "") -> Text:
-    """A line of text, which others may have written."""
-    return isolated(Text(one_line(text), style))
-
-
-def grid_parts(grid: Grid) -> list[Part]:
-    """A table with its title, if it has rows."""
-    if not grid.rows:
-        return []
-    columns = [
-        Column(one_line(head), number=place >= grid.names, wide=place == 0 and grid.names == 1)
-        for place, head in enumerate(grid.heads)
-    ]
-    return ["", Table(columns, [[line(cell) for cell in row] for row in grid.rows], grid.title)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rayinfluence.display import Part
-from rayinfluence.report.compare.terminal import grid_parts, line
 from rayinfluence.report.evaluated import grids
+from rayinfluence.report.lines import grid_parts, line
 from rayinfluence.storage.results.evaluated import Evaluated
 
 

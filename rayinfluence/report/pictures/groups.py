@@ -25,6 +25,8 @@ Row = Mapping[str, Any]
 
 def groups(seen: Seen) -> list[Figure]:
     """A figure for each metadata key that groups, those with one group left out."""
+    if seen.results.meaning.of_groups:  # nothing is known of single scores
+        return []
     table = seen.results.groups
     rows = table.filter(pc.equal(table["query_id"], seen.query_id)).to_pylist()
     keys = dict.fromkeys(row["column"] for row in rows)

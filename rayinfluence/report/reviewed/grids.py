@@ -7,9 +7,9 @@ from rayinfluence.display import Part
 from rayinfluence.report.analysed.grids import verdicts
 from rayinfluence.report.compare.grids import Grid
 from rayinfluence.report.compare.page import grid_table
-from rayinfluence.report.compare.terminal import grid_parts, line
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.frame import framed
+from rayinfluence.report.lines import grid_parts, line
 from rayinfluence.report.markup import tag
 from rayinfluence.report.text import count
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rayinfluence.display import Part
-from rayinfluence.report.compare.terminal import grid_parts, line
+from rayinfluence.report.lines import grid_parts, line
 from rayinfluence.report.text import count
 from rayinfluence.report.valued import grids
 from rayinfluence.storage.results.valued import Valued

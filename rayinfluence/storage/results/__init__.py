@@ -22,6 +22,7 @@ from rayinfluence.storage.results.dense import (
     error_column,
     scores_key,
 )
+from rayinfluence.storage.results.effects import EFFECT_COLUMNS, effects_schema, group_scores
 from rayinfluence.storage.results.manifest import (
     MANIFEST,
     RESULTS,
@@ -60,6 +61,7 @@ from rayinfluence.storage.results.valued import VALUED
 __all__ = [
     "BANKS",
     "BANK_MANIFEST",
+    "EFFECT_COLUMNS",
     "GROUP_SCHEMA",
     "ITSELF_ID",
     "LINEAR_RANGE",
@@ -84,7 +86,9 @@ __all__ = [
     "beyond_linear",
     "ceiling_of",
     "dense_table",
+    "effects_schema",
     "error_column",
+    "group_scores",
     "in_version",
     "is_difference",
     "is_itself",

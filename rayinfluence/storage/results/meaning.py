@@ -27,6 +27,8 @@ class Meaning:
         of_itself: whether each sequence is scored for itself, and for none of the run's queries:
             then no score is negative, and predictions are of its own log-probability.
         measured: whether models were trained without what is scored, so that nothing is estimated.
+        of_groups: whether groups of sequences were scored, and no single one: there are no hits,
+            and the table of groups has effects.
     """
 
     description: str = "an estimate; nothing was retrained."
@@ -37,6 +39,7 @@ class Meaning:
     of_predictions: bool = True
     of_itself: bool = False
     measured: bool = False
+    of_groups: bool = False
 
     @property
     def ahead(self) -> int:

@@ -11,6 +11,7 @@ from whole_runs import Execute, survivors
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
+from rayinfluence.dataflow.stages.refine import in_section
 from rayinfluence.errors import ConfigError, NumericsError
 from rayinfluence.report import render_page
 from rayinfluence.testing import tiny_run
@@ -108,9 +109,32 @@ def test_a_report_has_both_and_says_how_queries_were_solved_for(
     assert "refined" not in str(results["ekfac"].meaning.description)
 
 
-def test_negative_curvature_is_refused_in_words(tmp_path: Path, execute: Execute) -> None:
-    with pytest.raises(NumericsError, match="curvature"):
-        execute(configured(tmp_path, damping=1e-3, koh_liang=SOLVE))
+def test_negative_curvature_is_refused_with_keys_and_what_they_say_does(
+    tmp_path: Path, execute: Execute
+) -> None:
+    """In the same run directory, without more: nothing of the other settings was begun."""
+    brief = {**SOLVE, "steps": 30}
+    positive = {**brief, "curvature": "gauss_newton"}
+    refused = {"damping": 1e-3, "koh_liang": brief}
+    keys = r"^scan\.koh_liang: .* `scan\.koh_liang\.curvature: gauss_newton`.*`scan\.damping`"
+    for name, changes in (("curvature", {"koh_liang": positive}), ("damping", {"damping": 60.0})):
+        with pytest.raises(NumericsError, match=keys):
+            execute(configured(tmp_path / name, **refused))
+        results = execute(configured(tmp_path / name, **{**refused, **changes}))
+        assert results[METHOD].survivors.num_rows > 0, name
+    # What was scanned is another matter, and its key is one that can be set.
+    other = configured(tmp_path / "curvature", damping=1e-3, koh_liang={**positive, "steps": 7})
+    with pytest.raises(ConfigError, match=r"scan\.koh_liang\.steps: 7, was 30.*--new-run"):
+        execute(other)
+
+
+def test_a_solver_names_its_settings_where_they_are() -> None:
+    said = "solver: lissa diverges. Raise `scale`, or set `scale: 2`; or `scan.damping_scale`."
+    assert in_section(said, "koh_liang") == (
+        "scan.koh_liang: lissa diverges. Raise `scan.koh_liang.scale`, or set "
+        "`scan.koh_liang.scale: 2`; or `scan.damping_scale`."
+    )
+    assert in_section("a fault of others: `scale`", "solver") == "a fault of others: `scale`"
 
 
 def test_solvers_that_begin_from_ekfac_are_refused(tmp_path: Path) -> None:

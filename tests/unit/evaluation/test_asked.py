@@ -7,8 +7,14 @@ import pytest
 
 from rayinfluence.corpus.queries import EncodedQuery
 from rayinfluence.corpus.query_forms import Query
-from rayinfluence.errors import ConfigError
-from rayinfluence.evaluation.asked import Answers, protocols, weights, with_seeds
+from rayinfluence.errors import ConfigError, NumericsError
+from rayinfluence.evaluation.asked import (
+    Answers,
+    protocols,
+    refuse_not_finite,
+    weights,
+    with_seeds,
+)
 from rayinfluence.evaluation.bank import About, Bank
 from rayinfluence.evaluation.claims import Claims
 from rayinfluence.evaluation.known import known_documents
@@ -122,3 +128,12 @@ def test_a_key_that_tells_nothing_is_refused() -> None:
         known_documents("fact", [query("a")], sequences)
     with pytest.raises(ConfigError, match=r"no document has at 'fact' what a query has there.*'y'"):
         known_documents("fact", [query("a", fact="y")], sequences)
+
+
+def test_a_model_that_says_nothing_of_a_query_is_refused_by_name() -> None:
+    values = np.zeros((2, 2))
+    refuse_not_finite(values, ["a", "b"], ["q0", "q1"], "here")
+    for bad in (np.nan, -np.inf):
+        values[1, 0] = bad
+        with pytest.raises(NumericsError, match=rf"here: the model b gives {bad} for query 'q0'"):
+            refuse_not_finite(values, ["a", "b"], ["q0", "q1"], "here")

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
+from left_out_run import configured, log
 
 from rayinfluence.config import RunConfig
-from rayinfluence.dataflow.run import Run
-from rayinfluence.dataflow.stages.progress import ProgressLog
 from rayinfluence.errors import ConfigError, NumericsError
 from rayinfluence.evaluation.farm import open_farm
-from rayinfluence.evaluation.leave_one_out import METHOD, chosen, leave_one_out, measured
+from rayinfluence.evaluation.leave_one_out import METHOD, chosen, leave_one_out
+from rayinfluence.evaluation.left_out import Left, measured
 from rayinfluence.evaluation.subsets import full, without
 from rayinfluence.report import render_page
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.store import Store
-from rayinfluence.testing import tiny_run
 
 pytestmark = pytest.mark.runs
 
 Say = Callable[..., tuple[int, str, str]]
 SEEDS = [0, 3, 5]
-
-
-def _log() -> ProgressLog:
-    return ProgressLog(Console(file=io.StringIO(), width=1000))
-
-
-def configured(folder: Path, seeds: list[int]) -> RunConfig:
-    """A run on the model that its recipe makes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    options = {"start": str(folder / "start"), "epochs": 2, "batch": 8}
-    evaluation = {"options": options, "seeds": seeds}
-    scan = {"methods": ["ekfac", "bm25"], "top": 4}
-    config = tiny_run(folder, 20, evaluation=evaluation, scan=scan)
-    shutil.move(folder / "model", folder / "start")
-    with open_farm(config, _log()) as farm:
-        farm.bank([])
-    with Run(config, _log()) as run:
-        run.all()
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Store]:
     folder = tmp_path_factory.mktemp("left-out")
     config = configured(folder, SEEDS)
     store = Store(str(folder / "without"))
-    leave_one_out(config, 1, store, _log())
+    leave_one_out(config, 1, store, log())
     return config, store
 
 
@@ -67,7 +44,7 @@ def test_scores_are_differences_of_trainings_with_their_errors(
     results, run = Results.load(store), Store(config.run)
     ids = chosen([Results.load(run, name) for name in ("ekfac", "bm25")], 1)
     assert len(ids) > 2
-    with open_farm(config, _log()) as farm:
+    with open_farm(config, log()) as farm:
         bank = farm.bank([without([i], 0, seed) for seed in SEEDS for i in ids.tolist()])
     values = {(s.seed, s.dropped): row for s, row in zip(bank.subsets, bank.values_SQ, strict=True)}
     for place, query_id in enumerate(bank.about.query_ids):
@@ -149,9 +126,9 @@ def test_what_cannot_be_measured_is_refused_in_words(
         update={"evaluation": config.evaluation.model_copy(update={"seeds": [0]})}
     )
     with pytest.raises(ConfigError, match="Name two or more"):
-        leave_one_out(one, 1, Store(str(tmp_path / "new")), _log())
+        leave_one_out(one, 1, Store(str(tmp_path / "new")), log())
     with pytest.raises(ConfigError, match="is the directory of a run"):
-        leave_one_out(config, 1, Store(config.run), _log())
+        leave_one_out(config, 1, Store(config.run), log())
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(config.model_dump()))
     assert "--into" in say("evaluate", "leave-one-out", path)[2]
@@ -163,11 +140,12 @@ def test_what_cannot_be_measured_is_refused_in_words(
 
 def test_what_is_not_finite_is_refused_by_name(done: tuple[RunConfig, Store]) -> None:
     config, _ = done
-    with open_farm(config, _log()) as farm:
+    with open_farm(config, log()) as farm:
         bank = farm.bank([])
-    subsets = (full(0), without([bank.about.sequence_ids[0]], 0, 0))
+    one = bank.about.sequence_ids[0]
+    subsets = (full(0), without([one], 0, 0))
     values = np.array([bank.values_SQ[0], bank.values_SQ[0]])
     values[1, 1] = -np.inf
     broken = replace(bank, subsets=subsets, values_SQ=values, losses_S=np.zeros(2))
     with pytest.raises(NumericsError, match=r"without sequence 0 with seed 0 gives -inf .*'q1'"):
-        measured(broken, np.array([bank.about.sequence_ids[0]]), [0])
+        measured(broken, Left("sequence", (str(one),), ((one,),)), [0])

@@ -41,6 +41,7 @@ def test_a_question_may_be_given_and_a_file_of_them(tmp_path: Path) -> None:
     [
         (["no.jsonl"], ConfigError, "--query no.jsonl: it is no file"),
         (["."], ConfigError, "--query .: it is no file"),
+        (["The keys to the " + 100 * "long "], ConfigError, "it is no file; name a file of"),
         (["[]"], QueryError, "there is no question; write one as"),
         (["[1]"], QueryError, "is no object; write a question as"),
         (["{1}"], QueryError, "--query:1 is no"),

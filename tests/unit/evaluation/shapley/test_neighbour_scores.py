@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from rayinfluence.config import RunConfig
 from rayinfluence.corpus.shards import sequences_of
@@ -19,7 +21,7 @@ from rayinfluence.display.as_json import json_text
 from rayinfluence.evaluation.contenders import contenders
 from rayinfluence.evaluation.evaluate import evaluate
 from rayinfluence.evaluation.shapley import neighbour_job
-from rayinfluence.evaluation.shapley.neighbour_job import neighbour_scores
+from rayinfluence.evaluation.shapley.neighbour_job import neighbour_scores, who_votes
 from rayinfluence.evaluation.shapley.neighbours import neighbour_values
 from rayinfluence.evaluation.shapley.valuing import value_groups
 from rayinfluence.storage.results.valued import VALUED
@@ -133,3 +135,27 @@ def test_an_evaluation_has_them_and_values_of_coalitions_beside_methods(tmp_path
     assert last.lds == {}
     assert last.recall is None
     assert any("that they agree is no prediction" in one for one in told.notes)
+
+
+def test_more_neighbours_than_places_count_tokens_and_say_so(config: RunConfig) -> None:
+    console = Console(file=io.StringIO(), width=1000)
+    with Run(config, ProgressLog(console)) as run:
+        begun(run)
+        there = sequences(run)
+        ids_N = np.array(sorted(there))
+        n_places = sum(len(one) - 1 for one in there.values())
+        found_NQ = neighbour_scores(run, run.queries, ids_N, n_places)
+        said = f"{n_places:,} vote, and the corpus has {n_places:,} places: all of them do"
+        assert said in console.file.getvalue()
+        for q, query in enumerate(run.queries):
+            [answer] = query.answers
+            counts_N = [
+                np.mean([there[one][1:].count(token) for token in answer.completion])
+                for one in ids_N
+            ]
+            assert found_NQ[:, q] == pytest.approx(np.array(counts_N) / n_places, abs=1e-12)
+
+
+def test_of_fewer_nothing_is_said() -> None:
+    assert who_votes(9, 10) is None
+    assert who_votes(10, 10) is not None

@@ -45,5 +45,15 @@ def test_of_one_neighbour_the_nearest_has_most() -> None:
     assert found.tolist() == pytest.approx([5 / 6, -1 / 6, 1 / 3])
 
 
+@pytest.mark.parametrize("k", [4, 5, 1000])
+def test_where_all_vote_distances_play_no_part(k: int) -> None:
+    """v is a sum over points of m / K: each adds that to whomever it joins."""
+    matches = [True, False, True, True]
+    for distances in ([1, 2, 3, 4], [4, 3, 2, 1], [2, 2, 1, 9]):
+        found = neighbour_values(np.array(distances, dtype=float), np.array(matches), k)
+        assert found.tolist() == pytest.approx([one / k for one in matches], abs=1e-15)
+        assert found.tolist() == pytest.approx(by_enumeration(distances, matches, k), abs=1e-12)
+
+
 def test_of_nobody_there_are_none() -> None:
     assert neighbour_values(np.zeros(0), np.zeros(0, bool), 3).shape == (0,)
