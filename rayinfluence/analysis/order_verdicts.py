@@ -9,6 +9,9 @@ from rayinfluence.analysis.order_values import Signs
 from rayinfluence.influence.order import (
     BEGINNING,
     BEYOND,
+    BEYOND_CONTROL,
+    CONTROL,
+    LANGUAGE,
     OTHER_OBJECT,
     OTHER_SUBJECT,
     REMOVED,
@@ -34,6 +37,7 @@ def verdicts(
         _order(shares, signs),
         _meaning(shares),
         _removed(shares.get(REMOVED)),
+        _language(shares),
     )
 
 
@@ -41,6 +45,8 @@ def _order(shares: Mapping[str, Interval | None], signs: Mapping[str, Signs]) ->
     finding = "a reversed sentence has little influence beyond the string that it shares"
     whole, test = shares.get(REVERSED), signs.get(REVERSED)
     string, beyond = shares.get(BEGINNING), shares.get(BEYOND)
+    if REVERSED not in shares:
+        return Verdict(finding, "not asked", "No reversed sentences were given.")
     if not (whole and beyond and string and test) or beyond.high is None:
         return Verdict(finding, "not asked", "Forward sentences of two queries need influence.")
     why = (
@@ -73,6 +79,22 @@ def _removed(one: Interval | None) -> Verdict:
     if one.low > -LITTLE and one.high < LITTLE:
         return Verdict(finding, "reproduces", why)
     return Verdict(finding, "partly" if one.high < 1 else "does not at this size", why)
+
+
+def _language(shares: Mapping[str, Interval | None]) -> Verdict:
+    finding = "influence carries over to another language"
+    if LANGUAGE not in shares:
+        return Verdict(finding, "not asked", "No sentences in another language were given.")
+    whole, control, beyond = (shares.get(one) for one in (LANGUAGE, CONTROL, BEYOND_CONTROL))
+    if not (whole and control and beyond) or beyond.low is None:
+        return Verdict(finding, "not asked", "Forward sentences of two queries need influence.")
+    why = (
+        f"Beyond its control a sentence in another language has {_ranged(beyond)} of the forward "
+        f"one's influence ({whole.mean:.1%} with it, the control alone {control.mean:.1%})."
+    )
+    if beyond.low > LITTLE:
+        return Verdict(finding, "reproduces", why)
+    return Verdict(finding, "partly" if beyond.low > 0 else "does not at this size", why)
 
 
 def _ranged(one: Interval) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayinfluence.analysis.asked import Verdict, Word
-from rayinfluence.analysis.likeness import BINDING, BY_TEXTS, OVERLAP, PARAPHRASE, REWORDED
+from rayinfluence.analysis.likeness import (
+    BINDING,
+    BY_TEXTS,
+    CROSSING,
+    OVERLAP,
+    PARAPHRASE,
+    REWORDED,
+)
 from rayinfluence.analysis.scale_values import Figure
 
 #: Each finding with its figure, and whether larger models have more of it (1) or less (-1).
@@ -14,6 +21,7 @@ _FINDINGS = (
     ("larger models find more that is said in other words", REWORDED, 1),
     ("larger models' influence carries over to unseen words", PARAPHRASE, 1),
     ("larger models tell the right subject from another", BINDING, -1),
+    ("larger models' influence carries over to another language", CROSSING, 1),
     ("larger models' scores are less like those of texts", BY_TEXTS, -1),
 )
 

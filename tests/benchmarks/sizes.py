@@ -1,13 +1,17 @@
 """Models of three sizes and three seeds, of one corpus with planted facts, for docs/findings.md.
 
     python tests/benchmarks/sizes.py [--folder runs/findings] [--only small] [--seeds 0 1 2]
+    python tests/benchmarks/sizes.py languages [--folder runs/findings] [--only small] [--seeds 0]
     python tests/benchmarks/sizes.py reversed [--folder runs/findings] [--seeds 0 1 2]
 
 The first writes documents, questions and texts for `analyse --what order`, trains what the
 configurations of jobs/findings name, one model for each seed, and runs each; what is trained and
 scored already is left as it is, so it goes on where it was killed.
 
-The second trains models that read some facts the usual way round, some reversed alone, some as
+The second does the same in the folder `languages` with documents in two languages, of which one is
+a cipher of the other, and texts of the same facts in that.
+
+The third trains models that read some facts the usual way round, some reversed alone, some as
 the beginning of that and some not at all, and prints what each does to the log-probability of the
 usual way round. Each fact is in each of these arms once for each seed; the prose around it, order
 of batches and first weights are the same, by the recipe of `rayinfluence evaluate`.
@@ -33,6 +37,7 @@ from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
 from rayinfluence.demo.corpus import SHORTEST_WINDOW, DemoCorpus, Document, write_corpus
 from rayinfluence.demo.facts import TRAINED_TEMPLATES, Fact
+from rayinfluence.demo.languages import write_languages
 from rayinfluence.demo.order import reversed_sentences, write_parts
 from rayinfluence.demo.prose import Passage, read_prose
 from rayinfluence.demo.tiny_lm import train_tokenizer
@@ -46,13 +51,16 @@ JOBS = Path(__file__).parents[2] / "jobs" / "findings"
 SIZES = ("small", "middle", "large")
 #: Where all of it is, as the configurations have that from their folder.
 THERE = "../../runs/findings"
-VOCABULARY = 1024
+VOCABULARY, VOCABULARY_OF_TWO = 1024, 1536
 SUBJECTS, PLAIN = 8, 330
 #: Sentences of prose, each a document: half as long as the demo's, so half as much to train on.
 LONGEST_SENTENCE = 120
+#: The same where each sentence stands twice, of words alone.
+LONGEST_OF_TWO = 60
 #: What models read of a fact.
 ARMS = ("forward", "reversed", "its beginning", "nothing")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_WHOLE = re.compile(r"[A-Z][a-z]*( [a-z]+){4,}\.")
 
 
 def sentences() -> Iterator[Passage]:
@@ -77,10 +85,9 @@ def corpus_in(folder: Path) -> DemoCorpus:
     return corpus
 
 
-def tokenizer_of(corpus: DemoCorpus) -> PreTrainedTokenizerFast:
+def tokenizer_of(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Of the corpus, the same for all models."""
-    texts = [document.text for document in corpus.documents]
-    return train_tokenizer(texts, ModelSettings(vocabulary=VOCABULARY))
+    return train_tokenizer(texts, ModelSettings(vocabulary=vocabulary))
 
 
 def config_of(name: str, folder: Path, seed: int) -> RunConfig:
@@ -99,9 +106,10 @@ def trained(
     texts: Sequence[str],
     weights_N: NDArray[np.float32],
     seed: int,
+    vocabulary: int = VOCABULARY,
 ) -> nn.Module:
     """The model that a configuration's recipe makes, in a folder; trained if it was not."""
-    recipe = recipe_of(config.evaluation, VOCABULARY)
+    recipe = recipe_of(config.evaluation, vocabulary)
     wanted = digest([recipe.parts(), list(texts), weights_N.tolist(), seed])
     record = folder / "digest"
     if not record.exists() or record.read_text("utf-8") != wanted:
@@ -118,16 +126,43 @@ def trained(
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def over_sizes(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
-    """Train and run each size with each seed."""
-    corpus = corpus_in(folder)
-    tokenizer = tokenizer_of(corpus)
-    texts = [document.text for document in corpus.documents]
+def texts_in(folder: Path) -> list[str]:
+    """Of the corpus that is written; the same bytes each time."""
+    return [document.text for document in corpus_in(folder).documents]
+
+
+def languages_in(folder: Path) -> list[str]:
+    """The same of two languages, with questions and sentences of both."""
+    short = {
+        one
+        for passage in read_prose()
+        for one in _SENTENCE_END.split(passage.text)
+        if len(one) <= LONGEST_OF_TWO and _WHOLE.fullmatch(one)
+    }
+    return write_languages(
+        folder,
+        sorted(short),
+        subjects=12,
+        parallel_subjects=6,
+        parallel=240,
+        seed=0,
+    )
+
+
+def over_sizes(
+    folder: Path,
+    texts: Sequence[str],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    vocabulary: int = VOCABULARY,
+) -> None:
+    """Train and run each size with each seed, on texts of documents that are in the folder."""
+    tokenizer = tokenizer_of(texts, vocabulary)
     for seed in seeds:
         for name in names:
             config = config_of(name, folder, seed)
             once_N = np.ones(len(texts), np.float32)
-            trained(config, Path(config.model), tokenizer, texts, once_N, seed)
+            trained(config, Path(config.model), tokenizer, texts, once_N, seed, vocabulary)
             with Run(config) as run:
                 run.all()
 
@@ -157,7 +192,7 @@ def log_probability(
 def against_order(folder: Path, seeds: Sequence[int]) -> None:
     """Train with facts in arms, and print what arms do; the table is reversed.json."""
     corpus = corpus_in(folder)
-    tokenizer = tokenizer_of(corpus)
+    tokenizer = tokenizer_of([one.text for one in corpus.documents], VOCABULARY)
     facts = {fact.fact_id: place for place, fact in enumerate(corpus.facts)}
     texts: list[str] = []
     arms: list[tuple[int, int] | None] = []
@@ -237,15 +272,22 @@ def _told(values_SAF: NDArray[np.float64]) -> dict[str, object]:
 def main() -> None:
     """Do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=["sizes", "reversed"], default="sizes")
+    parser.add_argument(
+        "what", nargs="?", choices=["sizes", "languages", "reversed"], default="sizes"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/findings"))
     parser.add_argument("--only", choices=SIZES, action="append")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     if options.what == "reversed":
         against_order(options.folder, options.seeds)
+        return
+    names = options.only or SIZES
+    if options.what == "languages":
+        folder = options.folder / "languages"
+        over_sizes(folder, languages_in(folder), names, options.seeds, VOCABULARY_OF_TWO)
     else:
-        over_sizes(options.folder, options.only or SIZES, options.seeds)
+        over_sizes(options.folder, texts_in(options.folder), names, options.seeds)
 
 
 if __name__ == "__main__":
