@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rayinfluence.analysis.asked import Verdict, Word
+from rayinfluence.analysis.findings import ABROAD, MEANING, ORDER, WITHOUT
 from rayinfluence.analysis.order_values import Signs
 from rayinfluence.influence.order import (
     BEGINNING,
@@ -42,7 +43,7 @@ def verdicts(
 
 
 def _order(shares: Mapping[str, Interval | None], signs: Mapping[str, Signs]) -> Verdict:
-    finding = "a reversed sentence has little influence beyond the string that it shares"
+    finding = ORDER
     whole, test = shares.get(REVERSED), signs.get(REVERSED)
     string, beyond = shares.get(BEGINNING), shares.get(BEYOND)
     if REVERSED not in shares:
@@ -61,7 +62,7 @@ def _order(shares: Mapping[str, Interval | None], signs: Mapping[str, Signs]) ->
 
 
 def _meaning(shares: Mapping[str, Interval | None]) -> Verdict:
-    finding = "changes of meaning lower influence"
+    finding = MEANING
     told = {name: one for name in (OTHER_OBJECT, OTHER_SUBJECT) if (one := shares.get(name))}
     if not told or any(one.high is None for one in told.values()):
         return Verdict(finding, "not asked", "Texts of two queries with another object or subject.")
@@ -72,7 +73,7 @@ def _meaning(shares: Mapping[str, Interval | None]) -> Verdict:
 
 
 def _removed(one: Interval | None) -> Verdict:
-    finding = "without the completion a sentence has next to no influence"
+    finding = WITHOUT
     if one is None or one.low is None or one.high is None:
         return Verdict(finding, "not asked", "Texts of two queries without their completions.")
     why = f"{_ranged(one)} of the influence is left."
@@ -82,7 +83,7 @@ def _removed(one: Interval | None) -> Verdict:
 
 
 def _language(shares: Mapping[str, Interval | None]) -> Verdict:
-    finding = "influence carries over to another language"
+    finding = ABROAD
     if LANGUAGE not in shares:
         return Verdict(finding, "not asked", "No sentences in another language were given.")
     whole, control, beyond = (shares.get(one) for one in (LANGUAGE, CONTROL, BEYOND_CONTROL))

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayinfluence.analysis.asked import Verdict, Word
+from rayinfluence.analysis.findings import (
+    FARTHER_ABROAD,
+    IN_OTHER_WORDS,
+    LESS_LIKE_TEXTS,
+    LESS_LITERAL,
+    RIGHT_SUBJECT,
+    UNSEEN_WORDS,
+)
 from rayinfluence.analysis.likeness import (
     BINDING,
     BY_TEXTS,
@@ -17,12 +25,12 @@ from rayinfluence.analysis.scale_values import Figure
 
 #: Each finding with its figure, and whether larger models have more of it (1) or less (-1).
 _FINDINGS = (
-    ("larger models' hits share fewer words with the query", OVERLAP, -1),
-    ("larger models find more that is said in other words", REWORDED, 1),
-    ("larger models' influence carries over to unseen words", PARAPHRASE, 1),
-    ("larger models tell the right subject from another", BINDING, -1),
-    ("larger models' influence carries over to another language", CROSSING, 1),
-    ("larger models' scores are less like those of texts", BY_TEXTS, -1),
+    (LESS_LITERAL, OVERLAP, -1),
+    (IN_OTHER_WORDS, REWORDED, 1),
+    (UNSEEN_WORDS, PARAPHRASE, 1),
+    (RIGHT_SUBJECT, BINDING, -1),
+    (FARTHER_ABROAD, CROSSING, 1),
+    (LESS_LIKE_TEXTS, BY_TEXTS, -1),
 )
 
 
