@@ -67,6 +67,9 @@ def analyse(
     out: Annotated[
         str | None, typer.Option(help="A folder for a page and its JSON; may be s3://.")
     ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="With --out: its pictures as files, too (matplotlib).")
+    ] = False,
     settings: Settings = None,
     endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
@@ -78,9 +81,12 @@ def analyse(
         raise ConfigError(f"--only {only}: write KEY=VALUE, a metadata key of queries and a value.")
     if out is not None and (why := why_no_address(out)):
         raise ConfigError(f"--out: {why}")
+    if png:
+        _refuse_no_pictures(out)
     from rayinfluence.analysis.asked import LEAST
     from rayinfluence.cli.asking_findings import Asked, Opened, found_of
-    from rayinfluence.report.analysed import analysis_page, analysis_parts
+    from rayinfluence.report.analysed import analysis_page, analysis_parts, figures
+    from rayinfluence.report.pictures.paper import draw_files
 
     opened = Opened(method, probes, (key, value) if only else None, settings or [], endpoint_url)
     folder = None if out is None else opened.folder(runs[0], out)
@@ -91,10 +97,21 @@ def analyse(
         name = "findings" if what == _ALL else what
         folder.write(f"{name}.json", json_text(found.to_json()).encode())
         folder.write(f"{name}.html", analysis_page(found).encode())
+        if png:
+            for drawn in figures(found):
+                folder.write(f"{drawn.name}.png", draw_files(drawn).files["png"])
         page = f"{folder.url}/{name}.html"
     show(Shown(analysis_parts(found), {**found.to_json(), "page": page}), as_json)
     if page is not None:
         say(f"page: {page}", error=as_json)
+
+
+def _refuse_no_pictures(out: str | None) -> None:
+    from rayinfluence.report.pictures.paper import refuse_no_matplotlib
+
+    if out is None:
+        raise ConfigError("--png: pictures are files beside the page; name a folder with --out.")
+    refuse_no_matplotlib()
 
 
 #: Of which analyses options are, and what they say.

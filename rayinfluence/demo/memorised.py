@@ -75,10 +75,10 @@ class Planted:
     reworded: tuple[str, str]
 
 
-def word_windows(passage: Passage) -> Iterator[str]:
-    """Runs of ``WORDS`` words, one from every ``STRIDE``-th word on: neighbours overlap."""
+def word_windows(passage: Passage, stride: int = STRIDE) -> Iterator[str]:
+    """Runs of ``WORDS`` words, one from every ``stride``-th word on: neighbours may overlap."""
     words = passage.text.split()
-    for start in range(0, len(words) - WORDS + 1, STRIDE):
+    for start in range(0, len(words) - WORDS + 1, stride):
         yield " ".join(words[start : start + WORDS])
 
 

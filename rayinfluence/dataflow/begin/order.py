@@ -15,11 +15,11 @@ from rayinfluence.influence.order import FORWARD, LANGUAGE, PAIRS, PARTS, REVERS
 _KEYS = {REVERSED: ("text", "beginning"), LANGUAGE: ("text", "control")}
 _WANTED = (
     "A file of parts has `queries`, with for the id of each the parts of its sentences: "
-    f"`{FORWARD}`, `{REVERSED}` or `{LANGUAGE}` or both, and any of "
-    f"{', '.join(f'`{part}`' for part in PARTS[1:])}. Each is a list of texts; of `{REVERSED}` one "
-    "of {text, beginning}, where the beginning ends after what the query asks for, and of "
-    f"`{LANGUAGE}` one of {{text, control}}, where the control is in that language too and says "
-    "something else."
+    f"`{FORWARD}`, and any of "
+    f"{', '.join(f'`{part}`' for part in (*PARTS[1:], REVERSED, LANGUAGE))}. "
+    f"Each is a list of texts; of `{REVERSED}` one of {{text, beginning}}, where the beginning ends "
+    f"after what the query asks for, and of `{LANGUAGE}` one of {{text, control}}, where the "
+    "control is in that language too and says something else."
 )
 
 
@@ -77,12 +77,11 @@ def _of_query(query: Any, values: Any) -> list[Part]:
         raise InputError(
             f"{query!r} has no {FORWARD!r}, and without it nothing is compared. {_WANTED}"
         )
-    in_pairs = [part for part in PAIRS if part in values]
-    if not in_pairs:
+    if set(values) == {FORWARD}:
         raise InputError(
-            f"{query!r} has no {REVERSED!r} and no {LANGUAGE!r}, and without one of them nothing "
-            f"is asked. {_WANTED}"
+            f"{query!r} has {FORWARD!r} alone, and nothing that it is compared with. {_WANTED}"
         )
+    in_pairs = [part for part in PAIRS if part in values]
     texts = {part: values[part] for part in PARTS if part in values}
     for part in in_pairs:
         both = _pairs(query, part, values[part])

@@ -63,7 +63,7 @@ def test_a_text_in_another_language_has_a_control() -> None:
         ({"queries": {1: ONE}}, "one of its `queries` is 1, and no text; put the id in quotes"),
         ({"queries": {"q": []}}, "'q' has no parts"),
         ({"queries": {"q": {**ONE, "backward": ["x"]}}}, "'q' has 'backward', which is no part"),
-        ({"queries": {"q": {"forward": ["a"]}}}, "'q' has no 'reversed' and no 'another language'"),
+        ({"queries": {"q": {"forward": ["a"]}}}, "'q' has 'forward' alone, and nothing that"),
         ({"queries": {"q": {"reversed": [PAIR]}}}, "'q' has no 'forward', and without it nothing"),
         ({"queries": {"q": {**ONE, "forward": []}}}, "'q, forward': a list of one or more texts"),
         ({"queries": {"q": {**ONE, "reversed": []}}}, "its 'reversed' is no list"),
