@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rayinfluence.analysis.asked import LEAST
 from rayinfluence.demo.classes import write_classes
 from rayinfluence.demo.corpus import write_jsonl
-from rayinfluence.demo.memorised import STRIDE, WORDS, word_windows, write_memorised
+from rayinfluence.demo.memorised import STRIDE, word_windows, write_memorised
 from rayinfluence.demo.tiny_lm import ensure_model
 from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.training import TrainingSettings
@@ -47,11 +47,13 @@ MEMORISATION = (
     ModelSettings(vocabulary=2048, context=96, width=48, layers=2, heads=4),
     TrainingSettings(epochs=6, batch=64, learning_rate=4e-3, threads=1),
 )
-#: Windows of prose, of which so many are tried, their last words, and those asked at most.
-WINDOWS_OF_PROSE, TRIED, END, MOST = 50_100, 1500, 2, 40
+#: Windows of prose, and words of each, none in two of them where there are as many.
+WINDOWS_OF_PROSE, LENGTH = 50_100, 8
+#: Windows that are tried, words of their ends, and those that are asked at most.
+TRIED, END, MOST = 1500, 2, 40
 PROSE = (
-    ModelSettings(vocabulary=2048, context=96, width=48, layers=2, heads=4),
-    TrainingSettings(epochs=3, batch=64, learning_rate=4e-3, threads=1),
+    ModelSettings(vocabulary=1024, context=64, width=32, layers=2, heads=4),
+    TrainingSettings(epochs=2, batch=64, learning_rate=8e-3, threads=1),
 )
 LAYERS = (
     ModelSettings(vocabulary=1024, context=128, width=64, layers=8, heads=4),
@@ -76,8 +78,10 @@ def prose(folder: Path, books: Path | None) -> tuple[ModelSettings, TrainingSett
     """Write documents alone: what is known is asked when there is a model."""
     passages = prose_of(books, CHARACTERS)
     # Neighbours overlap where there is not enough otherwise.
-    for stride in (WORDS, STRIDE):
-        found = list(dict.fromkeys(w for one in passages for w in word_windows(one, stride)))
+    for stride in (LENGTH, STRIDE):
+        found = list(
+            dict.fromkeys(w for one in passages for w in word_windows(one, stride, LENGTH))
+        )
         if len(found) >= WINDOWS_OF_PROSE:
             break
     order = np.random.default_rng([0, 13]).permutation(len(found))[:WINDOWS_OF_PROSE]

@@ -17,8 +17,8 @@ _WANTED = (
     "A file of parts has `queries`, with for the id of each the parts of its sentences: "
     f"`{FORWARD}`, and any of "
     f"{', '.join(f'`{part}`' for part in (*PARTS[1:], REVERSED, LANGUAGE))}. "
-    f"Each is a list of texts; of `{REVERSED}` one of {{text, beginning}}, where the beginning ends "
-    f"after what the query asks for, and of `{LANGUAGE}` one of {{text, control}}, where the "
+    f"Each is a list of texts; of `{REVERSED}` one of {{text, beginning}}, where the beginning "
+    f"ends after what the query asks for, and of `{LANGUAGE}` one of {{text, control}}, where the "
     "control is in that language too and says something else."
 )
 
