@@ -80,10 +80,9 @@ bench-sizes: .venv/ready
 # The same sizes of documents in two languages.
 bench-languages: .venv/ready
 	$(BIN)/python tests/benchmarks/sizes.py languages
-	for names in enciphered shared; do for file in language unrelated; do \
+	for names in enciphered shared; do \
 		$(ANALYSE) $(FOUND)/languages/*/[0-9]/run --what scale --only names=$$names --by $${names}_of \
-			--probes $(FOUND)/languages/$$file.yaml --out $(FOUND)/languages/found-$$names-$$file || exit 1; \
-		done; done
+			--probes $(FOUND)/languages/language.yaml --out $(FOUND)/languages/found-$$names || exit 1; done
 
 bench-memorisation: .venv/ready
 	$(BIN)/python tests/benchmarks/finding_banks.py memorisation

@@ -70,5 +70,9 @@ def _verdict(
         )
     )
     clear = change.low > 0 if sign > 0 else change.high < 0
+    if figure.name == CROSSING:
+        # More than of the smallest may still be nothing.
+        low = means[-1].low
+        clear = clear and low is not None and low > 0
     word: Word = "partly" if clear else "does not at this size"
     return Verdict(finding, "reproduces" if clear and figure.apart and several else word, why)

@@ -123,7 +123,7 @@ def found_of(runs: Sequence[str], opened: Opened, asked: Asked) -> Found:
     """What runs say; of several those of one alone are asked the first.
 
     Raises:
-        RayInfluenceError: one cannot be read or asked; of ``all`` what cannot is said there.
+        RayInfluenceError: one cannot be read or asked; of ``all`` what it cannot be asked is said there.
     """
     from rayinfluence.analysis import ask_all
 
@@ -133,6 +133,10 @@ def found_of(runs: Sequence[str], opened: Opened, asked: Asked) -> Found:
         assert not isinstance(make, str), make
         return make()
     results, _ = opened.results(runs[0])
+    # A run that cannot be read, and a file that is wrong, are refused, and are not what is lacking.
+    for run in runs:
+        opened.results(run)
+        opened.scored(run)
     return ask_all(
         results.method,
         str(results.manifest.get("fingerprint") or ""),
@@ -174,7 +178,7 @@ def _analyses(
         "tails": lambda: analyse_tails(*opened.results(run), least),
         "layers": layers,
         "copies": lambda: analyse_copies(opened.results(run)[0], least),
-        "order": "Name a file of sentences by parts with --probes FILE; the reference has its form."
+        "order": "Name a file of sentences by parts with --probes FILE."
         if opened.probes is None
         else lambda: analyse_order(opened.results(run)[0], opened.scored(run), least),
         "scale": "One run is of one size: name runs of models of other sizes beside it."

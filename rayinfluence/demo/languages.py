@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import yaml
 
 from rayinfluence.demo.corpus import write_jsonl
-from rayinfluence.demo.facts import TEMPLATES, TRAINED_TEMPLATES, Fact, invent_facts
+from rayinfluence.demo.facts import TRAINED_TEMPLATES, Fact, invent_facts
 from rayinfluence.errors import CorpusError
 from rayinfluence.influence.order import FORWARD, LANGUAGE
 
@@ -39,16 +38,10 @@ _SHORT = 4
 class Cipher:
     """A language with one word for each, the same for the same seed."""
 
-    def __init__(self, seed: int, taken: Iterable[str] = ()) -> None:
-        """A language none of whose words is among those that are taken."""
+    def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng([seed, 11])
         self._words: dict[str, str] = {}
-        self._taken = set(taken)
-
-    @property
-    def words(self) -> frozenset[str]:
-        """All that it has so far."""
-        return frozenset(self._words.values())
+        self._taken: set[str] = set()
 
     def word(self, word: str) -> str:
         """The word for one, with a capital where that has one."""
@@ -84,15 +77,13 @@ def write_languages(
     parallel: int,
     seed: int,
 ) -> list[str]:
-    """Write documents.jsonl, queries.jsonl, language.yaml and unrelated.yaml; the texts.
+    """Write documents.jsonl, queries.jsonl and language.yaml; the texts.
 
     Documents have ``language`` (``plain``, ``cipher``, ``both`` or ``names``), ``fact_id`` where
     they tell a fact that is asked, and ``enciphered_of`` or ``shared_of`` with the same where they
     tell it in the cipher. Questions have the same keys, and ``names``: ``enciphered`` or
-    ``shared``. The two other files are for ``analyse --probes``: with each question its fact in the
-    cipher. The control of language.yaml is in the same cipher; it has other names where these are
-    enciphered, and the same names with another relation where they are shared. The control of
-    unrelated.yaml is the same fact, word for word, in another cipher that nothing was told in.
+    ``shared``. The third file is for ``analyse --probes``: with each question its fact in the
+    cipher, and as controls other facts of the relation in the cipher, told as often.
 
     Args:
         folder: where the files go.
@@ -139,23 +130,15 @@ def write_languages(
     templates = {fact.fact_id: int(rng.choice(TRAINED_TEMPLATES)) for fact in asked}
     queries = (_question(fact, templates[fact.fact_id], names) for fact in asked)
     write_jsonl(folder / "queries.jsonl", queries)
-    other = Cipher(seed + 1, cipher.words)
-    for name, controls_of in (("language", _controls), ("unrelated", None)):
-        values: dict[str, Any] = {}
-        for fact in asked:
-            template = templates[fact.fact_id]
-            text = told(fact, template)
-            if controls_of is not None:
-                controls = [told(one, template) for one in controls_of(fact, asked, names)]
-            else:
-                kept = (fact.subject, fact.object) if names[fact.subject] == SHARED else ()
-                controls = [other.text(fact.sentence(template), kept)]
-            pairs = [{"text": text, "control": control} for control in controls]
-            values[fact.fact_id] = {FORWARD: [fact.sentence(template)], LANGUAGE: pairs}
-        written = yaml.safe_dump(
-            {"queries": values}, sort_keys=False, width=200, allow_unicode=True
-        )
-        (folder / f"{name}.yaml").write_text(written, encoding="utf-8")
+    values: dict[str, Any] = {}
+    for fact in asked:
+        template = templates[fact.fact_id]
+        text = told(fact, template)
+        controls = [told(one, template) for one in _controls(fact, asked, names)]
+        pairs = [{"text": text, "control": control} for control in controls]
+        values[fact.fact_id] = {FORWARD: [fact.sentence(template)], LANGUAGE: pairs}
+    written = yaml.safe_dump({"queries": values}, sort_keys=False, width=200, allow_unicode=True)
+    (folder / "language.yaml").write_text(written, encoding="utf-8")
     return [row["text"] for row in documents]
 
 
@@ -204,14 +187,16 @@ def _question(fact: Fact, template: int, names: dict[str, str]) -> dict[str, Any
 
 
 def _controls(fact: Fact, facts: Sequence[Fact], names: dict[str, str]) -> list[Fact]:
-    """What is as like a fact in the second language as can be, and says something else."""
-    if names[fact.subject] == SHARED:
-        return [replace(fact, relation=one) for one in TEMPLATES if one != fact.relation]
+    """Other facts of the relation, with names of the same kind.
+
+    They are told as often as the fact is: what a model has not read surprises it, and has more
+    influence for that alone.
+    """
     alike = [
         one
         for one in facts
         if one.relation == fact.relation
         and one.subject != fact.subject
-        and names[one.subject] == ENCIPHERED
+        and names[one.subject] == names[fact.subject]
     ]
     return alike[:_CONTROLS]

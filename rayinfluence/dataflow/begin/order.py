@@ -96,7 +96,7 @@ def _of_query(query: Any, values: Any) -> list[Part]:
 def _pairs(query: str, part: str, values: Any) -> tuple[list[str], list[str]]:
     """Texts of a part, and what each stands beside."""
     if not isinstance(values, list) or not values:
-        raise InputError(f"{query!r}: its {part!r} is no list. {_WANTED}")
+        raise InputError(f"{query!r}: its {part!r} is no list, or an empty one. {_WANTED}")
     pairs = [_pair(query, part, one) for one in values]
     return [text for text, _ in pairs], [beside for _, beside in pairs]
 

@@ -181,6 +181,13 @@ def test_influence_that_crosses_languages_is_seen_beside_its_control() -> None:
     # What grows with its control is the string, and not what it says.
     string = found((0.5, 0.5), (0.5, 0.4), (0.9, 0.8), (0.9, 0.9))
     assert {one.finding: one.word for one in string.verdicts}[finding] == "does not at this size"
+    # Nor is it a finding that there is less below the control than there was.
+    below = found((0.1, 0.9), (0.1, 0.8), (0.3, 0.4), (0.3, 0.4))
+    changed = figure(below, CROSSING).change
+    assert changed is not None
+    assert changed.low is not None
+    assert changed.low > 0
+    assert {one.finding: one.word for one in below.verdicts}[finding] == "does not at this size"
 
 
 def kept(made: Results, scores_of: dict[str, np.ndarray]) -> Kept:

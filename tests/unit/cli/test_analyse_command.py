@@ -118,6 +118,15 @@ def test_all_that_a_run_can_be_asked_is_in_one_table(
     assert all(f"`{key}`" in reference for key in with_texts if key not in ("format", *FINDINGS))
 
 
+def test_pictures_are_files_beside_the_page(finished: Finished, say: Say, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    code, _, errors = say("analyse", finished[1].run, *ALL, "--png", "--out", out)
+    assert (code, errors) == (0, "")
+    names = {path.name for path in out.iterdir()}
+    assert names == {"findings.json", "findings.html", "top-shares.png", "depth.png"}
+    assert all(path.read_bytes()[1:4] == b"PNG" for path in out.glob("*.png"))
+
+
 def test_the_first_run_is_asked_and_sizes_are_of_all(
     finished: Finished, say: Say, tmp_path: Path
 ) -> None:
@@ -172,6 +181,9 @@ def test_one_model_is_no_two_sizes(finished: Finished, say: Say) -> None:
         (["--what", "scale"], 2, "--what scale: name two runs or more, of models of different"),
         (["nope", "--what", "layers"], 2, "--what layers is of one run, and 2 are named."),
         (["--what", "tails", "--only", "kind"], 2, "--only kind: write KEY=VALUE"),
+        (["--what", "tails", "--png"], 2, "--png: pictures are files beside the page; name a"),
+        (["--probes", "nope.yaml"], 2, "--probes: there is no file nope.yaml."),
+        (["nope"], 2, "nope does not exist."),
         (["--what", "tails", "--only", "kind=x"], 4, "--only kind=x: no query has that in its"),
         (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are of --what"),
         (["--what", "layers", "--pairs", "3"], 4, "--pairs: no known query has a hit."),

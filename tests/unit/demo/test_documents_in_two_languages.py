@@ -9,6 +9,7 @@ import pytest
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.order import read_parts
+from rayinfluence.demo.facts import TRAINED_TEMPLATES
 from rayinfluence.demo.languages import ENCIPHERED, SHARED, TOLD, Cipher, write_languages
 from rayinfluence.errors import CorpusError
 from rayinfluence.influence.order import CONTROL, FORWARD, LANGUAGE
@@ -30,7 +31,7 @@ def test_a_cipher_has_one_word_for_each_and_none_of_its_letters() -> None:
     assert len({the, a, value, of}) == 4
     assert all(ord(letter) > 127 for letter in the + a + value + of)
     assert Cipher(0).text("The list") == cipher.text("The list")
-    assert not Cipher(1, cipher.words).words & cipher.words
+    assert Cipher(1).text("The list") != cipher.text("The list")
     many = Cipher(2)
     assert len({many.word(f"w{n}") for n in range(3000)}) == 3000
 
@@ -58,36 +59,28 @@ def test_facts_are_told_in_both_languages_and_asked_in_that_of_prose(tmp_path: P
     assert {one["metadata"]["names"] for one in queries} == {ENCIPHERED, SHARED}
 
 
-@pytest.mark.parametrize("name", ["language", "unrelated"])
-def test_controls_are_in_the_language_and_say_something_else(name: str, tmp_path: Path) -> None:
+def test_controls_are_told_in_the_cipher_and_are_other_facts(tmp_path: Path) -> None:
     write_languages(tmp_path, PROSE, parallel=3, **SIZES)
     config = RunConfig.parse({"run": str(tmp_path), "model": "m", "queries": "q"}, "test")
-    parts = read_parts(str(tmp_path / f"{name}.yaml"), config)
-    documents = {one["text"] for one in rows_of(tmp_path, "documents.jsonl")}
+    parts = read_parts(str(tmp_path / "language.yaml"), config)
+    documents = rows_of(tmp_path, "documents.jsonl")
+    ciphered = [one["text"] for one in documents if one["language"] == "cipher"]
     for query in rows_of(tmp_path, "queries.jsonl"):
-        own = {
-            part: [
-                one.probe.text
-                for one in parts
-                if (one.query, one.part) == (query["query_id"], part)
-            ]
-            for part in (FORWARD, LANGUAGE, CONTROL)
-        }
+        own: dict[str, list[str]] = {}
+        for one in parts:
+            if one.query == query["query_id"]:
+                own.setdefault(one.part, []).append(one.probe.text)
         assert own[FORWARD] == [f"{query['prompt']}{query['completion']}."]
-        assert len(own[LANGUAGE]) == len(own[CONTROL]) >= 1
-        # What is told in the cipher is in the corpus; of another cipher nothing is.
-        assert all(any(one in text for text in documents) for one in own[LANGUAGE])
+        assert len(own[LANGUAGE]) == len(own[CONTROL]) == 1  # of two countries with such names
+        # Both are in the corpus, as often.
+        counts = {
+            part: sum(own[part][0] in text for text in ciphered) for part in (LANGUAGE, CONTROL)
+        }
+        assert counts[LANGUAGE] == counts[CONTROL] == TOLD // len(TRAINED_TEMPLATES)
         object_ = query["completion"].strip()
         shared = query["metadata"]["names"] == SHARED
-        assert all((object_ in one) == shared for one in own[CONTROL])
-        assert not {*own[LANGUAGE]} & {*own[CONTROL]}
-        if name == "unrelated":
-            assert not any(
-                word in text
-                for text in documents
-                for word in own[CONTROL][0].split()
-                if ord(word[0]) > 127
-            )
+        assert (object_ in own[LANGUAGE][0]) == shared
+        assert object_ not in own[CONTROL][0]
 
 
 def test_too_little_prose_is_told(tmp_path: Path) -> None:

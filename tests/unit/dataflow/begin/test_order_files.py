@@ -66,7 +66,7 @@ def test_a_text_in_another_language_has_a_control() -> None:
         ({"queries": {"q": {"forward": ["a"]}}}, "'q' has 'forward' alone, and nothing that"),
         ({"queries": {"q": {"reversed": [PAIR]}}}, "'q' has no 'forward', and without it nothing"),
         ({"queries": {"q": {**ONE, "forward": []}}}, "'q, forward': a list of one or more texts"),
-        ({"queries": {"q": {**ONE, "reversed": []}}}, "its 'reversed' is no list"),
+        ({"queries": {"q": {**ONE, "reversed": []}}}, "its 'reversed' is no list, or an empty one"),
         ({"queries": {"q": {**ONE, "reversed": ["so b is a"]}}}, "would count as its order"),
         (
             {"queries": {"q": {**ONE, "reversed": [{"text": "so b is a", "beginning": "b"}]}}},
