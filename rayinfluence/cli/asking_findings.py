@@ -123,7 +123,8 @@ def found_of(runs: Sequence[str], opened: Opened, asked: Asked) -> Found:
     """What runs say; of several those of one alone are asked the first.
 
     Raises:
-        RayInfluenceError: one cannot be read or asked; of ``all`` what it cannot be asked is said there.
+        RayInfluenceError: one cannot be read or asked. Of ``all`` what the run cannot be asked is
+            among what is found.
     """
     from rayinfluence.analysis import ask_all
 

@@ -147,15 +147,16 @@ def figures(page: str) -> Iterator[Figure]:
             "asked reversed": [values_of(row[4]) for row in rows if row[2]],
         },
     )
-    heads, rows = table_with(page, "question, and what is beside it")
+    said = "a plain question's own fact in the cipher is above others' in"
+    heads, rows = table_with(page, said)
     yield dots(
         "languages",
-        "What a fact told in a cipher has beyond its control; a dot is a run",
-        "share of the influence of the fact told in the language of the question",
+        "How often a plain question has its own fact in the cipher above others'; a dot is a run",
+        "share of pairs of documents (0.5 by chance)",
         [row[0] for row in rows],
         {
             size: [[(one, one, one) for one, *_ in values_of(row[place])] for row in rows]
-            for place, size in enumerate(heads[1:4], start=1)
+            for place, size in enumerate(heads[1:], start=1)
         },
     )
 

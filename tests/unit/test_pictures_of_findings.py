@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import finding_pictures
 
-DOCS = ROOT / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "findings.md").read_text("utf-8")
 #: Bytes of a picture, at most.
 MOST = 40_000
