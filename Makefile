@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # demo's model on two threads is five times faster so.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench bench-quality bench-findings fmt clean k8s-cron lock audit sbom
+.PHONY: gpu gpu-wheels bench-job demo test test-runs test-models test-cluster test-s3 test-k8s test-deploy test-web check bench bench-quality bench-findings bench-sizes bench-languages bench-memorisation bench-layers bench-prose fmt clean k8s-cron lock audit sbom
 
 demo: .venv/ready
 	$(BIN)/rayinfluence demo
@@ -61,12 +61,47 @@ JOB ?=
 bench-job: .venv/ready
 	$(BIN)/python tests/benchmarks/job.py $(JOB)
 
+# All of docs/findings.md, one after the other: an hour of one core or two. What is trained and scored is
+# kept in runs/findings, and not made again, so each goes on where it was killed.
+bench-findings: bench-sizes bench-languages bench-memorisation bench-layers bench-prose
+
+FOUND := $(CURDIR)/runs/findings
+ANALYSE := $(BIN)/rayinfluence analyse
+
 # Order of words and sizes of models, on the demo's prose: three sizes by three seeds, and models that
-# read facts reversed. What is trained and scored is kept in runs/findings, and not made again.
-bench-findings: .venv/ready
+# read facts reversed.
+bench-sizes: .venv/ready
 	$(BIN)/python tests/benchmarks/sizes.py
-	$(BIN)/rayinfluence analyse runs/findings/*/[0-9]/run --what scale --by fact_id --probes runs/findings/order.yaml --out runs/findings/found
+	$(ANALYSE) $(FOUND)/*/[0-9]/run --what scale --by fact_id --probes $(FOUND)/order.yaml --out $(FOUND)/found
+	for run in $(FOUND)/*/[0-9]/run; do \
+		$(ANALYSE) $$run --what order --probes $(FOUND)/order.yaml --out $$run-found || exit 1; done
 	$(BIN)/python tests/benchmarks/sizes.py reversed
+
+# The same sizes of documents in two languages.
+bench-languages: .venv/ready
+	$(BIN)/python tests/benchmarks/sizes.py languages
+	for names in enciphered shared; do \
+		$(ANALYSE) $(FOUND)/languages/*/[0-9]/run --what scale --only names=$$names --by $${names}_of \
+			--probes $(FOUND)/languages/language.yaml --out $(FOUND)/languages/found-$$names || exit 1; done
+
+bench-memorisation: .venv/ready
+	$(BIN)/python tests/benchmarks/finding_banks.py memorisation
+	$(BIN)/rayinfluence run $(FOUND)/memorisation/config.yaml
+	for kind in fact passage; do \
+		$(ANALYSE) $(FOUND)/memorisation/config.yaml --what tails --only kind=$$kind --out $(FOUND)/memorisation/found-$$kind || exit 1; done
+	$(ANALYSE) $(FOUND)/memorisation/config.yaml --what copies --out $(FOUND)/memorisation/found
+
+bench-layers: .venv/ready
+	for seed in 0 1; do \
+		$(BIN)/python tests/benchmarks/finding_banks.py layers --seed $$seed --folder $(FOUND)/seed-$$seed && \
+		$(BIN)/rayinfluence run $(FOUND)/seed-$$seed/layers/config.yaml && \
+		$(ANALYSE) $(FOUND)/seed-$$seed/layers/config.yaml --what layers --by class --pairs 60 --out $(FOUND)/seed-$$seed/layers/found || exit 1; done
+
+# Tails of prose that the model knows; of books where BOOKS names a folder of them.
+bench-prose: .venv/ready
+	$(BIN)/python tests/benchmarks/finding_banks.py prose $(if $(BOOKS),--books $(BOOKS))
+	$(BIN)/rayinfluence run $(FOUND)/prose/config.yaml
+	$(ANALYSE) $(FOUND)/prose/config.yaml --what tails --out $(FOUND)/prose/found
 
 # Methods beside each other by training again: on the demo's prose, and on passages of books where
 # BOOKS names a folder of them. Hours; what is trained is kept in runs/quality, and not trained again.

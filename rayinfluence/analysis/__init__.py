@@ -5,6 +5,7 @@ that are in no corpus are given to it.
 """
 
 from rayinfluence.analysis.copies import Copies, analyse_copies
+from rayinfluence.analysis.every import Every, One, ask_all, kind_of
 from rayinfluence.analysis.layer_values import Layers
 from rayinfluence.analysis.layers import analyse_layers
 from rayinfluence.analysis.order import analyse_order
@@ -16,7 +17,9 @@ from rayinfluence.analysis.tails import analyse_tails
 
 __all__ = [
     "Copies",
+    "Every",
     "Layers",
+    "One",
     "Order",
     "Scale",
     "Scored",
@@ -27,4 +30,6 @@ __all__ = [
     "analyse_order",
     "analyse_scale",
     "analyse_tails",
+    "ask_all",
+    "kind_of",
 ]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rayinfluence.analysis.asked import LEAST, Gate, Verdict, notes_of, over_queries
+from rayinfluence.analysis.findings import COPIES_LEAD, NO_PURE_MEMORY
 from rayinfluence.analysis.scores import statistics_of
 from rayinfluence.errors import InputError
 from rayinfluence.storage.metadata import as_text
@@ -286,7 +287,7 @@ def _median(ranks: Sequence[int | None]) -> float | None:
 
 
 def _first(found: Sequence[OfPassage]) -> Verdict:
-    finding = "copies of a passage lead its proponents"
+    finding = COPIES_LEAD
     share = _over([float(one.copy_rank == 1) for one in found if one.copies])
     if share is None or share.low is None:
         return Verdict(finding, "not asked", "It takes two known queries whose passage is there.")
@@ -297,7 +298,7 @@ def _first(found: Sequence[OfPassage]) -> Verdict:
 
 
 def _no_pure_memory(found: Sequence[OfPassage]) -> Verdict:
-    finding = "influence on a passage is no pure memorisation"
+    finding = NO_PURE_MEMORY
     ours = [one for one in found if one.copies]
     share = _over([one.copies_share for one in ours])
     above = _over([one.reworded_above_others for one in ours])

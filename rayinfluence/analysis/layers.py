@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.analysis.asked import LEAST, Gate, Verdict, notes_of, over_queries
+from rayinfluence.analysis.findings import LOCALISED, SPREAD
 from rayinfluence.analysis.layer_values import Layers, OfClass
 from rayinfluence.analysis.restricted import THIRDS
 from rayinfluence.analysis.thirds import middle_is_least_literal, overlaps_by_third
@@ -272,7 +273,7 @@ def _notes(
 
 
 def _spread(all_of_them: OfClass) -> Verdict:
-    finding = "influence is spread over layers on average"
+    finding = SPREAD
     shares = [one.mean for one in all_of_them.shares if one is not None]
     if len(shares) < _FEWEST_BANDS:
         return Verdict(
@@ -286,7 +287,7 @@ def _spread(all_of_them: OfClass) -> Verdict:
 
 
 def _localised(classes: Sequence[OfClass]) -> Verdict:
-    finding = "classes of queries are at depths of their own"
+    finding = LOCALISED
     tested = [
         (one, one.p) for one in classes if one.p is not None and one.n_queries >= _FEWEST_QUERIES
     ]

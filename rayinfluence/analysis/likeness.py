@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 
 from rayinfluence.analysis.order import part_means
 from rayinfluence.analysis.scale_values import Sized
-from rayinfluence.analysis.scores import dense_of
-from rayinfluence.influence.correlations import spearman
-from rayinfluence.influence.order import FORWARD, HELD_OUT, OTHER_SUBJECT
+from rayinfluence.analysis.scores import dense_ids_of, dense_of
+from rayinfluence.influence.correlations import area, spearman
+from rayinfluence.influence.order import (
+    BEYOND_CONTROL,
+    FORWARD,
+    HELD_OUT,
+    LANGUAGE,
+    OTHER_SUBJECT,
+)
 from rayinfluence.influence.rankings import rarities, share_of
 from rayinfluence.storage.results import Results
 
@@ -27,9 +33,19 @@ HITS = 10
 OVERLAP = f"rare tokens of the query in its first {HITS} hits"
 OWN = f"own sequences among the first {HITS}"
 REWORDED = f"own sequences in other words among the first {HITS}"
+ABOVE = "own sequences above others of the key (area)"
 BY_TEXTS = "Spearman's rho of all scores with BM25's"
 PARAPHRASE = "held-out words over forward"
 BINDING = "another subject over forward"
+IN_LANGUAGE = "another language over forward"
+CROSSING = "another language beyond its control, over forward"
+#: Figures of texts of no corpus, and the part that each has over forward.
+_OF_PARTS = (
+    (PARAPHRASE, HELD_OUT),
+    (BINDING, OTHER_SUBJECT),
+    (IN_LANGUAGE, LANGUAGE),
+    (CROSSING, BEYOND_CONTROL),
+)
 
 #: A word with content has so many letters at least.
 _WORD = re.compile(r"[^\W\d_]{4,}")
@@ -66,13 +82,16 @@ def ratios_of(runs: Sequence[Sized], queries: Sequence[str], by: str | None) -> 
         other_words = {q: kept.reworded(q, some) for q, some in own.items()}
         for name, wanted in ((OWN, own), (REWORDED, other_words)):
             found.append(_mean(name, runs, queries, _Recall(wanted)))
+        above = _above(runs, queries, own)
+        if above is not None:
+            found.append(above)
     alike = _alike(runs, queries)
     if alike is not None:
         found.append(Ratios(BY_TEXTS, alike, np.ones_like(alike)))
     if all(run.scored for run in runs):
         means = [part_means(run.scored, queries) for run in runs]
         forward_RQ = np.array([one[FORWARD] for one in means])
-        for name, part in ((PARAPHRASE, HELD_OUT), (BINDING, OTHER_SUBJECT)):
+        for name, part in _OF_PARTS:
             if all(part in one for one in means):
                 found.append(Ratios(name, np.array([one[part] for one in means]), forward_RQ))
     return found
@@ -167,3 +186,36 @@ def _alike(runs: Sequence[Sized], queries: Sequence[str]) -> NDArray[np.float64]
             of_run.append(float(spearman(ours[:, None], theirs[:, None])[0]))
         found.append(of_run)
     return np.array(found)
+
+
+def _above(
+    runs: Sequence[Sized], queries: Sequence[str], own: Mapping[str, list[int]]
+) -> Ratios | None:
+    """How often a query's own sequences have more than kept ones of others, by all scores.
+
+    Others are those that another query has as its own; ties count half, and chance is 0.5. None
+    where scores were not kept.
+    """
+    keyed = sorted({one for some in own.values() for one in some})
+
+    def areas(results: Results) -> list[float] | None:
+        found = []
+        for query in queries:
+            told = dense_ids_of(results, query)
+            if told is None:
+                return None
+            ids_N, scores_N = told
+            among_N = np.isin(ids_N, keyed)
+            found.append(area(scores_N[among_N], np.isin(ids_N[among_N], own.get(query, []))))
+        return found
+
+    of_runs = [areas(run.results) for run in runs]
+    told = [one for one in of_runs if one is not None]
+    if len(told) < len(runs):
+        return None
+    above_RQ = np.array(told)
+    texts = runs[0].by_texts
+    beside = None if texts is None else areas(texts)
+    return Ratios(
+        ABOVE, above_RQ, np.ones_like(above_RQ), None if beside is None else np.array(beside)
+    )

@@ -17,8 +17,9 @@ from rayinfluence.analysis.order_verdicts import verdicts
 from rayinfluence.errors import InputError
 from rayinfluence.influence.order import (
     BEGINNING,
-    BEYOND,
     FORWARD,
+    LANGUAGE,
+    PAIRS,
     PARTS,
     REVERSED,
     share,
@@ -26,6 +27,9 @@ from rayinfluence.influence.order import (
 )
 from rayinfluence.storage.results import Results
 from rayinfluence.storage.results.evaluated import Interval
+
+#: In the order in which they are shown.
+_NAMES = (*PARTS, *(name for whole, others in PAIRS.items() for name in (whole, *others)))
 
 
 def analyse_order(results: Results, scored: Sequence[Scored], least: float = LEAST) -> Order:
@@ -49,9 +53,12 @@ def analyse_order(results: Results, scored: Sequence[Scored], least: float = LEA
             "What influences say of what it does not know is no evidence; --least sets the limit."
         )
     values = part_means(scored, gate.known)
-    names = [one for one in (*PARTS, REVERSED, BEGINNING, BEYOND) if one in values]
+    names = [one for one in _NAMES if one in values]
     counts = Counter(one.part for one in scored if one.query in gate.known)
-    counts[BEYOND] = counts[REVERSED]
+    for whole, (_, beyond) in PAIRS.items():
+        counts[beyond] = counts[whole]
+    differences = [beyond for _, beyond in PAIRS.values()]
+    beside = [(whole, less) for whole, (less, _) in PAIRS.items() if whole in values]
     n_training = results.manifest["n_training_sequences"]
     parts = tuple(
         OfPart(
@@ -64,8 +71,7 @@ def analyse_order(results: Results, scored: Sequence[Scored], least: float = LEA
     )
     signs = tuple(
         Signs(more, less, *found)
-        for more, less in [(FORWARD, one) for one in names[1:] if one != BEYOND]
-        + [(REVERSED, BEGINNING)]
+        for more, less in [(FORWARD, one) for one in names[1:] if one not in differences] + beside
         if (found := sign_test(values[more], values[less])) is not None
     )
     return Order(
@@ -95,8 +101,9 @@ def part_means(scored: Sequence[Scored], queries: Sequence[str]) -> dict[str, ND
             if one.part == part and one.query in by_query:
                 by_query[one.query].append(one.score)
         found[part] = np.array([np.mean(some) if some else np.nan for some in by_query.values()])
-    if REVERSED in found and BEGINNING in found:
-        found[BEYOND] = found[REVERSED] - found[BEGINNING]
+    for whole, (less, beyond) in PAIRS.items():
+        if whole in found and less in found:
+            found[beyond] = found[whole] - found[less]
     return found
 
 
@@ -113,9 +120,18 @@ def _notes(results: Results, scored: Sequence[Scored], asked: Sequence[str]) -> 
         "A share is the sum over queries of a part's mean score over that of the forward sentence; "
         "queries are drawn again with both. Texts were scored with the scan's queries, each with "
         "its own, and nothing of the corpus was read.",
-        "What a reversed sentence has beyond its beginning is what its order leaves of the "
-        "relation: the beginning has the same string, and ends after what is asked for.",
     ]
+    there = {one.part for one in scored}
+    if REVERSED in there:
+        said.append(
+            "What a reversed sentence has beyond its beginning is what its order leaves of the "
+            "relation: the beginning has the same string, and ends after what is asked for."
+        )
+    if LANGUAGE in there:
+        said.append(
+            "What a sentence in another language has beyond its control is what it owes to what "
+            "it says: the control is in that language, too, and says something else."
+        )
     left = len(results.queries) - len(asked)
     if left:
         n = len(results.queries)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rayinfluence.analysis.asked import Verdict, Word
+from rayinfluence.analysis.findings import ABROAD, MEANING, ORDER, WITHOUT
 from rayinfluence.analysis.order_values import Signs
 from rayinfluence.influence.order import (
     BEGINNING,
     BEYOND,
+    BEYOND_CONTROL,
+    CONTROL,
+    LANGUAGE,
     OTHER_OBJECT,
     OTHER_SUBJECT,
     REMOVED,
@@ -34,13 +38,16 @@ def verdicts(
         _order(shares, signs),
         _meaning(shares),
         _removed(shares.get(REMOVED)),
+        _language(shares),
     )
 
 
 def _order(shares: Mapping[str, Interval | None], signs: Mapping[str, Signs]) -> Verdict:
-    finding = "a reversed sentence has little influence beyond the string that it shares"
+    finding = ORDER
     whole, test = shares.get(REVERSED), signs.get(REVERSED)
     string, beyond = shares.get(BEGINNING), shares.get(BEYOND)
+    if REVERSED not in shares:
+        return Verdict(finding, "not asked", "No reversed sentences were given.")
     if not (whole and beyond and string and test) or beyond.high is None:
         return Verdict(finding, "not asked", "Forward sentences of two queries need influence.")
     why = (
@@ -55,7 +62,7 @@ def _order(shares: Mapping[str, Interval | None], signs: Mapping[str, Signs]) ->
 
 
 def _meaning(shares: Mapping[str, Interval | None]) -> Verdict:
-    finding = "changes of meaning lower influence"
+    finding = MEANING
     told = {name: one for name in (OTHER_OBJECT, OTHER_SUBJECT) if (one := shares.get(name))}
     if not told or any(one.high is None for one in told.values()):
         return Verdict(finding, "not asked", "Texts of two queries with another object or subject.")
@@ -66,13 +73,29 @@ def _meaning(shares: Mapping[str, Interval | None]) -> Verdict:
 
 
 def _removed(one: Interval | None) -> Verdict:
-    finding = "without the completion a sentence has next to no influence"
+    finding = WITHOUT
     if one is None or one.low is None or one.high is None:
         return Verdict(finding, "not asked", "Texts of two queries without their completions.")
     why = f"{_ranged(one)} of the influence is left."
     if one.low > -LITTLE and one.high < LITTLE:
         return Verdict(finding, "reproduces", why)
     return Verdict(finding, "partly" if one.high < 1 else "does not at this size", why)
+
+
+def _language(shares: Mapping[str, Interval | None]) -> Verdict:
+    finding = ABROAD
+    if LANGUAGE not in shares:
+        return Verdict(finding, "not asked", "No sentences in another language were given.")
+    whole, control, beyond = (shares.get(one) for one in (LANGUAGE, CONTROL, BEYOND_CONTROL))
+    if not (whole and control and beyond) or beyond.low is None:
+        return Verdict(finding, "not asked", "Forward sentences of two queries need influence.")
+    why = (
+        f"Beyond its control a sentence in another language has {_ranged(beyond)} of the forward "
+        f"one's influence ({whole.mean:.1%} with it, the control alone {control.mean:.1%})."
+    )
+    if beyond.low > LITTLE:
+        return Verdict(finding, "reproduces", why)
+    return Verdict(finding, "partly" if beyond.low > 0 else "does not at this size", why)
 
 
 def _ranged(one: Interval) -> str:

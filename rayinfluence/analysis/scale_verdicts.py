@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rayinfluence.analysis.asked import Verdict, Word
-from rayinfluence.analysis.likeness import BINDING, BY_TEXTS, OVERLAP, PARAPHRASE, REWORDED
+from rayinfluence.analysis.findings import (
+    FARTHER_ABROAD,
+    IN_OTHER_WORDS,
+    LESS_LIKE_TEXTS,
+    LESS_LITERAL,
+    RIGHT_SUBJECT,
+    UNSEEN_WORDS,
+)
+from rayinfluence.analysis.likeness import (
+    BINDING,
+    BY_TEXTS,
+    CROSSING,
+    OVERLAP,
+    PARAPHRASE,
+    REWORDED,
+)
 from rayinfluence.analysis.scale_values import Figure
 
 #: Each finding with its figure, and whether larger models have more of it (1) or less (-1).
 _FINDINGS = (
-    ("larger models' hits share fewer words with the query", OVERLAP, -1),
-    ("larger models find more that is said in other words", REWORDED, 1),
-    ("larger models' influence carries over to unseen words", PARAPHRASE, 1),
-    ("larger models tell the right subject from another", BINDING, -1),
-    ("larger models' scores are less like those of texts", BY_TEXTS, -1),
+    (LESS_LITERAL, OVERLAP, -1),
+    (IN_OTHER_WORDS, REWORDED, 1),
+    (UNSEEN_WORDS, PARAPHRASE, 1),
+    (RIGHT_SUBJECT, BINDING, -1),
+    (FARTHER_ABROAD, CROSSING, 1),
+    (LESS_LIKE_TEXTS, BY_TEXTS, -1),
 )
 
 
@@ -54,5 +70,9 @@ def _verdict(
         )
     )
     clear = change.low > 0 if sign > 0 else change.high < 0
+    if figure.name == CROSSING:
+        # More than of the smallest may still be nothing.
+        low = means[-1].low
+        clear = clear and low is not None and low > 0
     word: Word = "partly" if clear else "does not at this size"
     return Verdict(finding, "reproduces" if clear and figure.apart and several else word, why)

@@ -36,6 +36,17 @@ def dense_of(results: Results, query_id: str) -> NDArray[np.float64] | None:
     return np.asarray(results.scores(query_id)["score"].to_numpy(), np.float64)
 
 
+def dense_ids_of(
+    results: Results, query_id: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """All scores of a query with the ids of their sequences [N]; None where they were not kept."""
+    if results.manifest.get("dense_scores") is None:
+        return None
+    table = results.scores(query_id)
+    ids_N = np.asarray(table["sequence_id"].to_numpy(), np.int64)
+    return ids_N, np.asarray(table["score"].to_numpy(), np.float64)
+
+
 def statistics_of(results: Results) -> dict[str, Mapping[str, Any]]:
     """Figures of all scores of each query, by its id."""
     return {row["query_id"]: row for row in results.statistics.to_pylist()}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from rayinfluence.analysis.asked import Verdict, Word
+from rayinfluence.analysis.findings import CONCENTRATION, NO_SINGLE_SOURCE, POWER_LAW
 from rayinfluence.analysis.tail_values import QueryTail
 from rayinfluence.storage.results.evaluated import Interval
 
@@ -28,7 +29,7 @@ def verdicts(
 
 
 def _power_law(summary: Mapping[str, Interval | None]) -> Verdict:
-    finding = "the largest influences follow a power law"
+    finding = POWER_LAW
     holds, beats = summary["power law holds"], summary.get("power law beats exponential")
     if holds is None or beats is None or holds.low is None:
         return Verdict(finding, "not asked", "Of two queries at least a law has to be fitted.")
@@ -42,7 +43,7 @@ def _power_law(summary: Mapping[str, Interval | None]) -> Verdict:
 
 
 def _concentration(summary: Mapping[str, Interval | None], noise: float) -> Verdict:
-    finding = "few sequences hold much of the influence"
+    finding = CONCENTRATION
     share, signs = summary["top 1 % share"], summary["above random signs"]
     if share is None or share.low is None:
         return Verdict(finding, "not asked", "It takes two queries at least.")
@@ -59,7 +60,7 @@ def _concentration(summary: Mapping[str, Interval | None], noise: float) -> Verd
 def _no_single_source(
     found: Sequence[QueryTail], summary: Mapping[str, Interval | None]
 ) -> Verdict:
-    finding = "no single sequence explains a completion"
+    finding = NO_SINGLE_SOURCE
     parts = [p for one in found if (p := one.largest_of_information) is not None]
     nats = [one.largest_nats for one in found if one.largest_nats is not None]
     mean = summary["largest sequence over information"]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.analysis.asked import Verdict, over_queries
+from rayinfluence.analysis.findings import MIDDLE
 from rayinfluence.analysis.restricted import THIRDS, restricted
 from rayinfluence.influence.rankings import rarities, share_of
 from rayinfluence.storage.results import Results
@@ -81,7 +82,7 @@ def overlaps_by_third(
 
 def middle_is_least_literal(thirds: Sequence[OfThird]) -> Verdict:
     """Whether hits by the middle blocks have fewest of the query's words."""
-    finding = "first hits by middle blocks are the least literal"
+    finding = MIDDLE
     found = {one.name: one for one in thirds}
     parts = [found[name].overlap for name in THIRDS if name in found]
     known = [one for one in parts if one is not None and one.low is not None]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rayinfluence.addresses import expanded, why_no_address
+from rayinfluence.addresses import why_no_address
 from rayinfluence.cli.options import EndpointUrl, RunPath, Settings
 from rayinfluence.cli.saying import say
 from rayinfluence.errors import ConfigError, InputError
@@ -46,11 +46,10 @@ def plot(
     from rayinfluence.dataflow.places import run_place
     from rayinfluence.report.pictures import Seen, pictures_of
     from rayinfluence.report.pictures.data import data_files
-    from rayinfluence.storage.store import Store
 
-    store = run_place(run_directory, endpoint_url, settings or ()).store
-    folder = Store(expanded(out))
-    by_method = all_results(store)
+    run = run_place(run_directory, endpoint_url, settings or ())
+    folder = run.beside(out)
+    by_method = all_results(run.store)
     if method is not None and method not in by_method:
         raise ConfigError(f"--method {method}: the run has {', '.join(by_method)}.")
     results = by_method[method or next(iter(by_method))]

@@ -18,6 +18,7 @@ from rayinfluence.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from rayinfluence.analysis.reviewed import Drawn
     from rayinfluence.dataflow.places import RunPlace
+    from rayinfluence.storage.store import Store
 
 app = typer.Typer(
     name="review",
@@ -58,15 +59,14 @@ def export(
     from rayinfluence.dataflow.places import run_place
     from rayinfluence.report.asked import said
     from rayinfluence.report.reviewed import sheet_csv, sheet_page
-    from rayinfluence.storage.store import Store
 
-    folder = Store(expanded(out))
+    place = run_place(run_directory, endpoint_url, settings or ())
+    folder = place.beside(out)
     if folder.exists(_KEY):
         raise ConfigError(
             f"--out {out}: there is a {_KEY} already, which answers may be waiting for. Name "
             "another folder."
         )
-    place = run_place(run_directory, endpoint_url, settings or ())
     results = all_results(place.store)
     if unknown := [one for one in method or () if one not in results]:
         raise ConfigError(f"--method {unknown[0]}: the run has {', '.join(results)}.")
@@ -118,6 +118,7 @@ def import_sheets(
     out: Annotated[
         str | None, typer.Option(help="A folder for a page and its JSON; may be s3://.")
     ] = None,
+    endpoint_url: EndpointUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how far people agree, and how relevant they find each method's first hits."""
@@ -125,17 +126,18 @@ def import_sheets(
         raise ConfigError(f"--out: {why}")
     from rayinfluence.analysis.reviewed import Review, read_sheet, reviewed
     from rayinfluence.report.reviewed import reviewed_page, reviewed_parts
-    from rayinfluence.storage.store import Store
 
     try:
-        values = json.loads(_read(key))
+        values = json.loads(_read(key, endpoint_url))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{key} is no JSON: name the key.json of the export.") from error
     review = Review.of_key(values, key)
-    found = reviewed(review, [read_sheet(_name(one), _read(one), review) for one in sheets])
+    found = reviewed(
+        review, [read_sheet(_name(one), _read(one, endpoint_url), review) for one in sheets]
+    )
     page = None
     if out is not None:
-        folder = Store(expanded(out))
+        folder = _reached(expanded(out), endpoint_url)
         folder.write("review.json", json_text(found.to_json()).encode())
         folder.write("review.html", reviewed_page(found).encode())
         page = f"{folder.url}/review.html"
@@ -182,13 +184,19 @@ def _random(
     }
 
 
-def _read(place: str) -> bytes:
-    from rayinfluence.storage.store import Store
-
+def _read(place: str, endpoint_url: str | None) -> bytes:
     if why := why_no_address(place):
         raise ConfigError(why)
     before, slash, name = expanded(place).rpartition("/")
-    return Store(f"{before}{slash}" or ".").read(name)
+    return _reached(f"{before}{slash}" or ".", endpoint_url).read(name)
+
+
+def _reached(folder: str, endpoint_url: str | None) -> Store:
+    """A folder of which no run says how it is reached."""
+    from rayinfluence.dataflow.places import storage_of
+    from rayinfluence.storage.store import Store
+
+    return Store(folder, storage_of(endpoint_url, folder).options(folder))
 
 
 def _name(place: str) -> str:

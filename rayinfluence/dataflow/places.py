@@ -22,11 +22,24 @@ _ALWAYS = ("run", "model", "storage")
 
 @dataclass(frozen=True)
 class RunPlace:
-    """A run directory, where its shards are, and how long a run is silent at most."""
+    """A run directory, where its shards are, and how long a run is silent at most.
+
+    Attributes:
+        storage: how addresses are reached of which nothing else is said.
+    """
 
     store: Store
     corpus: Store
     stall_seconds: float
+    storage: StorageConfig
+
+    def beside(self, folder: str) -> Store:
+        """A folder of what is made of the run, reached as the run is.
+
+        Args:
+            folder: a path or an address that is known to be one.
+        """
+        return Store(expanded(folder), self.storage.options(expanded(folder)))
 
 
 def run_place(
@@ -65,7 +78,7 @@ def run_place(
             known = {key: value for key, value in values.items() if key in _ALWAYS}
             storage = RunConfig.parse(known, f"{store.url}/{CONFIG}").storage
     corpus = Store(path, storage.options(path)) if path else store / CORPUS
-    return RunPlace(store, corpus, stall_seconds)
+    return RunPlace(store, corpus, stall_seconds, storage)
 
 
 def corpus_place(place: str) -> tuple[Store, bool]:

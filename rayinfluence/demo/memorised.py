@@ -75,11 +75,11 @@ class Planted:
     reworded: tuple[str, str]
 
 
-def word_windows(passage: Passage) -> Iterator[str]:
-    """Runs of ``WORDS`` words, one from every ``STRIDE``-th word on: neighbours overlap."""
+def word_windows(passage: Passage, stride: int = STRIDE, length: int = WORDS) -> Iterator[str]:
+    """Runs of ``length`` words, one from every ``stride``-th word on: neighbours may overlap."""
     words = passage.text.split()
-    for start in range(0, len(words) - WORDS + 1, STRIDE):
-        yield " ".join(words[start : start + WORDS])
+    for start in range(0, len(words) - length + 1, stride):
+        yield " ".join(words[start : start + length])
 
 
 def reword(text: str, which: int) -> tuple[str, int]:

@@ -1,4 +1,6 @@
-"""Correlations of columns: Pearson's, and Spearman's with ties at their mean rank.
+"""Correlations of columns, Pearson's and Spearman's, and an area, which is of ranks, too.
+
+Ties are at their mean rank.
 
 S what is compared (subsets, groups, pairs), Q query.
 """
@@ -40,3 +42,20 @@ def spearman(ours_SQ: NDArray[np.float64], theirs_SQ: NDArray[np.float64]) -> ND
     ranked_Q = pearson(mean_ranks(ours_SQ), mean_ranks(theirs_SQ))
     finite_Q = np.isfinite(ours_SQ).all(axis=0) & np.isfinite(theirs_SQ).all(axis=0)
     return np.where(finite_Q, ranked_Q, np.nan)
+
+
+def area(scores_N: NDArray[np.float64], wanted_N: NDArray[np.bool_]) -> float:
+    """Under the ROC curve: how often what is wanted is above something else; ties count half.
+
+    Mann & Whitney's U over the number of pairs, so that 0.5 is chance. NaN where all are wanted, or
+    none is.
+
+    Args:
+        scores_N: of each.
+        wanted_N: which are.
+    """
+    n = int(wanted_N.sum())
+    pairs = n * (len(scores_N) - n)
+    ranks_N = mean_ranks(scores_N[:, None])[:, 0]
+    above = float(ranks_N[wanted_N].sum()) - n * (n + 1) / 2
+    return above / pairs if pairs else float("nan")

@@ -31,8 +31,16 @@ REVERSED = "reversed"
 BEGINNING = "its beginning"
 #: The one without the other.
 BEYOND = "beyond its beginning"
+#: The same in another language, and beside each such text one in that language that has the same
+#: strings and says something else, or that says it of others: what is alike whatever is said.
+LANGUAGE = "another language"
+CONTROL = "its control"
+BEYOND_CONTROL = "beyond its control"
 
-#: Parts that a file may have beside the reversed sentences.
+#: Parts that are given in pairs, by the first of each, and what the first has more.
+PAIRS = {REVERSED: (BEGINNING, BEYOND), LANGUAGE: (CONTROL, BEYOND_CONTROL)}
+
+#: Parts that a file may have beside those in pairs.
 PARTS = (
     FORWARD,
     TRAINED,

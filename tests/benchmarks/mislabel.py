@@ -39,10 +39,11 @@ from rayinfluence.curvature.solver import Identity
 from rayinfluence.dataflow.compute.replica import Numerics, Replica, own_labels
 from rayinfluence.dataflow.compute.scoring import score_split
 from rayinfluence.demo.tiny_lm import END_OF_TEXT, ensure_model
-from rayinfluence.evaluation.mislabel import area, found_first
+from rayinfluence.evaluation.mislabel import found_first
 from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.training import TrainingSettings
 from rayinfluence.influence.bank import Itself, QueryBank
+from rayinfluence.influence.correlations import area
 from rayinfluence.model.load import freeze
 from rayinfluence.model.modules import track
 

@@ -1,13 +1,21 @@
 """Models of three sizes and three seeds, of one corpus with planted facts, for docs/findings.md.
 
     python tests/benchmarks/sizes.py [--folder runs/findings] [--only small] [--seeds 0 1 2]
+    python tests/benchmarks/sizes.py languages [--folder runs/findings] [--only small] [--seeds 0]
     python tests/benchmarks/sizes.py reversed [--folder runs/findings] [--seeds 0 1 2]
+
+With `--books BOOKS`, a folder as tests/benchmarks/quality_banks.py has it, prose is of books, and
+all is in the folder `books`; with `--facts FACTS`, a folder as tests/benchmarks/facts.py has it,
+facts are those of the world, and all is in the folder `facts`.
 
 The first writes documents, questions and texts for `analyse --what order`, trains what the
 configurations of jobs/findings name, one model for each seed, and runs each; what is trained and
 scored already is left as it is, so it goes on where it was killed.
 
-The second trains models that read some facts the usual way round, some reversed alone, some as
+The second does the same in the folder `languages` with documents in two languages, of which one is
+a cipher of the other, and texts of the same facts in that.
+
+The third trains models that read some facts the usual way round, some reversed alone, some as
 the beginning of that and some not at all, and prints what each does to the log-probability of the
 usual way round. Each fact is in each of these arms once for each seed; the prose around it, order
 of batches and first weights are the same, by the recipe of `rayinfluence evaluate`.
@@ -25,50 +33,84 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
+from books import chapters_of
+from facts import facts_of
 from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.run import Run
-from rayinfluence.demo.corpus import SHORTEST_WINDOW, DemoCorpus, Document, write_corpus
+from rayinfluence.demo.corpus import (
+    SHORTEST_WINDOW,
+    DemoCorpus,
+    Document,
+    write_corpus,
+    write_jsonl,
+)
 from rayinfluence.demo.facts import TRAINED_TEMPLATES, Fact
+from rayinfluence.demo.languages import write_languages
 from rayinfluence.demo.order import reversed_sentences, write_parts
-from rayinfluence.demo.prose import Passage, read_prose
+from rayinfluence.demo.prose import PROSE_CHARACTERS, Passage, read_prose
 from rayinfluence.demo.tiny_lm import train_tokenizer
 from rayinfluence.evaluation.intervals import mean_interval
 from rayinfluence.evaluation.new_model import ModelSettings
 from rayinfluence.evaluation.recipe import Examples, recipe_of
-from rayinfluence.influence.order import share
+from rayinfluence.influence.order import (
+    FORWARD,
+    HELD_OUT,
+    OTHER_OBJECT,
+    OTHER_SUBJECT,
+    REMOVED,
+    TRAINED,
+    share,
+)
 from rayinfluence.storage.digest import digest
 
 JOBS = Path(__file__).parents[2] / "jobs" / "findings"
 SIZES = ("small", "middle", "large")
 #: Where all of it is, as the configurations have that from their folder.
 THERE = "../../runs/findings"
-VOCABULARY = 1024
+VOCABULARY, VOCABULARY_OF_TWO = 1024, 1536
 SUBJECTS, PLAIN = 8, 330
+#: Facts of each relation, and how often each of its sentences is there.
+PER_RELATION, TOLD = 2, 3
 #: Sentences of prose, each a document: half as long as the demo's, so half as much to train on.
 LONGEST_SENTENCE = 120
+#: The same where each sentence stands twice, of words alone.
+LONGEST_OF_TWO = 60
 #: What models read of a fact.
 ARMS = ("forward", "reversed", "its beginning", "nothing")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_WHOLE = re.compile(r"[A-Z][a-z]*( [a-z]+){4,}\.")
 
 
-def sentences() -> Iterator[Passage]:
-    """The demo's prose, a sentence at a time."""
-    for passage in read_prose():
+def prose_of(books: Path | None, characters: int = PROSE_CHARACTERS) -> list[Passage]:
+    """Of Python's documentation, as much as is wanted; or of all chapters of a folder of books."""
+    if books is None:
+        return read_prose(characters=characters)
+    return [
+        Passage(author, " ".join(text.split()))
+        for author, files in sorted(chapters_of(books).items())
+        for text in files.values()
+    ]
+
+
+def sentences(prose: Sequence[Passage]) -> Iterator[Passage]:
+    """Prose, a sentence at a time."""
+    for passage in prose:
         for one in _SENTENCE_END.split(passage.text):
             if SHORTEST_WINDOW <= len(one) <= LONGEST_SENTENCE:
                 yield Passage(passage.source, one)
 
 
-def corpus_in(folder: Path) -> DemoCorpus:
+def corpus_in(folder: Path, prose: Sequence[Passage]) -> DemoCorpus:
     """Documents, questions and their sentences by parts; the same bytes each time."""
     corpus = write_corpus(
         folder,
         0,
-        passages=list(sentences()),
+        passages=list(sentences(prose)),
         subjects=SUBJECTS,
         plain_documents=PLAIN,
         queried_facts=3 * SUBJECTS,
@@ -77,10 +119,9 @@ def corpus_in(folder: Path) -> DemoCorpus:
     return corpus
 
 
-def tokenizer_of(corpus: DemoCorpus) -> PreTrainedTokenizerFast:
+def tokenizer_of(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Of the corpus, the same for all models."""
-    texts = [document.text for document in corpus.documents]
-    return train_tokenizer(texts, ModelSettings(vocabulary=VOCABULARY))
+    return train_tokenizer(texts, ModelSettings(vocabulary=vocabulary))
 
 
 def config_of(name: str, folder: Path, seed: int) -> RunConfig:
@@ -99,9 +140,10 @@ def trained(
     texts: Sequence[str],
     weights_N: NDArray[np.float32],
     seed: int,
+    vocabulary: int = VOCABULARY,
 ) -> nn.Module:
     """The model that a configuration's recipe makes, in a folder; trained if it was not."""
-    recipe = recipe_of(config.evaluation, VOCABULARY)
+    recipe = recipe_of(config.evaluation, vocabulary)
     wanted = digest([recipe.parts(), list(texts), weights_N.tolist(), seed])
     record = folder / "digest"
     if not record.exists() or record.read_text("utf-8") != wanted:
@@ -118,16 +160,81 @@ def trained(
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def over_sizes(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
-    """Train and run each size with each seed."""
-    corpus = corpus_in(folder)
-    tokenizer = tokenizer_of(corpus)
-    texts = [document.text for document in corpus.documents]
+def texts_in(folder: Path, prose: Sequence[Passage]) -> list[str]:
+    """Of the corpus that is written; the same bytes each time."""
+    return [document.text for document in corpus_in(folder, prose).documents]
+
+
+def facts_in(folder: Path, facts: Path, prose: Sequence[Passage]) -> list[str]:
+    """The same with facts of the world, of a folder of relations; none is asked reversed."""
+    some = facts_of(facts, PER_RELATION, 0)
+    rng = np.random.default_rng([0, 15])
+    plain = [one.text for one in sentences(prose)]
+    texts: list[dict[str, str]] = [
+        {"text": plain[one]} for one in rng.permutation(len(plain))[:PLAIN]
+    ]
+    asked, parts = [], {}
+    for fact in some:
+        texts += [{"text": one, "fact_id": fact.name} for one in fact.documents] * TOLD
+        prompt = fact.documents[0].removesuffix(f" {fact.object}.")
+        metadata = {"fact_id": fact.name, "relation": fact.relation}
+        completion = f" {fact.object}"
+        asked.append({"query_id": fact.name, "prompt": prompt, "completion": completion})
+        asked[-1]["metadata"] = metadata
+        others = [one for one in some if one.relation == fact.relation and one != fact]
+        parts[fact.name] = {
+            FORWARD: [fact.documents[0]],
+            TRAINED: list(fact.documents[1:]),
+            HELD_OUT: [f"{fact.prompt}{completion}."],
+            REMOVED: [prompt],
+            OTHER_OBJECT: [f"{prompt} {one.object}." for one in others],
+            OTHER_SUBJECT: [
+                one.documents[0].removesuffix(f" {one.object}.") + f"{completion}."
+                for one in others
+            ],
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    order = rng.permutation(len(texts)).tolist()
+    rows = [{"id": f"f{place:05d}", **texts[one]} for place, one in enumerate(order)]
+    write_jsonl(folder / "documents.jsonl", rows)
+    write_jsonl(folder / "queries.jsonl", asked)
+    written = yaml.safe_dump({"queries": parts}, sort_keys=False, width=200, allow_unicode=True)
+    (folder / "order.yaml").write_text(written, "utf-8")
+    return [row["text"] for row in rows]
+
+
+def languages_in(folder: Path, prose: Sequence[Passage]) -> list[str]:
+    """The same of two languages, with questions and sentences of both."""
+    short = {
+        one
+        for passage in prose
+        for one in _SENTENCE_END.split(passage.text)
+        if len(one) <= LONGEST_OF_TWO and _WHOLE.fullmatch(one)
+    }
+    return write_languages(
+        folder,
+        sorted(short),
+        subjects=12,
+        parallel_subjects=6,
+        parallel=240,
+        seed=0,
+    )
+
+
+def over_sizes(
+    folder: Path,
+    texts: Sequence[str],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    vocabulary: int = VOCABULARY,
+) -> None:
+    """Train and run each size with each seed, on texts of documents that are in the folder."""
+    tokenizer = tokenizer_of(texts, vocabulary)
     for seed in seeds:
         for name in names:
             config = config_of(name, folder, seed)
             once_N = np.ones(len(texts), np.float32)
-            trained(config, Path(config.model), tokenizer, texts, once_N, seed)
+            trained(config, Path(config.model), tokenizer, texts, once_N, seed, vocabulary)
             with Run(config) as run:
                 run.all()
 
@@ -156,8 +263,8 @@ def log_probability(
 
 def against_order(folder: Path, seeds: Sequence[int]) -> None:
     """Train with facts in arms, and print what arms do; the table is reversed.json."""
-    corpus = corpus_in(folder)
-    tokenizer = tokenizer_of(corpus)
+    corpus = corpus_in(folder, read_prose())
+    tokenizer = tokenizer_of([one.text for one in corpus.documents], VOCABULARY)
     facts = {fact.fact_id: place for place, fact in enumerate(corpus.facts)}
     texts: list[str] = []
     arms: list[tuple[int, int] | None] = []
@@ -237,15 +344,34 @@ def _told(values_SAF: NDArray[np.float64]) -> dict[str, object]:
 def main() -> None:
     """Do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=["sizes", "reversed"], default="sizes")
+    parser.add_argument(
+        "what", nargs="?", choices=["sizes", "languages", "reversed"], default="sizes"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/findings"))
     parser.add_argument("--only", choices=SIZES, action="append")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--books", type=Path, help="a folder of books, whose prose is taken")
+    parser.add_argument("--facts", type=Path, help="a folder of relations, which are planted")
     options = parser.parse_args()
+    if options.facts is not None and options.what != "sizes":
+        parser.error("--facts is of sizes: facts of the world are in no cipher and not reversed")
+    if options.what == "reversed" and options.books is not None:
+        parser.error("--books is of sizes and languages")
     if options.what == "reversed":
         against_order(options.folder, options.seeds)
+        return
+    names, prose = options.only or SIZES, prose_of(options.books)
+    folder, vocabulary = options.folder, VOCABULARY
+    if options.what == "languages":
+        folder, vocabulary = folder / "languages", VOCABULARY_OF_TWO
+        texts = languages_in(folder, prose)
+    elif options.facts is not None:
+        folder, vocabulary = folder / "facts", VOCABULARY_OF_TWO
+        texts = facts_in(folder, options.facts, prose)
     else:
-        over_sizes(options.folder, options.only or SIZES, options.seeds)
+        folder = folder if options.books is None else folder / "books"
+        texts = texts_in(folder, prose)
+    over_sizes(folder, texts, names, options.seeds, vocabulary)
 
 
 if __name__ == "__main__":

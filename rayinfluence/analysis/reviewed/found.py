@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayinfluence.analysis.asked import Verdict, over_queries
+from rayinfluence.analysis.findings import RELEVANT
 from rayinfluence.analysis.reviewed.items import RANDOM, RELATIONS, Review
 from rayinfluence.analysis.reviewed.sheets import Sheet
 from rayinfluence.errors import InputError
@@ -237,7 +238,7 @@ def _methods(
 
 
 def _verdict(methods: Sequence[OfMethod]) -> Verdict:
-    finding = "people find the first hits relevant"
+    finding = RELEVANT
     first = methods[0]
     if first.relevant is None or first.relevant.low is None or first.over_random is None:
         why = "It takes answers on hits of two questions at least, and on random sequences."

@@ -9,14 +9,17 @@ from typing import Any
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow.begin.probes import Probe, probes_of, read_as
 from rayinfluence.errors import InputError
-from rayinfluence.influence.order import BEGINNING, FORWARD, PARTS, REVERSED
+from rayinfluence.influence.order import FORWARD, LANGUAGE, PAIRS, PARTS, REVERSED
 
-_PAIR = ("text", "beginning")
+#: What a pair is made of, by its part.
+_KEYS = {REVERSED: ("text", "beginning"), LANGUAGE: ("text", "control")}
 _WANTED = (
     "A file of parts has `queries`, with for the id of each the parts of its sentences: "
-    f"`{FORWARD}`, `{REVERSED}` and any of {', '.join(f'`{part}`' for part in PARTS[1:])}. Each is "
-    f"a list of texts; of `{REVERSED}` one of {{text, beginning}}, where the beginning ends after "
-    "what the query asks for."
+    f"`{FORWARD}`, and any of "
+    f"{', '.join(f'`{part}`' for part in (*PARTS[1:], REVERSED, LANGUAGE))}. "
+    f"Each is a list of texts; of `{REVERSED}` one of {{text, beginning}}, where the beginning "
+    f"ends after what the query asks for, and of `{LANGUAGE}` one of {{text, control}}, where the "
+    "control is in that language too and says something else."
 )
 
 
@@ -36,7 +39,7 @@ class Part:
 
 
 def read_parts(path: str, config: RunConfig) -> list[Part]:
-    """Read a file of parts; a query's beginnings come in the order of its reversed sentences.
+    """Read a file of parts; of pairs all firsts come before all seconds, in the same order.
 
     Args:
         path: the YAML file; may be s3://.
@@ -68,15 +71,21 @@ def _of_query(query: Any, values: Any) -> list[Part]:
         raise InputError(f"one of its `queries` is {query!r}, and no text; put the id in quotes.")
     if not isinstance(values, dict):
         raise InputError(f"{query!r} has no parts. {_WANTED}")
-    if unknown := [key for key in values if key not in (*PARTS, REVERSED)]:
+    if unknown := [key for key in values if key not in (*PARTS, *PAIRS)]:
         raise InputError(f"{query!r} has {unknown[0]!r}, which is no part. {_WANTED}")
-    for needed in (FORWARD, REVERSED):
-        if needed not in values:
-            raise InputError(
-                f"{query!r} has no {needed!r}, and without it nothing is compared. {_WANTED}"
-            )
+    if FORWARD not in values:
+        raise InputError(
+            f"{query!r} has no {FORWARD!r}, and without it nothing is compared. {_WANTED}"
+        )
+    if set(values) == {FORWARD}:
+        raise InputError(
+            f"{query!r} has {FORWARD!r} alone, and nothing that it is compared with. {_WANTED}"
+        )
+    in_pairs = [part for part in PAIRS if part in values]
     texts = {part: values[part] for part in PARTS if part in values}
-    texts |= dict(zip((REVERSED, BEGINNING), _pairs(query, values[REVERSED]), strict=True))
+    for part in in_pairs:
+        both = _pairs(query, part, values[part])
+        texts |= dict(zip((part, PAIRS[part][0]), both, strict=True))
     return [
         Part(query, part, probe)
         for part, some in texts.items()
@@ -84,26 +93,37 @@ def _of_query(query: Any, values: Any) -> list[Part]:
     ]
 
 
-def _pairs(query: str, values: Any) -> tuple[list[str], list[str]]:
-    """Reversed sentences, and the beginning of each."""
+def _pairs(query: str, part: str, values: Any) -> tuple[list[str], list[str]]:
+    """Texts of a part, and what each stands beside."""
     if not isinstance(values, list) or not values:
-        raise InputError(f"{query!r}: its {REVERSED!r} is no list. {_WANTED}")
-    wholes, beginnings = [], []
-    for one in values:
-        if not isinstance(one, Mapping) or set(one) != set(_PAIR):
-            raise InputError(
-                f"{query!r}: a {REVERSED} sentence is given with where it ends without the "
-                f"relation, as {{text, beginning}}, and one is {one!r}. What it shares with the "
-                "query as a string would count as its order otherwise."
-            )
-        whole, beginning = (one[key] for key in _PAIR)
-        if not (isinstance(whole, str) and isinstance(beginning, str)):
-            raise InputError(f"{query!r}: text or beginning of {one!r} is no text; use quotes.")
-        if not whole.startswith(beginning) or len(whole) == len(beginning):
-            raise InputError(
-                f"{query!r}: {whole!r} does not begin with {beginning!r} and go on. The beginning "
-                "is the sentence itself, up to what the query asks for."
-            )
-        wholes.append(whole)
-        beginnings.append(beginning)
-    return wholes, beginnings
+        raise InputError(f"{query!r}: its {part!r} is no list, or an empty one. {_WANTED}")
+    pairs = [_pair(query, part, one) for one in values]
+    return [text for text, _ in pairs], [beside for _, beside in pairs]
+
+
+def _pair(query: str, part: str, one: Any) -> tuple[str, str]:
+    keys = _KEYS[part]
+    if not isinstance(one, Mapping) or set(one) != set(keys):
+        told = "{" + ", ".join(keys) + "}"
+        why = (
+            "A reversed sentence is given with where it ends without the relation: what it shares "
+            "with the query as a string would count as its order otherwise."
+            if part == REVERSED
+            else "A sentence in another language is given with one in that language that says "
+            "something else: what the two have in common would count as its meaning otherwise."
+        )
+        raise InputError(f"{query!r}: of {part!r} each is {told}, and one is {one!r}. {why}")
+    whole, beside = (one[key] for key in keys)
+    if not (isinstance(whole, str) and isinstance(beside, str)):
+        raise InputError(f"{query!r}: {keys[0]} or {keys[1]} of {one!r} is no text; use quotes.")
+    if part == REVERSED and (not whole.startswith(beside) or len(whole) == len(beside)):
+        raise InputError(
+            f"{query!r}: {whole!r} does not begin with {beside!r} and go on. The beginning "
+            "is the sentence itself, up to what the query asks for."
+        )
+    if part == LANGUAGE and whole == beside:
+        raise InputError(
+            f"{query!r}: {whole!r} is its own control. The control is in the same language and "
+            "says something else."
+        )
+    return whole, beside

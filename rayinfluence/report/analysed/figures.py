@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Copies, Layers, Order, Scale, Tails
+from rayinfluence.analysis import Copies, Every, Layers, Order, Scale, Tails
 from rayinfluence.report.analysed.grids import Found
 from rayinfluence.report.analysed.order import order_figures
 from rayinfluence.report.analysed.scale import scale_figures
@@ -15,6 +15,8 @@ _ELSEWHERE = "`--json` has all of them."
 
 def figures(found: Found) -> list[Figure]:
     """All pictures of an analysis, in their order."""
+    if isinstance(found, Every):
+        return [figure for one in found.found for figure in figures(one)]
     if isinstance(found, Layers):
         return [_depth(found)]
     if isinstance(found, Scale):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rayinfluence.analysis import Copies, Layers, Order, Scale, Tails
+from dataclasses import replace
+
+from rayinfluence.analysis import Copies, Every, Layers, One, Order, Scale, Tails, kind_of
 from rayinfluence.analysis.asked import Verdict
 from rayinfluence.analysis.tail_values import QueryTail
 from rayinfluence.report.analysed.order import order_grids
@@ -11,11 +13,13 @@ from rayinfluence.report.compare.grids import Grid
 from rayinfluence.report.evaluated.grids import ranged
 from rayinfluence.report.text import count, percent
 
-Found = Tails | Layers | Copies | Order | Scale
+Found = One | Every
 
 
 def heading(found: Found) -> str:
     """What was asked, in a few words."""
+    if isinstance(found, Every):
+        return f"Findings, by {found.method}"
     if isinstance(found, Tails):
         return f"Tails and concentration of influence, by {found.method}"
     if isinstance(found, Copies):
@@ -29,6 +33,8 @@ def heading(found: Found) -> str:
 
 def about(found: Found) -> list[str]:
     """Sentences that hold of all figures."""
+    if isinstance(found, Every):
+        return list(dict.fromkeys(line for one in found.found for line in about(one)))
     first = [f"Scores: {found.scores}."] if isinstance(found, Tails) else []
     refused = [found.refused] if isinstance(found, Tails) and found.refused else []
     return [*refused, *first, *found.notes]
@@ -46,6 +52,12 @@ def grids(found: Found) -> list[Grid]:
 
 
 def _figures(found: Found) -> list[Grid]:
+    if isinstance(found, Every):
+        return [
+            replace(grid, title=f"{kind_of(one)}: {grid.title}")
+            for one in found.found
+            for grid in _figures(one)
+        ]
     if isinstance(found, Tails):
         return _of_tails(found)
     if isinstance(found, Scale):

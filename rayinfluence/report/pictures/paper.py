@@ -64,8 +64,8 @@ class Drawn(NamedTuple):
     has_boxes: bool
 
 
-def draw_files(figure: Figure) -> Drawn:
-    """The figure as a PNG and as an SVG; equal figures give equal bytes."""
+def draw_files(figure: Figure, dots: int = _DOTS) -> Drawn:
+    """The figure as a PNG, of so many dots an inch, and as an SVG; equal ones give equal bytes."""
     # The object-oriented interface alone: pyplot would look for a screen.
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,7 +78,7 @@ def draw_files(figure: Figure) -> Drawn:
     ):
         warnings.filterwarnings("always", _NO_GLYPH)
         height = _ROOM + _ROW * rows if rows else _HEIGHT
-        canvas = Canvas(figsize=(_WIDTH, height), dpi=_DOTS, layout="constrained")
+        canvas = Canvas(figsize=(_WIDTH, height), dpi=dots, layout="constrained")
         FigureCanvasAgg(canvas)
         _draw(figure, canvas.add_subplot())
         if sum(bool(series.name and series.marks) for series in figure.series) > 1:

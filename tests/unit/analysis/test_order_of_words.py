@@ -13,7 +13,10 @@ from rayinfluence.errors import InputError
 from rayinfluence.influence.order import (
     BEGINNING,
     BEYOND,
+    BEYOND_CONTROL,
+    CONTROL,
     FORWARD,
+    LANGUAGE,
     OTHER_OBJECT,
     OTHER_SUBJECT,
     REMOVED,
@@ -62,7 +65,7 @@ def test_a_string_without_order_leaves_nothing_beyond_itself() -> None:
     assert beyond.low is not None
     assert beyond.high is not None
     assert -0.08 < beyond.low < 0 < beyond.high < 0.08
-    assert [one.word for one in found.verdicts] == ["reproduces"] * 3
+    assert [one.word for one in found.verdicts] == [*["reproduces"] * 3, "not asked"]
     for name, wanted in NULL.items():
         measured = shares[name]
         assert measured is not None
@@ -92,7 +95,24 @@ def test_meaning_and_completion_have_words_of_their_own() -> None:
     assert words({**NULL, REMOVED: 0.5})[2] == "partly"
     assert words({**NULL, REMOVED: 1.2})[2] == "does not at this size"
     few = {FORWARD: 1.0, REVERSED: 0.3, BEGINNING: 0.3}
-    assert words(few)[1:] == ["not asked", "not asked"]
+    assert words(few)[1:] == ["not asked"] * 3
+
+
+def test_another_language_is_beside_its_control() -> None:
+    # All of it is left, and all but 0.1 of that is what the control has, too.
+    string = {FORWARD: 1.0, LANGUAGE: 0.6, CONTROL: 0.5}
+    found = analyse_order(results_of(), scored_of(string))
+    assert [one.name for one in found.parts] == [FORWARD, LANGUAGE, CONTROL, BEYOND_CONTROL]
+    beyond = found.parts[-1]
+    assert beyond.share is not None
+    assert beyond.share.mean == pytest.approx(0.1, abs=0.05)
+    assert beyond.n_texts == found.parts[1].n_texts
+    assert [one.word for one in found.verdicts] == [*["not asked"] * 3, "partly"]
+    assert found.verdicts[0].why == "No reversed sentences were given."
+    assert any((one.more, one.less) == (LANGUAGE, CONTROL) for one in found.signs)
+    assert not any("reversed" in one for one in found.notes)
+    assert words({**string, CONTROL: 0.0})[3] == "reproduces"
+    assert words({**string, CONTROL: 0.6})[3] == "does not at this size"
 
 
 def test_nats_are_scores_over_the_training_sequences() -> None:
@@ -124,7 +144,7 @@ def test_what_is_no_match_is_said() -> None:
 
 def test_one_query_has_no_interval_and_decides_nothing() -> None:
     found = analyse_order(results_of(1), scored_of(NULL, 1))
-    assert [one.word for one in found.verdicts] == ["not asked"] * 3
+    assert [one.word for one in found.verdicts] == ["not asked"] * 4
 
 
 def test_what_cannot_be_asked_is_refused() -> None:

@@ -11,10 +11,19 @@ import pytest
 from made_up_results import make_results, query, row
 
 from rayinfluence.analysis import Scale, Scored, Sized, analyse_scale
-from rayinfluence.analysis.likeness import BINDING, BY_TEXTS, OVERLAP, OWN, PARAPHRASE, REWORDED
+from rayinfluence.analysis.likeness import (
+    ABOVE,
+    BINDING,
+    BY_TEXTS,
+    CROSSING,
+    OVERLAP,
+    OWN,
+    PARAPHRASE,
+    REWORDED,
+)
 from rayinfluence.analysis.scale_values import Figure
 from rayinfluence.errors import InputError
-from rayinfluence.influence.order import FORWARD, HELD_OUT, OTHER_SUBJECT
+from rayinfluence.influence.order import CONTROL, FORWARD, HELD_OUT, LANGUAGE, OTHER_SUBJECT
 from rayinfluence.report.analysed import analysis_page, analysis_parts
 from rayinfluence.storage.results import Results
 
@@ -29,7 +38,8 @@ class Kept(Results):
     scores_of: dict[str, np.ndarray]
 
     def scores(self, query_id: str) -> pa.Table:
-        return pa.table({"score": self.scores_of[query_id]})
+        scores_N = self.scores_of[query_id]
+        return pa.table({"sequence_id": np.arange(len(scores_N)), "score": scores_N})
 
 
 def sequence(fact: int, place: int) -> dict[str, Any]:
@@ -154,18 +164,73 @@ def test_texts_of_no_corpus_tell_subjects_apart() -> None:
     assert "Without --by KEY nothing says which sequences are a query's own." in found.notes
 
 
-def test_scores_that_rank_as_texts_do_are_seen() -> None:
-    def kept(made: Results, noise: float) -> Kept:
-        generator = np.random.default_rng(1)
-        found = Kept.__new__(Kept)
-        found.__dict__ = made.__dict__
-        found.manifest["dense_scores"] = ["split"]
-        texts = np.arange(50.0)
-        found.scores_of = {f"q{i}": texts + noise * generator.normal(size=50) for i in range(N)}
+def test_influence_that_crosses_languages_is_seen_beside_its_control() -> None:
+    def scored(told: float, control: float) -> list[Scored]:
+        parts = ((FORWARD, 1.0), (LANGUAGE, told), (CONTROL, control))
+        return [Scored(f"q{i}", part, (1,), (i + 1) * one) for i in range(N) for part, one in parts]
+
+    def found(*shares: tuple[float, float]) -> Scale:
+        sizes = zip((10, 10, 90, 90), "abcd", shares, strict=True)
+        return analyse_scale([Sized(d, run(n, [0], d), None, scored(*s)) for n, d, s in sizes])
+
+    finding = "larger models' influence carries over to another language"
+    grows = found((0.5, 0.5), (0.5, 0.4), (0.8, 0.4), (0.9, 0.4))
+    crossing = figure(grows, CROSSING)
+    assert [one.mean for one in crossing.runs if one] == pytest.approx([0.0, 0.1, 0.4, 0.5])
+    assert {one.finding: one.word for one in grows.verdicts}[finding] == "reproduces"
+    # What grows with its control is the string, and not what it says.
+    string = found((0.5, 0.5), (0.5, 0.4), (0.9, 0.8), (0.9, 0.9))
+    assert {one.finding: one.word for one in string.verdicts}[finding] == "does not at this size"
+    # Nor is it a finding that there is less below the control than there was.
+    below = found((0.1, 0.9), (0.1, 0.8), (0.3, 0.4), (0.3, 0.4))
+    changed = figure(below, CROSSING).change
+    assert changed is not None
+    assert changed.low is not None
+    assert changed.low > 0
+    assert {one.finding: one.word for one in below.verdicts}[finding] == "does not at this size"
+
+
+def kept(made: Results, scores_of: dict[str, np.ndarray]) -> Kept:
+    found = Kept.__new__(Kept)
+    found.__dict__ = made.__dict__
+    found.manifest["dense_scores"] = ["split"]
+    found.scores_of = scores_of
+    return found
+
+
+def test_own_sequences_are_above_those_of_others_by_all_scores() -> None:
+    # Of each query ten own sequences of 80, of which so many are above all others.
+    def scores(above: int) -> dict[str, np.ndarray]:
+        found = {}
+        for fact in range(N):
+            scores_N = np.zeros(100 * N)
+            scores_N[100 * fact : 100 * fact + above] = 1.0
+            scores_N[100 * fact + above : 100 * fact + _OWN] = -1.0
+            found[f"q{fact}"] = scores_N
         return found
 
     runs = [
-        Sized(f"{size}", kept(run(size, [0]), noise), kept(run(size, [0], method="bm25"), 0.0))
+        Sized(digest, kept(run(size, [*range(_OWN)], digest), scores(above)))
+        for size, digest, above in ((10, "a", 2), (10, "b", 4), (90, "c", 9), (90, "d", 10))
+    ]
+    above = figure(analyse_scale(runs, "fact"), ABOVE)
+    assert [one.mean for one in above.runs if one] == pytest.approx([0.2, 0.4, 0.9, 1.0])
+    assert above.apart
+    flat = kept(run(90, [*range(_OWN)], "e"), {f"q{i}": np.ones(100 * N) for i in range(N)})
+    beside = [Sized(one.place, one.results, flat) for one in runs]
+    texts = figure(analyse_scale(beside, "fact"), ABOVE).beside
+    assert texts is not None
+    assert texts.mean == 0.5
+
+
+def test_scores_that_rank_as_texts_do_are_seen() -> None:
+    def noisy(made: Results, noise: float) -> Kept:
+        generator = np.random.default_rng(1)
+        texts = np.arange(50.0)
+        return kept(made, {f"q{i}": texts + noise * generator.normal(size=50) for i in range(N)})
+
+    runs = [
+        Sized(f"{size}", noisy(run(size, [0]), noise), noisy(run(size, [0], method="bm25"), 0.0))
         for size, noise in ((10, 1.0), (90, 100.0))
     ]
     alike = figure(analyse_scale(runs), BY_TEXTS)

@@ -4,12 +4,23 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import rayinfluence
+from rayinfluence.analysis.findings import (
+    COPIES_LEAD,
+    FINDINGS,
+    LESS_LITERAL,
+    ORDER,
+    RELEVANT,
+)
 from rayinfluence.config import RunConfig
 from rayinfluence.dataflow import places
+from rayinfluence.storage.store import Store
+from rayinfluence.testing import tiny_run
 
 Say = Callable[..., tuple[int, str, str]]
 Finished = tuple[Path, RunConfig]
@@ -73,6 +84,86 @@ def test_the_order_of_words_is_scored_with_the_run_s_queries(
     assert [written["queries"][q]["forward"] for q in ("q0", "q1")] == pytest.approx(wanted)
 
 
+def test_all_that_a_run_can_be_asked_is_in_one_table(
+    finished: Finished, say: Say, tmp_path: Path
+) -> None:
+    run, file, out = finished[1].run, tmp_path / "parts.yaml", tmp_path / "found"
+    file.write_text(PARTS)
+    code, printed, errors = say("analyse", run, *ALL, "--out", out)
+    assert (code, errors) == (0, "")
+    assert printed.endswith(f"page: {out}/findings.html\n")
+    written = json.loads((out / "findings.json").read_text())
+    told = {one["finding"]: one for one in written["verdicts"]}
+    assert [*told] == [one for some in FINDINGS.values() for one in some]
+    reasons = {
+        ORDER: "--probes FILE",
+        COPIES_LEAD: "no query has `passage` and `copies`",
+        LESS_LITERAL: "name runs of models of other sizes",
+        RELEVANT: "rayinfluence review",
+    }
+    for finding, why in reasons.items():
+        assert (told[finding]["word"], why in told[finding]["why"]) == ("not asked", True)
+        assert finding in printed
+    asked = {kind for kind in FINDINGS if written.get(kind) is not None}
+    assert asked == {"tails", "layers"}
+    for kind in asked:
+        alone = json.loads(say("analyse", run, "--what", kind, *ALL, "--json")[1])
+        assert {**written[kind], "page": None, "format": alone["format"]} == alone
+        assert all(told[one["finding"]] == one for one in alone["verdicts"])
+    page = (out / "findings.html").read_text()
+    assert all(one in page for one in ("tails: Means over queries", "layers: Shares by blocks"))
+    with_texts = json.loads(say("analyse", run, *ALL, "--probes", file, "--json")[1])
+    assert with_texts["order"]["what"] == "order"
+    reference = (DOCS / "reference.md").read_text("utf-8")
+    assert all(f"`{key}`" in reference for key in with_texts if key not in ("format", *FINDINGS))
+
+
+def test_pictures_are_files_beside_the_page(finished: Finished, say: Say, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    code, _, errors = say("analyse", finished[1].run, *ALL, "--png", "--out", out)
+    assert (code, errors) == (0, "")
+    names = {path.name for path in out.iterdir()}
+    assert names == {"findings.json", "findings.html", "top-shares.png", "depth.png"}
+    assert all(path.read_bytes()[1:4] == b"PNG" for path in out.glob("*.png"))
+
+
+def test_the_first_run_is_asked_and_sizes_are_of_all(
+    finished: Finished, say: Say, tmp_path: Path
+) -> None:
+    run = finished[1].run
+    copied = shutil.copytree(run, tmp_path / "run")
+    code, printed, _ = say("analyse", run, copied, *ALL, "--json")
+    told = {one["finding"]: one["why"] for one in json.loads(printed)["verdicts"]}
+    assert code == 0
+    assert "are of one model, which would count twice" in told[LESS_LITERAL]
+
+
+@pytest.mark.runs
+def test_pages_go_where_the_results_are(say: Say, s3: dict[str, Any], tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, n_documents=20, run="s3://bucket/run", storage=s3)
+    rayinfluence.run(config)
+    file, server = tmp_path / "run.yaml", ("--endpoint-url", s3["endpoint_url"])
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    store = Store("s3://bucket", config.storage.options("s3://bucket"))
+    # The file has the server, and an address alone takes it from the option.
+    for place, asked in enumerate(([file], ["s3://bucket/run", *server])):
+        out = f"s3://bucket/found-{place}"
+        code, _, errors = say("analyse", *asked, "--what", "tails", *ALL, "--out", out)
+        assert (code, errors) == (0, "")
+        assert store.exists(f"found-{place}/tails.html")
+        code, _, errors = say("plot", *asked, "--kind", "tail", "--query", "q0", "--out", out)
+        assert code == 0
+        assert any(one.endswith(".png") for one in store.list(f"found-{place}/"))
+    review = "s3://bucket/review"
+    code, _, errors = say("review", "export", file, "--out", review)
+    assert (code, errors) == (0, "")
+    (tmp_path / "sheet.csv").write_bytes(store.read("review/sheet.csv"))
+    key = ("--key", f"{review}/key.json")
+    code, _, errors = say("review", "import", tmp_path / "sheet.csv", *key, *server)
+    # The key was read; nobody has filled the sheet in.
+    assert (code, errors) == (4, "error: no sheet has an answer.\n")
+
+
 def test_one_model_is_no_two_sizes(finished: Finished, say: Say) -> None:
     run = finished[1].run
     code, _, errors = say("analyse", run, f"{run}/", "--what", "scale", *ALL)
@@ -82,7 +173,7 @@ def test_one_model_is_no_two_sizes(finished: Finished, say: Say) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--what", "tail"], 2, "--what tail: it is tails, layers, copies, order or scale."),
+        (["--what", "tail"], 2, "--what tail: it is tails, layers, copies, order, scale or"),
         (["--what", "tails", "--by", "kind"], 2, "--by: keys of metadata are of --what layers and"),
         (["--what", "order"], 2, "name the file of sentences by parts with --probes FILE"),
         (["--what", "order", "--probes", "nope.yaml"], 2, "--probes: there is no file nope.yaml."),
@@ -90,6 +181,9 @@ def test_one_model_is_no_two_sizes(finished: Finished, say: Say) -> None:
         (["--what", "scale"], 2, "--what scale: name two runs or more, of models of different"),
         (["nope", "--what", "layers"], 2, "--what layers is of one run, and 2 are named."),
         (["--what", "tails", "--only", "kind"], 2, "--only kind: write KEY=VALUE"),
+        (["--what", "tails", "--png"], 2, "--png: pictures are files beside the page; name a"),
+        (["--probes", "nope.yaml"], 2, "--probes: there is no file nope.yaml."),
+        (["nope"], 2, "nope does not exist."),
         (["--what", "tails", "--only", "kind=x"], 4, "--only kind=x: no query has that in its"),
         (["--what", "tails", "--pairs", "3"], 2, "--pairs: hits of other queries are of --what"),
         (["--what", "layers", "--pairs", "3"], 4, "--pairs: no known query has a hit."),

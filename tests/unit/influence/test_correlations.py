@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rayinfluence.influence.correlations import mean_ranks, pearson, spearman
+from rayinfluence.influence.correlations import area, mean_ranks, pearson, spearman
 
 
 def columns(*values: list[float]) -> np.ndarray:
@@ -48,3 +48,24 @@ def test_what_is_constant_or_not_finite_has_no_correlation() -> None:
         assert np.isnan(found[:2]).all()
         assert found[2] == pytest.approx(1)
     assert np.isnan(spearman(np.zeros((0, 2)), np.zeros((0, 2)))).all()
+
+
+def test_an_area_is_how_often_a_wanted_one_is_before_another() -> None:
+    scores, wanted = np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False])
+    assert area(scores, wanted) == pytest.approx(3 / 4)
+    assert area(-scores, wanted) == pytest.approx(1 / 4)
+    assert area(np.ones(4), wanted) == pytest.approx(1 / 2)
+
+
+def test_an_area_is_that_of_all_pairs() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 8, 50).astype(np.float64)
+    wanted = generator.random(50) < 0.3
+    ours, others = scores[wanted][:, None], scores[~wanted][None]
+    assert area(scores, wanted) == pytest.approx(((ours > others) + (ours == others) / 2).mean())
+
+
+def test_there_is_no_area_of_one_side_alone() -> None:
+    none = np.zeros(3, dtype=np.bool_)
+    assert np.isnan(area(np.arange(3.0), none))
+    assert np.isnan(area(np.arange(3.0), ~none))

@@ -11,9 +11,13 @@ from rayinfluence.demo.corpus import write_corpus
 from rayinfluence.demo.order import parts_of_corpus, write_parts
 from rayinfluence.demo.prose import Passage
 from rayinfluence.errors import ConfigError, InputError
-from rayinfluence.influence.order import BEGINNING, FORWARD, PARTS, REVERSED
+from rayinfluence.influence.order import BEGINNING, CONTROL, FORWARD, LANGUAGE, PARTS, REVERSED
 
 PAIR = {"text": "so b is a", "beginning": "so b"}
+OTHER: dict[str, Any] = {
+    "forward": ["a is b"],
+    "another language": [{"text": "zo ki b", "control": "lu ki b"}],
+}
 ONE: dict[str, Any] = {"forward": ["a is b"], "reversed": [PAIR]}
 
 
@@ -37,6 +41,20 @@ def test_parts_are_texts_of_queries_with_beginnings_in_the_order_of_wholes() -> 
     assert found[1].probe.name == "q, reversed 1"
 
 
+def test_a_text_in_another_language_has_a_control() -> None:
+    found = parts_of({"queries": {"q": OTHER, "r": {**OTHER, **ONE}}})
+    assert [(one.query, one.part, one.probe.text) for one in found] == [
+        ("q", FORWARD, "a is b"),
+        ("q", LANGUAGE, "zo ki b"),
+        ("q", CONTROL, "lu ki b"),
+        ("r", FORWARD, "a is b"),
+        ("r", REVERSED, "so b is a"),
+        ("r", BEGINNING, "so b"),
+        ("r", LANGUAGE, "zo ki b"),
+        ("r", CONTROL, "lu ki b"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -45,10 +63,10 @@ def test_parts_are_texts_of_queries_with_beginnings_in_the_order_of_wholes() -> 
         ({"queries": {1: ONE}}, "one of its `queries` is 1, and no text; put the id in quotes"),
         ({"queries": {"q": []}}, "'q' has no parts"),
         ({"queries": {"q": {**ONE, "backward": ["x"]}}}, "'q' has 'backward', which is no part"),
-        ({"queries": {"q": {"forward": ["a"]}}}, "'q' has no 'reversed', and without it nothing"),
+        ({"queries": {"q": {"forward": ["a"]}}}, "'q' has 'forward' alone, and nothing that"),
         ({"queries": {"q": {"reversed": [PAIR]}}}, "'q' has no 'forward', and without it nothing"),
         ({"queries": {"q": {**ONE, "forward": []}}}, "'q, forward': a list of one or more texts"),
-        ({"queries": {"q": {**ONE, "reversed": []}}}, "its 'reversed' is no list"),
+        ({"queries": {"q": {**ONE, "reversed": []}}}, "its 'reversed' is no list, or an empty one"),
         ({"queries": {"q": {**ONE, "reversed": ["so b is a"]}}}, "would count as its order"),
         (
             {"queries": {"q": {**ONE, "reversed": [{"text": "so b is a", "beginning": "b"}]}}},
@@ -59,6 +77,12 @@ def test_parts_are_texts_of_queries_with_beginnings_in_the_order_of_wholes() -> 
             "'so b' does not begin with 'so b' and go on",
         ),
         ({"queries": {"q": {**ONE, "reversed": [{**PAIR, "beginning": 1}]}}}, "is no text; use"),
+        ({"queries": {"q": {**OTHER, LANGUAGE: [PAIR]}}}, "each is {text, control}, and one is"),
+        ({"queries": {"q": {**OTHER, LANGUAGE: ["x"]}}}, "would count as its meaning otherwise"),
+        (
+            {"queries": {"q": {**OTHER, LANGUAGE: [{"text": "x", "control": "x"}]}}},
+            "'q': 'x' is its own control",
+        ),
     ],
 )
 def test_what_is_no_file_of_parts_is_refused(values: Any, sentence: str) -> None:
