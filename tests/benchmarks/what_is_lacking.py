@@ -29,6 +29,7 @@ from rayinfluence.dataflow.run import Run
 from rayinfluence.evaluation.asked import Answers, protocols, weights
 from rayinfluence.evaluation.farm import Farm
 from rayinfluence.evaluation.lds import linear_scores, predicted
+from rayinfluence.evaluation.recipe import CausalLM
 from rayinfluence.evaluation.training import (
     BETAS,
     CLIP,
@@ -83,10 +84,10 @@ class Rougher(_Training):
             p_BTV = logits_BTV.detach().softmax(-1)
             label_BTV = one_hot(labels_BT[:, 1:].clamp_min(0), p_BTV.shape[-1])
             by_sequence = []
-            for of_weights_W, of_first_W, _ in zip(*adjoint, strict=True):
+            for of_weights_W, of_first_W in zip(adjoint.weights, adjoint.first, strict=True):
                 moved_W = of_first_W - rate * of_weights_W / (1 - one ** (number + 1)) / size_W
                 along_W = (1 - one) * clip * moved_W
-                _, change_BTV = jvp(logits, (at_W.detach(),), (along_W,))
+                change_BTV = jvp(logits, (at_W.detach(),), (along_W,))[1]
                 misfit_BTV = (p_BTV - label_BTV) * change_BTV * counted_BT1 / n_counted
                 by_sequence.append(misfit_BTV.sum((1, 2)).detach())
                 of_weights_W.mul_(1 - rate * self._decay_W)
@@ -123,6 +124,7 @@ def main() -> None:
         farm = Farm(run)
         job = Unrolling(farm.retraining, farm.seeds[0], run.n_training_sequences)
         recipe, examples = job.retraining.recipe, job.retraining.examples()
+        assert isinstance(recipe, CausalLM)
         places = np.linspace(0, len(farm.queries) - 1, options.queries).round().astype(int)
         queries = [farm.queries[place] for place in places]
         answers = Answers(farm.asked_for())

