@@ -114,7 +114,8 @@ def _here(row: Mapping[str, Any] | None, side: Side) -> GroupHere | None:
     total = None
     if row["positive_sum"] is not None:
         predicts, manifest = side.results.meaning.predicts, side.results.manifest
-        scale = manifest["n_training_sequences"] if predicts else 1
+        n = manifest.get("n_training_sequences") or manifest["n_sequences"]
+        scale = n if predicts else 1
         total = (row["positive_sum"] + row["negative_sum"]) / scale
     return GroupHere(
         row["n_sequences"],
