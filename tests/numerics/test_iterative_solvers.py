@@ -188,6 +188,7 @@ def test_unrolled_steps_are_those_of_a_descent_from_the_gradient(
     assert found.history[-1] == pytest.approx(float(left_D.norm() / flat(gradient).norm()))
 
 
+@pytest.mark.runs
 def test_unrolled_steps_without_end_are_the_inverse_where_there_is_one(
     gauss_newton: Problem,
 ) -> None:
