@@ -405,7 +405,7 @@ def test_a_demo_in_a_home_is_in_that_home(
 ) -> None:
     """No shell writes out the home behind `--folder=`."""
 
-    def given(folder: Path, runner: str) -> None:
+    def given(folder: Path, runner: str, size: object) -> None:
         raise ConfigError(f"the folder is {folder}")
 
     monkeypatch.setenv("HOME", str(tmp_path))
