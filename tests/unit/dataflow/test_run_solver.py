@@ -302,7 +302,7 @@ def test_other_settings_of_a_solver_are_refused_without_a_new_run(
     short: tuple[Path, RunConfig], tmp_path: Path, change: Change, execute: Execute
 ) -> None:
     config = copied(short, tmp_path / "copy")
-    with pytest.raises(ConfigError, match=r"queries\.solver\.steps: 5, was 4"):
+    with pytest.raises(ConfigError, match=r"scan\.solver\.steps: 5, was 4"):
         execute(change(config, scan={"solver": {**SHORT, "steps": 5}}))
 
 
