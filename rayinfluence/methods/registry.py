@@ -96,6 +96,8 @@ def refined(meaning: Meaning, method: str, solver: str, curvature: str) -> Meani
     """What scores of a method mean whose queries a solver refined."""
     of = "the Gauss-Newton matrix" if curvature == "gauss_newton" else "the Hessian"
     did = "EK-FAC's inverse was refined" if method == "ekfac" else "Its inverse was solved for"
+    if solver == "unrolled":
+        did, solver = "taken back", "steps of a training at these weights, without damping,"
     said = f"{did} by {solver} on products of {of} (scan.{REFINABLE[method]})."
     return replace(meaning, description=f"{meaning.description} {said}")
 

@@ -123,10 +123,15 @@ def _solved(method: str, solver: Mapping[str, Any]) -> str:
     lost = _range([one["lost_by_rank"] for one in queries])
     ours = method.startswith("ekfac")
     how = f"refined by {solver['name']} (scan.solver)" if ours else f"solved by {solver['name']}"
+    left = (
+        f"what is left unsolved of a gradient is {after} of it, and was {before} with EK-FAC alone"
+    )
+    if solver["name"] == "unrolled":
+        how = f"taken back through {solver['steps']} steps of a training (scan.solver), undamped"
+        left = f"so many steps leave {after} of a gradient, and EK-FAC's solution leaves {before}"
     return (
         f"queries by {method} were {how}, with the {of} of "
-        f"{count(solver['sequences'])} sequences: what is left unsolved of a gradient is {after} "
-        f"of it, and was {before} with EK-FAC alone. Of what was solved, the rank of the scan "
+        f"{count(solver['sequences'])} sequences: {left}. Of what was solved, the rank of the scan "
         f"loses {lost}."
     )
 

@@ -137,6 +137,24 @@ def test_the_manifest_and_the_report_say_how_far_it_came(
     assert "queries by ekfac were refined by pcg" in render_page({"ekfac": results})
 
 
+def test_steps_of_a_training_are_not_there_to_converge(tmp_path: Path, execute: Execute) -> None:
+    """Nor damped: lambda says nothing."""
+    unrolled = {"name": "unrolled", "sequences": 80, "steps": 12}
+    found = []
+    for scale in (0.1, 10.0):
+        config = configured(tmp_path / f"{scale:g}", unrolled, scores="dense", damping_scale=scale)
+        execute(config)
+        found.append(dense(config))
+        results = load_results(config.run, "ekfac")
+        assert not any("residual" in one for one in results.warnings)
+        assert "taken back by steps of a training" in results.meaning.description
+        assert "through 12 steps of a training" in render_page({"ekfac": results})
+        for one in solved(config).values():
+            assert (one["steps"], one["passes"], one["converged"]) == (12, 8, None)
+            assert one["residual"] < 1
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-9)
+
+
 def test_what_survived_is_scored_with_the_solution_and_not_with_ekfac(
     exact: tuple[Path, RunConfig],
 ) -> None:
