@@ -120,3 +120,9 @@ def refuse_unrefinable(scan: Mapping[str, Any], function: str | None) -> None:
             f"scan.solver: products of curvature are of distributions, and {function} "
             "(objective.kind) has none that is known. Leave the solver out."
         )
+    if scan["solver"]["name"] == "unrolled" and isinstance(scan["damping_scale"], list):
+        raise ValueError(
+            "scan.damping_scale: it is a list, and unrolled (scan.solver) has no lambda, so that "
+            "ekfac would have the same scores at each, solved for once for each. Give one value; "
+            "other methods have their dampings in a run of their own."
+        )
