@@ -18,7 +18,8 @@ class RepresenterConfig(Section):
     """Of |R| / |W|: how far the sum over representers may be from the layer. A fit that does not
     come so near within ``steps`` ends the run."""
     steps: int = Field(default=1000, ge=1)
-    """Of L-BFGS, at most; with more a run goes on from where it stopped."""
+    """Of L-BFGS, at most, up to the next multiple of 50, as that many are made at a time; with more
+    a run goes on from where it stopped."""
 
 
 def refuse_unrepresentable(query_function: str | None, function: str | None) -> None:

@@ -61,6 +61,8 @@ class SolverConfig(Section):
         for key, none, solvers in (("scale", None, _SERIES), ("repeats", 1, ("lissa",))):
             if getattr(self, key) != none and self.name not in solvers:
                 raise ValueError(f"{key}: it is of {', '.join(solvers)}, not of {self.name}.")
+        if self.name == "unrolled" and "tolerance" in self.model_fields_set:
+            raise ValueError("tolerance: steps of unrolled end at none; leave the key out.")
         if self.name == "explicit" and self.steps is not None:
             raise ValueError("steps: an explicit solve has none; leave the key out.")
         return self
@@ -119,4 +121,10 @@ def refuse_unrefinable(scan: Mapping[str, Any], function: str | None) -> None:
         raise ValueError(
             f"scan.solver: products of curvature are of distributions, and {function} "
             "(objective.kind) has none that is known. Leave the solver out."
+        )
+    if scan["solver"]["name"] == "unrolled" and isinstance(scan["damping_scale"], list):
+        raise ValueError(
+            "scan.damping_scale: it is a list, and unrolled (scan.solver) has no lambda, so that "
+            "ekfac would have the same scores at each, solved for once for each. Give one value; "
+            "other methods have their dampings in a run of their own."
         )

@@ -98,8 +98,11 @@ def analyse(
         folder.write(f"{name}.json", json_text(found.to_json()).encode())
         folder.write(f"{name}.html", analysis_page(found).encode())
         if png:
-            for drawn in figures(found):
+            pictures = list(figures(found))
+            for drawn in pictures:
                 folder.write(f"{drawn.name}.png", draw_files(drawn).files["png"])
+            if not pictures:
+                say("--png: nothing that was asked has a picture, and none was written", error=True)
         page = f"{folder.url}/{name}.html"
     show(Shown(analysis_parts(found), {**found.to_json(), "page": page}), as_json)
     if page is not None:

@@ -24,7 +24,7 @@ def damped(config: RunConfig) -> tuple[RunConfig, list[Contender]]:
         The configuration of that evaluation, and who is measured.
 
     Raises:
-        ConfigError: no method has a damping, or it is an absolute one.
+        ConfigError: no method has a damping, or it is an absolute one, or a solver has none.
     """
     assert config.evaluation is not None
     scan = config.scan
@@ -43,6 +43,11 @@ def damped(config: RunConfig) -> tuple[RunConfig, list[Contender]]:
         raise ConfigError(
             "scan.damping: it is absolute, and `evaluate damping` tries values of "
             "scan.damping_scale. Leave scan.damping out."
+        )
+    if method == "ekfac" and scan.solver is not None and scan.solver.name == "unrolled":
+        raise ConfigError(
+            "scan.solver: unrolled has no lambda, so that all dampings would have the same scores. "
+            "Leave the solver out, or try numbers of its steps as `evaluation.variants`."
         )
     own = [scale for one, scale in asking if one == method]
     rivals = [

@@ -46,8 +46,13 @@ def test_steps_are_the_solver_s_own_unless_they_are_set() -> None:
             "lissa, unrolled, not of pcg",
         ),
         ({"solver": {"name": "astra", "repeats": 2}}, "repeats: it is of lissa, not of astra"),
+        ({"solver": {"name": "unrolled", "tolerance": 0.1}}, "tolerance: steps of unrolled end at"),
         ({"solver": {"name": "explicit", "steps": 2}}, "steps: an explicit solve has none"),
         ({"solver": {"tolerance": 1}}, "scan.solver.tolerance: must be less than 1"),
+        (
+            {"solver": "unrolled", "damping_scale": [0.1, 1]},
+            "scan.damping_scale: it is a list, and unrolled (scan.solver) has no lambda",
+        ),
         ({"solver": "pcg", "methods": ["kfac"]}, "refines ekfac, which is not among scan.methods"),
     ],
 )

@@ -127,6 +127,13 @@ def test_pictures_are_files_beside_the_page(finished: Finished, say: Say, tmp_pa
     assert all(path.read_bytes()[1:4] == b"PNG" for path in out.glob("*.png"))
 
 
+def test_that_nothing_has_a_picture_is_said(finished: Finished, say: Say, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    code, _, errors = say("analyse", finished[1].run, "--least", "0", "--png", "--out", out)
+    assert (code, "--png: nothing that was asked has a picture" in errors) == (0, True)
+    assert {path.name for path in out.iterdir()} == {"findings.json", "findings.html"}
+
+
 def test_the_first_run_is_asked_and_sizes_are_of_all(
     finished: Finished, say: Say, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def test_dampings_that_differ_have_different_names() -> None:
         ({"methods": ["bm25", "cosine"]}, r"none of scan.methods \(bm25, cosine\) asks queries"),
         ({"methods": ["self_influence"]}, r"none of scan.methods \(self_influence\) asks"),
         ({"methods": ["ekfac"], "damping": 1e-3}, "scan.damping: it is absolute"),
+        ({"methods": ["ekfac"], "solver": "unrolled"}, "scan.solver: unrolled has no lambda"),
     ],
 )
 def test_without_a_damping_there_is_nothing_to_try(scan: dict[str, Any], said: str) -> None:
