@@ -188,6 +188,30 @@ def test_unrolled_steps_are_those_of_a_descent_from_the_gradient(
     assert found.history[-1] == pytest.approx(float(left_D.norm() / flat(gradient).norm()))
 
 
+def test_a_part_without_curvature_is_no_trouble_to_steps_without_lambda(
+    gauss_newton: Problem,
+) -> None:
+    """The scale is that of the others; where no part has any, there is none, and it is said."""
+    nothing = torch.zeros_like(gauss_newton.matrices[0])
+    for matrices in ([nothing, *gauss_newton.matrices], [nothing]):
+        problem = Problem(matrices, gauss_newton.gradients, gauss_newton.operator)
+        system = replace(problem.system, damping=dict.fromkeys(problem.operator, 0.0))
+        steps = Solver("unrolled", steps=12)
+        if len(matrices) > 1:
+            (found, _) = solve(steps, system, problem.gradients, problem.products)
+            assert 0 < found.history[-1] < 1
+        else:
+            with pytest.raises(NumericsError, match="curvature of 0 in some direction"):
+                solve(steps, system, problem.gradients, problem.products)
+
+
+def test_of_a_hessian_steps_are_not_told_to_be_damped(tmp_path: Path) -> None:
+    problem = made(tmp_path, "hessian", damping=1e-3)
+    system = replace(problem.system, damping=dict.fromkeys(problem.operator, 0.0))
+    with pytest.raises(NumericsError, match=r"of a Hessian take `curvature: gauss_newton`"):
+        solve(Solver("unrolled", steps=2000), system, problem.gradients, problem.products)
+
+
 @pytest.mark.runs
 def test_unrolled_steps_without_end_are_the_inverse_where_there_is_one(
     gauss_newton: Problem,

@@ -41,9 +41,11 @@ class Largest:
         """The Rayleigh quotient, and the next vector."""
         direction = state.vector("direction")
         applied = system.damped(direction, products[0])
-        length = inner(direction, system.times_metric(self.metric, direction))
-        quotient = inner(direction, applied) / length
+        metric = system.times_metric(self.metric, direction)
+        quotient = inner(direction, applied) / inner(direction, metric)
         following = system.over_metric(self.metric, applied)
-        state = state.vectors(direction=times(1 / norm(following), following))
+        # A part without curvature, undamped, says nothing of a direction: the last one stays.
+        if length := norm(following):
+            state = state.vectors(direction=times(1 / length, following))
         largest = max(quotient, state.numbers["largest"])
         return replace(state.counted(largest=largest), steps=state.steps + 1)

@@ -87,11 +87,11 @@ class Neumann:
             advice = "Raise `scale`, or leave it out and it is measured"
             if self.is_measured:
                 advice = f"That was measured, by few steps; set `scale: {2 * self.scale:.2g}`"
+            damp = "raise `scan.damping_scale`, or " if any(system.damping.values()) else ""
             raise NumericsError(
                 f"solver: {self.name} diverges: at step {done} its sum has grown beyond what "
                 f"a scale of {self.scale:.3g} allows where no curvature is above twice of it and "
-                f"none is negative. {advice}; of a Hessian raise `scan.damping_scale`, or take "
-                "`curvature: gauss_newton`."
+                f"none is negative. {advice}; of a Hessian {damp}take `curvature: gauss_newton`."
             )
         state = replace(state, steps=steps)
         if done < self.steps:

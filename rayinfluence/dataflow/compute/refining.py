@@ -79,7 +79,15 @@ class Refining:
         self._dtype = accumulation_dtype(replica.numerics.torch_dtype)
         #: Lambda of all modules.
         self.damping = {name: one.damping for name, one in operators.items()}
-        self._operators = {name: one for name, one in operators.items() if one.damping > 0}
+        self._sizes = {
+            name: math.sqrt(float(one.factors.moments.mean())) for name, one in operators.items()
+        }
+        # What has neither a lambda nor, undamped, a size of its own is left out.
+        self._operators = {
+            name: one
+            for name, one in operators.items()
+            if one.damping > 0 and (is_damped or self._sizes[name] > 0)
+        }
         self._inverses: dict[str, Inverse] = {}
         self._lanes = lanes
         self._is_damped = is_damped
@@ -95,7 +103,7 @@ class Refining:
             self._inverse,
             len(self._lanes),
             self._replica.numerics.seed,
-            {name: math.sqrt(float(one.factors.moments.mean())) for name, one in operators},
+            {name: self._sizes[name] for name in self._operators},
         )
 
     def zeros(self) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ def pbrf_report(
     job, items, n_basis = _planned(run, n_sequences, n_queries, most_basis, search)
     found = without_damage(run.runner, [job.store], lambda: _answers(run, job, items), run.progress)
     gradients_Z = np.array([one.gradient for one in found])
-    unfinished_Z = gradients_Z > search.tolerance
+    unfinished_Z = ~(gradients_Z <= search.tolerance)
     _refuse_unfinished(items, gradients_Z, unfinished_Z, search)
     return Pbrf(
         tuple(item.sequence_id for item in items),

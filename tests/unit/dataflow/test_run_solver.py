@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from whole_runs import Change, Contents, Execute, add_query, times
 
 from rayinfluence import load_results
 from rayinfluence.config import RunConfig
+from rayinfluence.curvature.ekfac import EKFAC
 from rayinfluence.dataflow.begin import solver as begin
 from rayinfluence.dataflow.compute import solves_foreseen
+from rayinfluence.dataflow.compute.refining import Refining
 from rayinfluence.dataflow.jobs.watch import observers
 from rayinfluence.dataflow.run import Run
 from rayinfluence.dataflow.stages.progress import ProgressLog
@@ -153,6 +156,20 @@ def test_steps_of_a_training_are_not_there_to_converge(tmp_path: Path, execute: 
             assert (one["steps"], one["passes"], one["converged"]) == (12, 8, None)
             assert one["residual"] < 1
     np.testing.assert_allclose(found[0], found[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("is_damped", [True, False])
+def test_a_module_without_curvature_takes_part_by_its_lambda_alone(
+    short: tuple[Path, RunConfig], is_damped: bool
+) -> None:
+    """An absolute lambda is of such a module, too; steps without lambda have no size for it."""
+    with Run(short[1], ProgressLog(Console(quiet=True))) as run:
+        (name,), (factors,) = zip(*run.fit().by_module().items(), strict=True)
+        flat = replace(factors, moments=torch.zeros_like(factors.moments))
+        operators = {name: EKFAC(flat, name, damping=0.1)}
+        work = Refining(run.replica, operators, [], "gauss_newton", is_damped)
+        assert set(work.system.damping) == set(work.zeros()) == ({name} if is_damped else set())
+        assert set(work.whole({})) == {name}
 
 
 def test_what_survived_is_scored_with_the_solution_and_not_with_ekfac(
