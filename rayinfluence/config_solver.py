@@ -22,6 +22,7 @@ _STEPS = {
     "unrolled": 100,
 }
 _SERIES = ("astra", "lissa", "unrolled")
+_TOLERANCE = 0.01
 #: Those of them that know nothing of EK-FAC.
 _KOH_LIANG = ("explicit", "cg", "lissa")
 
@@ -48,7 +49,7 @@ class SolverConfig(Section):
     """Of a query, at most; of ``arnoldi`` the dimension of the space, of ``lissa`` the depth.
 
     None is 50 of pcg, 100 of cg, arnoldi and unrolled, 200 of astra and 1,000 of lissa."""
-    tolerance: float = Field(default=0.01, gt=0, lt=1)
+    tolerance: float = Field(default=_TOLERANCE, gt=0, lt=1)
     """Of |v - (G + lambda I) x| / |v|: cg and pcg end below it, and a query that ends above it is
     named in a warning."""
     scale: float | None = Field(default=None, gt=0)
@@ -61,7 +62,7 @@ class SolverConfig(Section):
         for key, none, solvers in (("scale", None, _SERIES), ("repeats", 1, ("lissa",))):
             if getattr(self, key) != none and self.name not in solvers:
                 raise ValueError(f"{key}: it is of {', '.join(solvers)}, not of {self.name}.")
-        if self.name == "unrolled" and "tolerance" in self.model_fields_set:
+        if self.name == "unrolled" and self.tolerance != _TOLERANCE:
             raise ValueError("tolerance: steps of unrolled end at none; leave the key out.")
         if self.name == "explicit" and self.steps is not None:
             raise ValueError("steps: an explicit solve has none; leave the key out.")

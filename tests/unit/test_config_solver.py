@@ -19,9 +19,11 @@ def test_there_is_none_unless_it_is_asked_for() -> None:
     assert parsed({"solver": None}).scan.solver is None
 
 
-@pytest.mark.parametrize("name", ["explicit", "cg", "pcg", "astra", "lissa", "arnoldi"])
+@pytest.mark.parametrize("name", ["explicit", "cg", "pcg", "astra", "lissa", "arnoldi", "unrolled"])
 def test_its_name_stands_for_it(name: str) -> None:
-    assert parsed({"solver": name}) == parsed({"solver": {"name": name}})
+    """And all that it stands for is read again, as where `--set` changes another key."""
+    assert (found := parsed({"solver": name})) == parsed({"solver": {"name": name}})
+    assert RunConfig.parse(found.model_dump(mode="json")) == found
 
 
 def test_steps_are_the_solver_s_own_unless_they_are_set() -> None:
